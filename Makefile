@@ -1,0 +1,43 @@
+# make demo | test | test-slow | lint | clean; each makes .venv first.  ARGS=… goes to the command, PYTHON=… chooses
+# the interpreter, EXTRAS=… what is installed beside the base.
+EXTRAS ?= dev,torch
+ARGS ?=
+VENV := .venv
+STAMP := $(VENV)/.installed
+SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c "$(SUITABLE)" >/dev/null 2>&1 && { echo $$python; break; }; done)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: .venv demo test test-slow lint clean
+.venv: $(STAMP)
+
+# The stamp comes last: an install that was interrupted is taken up again, a finished one only after a change.
+$(STAMP): pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c "$(SUITABLE)" 2>/dev/null || { \
+		echo "Python 3.10 to 3.13 with its venv module is needed (Debian: python3-venv). Received:" \
+		"PYTHON='$(PYTHON)'. Name one: make .venv PYTHON=/path/to/python3" >&2; exit 2; }
+	@rm -f $@
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV): about 1 GB to download with TensorFlow, more where torch brings CUDA; minutes."
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)
+	$(VENV)/bin/python -m tf_simclr demo $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-slow: $(STAMP)
+	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find tf_simclr converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

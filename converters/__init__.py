@@ -1,0 +1,25 @@
+"""SimCLR checkpoints between TensorFlow, Keras and PyTorch, without losing a digit.
+
+Example:
+    >>> import converters
+    >>> converters.convert("ckpt_dir", "weights.pth")  # doctest: +SKIP
+    >>> model = converters.load_torch("weights.pth")  # doctest: +SKIP
+"""
+
+import importlib
+
+_PLACES = {
+    "Conversion": "conversion",
+    "convert": "conversion",
+    "load": "loading",
+    "load_torch": "loading",
+}
+
+__all__ = ["Conversion", "convert", "load", "load_torch"]
+
+
+def __getattr__(name: str):
+    """Imports a public name when it is first used: NumPy, PyTorch and TensorFlow are slow to import."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,0 +1,221 @@
+"""One conversion, from opening the source to the proof that the written file is the same network."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from converters import targets, verification
+from converters.catalogue import NAMINGS
+from converters.formats import open_source
+from converters.layers import part_of
+from converters.network import Network, restrict, understand, without
+from converters.scrutiny import unfit
+from converters.stored import Stored
+from converters.verification import Difference
+from tf_simclr.errors import InputError, check
+from tf_simclr.models.architecture import Architecture
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        source: Where from.
+        target: Where to.
+        to: Container written.
+        naming: Naming written.
+        network: What was written, by hub names; its notes and what was left behind.
+        bytes: Of the weights.
+        differences: Per endpoint, source against written file; empty: not verified.
+        precision: The float type that endpoints were compared in.
+        torchvision: The largest relative difference with torchvision's own max-pool, where its models take the file.
+    """
+
+    source: Path
+    target: Path
+    to: str
+    naming: str
+    network: Network
+    bytes: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    precision: str = ""
+    torchvision: Difference | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of what was written."""
+        return self.network.architecture
+
+    @property
+    def worst(self) -> Difference | None:
+        """The endpoint that differs most, relative to its magnitude."""
+        return max(self.differences, key=lambda d: d.relative, default=None)
+
+
+def convert(
+    source,
+    target=None,
+    *,
+    naming: str | None = None,
+    to: str | None = None,
+    ema: bool = False,
+    part: str = "all",
+    selector: int | None = None,
+    step: int | None = None,
+    source_naming: str | None = None,
+    verify: bool = True,
+    usual: str | None = None,
+) -> Conversion:
+    """Converts a checkpoint of any format to any other.
+
+    Args:
+        source: A file, a checkpoint's prefix or a folder; recognised by content.
+        target: File or folder to write; by default beside the working directory's other files, named as the source.
+        naming: Names to write; by default the container's own, or `twin` for PyTorch.
+        to: Container to write; by default by the target's ending, else `pth` from TensorFlow and `tf1` from PyTorch.
+        ema: Takes the moving averages of encoder and projection head.
+        part: `encoder`, `encoder+projection` or `all`.
+        selector: The projection layer that feeds the classifier; by default as stored, else 0.
+        step: Which of a folder's checkpoints.
+        source_naming: Naming of the source's keys; by default recognised.
+        verify: Reads the written file and compares weights and endpoints with the source.
+        usual: Container where neither `to` nor the target's ending tells; None: the other framework's.
+
+    Raises:
+        InputError: the source is damaged or unknown, the target cannot hold it, or the verification fails.
+    """
+    network = restrict(
+        understand(open_source(source, step=step), naming=source_naming, ema=ema, selector=selector), part
+    )
+    to, naming = choose(network, target, to=to, naming=naming, usual=usual)
+    target = Path(target) if target is not None else default_target(Path(source), to)
+    network = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
+    targets.write(network, target, to=to, naming=naming)
+    done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
+    if verify:
+        prove(done)
+    return done
+
+
+def choose(network: Network, target, *, to: str | None, naming: str | None, usual: str | None) -> tuple[str, str]:
+    """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
+    if to is None:
+        endings = [name for name, container in targets.CONTAINERS.items() if _ends(target, container.ending)]
+        to = endings[0] if endings else usual or ("tf1" if NAMINGS[network.naming].torch else "pth")
+    check(to in targets.CONTAINERS, f"the format to write must be one of {', '.join(targets.CONTAINERS)}", to=to)
+    return to, naming or targets.usual_naming(network, to)
+
+
+def _ends(target, ending: str) -> bool:
+    return bool(ending) and target is not None and str(target).endswith(ending)
+
+
+def default_target(source: Path, to: str) -> Path:
+    """The source's name with the container's ending, in the working directory."""
+    name = source.resolve().name
+    for known in (".safetensors", ".weights.h5", ".keras", ".pth", ".ckpt", ".pt", ".zip", ".index", ".npz"):
+        name = name.removesuffix(known)
+    return Path(name + (targets.CONTAINERS[to].ending or f".{to}"))
+
+
+def fitted(network: Network, naming: str) -> Network:
+    """The part of the network that the naming has a place for.
+
+    Raises:
+        InputError: the naming cannot hold the encoder.
+    """
+    chosen = NAMINGS[naming]
+    chosen.check(network.architecture)
+    lost = targets.left_behind(network, chosen)
+    if not lost:
+        return network
+    architecture = network.architecture
+    for part in {part_of(name) for name in lost}:
+        architecture = without(architecture, part)
+    left = network.left | {f"no place in {naming} names (--naming twin keeps them)": lost}
+    kept = {name: stored for name, stored in network.weights.items() if name not in lost}
+    return dataclasses.replace(network, architecture=architecture, weights=kept, left=left)
+
+
+def watched(network: Network, *, float32: bool) -> Network:
+    """The network, where reading a tensor with NaN or infinite values leaves a note.
+
+    Args:
+        network: What was read.
+        float32: Whether all is cast to float32; else integers only.
+    """
+    cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
+    for dtype in sorted({network.weights[name].dtype for name in cast}):
+        count = sum(network.weights[name].dtype == dtype for name in cast)
+        network.notes.append(f"{count} tensors of {dtype} were cast to float32.")
+    told: set[str] = set()
+    notes = network.notes
+    weights = {name: _watch(name, stored, notes, told, name in cast) for name, stored in network.weights.items()}
+    return dataclasses.replace(network, weights=weights)
+
+
+def _is_integer(dtype: str) -> bool:
+    return dtype.startswith(("int", "uint", "bool"))
+
+
+def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bool) -> Stored:
+    def read() -> np.ndarray:
+        array = stored.read()
+        wrong = unfit(array)
+        if wrong and name not in told:
+            told.add(name)
+            notes.append(f"WARNING: {name} has {wrong}.")
+        return array.astype(np.float32) if cast else array
+
+    return Stored(stored.shape, "float32" if cast else stored.dtype, read)
+
+
+def prove(done: Conversion, *, forward: Callable | None = None) -> None:
+    """Reads the written file and compares every weight bit by bit and every endpoint with the source's.
+
+    The source's endpoints come from the NumPy reference; the written file's from the PyTorch twin where PyTorch reads
+    it, else from NumPy.
+
+    Raises:
+        InputError: they differ.
+    """
+    selector = done.architecture.ft_proj_selector
+    written = understand(open_source(done.target), naming=done.naming, selector=selector)
+    _same_weights(done, written)
+    done.precision = verification.precision(done.network)
+    inputs = verification.images(done.architecture, done.precision)
+    ours = verification.numpy_endpoints(done.network, inputs)
+    torch_reads = NAMINGS[done.naming].torch
+    theirs = forward or (verification.torch_endpoints if torch_reads else verification.numpy_endpoints)
+    done.differences = verification.compare(ours, theirs(written, inputs))
+    if torch_reads and not NAMINGS["torchvision"].refuses(done.architecture) and not done.architecture.cifar_stem:
+        other = verification.torch_endpoints(written, inputs, torchvision_pool=True)["final_avg_pool"]
+        done.torchvision = verification.difference("final_avg_pool", ours["final_avg_pool"], other)
+    written.close()
+    _within(done)
+
+
+def _same_weights(done: Conversion, written: Network) -> None:
+    check(
+        written.architecture == done.architecture,
+        f"{done.target} must be read as the network that was written; remove it and report this",
+        written=written.architecture,
+    )
+    for name in done.network.weights:
+        a, b = done.network[name], written[name]
+        if a.dtype != b.dtype or not np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+            raise InputError(f"{done.target} must hold {name} bit by bit as the source, but does not; do not use it")
+
+
+def _within(done: Conversion) -> None:
+    limit = verification.tolerance(done.architecture, done.precision)
+    broken = [d for d in done.differences if not d.relative <= limit]
+    if broken and not any("WARNING" in note for note in done.network.notes):
+        raise InputError(
+            f"{done.target} must compute what the source computes, but {broken[0].name} differs by "
+            f"{broken[0].relative:.1e} of its largest magnitude (allowed: {limit:.0e}); do not use it"
+        )

@@ -1,0 +1,158 @@
+"""Which projection layer feeds the classifier, read from the graph stored beside a checkpoint, without TensorFlow.
+
+Fine-tuned checkpoints of SimCLRv2 put the classifier on a hidden layer of the projection head; neither a name nor a
+shape tells, only the graph does.
+
+References:
+    SimCLRv2, arXiv:2006.10029, Section 2 (fine-tuning from a middle layer); TensorFlow, `core/framework/graph.proto`,
+    `function.proto`, `node_def.proto`, `core/protobuf/meta_graph.proto`, `saved_model.proto`
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.protobuf import Message
+from tf_simclr.errors import InputError, check
+
+CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
+"""The classifier's multiplication in the official graphs, and in SavedModels of this package."""
+MARKS = (b"linear_layer/dense", b"logits_sup")
+NODE_LINE = re.compile(r'^(?:node \{|  (name|op|input): "([^"]*)")', re.MULTILINE)
+"""A line of a text graph as TensorFlow prints it: a node's fields are indented by two, those of attributes by more."""
+
+Graph = dict[str, tuple[str, list[str]]]
+"""Node name -> its operation and the names of the nodes that it reads."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The projection layer that feeds the classifier; 0: the pooled features, below 0: counted from the last.
+
+    Attributes:
+        source: The file that tells.
+    """
+
+    value: int
+    source: Path
+
+
+def find_selector(prefix) -> Selector | None:
+    """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb` or `flags.json`.
+
+    Args:
+        prefix: A checkpoint's prefix (a SavedModel's is `variables/variables`), or a folder.
+
+    Returns:
+        What the first file with an answer says; None where none does.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for path, read in sources(Path(prefix)):
+        value = read(path) if path.is_file() else None
+        if value is not None:
+            return Selector(value, path)
+    return None
+
+
+def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]:
+    """The files that can tell, the one that is closest to the checkpoint first, and what reads each."""
+    folder = prefix if prefix.is_dir() else prefix.parent
+    if not prefix.is_dir():
+        yield prefix.with_name(prefix.name + ".meta"), in_meta
+    yield folder / "graph.pbtxt", in_pbtxt
+    yield folder / "saved_model.pb", in_saved_model
+    if folder.name == "variables":
+        yield folder.parent / "saved_model.pb", in_saved_model
+    yield folder / "flags.json", in_flags
+
+
+def in_meta(path: Path) -> int | None:
+    """The selector of a `.meta` file: a serialised `MetaGraphDef`."""
+    return reading(path, lambda data: agreed(graphs_of(Message(data))))
+
+
+def in_saved_model(path: Path) -> int | None:
+    """The selector of a `saved_model.pb`."""
+    return reading(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
+
+
+def reading(path: Path, read: Callable[[bytes], int | None]) -> int | None:
+    try:
+        return read(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path} must be an intact graph, but {error}") from None
+
+
+def in_pbtxt(path: Path) -> int | None:
+    """The selector of a `graph.pbtxt`."""
+    graph: Graph = {}
+    node: dict[str, list[str]] = {}
+    for found in NODE_LINE.finditer(path.read_text("utf-8", "replace") + "\nnode {"):
+        if found[1]:
+            node.setdefault(found[1], []).append(found[2])
+        elif "name" in node:
+            graph[node["name"][0]] = (node.get("op", [""])[0], sources_of(node.get("input", [])))
+        node = node if found[1] else {}
+    check(graph, f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
+    return agreed([graph])
+
+
+def in_flags(path: Path) -> int | None:
+    """The selector of a `flags.json`, which the official code writes beside its checkpoints."""
+    try:
+        flags = json.loads(path.read_bytes())
+    except ValueError:
+        raise InputError(f"{path} must be JSON; delete the file if it is damaged") from None
+    value = flags.get("ft_proj_selector") if isinstance(flags, dict) else None
+    check(value is None or type(value) is int, f"{path} must give a whole number", ft_proj_selector=value)
+    return value
+
+
+def graphs_of(meta: Message) -> Iterator[Graph]:
+    """The graph of a `MetaGraphDef` and those of its functions, as far as the classifier is in them."""
+    definition = meta.message(2)
+    yield graph_of(definition.messages(1))
+    for function in definition.message(2).raw(1):
+        content = bytes(function)
+        if any(mark in content for mark in MARKS):  # a SavedModel has hundreds of others
+            yield graph_of(Message(content).messages(3))
+
+
+def graph_of(nodes: list[Message]) -> Graph:
+    return {node.text(1): (node.text(2), sources_of(node.texts(3))) for node in nodes}
+
+
+def sources_of(inputs: list[str]) -> list[str]:
+    """Nodes whose data is read: without output numbers, without control edges."""
+    return [name.split(":")[0] for name in inputs if not name.startswith("^")]
+
+
+def agreed(graphs) -> int | None:
+    """The one answer of all classifiers in these graphs; None where there is none or they differ."""
+    answers = {
+        count_dense_layers(graph, name)
+        for graph in graphs
+        for name, (op, _) in graph.items()
+        if op == "MatMul" and CLASSIFIER.fullmatch(name)
+    } - {None}
+    return answers.pop() if len(answers) == 1 else None
+
+
+def count_dense_layers(graph: Graph, classifier: str) -> int | None:
+    """Dense layers between the pooled features and the classifier: convolutions aside, only they multiply matrices.
+
+    None where a function call hides a part.
+    """
+    seen: set[str] = set()
+    waiting = graph[classifier][1][:1]
+    while waiting:
+        name = waiting.pop()
+        if name in graph and name not in seen:
+            seen.add(name)
+            waiting += graph[name][1]
+    operations = [graph[name][0] for name in seen]
+    return None if any(op.endswith("PartitionedCall") for op in operations) else operations.count("MatMul")

@@ -1,0 +1,171 @@
+"""The architecture that a set of names and shapes belongs to; a path tells nothing."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+
+from converters.layers import Shape, part_of, weights
+from converters.namings import Naming, layout_shape
+from tf_simclr.errors import InputError
+from tf_simclr.models.architecture import BLOCKS, Architecture
+
+RATIO = 0.0625
+"""The ratio of the official SK and SE networks; with narrow networks other ratios give the same shapes."""
+
+MOST_PROJECTION_LAYERS = 16
+"""How far a projection head is looked for; the paper tries up to 4."""
+
+LISTED = 20
+
+
+def infer(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
+    """The architecture whose table has these keys and shapes; heads are those that are there.
+
+    Args:
+        naming: How the keys are to be read.
+        shapes: The file's keys, those of the encoder and the heads at least, with their shapes.
+        what: Names the file in an error.
+
+    Raises:
+        InputError: no architecture fits; lists what is missing and unexpected beside the nearest one.
+    """
+    encoder = _encoder(naming, shapes, what=what)
+    return _with_heads(naming, encoder, shapes)
+
+
+def mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, what: str) -> None:
+    """Raises `InputError` with the lists unless both have the same keys and shapes."""
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    wrong = sorted(key for key in expected.keys() & found.keys() if tuple(expected[key]) != tuple(found[key]))
+    if missing or unexpected or wrong:
+        lines = [f" - {key}" for key in missing] + [f" + {key}" for key in unexpected]
+        lines += [f" ≠ {key}: expected {tuple(expected[key])}, found {tuple(found[key])}" for key in wrong]
+        more = [f" … and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        head = f"{what} ({len(missing)} missing ' - ', {len(unexpected)} unexpected ' + ', {len(wrong)} of other shape)"
+        raise InputError("\n".join([head, *lines[:LISTED], *more]))
+
+
+def expected_shapes(naming: Naming, architecture: Architecture) -> dict[str, Shape]:
+    """The naming's key → shape in the naming's layout."""
+    shapes = weights(architecture)
+    return {key: layout_shape(shapes[hub], torch=naming.torch) for hub, key in naming.table(architecture).items()}
+
+
+@functools.cache
+def _candidates() -> tuple[Architecture, ...]:
+    """Every encoder, by what decides its names."""
+    return tuple(
+        Architecture(depth, sk_ratio=sk, se_ratio=se, cifar_stem=cifar)
+        for depth in BLOCKS
+        for sk in ((0.0, RATIO) if depth >= 50 else (0.0,))
+        for se in (0.0, RATIO)
+        for cifar in (False, True)
+    )
+
+
+def encoders() -> Iterator[Architecture]:
+    """Every encoder with the official ratios, in every width."""
+    for candidate in _candidates():
+        yield from (dataclasses.replace(candidate, width=width) for width in range(1, 5))
+
+
+@functools.cache
+def _names(naming: Naming, candidate: Architecture) -> frozenset[str]:
+    return frozenset(naming.table(candidate).values())
+
+
+@functools.cache
+def candidate_names(naming: Naming) -> tuple[frozenset[str], ...]:
+    """The encoder's keys of every network that the naming tells from others."""
+    return tuple(_names(naming, candidate) for candidate in _distinct(naming))
+
+
+@functools.cache
+def _distinct(naming: Naming) -> tuple[Architecture, ...]:
+    """Leaves out networks that have layers to which the naming gives no name of their own."""
+    tables = ((candidate, naming.table(candidate)) for candidate in _candidates())
+    return tuple(candidate for candidate, table in tables if len(set(table.values())) == len(table))
+
+
+def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
+    heads = head_names(naming)
+    found = {key: tuple(shape) for key, shape in shapes.items() if key not in heads}
+    ranked = sorted(_distinct(naming), key=lambda candidate: len(_names(naming, candidate) ^ found.keys()))
+    least = len(_names(naming, ranked[0]) ^ found.keys())
+    nearest = [c for c in ranked if len(_names(naming, c) ^ found.keys()) == least]
+    fitted = [_fit_sizes(naming, candidate, found) for candidate in nearest]
+    best = min(fitted, key=lambda architecture: _shape_errors(naming, architecture, found))
+    described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
+    text = f"{what} must hold every weight of one network in {naming.name} names"
+    text += f"; the nearest is depth={best.depth} width={best.width} {described}"
+    mismatch(expected_shapes(naming, best), found, what=text)
+    return best
+
+
+def _shape_errors(naming: Naming, architecture: Architecture, found: Mapping[str, Shape]) -> int:
+    return sum(found.get(key, shape) != shape for key, shape in expected_shapes(naming, architecture).items())
+
+
+def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shape]) -> Architecture:
+    """Sets width and ratios from the last group's first block, where minimum sizes bind least."""
+    table = naming.table(candidate)
+
+    def outputs(name: str, axis: int) -> int:
+        shape = found.get(table[name], ())
+        hub = shape if not naming.torch or len(shape) != 4 else (*shape[2:], shape[1], shape[0])
+        return hub[axis] if len(hub) == 4 else 0
+
+    filters = outputs("group4_block1_conv1/kernel", 3)
+    width = min(max(filters // 512, 1), 4)
+    sizes = {"width": width}
+    if candidate.sk_ratio:
+        sizes["sk_ratio"] = _ratio(outputs("group4_block1_sk_conv1/kernel", 3), 512 * width, least=32)
+    if candidate.se_ratio:
+        sizes["se_ratio"] = _ratio(outputs("group4_block1_se_conv1/kernel", 3), 512 * width, least=1)
+    return dataclasses.replace(candidate, **sizes)
+
+
+def _ratio(reduced: int, filters: int, *, least: int) -> float:
+    """The official ratio where it gives this size, else the quotient."""
+    usual = max(int(filters * RATIO), least)
+    return RATIO if reduced in (0, usual) else min(reduced / filters, 1.0)
+
+
+@functools.cache
+def _full() -> Architecture:
+    return Architecture(proj_head_mode="nonlinear", num_proj_layers=MOST_PROJECTION_LAYERS, num_classes=1)
+
+
+def _linear() -> Architecture:
+    return Architecture(proj_head_mode="linear", num_proj_layers=1)
+
+
+@functools.cache
+def head_names(naming: Naming) -> frozenset[str]:
+    """Keys that belong to heads in any network."""
+    tables = (naming.table(_full()), naming.table(_linear()))
+    return frozenset(key for table in tables for hub, key in table.items() if part_of(hub) != "encoder")
+
+
+def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shape]) -> Architecture:
+    """Adds the heads whose keys are there; their completeness is the table's to check."""
+    full, linear = naming.table(_full()), naming.table(_linear())
+    changes: dict = {}
+    layers = [key for i in range(1, MOST_PROJECTION_LAYERS + 1) if (key := full.get(f"proj{i}_dense/kernel")) in shapes]
+    lone = linear.get("proj1_dense/kernel")
+    if layers:
+        changes |= {"proj_head_mode": "nonlinear", "num_proj_layers": len(layers)}
+    elif lone in shapes:
+        changes |= {"proj_head_mode": "linear", "num_proj_layers": 1}
+    if changes:
+        last = tuple(shapes[layers[-1] if layers else lone])
+        changes["proj_out_dim"] = last[0] if naming.torch else last[-1]
+    bias = full.get("logits_sup/bias")
+    if bias in shapes:
+        changes["num_classes"] = shapes[bias][0]
+        kernel = tuple(shapes.get(full["logits_sup/kernel"], ()))
+        inputs = kernel[-1 if naming.torch else 0] if kernel else 0
+        if inputs == changes.get("proj_out_dim") != encoder.feature_dim:  # the last layer is told by its size
+            changes["ft_proj_selector"] = changes["num_proj_layers"]
+    return dataclasses.replace(encoder, **changes)

@@ -1,0 +1,57 @@
+"""Checkpoints of any format into memory."""
+
+from typing import TYPE_CHECKING
+
+from converters.formats import open_source
+from converters.network import Network, restrict, understand
+
+if TYPE_CHECKING:
+    from converters.torch_resnet import TwinResNet
+
+
+def load(
+    path,
+    *,
+    naming: str | None = None,
+    ema: bool = False,
+    part: str = "all",
+    selector: int | None = None,
+    step: int | None = None,
+) -> Network:
+    """Opens a checkpoint of any format; weights are read when asked for.
+
+    Args:
+        path: A file, a checkpoint's prefix or a folder; recognised by content.
+        naming: Naming of its keys; by default recognised.
+        ema: Takes the moving averages of encoder and projection head.
+        part: `encoder`, `encoder+projection` or `all`.
+        selector: The projection layer that feeds the classifier; by default as stored, else 0.
+        step: Which of a folder's checkpoints; by default the newest.
+
+    Returns:
+        `architecture`, and `weights`: name (`group1_block1_conv3/kernel`, …) → tensor in TensorFlow's layout;
+        `network[name]` reads one.
+
+    Raises:
+        InputError: it is damaged, unknown, or not whole.
+    """
+    return restrict(understand(open_source(path, step=step), naming=naming, ema=ema, selector=selector), part)
+
+
+def load_torch(path, **selection) -> "TwinResNet":
+    """A checkpoint of any format as the exact PyTorch twin, in evaluation mode.
+
+    Args:
+        path: As `load`.
+        **selection: As `load`.
+
+    Returns:
+        A module from images `(n, 3, h, w)` in [0, 1], not normalised, to a dict of endpoints by the official names.
+    """
+    from converters.twin import build_twin
+
+    network = load(path, **selection)
+    try:
+        return build_twin(network)
+    finally:
+        network.close()

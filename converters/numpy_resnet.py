@@ -1,0 +1,156 @@
+"""The reference network's forward pass in NumPy, in inference mode: what a conversion is checked against.
+
+It shares nothing with the Keras and PyTorch networks but the names of weights, and needs neither framework.
+
+References:
+    google-research/simclr resnet.py, model_util.py; goldens' facts 2–7
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tf_simclr.models.architecture import BLOCKS, Architecture
+
+EPSILON = 1e-5
+Array = np.ndarray
+Read = Callable[[str], Array]
+"""Hub name → weight."""
+
+
+def endpoints(architecture: Architecture, read: Read, images: Array) -> dict[str, Array]:
+    """Computes every endpoint, by the official SavedModels' names.
+
+    Args:
+        architecture: Encoder and heads.
+        read: Gives each weight once.
+        images: `(n, h, w, 3)` in [0, 1]; their dtype is what is computed in.
+
+    Returns:
+        Endpoint name → array, NHWC.
+    """
+    ends, x = _stem(architecture, read, images)
+    for group, blocks in enumerate(BLOCKS[architecture.depth], 1):
+        for block in range(1, blocks + 1):
+            x = _block(architecture, read, x, group, block)
+        ends[f"block_group{group}"] = x
+    hidden = [x.mean((1, 2))]
+    for i in range(1, architecture.num_proj_layers + 1):
+        z = _norm(
+            hidden[-1] @ _like(read(f"proj{i}_dense/kernel"), x), read, f"proj{i}_bn", i < architecture.num_proj_layers
+        )
+        hidden.append(np.maximum(z, 0) if i < architecture.num_proj_layers else z)
+    return ends | _head_endpoints(architecture, read, hidden)
+
+
+def _head_endpoints(architecture: Architecture, read: Read, hidden: list[Array]) -> dict[str, Array]:
+    ends = {"final_avg_pool": hidden[0]}
+    if len(hidden) > 1:
+        ends |= {f"proj_{i}": z for i, z in enumerate(hidden) if i}
+        ends |= {"proj_head_input": hidden[0], "proj_head_output": hidden[-1]}
+    if architecture.num_classes:
+        fed = hidden[architecture.ft_proj_selector]
+        ends["logits_sup"] = fed @ _like(read("logits_sup/kernel"), fed) + _like(read("logits_sup/bias"), fed)
+    return ends
+
+
+def _stem(architecture: Architecture, read: Read, x: Array) -> tuple[dict[str, Array], Array]:
+    deep = architecture.sk_ratio > 0 and not architecture.cifar_stem
+    for i in (1, 2) if deep else ():
+        x = _relu_norm(_conv(x, read(f"stem_conv{i}/kernel"), 2 if i == 1 else 1), read, f"stem_bn{i}")
+    last = 3 if deep else 1
+    first = _conv(x, read(f"stem_conv{last}/kernel"), 1 if deep or architecture.cifar_stem else 2)
+    x = _relu_norm(first, read, f"stem_bn{last}")
+    x = x if architecture.cifar_stem else _max_pool(x)
+    return {"initial_conv": first, "initial_max_pool": x}, x
+
+
+def _block(architecture: Architecture, read: Read, x: Array, group: int, block: int) -> Array:
+    name = f"group{group}_block{block}_"
+    stride = 2 if block == 1 and group > 1 else 1
+    shortcut = _shortcut(architecture, read, x, name, stride) if block == 1 else x
+    if architecture.bottleneck:
+        x = _relu_norm(_conv(x, read(name + "conv1/kernel")), read, name + "bn1")
+        x = _relu_norm(_conv(x, read(name + "conv2/kernel"), stride), read, name + "bn2")
+        x = _select(read, x, name) if architecture.sk_ratio > 0 else x
+        x = _norm(_conv(x, read(name + "conv3/kernel")), read, name + "bn3")
+    else:
+        x = _relu_norm(_conv(x, read(name + "conv1/kernel"), stride), read, name + "bn1")
+        x = _norm(_conv(x, read(name + "conv2/kernel")), read, name + "bn2")
+    x = _excite(read, x, name) if architecture.se_ratio > 0 else x
+    return np.maximum(x + shortcut, 0)
+
+
+def _shortcut(architecture: Architecture, read: Read, x: Array, name: str, stride: int) -> Array:
+    if architecture.sk_ratio > 0:
+        x, stride = _average_pool(x, stride), 1
+    return _norm(_conv(x, read(name + "shortcut_conv/kernel"), stride), read, name + "shortcut_bn")
+
+
+def _select(read: Read, x: Array, name: str) -> Array:
+    """Mixes the two halves of the channels by a softmax over the two."""
+    a, b = np.split(x, 2, axis=-1)
+    pooled = (a + b).mean((1, 2), keepdims=True)
+    mixing = _relu_norm(_conv(pooled, read(name + "sk_conv1/kernel")), read, name + "sk_bn1")
+    of_a, of_b = np.split(_conv(mixing, read(name + "sk_conv2/kernel")), 2, axis=-1)
+    share = _sigmoid(of_a - of_b)
+    return a * share + b * (1 - share)
+
+
+def _excite(read: Read, x: Array, name: str) -> Array:
+    squeezed = x.mean((1, 2), keepdims=True)
+    squeezed = _conv(squeezed, read(name + "se_conv1/kernel")) + _like(read(name + "se_conv1/bias"), x)
+    expanded = _conv(np.maximum(squeezed, 0), read(name + "se_conv2/kernel")) + _like(read(name + "se_conv2/bias"), x)
+    return _sigmoid(expanded) * x
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def _like(weight: Array, x: Array) -> Array:
+    return weight.astype(x.dtype, copy=False)
+
+
+def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Symmetric padding by the kernel's size alone, also with a stride (fact 3)."""
+    kernel, size = _like(kernel, x), kernel.shape[0]
+    before = (size - 1) // 2
+    height, width = ((n + size - 1 - size) // stride + 1 for n in x.shape[1:3])
+    padded = np.pad(x, ((0, 0), (before, size - 1 - before), (before, size - 1 - before), (0, 0)))
+    out = np.zeros((x.shape[0] * height * width, kernel.shape[3]), x.dtype)
+    for i in range(size):
+        for j in range(size):
+            patch = padded[:, i : i + height * stride : stride, j : j + width * stride : stride]
+            out += patch.reshape(-1, kernel.shape[2]) @ kernel[i, j]
+    return out.reshape(x.shape[0], height, width, -1)
+
+
+def _norm(x: Array, read: Read, name: str, center: bool = True) -> Array:
+    scale = _like(read(name + "/gamma"), x) / np.sqrt(_like(read(name + "/moving_variance"), x) + x.dtype.type(EPSILON))
+    shift = -_like(read(name + "/moving_mean"), x) * scale
+    return x * scale + (shift + _like(read(name + "/beta"), x) if center else shift)
+
+
+def _relu_norm(x: Array, read: Read, name: str) -> Array:
+    return np.maximum(_norm(x, read, name), 0)
+
+
+def _max_pool(x: Array) -> Array:
+    """TensorFlow's SAME 3×3 pool with stride 2: an even size is padded at the end only (fact 3)."""
+    height, width = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
+    pads = [(n % 2, 1) for n in x.shape[1:3]]
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
+    windows = [padded[:, i : i + 2 * height : 2, j : j + 2 * width : 2] for i in range(3) for j in range(3)]
+    return np.maximum.reduce([w[:, :height, :width] for w in windows])
+
+
+def _average_pool(x: Array, stride: int) -> Array:
+    """ResNet-D's 2×2 pool: padding counts with stride 2 and does not with stride 1 (fact 4)."""
+    height, width = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
+    padded = np.pad(np.concatenate([x, np.ones_like(x[..., :1])], -1), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    windows = [
+        padded[:, i : i + height * stride : stride, j : j + width * stride : stride] for i in (0, 1) for j in (0, 1)
+    ]
+    total = sum(windows)
+    return total[..., :-1] / (total[..., -1:] if stride == 1 else x.dtype.type(4))

@@ -1,0 +1,55 @@
+"""The command line that `tf2torch` and `torch2tf` share; nothing heavy is imported before the options are read."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from tf_simclr.errors import exit_on_input_error
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the converting commands can be told."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    target: Annotated[Path | None, tyro.conf.Positional] = None
+    """File or folder to write; by default in the working directory, named as the source."""
+    naming: str | None = None
+    """Names to write: twin (torchvision's, with heads, SK and SE), torchvision, tonylins, separius, a library's, tf1,
+    tf2 or keras; by default what the format has, twin for PyTorch."""
+    to: str | None = None
+    """Format to write: pth, safetensors, huggingface, tf1, tf2, savedmodel, keras or h5; by default by the target's
+    ending."""
+    ema: bool = False
+    """Take the moving averages of encoder and projection head instead of the last step's weights."""
+    part: Literal["encoder", "encoder+projection", "all"] = "all"
+    """What to convert."""
+    selector: int | None = None
+    """Projection layer that feeds the classifier (0: the pooled features); by default as the stored graph says."""
+    step: int | None = None
+    """Which of a folder's checkpoints; by default the newest."""
+    source_naming: str | None = None
+    """Names in the source; by default recognised."""
+    verify: bool = True
+    """Read the written file again, compare every weight bit by bit and every endpoint on seeded images."""
+
+
+def run(program: str, description: str, usual: str) -> None:
+    """Reads the options, converts, and prints the report; exit code 2 with one sentence on wrong input.
+
+    Args:
+        program: The module's name.
+        description: For `--help`.
+        usual: Container where neither `--to` nor the target's ending tells.
+    """
+    options = tyro.cli(Options, prog=f"python -m {program}", description=description)
+    with exit_on_input_error():
+        from converters.conversion import convert
+        from converters.report import report
+
+        done = convert(**vars(options), usual=usual)
+        sys.stdout.write(report(done))

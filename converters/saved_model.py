@@ -1,0 +1,178 @@
+"""SavedModels of the official TF2 code: which variable is which, and writing one.
+
+The keys of a SavedModel's variables (`trainable_variables_list/17/…`, `model/resnet_model/variables/230/…`) depend on
+the version of Keras that wrote it.  The stored object graph tells what they are: by the attributes that lead to a
+variable, else by the variable's name.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from converters.bundle import Bundle
+from converters.object_graph import SLOT, Variable, canonical, read_variables
+from tf_simclr.errors import InputError, check
+from tf_simclr.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+
+NAME = re.compile(
+    r"(?:.*/)?(?:(?P<base>resnet)(?:_\d+)?/|(?:projection_head|head_supervised)(?:_\d+)?/(?P<head>n?l_\d+|linear_layer)/)"
+    r"(?:.*/)?(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?/(?P<weight>\w+)"
+)
+"""The name of a variable of the official TF2 model; layers of a kind are numbered over the whole model, or process."""
+
+ENDPOINTS = (
+    "initial_conv",
+    "initial_max_pool",
+    "block_group1",
+    "block_group2",
+    "block_group3",
+    "block_group4",
+    "final_avg_pool",
+    "proj_head_input",
+    "proj_head_output",
+    "logits_sup",
+)
+"""What an official SavedModel returns (those that the network has)."""
+
+
+@dataclass(frozen=True)
+class Variables:
+    """The weights of a TensorFlow checkpoint by names that do not depend on what wrote it.
+
+    Attributes:
+        naming: `tf2`: object paths, `model/resnet_model/…/kernel`; `tf1`: TF1 variable names, `base_model/…/kernel`.
+        keys: Name in that naming -> key in the bundle; optimizer slots included.
+    """
+
+    naming: Literal["tf1", "tf2"]
+    keys: dict[str, str]
+
+
+def variable_keys(bundle: Bundle) -> Variables:
+    """Finds out what the keys of a TF1 checkpoint, a TF2 object checkpoint or a SavedModel stand for.
+
+    Raises:
+        InputError: the object graph is damaged, or tells neither by attributes nor by names what a variable is.
+    """
+    variables = read_variables(bundle)
+    if not variables:
+        return Variables("tf1", {key: key for key in bundle})
+    weights = [variable for variable in variables if SLOT not in (variable.path or "")]
+    if any(variable.path is None for variable in weights):
+        return Variables("tf1", by_name(weights, bundle.index))
+    return Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
+
+
+def by_name(variables: list[Variable], index) -> dict[str, str]:
+    """TF1 name -> key, from the names of variables.
+
+    The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
+    """
+    found = {variable.key: NAME.fullmatch(variable.name) for variable in variables}
+    unknown = sorted(variable.name for variable in variables if not found[variable.key] and variable.path is None)
+    check(
+        not unknown,
+        f"{index} must be a SavedModel of the official code: neither its object graph nor the names of its "
+        "variables tell what they are",
+        names=unknown[:20],
+    )
+    matches = {key: match for key, match in found.items() if match}
+    numbers = {(m["kind"], int(m["number"] or 0)) for m in matches.values() if m["base"]}
+    ranks = {kind: sorted(n for k, n in numbers if k == kind) for kind, _ in numbers}
+    names = {tf1_name(match, ranks): key for key, match in matches.items()}
+    check(len(names) == len(matches), f"{index} must hold one model", variables=len(matches), names=len(names))
+    return names
+
+
+def tf1_name(match: re.Match, ranks: dict[str, list[int]]) -> str:
+    """The TF1 name of a variable of the TF2 model."""
+    kind, weight = match["kind"], match["weight"]
+    if not match["base"]:
+        part = "head_supervised" if match["head"] == "linear_layer" else "head_contrastive"
+        return f"{part}/{match['head']}/{kind}/{weight}"
+    rank = ranks[kind].index(int(match["number"] or 0))
+    return f"base_model/{kind}_{rank}/{weight}" if rank else f"base_model/{kind}/{weight}"
+
+
+def write_saved_model(folder, model: "keras.Model", architecture: Architecture) -> Path:
+    """Writes a SavedModel that is used like the official ones.
+
+    `tf.saved_model.load(folder)(images, trainable=True)` takes images `(n, h, w, 3)` in [0, 1] and returns a dict of
+    `ENDPOINTS`; its variables train, and with `trainable=True` BatchNorm uses the batch and moves its statistics.
+    The variables hang on the official model's attributes, so that readers of those find them.
+
+    Args:
+        folder: Must not exist, or be empty.
+        model: What `tf_simclr.models.network.build(architecture)` builds.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder is taken or cannot be written, or the architecture has no official TF2 form.
+    """
+    import tensorflow as tf
+
+    folder = Path(folder)
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    check(not taken, "the folder of a SavedModel must be new or empty; choose another", folder=str(folder))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    root = exported(model, architecture)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tf.saved_model.save(root, str(temporary))
+        temporary.replace(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"{folder} must be writable: {error}; choose another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def exported(model: "keras.Model", architecture: Architecture):
+    """The object to save: the official attributes around the variables, and the function."""
+    import tensorflow as tf
+
+    from converters.namings import TF2
+    from tf_simclr.models.network import weights_by_name
+
+    TF2.check(architecture)
+    weights = weights_by_name(model)
+    root = tf.Module()
+    for name, path in TF2.table(architecture).items():
+        attach(root, path, weights[name].value)
+    root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
+    root.__call__ = traced(model)
+    return root
+
+
+def attach(root, path: str, variable) -> None:
+    """Makes the variable an attribute, with the objects in between."""
+    import tensorflow as tf
+
+    *parents, last = path.split("/")
+    for name in parents:
+        if not hasattr(root, name):
+            setattr(root, name, tf.Module())
+        root = getattr(root, name)
+    setattr(root, last, variable)
+
+
+def traced(model: "keras.Model"):
+    """The network as a function `(inputs, trainable=False)`, traced for both values."""
+    import tensorflow as tf
+
+    def call(inputs, trainable=False):
+        outputs = model(inputs, training=trainable)
+        return {name: outputs[name] for name in ENDPOINTS if name in outputs}
+
+    function = tf.function(call)
+    for trainable in (True, False):
+        function.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.float32), trainable=trainable)
+    return function

@@ -1,0 +1,152 @@
+"""The sorted table of LevelDB, as TensorFlow writes it: the index of a tensor bundle.
+
+A table is a row of blocks with prefix-compressed keys, each followed by a byte that tells the compression and by a
+masked CRC-32C; an index block points at the data blocks, and a footer of 48 bytes at the index block.
+
+References:
+    LevelDB, `doc/table_format.md`; TensorFlow, `tsl/lib/io/format.h` and `block_builder.cc`
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from converters.crc32c import crc32c, mask
+from converters.protobuf import encode_varint, varint
+from tf_simclr.errors import InputError
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48
+TRAILER = 5
+"""Bytes after a block: its compression and its checksum."""
+BLOCK_SIZE = 1 << 18
+RESTART_INTERVAL = 16
+
+
+def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
+    """Every entry of a table, in the order of its keys.
+
+    Args:
+        name: What error messages call the file.
+
+    Raises:
+        InputError: the file is cut off, damaged or no table.
+    """
+    if len(data) < FOOTER or int.from_bytes(data[-8:], "little") != MAGIC:
+        raise InputError(f"{name} must end with a table's magic number; it is cut off or no checkpoint index")
+    try:
+        _, position = handle(data, len(data) - FOOTER)
+        index, _ = handle(data, position)
+        blocks = [handle(value, 0)[0] for _, value in entries(block(data, index))]
+        pairs = [pair for where in blocks for pair in entries(block(data, where))]
+    except InputError as error:
+        raise InputError(f"{name} must be an intact checkpoint index, but {error}") from None
+    if any(a >= b for (a, _), (b, _) in pairwise(pairs)):
+        raise InputError(f"{name} must hold its keys in order, each once; it is damaged, copy it again")
+    return dict(pairs)
+
+
+def handle(data, position: int) -> tuple[tuple[int, int], int]:
+    """A block's offset and size, and the position after them."""
+    offset, position = varint(data, position)
+    size, position = varint(data, position)
+    return (offset, size), position
+
+
+def block(data: bytes, where: tuple[int, int]) -> bytes:
+    """A block's content, checked."""
+    offset, size = where
+    end = offset + size
+    if end + TRAILER > len(data) - FOOTER:
+        raise InputError(f"a block at {offset} reaches past its end; copy it again")
+    if mask(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
+        raise InputError(f"the checksum of the block at {offset} does not match; copy it again")
+    if data[end] != 0:
+        raise InputError(f"the block at {offset} is compressed (type {data[end]}); save the checkpoint again without")
+    return data[offset:end]
+
+
+def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the keys and values of a block."""
+    restarts = int.from_bytes(content[-4:], "little")
+    end = len(content) - 4 * (restarts + 1)
+    if end < 0:
+        raise InputError("a block is shorter than its restart points; copy it again")
+    position, key = 0, b""
+    while position < end:
+        shared, position = varint(content, position)
+        fresh, position = varint(content, position)
+        length, position = varint(content, position)
+        if shared > len(key) or position + fresh + length > end:
+            raise InputError("an entry reaches past its block; copy it again")
+        key = key[:shared] + content[position : position + fresh]
+        position += fresh + length
+        yield key, content[position - length : position]
+
+
+def write_table(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A table with these entries, whose keys must rise; byte for byte what TensorFlow writes."""
+    out, index = bytearray(), []
+    blocks = list(grouped(pairs))
+    for i, rows in enumerate(blocks):
+        following = blocks[i + 1][0][0] if i + 1 < len(blocks) else None
+        index.append((separator(rows[-1][0], following), append_block(out, rows)))
+    tail = append_block(out, []) + append_block(out, index, interval=1)
+    return bytes(out) + tail.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little")
+
+
+def grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Entries by data block: one is closed as soon as it reaches `BLOCK_SIZE`."""
+    rows: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in pairs:
+        shared = common(rows[-1][0], key) if rows and len(rows) % RESTART_INTERVAL else 0
+        restart = 4 * (len(rows) % RESTART_INTERVAL == 0)
+        size += len(lengths(shared, key, value)) + len(key) - shared + len(value) + restart
+        rows.append((key, value))
+        if size + 4 >= BLOCK_SIZE:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: int = RESTART_INTERVAL) -> bytes:
+    """Appends a block and its trailer.
+
+    Returns:
+        The encoded handle of the block.
+    """
+    content, restarts, last = bytearray(), [], b""
+    for i, (key, value) in enumerate(rows):
+        if i % interval == 0:
+            restarts.append(len(content))
+            last = b""
+        shared = common(last, key)
+        content += lengths(shared, key, value) + key[shared:] + value
+        last = key
+    for number in (*(restarts or [0]), len(restarts) or 1):
+        content += number.to_bytes(4, "little")
+    where = encode_varint(len(out)) + encode_varint(len(content))
+    content.append(0)  # not compressed
+    out += content + mask(crc32c(content)).to_bytes(4, "little")
+    return where
+
+
+def lengths(shared: int, key: bytes, value: bytes) -> bytes:
+    return encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value))
+
+
+def common(a: bytes, b: bytes) -> int:
+    """Length of the common start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def separator(last: bytes, following: bytes | None) -> bytes:
+    """A short key that is not below `last` and below `following`, the first key of the next block, if any."""
+    if following is None:
+        i = next((i for i, byte in enumerate(last) if byte != 0xFF), None)
+        return last if i is None else last[:i] + bytes([last[i] + 1])
+    i = common(last, following)
+    if i < min(len(last), len(following)) and last[i] < 0xFF and last[i] + 1 < following[i]:
+        return last[:i] + bytes([last[i] + 1])
+    return last

@@ -1,0 +1,114 @@
+"""Proof that two checkpoints are one network: every weight by name, and every endpoint on seeded images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters import numpy_resnet
+from converters.network import Network
+from tf_simclr.models.architecture import Architecture
+
+ENDPOINTS = (
+    "initial_conv",
+    "initial_max_pool",
+    "block_group1",
+    "block_group2",
+    "block_group3",
+    "block_group4",
+    "final_avg_pool",
+    "proj_head_input",
+    "proj_head_output",
+    "logits_sup",
+)
+"""In the order of the computation; hidden projection layers are compared after them."""
+
+LARGE = 200_000_000
+"""Parameters above which float64 would ask for more memory than people have."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two tensors of one name are apart.
+
+    Attributes:
+        name: Endpoint or weight.
+        largest: Largest absolute difference; infinite where the shapes differ.
+        magnitude: Largest absolute value of the first.
+    """
+
+    name: str
+    largest: float
+    magnitude: float
+
+    @property
+    def relative(self) -> float:
+        """Largest difference in units of the largest magnitude."""
+        return self.largest / self.magnitude if self.magnitude else self.largest
+
+
+def difference(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
+    """Compares two arrays; a NaN on one side only, or another shape, is an infinite difference."""
+    if a.shape != b.shape:
+        return Difference(name, float("inf"), float("nan"))
+    wide = [x.astype(np.float64) for x in (a, b)]
+    apart = np.where(np.isnan(wide[0]) & np.isnan(wide[1]), 0.0, np.abs(wide[0] - wide[1]))
+    largest = float(np.max(apart, initial=0.0))
+    magnitude = float(np.nanmax(np.abs(wide[0]), initial=0.0))
+    return Difference(name, float("inf") if np.isnan(largest) else largest, magnitude)
+
+
+def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> list[Difference]:
+    """Compares the endpoints that both have, in the order of the computation."""
+    order = [name for name in ENDPOINTS if name in a] + sorted(a.keys() - set(ENDPOINTS))
+    return [difference(name, a[name], b[name]) for name in order if name in b]
+
+
+def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarray:
+    """Two seeded images, as small as shows every kernel and border: 32 px for the small stem, else 64."""
+    size = 32 if architecture.cifar_stem else 64
+    return np.random.RandomState(seed).uniform(0, 1, (2, size, size, 3)).astype(dtype)
+
+
+def precision(network: Network) -> str:
+    """float64 unless the network is so large that its weights would not fit."""
+    return "float64" if network.parameters <= LARGE else "float32"
+
+
+def tolerance(architecture: Architecture, dtype: str) -> float:
+    """Of the largest magnitude: what two correct implementations of one network stay within."""
+    if dtype == "float64":
+        return 1e-10
+    return 1e-4 if architecture.depth >= 152 else 1e-5
+
+
+def numpy_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Endpoints by the NumPy reference, NHWC."""
+    return numpy_resnet.endpoints(network.architecture, network.__getitem__, inputs)
+
+
+def torch_endpoints(network: Network, inputs: np.ndarray, *, torchvision_pool: bool = False) -> dict[str, np.ndarray]:
+    """Endpoints by the PyTorch twin, NHWC.
+
+    Args:
+        network: Its weights are loaded into the twin.
+        inputs: `(n, h, w, 3)`.
+        torchvision_pool: Computes with torchvision's max-pool, to tell what that costs.
+    """
+    import torch
+
+    from converters.twin import build_twin
+
+    model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
+    if torchvision_pool:
+        model.maxpool = torch.nn.MaxPool2d(3, 2, padding=1)
+    with torch.inference_mode():
+        ends = model(torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))))
+    return {name: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy() for name, x in ends.items()}
+
+
+def keras_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Endpoints by the Keras network, in Keras' float type."""
+    from converters.keras_network import build_keras
+
+    return {name: np.asarray(x) for name, x in build_keras(network)(inputs, training=False).items()}

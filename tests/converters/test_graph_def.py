@@ -1,0 +1,109 @@
+"""`ft_proj_selector` from the graph beside a checkpoint."""
+
+import gzip
+import json
+
+import pytest
+import tensorflow as tf
+
+from converters.graph_def import find_selector, in_meta, in_pbtxt
+from tests import golden
+from tests.converters import official
+from tf_simclr.errors import InputError
+
+SELECTORS = {"0": 0, "1": 1, "2": 2, "last": 3}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Unpacks a golden graph: name and end -> path."""
+
+    def unpack(selector: str, end: str):
+        packed = golden.path(f"graphs/r18_1x_sk0_cifar.selector_{selector}.{end}.gz")
+        path = tmp_path / (end if end == "graph.pbtxt" else f"model.ckpt-7.{end}")
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        return path
+
+    return unpack
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_graph_pbtxt_tells_the_layer_that_feeds_the_classifier(stored, selector):
+    assert in_pbtxt(stored(selector, "graph.pbtxt")) == SELECTORS[selector]
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_meta_tells_the_layer_that_feeds_the_classifier(stored, selector):
+    assert in_meta(stored(selector, "meta")) == SELECTORS[selector]
+
+
+@pytest.mark.parametrize("selector", [0, 1, 2])
+def test_saved_model_tells_the_layer_that_feeds_the_classifier(tmp_path, selector):
+    official.write_saved_model(tmp_path / "saved", "r18_1x_sk0_cifar", selector=selector)
+    for path in (tmp_path / "saved", tmp_path / "saved" / "variables" / "variables"):
+        found = find_selector(path)
+        assert found.value == selector
+        assert found.source == tmp_path / "saved" / "saved_model.pb"
+
+
+def test_the_meta_file_of_the_checkpoint_goes_before_the_folders_graph(stored, tmp_path):
+    stored("1", "graph.pbtxt")
+    assert find_selector(tmp_path / "model.ckpt-7").value == 1
+    stored("2", "meta")
+    assert find_selector(tmp_path / "model.ckpt-7").value == 2
+    assert find_selector(tmp_path / "model.ckpt-8").source.name == "graph.pbtxt"
+
+
+def test_flags_json_tells_where_no_graph_does(tmp_path):
+    (tmp_path / "flags.json").write_text(json.dumps({"ft_proj_selector": -1, "width_multiplier": 1}))
+    assert find_selector(tmp_path / "ckpt-7").value == -1
+
+
+def test_nothing_is_claimed_without_a_file_or_without_a_classifier(tmp_path):
+    assert find_selector(tmp_path / "model.ckpt-7") is None
+    (tmp_path / "flags.json").write_text("{}")
+    with tf.Graph().as_default() as graph:
+        tf.matmul(tf.ones([2, 2]), tf.ones([2, 2]), name="other")
+        tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt")
+        tf.compat.v1.train.export_meta_graph(str(tmp_path / "model.ckpt-7.meta"))
+    assert find_selector(tmp_path / "model.ckpt-7") is None
+
+
+def classifier(features):
+    with tf.name_scope("head_supervised/linear_layer/dense"):
+        return tf.matmul(features, tf.ones([2, 2]), name="MatMul")
+
+
+def test_nothing_is_claimed_where_a_function_call_hides_layers(tmp_path):
+    hidden = tf.function(lambda x: tf.matmul(x, x), autograph=False)
+    with tf.Graph().as_default() as graph:
+        classifier(hidden(tf.ones([2, 2])))
+        tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt")
+    assert in_pbtxt(tmp_path / "graph.pbtxt") is None
+
+
+def test_gradients_and_other_towers_do_not_count(tmp_path):
+    with tf.Graph().as_default() as graph:
+        features = tf.compat.v1.placeholder(tf.float32, [2, 2])
+        hidden = tf.nn.relu(tf.matmul(features, tf.ones([2, 2]), name="head_contrastive/nl_0/dense/MatMul"))
+        tf.matmul(hidden, tf.ones([2, 2]), name="head_contrastive/nl_1/dense/MatMul")
+        tf.gradients(classifier(hidden), features)
+        tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt")
+        tf.compat.v1.train.export_meta_graph(str(tmp_path / "model.ckpt-7.meta"))
+    assert in_pbtxt(tmp_path / "graph.pbtxt") == in_meta(tmp_path / "model.ckpt-7.meta") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("graph.pbtxt", b"no graph", "graph.pbtxt must be a graph in text form"),
+        ("model.ckpt-7.meta", b"\xff" * 40, "model.ckpt-7.meta must be an intact graph"),
+        ("saved_model.pb", b"\x12\x7f\x01", "saved_model.pb must be an intact graph"),
+        ("flags.json", b"{", "flags.json must be JSON"),
+        ("flags.json", b'{"ft_proj_selector": "1"}', "flags.json must give a whole number"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        find_selector(tmp_path / "model.ckpt-7")

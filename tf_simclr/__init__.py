@@ -1,0 +1,42 @@
+"""SimCLR v1 and v2 in Keras 3.
+
+Public names are loaded when they are first used, so that `import tf_simclr` alone costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_simclr.checkpoint import load_encoder, load_model
+    from tf_simclr.losses import NTXent, nt_xent
+    from tf_simclr.models.architecture import Architecture
+    from tf_simclr.models.resnet import resnet
+    from tf_simclr.models.simclr import SimCLR
+    from tf_simclr.optimizers import LARS, WarmUpCosine
+
+__version__ = "0.1.0"
+__all__ = ["LARS", "Architecture", "NTXent", "SimCLR", "WarmUpCosine", "load_encoder", "load_model", "nt_xent", "resnet"]
+
+_PLACES = {
+    "Architecture": "models.architecture",
+    "LARS": "optimizers",
+    "NTXent": "losses",
+    "SimCLR": "models.simclr",
+    "WarmUpCosine": "optimizers",
+    "load_encoder": "checkpoint",
+    "load_model": "checkpoint",
+    "nt_xent": "losses",
+    "resnet": "models.resnet",
+}
+
+
+def __getattr__(name: str):
+    """Loads a public name from where it is defined."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,187 @@
+"""Run folders: what a training leaves behind, resumes from, and others load.
+
+A run folder holds `config.json` (the command), `architecture.json`, `checkpoints/step-*.npz`, `history.csv`, `logs/`
+(TensorBoard), `network.keras` (the finished network) and `result.json`.  Files appear whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_simclr.errors import InputError
+from tf_simclr.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run's files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def architecture(self) -> Path:
+        return self.path / "architecture.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def network(self) -> Path:
+        return self.path / "network.keras"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:08d}.npz"
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, the newest first."""
+        found = (self.path / "checkpoints").glob("step-*.npz")
+        return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
+
+    def begin(self, config: Mapping, architecture: Architecture) -> None:
+        """Notes what the run is, or checks that it is the run that lies here.
+
+        Raises:
+            InputError: the folder holds a run with another configuration.
+        """
+        if self.config.exists():
+            check_same(self.config, json.loads(self.config.read_text()), dict(config))
+            return
+        write_json(self.architecture, dataclasses.asdict(architecture))
+        write_json(self.config, dict(config))
+
+
+def check_same(path: Path, stored: dict, given: dict) -> None:
+    """Raises `InputError`, with both values of each knob that differs, unless both configurations are one."""
+    changed = [
+        f"{key}={stored.get(key)!r} there, {given.get(key)!r} here"
+        for key in sorted(stored.keys() | given.keys())
+        if stored.get(key) != given.get(key)
+    ]
+    if changed:
+        raise InputError(
+            f"{path.parent} holds a run with other options; give the same ones to resume it, or another folder to "
+            f"start anew: {'; '.join(changed)}"
+        )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path` that takes its place when all is written, or vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content) -> None:
+    """Writes plain types as JSON that a person can read."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
+    """All that a training step reads and writes, by name: weights by `model/layer/weight`, optimizer and metrics."""
+    from tf_simclr.models.network import weights_by_name
+
+    variables = {f"model/{name}": weight for name, weight in weights_by_name(model.network()).items()}
+    for kind, group in (("optimizer", model.optimizer.variables), ("metrics", model.metrics_variables)):
+        variables |= {f"{kind}/{i:04d}/{variable.path}": variable for i, variable in enumerate(group)}
+    return variables
+
+
+def save_state(path: Path, model: "keras.Model") -> None:
+    """Writes the state of a training to an `.npz`, whose members carry checksums."""
+    with replacing(path) as partial:
+        with open(partial, "wb") as file:
+            np.savez(file, **{name: variable.numpy() for name, variable in state(model).items()})
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def restore_state(path: Path, model: "keras.Model") -> None:
+    """Reads a state into a compiled model of the same form.
+
+    Raises:
+        InputError: the file is damaged, or holds other variables.
+    """
+    variables, arrays = state(model), read_arrays(path)
+    differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
+    differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
+    if differing:
+        raise InputError("\n".join([f"{path} does not fit this model; {len(differing)} names differ:", *differing[:20]]))
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz`, its checksums checked.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} must be a whole checkpoint, but it is damaged ({error}); remove it") from error
+
+
+def load_model(path, **selection) -> "keras.Model":
+    """Loads a checkpoint of any kind as a Keras network.
+
+    Args:
+        path: a run folder, an official SimCLR checkpoint, SavedModel or hub module, or PyTorch weights; recognised by
+            content.
+        **selection: as in `converters.load`: `ema`, `part`, `selector`, `step`.
+
+    Returns:
+        A trainable model from images `(n, h, w, 3)` in [0, 1] to a dict by the official endpoint names
+        (`tf_simclr.models.network.build`).
+
+    Raises:
+        InputError: the file is damaged, not whole, or of no known kind.
+    """
+    from converters.keras_network import build_keras
+    from converters.loading import load
+
+    return build_keras(load(path, **selection))
+
+
+def load_encoder(path, **selection) -> "keras.Model":
+    """Loads the encoder of a checkpoint of any kind: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`.
+
+    Arguments and errors as in `load_model`.
+    """
+    import keras
+
+    model = load_model(path, **selection | {"part": "encoder"})
+    return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")

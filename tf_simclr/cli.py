@@ -1,0 +1,85 @@
+"""`python -m tf_simclr COMMAND`: words to a configuration to its task.  A task's imports begin when it runs."""
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Union
+
+import tyro
+
+from tf_simclr.config import COMMANDS
+from tf_simclr.errors import InputError, check, exit_on_input_error
+
+
+def main() -> None:
+    """Runs the command that the command line names."""
+    with exit_on_input_error():
+        config = parse(sys.argv[1:])
+        name = next(name for name, kind in COMMANDS.items() if kind is type(config))
+        importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_')}").run(config)
+
+
+def parse(words: Sequence[str]):
+    """The configuration that the words of a command line mean.
+
+    `--config FILE`, a run folder's `config.json`, sets the command and its options; what follows changes them.
+
+    Raises:
+        InputError: the file is not a configuration.
+    """
+    words = list(words)
+    stored = stored_config(words)
+    kinds = [
+        Annotated[
+            kind,
+            tyro.conf.subcommand(name, default=stored if type(stored) is kind else tyro.MISSING_NONPROP)
+            if type(stored) is kind
+            else tyro.conf.subcommand(name),
+        ]
+        for name, kind in COMMANDS.items()
+    ]
+    return tyro.cli(
+        Union[tuple(kinds)],
+        args=words,
+        prog="tf-simclr",
+        description="SimCLR in Keras 3. `COMMAND --help` explains the options of a command.",
+        use_underscores=True,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def stored_config(words: list[str]):
+    """Takes `--config FILE` out of the words and puts the command that it names in front, if there is none."""
+    at = next((i for i, word in enumerate(words) if word.split("=")[0] == "--config"), None)
+    if at is None:
+        return None
+    word = words.pop(at)
+    check("=" in word or at < len(words), "--config must be followed by a config.json", received=word)
+    path = Path(word.split("=", 1)[1] if "=" in word else words.pop(at))
+    stored = read_config(path)
+    command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
+    if not words or words[0].startswith("-"):
+        words.insert(0, command)
+    check(words[0] == command, f"{path} must be of the command given, {words[0]}", command=command)
+    return stored
+
+
+def read_config(path: Path):
+    """Reads a run folder's `config.json`.
+
+    Raises:
+        InputError: there is none, or it is of no known command, or it has unknown options.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be a run folder's config.json ({error})") from error
+    check(isinstance(values, dict) and values.get("command") in COMMANDS, f"{path} must name a known command")
+    kind = COMMANDS[values.pop("command")]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(values.keys() - fields.keys())
+    check(not unknown, f"{path} must hold options of {kind.__name__} only", unknown=unknown)
+    return kind(**{k: Path(v) if v is not None and "Path" in str(fields[k].type) else v for k, v in values.items()})

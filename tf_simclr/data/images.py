@@ -1,0 +1,125 @@
+"""Encoded bytes or pixels to RGB images in [0, 1], and the deterministic view of one image that evaluation uses.
+
+An image is a float32 tensor of shape (height, width, 3) with values in [0, 1], without mean or standard deviation
+removed: that is what the networks take.
+"""
+
+from typing import Literal
+
+import tensorflow as tf
+
+from tf_simclr.errors import check
+
+Bicubic = Literal["tf1", "tf2"]
+"""The two cubic interpolations of the reference: `tf1` is the one behind the papers' results and checkpoints, `tf2`
+the one of its later TensorFlow 2 code (half-pixel centres, a = -0.5).  They are shifted by up to half a pixel."""
+
+CROP_PROPORTION = 0.875
+"""Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""
+UNCROPPED_SIZE = 32
+"""Up to this size evaluation crops nothing away: such pictures (CIFAR) are framed tightly."""
+
+_PNG, _BMP, _RIFF, _WEBP = b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
+
+
+def to_rgb(raw: tf.Tensor) -> tf.Tensor:
+    """RGB image in [0, 1] from encoded bytes (`decode`) or pixels (`from_pixels`)."""
+    return decode(raw) if raw.dtype == tf.string else from_pixels(raw)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """RGB image in [0, 1] from the bytes of a JPEG, PNG, GIF, BMP or WebP file; of an animation the first frame.
+
+    Grey becomes three equal channels, transparency is dropped, CMYK is converted, and PNGs of 16 bits a channel
+    keep them.  Metadata (EXIF orientation) is ignored, as the reference does.
+
+    Args:
+        encoded: scalar string.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are none of these formats, or damaged.
+    """
+
+    def starts(text: bytes, position: int = 0) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(encoded, position, len(text)), text)
+
+    branches = [
+        (starts(_PNG) & starts(b"\x10", 24), lambda: _scaled(tf.io.decode_png(encoded, 3, tf.uint16))),
+        (starts(_BMP), lambda: from_pixels(tf.io.decode_bmp(encoded))),
+        (starts(_RIFF) & starts(_WEBP, 8), lambda: _scaled(tf.io.decode_webp(encoded, 3)[0])),
+    ]
+    image = tf.case(branches, lambda: _scaled(tf.io.decode_image(encoded, 3, expand_animations=False)))
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def from_pixels(pixels: tf.Tensor) -> tf.Tensor:
+    """RGB image in [0, 1] from integers over their full range, shape (height, width, 1, 3 or 4)."""
+    return _scaled(tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[2] - 1), axis=2))
+
+
+def _scaled(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
+
+
+def resize(image: tf.Tensor, size: tuple[int, int], *, bicubic: Bicubic = "tf1") -> tf.Tensor:
+    """Cubic interpolation to `size` (height, width), without antialiasing, as the reference resizes.
+
+    Values may leave [0, 1] by the cubic's overshoot.
+
+    Example:
+        >>> resize(tf.ones((8, 12, 3)), (4, 4)).shape.as_list()
+        [4, 4, 3]
+    """
+    resized = tf.raw_ops.ResizeBicubic(images=image[None], size=size, half_pixel_centers=bicubic == "tf2")
+    return tf.ensure_shape(resized[0], (*size, 3))
+
+
+def central_box(shape: tf.Tensor, *, aspect: float = 1.0, proportion: float = CROP_PROPORTION) -> tf.Tensor:
+    """The largest central box of an aspect ratio, shrunk.
+
+    Args:
+        shape: (height, width) of the image, or its whole shape.
+        aspect: width / height of the box.
+        proportion: of the largest box's sides, above 0 and up to 1.
+
+    Returns:
+        int32 (offset_y, offset_x, box_height, box_width).
+    """
+    sides = tf.cast(shape[:2], tf.float32)
+    height = tf.minimum(sides[0], sides[1] / aspect)
+    box = tf.cast(tf.math.rint(proportion * tf.stack([height, height * aspect])), tf.int32)
+    box = tf.clip_by_value(box, 1, tf.cast(shape[:2], tf.int32))
+    offset = (tf.cast(shape[:2], tf.int32) - box + 1) // 2
+    return tf.concat([offset, box], 0)
+
+
+def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """The part of an image inside (offset_y, offset_x, box_height, box_width)."""
+    return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+
+
+def evaluation_view(
+    image: tf.Tensor, *, size: int, crop_proportion: float | None = None, bicubic: Bicubic = "tf1"
+) -> tf.Tensor:
+    """What evaluation and feature extraction see of an image: central square, resized, clipped to [0, 1].
+
+    Without `crop_proportion` the square is 0.875 of the shorter side, or all of it where `size` is 32 or less.  So a
+    32 px image stays as it is at size 32, like in the reference; where the reference fails (an image of
+    another size at `size` ≤ 32) its whole central square is resized.
+
+    Args:
+        image: (h, w, 3).
+        size: side of the result in pixels, ≥ 1.
+        crop_proportion: share of the shorter side to keep, above 0 and up to 1.
+
+    Returns:
+        (size, size, 3).
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+    proportion = crop_proportion or (CROP_PROPORTION if size > UNCROPPED_SIZE else 1.0)
+    check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=crop_proportion)
+    square = crop(image, central_box(tf.shape(image), proportion=proportion))
+    # At equal sizes both cubics are the identity; TensorFlow's kernel then returns its input exactly.
+    return tf.clip_by_value(resize(square, (size, size), bicubic=bicubic), 0, 1)

@@ -1,0 +1,250 @@
+"""Where examples come from: any tfds data set, a folder of images, arrays in memory.
+
+A source yields *records*: dicts of `image` (encoded bytes, a path or pixels), `name` (a string that tells a person
+which example it is, different for each) and, where there are labels, `label` (int64).  It yields them once in order,
+or endlessly in a shuffled order that is a function of a seed, from any position on.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.data import images
+from tf_simclr.errors import InputError, check
+
+Records = tf.data.Dataset
+in_graph = tf.autograph.experimental.do_not_convert
+"""For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+"""Files of a folder that count as images, in any case of letters."""
+_SPLITS = {"train", "training", "val", "valid", "validation", "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """Examples before decoding.
+
+    Attributes:
+        origin: what a message calls it.
+        num_examples: of one epoch, corrupt ones included.
+        class_names: in the order of the labels; empty where there are no labels.
+        read: a record's `image` → encoded bytes or pixels; may fail on an unreadable one.
+        in_memory: whether records hold what memory holds anyway.
+    """
+
+    origin: str
+    num_examples: int
+    class_names: tuple[str, ...]
+    read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    in_memory: bool = False
+
+    def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
+        return record | {"image": images.to_rgb(self.read(record["image"]))}
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @abstractmethod
+    def ordered(self) -> Records:
+        """All records once, always in the same order."""
+
+    @abstractmethod
+    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+        """Endless records from position `start` on; another order each epoch, epochs follow without a seam.
+
+        Args:
+            seed: the only thing that the order depends on.
+            start: position in the endless stream; what lies before is not decoded.
+            buffer: examples to shuffle among, where a source can only be read front to back from a disk.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed(Source):
+    """A source that can be read anywhere: every epoch is a permutation of all of it."""
+
+    record: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    """Index, scalar int64 → record."""
+
+    def ordered(self) -> Records:
+        return tf.data.Dataset.range(self.num_examples).map(self.record)
+
+    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+        @in_graph
+        def at(position):
+            epoch, rank = position // self.num_examples, position % self.num_examples
+            last = tf.constant(self.num_examples - 1, tf.int64)
+            return self.record(tf.random.experimental.index_shuffle(rank, seed=[seed, epoch], max_index=last))
+
+        return tf.data.Dataset.counter(start).map(at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential(Source):
+    """A source that is read front to back: every epoch shuffles within a buffer, as the reference does."""
+
+    epoch: Callable[[tf.Tensor | None], Records]
+    """Seed of the order of files, scalar int64, or None for their own order → the records of one epoch."""
+
+    def ordered(self) -> Records:
+        return self.epoch(None)
+
+    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+        buffer = self.num_examples if self.in_memory else buffer
+
+        @in_graph
+        def epoch(number):
+            # Within a map this sets the map's own seed: the order must not depend on the global one.  Not 0: with that,
+            # TensorFlow compares the tensor seeds below in Python, which fails.
+            tf.random.set_seed(1)
+            own = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int64), number)
+            return self.epoch(own[0]).shuffle(buffer, seed=own[1])
+
+        first, skipped = divmod(start, self.num_examples)
+        rest = tf.data.Dataset.counter(first + 1).flat_map(epoch)
+        return tf.data.Dataset.range(first, first + 1).flat_map(epoch).skip(skipped).concatenate(rest)
+
+
+def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_names: tuple[str, ...] = ()) -> Source:
+    """Images in memory.
+
+    Args:
+        pixels: uint8 or uint16 over their full range, (n, h, w), or (n, h, w, c) with 1, 3 or 4 channels.
+        labels: (n,) integers from 0 on, or None.
+        class_names: by default the numbers up to the largest label.
+
+    Raises:
+        InputError: shapes, types or label values do not fit.
+    """
+    pixels = np.asarray(pixels)
+    check(pixels.dtype in (np.uint8, np.uint16), "pixels must be uint8 or uint16 integers", dtype=str(pixels.dtype))
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
+    check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
+    content = {"image": tf.constant(pixels)}
+    if labels is not None:
+        content["label"], class_names = _array_labels(labels, class_names, len(pixels))
+
+    @in_graph
+    def record(index):
+        return {key: value[index] for key, value in content.items()} | {"name": tf.strings.as_string(index)}
+
+    return Indexed(
+        origin="arrays",
+        in_memory=True,
+        num_examples=len(pixels),
+        class_names=class_names if labels is not None else (),
+        record=record,
+    )
+
+
+def _array_labels(labels: np.ndarray, class_names: tuple[str, ...], count: int) -> tuple[tf.Tensor, tuple[str, ...]]:
+    labels = np.asarray(labels)
+    fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0
+    check(fits, "labels must be one integer from 0 on for each image", shape=labels.shape, images=count)
+    class_names = tuple(class_names) or tuple(map(str, range(int(labels.max()) + 1)))
+    check(labels.max() < len(class_names), "each label must have a class name", largest_label=int(labels.max()))
+    return tf.constant(labels, tf.int64), class_names
+
+
+def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
+    """Image files of a folder; in one sub-folder a class, in any depth below it, or all in the folder itself.
+
+    Hidden files and folders and files with other extensions are passed over.  Classes are the sub-folders with images,
+    sorted by name.
+
+    Args:
+        folder: where to look.
+        labelled: whether sub-folders are classes; by default they are where they alone hold images.
+
+    Raises:
+        InputError: no such folder, no image in it, or a layout that can be read in two ways.
+    """
+    root = Path(folder).expanduser()
+    check(root.is_dir(), "the image folder must exist", folder=str(folder))
+    files = _image_files(root)
+    formats = ", ".join(EXTENSIONS)
+    check(files, f"a folder of images must hold at least one file of the kinds {formats}", folder=str(folder))
+    loose = [file for file in files if file.parent == root]
+    labelled = len(loose) == 0 if labelled is None else labelled
+    classes = _classes(root, files, loose) if labelled else ()
+    content = {"image": tf.constant([str(file) for file in files])}
+    if labelled:
+        number = {name: i for i, name in enumerate(classes)}
+        content["label"] = tf.constant([number[file.relative_to(root).parts[0]] for file in files], tf.int64)
+
+    @in_graph
+    def record(index):
+        return {key: value[index] for key, value in content.items()} | {"name": content["image"][index]}
+
+    return Indexed(
+        origin=str(folder),
+        num_examples=len(files),
+        class_names=classes,
+        read=tf.io.read_file,
+        record=record,
+    )
+
+
+def _classes(root: Path, files: list[Path], loose: list[Path]) -> tuple[str, ...]:
+    if loose:
+        raise InputError(
+            f"each image of a labelled folder must lie in a class folder, but {loose[0]} does not; "
+            "move it, or read the folder without labels"
+        )
+    classes = tuple(sorted({file.relative_to(root).parts[0] for file in files}))
+    if {name.lower() for name in classes} <= _SPLITS:
+        raise InputError(
+            f"class folders must hold classes, but those of {root} look like splits; give {root / classes[0]}"
+        )
+    return classes
+
+
+def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    """Sorted image files at any depth; links are followed, but not in circles."""
+    real = folder.resolve()
+    if real in above:
+        return []
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            found += _image_files(entry, above | {real})
+        elif entry.suffix.lower() in EXTENSIONS:
+            found.append(entry)
+    return found
+
+
+def cached(source: Source) -> Source:
+    """The same examples, kept in memory as encoded bytes or pixels once they have been read (`cache_dataset`).
+
+    A file that cannot be read is kept as no bytes at all: it fails to decode like any other corrupt image.
+    """
+
+    @in_graph
+    def held(record):
+        read = tf.data.Dataset.from_tensors(record["image"]).map(source.read).ignore_errors()
+        nothing = tf.data.Dataset.from_tensors(tf.zeros((), read.element_spec.dtype))
+        return record | {"image": read.concatenate(nothing).take(1).get_single_element()}
+
+    if source.in_memory:
+        return source
+    memory = source.ordered().map(held, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).cache()
+    return Sequential(
+        origin=source.origin,
+        num_examples=source.num_examples,
+        class_names=source.class_names,
+        epoch=lambda seed: memory,
+        in_memory=True,
+    )

@@ -1,0 +1,105 @@
+"""Examples of a TensorFlow Datasets data set, under its name, configuration, version and split syntax."""
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tf_simclr.data.sources import Records, Sequential, Source, in_graph
+from tf_simclr.errors import InputError, check
+
+
+def from_tfds(
+    name: str,
+    split: str = "train",
+    *,
+    data_dir: str | Path | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    download: bool = False,
+) -> Source:
+    """A split of a data set that tfds knows, or that lies prepared in `data_dir`.
+
+    Args:
+        name: `cifar10`, `imagenet2012_subset/1pct`, `cifar10:3.0.2`, …
+        split: in tfds' syntax: `train`, `train[:10%]`, `train+test`.
+        data_dir: tfds' folder; by default tfds' own, `~/tensorflow_datasets`.
+        image_key: feature with the image; by default the set's input, else its only image.
+        label_key: feature with the class; by default the set's target, else its only class; none: it is unlabelled.
+        download: whether to download and prepare a set that is not there.
+
+    Raises:
+        InputError: unknown set, split or feature, a set that is not prepared, or an empty split.
+    """
+    builder = _builder(name, data_dir)
+    if not builder.is_prepared() and not download:
+        raise InputError(
+            f"the data set {name} must be prepared, but is not in {builder.data_dir}; "
+            f"allow its download, or point data_dir to where it is"
+        )
+    builder.download_and_prepare()  # does nothing where the set is prepared
+    features = builder.info.features
+    image = _image_key(builder, image_key)
+    label = _label_key(builder, label_key)
+
+    def epoch(seed: tf.Tensor | None) -> Records:
+        # tfds' own small cache would be filled anew in each epoch; `sources.cached` is the one to use.
+        reading = tfds.ReadConfig(shuffle_seed=seed, add_tfds_id=True, try_autocache=False)
+        encoded = {image: tfds.decode.SkipDecoding()}
+        return builder.as_dataset(
+            split=split, shuffle_files=seed is not None, decoders=encoded, read_config=reading
+        ).map(record)
+
+    @in_graph
+    def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
+        target = {} if label is None else {"label": tf.cast(example[label], tf.int64)}
+        return {"image": example[image], "name": example["tfds_id"]} | target
+
+    return Sequential(
+        origin=f"{name} ({split})",
+        num_examples=_split_size(builder, split),
+        class_names=() if label is None else tuple(features[label].names),
+        epoch=epoch,
+    )
+
+
+def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=None if data_dir is None else Path(data_dir).expanduser())
+    except (ValueError, AssertionError, ImportError) as error:
+        # tfds lists every set it knows below the first line.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"the data set must be one that tfds finds. Received: {name!r} ({reason})") from error
+
+
+def _split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    splits = ", ".join(sorted(builder.info.splits))
+    try:
+        size = builder.info.splits[split].num_examples
+    except (ValueError, KeyError, AssertionError) as error:
+        raise InputError(f"the split must be one of {splits}, or a part of these. Received: {split!r}") from error
+    check(size > 0, f"the split must hold examples (the splits are {splits})", split=split)
+    return size
+
+
+def _image_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str:
+    kinds = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    return _chosen(builder, key, kinds=kinds, what="image", supervised=0)
+
+
+def _label_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str | None:
+    features = builder.info.features.items()
+    kinds = [key for key, feature in features if isinstance(feature, tfds.features.ClassLabel)]
+    return _chosen(builder, key, kinds=kinds, what="label", supervised=1) if kinds or key else None
+
+
+def _chosen(builder: tfds.core.DatasetBuilder, key: str | None, *, kinds: list[str], what: str, supervised: int) -> str:
+    """The feature asked for, else the set's own input or target, else the one named `what`, else the only one."""
+    pair = builder.info.supervised_keys
+    usual = [pair[supervised]] if isinstance(pair, tuple) and len(pair) == 2 else []
+    preferred = [name for name in (*usual, what) if name in kinds]
+    choice = key or next(iter(preferred or (kinds if len(kinds) == 1 else [])), None)
+    known = ", ".join(kinds) or "there is none"
+    check(choice in kinds, f"{what}_key must name one of the {what} features of {builder.name} ({known})", key=key)
+    return choice

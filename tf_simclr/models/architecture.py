@@ -1,0 +1,90 @@
+"""What a SimCLR network is made of: numbers only, no framework.
+
+References:
+    He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385 (Table 1)
+    Chen et al., SimCLR, arXiv:2002.05709 (Section 4); SimCLRv2, arXiv:2006.10029 (Section 2)
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tf_simclr.errors import check
+
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+"""Residual blocks in each of the four groups, by depth (ResNet paper, Table 1; 200: arXiv:1603.05027)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A ResNet encoder with its optional projection and supervised heads.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+
+    depth: int = 50
+    """18, 34, 50, 101, 152 or 200."""
+    width: int = 1
+    """Channel multiplier: 1, 2, 3 or 4."""
+    sk_ratio: float = 0.0
+    """Selective kernels (arXiv:1903.06586) and ResNet-D if above 0; the official checkpoints use 0.0625."""
+    se_ratio: float = 0.0
+    """Squeeze and excitation if above 0; the reference uses 0.0625."""
+    cifar_stem: bool = False
+    """A 3×3 stride-1 stem without pooling, for images of at most 32 pixels."""
+    proj_head_mode: Literal["none", "linear", "nonlinear"] = "none"
+    """Projection head."""
+    num_proj_layers: int = 0
+    """Layers of the projection head: 0 with `none`, 1 with `linear`, at least 1 with `nonlinear`."""
+    proj_out_dim: int = 128
+    """Outputs of the projection head's last layer; its hidden layers are as wide as the features."""
+    num_classes: int = 0
+    """Outputs of the supervised head; 0: no such head."""
+    ft_proj_selector: int = 0
+    """The projection layer that feeds the supervised head; 0: the pooled features."""
+
+    def __post_init__(self) -> None:
+        check(self.depth in BLOCKS, f"depth must be one of {', '.join(map(str, BLOCKS))}", depth=self.depth)
+        integer = isinstance(self.width, int) and not isinstance(self.width, bool)
+        check(integer and 1 <= self.width <= 4, "width must be the integer 1, 2, 3 or 4", width=self.width)
+        for name in ("sk_ratio", "se_ratio"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]", **{name: getattr(self, name)})
+        check(self.sk_ratio == 0 or self.bottleneck, "sk_ratio must be 0 for depth 18 and 34", sk_ratio=self.sk_ratio)
+        least, most = {"none": (0, 0), "linear": (1, 1), "nonlinear": (1, 1000)}.get(self.proj_head_mode, (1, 0))
+        check(least <= most, "proj_head_mode must be none, linear or nonlinear", proj_head_mode=self.proj_head_mode)
+        check(
+            least <= self.num_proj_layers <= most,
+            f"num_proj_layers does not fit proj_head_mode={self.proj_head_mode}",
+            num_proj_layers=self.num_proj_layers,
+        )
+        check(self.proj_out_dim >= 1, "proj_out_dim must be at least 1", proj_out_dim=self.proj_out_dim)
+        check(self.num_classes >= 0, "num_classes must be at least 0", num_classes=self.num_classes)
+        check(
+            0 <= self.ft_proj_selector <= self.num_proj_layers,
+            f"ft_proj_selector must lie in 0..{self.num_proj_layers}",
+            ft_proj_selector=self.ft_proj_selector,
+        )
+
+    @property
+    def bottleneck(self) -> bool:
+        """Whether a block has three convolutions and an output four times as wide as its middle."""
+        return self.depth >= 50
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of the pooled features."""
+        return 64 * self.width * 8 * (4 if self.bottleneck else 1)
+
+    @property
+    def proj_dims(self) -> tuple[int, ...]:
+        """Output length of each projection layer."""
+        if self.num_proj_layers == 0:
+            return ()
+        return (self.feature_dim,) * (self.num_proj_layers - 1) + (self.proj_out_dim,)

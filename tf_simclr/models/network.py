@@ -1,0 +1,107 @@
+"""A whole network by its endpoints: images in, a dict of every named output out."""
+
+from collections.abc import Iterator
+
+import keras
+
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.heads import projection_head, supervised_head
+from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.resnet import resnet
+
+
+def build(architecture: Architecture, normalization: Normalization = Normalization()) -> keras.Model:
+    """Builds the network that a checkpoint of this architecture holds.
+
+    Returns:
+        A model from images `(n, h, w, 3)` in [0, 1] to a dict with the endpoint names of the official SavedModels:
+        `initial_conv`, `initial_max_pool`, `block_group1` … `block_group4`, `final_avg_pool`; with a projection head
+        `proj_head_input`, `proj_1` … `proj_n` (hidden ones after ReLU) and `proj_head_output` (the last); with a
+        supervised head `logits_sup`, fed by projection layer `ft_proj_selector` (0: the pooled features).
+    """
+    encoder = build_encoder(architecture, normalization)
+    projection = logits = None
+    if architecture.num_proj_layers:
+        projection = projection_head(
+            architecture.feature_dim,
+            architecture.num_proj_layers,
+            proj_out_dim=architecture.proj_out_dim,
+            normalization=normalization,
+        )
+    if architecture.num_classes:
+        logits = supervised_head(architecture.num_classes)
+    return connect(encoder, projection, logits=logits, ft_proj_selector=architecture.ft_proj_selector)
+
+
+def connect(
+    encoder: keras.Model,
+    projection: keras.Model | None = None,
+    *,
+    logits: keras.layers.Layer | None = None,
+    ft_proj_selector: int = 0,
+) -> keras.Model:
+    """Joins an encoder and the heads that there are to one model with named endpoints; the weights are shared."""
+    endpoints = encoder_endpoints(encoder)
+    projections = [encoder.output]
+    if projection is not None:
+        projections = projection(encoder.output)
+        endpoints |= projection_endpoints(projections)
+    if logits is not None:
+        endpoints["logits_sup"] = logits(projections[ft_proj_selector])
+    return keras.Model(encoder.input, endpoints, name="network")
+
+
+def build_encoder(architecture: Architecture, normalization: Normalization = Normalization()) -> keras.Model:
+    """The encoder of this architecture: images `(n, h, w, 3)` to pooled features."""
+    return resnet(
+        architecture.depth,
+        architecture.width,
+        sk_ratio=architecture.sk_ratio,
+        se_ratio=architecture.se_ratio,
+        cifar_stem=architecture.cifar_stem,
+        normalization=normalization,
+    )
+
+
+def encoder_endpoints(encoder: keras.Model) -> dict:
+    """Name to symbolic output of each endpoint of an encoder that `resnet` built."""
+    names = [layer.name for layer in encoder.layers]
+    stem = max(name for name in names if name.startswith("stem_conv") and not name.endswith("_pad"))
+    pool = "stem_pool" if "stem_pool" in names else "stem_relu1"  # the CIFAR stem does not pool (fact 7)
+    layers = {"initial_conv": stem, "initial_max_pool": pool}
+    for group in range(1, 5):
+        layers[f"block_group{group}"] = [n for n in names if n.startswith(f"group{group}_") and n.endswith("_out")][-1]
+    return {end: encoder.get_layer(name).output for end, name in layers.items()} | {"final_avg_pool": encoder.output}
+
+
+def projection_endpoints(projections: list) -> dict:
+    """Name to output of each layer of a projection head."""
+    endpoints = {f"proj_{i}": output for i, output in enumerate(projections) if i > 0}
+    return {"proj_head_input": projections[0], **endpoints, "proj_head_output": projections[-1]}
+
+
+def layers_by_name(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Every layer with weights, nested ones too, by its name."""
+    return {layer.name: layer for layer in leaves(model) if layer.weights}
+
+
+def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models within it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        else:
+            yield layer
+
+
+def weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every weight by `layer/weight`, the names that `converters` calls the Keras naming.
+
+    Raises:
+        ValueError: two layers have one name.
+    """
+    layers = [layer for layer in leaves(model) if layer.weights]
+    names = [layer.name for layer in layers]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layer names must be unique. Received: {sorted({n for n in names if names.count(n) > 1})}")
+    return {f"{layer.name}/{weight.name}": weight for layer in layers for weight in layer.weights}

@@ -1,0 +1,161 @@
+"""ResNet encoders of SimCLR v1 and v2.
+
+Each function takes and returns `x`; every layer with weights has a name, and the names are an interface.
+
+References:
+    He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385
+    He et al., Bag of Tricks (ResNet-D), arXiv:1812.01187
+    Li et al., Selective Kernel Networks, arXiv:1903.06586
+    Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507
+    Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners, arXiv:2006.10029
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers, ops
+
+from tf_simclr.models.architecture import BLOCKS, Architecture
+from tf_simclr.models.normalization import Normalization
+
+
+def resnet(
+    depth: int,
+    width: int = 1,
+    sk_ratio: float = 0.0,
+    se_ratio: float = 0.0,
+    cifar_stem: bool = False,
+    *,
+    normalization: Normalization = Normalization(),
+    name: str = "encoder",
+) -> keras.Model:
+    """Builds an encoder: images `(n, h, w, 3)` in [0, 1] to features `h` `(n, 64 * width * 8 [* 4])`.
+
+    Height and width are free, at least 32 pixels each; the same model takes any of them.  The features of depth 50
+    and above are four times as wide.  Inputs are RGB without mean or standard deviation taken off.
+
+    Args:
+        depth: 18, 34, 50, 101, 152 or 200.
+        width: channel multiplier, the integer 1, 2, 3 or 4.
+        sk_ratio: above 0: selective kernels and a ResNet-D stem and shortcuts (SimCLRv2 uses 0.0625; depth >= 50).
+        se_ratio: above 0: squeeze and excitation.
+        cifar_stem: a 3x3 stride-1 stem without pooling, for images of about 32 pixels (SimCLR, Appendix B.9).
+        normalization: momentum and scope of the BatchNorm layers.
+        name: the model's name.
+
+    Raises:
+        InputError: a value is outside its range.
+
+    Example:
+        >>> resnet(18, cifar_stem=True).output_shape
+        (None, 512)
+    """
+    architecture = Architecture(depth, width, sk_ratio, se_ratio, cifar_stem)
+    parts = Parts(normalization)
+    images = x = keras.Input((None, None, 3), name="images")
+    x = parts.stem(x, architecture)
+    for group, blocks in enumerate(BLOCKS[depth], 1):
+        for block in range(1, blocks + 1):
+            x = parts.block(x, architecture, group, block)
+    return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool")(x), name=name)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a ResNet, all with one kind of normalisation."""
+
+    normalization: Normalization
+
+    def stem(self, x, architecture: Architecture):
+        """Images to the input of group 1: one convolution, or three in ResNet-D."""
+        filters = 64 * architecture.width
+        if architecture.cifar_stem:
+            return self.conv_bn(x, filters, "stem_", 1, size=3)
+        if architecture.sk_ratio:
+            x = self.conv_bn(x, filters // 2, "stem_", 1, size=3, stride=2)
+            x = self.conv_bn(x, filters // 2, "stem_", 2, size=3)
+            x = self.conv_bn(x, filters, "stem_", 3, size=3)
+        else:
+            x = self.conv_bn(x, filters, "stem_", 1, size=7, stride=2)
+        # SAME pads an even input at the bottom and right only; torch's padding=1 sees other windows.
+        return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+
+    def block(self, x, architecture: Architecture, group: int, block: int):
+        """A residual block; the first one of a group projects its shortcut, in group 1 too."""
+        filters = 64 * architecture.width * 2 ** (group - 1)
+        stride = 2 if block == 1 and group > 1 else 1
+        name = f"group{group}_block{block}_"
+        out = filters * (4 if architecture.bottleneck else 1)
+        shortcut = self.projection(x, out, stride, architecture.sk_ratio, name) if block == 1 else x
+        x = self.residual(x, filters, stride, architecture, name)
+        if architecture.se_ratio:
+            x = squeeze_excite(x, int(filters * architecture.se_ratio), name)
+        x = layers.Add(name=name + "add")([shortcut, x])
+        return layers.ReLU(name=name + "out")(x)
+
+    def residual(self, x, filters: int, stride: int, architecture: Architecture, name: str):
+        """The main branch: two 3x3 convolutions, or 1x1, 3x3 and 1x1."""
+        if not architecture.bottleneck:
+            x = self.conv_bn(x, filters, name, 1, size=3, stride=stride)
+            return self.conv_bn(x, filters, name, 2, size=3, last=True)
+        x = self.conv_bn(x, filters, name, 1)
+        if architecture.sk_ratio:
+            x = self.conv_bn(x, 2 * filters, name, 2, size=3, stride=stride)
+            x = self.selective_kernel(x, filters, architecture.sk_ratio, name)
+        else:
+            x = self.conv_bn(x, filters, name, 2, size=3, stride=stride)
+        return self.conv_bn(x, 4 * filters, name, 3, last=True)
+
+    def projection(self, x, filters: int, stride: int, sk_ratio: float, name: str):
+        """The shortcut of a group's first block; ResNet-D averages before it projects."""
+        if sk_ratio:
+            x, stride = average_pool(x, stride, name), 1
+        x = convolution(x, filters, name + "shortcut_conv", stride=stride)
+        return self.normalization.layer(name + "shortcut_bn")(x)
+
+    def selective_kernel(self, x, filters: int, ratio: float, name: str, min_dim: int = 32):
+        """Mixes two streams of channels with softmax weights computed from their pooled sum."""
+        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool")(x)
+        mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)
+        mix = convolution(mix, max(int(filters * ratio), min_dim), name + "sk_conv1")
+        mix = layers.ReLU(name=name + "sk_relu")(self.normalization.layer(name + "sk_bn1")(mix))
+        mix = convolution(mix, 2 * filters, name + "sk_conv2")
+        mix = ops.reshape(ops.softmax(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3), (-1, 1, 1, 2 * filters))
+        first, second = ops.split(x * mix, 2, axis=-1)
+        return first + second
+
+    def conv_bn(self, x, filters: int, name: str, i: int, *, size: int = 1, stride: int = 1, last: bool = False):
+        """Convolution, BatchNorm and ReLU; a branch's last BatchNorm starts at zero and has no ReLU (v2, Table B.1)."""
+        x = convolution(x, filters, f"{name}conv{i}", size=size, stride=stride)
+        x = self.normalization.layer(f"{name}bn{i}", zero=last)(x)
+        return x if last else layers.ReLU(name=f"{name}relu{i}")(x)
+
+
+def convolution(x, filters: int, name: str, *, size: int = 1, stride: int = 1):
+    """A convolution without bias that pads by its kernel alone, whatever the input's size."""
+    padding = "same"
+    if stride > 1:
+        padding = "valid"
+        if size > 1:
+            x = layers.ZeroPadding2D((size - 1) // 2, name=name + "_pad")(x)
+    return layers.Conv2D(
+        filters, size, stride, padding=padding, use_bias=False, kernel_initializer="variance_scaling", name=name
+    )(x)
+
+
+def average_pool(x, stride: int, name: str):
+    """ResNet-D's 2x2 average: the zeros of a stride-2 border count, those of a stride-1 border do not."""
+    padding = "same"
+    if stride > 1:
+        x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad")(x), "valid"
+    return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool")(x)
+
+
+def squeeze_excite(x, filters: int, name: str):
+    """Scales each channel by a sigmoid of the pooled channels; both convolutions have a bias."""
+    scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool")(x)
+    for i, (outputs, activation) in enumerate(((max(1, filters), "relu"), (x.shape[-1], "sigmoid")), 1):
+        scale = layers.Conv2D(
+            outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}"
+        )(scale)
+    return layers.Multiply(name=name + "se_scale")([x, scale])

@@ -1,0 +1,255 @@
+"""LARS, the reference's momentum, and the learning rate over time.
+
+References:
+    You et al., Large Batch Training of Convolutional Networks, arXiv:1708.03888
+    Chen et al., SimCLR, arXiv:2002.05709, Appendix B.6
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from tf_simclr.errors import check
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class Momentum(keras.optimizers.Optimizer):
+    """Momentum with the learning rate outside of the accumulator, as TensorFlow 1 has it.
+
+    `v = momentum * v + g; w -= learning_rate * v` or, with Nesterov, `w -= learning_rate * (g + momentum * v)`.
+    Keras' `SGD` has the rate inside (`v = momentum * v - learning_rate * g`): the two differ whenever the rate
+    changes (fact 14 of the goldens; the paper's results come from this one).
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: in [0, 1).
+        use_nesterov: looks one step ahead.
+
+    Raises:
+        InputError: the momentum is outside its range.
+    """
+
+    def __init__(
+        self, learning_rate=0.1, momentum: float = 0.9, *, use_nesterov: bool = True, name: str = "momentum", **kwargs
+    ):
+        check(0 <= momentum < 1, "momentum must lie in [0, 1)", momentum=momentum)
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.momentum, self.use_nesterov = momentum, use_nesterov
+
+    def build(self, variables):
+        """Makes one accumulator a variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.accumulators = [self.add_variable_from_reference(v, name="momentum") for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one variable by one step."""
+        rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
+        self.assign_sub(variable, rate * self.accumulate(gradient, variable))
+
+    def accumulate(self, gradient, variable):
+        """Adds a gradient to the variable's accumulator and returns the direction to move in."""
+        accumulator = self.accumulators[self._get_variable_index(variable)]
+        velocity = self.momentum * accumulator + gradient
+        self.assign(accumulator, velocity)
+        return self.momentum * velocity + gradient if self.use_nesterov else velocity
+
+    def get_config(self):
+        return super().get_config() | {"momentum": self.momentum, "use_nesterov": self.use_nesterov}
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class LARS(Momentum):
+    """Momentum whose step is scaled, variable by variable, to the length of its weights.
+
+    A variable's step is multiplied by the trust ratio `eeta * |w| / |g|`, where `g` holds the coupled weight decay
+    already; it is 1 where either length is 0 and for variables that are not adapted.
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: in [0, 1).
+        use_nesterov: looks one step ahead.
+        weight_decay: coupled: `weight_decay * w` is added to the gradient.
+        classic_momentum: accumulates the scaled steps, as the paper does; otherwise ("popular momentum") accumulates
+            gradients and scales what comes out.
+        eeta: the paper's trust coefficient.
+        exclude_from_weight_decay: regular expressions, searched in the variables' paths.  The reference excludes the
+            supervised head since SimCLRv2 (fact 13).
+        exclude_from_layer_adaptation: likewise; if empty, what is not decayed is not adapted.
+        exclude_vectors: neither decays nor adapts variables of rank 1 or less: biases, and scale and offset of
+            normalisation.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.3,
+        momentum: float = 0.9,
+        *,
+        use_nesterov: bool = False,
+        weight_decay: float = 0.0,
+        classic_momentum: bool = True,
+        eeta: float = 0.001,
+        exclude_from_weight_decay: Sequence[str] = ("logits_sup",),
+        exclude_from_layer_adaptation: Sequence[str] = (),
+        exclude_vectors: bool = True,
+        name: str = "lars",
+        **kwargs,
+    ):
+        check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
+        check(eeta > 0, "eeta must be above 0", eeta=eeta)
+        # Keras' own decay is decoupled, so it never learns of this one.
+        super().__init__(learning_rate, momentum, use_nesterov=use_nesterov, name=name, **kwargs)
+        self.options = {
+            "weight_decay": weight_decay,
+            "classic_momentum": classic_momentum,
+            "eeta": eeta,
+            "exclude_from_weight_decay": list(exclude_from_weight_decay),
+            "exclude_from_layer_adaptation": list(exclude_from_layer_adaptation),
+            "exclude_vectors": exclude_vectors,
+        }
+
+    def build(self, variables):
+        """Notes, while paths are known, which variables are decayed and which are adapted."""
+        if self.built:
+            return
+        super().build(variables)
+        no_decay = self.options["exclude_from_weight_decay"]
+        self.decayed = [not self.excluded(v, no_decay) for v in variables]
+        self.adapted = [
+            not self.excluded(v, self.options["exclude_from_layer_adaptation"] or no_decay) for v in variables
+        ]
+
+    def excluded(self, variable, patterns: Sequence[str]) -> bool:
+        """Whether a variable is left out by its rank or its path."""
+        vector = self.options["exclude_vectors"] and len(variable.shape) <= 1
+        return vector or any(re.search(pattern, variable.path) for pattern in patterns)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one variable by one step."""
+        index = self._get_variable_index(variable)
+        rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
+        if self.decayed[index]:
+            gradient = gradient + self.options["weight_decay"] * variable
+        if self.options["classic_momentum"]:
+            step = self.accumulate(rate * self.trust_ratio(index, variable, gradient) * gradient, variable)
+        else:
+            step = self.accumulate(gradient, variable)
+            step = rate * self.trust_ratio(index, variable, step) * step
+        self.assign_sub(variable, step)
+
+    def trust_ratio(self, index: int, variable, direction):
+        """`eeta * |variable| / |direction|`, 1 where that has no meaning."""
+        if not self.adapted[index]:
+            return 1.0
+        w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
+        defined = ops.logical_and(w > 0, g > 0)
+        return ops.where(defined, self.options["eeta"] * w / ops.where(defined, g, ops.ones_like(g)), ops.ones_like(g))
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Refused: Keras' exclusion works on its own, decoupled decay."""
+        raise ValueError("LARS takes exclude_from_weight_decay when it is made, not later")
+
+    def get_config(self):
+        return super().get_config() | self.options
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then a cosine to 0 without restarts (SimCLR, Section 4 and Appendix B.6).
+
+    The rate of a step uses the number of steps before it, so the first one has rate 0 if there is a warm-up.
+    If the warm-up is as long as the training or longer, the rate drops to 0 after it.
+
+    Args:
+        peak: the rate at the end of the warm-up; see `scaled_learning_rate`.
+        total_steps: length of the training, at least 1.
+        warmup_steps: at least 0.
+
+    Raises:
+        InputError: a number of steps is outside its range.
+    """
+
+    def __init__(self, peak: float, total_steps: int, *, warmup_steps: int = 0):
+        check(total_steps >= 1, "total_steps must be at least 1", total_steps=total_steps)
+        check(warmup_steps >= 0, "warmup_steps must be at least 0", warmup_steps=warmup_steps)
+        self.config = {"peak": peak, "total_steps": total_steps, "warmup_steps": warmup_steps}
+
+    def __call__(self, step):
+        """The rate of a step, a float32 scalar."""
+        peak, total, warmup = self.config.values()
+        step = ops.cast(step, "float32")
+        done = ops.minimum((step - warmup) / max(total - warmup, 1), 1.0)
+        cosine = 0.5 * (1.0 + ops.cos(math.pi * done)) * (1.0 if total > warmup else 0.0)
+        return peak * ops.where(step < warmup, step / max(warmup, 1), cosine)
+
+    def get_config(self):
+        return self.config
+
+
+def scaled_learning_rate(learning_rate: float, batch_size: int, *, scaling: str = "linear") -> float:
+    """The peak learning rate for a batch size (SimCLR, Section 4 and Appendix B.1).
+
+    Args:
+        learning_rate: the rate for a batch of 256 (`linear`), or of one (`sqrt`).
+        batch_size: images over all replicas.
+        scaling: `linear`: `rate * batch / 256`; `sqrt`: `rate * sqrt(batch)`, for small batches and few epochs.
+
+    Raises:
+        InputError: an unknown scaling.
+
+    Example:
+        >>> scaled_learning_rate(0.3, 4096), round(scaled_learning_rate(0.075, 4096, scaling="sqrt"), 6)
+        (4.8, 4.8)
+    """
+    check(scaling in ("linear", "sqrt"), "learning_rate_scaling must be linear or sqrt", learning_rate_scaling=scaling)
+    return learning_rate * (batch_size / 256 if scaling == "linear" else math.sqrt(batch_size))
+
+
+def train_steps(num_examples: int, batch_size: int, *, epochs: int) -> int:
+    """Steps of a training; the reference counts one more than the quotient (trap 12).
+
+    Example:
+        >>> train_steps(50_000, 512, epochs=100)
+        9766
+    """
+    return num_examples * epochs // batch_size + 1
+
+
+def warmup_steps(num_examples: int, batch_size: int, *, warmup_epochs: float) -> int:
+    """Steps of the warm-up, rounded after a floor division as in the reference (fact 15).
+
+    Example:
+        >>> warmup_steps(1_281_167, 4096, warmup_epochs=10)
+        3127
+    """
+    return round(warmup_epochs * num_examples // batch_size)
+
+
+def build(name: str, learning_rate, *, momentum: float = 0.9, weight_decay: float = 0.0) -> keras.optimizers.Optimizer:
+    """One of the reference's optimizers by its flag.
+
+    Args:
+        name: `lars`; `momentum` (Nesterov, as in TensorFlow 1); `sgd` (Nesterov, as in Keras and so in the
+            reference's TF2 code); `adam`.
+        learning_rate: a number or a schedule.
+        momentum: of the first three.
+        weight_decay: of LARS; the others take theirs from the loss (`SimCLR.weight_decay`).
+
+    Raises:
+        InputError: an unknown name.
+    """
+    makers = {
+        "lars": lambda: LARS(learning_rate, momentum, weight_decay=weight_decay),
+        "momentum": lambda: Momentum(learning_rate, momentum),
+        "sgd": lambda: keras.optimizers.SGD(learning_rate, momentum, nesterov=True),
+        "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-8),  # TF1's epsilon
+    }
+    check(name in makers, f"optimizer must be one of {', '.join(makers)}", optimizer=name)
+    return makers[name]()
