@@ -10,7 +10,7 @@ from tf_simclr.errors import InputError
 
 
 @contextlib.contextmanager
-def replacing(*paths) -> Iterator[list[BinaryIO]]:
+def replacing(*paths: str | Path) -> Iterator[list[BinaryIO]]:
     """Opens a temporary file beside each path, and puts them in place, in this order, when the block ends well.
 
     On any exception, an interrupt too, the temporary files are removed and what was at the paths stays.
@@ -18,15 +18,15 @@ def replacing(*paths) -> Iterator[list[BinaryIO]]:
     Raises:
         InputError: the folder cannot be written or the disk is full.
     """
-    paths = [Path(path) for path in paths]
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    targets = [Path(path) for path in paths]
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in targets]
     try:
         with contextlib.ExitStack() as stack:
             yield [stack.enter_context(path.open("wb")) for path in temporary]
-        for source, path in zip(temporary, paths, strict=True):
+        for source, path in zip(temporary, targets, strict=True):
             source.replace(path)
     except OSError as error:
-        raise InputError(f"{paths[0]} must be writable: {error.strerror or error}; choose another place") from error
+        raise InputError(f"{targets[0]} must be writable: {error.strerror or error}; choose another place") from error
     finally:
         for path in temporary:
             with contextlib.suppress(OSError):  # the folder itself may be missing; the error above tells

@@ -24,7 +24,7 @@ SMALL = 1 << 20
 """Bytes below which a tensor is not worth giving its memory back for."""
 
 
-def open_bundle(prefix, *, verify: bool = True) -> "Bundle":
+def open_bundle(prefix: str | Path, *, verify: bool = True) -> "Bundle":
     """Opens the checkpoint `<prefix>.index`; tensors are read when asked for.
 
     Args:
@@ -42,16 +42,18 @@ def open_bundle(prefix, *, verify: bool = True) -> "Bundle":
     return Bundle(prefix, verify=verify)
 
 
-class Bundle(Mapping):
+class Bundle(Mapping[str, np.ndarray]):
     """An open checkpoint: tensor name -> array, in the order of names."""
 
-    def __init__(self, prefix, *, verify: bool = True):
+    def __init__(self, prefix: str | Path, *, verify: bool = True):
         self.prefix = Path(prefix)
         self.verify = verify
-        self.shards, parsed = read_index(self.index)
-        self.sliced = {key: entry for key, entry in parsed.items() if isinstance(key, bytes)}
-        self.entries = {key: entry for key, entry in parsed.items() if isinstance(key, str)}
-        self.maps = {shard: self.open_shard(shard) for shard in sorted({e.shard for e in self.stored().values()})}
+        self.shards, self.parsed = read_index(self.index)
+        self.sliced = {key: entry for key, entry in self.parsed.items() if isinstance(key, bytes)}
+        self.entries = {key: entry for key, entry in self.parsed.items() if isinstance(key, str)}
+        self.maps: dict[int, mmap.mmap | bytes] = {
+            shard: self.open_shard(shard) for shard in sorted({e.shard for e in self.stored().values()})
+        }
         self.check_places()
 
     @property
@@ -61,11 +63,11 @@ class Bundle(Mapping):
     def shard_path(self, shard: int) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.shards:05d}")
 
-    def stored(self) -> dict:
+    def stored(self) -> dict[str | bytes, Entry]:
         """The entries that have data of their own."""
-        return {key: entry for key, entry in {**self.entries, **self.sliced}.items() if not entry.slices}
+        return {key: entry for key, entry in self.parsed.items() if not entry.slices}
 
-    def open_shard(self, shard: int):
+    def open_shard(self, shard: int) -> mmap.mmap | bytes:
         path = self.shard_path(shard)
         if not 0 <= shard < self.shards or not path.is_file():
             raise InputError(f"{path} must exist: {self.index} has tensors in it; copy it as well")
@@ -93,7 +95,7 @@ class Bundle(Mapping):
     def __enter__(self) -> "Bundle":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class Bundle(Mapping):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __contains__(self, name) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.entries
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -142,14 +144,14 @@ class Bundle(Mapping):
             return self.assemble(name, entry)
         return self.array(name, entry)
 
-    def array(self, key, entry: Entry) -> np.ndarray:
+    def array(self, key: str | bytes, entry: Entry) -> np.ndarray:
         flat = np.frombuffer(self.content(key, entry), DTYPES[entry.dtype])
         return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
 
-    def content(self, key, entry: Entry, *, verify: bool | None = None) -> memoryview:
+    def content(self, key: str | bytes, entry: Entry, *, verify: bool | None = None) -> memoryview:
         """The bytes of a tensor."""
         data = self.maps[entry.shard]
-        if entry.size > SMALL and hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(data, mmap.mmap) and entry.size > SMALL and hasattr(mmap, "MADV_DONTNEED"):
             data.madvise(mmap.MADV_DONTNEED)  # else the whole file counts as this process' memory in the end
         content = memoryview(data)[entry.offset : entry.offset + entry.size]
         if (self.verify if verify is None else verify) and mask(crc32c(content)) != entry.crc:
@@ -161,12 +163,12 @@ class Bundle(Mapping):
 
     def assemble(self, name: str, entry: Entry) -> np.ndarray:
         """Puts a partitioned tensor together."""
-        parts = [(extents, self.sliced.get(slice_key(name, extents))) for extents in entry.slices]
-        whole = all(part is not None and part.dtype == entry.dtype for _, part in parts)
-        if not whole or sum(part.count for _, part in parts) != entry.count:
+        stored = {extents: self.sliced.get(slice_key(name, extents)) for extents in entry.slices}
+        parts = {extents: part for extents, part in stored.items() if part and part.dtype == entry.dtype}
+        if len(parts) < len(entry.slices) or sum(part.count for part in parts.values()) != entry.count:
             raise InputError(f"the slices of tensor {name} in {self.index} must make up the whole; it is damaged")
         out, filled = np.empty(entry.shape, DTYPES[entry.dtype]), np.zeros(entry.shape, bool)
-        for extents, part in parts:
+        for extents, part in parts.items():
             where = tuple(slice(start, None if n < 0 else start + n) for start, n in extents)
             if out[where].shape != part.shape or filled[where].any():
                 raise InputError(f"a slice of tensor {name} in {self.index} must have a place of its shape for itself")

@@ -72,11 +72,11 @@ def read_index(path: Path) -> tuple[int, dict[str | bytes, Entry]]:
     return shards, {decode(key, path): parse_entry(value, key, path) for key, value in table.items()}
 
 
-def title(key) -> str:
+def title(key: str | bytes) -> str:
     """The name of a tensor or slice, as an error message shows it."""
     if isinstance(key, str):
         return key
-    return key.removeprefix(b"\0").split(b"\0")[0].decode(errors="replace")
+    return key.removeprefix(b"\0").split(b"\0")[0].decode("utf-8", "replace")
 
 
 def decode(key: bytes, index: Path) -> str | bytes:
@@ -110,8 +110,8 @@ def parse_entry(value: bytes, key: bytes, index: Path) -> Entry:
         fields = Message(value)
         shape = tuple(dim.signed(1) for dim in fields.message(2).messages(2))
         slices = tuple(tuple(map(parse_extent, part.messages(1))) for part in fields.messages(7))
-        numbers = [fields.signed(number) for number in (3, 4, 5)]
-        entry = Entry(fields.integer(1), shape, *numbers, crc=fields.integer(6), slices=slices)
+        shard, offset, size = numbers = [fields.signed(number) for number in (3, 4, 5)]
+        entry = Entry(fields.integer(1), shape, shard, offset, size, fields.integer(6), slices)
     except InputError as error:
         raise InputError(f"the entry of tensor {title(key)!r} in {index} must be intact, but {error}") from None
     if min((*shape, *numbers), default=0) < 0:

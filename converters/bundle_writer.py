@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from converters.bundle_index import DTYPES, STRING
 from converters.crc32c import crc32c, mask
 from converters.protobuf import encode, encode_fixed32, encode_varint
 from converters.sstable import write_table
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
 
 HEADER = encode(1, 1) + encode(3, encode(1, 1))
 """One data file, little-endian, version 1."""
@@ -18,7 +19,7 @@ HEADER = encode(1, 1) + encode(3, encode(1, 1))
 NUMBERS = {dtype: number for number, dtype in DTYPES.items() if number != STRING}
 
 
-def write_bundle(prefix, tensors: Iterable[tuple[str, np.ndarray | bytes]]) -> None:
+def write_bundle(prefix: str | Path, tensors: Iterable[tuple[str, np.ndarray | bytes]]) -> None:
     """Writes `<prefix>.index` and `<prefix>.data-00000-of-00001`, which appear when they are whole.
 
     The files equal, byte for byte, those that TensorFlow writes for the same tensors in the same order.
@@ -30,31 +31,29 @@ def write_bundle(prefix, tensors: Iterable[tuple[str, np.ndarray | bytes]]) -> N
     Raises:
         InputError: a name comes twice, a dtype is not TensorFlow's, or the disk does not take it.
     """
-    prefix = Path(prefix)
-    data, index = (prefix.with_name(prefix.name + end) for end in (".data-00000-of-00001", ".index"))
+    start = Path(prefix)
+    data, index = (start.with_name(start.name + end) for end in (".data-00000-of-00001", ".index"))
     with replacing(data, index) as (data_file, index_file):
         entries: dict[bytes, bytes] = {}
         for name, value in tensors:
-            check(name and name.encode() not in entries, "each tensor must have a name of its own", name=name)
+            check(name != "" and name.encode() not in entries, "each tensor must have a name of its own", name=name)
             entries[name.encode()] = append(data_file, name, value)
         index_file.write(write_table([(b"", HEADER), *sorted(entries.items())]))
 
 
-def append(file, name: str, value: np.ndarray | bytes) -> bytes:
+def append(file: BinaryIO, name: str, value: np.ndarray | bytes) -> bytes:
     """Appends a tensor's bytes.
 
     Returns:
         Its `BundleEntryProto`.
     """
     offset = file.tell()
+    shape: tuple[int, ...] = ()
     if isinstance(value, bytes):
-        content, crc = encode_string(value)
-        dtype, shape = STRING, ()
+        dtype, (content, crc) = STRING, encode_string(value)
     else:
-        value = np.asarray(value, order="C")
-        dtype, shape = NUMBERS.get(value.dtype.newbyteorder("<")), value.shape
-        check(dtype is not None, f"tensor {name} must have a dtype that TensorFlow has", dtype=str(value.dtype))
-        content = value.astype(DTYPES[dtype], copy=False).reshape(-1).view(np.uint8)
+        dtype, shape = number_of(name, value), value.shape
+        content = value.astype(DTYPES[dtype], order="C", copy=False).reshape(-1).view(np.uint8).data
         crc = crc32c(content)
     file.write(content)
     dims = b"".join(encode(2, encode(1, size)) for size in shape)
@@ -62,7 +61,15 @@ def append(file, name: str, value: np.ndarray | bytes) -> bytes:
     return encode(1, dtype) + encode(2, dims) + place + encode_fixed32(6, mask(crc))
 
 
-def encode_string(value: bytes) -> tuple[bytes, int]:
+def number_of(name: str, value: np.ndarray) -> int:
+    """TensorFlow's number of an array's dtype."""
+    number = NUMBERS.get(value.dtype.newbyteorder("<"))
+    if number is None:
+        raise InputError(f"tensor {name} must have a dtype that TensorFlow has. Received: dtype={value.dtype}")
+    return number
+
+
+def encode_string(value: bytes) -> tuple[bytes | memoryview, int]:
     """The stored form of a scalar string tensor, and its checksum (see `bundle.read_strings`)."""
     crc = crc32c(len(value).to_bytes(4, "little"))
     check_length = mask(crc).to_bytes(4, "little")

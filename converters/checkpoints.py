@@ -38,7 +38,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def resolve_prefix(path, *, step: int | None = None) -> Found:
+def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
     """Finds the checkpoint that a path means.
 
     Args:
@@ -82,7 +82,11 @@ def in_folder(folder: Path, *, step: int | None) -> Found:
     if variables.with_name("variables.index").is_file():
         return around(variables)
     prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index") if not path.name.startswith("."))
-    check(prefixes, f"{folder} must hold a TensorFlow checkpoint, but no *.index file is in it", files=listing(folder))
+    check(
+        len(prefixes) > 0,
+        f"{folder} must hold a TensorFlow checkpoint, but no *.index file is in it",
+        files=listing(folder),
+    )
     if step is not None:
         chosen = [prefix for prefix in prefixes if step_of(prefix) == step]
         names = ", ".join(prefix.name for prefix in prefixes)
@@ -131,7 +135,7 @@ def step_of(prefix: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_state(folder) -> list[str]:
+def read_state(folder: str | Path) -> list[str]:
     """The names that a folder's `checkpoint` file gives, the newest first; empty without the file.
 
     Paths of the machine where it was written count by their last component.
@@ -147,7 +151,7 @@ def read_state(folder) -> list[str]:
     except UnicodeDecodeError:
         fields = []
     current = [unescape(value) for key, value in fields if key == "model_checkpoint_path"]
-    check(len(current) == 1 and current[0], f"{path} must name one model_checkpoint_path", found=len(current))
+    check(len(current) == 1 and current[0] != "", f"{path} must name one model_checkpoint_path", found=len(current))
     older = [unescape(value) for key, value in fields if key == "all_model_checkpoint_paths"]
     return list(dict.fromkeys(re.split(r"[/\\]", name)[-1] for name in (*current, *reversed(older))))
 
@@ -166,14 +170,14 @@ def unescape(text: str) -> str:
     return re.sub(rb"\\([0-7]{1,3}|.)", value, text.encode()).decode("utf-8", "replace")
 
 
-def write_state(folder, name: str) -> None:
+def write_state(folder: str | Path, name: str) -> None:
     """Writes the `checkpoint` file that names one checkpoint."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     with replacing(Path(folder) / STATE) as (file,):
         file.write(f'model_checkpoint_path: "{quoted}"\nall_model_checkpoint_paths: "{quoted}"\n'.encode())
 
 
-def write_tf1(folder, tensors: Iterable[tuple[str, np.ndarray]], *, step: int = 0) -> Path:
+def write_tf1(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, step: int = 0) -> Path:
     """Writes a TF1 checkpoint, as `tf.compat.v1.train.Saver` does: `model.ckpt-<step>` and the `checkpoint` file.
 
     Args:

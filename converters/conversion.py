@@ -1,7 +1,6 @@
 """One conversion, from opening the source to the proof that the written file is the same network."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from converters.catalogue import NAMINGS
 from converters.formats import open_source
 from converters.layers import part_of
 from converters.network import Network, restrict, understand, without
+from converters.rescaling import rescaled
 from converters.scrutiny import unfit
 from converters.stored import Stored
 from converters.verification import Difference
@@ -32,6 +32,7 @@ class Conversion:
         bytes: Of the weights.
         differences: Per endpoint, source against written file; empty: not verified.
         precision: The float type that endpoints were compared in.
+        rescaling: The endpoint that rescaling changed most, where it was asked for.
         torchvision: The largest relative difference with torchvision's own max-pool, where its models take the file.
     """
 
@@ -44,6 +45,7 @@ class Conversion:
     differences: list[Difference] = field(default_factory=list)
     precision: str = ""
     torchvision: Difference | None = None
+    rescaling: Difference | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -67,6 +69,7 @@ def convert(
     selector: int | None = None,
     step: int | None = None,
     source_naming: str | None = None,
+    rescale: float | None = None,
     verify: bool = True,
     usual: str | None = None,
 ) -> Conversion:
@@ -82,6 +85,7 @@ def convert(
         selector: The projection layer that feeds the classifier; by default as stored, else 0.
         step: Which of a folder's checkpoints.
         source_naming: Naming of the source's keys; by default recognised.
+        rescale: Multiplies the convolutions that a BatchNorm follows, and its statistics with them.
         verify: Reads the written file and compares weights and endpoints with the source.
         usual: Container where neither `to` nor the target's ending tells; None: the other framework's.
 
@@ -94,11 +98,28 @@ def convert(
     to, naming = choose(network, target, to=to, naming=naming, usual=usual)
     target = Path(target) if target is not None else default_target(Path(source), to)
     network = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
+    if rescale is not None:
+        network, original = rescaled(network, rescale), network
     targets.write(network, target, to=to, naming=naming)
     done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
     if verify:
         prove(done)
+    if verify and rescale is not None:
+        prove_rescaling(done, original)
     return done
+
+
+def prove_rescaling(done: Conversion, original: Network) -> None:
+    """Compares what the rescaled network computes with the original: every endpoint but the first convolution.
+
+    Raises:
+        InputError: they differ by more than rounding the moving variances explains.
+    """
+    inputs = verification.images(done.architecture, "float64")
+    ends = [verification.numpy_endpoints(network, inputs) for network in (original, done.network)]
+    found = [d for d in verification.compare(*ends) if d.name != "initial_conv"]
+    done.rescaling = max(found, key=lambda d: d.relative)
+    check(done.rescaling.relative < 1e-4, "rescaling must not change outputs", differs=done.rescaling.relative)
 
 
 def choose(network: Network, target, *, to: str | None, naming: str | None, usual: str | None) -> tuple[str, str]:
@@ -174,29 +195,34 @@ def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bo
     return Stored(stored.shape, "float32" if cast else stored.dtype, read)
 
 
-def prove(done: Conversion, *, forward: Callable | None = None) -> None:
+def prove(done: Conversion) -> None:
     """Reads the written file and compares every weight bit by bit and every endpoint with the source's.
 
-    The source's endpoints come from the NumPy reference; the written file's from the PyTorch twin where PyTorch reads
-    it, else from NumPy.
+    The source's endpoints come from the NumPy reference; the written file's from what people load it with: PyTorch,
+    Keras or TensorFlow; for checkpoints, which are no programs, from NumPy.
 
     Raises:
         InputError: they differ.
     """
-    selector = done.architecture.ft_proj_selector
-    written = understand(open_source(done.target), naming=done.naming, selector=selector)
+    written = understand(open_source(done.target), naming=done.naming, selector=done.architecture.ft_proj_selector)
     _same_weights(done, written)
-    done.precision = verification.precision(done.network)
+    float32 = done.to in verification.IN_FLOAT32
+    done.precision = "float32" if float32 else verification.precision(done.network)
     inputs = verification.images(done.architecture, done.precision)
     ours = verification.numpy_endpoints(done.network, inputs)
-    torch_reads = NAMINGS[done.naming].torch
-    theirs = forward or (verification.torch_endpoints if torch_reads else verification.numpy_endpoints)
-    done.differences = verification.compare(ours, theirs(written, inputs))
-    if torch_reads and not NAMINGS["torchvision"].refuses(done.architecture) and not done.architecture.cifar_stem:
+    theirs = verification.written_endpoints(done.target, written, inputs, to=done.to)
+    done.differences = verification.compare(ours, theirs)
+    if _torchvision_takes(done):
         other = verification.torch_endpoints(written, inputs, torchvision_pool=True)["final_avg_pool"]
         done.torchvision = verification.difference("final_avg_pool", ours["final_avg_pool"], other)
     written.close()
     _within(done)
+
+
+def _torchvision_takes(done: Conversion) -> bool:
+    """Whether torchvision's or timm's models load the weights, but would pool otherwise."""
+    a = done.architecture
+    return NAMINGS[done.naming].torch and not NAMINGS["torchvision"].refuses(a) and not a.cifar_stem
 
 
 def _same_weights(done: Conversion, written: Network) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 try:
     import google_crc32c
 except ImportError:  # a C extension that not every machine has; NumPy is about 25 times slower
-    google_crc32c = None
+    google_crc32c = None  # type: ignore[assignment]
 
 POLYNOMIAL = 0x82F63B78
 """Castagnoli's, bits reversed."""
@@ -22,7 +22,7 @@ LANES = 1 << 14
 """Pieces that the NumPy version checks side by side."""
 
 
-def crc32c(data, crc: int = 0) -> int:
+def crc32c(data: bytes | bytearray | memoryview | np.ndarray, crc: int = 0) -> int:
     """The CRC-32C of a bytes-like object, or of what came before (`crc`) followed by it.
 
     Example:
@@ -31,8 +31,8 @@ def crc32c(data, crc: int = 0) -> int:
         >>> crc32c(b"6789", crc32c(b"12345")) == crc32c(b"123456789")
         True
     """
-    data = np.frombuffer(data, np.uint8)
-    return google_crc32c.extend(crc, data) if google_crc32c else extend(data, crc)
+    content = np.frombuffer(data, np.uint8)
+    return int(google_crc32c.extend(crc, content)) if google_crc32c else extend(content, crc)
 
 
 def mask(crc: int) -> int:
@@ -119,7 +119,7 @@ def shift(count: int) -> tuple[tuple[int, ...], ...]:
 def times(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """A linear map over bits, `matrix[i]` being the image of bit i, applied to each 32-bit vector."""
     chosen = (vectors[:, None] >> np.arange(32, dtype=np.uint32)) & 1
-    return np.bitwise_xor.reduce(chosen * matrix, axis=1)
+    return np.asarray(np.bitwise_xor.reduce(chosen * matrix, axis=1))
 
 
 def apply(tables: tuple[tuple[int, ...], ...], register: int) -> int:

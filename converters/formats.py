@@ -97,7 +97,7 @@ def _open_file(path: Path, *, step: int | None) -> Source:
     if kind == "archive":
         from converters.archives import open_archive
 
-        return open_archive(path, step=step)
+        return open_archive(path, step=step, open_folder=open_source)
     return _open_tensorflow(path, step=step)
 
 

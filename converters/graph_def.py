@@ -10,7 +10,7 @@ References:
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Selector:
     source: Path
 
 
-def find_selector(prefix) -> Selector | None:
+def find_selector(prefix: str | Path) -> Selector | None:
     """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb` or `flags.json`.
 
     Args:
@@ -97,7 +97,7 @@ def in_pbtxt(path: Path) -> int | None:
         elif "name" in node:
             graph[node["name"][0]] = (node.get("op", [""])[0], sources_of(node.get("input", [])))
         node = node if found[1] else {}
-    check(graph, f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
+    check(len(graph) > 0, f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
     return agreed([graph])
 
 
@@ -131,7 +131,7 @@ def sources_of(inputs: list[str]) -> list[str]:
     return [name.split(":")[0] for name in inputs if not name.startswith("^")]
 
 
-def agreed(graphs) -> int | None:
+def agreed(graphs: Iterable[Graph]) -> int | None:
     """The one answer of all classifiers in these graphs; None where there is none or they differ."""
     answers = {
         count_dense_layers(graph, name)

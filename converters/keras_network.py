@@ -1,6 +1,9 @@
-"""Weights into our Keras network."""
+"""Weights into our Keras network, and what TensorFlow itself makes of files that were written."""
+
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from converters.network import Network
 from tf_simclr.models.network import build, weights_by_name
@@ -12,3 +15,26 @@ def build_keras(network: Network) -> keras.Model:
     for name, variable in weights_by_name(model).items():
         variable.assign(network[name])
     return model
+
+
+def run_keras_file(path: Path, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Endpoints by the model in a `.keras` file."""
+    return _arrays(keras.saving.load_model(path, compile=False)(inputs, training=False))
+
+
+def run_weights_file(path: Path, inputs: np.ndarray, network: Network) -> dict[str, np.ndarray]:
+    """Endpoints by a fresh network that loads a `.weights.h5` file."""
+    model = build(network.architecture)
+    model.load_weights(path)
+    return _arrays(model(inputs, training=False))
+
+
+def run_saved_model(path: Path, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Endpoints by a SavedModel, called as the official ones are."""
+    import tensorflow as tf
+
+    return _arrays(tf.saved_model.load(str(path))(inputs, trainable=False))
+
+
+def _arrays(ends: dict) -> dict[str, np.ndarray]:
+    return {name: np.asarray(x) for name, x in ends.items()}

@@ -12,6 +12,7 @@ from converters.catalogue import Match, recognise
 from converters.infer import candidate_names, expected_shapes, head_names, infer, mismatch
 from converters.layers import part_of, weights
 from converters.namings import TRACKED, Naming, from_layout
+from converters.selector import settle_selector
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
@@ -82,8 +83,7 @@ def understand(source: Source, *, naming: str | None = None, ema: bool = False, 
     architecture = infer(match.naming, _shapes(found), what=str(source.path))
     network = Network(architecture, {}, source.container, match.naming.name, source.step, left, list(source.notes))
     network.slots, network.has_ema, network.close = len(source.slots), bool(averages), source.close
-    _read_selector(source, match)
-    network.architecture = _settle_selector(network, source, selector)
+    network.architecture = settle_selector(architecture, source, match, asked=selector, notes=network.notes)
     _settle_heads(network, found, match.naming, what=str(source.path))
     network.ema = ema
     tensors = _averaged(usual, found, source) if ema else found
@@ -167,13 +167,6 @@ def _is_encoders(key: str, naming: Naming) -> bool:
     return (bool(shared) and not naming.torch) or _component(key.removeprefix(shared)) in following
 
 
-def _read_selector(source: Source, match: Match) -> None:
-    """Takes `ft_proj_selector` from the file's own key, if its naming has one."""
-    stored = source.tensors.get(match.outer + match.naming.selector) if match.naming.selector else None
-    if source.selector is None and stored is not None and not stored.shape:
-        source.selector, source.selector_from = int(stored.read()), match.naming.selector
-
-
 def _drop_heads(network: Network, found: dict[str, Stored], naming: Naming) -> None:
     """Leaves a library's heads behind where they are built otherwise than SimCLR's."""
     expected, table = expected_shapes(naming, network.architecture), naming.table(network.architecture)
@@ -195,26 +188,6 @@ def without(architecture: Architecture, part: str) -> Architecture:
         return dataclasses.replace(architecture, num_classes=0, ft_proj_selector=0)
     none = {"proj_head_mode": "none", "num_proj_layers": 0, "proj_out_dim": 128, "ft_proj_selector": 0}
     return dataclasses.replace(architecture, **none)
-
-
-def _settle_selector(network: Network, source: Source, selector: int | None) -> Architecture:
-    architecture = network.architecture
-    layers = architecture.num_proj_layers
-    stored = source.selector if source.selector is not None else architecture.ft_proj_selector or None
-    if selector is None and stored is not None:
-        selector = stored
-        fed = f"projection layer {stored}" if stored else "the pooled features"
-        network.notes.append(f"The classifier reads {fed}, by {source.selector_from or 'its shape'}.")
-    elif selector is None:
-        selector = source.architecture.get("ft_proj_selector")
-    if selector is None and layers and architecture.num_classes:
-        network.notes.append(
-            "No stored graph tells what the classifier reads: the pooled features are assumed (--selector 0); networks "
-            "fine-tuned on 1 % or 10 % of the labels read projection layer 1 (--selector 1)."
-        )
-    chosen = 0 if selector is None or not architecture.num_classes else selector
-    chosen = layers + 1 + chosen if chosen < 0 else chosen
-    return dataclasses.replace(architecture, ft_proj_selector=min(chosen, layers) if not layers else chosen)
 
 
 def _averaged(usual: dict[str, Stored], found: dict[str, Stored], source: Source) -> dict[str, Stored]:

@@ -131,7 +131,7 @@ def slot_paths(nodes: list[Node], paths: dict[int, str]) -> Iterator[tuple[str, 
                 yield nodes[variable].key, f"{paths[owner]}{SLOT}{paths[i]}/{slot}"
 
 
-def write_tf2(folder, tensors: Iterable[tuple[str, np.ndarray]], *, step: int = 0) -> Path:
+def write_tf2(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, step: int = 0) -> Path:
     """Writes an object checkpoint that `tf.train.Checkpoint(model=…, global_step=…)` of the official code restores.
 
     Args:

@@ -32,6 +32,8 @@ class Options:
     """Projection layer that feeds the classifier (0: the pooled features); by default as the stored graph says."""
     step: int | None = None
     """Which of a folder's checkpoints; by default the newest."""
+    rescale: float | None = None
+    """Multiply the convolutions that a BatchNorm follows, and its statistics with them: no output changes."""
     source_naming: str | None = None
     """Names in the source; by default recognised."""
     verify: bool = True

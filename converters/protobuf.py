@@ -19,8 +19,8 @@ class Message:
         InputError: the bytes are no message.
     """
 
-    def __init__(self, data):
-        self.fields: dict[int, list] = {}
+    def __init__(self, data: bytes | memoryview):
+        self.fields: dict[int, list[int | memoryview]] = {}
         for number, value in fields(data):
             self.fields.setdefault(number, []).append(value)
 
@@ -46,9 +46,10 @@ class Message:
 
     def raw(self, number: int) -> list[memoryview]:
         values = self.fields.get(number, [])
-        if any(isinstance(value, int) for value in values):
+        found = [value for value in values if not isinstance(value, int)]
+        if len(found) < len(values):
             raise InputError(f"field {number} of a protocol buffer must be bytes; the file is damaged")
-        return values
+        return found
 
     def messages(self, number: int) -> list["Message"]:
         return [Message(value) for value in self.raw(number)]
@@ -59,7 +60,7 @@ class Message:
         return Message(found[-1]) if found else Message(b"")
 
 
-def fields(data) -> Iterator[tuple[int, int | memoryview]]:
+def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yields (field number, value) in file order; a value is an integer or the bytes of text or a message.
 
     Raises:
@@ -71,17 +72,17 @@ def fields(data) -> Iterator[tuple[int, int | memoryview]]:
         tag, position = varint(data, position)
         kind = tag & 7
         if kind == VARINT:
-            value, position = varint(data, position)
-        else:
-            length, position = (WIDTH[kind], position) if kind in WIDTH else varint(data, position)
-            if kind not in (FIXED64, FIXED32, BYTES) or tag < 8 or length > end - position:
-                raise InputError("a protocol buffer is cut off or damaged; copy the file again")
-            value, position = data[position : position + length], position + length
-            value = int.from_bytes(value, "little") if kind in WIDTH else value
-        yield tag >> 3, value
+            number, position = varint(data, position)
+            yield tag >> 3, number
+            continue
+        length, position = (WIDTH[kind], position) if kind in WIDTH else varint(data, position)
+        if kind not in (FIXED64, FIXED32, BYTES) or tag < 8 or length > end - position:
+            raise InputError("a protocol buffer is cut off or damaged; copy the file again")
+        content, position = data[position : position + length], position + length
+        yield tag >> 3, int.from_bytes(content, "little") if kind in WIDTH else content
 
 
-def varint(data, position: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Reads a base-128 number.
 
     Returns:

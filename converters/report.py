@@ -49,10 +49,14 @@ def report(done: Conversion) -> str:
             f"{done.target}: {len(network.weights)} weights, {done.bytes / 1e6:.1f} MB, {dtypes}, {done.naming} names",
         ),
     ]
-    lines += [("Left", f"{len(keys)} tensors: {why}") for why, keys in network.left.items()]
+    lines += [("Left", f"{len(keys)} tensors: {why} ({_some(keys)})") for why, keys in network.left.items()]
     lines += [("Note", note) for note in network.notes]
     lines += _proof(done) + _loading(done)
     return "\n".join(f"{head:<9}{text}" for head, text in lines) + "\n"
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
 
 
 def _proof(done: Conversion) -> list[tuple[str, str]]:
@@ -63,6 +67,8 @@ def _proof(done: Conversion) -> list[tuple[str, str]]:
         f"weights bit-equal; {len(done.differences)} endpoints differ by at most {worst.relative:.1e} of their largest "
     )
     lines = [("Verified", text + f"magnitude ({worst.name}, {done.precision})")]
+    if done.rescaling is not None:
+        lines.append(("Rescaled", f"no output changed by more than {done.rescaling.relative:.1e} of its largest"))
     if done.torchvision is not None:
         lines.append(
             (

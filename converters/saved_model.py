@@ -69,7 +69,7 @@ def variable_keys(bundle: Bundle) -> Variables:
     return Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
 
 
-def by_name(variables: list[Variable], index) -> dict[str, str]:
+def by_name(variables: list[Variable], index: object) -> dict[str, str]:
     """TF1 name -> key, from the names of variables.
 
     The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
@@ -100,7 +100,7 @@ def tf1_name(match: re.Match, ranks: dict[str, list[int]]) -> str:
     return f"base_model/{kind}_{rank}/{weight}" if rank else f"base_model/{kind}/{weight}"
 
 
-def write_saved_model(folder, model: "keras.Model", architecture: Architecture) -> Path:
+def write_saved_model(folder: str | Path, model: "keras.Model", architecture: Architecture) -> Path:
     """Writes a SavedModel that is used like the official ones.
 
     `tf.saved_model.load(folder)(images, trainable=True)` takes images `(n, h, w, 3)` in [0, 1] and returns a dict of

@@ -45,7 +45,7 @@ def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
     return dict(pairs)
 
 
-def handle(data, position: int) -> tuple[tuple[int, int], int]:
+def handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
     """A block's offset and size, and the position after them."""
     offset, position = varint(data, position)
     size, position = varint(data, position)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from converters import numpy_resnet
+from converters.catalogue import NAMINGS
 from converters.network import Network
 from tf_simclr.models.architecture import Architecture
 
@@ -21,7 +23,10 @@ ENDPOINTS = (
     "proj_head_output",
     "logits_sup",
 )
-"""In the order of the computation; hidden projection layers are compared after them."""
+"""In the order of the computation."""
+
+IN_FLOAT32 = ("keras", "h5", "savedmodel")
+"""Containers whose files are run by TensorFlow, which computes in float32."""
 
 LARGE = 200_000_000
 """Parameters above which float64 would ask for more memory than people have."""
@@ -60,8 +65,13 @@ def difference(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
 
 def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> list[Difference]:
     """Compares the endpoints that both have, in the order of the computation."""
-    order = [name for name in ENDPOINTS if name in a] + sorted(a.keys() - set(ENDPOINTS))
-    return [difference(name, a[name], b[name]) for name in order if name in b]
+    return [difference(name, a[name], b[name]) for name in sorted(a.keys() & b.keys(), key=_place)]
+
+
+def _place(name: str) -> tuple[int, bool, str]:
+    """Hidden projection layers come between the head's input and output."""
+    named = name in ENDPOINTS
+    return ENDPOINTS.index(name if named else "proj_head_output"), named, name
 
 
 def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarray:
@@ -112,3 +122,16 @@ def keras_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     from converters.keras_network import build_keras
 
     return {name: np.asarray(x) for name, x in build_keras(network)(inputs, training=False).items()}
+
+
+def written_endpoints(path: Path, written: Network, inputs: np.ndarray, *, to: str) -> dict[str, np.ndarray]:
+    """Endpoints of a written file by what people load it with: PyTorch, Keras or TensorFlow; else by NumPy."""
+    if NAMINGS[written.naming].torch:
+        return torch_endpoints(written, inputs)
+    if to not in IN_FLOAT32:
+        return numpy_endpoints(written, inputs)
+    from converters import keras_network
+
+    if to == "h5":
+        return keras_network.run_weights_file(path, inputs, written)
+    return (keras_network.run_keras_file if to == "keras" else keras_network.run_saved_model)(path, inputs)

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from tf_simclr.optimizers import LARS, WarmUpCosine
 
 __version__ = "0.1.0"
-__all__ = ["LARS", "Architecture", "NTXent", "SimCLR", "WarmUpCosine", "load_encoder", "load_model", "nt_xent", "resnet"]
+__all__ = [
+    "LARS",
+    "Architecture",
+    "NTXent",
+    "SimCLR",
+    "WarmUpCosine",
+    "load_encoder",
+    "load_model",
+    "nt_xent",
+    "resnet",
+]
 
 _PLACES = {
     "Architecture": "models.architecture",
@@ -34,7 +44,10 @@ def __getattr__(name: str):
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
+    import importlib.metadata
 
+    if importlib.metadata.version("keras").startswith("2."):
+        raise ImportError(f"tf_simclr.{name} needs Keras 3; this environment has the `legacy` extra's Keras 2")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 

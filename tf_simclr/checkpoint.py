@@ -4,19 +4,19 @@ A run folder holds `config.json` (the command), `architecture.json`, `checkpoint
 (TensorBoard), `network.keras` (the finished network) and `result.json`.  Files appear whole or not at all.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing, write_json
 from tf_simclr.models.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class RunFolder:
             InputError: the folder holds a run with another configuration.
         """
         if self.config.exists():
-            check_same(self.config, json.loads(self.config.read_text()), dict(config))
+            check_same(self.config, json.loads(self.config.read_text()), given=dict(config))
             return
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
 
 
-def check_same(path: Path, stored: dict, given: dict) -> None:
+def check_same(path: Path, stored: dict, *, given: dict) -> None:
     """Raises `InputError`, with both values of each knob that differs, unless both configurations are one."""
     changed = [
         f"{key}={stored.get(key)!r} there, {given.get(key)!r} here"
@@ -88,24 +88,6 @@ def check_same(path: Path, stored: dict, given: dict) -> None:
             f"{path.parent} holds a run with other options; give the same ones to resume it, or another folder to "
             f"start anew: {'; '.join(changed)}"
         )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path` that takes its place when all is written, or vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content) -> None:
-    """Writes plain types as JSON that a person can read."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
@@ -120,11 +102,10 @@ def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
 
 def save_state(path: Path, model: "keras.Model") -> None:
     """Writes the state of a training to an `.npz`, whose members carry checksums."""
-    with replacing(path) as partial:
-        with open(partial, "wb") as file:
-            np.savez(file, **{name: variable.numpy() for name, variable in state(model).items()})
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as [file]:
+        np.savez(file, **{name: variable.numpy() for name, variable in state(model).items()})
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def restore_state(path: Path, model: "keras.Model") -> None:
@@ -137,7 +118,9 @@ def restore_state(path: Path, model: "keras.Model") -> None:
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
     differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
     if differing:
-        raise InputError("\n".join([f"{path} does not fit this model; {len(differing)} names differ:", *differing[:20]]))
+        raise InputError(
+            "\n".join([f"{path} does not fit this model; {len(differing)} names differ:", *differing[:20]])
+        )
     for name, variable in variables.items():
         variable.assign(arrays[name])
 

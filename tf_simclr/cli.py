@@ -3,9 +3,11 @@
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Union
 
 import tyro
@@ -19,7 +21,25 @@ def main() -> None:
     with exit_on_input_error():
         config = parse(sys.argv[1:])
         name = next(name for name, kind in COMMANDS.items() if kind is type(config))
-        importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_')}").run(config)
+        task(name).run(config)
+
+
+def task(name: str) -> ModuleType:
+    """Imports a command's task, without what TensorFlow's libraries write while they are loaded.
+
+    Those lines are no news (which CPU kernels there are, that there is no GPU) and no setting of TensorFlow 2.21
+    silences them.  Python's own errors still appear.
+    """
+    with open(os.devnull, "w") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_')}")
+            sys.modules["tensorflow"].config.list_logical_devices()  # looks for GPUs now, not at the first operation
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    return module
 
 
 def parse(words: Sequence[str]):
@@ -32,17 +52,10 @@ def parse(words: Sequence[str]):
     """
     words = list(words)
     stored = stored_config(words)
-    kinds = [
-        Annotated[
-            kind,
-            tyro.conf.subcommand(name, default=stored if type(stored) is kind else tyro.MISSING_NONPROP)
-            if type(stored) is kind
-            else tyro.conf.subcommand(name),
-        ]
-        for name, kind in COMMANDS.items()
-    ]
+    defaults = {name: {"default": stored} if type(stored) is kind else {} for name, kind in COMMANDS.items()}
+    kinds = [Annotated[kind, tyro.conf.subcommand(name, **defaults[name])] for name, kind in COMMANDS.items()]
     return tyro.cli(
-        Union[tuple(kinds)],
+        Union[tuple(kinds)],  # noqa: UP007 - made at run time
         args=words,
         prog="tf-simclr",
         description="SimCLR in Keras 3. `COMMAND --help` explains the options of a command.",

@@ -123,7 +123,7 @@ class LinearEval(Data):
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     train_split: str = "train"
-    """Split that the probes learn from; its last tenth chooses the L2 strength."""
+    """Split that the probes learn from; a tenth of it, drawn by the seed, chooses the L2 strength."""
     eval_batch_size: int = 256
     """Images at a time."""
     l2_strengths: int = 45

@@ -137,16 +137,17 @@ class LARS(Momentum):
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         if self.decayed[index]:
             gradient = gradient + self.options["weight_decay"] * variable
+        adapted = self.adapted[index]
         if self.options["classic_momentum"]:
-            step = self.accumulate(rate * self.trust_ratio(index, variable, gradient) * gradient, variable)
+            step = self.accumulate(rate * self.trust_ratio(variable, gradient, adapted=adapted) * gradient, variable)
         else:
             step = self.accumulate(gradient, variable)
-            step = rate * self.trust_ratio(index, variable, step) * step
+            step = rate * self.trust_ratio(variable, step, adapted=adapted) * step
         self.assign_sub(variable, step)
 
-    def trust_ratio(self, index: int, variable, direction):
+    def trust_ratio(self, variable, direction, *, adapted: bool):
         """`eeta * |variable| / |direction|`, 1 where that has no meaning."""
-        if not self.adapted[index]:
+        if not adapted:
             return 1.0
         w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
         defined = ops.logical_and(w > 0, g > 0)

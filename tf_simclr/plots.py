@@ -3,8 +3,6 @@
 No figure touches matplotlib's global state, so a server can draw several at a time.
 """
 
-import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from tf_simclr.errors import check
+from tf_simclr.files import replacing
 
 UNITS = {"loss": "loss (nats)", "acc": "accuracy (%)", "accuracy": "accuracy (%)", "entropy": "entropy (nats)"}
 """What the last word of a metric's name means, with its unit; metrics of one unit share a panel."""
@@ -157,9 +156,6 @@ def run_summary(
 def save(figure: Figure | SubFigure, path: str | Path, *, dpi: int = 150) -> Path:
     """Writes the figure in the format of the path's suffix, whole or not at all."""
     path = Path(path)
-    image = io.BytesIO()
-    figure.figure.savefig(image, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(image.getvalue())
-    os.replace(partial, path)
+    with replacing(path) as [file]:
+        figure.figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
     return path

@@ -1,6 +1,7 @@
 """`fit` that can be stopped at any moment and goes on as if it had not been."""
 
 import csv
+import io
 import math
 import sys
 import time
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from tf_simclr.checkpoint import RunFolder, replacing, restore_state, save_state
+from tf_simclr.checkpoint import RunFolder, restore_state, save_state
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing
 
 Stream = Callable[[int], tf.data.Dataset]
 """First step → endless batches from that step on."""
@@ -67,8 +69,8 @@ def train(
     """
     model.optimizer.build(model.trainable_variables)
     step = resume(model, run, say=say)
-    history = History(run, plan, step)
-    saver = Checkpoints(run, plan, step)
+    history = History(run, plan, step=step)
+    saver = Checkpoints(run, plan, step=step)
     tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
     begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
     for first, epoch, end, steps in plan.segments(step):
@@ -135,7 +137,7 @@ class Finite(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state every so many steps and drops the oldest."""
 
-    def __init__(self, run: RunFolder, plan: Plan, step: int):
+    def __init__(self, run: RunFolder, plan: Plan, *, step: int):
         super().__init__()
         self.run, self.plan, self.step = run, plan, step
 
@@ -155,7 +157,7 @@ class Checkpoints(keras.callbacks.Callback):
 class History(keras.callbacks.Callback):
     """One line an epoch in `history.csv`; lines after the step that a run resumes from are dropped."""
 
-    def __init__(self, run: RunFolder, plan: Plan, step: int):
+    def __init__(self, run: RunFolder, plan: Plan, *, step: int):
         super().__init__()
         self.path, self.plan = run.history, plan
         self.rows = [row for row in read_history(run) if row["step"] <= step]
@@ -165,10 +167,12 @@ class History(keras.callbacks.Callback):
         rate = self.model.optimizer.learning_rate
         row = {"step": step, "epoch": epoch + 1, **logs, "learning_rate": float(keras.ops.convert_to_numpy(rate))}
         self.rows.append(row)
-        with replacing(self.path) as partial, open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.rows[0])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with replacing(self.path) as [file]:
+            file.write(text.getvalue().encode())
 
 
 def read_history(run: RunFolder) -> list[dict[str, float]]:

@@ -261,6 +261,7 @@ ENTRIES = {
     "an entry that is cut off": (entry()[:-2], "the entry of tensor 'w' in .* must be intact"),
     "slices that are not there": (entry((2, 2), size=0, slices=part((0, 2), (0, 2))), "must make up the whole"),
     "slices that leave a part out": (entry((2, 2), size=0, slices=part((0, 1), (0, 2))), "must make up the whole"),
+    "a slice twice": (entry((2, 2), size=0, slices=part((0, 1), (0, 2)) * 2), "must make up the whole"),
     "slices of an absurd whole": (entry((HUGE, 2), size=0, slices=part((0, 1), (0, 2))), "must make up the whole"),
     "a slice outside the whole": (
         entry((1, 2), size=0, slices=part((9, 1), (0, 2))),
@@ -312,9 +313,11 @@ def test_a_slice_of_another_shape_than_its_place_is_refused(folder):
 
 
 def test_overlapping_slices_that_count_as_the_whole_are_refused(folder):
-    key = slice_key("w", [(0, 1), (0, 2)])
-    twice = entry((2, 2), size=0, slices=part((0, 1), (0, 2)) * 2)
-    index_of(folder).write_bytes(write_table([(b"", HEADER), (key, ROW), (b"w", twice)]))
+    across, down = [(0, 1), (0, 2)], [(0, 2), (0, 1)]
+    column = entry((2, 1), offset=8, crc=checked(DATA[8:16]))
+    whole = entry((2, 2), size=0, slices=part(*across) + part(*down))
+    pairs = {slice_key("w", across): ROW, slice_key("w", down): column, b"": HEADER, b"w": whole}
+    index_of(folder).write_bytes(write_table(sorted(pairs.items())))
     data_of(folder).write_bytes(DATA)
     refused(folder, "must have a place of its shape for itself")
 

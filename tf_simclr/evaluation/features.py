@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr.errors import check
 
@@ -22,7 +22,7 @@ class Features:
 
 
 def extract(
-    model: Callable,
+    model: keras.Model,
     batches: Iterable,
     *,
     endpoint: str = "final_avg_pool",
@@ -41,14 +41,11 @@ def extract(
         InputError: there is no batch, the endpoint does not exist or is not one vector an image, or a feature is not
             finite.
     """
-    forward = tf.function(  # without AutoGraph, which would change the errors' text
-        lambda images: vectors(model(images, training=False), endpoint), reduce_retracing=True, autograph=False
-    )
     columns: list[list[np.ndarray]] = []
     done = 0
     for batch in batches:
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
-        values = forward(tf.cast(images, tf.float32)).numpy()
+        values = vectors(model.predict_on_batch(images), endpoint)  # compiled once a model, however often called
         check(np.isfinite(values).all(), "features must be finite", first_image=done, images=len(values))
         columns = columns or [[] for _ in range(1 + len(rest))]
         for column, part in zip(columns, (values, *map(np.asarray, rest)), strict=True):
@@ -61,7 +58,7 @@ def extract(
     return Features(values=values, labels=labels, names=None if names is None else text(names))
 
 
-def vectors(outputs, endpoint: str):
+def vectors(outputs, endpoint: str) -> np.ndarray:
     """The endpoint `(n, d)` of a model's outputs as float32."""
     if isinstance(outputs, dict):
         check(endpoint in outputs, f"endpoint must be one of {', '.join(outputs)}", endpoint=endpoint)
@@ -69,7 +66,7 @@ def vectors(outputs, endpoint: str):
     check(
         len(outputs.shape) == 2, "features must be one vector an image", shape=tuple(outputs.shape), endpoint=endpoint
     )
-    return tf.cast(outputs, tf.float32)
+    return np.asarray(outputs, np.float32)
 
 
 def join(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""`python -m converters.inspect`: what a checkpoint holds."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from tf_simclr.errors import exit_on_input_error
+
+if TYPE_CHECKING:
+    from converters.network import Network
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    naming: str | None = None
+    """Names in it; by default recognised."""
+    ema: bool = False
+    """Look at the moving averages."""
+    selector: int | None = None
+    """Projection layer that feeds the classifier; by default as the stored graph says."""
+    step: int | None = None
+    """Which of a folder's checkpoints; by default the newest."""
+
+
+def main() -> None:
+    """Says what a checkpoint holds: architecture, heads, optimizer state, averages, step, dtypes, suspicious values."""
+    options = tyro.cli(Options, prog="python -m converters.inspect", description=main.__doc__)
+    with exit_on_input_error():
+        from converters.loading import load
+
+        network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})
+        sys.stdout.write("\n".join(f"{head:<12}{text}" for head, text in describe_network(network)) + "\n")
+
+
+def describe_network(network: "Network") -> list[tuple[str, str]]:
+    """Heading and text of each line."""
+    from converters.report import describe, version
+    from converters.rescaling import kernel_scale
+
+    a = network.architecture
+    style = version(a, container=network.container, has_ema=network.has_ema)
+    scale = f"{kernel_scale(network):.3g} (v1's and v2's official kernels differ 16.8× in scale; --rescale of the "
+    lines = [
+        ("Container", f"{network.container}, {network.naming} names{', ' + style if style else ''}"),
+        ("Found", describe(a)),
+        ("Parameters", f"{network.parameters:,} trained, {len(network.weights)} weights"),
+        ("Dtypes", _dtypes(network)),
+        ("Step", "not stored" if network.step is None else str(network.step)),
+        ("EMA", "moving averages beside the weights" if network.has_ema else "none"),
+        ("Slots", f"{network.slots} tensors of optimizer state" if network.slots else "none"),
+        ("Training", training(network)),
+        ("Scale", scale + "converters changes it and no output)"),
+        *(("Suspicious", text) for text in suspicions(network)),
+    ]
+    lines += [("Left", f"{len(keys)} tensors: {why} ({', '.join(keys[:3])} …)") for why, keys in network.left.items()]
+    return lines + [("Note", note) for note in network.notes]
+
+
+def _dtypes(network: "Network") -> str:
+    names = [stored.dtype for stored in network.weights.values()]
+    return ", ".join(f"{name} × {names.count(name)}" for name in sorted(set(names)))
+
+
+def suspicions(network: "Network") -> list[str]:
+    """Tensors with NaN, infinite or only zero values, or that there are none."""
+    from converters.scrutiny import suspicious
+
+    found = [f"{name}: {text}" for name in network.weights if (text := suspicious(network[name]))]
+    more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return found[:SHOWN] + more or ["no NaN, infinite or all-zero tensors"]
+
+
+def training(network: "Network") -> str:
+    """What the stored heads and optimizer state tell of the training."""
+    if not network.architecture.num_classes:
+        return "pretrained; no classifier"
+    if network.architecture.ft_proj_selector:
+        return f"fine-tuned: the classifier reads projection layer {network.architecture.ft_proj_selector}"
+    slots = [key for why, keys in network.left.items() if "optimizer" in why for key in keys]
+    if not slots:
+        return "has a classifier; whether the encoder was fine-tuned is not stored"
+    return "fine-tuned" if any("base_model" in key or "resnet_model" in key for key in slots) else "linear evaluation"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""`python -m converters.verify`: whether two checkpoints of any formats are one network."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from tf_simclr.errors import InputError, exit_on_input_error
+
+if TYPE_CHECKING:
+    from converters.network import Network
+    from converters.verification import Difference
+
+
+@dataclass(frozen=True)
+class Options:
+    """Two checkpoints and how to compare them."""
+
+    a: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """Another, of any format."""
+    tolerance: float | None = None
+    """Largest difference allowed, in units of the largest magnitude; by default 1e-10 in float64, 1e-5 in float32
+    (1e-4 from depth 152 on)."""
+    engine: Literal["auto", "numpy", "torch", "keras"] = "auto"
+    """What computes b's endpoints (a's are computed by NumPy): by default PyTorch's twin if b is a PyTorch file."""
+    ema: bool = False
+    """Take the moving averages where there are any."""
+    selector: int | None = None
+    """Projection layer that feeds the classifier, for both; by default as the stored graphs say."""
+
+
+def main() -> None:
+    """Compares two checkpoints weight by weight and endpoint by endpoint; exit code 1 if they differ."""
+    options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
+    with exit_on_input_error():
+        equal, lines = run(options)
+        sys.stdout.write("\n".join(lines) + "\n")
+    raise SystemExit(0 if equal else 1)
+
+
+def run(options: Options) -> tuple[bool, list[str]]:
+    """Compares, and says whether all is within the tolerance, and the lines to print."""
+    from converters import verification
+
+    a, b = _open(options.a, options), _open(options.b, options)
+    text = _unlike(a, b)
+    if text:
+        return False, [text]
+    dtype = "float32" if options.engine == "keras" else verification.precision(a)
+    limit = options.tolerance if options.tolerance is not None else verification.tolerance(a.architecture, dtype)
+    inputs = verification.images(a.architecture, dtype)
+    ours, theirs = verification.numpy_endpoints(a, inputs), _forward(b, options)(b, inputs)
+    ends = verification.compare(ours, theirs)
+    values = [verification.difference(name, a[name], b[name]) for name in a.weights if name in b.weights]
+    lines = [_summary("weights", values), *(_line(d) for d in ends), *_only(a, b)]
+    return _verdict(values, ends, limit, lines)
+
+
+def _open(path: Path, options: Options) -> "Network":
+    from converters.loading import load
+
+    try:
+        return load(path, ema=options.ema, selector=options.selector)
+    except InputError as error:
+        if options.ema and "moving averages" in str(error):
+            return load(path, selector=options.selector)
+        raise
+
+
+def _unlike(a: "Network", b: "Network") -> str:
+    from converters.network import without
+    from converters.report import describe
+
+    bare = [without(without(n.architecture, "supervised"), "projection") for n in (a, b)]
+    if bare[0] == bare[1]:
+        return ""
+    return f"DIFFERENT: a is {describe(a.architecture)}; b is {describe(b.architecture)}"
+
+
+def _forward(b: "Network", options: Options):
+    from converters import verification
+    from converters.catalogue import NAMINGS
+
+    engine = options.engine
+    if engine == "auto":
+        engine = "torch" if NAMINGS[b.naming].torch else "numpy"
+    engines = {
+        "numpy": verification.numpy_endpoints,
+        "torch": verification.torch_endpoints,
+        "keras": verification.keras_endpoints,
+    }
+    return engines[engine]
+
+
+def _line(d: "Difference") -> str:
+    return f"{d.name:<18} differs by {d.largest:.2e}, {d.relative:.1e} of its largest magnitude"
+
+
+def _summary(what: str, values: list["Difference"]) -> str:
+    unequal = [d for d in values if d.largest != 0]
+    if not unequal:
+        return f"{what}: {len(values)} compared, all equal"
+    worst = max(unequal, key=lambda d: d.relative)
+    return f"{what}: {len(values)} compared, {len(unequal)} differ, most {worst.name} by {worst.relative:.1e}"
+
+
+def _only(a: "Network", b: "Network") -> list[str]:
+    pairs = (("a", a.weights.keys() - b.weights.keys()), ("b", b.weights.keys() - a.weights.keys()))
+    return [f"only in {name}: {', '.join(sorted(keys))}" for name, keys in pairs if keys]
+
+
+def _verdict(
+    values: list["Difference"], ends: list["Difference"], limit: float, lines: list[str]
+) -> tuple[bool, list[str]]:
+    first = next((d for d in [*ends, *values] if not d.relative <= limit), None)
+    if first is None:
+        return True, [*lines, f"EQUAL within {limit:.0e}"]
+    return False, [*lines, f"DIFFERENT: first {first.name}, by {first.relative:.1e} (allowed: {limit:.0e})"]
+
+
+if __name__ == "__main__":
+    main()
