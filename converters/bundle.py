@@ -139,7 +139,7 @@ class Bundle(Mapping[str, np.ndarray]):
         """
         dtype, entry = self.dtype(name), self.entries[name]
         if dtype.hasobject:
-            return read_strings(self.content(name, entry, verify=False), entry, f"{name} of {self.index}")
+            return read_strings(self.content(name, entry, verify=False), entry, name=f"{name} of {self.index}")
         if entry.slices:
             return self.assemble(name, entry)
         return self.array(name, entry)
@@ -176,7 +176,7 @@ class Bundle(Mapping[str, np.ndarray]):
         return out
 
 
-def read_strings(content: memoryview, entry: Entry, name: str) -> np.ndarray:
+def read_strings(content: memoryview, entry: Entry, *, name: str) -> np.ndarray:
     """A string tensor: the lengths, their checksum, then the bytes.
 
     The checksum covers each length as a 32-bit number, not the varint that is stored.

@@ -69,7 +69,7 @@ def read_index(path: Path) -> tuple[int, dict[str | bytes, Entry]]:
         raise InputError(f"{path} must exist: it is the index of a TensorFlow checkpoint")
     table = read_table(path.read_bytes(), str(path))
     shards = read_header(table.pop(b"", b""), path)
-    return shards, {decode(key, path): parse_entry(value, key, path) for key, value in table.items()}
+    return shards, {decode(key, path): parse_entry(value, key, index=path) for key, value in table.items()}
 
 
 def title(key: str | bytes) -> str:
@@ -104,7 +104,7 @@ def read_header(value: bytes, index: Path) -> int:
     return shards
 
 
-def parse_entry(value: bytes, key: bytes, index: Path) -> Entry:
+def parse_entry(value: bytes, key: bytes, *, index: Path) -> Entry:
     """Parses a `BundleEntryProto`."""
     try:
         fields = Message(value)

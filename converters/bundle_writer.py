@@ -37,11 +37,11 @@ def write_bundle(prefix: str | Path, tensors: Iterable[tuple[str, np.ndarray | b
         entries: dict[bytes, bytes] = {}
         for name, value in tensors:
             check(name != "" and name.encode() not in entries, "each tensor must have a name of its own", name=name)
-            entries[name.encode()] = append(data_file, name, value)
+            entries[name.encode()] = append(data_file, value, name=name)
         index_file.write(write_table([(b"", HEADER), *sorted(entries.items())]))
 
 
-def append(file: BinaryIO, name: str, value: np.ndarray | bytes) -> bytes:
+def append(file: BinaryIO, value: np.ndarray | bytes, *, name: str) -> bytes:
     """Appends a tensor's bytes.
 
     Returns:

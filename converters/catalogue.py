@@ -1,7 +1,7 @@
 """Every naming by name, and which of them a file's keys are written in."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from converters import namings, torch_namings
@@ -61,13 +61,12 @@ def recognise(keys: Collection[str], *, what: str, naming: str | None = None) ->
     return max(ranked, key=lambda pair: pair[0])[1]
 
 
-def _matches(naming: Naming, keys: frozenset[str]):
+def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, int, str], Match]]:
     """Each place in the file where at least half of the names that all networks share are found."""
-    shared = _shared(naming)
     first = _first(naming)
     for key in keys:
         if key.endswith(first) and (len(key) == len(first) or key[-len(first) - 1] in "./"):
-            outer = key[: -len(first)]
+            outer, shared = key[: -len(first)], _shared(naming)
             found = sum(outer + name in keys for name in shared)
             if 2 * found >= len(shared):
                 heads = sum(outer + name in keys for name in head_names(naming))
@@ -82,4 +81,5 @@ def _shared(naming: Naming) -> frozenset[str]:
 @functools.cache
 def _first(naming: Naming) -> str:
     """The stem's first convolution, which has one name in all networks."""
-    return naming.table(Architecture())["stem_conv1/kernel"]
+    _, prefix = next(iter(naming.keys(Architecture())))
+    return naming.joins(prefix, "kernel")

@@ -91,7 +91,7 @@ def in_folder(folder: Path, *, step: int | None) -> Found:
         chosen = [prefix for prefix in prefixes if step_of(prefix) == step]
         names = ", ".join(prefix.name for prefix in prefixes)
         check(len(chosen) == 1, f"--step must be that of one checkpoint in {folder}, which has {names}", step=step)
-        return around(chosen[0], notes(chosen[0], prefixes, "by its step"))
+        return around(chosen[0], notes(chosen[0], prefixes, why="by its step"))
     return around(*newest(folder, prefixes))
 
 
@@ -106,17 +106,17 @@ def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
         chosen = folder / named[0]
         there = [prefix.name for prefix in prefixes]
         check(chosen in prefixes, f"{folder / STATE} must name a checkpoint beside it", named=named[0], there=there)
-        return chosen, notes(chosen, prefixes, f"the newest by the file `{STATE}`")
+        return chosen, notes(chosen, prefixes, why=f"the newest by the file `{STATE}`")
     if len(prefixes) == 1:
         return prefixes[0], ()
     steps = [step_of(prefix) for prefix in prefixes]
     names = [prefix.name for prefix in prefixes]
     check(None not in steps, f"{folder} must have one checkpoint, or a file `{STATE}`; name the one meant", found=names)
     chosen = max(prefixes, key=lambda prefix: step_of(prefix) or 0)
-    return chosen, notes(chosen, prefixes, f"the highest step, as there is no file `{STATE}`")
+    return chosen, notes(chosen, prefixes, why=f"the highest step, as there is no file `{STATE}`")
 
 
-def notes(chosen: Path, prefixes: list[Path], why: str) -> tuple[str, ...]:
+def notes(chosen: Path, prefixes: list[Path], *, why: str) -> tuple[str, ...]:
     """A sentence on the checkpoints that were not taken."""
     others = [prefix.name for prefix in prefixes if prefix != chosen]
     if not others:

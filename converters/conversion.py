@@ -1,5 +1,6 @@
 """One conversion, from opening the source to the proof that the written file is the same network."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,12 @@ from converters import targets, verification
 from converters.catalogue import NAMINGS
 from converters.formats import open_source
 from converters.layers import part_of
-from converters.network import Network, restrict, understand, without
+from converters.loading import load
+from converters.network import Network, understand, without
 from converters.rescaling import rescaled
 from converters.scrutiny import unfit
 from converters.stored import Stored
+from converters.translate import left_behind
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
@@ -59,8 +62,8 @@ class Conversion:
 
 
 def convert(
-    source,
-    target=None,
+    source: str | Path,
+    target: str | Path | None = None,
     *,
     naming: str | None = None,
     to: str | None = None,
@@ -92,20 +95,18 @@ def convert(
     Raises:
         InputError: the source is damaged or unknown, the target cannot hold it, or the verification fails.
     """
-    network = restrict(
-        understand(open_source(source, step=step), naming=source_naming, ema=ema, selector=selector), part
-    )
-    to, naming = choose(network, target, to=to, naming=naming, usual=usual)
-    target = Path(target) if target is not None else default_target(Path(source), to)
-    network = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
-    if rescale is not None:
-        network, original = rescaled(network, rescale), network
-    targets.write(network, target, to=to, naming=naming)
-    done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
-    if verify:
-        prove(done)
-    if verify and rescale is not None:
-        prove_rescaling(done, original)
+    network = load(source, naming=source_naming, ema=ema, part=part, selector=selector, step=step)
+    with contextlib.closing(network):
+        to, naming = choose(network, target, to=to, naming=naming, usual=usual)
+        target = Path(target) if target is not None else default_target(Path(source), to)
+        original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
+        network = original if rescale is None else rescaled(original, rescale)
+        targets.write(network, target, to=to, naming=naming)
+        done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
+        if verify:
+            prove(done)
+        if verify and rescale is not None:
+            prove_rescaling(done, original)
     return done
 
 
@@ -128,7 +129,10 @@ def choose(network: Network, target, *, to: str | None, naming: str | None, usua
         endings = [name for name, container in targets.CONTAINERS.items() if _ends(target, container.ending)]
         to = endings[0] if endings else usual or ("tf1" if NAMINGS[network.naming].torch else "pth")
     check(to in targets.CONTAINERS, f"the format to write must be one of {', '.join(targets.CONTAINERS)}", to=to)
-    return to, naming or targets.usual_naming(network, to)
+    naming = naming or targets.usual_naming(network, to)
+    known = targets.CONTAINERS[to].namings
+    check(naming in known, f"naming of {to} must be one of {', '.join(known)}", naming=naming)
+    return to, naming
 
 
 def _ends(target, ending: str) -> bool:
@@ -151,7 +155,7 @@ def fitted(network: Network, naming: str) -> Network:
     """
     chosen = NAMINGS[naming]
     chosen.check(network.architecture)
-    lost = targets.left_behind(network, chosen)
+    lost = left_behind(network, chosen)
     if not lost:
         return network
     architecture = network.architecture
@@ -210,11 +214,11 @@ def prove(done: Conversion) -> None:
     done.precision = "float32" if float32 else verification.precision(done.network)
     inputs = verification.images(done.architecture, done.precision)
     ours = verification.numpy_endpoints(done.network, inputs)
-    theirs = verification.written_endpoints(done.target, written, inputs, to=done.to)
+    theirs = verification.written_endpoints(done.target, written, inputs=inputs, to=done.to)
     done.differences = verification.compare(ours, theirs)
     if _torchvision_takes(done):
         other = verification.torch_endpoints(written, inputs, torchvision_pool=True)["final_avg_pool"]
-        done.torchvision = verification.difference("final_avg_pool", ours["final_avg_pool"], other)
+        done.torchvision = verification.difference(ours["final_avg_pool"], other, name="final_avg_pool")
     written.close()
     _within(done)
 

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
 
 
-def open_source(path, *, step: int | None = None) -> Source:
+def open_source(path: str | Path, *, step: int | None = None) -> Source:
     """Opens whatever is at a path; no weight is read yet.
 
     Args:
@@ -126,7 +127,7 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     return source
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -142,15 +143,16 @@ def _open_npz(path: Path) -> Source:
     return Source(path, ".npz file", tensors, close=file.close)
 
 
-def _npz_entry(path: Path, file, key: str) -> Stored:
+def _npz_entry(path: Path, file: Any, key: str) -> Stored:
     with file.zip.open(key + ".npy") as member:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(member)
+    check(dtype.kind != "O", f"{path} must hold plain arrays, as objects could run code when read", tensor=key)
 
     def array() -> np.ndarray:
         try:
-            return file[key]
+            return np.asarray(file[key])
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} must be whole, but tensor {key} cannot be read: {error}") from error
 

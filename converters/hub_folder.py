@@ -5,26 +5,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converters.atomic import replacing
+from converters.description import POOL, describe
+from converters.layout import Memory
 from converters.namings import Naming
 from converters.network import Network
-from converters.report import POOL, describe
 from converters.safetensors_files import write_safetensors
-from converters.targets import metadata, named, outline
+from converters.translate import metadata, named, outline
 from tf_simclr.models.architecture import Architecture
 
 TIMM = ("torchvision", "tonylins")
 """Namings that timm's ResNets read."""
 
 
-def write_hub_folder(folder: Path, network: Network, naming: Naming) -> None:
+def write_hub_folder(folder: Path, network: Network, *, naming: Naming) -> None:
     """Writes `model.safetensors`, `config.json` and `README.md`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(
-        folder / "model.safetensors",
-        outline(network, naming),
-        named(network, naming),
-        metadata=metadata(network, naming),
-    )
+    arrays, texts = named(network, naming, memory=Memory()), metadata(network, naming)
+    write_safetensors(folder / "model.safetensors", outline(network, naming), arrays=arrays, metadata=texts)
     texts = {"config.json": json.dumps(config(network, naming), indent=2) + "\n", "README.md": card(network, naming)}
     for name, text in texts.items():
         with replacing(folder / name) as (file,):

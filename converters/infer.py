@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from converters.layers import Shape, part_of, weights
-from converters.namings import Naming, layout_shape
+from converters.layout import layout_shape
+from converters.namings import Naming
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
@@ -70,30 +72,23 @@ def encoders() -> Iterator[Architecture]:
         yield from (dataclasses.replace(candidate, width=width) for width in range(1, 5))
 
 
-@functools.cache
-def _names(naming: Naming, candidate: Architecture) -> frozenset[str]:
-    return frozenset(naming.table(candidate).values())
-
-
-@functools.cache
 def candidate_names(naming: Naming) -> tuple[frozenset[str], ...]:
     """The encoder's keys of every network that the naming tells from others."""
-    return tuple(_names(naming, candidate) for candidate in _distinct(naming))
+    return tuple(_known(naming).values())
 
 
 @functools.cache
-def _distinct(naming: Naming) -> tuple[Architecture, ...]:
-    """Leaves out networks that have layers to which the naming gives no name of their own."""
-    tables = ((candidate, naming.table(candidate)) for candidate in _candidates())
-    return tuple(candidate for candidate, table in tables if len(set(table.values())) == len(table))
+def _known(naming: Naming) -> dict[Architecture, frozenset[str]]:
+    """Network → its keys, but for networks that have layers to which the naming gives no name of their own."""
+    tables = {candidate: list(naming.table(candidate).values()) for candidate in _candidates()}
+    return {candidate: frozenset(keys) for candidate, keys in tables.items() if len(set(keys)) == len(keys)}
 
 
 def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
     heads = head_names(naming)
     found = {key: tuple(shape) for key, shape in shapes.items() if key not in heads}
-    ranked = sorted(_distinct(naming), key=lambda candidate: len(_names(naming, candidate) ^ found.keys()))
-    least = len(_names(naming, ranked[0]) ^ found.keys())
-    nearest = [c for c in ranked if len(_names(naming, c) ^ found.keys()) == least]
+    apart = {candidate: len(names ^ found.keys()) for candidate, names in _known(naming).items()}
+    nearest = [candidate for candidate, count in apart.items() if count == min(apart.values())]
     fitted = [_fit_sizes(naming, candidate, found) for candidate in nearest]
     best = min(fitted, key=lambda architecture: _shape_errors(naming, architecture, found))
     described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
@@ -118,7 +113,7 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
 
     filters = outputs("group4_block1_conv1/kernel", 3)
     width = min(max(filters // 512, 1), 4)
-    sizes = {"width": width}
+    sizes: dict[str, Any] = {"width": width}
     if candidate.sk_ratio:
         sizes["sk_ratio"] = _ratio(outputs("group4_block1_sk_conv1/kernel", 3), 512 * width, least=32)
     if candidate.se_ratio:
@@ -152,8 +147,9 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
     """Adds the heads whose keys are there; their completeness is the table's to check."""
     full, linear = naming.table(_full()), naming.table(_linear())
     changes: dict = {}
-    layers = [key for i in range(1, MOST_PROJECTION_LAYERS + 1) if (key := full.get(f"proj{i}_dense/kernel")) in shapes]
-    lone = linear.get("proj1_dense/kernel")
+    wanted = (full.get(f"proj{i}_dense/kernel", "") for i in range(1, MOST_PROJECTION_LAYERS + 1))
+    layers = [key for key in wanted if key in shapes]
+    lone = linear.get("proj1_dense/kernel", "")
     if layers:
         changes |= {"proj_head_mode": "nonlinear", "num_proj_layers": len(layers)}
     elif lone in shapes:
@@ -161,7 +157,7 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
     if changes:
         last = tuple(shapes[layers[-1] if layers else lone])
         changes["proj_out_dim"] = last[0] if naming.torch else last[-1]
-    bias = full.get("logits_sup/bias")
+    bias = full.get("logits_sup/bias", "")
     if bias in shapes:
         changes["num_classes"] = shapes[bias][0]
         kernel = tuple(shapes.get(full["logits_sup/kernel"], ()))

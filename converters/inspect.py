@@ -43,7 +43,7 @@ def main() -> None:
 
 def describe_network(network: "Network") -> list[tuple[str, str]]:
     """Heading and text of each line."""
-    from converters.report import describe, version
+    from converters.description import describe, version
     from converters.rescaling import kernel_scale
 
     a = network.architecture

@@ -7,20 +7,16 @@ References:
 import io
 import json
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 
-from converters.layers import walk
+from converters.keras_groups import layer_groups_of
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError, check
-from tf_simclr.models.architecture import Architecture
 
 WEIGHTS = "model.weights.h5"
 
-_SNAKE = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense", "Functional": "functional"}
 _ORDER = {
     "conv": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
@@ -48,7 +44,7 @@ def _open_model(path: Path) -> Source:
         config = json.loads(archive.read("config.json"))
         # HDF5 seeks; the member is stored without compression in the files that Keras writes.
         file = h5py.File(io.BytesIO(archive.read(WEIGHTS)))
-    source = _source(path, ".keras file", file, dict(_named_groups(config, "")))
+    source = _source(path, ".keras file", file, layer_groups_of(config))
     source.selector = _selector(config)
     source.selector_from = "the model's configuration" if source.selector is not None else ""
     return source
@@ -100,36 +96,6 @@ def _stored(dataset: h5py.Dataset) -> Stored:
     return Stored(tuple(dataset.shape), dataset.dtype.name, lambda: dataset[()])
 
 
-def _named_groups(config: dict, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Group in the file → (layer name, kind), for every Functional model in a configuration."""
-    if config.get("class_name") == "Functional":
-        layers = config["config"]["layers"]
-        yield from _groups(layers, f"{prefix}layers/")
-    else:
-        for key, value in config.get("config", {}).items():
-            if isinstance(value, dict) and "class_name" in value:
-                yield from _named_groups(value, f"{prefix}{key}/")
-
-
-def _groups(layers: list[dict], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    kinds = {"Conv2D": "conv", "BatchNormalization": "bn", "Dense": "dense"}
-    seen: Counter[str] = Counter()
-    for layer in layers:
-        name = layer["class_name"]
-        snake = _SNAKE.get(name, name.lower())
-        group = f"{prefix}{snake}_{seen[snake]}" if seen[snake] else prefix + snake
-        seen[snake] += 1
-        if name == "Functional":
-            yield from _groups(layer["config"]["layers"], group + "/layers/")
-        elif name in kinds:
-            yield group, (layer["config"]["name"], kinds[name])
-
-
-def layer_groups_of(config: dict) -> dict[str, tuple[str, str]]:
-    """Group in a `.weights.h5` file → (layer name, kind), for a model's serialised configuration."""
-    return dict(_named_groups(config, ""))
-
-
 def _selector(config: dict) -> int | None:
     """Which output of the projection head feeds the classifier; None: there is no classifier."""
     layers = config.get("config", {}).get("layers", [])
@@ -146,8 +112,3 @@ def _history(node) -> list:
         return node["keras_history"]
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return next((found for child in children if (found := _history(child))), [])
-
-
-def shape_counts(architecture: Architecture) -> Counter:
-    """How often each shape occurs among a network's weights: what a `.weights.h5` file tells of it."""
-    return Counter(shape for layer in walk(architecture) for _, shape in layer.weights)

@@ -22,7 +22,7 @@ def run_keras_file(path: Path, inputs: np.ndarray) -> dict[str, np.ndarray]:
     return _arrays(keras.saving.load_model(path, compile=False)(inputs, training=False))
 
 
-def run_weights_file(path: Path, inputs: np.ndarray, network: Network) -> dict[str, np.ndarray]:
+def run_weights_file(path: Path, inputs: np.ndarray, *, network: Network) -> dict[str, np.ndarray]:
     """Endpoints by a fresh network that loads a `.weights.h5` file."""
     model = build(network.architecture)
     model.load_weights(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.infer import encoders
-from converters.keras_files import layer_groups_of, shape_counts
+from converters.keras_groups import layer_groups_of, shape_counts
 from converters.network import without
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture

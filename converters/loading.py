@@ -1,6 +1,7 @@
 """Checkpoints of any format into memory."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from converters.formats import open_source
 from converters.network import Network, restrict, understand
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    path,
+    path: str | Path,
     *,
     naming: str | None = None,
     ema: bool = False,
@@ -38,7 +39,7 @@ def load(
     return restrict(understand(open_source(path, step=step), naming=naming, ema=ema, selector=selector), part)
 
 
-def load_torch(path, **selection) -> "TwinResNet":
+def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":
     """A checkpoint of any format as the exact PyTorch twin, in evaluation mode.
 
     Args:

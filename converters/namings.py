@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from converters.layers import Layer, walk
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
@@ -24,7 +22,7 @@ class Naming:
     Attributes:
         name: As given to `--naming`.
         keys: Architecture → for each layer of the walk that the naming knows, its prefix.
-        joins: (layer, prefix, hub weight name) → the project's key.
+        joins: (prefix, hub weight name) → the project's key.
         torch: Whether kernels are OIHW and (out, in), as PyTorch has them.
         refuses: Architecture → why it cannot be held, or None.
         wrapper: Keys, joined by slashes, of the dictionaries under which the project's files hold the weights.
@@ -36,7 +34,7 @@ class Naming:
 
     name: str
     keys: Callable[[Architecture], Iterator[tuple[Layer, str]]]
-    joins: Callable[[Layer, str, str], str]
+    joins: Callable[[str, str], str]
     torch: bool = False
     refuses: Callable[[Architecture], str | None] = lambda architecture: None
     wrapper: str = ""
@@ -48,7 +46,7 @@ class Naming:
     def table(self, architecture: Architecture) -> dict[str, str]:
         """Hub name → this project's key of every weight that the project has a place for."""
         return {
-            f"{layer.name}/{weight}": self.joins(layer, prefix, weight)
+            f"{layer.name}/{weight}": self.joins(prefix, weight)
             for layer, prefix in self.keys(architecture)
             for weight, _ in layer.weights
         }
@@ -58,7 +56,7 @@ class Naming:
         if not self.affine:
             return {}
         bare = (pair for pair in self.keys(architecture) if pair[0].kind == "bn" and len(pair[0].weights) == 3)
-        return {self.joins(layer, prefix, "beta"): layer.weights[0][1][0] for layer, prefix in bare}
+        return {self.joins(prefix, "beta"): layer.weights[0][1][0] for layer, prefix in bare}
 
     def extras(self, architecture: Architecture) -> dict[str, int]:
         """Key → whole number of what a file has beside weights.
@@ -80,33 +78,9 @@ class Naming:
             raise InputError(f"naming {self.name} cannot hold this network: {reason}")
 
 
-def slashed(layer: Layer, prefix: str, weight: str) -> str:
+def slashed(prefix: str, weight: str) -> str:
     """TensorFlow joins names with slashes and calls weights as the hub does."""
     return f"{prefix}/{weight}"
-
-
-def to_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
-    """A hub array in the layout of a naming: HWIO → OIHW, (in, out) → (out, in); contiguous.
-
-    safetensors writes a transposed view's bytes in the wrong order, hence the copy.
-    """
-    if not torch or array.ndim < 2:
-        return array
-    return np.ascontiguousarray(array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0)))
-
-
-def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
-    """The inverse of `to_layout`."""
-    if not torch or array.ndim < 2:
-        return array
-    return np.ascontiguousarray(array.transpose((2, 3, 1, 0) if array.ndim == 4 else (1, 0)))
-
-
-def layout_shape(shape: tuple[int, ...], *, torch: bool) -> tuple[int, ...]:
-    """A hub shape in the layout of a naming."""
-    if not torch or len(shape) < 2:
-        return shape
-    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
 def _keras_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:

@@ -5,13 +5,15 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from converters.catalogue import Match, recognise
 from converters.infer import candidate_names, expected_shapes, head_names, infer, mismatch
 from converters.layers import part_of, weights
-from converters.namings import TRACKED, Naming, from_layout
+from converters.layout import from_layout
+from converters.namings import TRACKED, Naming
 from converters.selector import settle_selector
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError, check
@@ -83,7 +85,7 @@ def understand(source: Source, *, naming: str | None = None, ema: bool = False, 
     architecture = infer(match.naming, _shapes(found), what=str(source.path))
     network = Network(architecture, {}, source.container, match.naming.name, source.step, left, list(source.notes))
     network.slots, network.has_ema, network.close = len(source.slots), bool(averages), source.close
-    network.architecture = settle_selector(architecture, source, match, asked=selector, notes=network.notes)
+    network.architecture = settle_selector(architecture, source, match=match, asked=selector, notes=network.notes)
     _settle_heads(network, found, match.naming, what=str(source.path))
     network.ema = ema
     tensors = _averaged(usual, found, source) if ema else found
@@ -132,7 +134,7 @@ def _split(
             found[name] = stored
         else:
             left.setdefault(_reason(key), []).append(key)
-    return found, left
+    return found, {why: sorted(keys) for why, keys in left.items()}
 
 
 def _reason(key: str) -> str:
@@ -186,7 +188,7 @@ def without(architecture: Architecture, part: str) -> Architecture:
     """The architecture without its projection head or without its classifier."""
     if part == "supervised":
         return dataclasses.replace(architecture, num_classes=0, ft_proj_selector=0)
-    none = {"proj_head_mode": "none", "num_proj_layers": 0, "proj_out_dim": 128, "ft_proj_selector": 0}
+    none: dict[str, Any] = {"proj_head_mode": "none", "num_proj_layers": 0, "proj_out_dim": 128, "ft_proj_selector": 0}
     return dataclasses.replace(architecture, **none)
 
 

@@ -40,7 +40,7 @@ class Options:
     """Read the written file again, compare every weight bit by bit and every endpoint on seeded images."""
 
 
-def run(program: str, description: str, usual: str) -> None:
+def run(program: str, *, description: str, usual: str) -> None:
     """Reads the options, converts, and prints the report; exit code 2 with one sentence on wrong input.
 
     Args:

@@ -7,6 +7,7 @@ With kernel' = f · kernel, mean' = f · mean and variance' = f² (variance + ε
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
 
 EPSILON = 1e-5
+Change = Callable[[np.ndarray, float, str], np.ndarray]
 
 
 def rescaled(network: Network, factor: float) -> Network:
@@ -56,7 +58,7 @@ def kernel_scale(network: Network) -> float:
     return float(np.median(scales))
 
 
-def _changed(stored: Stored, change, factor: float, name: str) -> Stored:
+def _changed(stored: Stored, change: Change, factor: float, name: str) -> Stored:
     def read() -> np.ndarray:
         array = stored.read()
         return change(array.astype(np.float64), factor, name).astype(array.dtype)

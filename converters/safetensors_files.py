@@ -8,6 +8,7 @@ import json
 import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -68,7 +69,7 @@ def _header(path: Path, data: mmap.mmap) -> tuple[dict, int]:
     return header, 8 + length
 
 
-def _stored(path: Path, data: mmap.mmap, start: int, key: str, entry) -> Stored:
+def _stored(path: Path, data: mmap.mmap, start: int, key: str, entry: Any) -> Stored:
     try:
         dtype, shape = _DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
         begin, end = entry["data_offsets"]
@@ -86,7 +87,7 @@ def _stored(path: Path, data: mmap.mmap, start: int, key: str, entry) -> Stored:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Stored], arrays: Iterable[tuple[str, np.ndarray]], *, metadata: Mapping[str, str]
+    path: Path, tensors: Mapping[str, Stored], *, arrays: Iterable[tuple[str, np.ndarray]], metadata: Mapping[str, str]
 ) -> None:
     """Writes tensor after tensor.
 
@@ -96,7 +97,8 @@ def write_safetensors(
         arrays: Key and contiguous array of each.
         metadata: Text by name.
     """
-    header, place = {"__metadata__": dict(metadata)}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    place = 0
     for key, stored in tensors.items():
         dtype = np.dtype(ml_dtypes.bfloat16) if stored.dtype == "bfloat16" else np.dtype(stored.dtype)
         size = int(np.prod(stored.shape, dtype=np.int64)) * dtype.itemsize

@@ -100,7 +100,7 @@ def tf1_name(match: re.Match, ranks: dict[str, list[int]]) -> str:
     return f"base_model/{kind}_{rank}/{weight}" if rank else f"base_model/{kind}/{weight}"
 
 
-def write_saved_model(folder: str | Path, model: "keras.Model", architecture: Architecture) -> Path:
+def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture: Architecture) -> Path:
     """Writes a SavedModel that is used like the official ones.
 
     `tf.saved_model.load(folder)(images, trainable=True)` takes images `(n, h, w, 3)` in [0, 1] and returns a dict of
@@ -135,7 +135,7 @@ def write_saved_model(folder: str | Path, model: "keras.Model", architecture: Ar
     return folder
 
 
-def exported(model: "keras.Model", architecture: Architecture):
+def exported(model: "keras.Model", *, architecture: Architecture):
     """The object to save: the official attributes around the variables, and the function."""
     import tensorflow as tf
 
@@ -146,13 +146,13 @@ def exported(model: "keras.Model", architecture: Architecture):
     weights = weights_by_name(model)
     root = tf.Module()
     for name, path in TF2.table(architecture).items():
-        attach(root, path, weights[name].value)
+        attach(root, path, variable=weights[name].value)
     root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
     root.__call__ = traced(model)
     return root
 
 
-def attach(root, path: str, variable) -> None:
+def attach(root, path: str, *, variable) -> None:
     """Makes the variable an attribute, with the objects in between."""
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ ASSUMED = (
 
 
 def settle_selector(
-    architecture: Architecture, source: Source, match: Match, *, asked: int | None, notes: list[str]
+    architecture: Architecture, source: Source, *, match: Match, asked: int | None, notes: list[str]
 ) -> Architecture:
     """The architecture with its `ft_proj_selector`; a note says where it comes from.
 

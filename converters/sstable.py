@@ -101,7 +101,7 @@ def grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, 
     for key, value in pairs:
         shared = common(rows[-1][0], key) if rows and len(rows) % RESTART_INTERVAL else 0
         restart = 4 * (len(rows) % RESTART_INTERVAL == 0)
-        size += len(lengths(shared, key, value)) + len(key) - shared + len(value) + restart
+        size += len(lengths(shared, len(key), size=len(value))) + len(key) - shared + len(value) + restart
         rows.append((key, value))
         if size + 4 >= BLOCK_SIZE:
             yield rows
@@ -122,7 +122,7 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
             restarts.append(len(content))
             last = b""
         shared = common(last, key)
-        content += lengths(shared, key, value) + key[shared:] + value
+        content += lengths(shared, len(key), size=len(value)) + key[shared:] + value
         last = key
     for number in (*(restarts or [0]), len(restarts) or 1):
         content += number.to_bytes(4, "little")
@@ -132,8 +132,9 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
     return where
 
 
-def lengths(shared: int, key: bytes, value: bytes) -> bytes:
-    return encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value))
+def lengths(shared: int, key: int, *, size: int) -> bytes:
+    """What precedes an entry: the bytes that its key shares with the one before, its other bytes, its value's bytes."""
+    return encode_varint(shared) + encode_varint(key - shared) + encode_varint(size)
 
 
 def common(a: bytes, b: bytes) -> int:

@@ -4,19 +4,16 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from converters.atomic import replacing
 from converters.catalogue import NAMINGS
-from converters.namings import Naming, layout_shape, to_layout
+from converters.layout import Memory
+from converters.namings import Naming
 from converters.network import Network, without
-from converters.stored import Stored
-from tf_simclr.errors import InputError, check
-
-Pairs = Iterator[tuple[str, np.ndarray]]
+from converters.translate import metadata, named, outline
+from tf_simclr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,55 +35,17 @@ class Container:
     float32: bool = False
 
 
-def named(network: Network, naming: Naming) -> Pairs:
-    """Key and array of every weight in the naming's layout, read one after the other, and what else it needs."""
-    for hub, key in naming.table(network.architecture).items():
-        yield key, to_layout(network[hub], torch=naming.torch)
-    for key, size in naming.zeros(network.architecture).items():
-        yield key, np.zeros(size, np.float32)
-    for key, number in naming.extras(network.architecture).items():
-        yield key, np.asarray(number, np.int64)
-
-
-def outline(network: Network, naming: Naming) -> dict[str, Stored]:
-    """Key → shape and dtype of what `named` yields, in its order."""
-
-    def described(shape, dtype) -> Stored:
-        return Stored(tuple(shape), dtype, lambda: np.zeros(shape, dtype))
-
-    stored = network.weights
-    table = naming.table(network.architecture)
-    tensors = {
-        key: described(layout_shape(stored[hub].shape, torch=naming.torch), stored[hub].dtype)
-        for hub, key in table.items()
-    }
-    tensors |= {key: described((size,), "float32") for key, size in naming.zeros(network.architecture).items()}
-    return tensors | {key: described((), "int64") for key in naming.extras(network.architecture)}
-
-
-def metadata(network: Network, naming: Naming) -> dict[str, str]:
-    """What a safetensors file says of itself."""
-    text = {"format": "pt", "naming": naming.name, "source": network.container}
-    text["architecture"] = json.dumps(asdict(network.architecture), sort_keys=True)
-    return text | ({"step": str(network.step)} if network.step is not None else {})
-
-
-def left_behind(network: Network, naming: Naming) -> list[str]:
-    """Hub names for which the naming has no place."""
-    table = naming.table(network.architecture)
-    return sorted(name for name in network.weights if name not in table)
-
-
 def _write_pth(network: Network, path: Path, naming: Naming) -> None:
     from converters.torch_files import write_torch
 
-    write_torch(path, named(network, naming), wrapper=naming.wrapper)
+    write_torch(path, outline(network, naming), arrays=named(network, naming, memory=Memory()), wrapper=naming.wrapper)
 
 
 def _write_safetensors(network: Network, path: Path, naming: Naming) -> None:
     from converters.safetensors_files import write_safetensors
 
-    write_safetensors(path, outline(network, naming), named(network, naming), metadata=metadata(network, naming))
+    tensors, texts = outline(network, naming), metadata(network, naming)
+    write_safetensors(path, tensors, arrays=named(network, naming, memory=Memory()), metadata=texts)
 
 
 def _write_tf1(network: Network, path: Path, naming: Naming) -> None:
@@ -123,7 +82,7 @@ def _write_savedmodel(network: Network, path: Path, naming: Naming) -> None:
     from converters.keras_network import build_keras
     from converters.saved_model import write_saved_model
 
-    write_saved_model(path, build_keras(network), network.architecture)
+    write_saved_model(path, build_keras(network), architecture=network.architecture)
 
 
 def _write_keras(network: Network, path: Path, naming: Naming) -> None:
@@ -143,7 +102,7 @@ def _write_h5(network: Network, path: Path, naming: Naming) -> None:
 def _write_huggingface(network: Network, path: Path, naming: Naming) -> None:
     from converters.hub_folder import write_hub_folder
 
-    write_hub_folder(path, network, naming)
+    write_hub_folder(path, network, naming=naming)
 
 
 @contextlib.contextmanager
@@ -182,13 +141,12 @@ def usual_naming(network: Network, to: str) -> str:
 
 
 def write(network: Network, path: Path, *, to: str, naming: str) -> None:
-    """Writes the network.
+    """Writes the network; `naming` is one of the container's.
 
     Raises:
-        InputError: the naming cannot hold it or does not fit the container, or the target cannot be written.
+        InputError: the naming cannot hold it, or the target cannot be written.
     """
     container = CONTAINERS[to]
-    check(naming in container.namings, f"naming of {to} must be one of {', '.join(container.namings)}", naming=naming)
     chosen = NAMINGS[naming]
     chosen.check(network.architecture)
     try:

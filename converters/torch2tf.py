@@ -5,7 +5,7 @@ from converters.options import run
 
 def main() -> None:
     """Converts PyTorch weights to TensorFlow or Keras, checks the file, and says what it did."""
-    run("converters.torch2tf", main.__doc__ or "", "tf1")
+    run("converters.torch2tf", description=main.__doc__ or "", usual="tf1")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import argparse
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -12,6 +12,7 @@ import torch
 from converters.atomic import replacing
 from converters.stored import Source, Stored
 from converters.torch_namings import NESTED
+from converters.zip_holes import data_members, fill
 from tf_simclr.errors import InputError
 
 _NUMPY = {
@@ -94,13 +95,36 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def write_torch(path: Path, tensors: Iterator[tuple[str, np.ndarray]], *, wrapper: str = "") -> None:
-    """Writes a state_dict, inside the dictionaries that `wrapper` names."""
-    content: dict = {key: to_torch(array) for key, array in tensors}
+def write_torch(
+    path: Path, tensors: Mapping[str, Stored], *, arrays: Iterable[tuple[str, np.ndarray]], wrapper: str = ""
+) -> None:
+    """Writes a state_dict, inside the dictionaries that `wrapper` names, tensor after tensor.
+
+    PyTorch lays the file out and leaves holes for the data, which are filled here: no more than one array is held.
+
+    Args:
+        path: Where to.
+        tensors: Key → shape and dtype of all.
+        arrays: Key and array of each, in any order.
+        wrapper: Keys, joined by slashes.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    state = {key: torch.empty(stored.shape, dtype=_torch_dtype(stored.dtype)) for key, stored in tensors.items()}
+    names, content = {id(tensor): key for key, tensor in state.items()}, dict(state)
     for key in reversed(wrapper.split("/") if wrapper else ()):
         content = _split(content) if key == NESTED else {key: content}
+    order = [names[id(tensor)] for _, tensor in _flatten(content)]
     with replacing(path) as (file,):
-        torch.save(content, file)
+        with torch.serialization.skip_data():
+            torch.save(content, file)
+        file.flush()
+        fill(file, dict(zip(order, data_members(Path(file.name)), strict=True)), arrays=arrays)
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    return next(dtype for dtype, numpy_name in _NUMPY.items() if numpy_name == name)
 
 
 def _split(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from converters.layers import Layer, walk
 from converters.namings import Naming
@@ -11,6 +12,7 @@ NESTED = "{}"
 """Last component of a wrapper that stands for one dictionary per first component of the keys."""
 
 Head = Callable[[Layer, Architecture], str | None]
+Refusal = Callable[[Architecture], str | None]
 
 _TORCH = {
     "kernel": "weight",
@@ -22,7 +24,7 @@ _TORCH = {
 }
 
 
-def dotted(layer: Layer, prefix: str, weight: str) -> str:
+def dotted(prefix: str, weight: str) -> str:
     """PyTorch joins names with dots and calls weights its own way."""
     return f"{prefix}.{_TORCH[weight]}"
 
@@ -97,7 +99,9 @@ def _mm_neck(classifier: str, layer: Layer, architecture: Architecture) -> str:
     return f"neck.{'fc' if layer.kind == 'dense' else 'bn'}{layer.block - 1}"
 
 
-def _keys(prefix: str, trunk, heads: Head, architecture: Architecture) -> Iterator[tuple[Layer, str]]:
+def _keys(
+    prefix: str, trunk: Callable[[Layer], str], heads: Head, architecture: Architecture
+) -> Iterator[tuple[Layer, str]]:
     for layer in walk(architecture):
         if layer.part == "encoder":
             yield layer, prefix + trunk(layer)
@@ -144,11 +148,11 @@ def _selector_refuses(architecture: Architecture) -> str | None:
     return None
 
 
-def _both(first, second, architecture: Architecture) -> str | None:
+def _both(first: Refusal, second: Refusal, architecture: Architecture) -> str | None:
     return first(architecture) or second(architecture)
 
 
-def _library(name: str, prefix: str, heads: Head, origin: str, **options) -> Naming:
+def _library(name: str, prefix: str, heads: Head, origin: str, **options: Any) -> Naming:
     """A project that wraps torchvision's ResNet."""
     keys = partial(_keys, prefix, options.pop("trunk", torchvision_trunk), heads)
     refuses = partial(_both, _torchvision_refuses, _selector_refuses)

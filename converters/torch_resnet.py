@@ -38,8 +38,8 @@ class TensorFlowMaxPool2d(nn.Module):
 class Downsample(nn.Sequential):
     """A projected shortcut, with ResNet-D's average pool before it where `pooled`; the pool takes no number."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, pooled: bool):
-        super().__init__(conv(inputs, outputs, 1, 1 if pooled else stride), nn.BatchNorm2d(outputs))
+    def __init__(self, inputs: int, outputs: int, *, stride: int, pooled: bool):
+        super().__init__(_conv(inputs, outputs, 1, 1 if pooled else stride), nn.BatchNorm2d(outputs))
         self.stride = stride
         self.pooled = pooled
 
@@ -50,10 +50,10 @@ class Downsample(nn.Sequential):
 class Block(nn.Module):
     """What both kinds of residual block share: the shortcut and squeeze-excite."""
 
-    def add_ends(self, inputs: int, outputs: int, filters: int, *, stride: int, project: bool, architecture) -> None:
+    def add_ends(self, inputs: int, outputs: int, *, filters: int, stride: int, project: bool, architecture) -> None:
         """Adds the projected shortcut and squeeze-excite, which reduces from `filters`, not from outputs (fact 6)."""
         pooled = architecture.sk_ratio > 0
-        self.downsample = Downsample(inputs, outputs, stride, pooled=pooled) if project else None
+        self.downsample = Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
         self.se_conv1 = None
         if architecture.se_ratio > 0:
             reduced = max(1, int(filters * architecture.se_ratio))
@@ -76,9 +76,9 @@ class BasicBlock(Block):
 
     def __init__(self, inputs: int, filters: int, *, stride: int, project: bool, architecture: Architecture):
         super().__init__()
-        self.add_ends(inputs, filters, filters, stride=stride, project=project, architecture=architecture)
-        self.conv1, self.bn1 = conv(inputs, filters, 3, stride), nn.BatchNorm2d(filters)
-        self.conv2, self.bn2 = conv(filters, filters, 3), nn.BatchNorm2d(filters)
+        self.add_ends(inputs, filters, filters=filters, stride=stride, project=project, architecture=architecture)
+        self.conv1, self.bn1 = _conv(inputs, filters, 3, stride), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = _conv(filters, filters, 3), nn.BatchNorm2d(filters)
 
     def branch(self, x: Tensor) -> Tensor:
         """The residual branch, up to its last normalisation."""
@@ -92,15 +92,15 @@ class BottleneckBlock(Block):
     def __init__(self, inputs: int, filters: int, *, stride: int, project: bool, architecture: Architecture):
         super().__init__()
         outputs, streams = 4 * filters, 2 if architecture.sk_ratio > 0 else 1
-        self.add_ends(inputs, outputs, filters, stride=stride, project=project, architecture=architecture)
-        self.conv1, self.bn1 = conv(inputs, filters, 1), nn.BatchNorm2d(filters)
-        self.conv2, self.bn2 = conv(filters, streams * filters, 3, stride), nn.BatchNorm2d(streams * filters)
+        self.add_ends(inputs, outputs, filters=filters, stride=stride, project=project, architecture=architecture)
+        self.conv1, self.bn1 = _conv(inputs, filters, 1), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = _conv(filters, streams * filters, 3, stride), nn.BatchNorm2d(streams * filters)
         self.sk_conv1 = None
         if architecture.sk_ratio > 0:
             mid = max(int(filters * architecture.sk_ratio), SK_MIN_DIM)
-            self.sk_conv1, self.sk_bn1 = conv(filters, mid, 1), nn.BatchNorm2d(mid)
-            self.sk_conv2 = conv(mid, 2 * filters, 1)
-        self.conv3, self.bn3 = conv(filters, outputs, 1), nn.BatchNorm2d(outputs)
+            self.sk_conv1, self.sk_bn1 = _conv(filters, mid, 1), nn.BatchNorm2d(mid)
+            self.sk_conv2 = _conv(mid, 2 * filters, 1)
+        self.conv3, self.bn3 = _conv(filters, outputs, 1), nn.BatchNorm2d(outputs)
 
     def branch(self, x: Tensor) -> Tensor:
         """The residual branch, up to its last normalisation."""
@@ -157,11 +157,11 @@ class TwinResNet(nn.Module):
         self.deep_stem = architecture.sk_ratio > 0 and not architecture.cifar_stem
         if self.deep_stem:
             half = filters // 2
-            self.conv1, self.bn1 = conv(3, half, 3, 2), nn.BatchNorm2d(half)
-            self.conv2, self.bn2 = conv(half, half, 3), nn.BatchNorm2d(half)
-            self.conv3, self.bn3 = conv(half, filters, 3), nn.BatchNorm2d(filters)
+            self.conv1, self.bn1 = _conv(3, half, 3, 2), nn.BatchNorm2d(half)
+            self.conv2, self.bn2 = _conv(half, half, 3), nn.BatchNorm2d(half)
+            self.conv3, self.bn3 = _conv(half, filters, 3), nn.BatchNorm2d(filters)
         else:
-            self.conv1 = conv(3, filters, 3) if architecture.cifar_stem else conv(3, filters, 7, 2)
+            self.conv1 = _conv(3, filters, 3) if architecture.cifar_stem else _conv(3, filters, 7, 2)
             self.bn1 = nn.BatchNorm2d(filters)
         self.maxpool = nn.Identity() if architecture.cifar_stem else TensorFlowMaxPool2d()
 
@@ -213,7 +213,7 @@ def _group(architecture: Architecture, group: int, blocks: int, inputs: int, fil
     return nn.Sequential(first, *others)
 
 
-def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution padded by its kernel alone: symmetric also with stride 2 (fact 3)."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
 

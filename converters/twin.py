@@ -3,7 +3,7 @@
 import torch
 
 from converters.catalogue import NAMINGS
-from converters.namings import to_layout
+from converters.layout import to_layout
 from converters.network import Network
 from converters.torch_files import to_torch
 from converters.torch_resnet import TwinResNet

@@ -55,7 +55,7 @@ def run(options: Options) -> tuple[bool, list[str]]:
     inputs = verification.images(a.architecture, dtype)
     ours, theirs = verification.numpy_endpoints(a, inputs), _forward(b, options)(b, inputs)
     ends = verification.compare(ours, theirs)
-    values = [verification.difference(name, a[name], b[name]) for name in a.weights if name in b.weights]
+    values = [verification.difference(a[name], b[name], name=name) for name in a.weights if name in b.weights]
     lines = [_summary("weights", values), *(_line(d) for d in ends), *_only(a, b)]
     return _verdict(values, ends, limit, lines)
 
@@ -72,8 +72,8 @@ def _open(path: Path, options: Options) -> "Network":
 
 
 def _unlike(a: "Network", b: "Network") -> str:
+    from converters.description import describe
     from converters.network import without
-    from converters.report import describe
 
     bare = [without(without(n.architecture, "supervised"), "projection") for n in (a, b)]
     if bare[0] == bare[1]:

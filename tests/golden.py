@@ -1,7 +1,8 @@
 """Numbers of the reference implementation, and the formula that fills its weights.
 
-The whole set lies beside the project where it is developed; `tests/goldens` holds a small part of it, so that a
-plain clone proves something too.  What `shared/golden/README.md` calls a fact is quoted here as "fact N".
+The whole set lies beside the project where it is developed; `tests/goldens` holds a small part of it (files of fewer
+cases under the same names), so that a plain clone proves something too.  What the set's README calls a fact is quoted
+as "fact N".
 """
 
 import json
@@ -18,7 +19,7 @@ OWN = ROOT / "tests" / "goldens"
 
 def path(name: str) -> Path:
     """The golden file of this name; skips the test where it is absent."""
-    for folder in (OWN, SHARED):
+    for folder in (SHARED, OWN):
         if (folder / name).exists():
             return folder / name
     pytest.skip(f"golden/{name} is not part of a plain clone")

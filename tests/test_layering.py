@@ -16,6 +16,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 BASE = {
     "tf_simclr.data",
     "tf_simclr.errors",
+    "tf_simclr.files",
     "tf_simclr.losses",
     "tf_simclr.models",
     "tf_simclr.models.architecture",
@@ -37,12 +38,19 @@ MAY_IMPORT = {
     "tf_simclr.chest": JOBS | METHOD | BASE,
     "tf_simclr.checkpoint": {"converters"} | METHOD | BASE,
     "tf_simclr.evaluation": METHOD | BASE,
-    "tf_simclr.plots": {"tf_simclr.errors"},
+    "tf_simclr.plots": {"tf_simclr.errors", "tf_simclr.files"},
     **dict.fromkeys(METHOD, BASE),
     **dict.fromkeys(BASE, BASE),
     "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
     "tf_simclr.errors": set(),
-    "converters": {"tf_simclr.models", "tf_simclr.models.architecture", "tf_simclr.checkpoint", "tf_simclr.errors"},
+    "tf_simclr.files": {"tf_simclr.errors"},
+    "converters": {
+        "tf_simclr.models",
+        "tf_simclr.models.architecture",
+        "tf_simclr.checkpoint",
+        "tf_simclr.errors",
+        "tf_simclr.files",
+    },
 }
 """Part → parts it may import besides itself; a module belongs to the longest name that it starts with."""
 
@@ -68,7 +76,8 @@ POSITIONAL = {
     "nt_xent": "nt_xent(z1, z2, temperature=0.1) is a documented public name",
 }
 """Public functions that take more than two arguments by position, and why."""
-LAYER_FUNCTIONS = {"tf_simclr.models.resnet", "tf_simclr.losses", "converters.numpy_resnet"}
+LOSSES = ("cross_entropy", "decoupled", "metrics", "pairs", "similarity", "supervised")
+LAYER_FUNCTIONS = {"tf_simclr.models.resnet", "converters.numpy_resnet", *(f"tf_simclr.losses.{x}" for x in LOSSES)}
 """Modules of functions of tensors, which are called as the formula is written: x, filters, name."""
 
 

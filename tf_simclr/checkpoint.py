@@ -9,13 +9,14 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
 from tf_simclr.models.architecture import Architecture
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import keras
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
+PLACES = ("model_dir", "data_dir", "download", "keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
+"""Options that say where a run lies and what is kept of it, not what it computes: they may change when it resumes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,21 +69,37 @@ class RunFolder:
     def begin(self, config: Mapping, architecture: Architecture) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
 
+        A run that failed or was stopped before its first checkpoint binds nobody: there is nothing to resume.
+
         Raises:
             InputError: the folder holds a run with another configuration.
         """
-        if self.config.exists():
-            check_same(self.config, json.loads(self.config.read_text()), given=dict(config))
+        if self.config.exists() and (self.checkpoints() or self.network.exists()):
+            check_same(self.config, read_json(self.config), given=dict(config))
             return
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
 
 
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be readable JSON ({error}); put it back, or start in another folder") from error
+    check(isinstance(content, dict), f"{path} must hold a JSON object", content=content)
+    return content
+
+
 def check_same(path: Path, stored: dict, *, given: dict) -> None:
-    """Raises `InputError`, with both values of each knob that differs, unless both configurations are one."""
+    """Raises `InputError`, with both values of each knob that differs, unless both configurations are one run's."""
     changed = [
         f"{key}={stored.get(key)!r} there, {given.get(key)!r} here"
-        for key in sorted(stored.keys() | given.keys())
+        for key in sorted((stored.keys() | given.keys()) - set(PLACES))
         if stored.get(key) != given.get(key)
     ]
     if changed:
@@ -94,16 +113,23 @@ def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
     """All that a training step reads and writes, by name: weights by `model/layer/weight`, optimizer and metrics."""
     from tf_simclr.models.network import weights_by_name
 
-    variables = {f"model/{name}": weight for name, weight in weights_by_name(model.network()).items()}
+    variables = {f"model/{name}": weight for name, weight in weights_by_name(model).items()}
     for kind, group in (("optimizer", model.optimizer.variables), ("metrics", model.metrics_variables)):
         variables |= {f"{kind}/{i:04d}/{variable.path}": variable for i, variable in enumerate(group)}
     return variables
 
 
 def save_state(path: Path, model: "keras.Model") -> None:
-    """Writes the state of a training to an `.npz`, whose members carry checksums."""
+    """Writes the state of a training to an `.npz`, whose members carry checksums.
+
+    Raises:
+        InputError: a number in it is not finite (no training could go on from there), or it cannot be written.
+    """
+    arrays = {name: variable.numpy() for name, variable in state(model).items()}
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
     with replacing(path) as [file]:
-        np.savez(file, **{name: variable.numpy() for name, variable in state(model).items()})
+        np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
 
@@ -112,14 +138,17 @@ def restore_state(path: Path, model: "keras.Model") -> None:
     """Reads a state into a compiled model of the same form.
 
     Raises:
-        InputError: the file is damaged, or holds other variables.
+        InputError: the file is damaged, or holds other variables; the model is as it was.
     """
     variables, arrays = state(model), read_arrays(path)
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
     differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
+    for name in sorted(variables.keys() & arrays.keys()):
+        wanted, found = tuple(variables[name].shape), arrays[name].shape
+        differing += [f" ! {name} must have the shape {wanted}, not {found}"] if wanted != found else []
     if differing:
         raise InputError(
-            "\n".join([f"{path} does not fit this model; {len(differing)} names differ:", *differing[:20]])
+            "\n".join([f"{path} does not fit this model; {len(differing)} variables differ:", *differing[:20]])
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
@@ -132,9 +161,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         InputError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    # RuntimeError: a flipped bit of the archive's directory can claim encryption or an unknown compression.
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} must be a whole checkpoint, but it is damaged ({error}); remove it") from error
 
 

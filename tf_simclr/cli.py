@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Union
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import tyro
 
@@ -35,7 +35,9 @@ def task(name: str) -> ModuleType:
         os.dup2(nowhere.fileno(), 2)
         try:
             module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_')}")
-            sys.modules["tensorflow"].config.list_logical_devices()  # looks for GPUs now, not at the first operation
+            tensorflow = sys.modules["tensorflow"]
+            tensorflow.config.list_logical_devices()  # looks for GPUs now, not at the first operation
+            tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -84,15 +86,36 @@ def read_config(path: Path):
     """Reads a run folder's `config.json`.
 
     Raises:
-        InputError: there is none, or it is of no known command, or it has unknown options.
+        InputError: there is none, or it is of no known command, or options are unknown, missing or of another type.
     """
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must be a run folder's config.json ({error})") from error
-    check(isinstance(values, dict) and values.get("command") in COMMANDS, f"{path} must name a known command")
-    kind = COMMANDS[values.pop("command")]
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    command = values.pop("command", None) if isinstance(values, dict) else None
+    known = isinstance(command, str) and command in COMMANDS
+    check(known, f"{path} must be a run folder's config.json, which names its command")
+    fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
     unknown = sorted(values.keys() - fields.keys())
-    check(not unknown, f"{path} must hold options of {kind.__name__} only", unknown=unknown)
-    return kind(**{k: Path(v) if v is not None and "Path" in str(fields[k].type) else v for k, v in values.items()})
+    check(not unknown, f"{path} must hold options of {command} only", unknown=unknown)
+    missing = sorted(n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values)
+    check(not missing, f"{path} must hold every option of {command} without a default", missing=missing)
+    wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
+    check(not wrong, f"{path} must hold values of the options' types", **wrong)
+    return COMMANDS[command](
+        **{k: Path(v) if v is not None and "Path" in str(fields[k].type) else v for k, v in values.items()}
+    )
+
+
+def fits(value, kind) -> bool:
+    """Whether a JSON value can stand for an option of this type.
+
+    Example:
+        >>> fits(3, float), fits("3", float), fits(None, Path | None)
+        (True, False, True)
+    """
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):
+        return any(fits(value, one) for one in get_args(kind))
+    return type(value) in {float: (int, float), Path: (str,)}.get(kind, (kind,))

@@ -23,8 +23,6 @@ class Data:
     """A folder of images instead; folders in it are classes.  Its splits are folders, too: --train_split train."""
     train_split: str = "train"
     """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
-    eval_split: str = "test"
-    """Split to evaluate on."""
     download: bool = False
     """Whether to download a data set that is not there."""
     image_size: int = 224
@@ -124,6 +122,8 @@ class LinearEval(Data):
     """Take the moving averages, where a checkpoint has them."""
     train_split: str = "train"
     """Split that the probes learn from; a tenth of it, drawn by the seed, chooses the L2 strength."""
+    eval_split: str = "test"
+    """Split to evaluate on."""
     eval_batch_size: int = 256
     """Images at a time."""
     l2_strengths: int = 45
@@ -139,6 +139,12 @@ class LinearEval(Data):
     seed: int = 0
     """Of the validation split, the random weights and the intervals."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("eval_batch_size", "l2_strengths", "knn"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+        check(self.knn_temperature > 0, "knn_temperature must be above 0", knn_temperature=self.knn_temperature)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
@@ -146,7 +152,7 @@ class Demo:
 
     model_dir: Path = Path("runs/demo")
     """Run folder; what is there already is not done again."""
-    train_epochs: int = 40
+    train_epochs: int = 20
     """Passes over the 1,437 training images."""
     labels_per_class: int = 10
     """Labels that a probe learns from."""
@@ -154,6 +160,10 @@ class Demo:
     """Times that those labels are drawn anew."""
     seed: int = 0
     """Of everything random."""
+
+    def __post_init__(self):
+        check(self.train_epochs >= 1, "train_epochs must be at least 1", train_epochs=self.train_epochs)
+        check(self.label_draws >= 2, "label_draws must be at least 2, for a spread", label_draws=self.label_draws)
 
 
 COMMANDS = {"pretrain": Pretrain, "linear-eval": LinearEval, "demo": Demo}

@@ -20,7 +20,8 @@ def check(holds: bool, rule: str, **received: object) -> None:
         >>> check(0.1 > 0, "temperature must be above 0", temperature=0.1)
     """
     if not holds:
-        raise InputError(f"{rule}. Received: " + ", ".join(f"{name}={value!r}" for name, value in received.items()))
+        came = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        raise InputError(f"{rule}. Received: {came}" if came else rule)
 
 
 @contextlib.contextmanager

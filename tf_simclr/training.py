@@ -65,7 +65,7 @@ def train(
         callbacks: further Keras callbacks.
 
     Raises:
-        InputError: there are checkpoints but none is whole, or the loss is not finite.
+        InputError: there are checkpoints but none is whole, or the loss or a weight is not finite.
     """
     model.optimizer.build(model.trainable_variables)
     step = resume(model, run, say=say)
@@ -73,7 +73,9 @@ def train(
     saver = Checkpoints(run, plan, step=step)
     tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
     begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
+    at_once = model.steps_per_execution
     for first, epoch, end, steps in plan.segments(step):
+        execute(model, math.gcd(at_once, steps))
         model.fit(
             stream(first),
             initial_epoch=epoch,
@@ -84,12 +86,19 @@ def train(
             callbacks=[Begun(begun), Finite(), history, Progress(plan, first), tensorboard, saver, *callbacks],
         )
         begun = []
-    if step < plan.total_steps:
-        saver.save()
+
+
+def execute(model: keras.Model, steps: int) -> None:
+    """Sets `steps_per_execution`: where it does not divide an epoch, `fit` would take more steps than it was asked."""
+    if steps != model.steps_per_execution:
+        model.steps_per_execution = steps
+        model.make_train_function(force=True)
 
 
 def resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -> int:
     """Restores the newest whole checkpoint and returns its step; damaged ones are named and passed over."""
+    for unfinished in (run.path / "checkpoints").glob(".*.step-*.npz"):  # of a run that was killed while it saved
+        unfinished.unlink()
     for path in run.checkpoints():
         try:
             restore_state(path, model)
@@ -129,28 +138,39 @@ class Finite(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             step = steps_done(self.model)
             raise InputError(
-                f"the loss must stay finite, but it is {logs['loss']} at step {step:,}; the last checkpoint is from "
-                "before: lower learning_rate, lengthen warmup_epochs, or raise temperature"
+                f"the loss must stay finite, but it is {logs['loss']} at step {step:,}; no checkpoint holds that: "
+                "lower learning_rate, lengthen warmup_epochs, or raise temperature, in another folder"
             )
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the state every so many steps and drops the oldest."""
+    """Saves the state every so many steps and after the last one, and drops the oldest.
+
+    At the end of an epoch the history's line comes first: a run killed between the two writes the line again, but one
+    killed the other way round would have lost it.
+    """
 
     def __init__(self, run: RunFolder, plan: Plan, *, step: int):
         super().__init__()
-        self.run, self.plan, self.step = run, plan, step
+        self.run, self.plan, self.step, self.due = run, plan, step, False
 
     def on_train_batch_end(self, batch, logs=None):
         before, self.step = self.step, steps_done(self.model)
-        due = self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
-        if due and self.step < self.plan.total_steps:
+        self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
+        self.due |= self.step == self.plan.total_steps
+        if self.due and self.step % self.plan.steps_per_epoch and self.step < self.plan.total_steps:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.due:
             self.save()
 
     def save(self):
         """Saves now."""
+        self.due = False
         save_state(self.run.checkpoint(self.step), self.model)
-        for path in self.run.checkpoints()[self.plan.keep_checkpoint_max or None :]:
+        kept = self.plan.keep_checkpoint_max or len(self.run.checkpoints())
+        for path in self.run.checkpoints()[kept:]:
             path.unlink()
 
 
@@ -216,5 +236,5 @@ class Progress(keras.callbacks.Callback):
         )
 
 
-SHOWN = ("loss", "contrast_acc", "contrast_entropy", "supervised_acc")
-"""Metrics of the progress line."""
+SHOWN = ("loss", "contrast_loss", "contrast_acc", "contrast_entropy", "supervised_acc")
+"""Metrics of the progress line; `loss` is the sum that is minimised, with the probe's and the weight decay."""

@@ -27,8 +27,10 @@ def test_every_endpoint_equals_the_official_codes(name, engine):
     assert networks.largest_error(ends, expected) <= (1e-3 if "r152" in name else 1e-5)
 
 
-@pytest.mark.parametrize("name", ["r18_1x_sk0_cifar", *(pytest.param(n, marks=pytest.mark.slow) for n in
-                                                      ("r18_1x_sk0_se", "r50_1x_sk1_se", "r34_1x_sk0", "r50_1x_sk1_cifar"))])  # fmt: skip
+BLOCKS = ["r18_1x_sk0_se", "r50_1x_sk1_se", "r34_1x_sk0", "r50_1x_sk1_cifar"]
+
+
+@pytest.mark.parametrize("name", ["r18_1x_sk0_cifar", *(pytest.param(n, marks=pytest.mark.slow) for n in BLOCKS)])
 @pytest.mark.parametrize("size", [32, 47])
 def test_torch_and_numpy_agree_in_double_precision(name, size):
     network = networks.network(architecture(name))
@@ -36,6 +38,18 @@ def test_torch_and_numpy_agree_in_double_precision(name, size):
     ours, theirs = (forward(network, inputs) for forward in FORWARDS.values())
     assert ours.keys() == theirs.keys()
     assert max(d.relative for d in verification.compare(ours, theirs)) < 1e-12
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["r18_1x_sk0_cifar", *(pytest.param(n, marks=pytest.mark.slow) for n in BLOCKS)])
+def test_keras_and_numpy_agree_in_double_precision(name):
+    network = networks.network(architecture(name))
+    inputs = verification.images(network.architecture, "float64")
+    found = verification.compare(
+        verification.numpy_endpoints(network, inputs), verification.keras_endpoints(network, inputs)
+    )
+    assert len(found) == 13
+    assert max(d.relative for d in found) < 1e-10
 
 
 @pytest.mark.parametrize("selector", [0, 1, 2])

@@ -1,9 +1,11 @@
 """Tables against the names that projects really have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from converters import namings, torch_namings
+from converters import layout, namings, torch_namings
 from converters.catalogue import NAMINGS, recognise
 from tests import golden
 from tests.converters.networks import SMALL, TF1_MANIFESTS, TF2_MANIFESTS, architecture
@@ -11,6 +13,8 @@ from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+SHORTCUT = "group1_block1_shortcut_"
+LIGHTLY = ("projection_head.layers.3.weight", "online_classifier.classification_head.bias")
 R50 = Architecture(50, proj_head_mode="nonlinear", num_proj_layers=3, num_classes=1000)
 
 
@@ -40,13 +44,13 @@ def test_linear_projection_head_has_the_references_own_name():
     [
         ("stem_conv1/kernel", "conv1.weight", "resnet.net.0.0.weight"),
         ("stem_bn1/moving_variance", "bn1.running_var", "resnet.net.0.1.0.running_var"),
-        ("group1_block1_shortcut_conv/kernel", "layer1.0.downsample.0.weight", "resnet.net.1.blocks.0.projection.shortcut.weight"),
-        ("group1_block1_shortcut_bn/beta", "layer1.0.downsample.1.bias", "resnet.net.1.blocks.0.projection.bn.0.bias"),
+        (SHORTCUT + "conv/kernel", "layer1.0.downsample.0.weight", "resnet.net.1.blocks.0.projection.shortcut.weight"),
+        (SHORTCUT + "bn/beta", "layer1.0.downsample.1.bias", "resnet.net.1.blocks.0.projection.bn.0.bias"),
         ("group3_block6_conv2/kernel", "layer3.5.conv2.weight", "resnet.net.3.blocks.5.net.2.weight"),
         ("group4_block3_bn3/gamma", "layer4.2.bn3.weight", "resnet.net.4.blocks.2.net.5.0.weight"),
         ("logits_sup/bias", "fc.bias", "resnet.fc.bias"),
     ],
-)  # fmt: skip
+)
 def test_torch_names_are_the_projects(hub, torchvision, separius):
     assert NAMINGS["torchvision"].table(R50)[hub] == torchvision
     assert NAMINGS["tonylins"].table(R50)[hub] == torchvision
@@ -71,15 +75,15 @@ def test_separius_names_of_selective_kernels(hub, separius):
 @pytest.mark.parametrize(
     ("naming", "conv", "projection", "classifier"),
     [
-        ("lightly", "backbone.conv1.weight", "projection_head.layers.3.weight", "online_classifier.classification_head.bias"),
-        ("lightly-sequential", "backbone.0.weight", "projection_head.layers.3.weight", "online_classifier.classification_head.bias"),
+        ("lightly", "backbone.conv1.weight", *LIGHTLY),
+        ("lightly-sequential", "backbone.0.weight", *LIGHTLY),
         ("solo-learn", "backbone.conv1.weight", None, "classifier.bias"),
         ("lightning-bolts", "encoder.conv1.weight", None, None),
         ("mmselfsup", "backbone.conv1.weight", "neck.fc1.weight", "head.fc.bias"),
         ("vissl", "trunk._feature_blocks.conv1.weight", None, None),
         ("moco", "module.encoder_q.conv1.weight", None, None),
     ],
-)  # fmt: skip
+)
 def test_library_names_are_the_libraries(naming, conv, projection, classifier):
     table = NAMINGS[naming].table(R50)
     assert table["stem_conv1/kernel"] == conv
@@ -105,10 +109,9 @@ def test_no_two_weights_share_a_key(naming, name):
         ("lightly", architecture("r50_1x_sk0_se"), "squeeze-excite"),
         ("separius", architecture("r50_1x_sk0_se"), "squeeze-excite"),
         ("tf2", Architecture(18, proj_head_mode="linear", num_proj_layers=1), "linear projection head"),
-        ("torchvision", Architecture(50, proj_head_mode="nonlinear", num_proj_layers=2, num_classes=10, ft_proj_selector=1),
-         "reads projection layer 1"),
+        ("torchvision", replace(R50, ft_proj_selector=1), "reads projection layer 1"),
     ],
-)  # fmt: skip
+)
 def test_what_a_naming_cannot_hold_is_refused_with_the_reason(naming, network, reason):
     with pytest.raises(InputError, match=reason):
         NAMINGS[naming].check(network)
@@ -137,13 +140,16 @@ def test_strange_keys_are_refused_with_what_was_tried():
 
 
 def test_layout_there_and_back_is_the_same_and_contiguous():
-    for shape in ((7, 7, 3, 64), (512, 128), (64,)):
+    memory = layout.Memory()
+    for shape in ((7, 7, 3, 64), (1, 1, 300, 129), (512, 128), (64,), (3, 3, 130, 257)):
         array = np.arange(np.prod(shape)).reshape(shape)
-        there = namings.to_layout(array, torch=True)
-        assert there.shape == namings.layout_shape(shape, torch=True)
+        there = layout.to_layout(array, torch=True, memory=memory)
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[len(shape)]
+        np.testing.assert_array_equal(there, array.transpose(axes))
+        assert there.shape == layout.layout_shape(shape, torch=True)
         assert there.flags.c_contiguous
-        np.testing.assert_array_equal(namings.from_layout(there, torch=True), array)
-    assert namings.to_layout(np.zeros((7, 7, 3, 64)), torch=True).shape == (64, 3, 7, 7)
+        np.testing.assert_array_equal(layout.from_layout(there, torch=True), array)
+    assert layout.to_layout(np.zeros((7, 7, 3, 64)), torch=True).shape == (64, 3, 7, 7)
 
 
 def test_every_normalisation_has_a_counter_for_torch_and_the_last_bias_is_zero():

@@ -100,7 +100,7 @@ def exported(tmp_path_factory):
     weights = weights_by_name(network)
     for name, tf1 in TF1.table(architecture).items():
         weights[name].assign(golden.fill(tf1, weights[name].shape))
-    return network, write_saved_model(tmp_path_factory.mktemp("ours") / "saved", network, architecture)
+    return network, write_saved_model(tmp_path_factory.mktemp("ours") / "saved", network, architecture=architecture)
 
 
 IMAGES = golden.images(4, 32)
@@ -167,14 +167,14 @@ def test_a_taken_folder_is_refused_and_left_as_it_was(exported, tmp_path):
     network, _ = exported
     (tmp_path / "mine").touch()
     with pytest.raises(InputError, match="must be new or empty"):
-        write_saved_model(tmp_path, network, CIFAR)
+        write_saved_model(tmp_path, network, architecture=CIFAR)
     assert os.listdir(tmp_path) == ["mine"]
 
 
 def test_a_linear_projection_head_is_refused_as_the_official_code_cannot_build_it(tmp_path):
     architecture = Architecture(18, cifar_stem=True, proj_head_mode="linear", num_proj_layers=1)
     with pytest.raises(InputError, match="linear projection head"):
-        write_saved_model(tmp_path / "saved", build(architecture), architecture)
+        write_saved_model(tmp_path / "saved", build(architecture), architecture=architecture)
     assert os.listdir(tmp_path) == []
 
 
@@ -187,5 +187,5 @@ def test_an_interrupted_export_leaves_nothing(exported, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.saved_model, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_saved_model(tmp_path / "saved", network, CIFAR)
+        write_saved_model(tmp_path / "saved", network, architecture=CIFAR)
     assert os.listdir(tmp_path) == []

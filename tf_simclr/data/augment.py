@@ -20,6 +20,8 @@ JITTER_PROBABILITY = 0.8
 GRAYSCALE_PROBABILITY = 0.2
 BLUR_PROBABILITY = 0.5
 """Probabilities of SimCLR, Appendix A."""
+MIN_AREA = 0.08
+"""Least share of the image in a crop (SimCLR, Appendix A)."""
 MAX_STRENGTH = 1.25
 """Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
 
@@ -27,18 +29,24 @@ _ORDERS = list(permutations(range(4)))
 
 
 def random_crop_and_resize(
-    image: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor, bicubic: Bicubic = "tf1"
+    image: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    seed: tf.Tensor,
+    min_area: float = MIN_AREA,
+    bicubic: Bicubic = "tf1",
 ) -> tf.Tensor:
     """A random part of the image, resized to `size` (height, width).
 
-    Aspect ratio within 3/4 … 4/3 of the target's, 8 % … 100 % of the image's area; the sampler also asks for at
-    least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as in the reference.
+    Aspect ratio within 3/4 … 4/3 of the target's, from `min_area` to all of the image's area; the sampler also asks
+    for at least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as in the reference.
     Values may leave [0, 1] by the cubic's overshoot.
     """
-    return images.resize(images.crop(image, random_box(tf.shape(image), size, seed=seed)), size, bicubic=bicubic)
+    box = random_box(tf.shape(image), size, seed=seed, min_area=min_area)
+    return images.resize(images.crop(image, box), size, bicubic=bicubic)
 
 
-def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor) -> tf.Tensor:
+def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor, min_area: float = MIN_AREA) -> tf.Tensor:
     """The box that `random_crop_and_resize` cuts out: int32 (offset_y, offset_x, height, width)."""
     aspect = size[1] / size[0]
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -47,7 +55,7 @@ def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor) -> t
         seed=seed,
         min_object_covered=0.1,
         aspect_ratio_range=(3 / 4 * aspect, 4 / 3 * aspect),
-        area_range=(0.08, 1.0),
+        area_range=(min_area, 1.0),
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )

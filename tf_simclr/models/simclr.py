@@ -9,7 +9,7 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
-from tf_simclr.losses import NTXent, contrastive_accuracy, contrastive_entropy, contrastive_logits
+from tf_simclr.losses import NTXent, contrastive_metrics
 from tf_simclr.models import network
 from tf_simclr.models.heads import projection_head, supervised_head
 from tf_simclr.optimizers import LARS
@@ -20,7 +20,8 @@ class SimCLR(keras.Model):
     """Learns an encoder from two views of each image.
 
     `fit` takes batches of views `(n, 2, h, w, 3)` in [0, 1], alone or with integer labels `(n,)`.  Labels train a
-    linear probe behind a stop-gradient on both views (SimCLR, Appendix B.9); they never reach the encoder.
+    linear probe behind a stop-gradient on both views (SimCLR, Appendix B.9); they never reach the encoder, unless the
+    loss asks for them (`needs_labels`, `SupCon`).
 
     Args:
         encoder: images to features `(n, d)`; `tf_simclr.resnet(...)`, or any Keras model of this kind.
@@ -34,6 +35,8 @@ class SimCLR(keras.Model):
     all images; `supervised_loss` and `supervised_acc` of the probe; `weight_decay`, the loss's L2 term.
 
     Example:
+        >>> import numpy as np
+        >>> from tf_simclr import LARS, NTXent, resnet
         >>> model = SimCLR(resnet(18, cifar_stem=True))
         >>> model.compile(LARS(learning_rate=0.3, weight_decay=1e-4), loss=NTXent(temperature=0.5))
         >>> history = model.fit(np.random.uniform(size=(8, 2, 32, 32, 3)), batch_size=4, verbose=0)
@@ -89,7 +92,7 @@ class SimCLR(keras.Model):
         """The replica's part of the loss: contrastive, and with labels the probe's, and weight decay."""
         check(sample_weight is None, "SimCLR takes no sample weights", sample_weight=sample_weight)
         z1, z2 = ops.unstack(ops.cast(y_pred["projections"], keras.config.floatx()), axis=1)
-        losses = {"contrast_loss": self.contrastive_loss(z1, z2), "weight_decay": self.l2_loss()}
+        losses = {"contrast_loss": self.contrast(z1, z2, labels=y), "weight_decay": self.l2_loss()}
         self.observe_contrast(z1, z2)
         if self.probe and y is not None:
             losses["supervised_loss"] = self.supervised_loss(y, y_pred["logits_sup"])
@@ -97,18 +100,27 @@ class SimCLR(keras.Model):
             self.means[name].update_state(loss * replicas.count())
         return sum(losses.values())
 
+    def contrast(self, z1, z2, *, labels=None):
+        """The compiled loss of this replica, `loss(z1, z2)`, or `loss(labels, (z1, z2))` if it needs them."""
+        loss = self.contrastive_loss
+        if not getattr(loss, "needs_labels", False):
+            return loss(z1, z2)
+        check(labels is not None, "this loss needs labels: give batches of (views, labels)", loss=loss.name)
+        return loss(labels, (z1, z2))
+
     def supervised_loss(self, labels, logits):
         """Cross entropy of the probe on both views, labels `(n,)` and logits `(n, 2, num_classes)`."""
-        labels = ops.stack([labels, labels], axis=1)
+        labels = ops.repeat(ops.expand_dims(labels, 1), 2, axis=1)
         self.means["supervised_acc"].update_state(keras.metrics.sparse_categorical_accuracy(labels, logits))
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
 
     def observe_contrast(self, z1, z2):
-        """Updates the contrastive metrics."""
-        options = {n: getattr(self.contrastive_loss, n) for n in ("temperature", "hidden_norm")}
-        ab, *_, targets = contrastive_logits(ops.stop_gradient(z1), ops.stop_gradient(z2), **options)
-        self.means["contrast_acc"].update_state(contrastive_accuracy(ab, targets))
-        self.means["contrast_entropy"].update_state(contrastive_entropy(ab))
+        """Updates the contrastive metrics; for a loss that has no temperature at 1."""
+        defaults = {"temperature": 1.0, "hidden_norm": True, "block_size": None}
+        options = {name: getattr(self.contrastive_loss, name, default) for name, default in defaults.items()}
+        accuracy, entropy = contrastive_metrics(z1, z2, **options)
+        self.means["contrast_acc"].update_state(accuracy)
+        self.means["contrast_entropy"].update_state(entropy)
 
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""

@@ -11,11 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from converters import convert, load
+from converters.network import Network
 from converters.verification import torch_endpoints
 from tf_simclr import plots
 from tf_simclr.checkpoint import RunFolder, load_encoder
 from tf_simclr.config import Demo, Pretrain, plain
 from tf_simclr.data import augment, images
+from tf_simclr.data.digits import Digits, load_digits
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.evaluation.features import extract
@@ -29,28 +31,19 @@ from tf_simclr.training import read_history
 
 SIZE = 32
 """Side of the network's input in pixels."""
+MIN_AREA = 0.2
+"""Least share of a digit in a view: less of it is often no digit any more."""
 ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_layers=2, proj_out_dim=64)
 """With the ImageNet stem, which is 16 times cheaper at this size than the CIFAR stem and enough for digits."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Digits:
-    """Handwritten digits of 8 x 8 grey pixels, a fifth of them for testing (scikit-learn's `load_digits`)."""
-
-    train: np.ndarray
-    """uint8 (1437, 8, 8)."""
-    test: np.ndarray
-    """uint8 (360, 8, 8)."""
-    labels: tuple[np.ndarray, np.ndarray]
-    """int (1437,) and (360,), 0 … 9."""
-
-
 def run(config: Demo) -> None:
     """Runs every stage and prints one table and where everything is."""
-    digits, folder = load_digits(config.seed), RunFolder(config.model_dir)
+    digits, folder = load_digits(seed=config.seed), RunFolder(config.model_dir)
+    draws = few_label_draws(digits.train_labels, config.labels_per_class, draws=config.label_draws, seed=config.seed)
     result = pretrain(
         recipe(config),
-        from_arrays(digits.train),
+        dataclasses.replace(from_arrays(digits.train), origin="scikit-learn's digits"),
         view=digit_views,
         architecture=ARCHITECTURE,
         notes=plain(config),
@@ -62,15 +55,14 @@ def run(config: Demo) -> None:
         "untrained": both(keras.models.clone_model(trained), digits),
         "raw pixels": (pixels(digits.train), pixels(digits.test)),
     }
-    draws = few_label_draws(digits.labels[0], config.labels_per_class, draws=config.label_draws, seed=config.seed)
-    comparison = compare(features, digits.labels, draws=draws)
+    comparison = compare(features, (digits.train_labels, digits.test_labels), draws=draws)
     say("converting to PyTorch …")
     weights = folder.path / "encoder.pth"
     convert(folder.path, weights, part="encoder")
-    difference = torch_difference(weights, trained, digits)
-    picture = draw(folder, digits, features["pretrained"])
+    difference = torch_difference(load(weights), trained, seen=batches(digits.test))
+    picture = draw(folder, digits, features=features["pretrained"])
     write_json(folder.result, result | numbers(comparison, difference))
-    show(report(config, comparison, difference, result=result, picture=picture))
+    show(report(config, comparison, difference=difference, result=result, picture=picture))
 
 
 def recipe(config: Demo) -> Pretrain:
@@ -80,24 +72,13 @@ def recipe(config: Demo) -> Pretrain:
         image_size=SIZE,
         train_batch_size=128,
         train_epochs=config.train_epochs,
-        learning_rate=1.0,
-        warmup_epochs=4,
+        learning_rate=2.0,
+        warmup_epochs=2,
         weight_decay=1e-4,
-        temperature=0.2,
+        temperature=0.5,
         keep_checkpoint_max=1,
         seed=config.seed,
     )
-
-
-def load_digits(seed: int) -> Digits:
-    """The digits, split with equal shares of each class."""
-    from sklearn.datasets import load_digits as bundled
-    from sklearn.model_selection import train_test_split
-
-    data = bundled()
-    grey = np.rint(data.images * (255 / 16)).astype(np.uint8)  # stored as 0 … 16
-    train, test, *labels = train_test_split(grey, data.target, test_size=360, random_state=seed, stratify=data.target)
-    return Digits(train, test, tuple(labels))
 
 
 def digit_views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -109,8 +90,8 @@ def digit_views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def digit_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """One of them."""
     seeds = tf.random.split(seed, 2)
-    image = tf.clip_by_value(augment.random_crop_and_resize(image, (SIZE, SIZE), seed=seeds[0]), 0, 1)
-    return augment.random_color(image, seed=seeds[1])
+    crop = augment.random_crop_and_resize(image, (SIZE, SIZE), seed=seeds[0], min_area=MIN_AREA)
+    return augment.random_color(tf.clip_by_value(crop, 0, 1), seed=seeds[1])
 
 
 def both(encoder: keras.Model, digits: Digits) -> tuple[np.ndarray, np.ndarray]:
@@ -128,26 +109,26 @@ def pixels(grey: np.ndarray) -> np.ndarray:
     return grey.reshape(len(grey), -1) / 255
 
 
-def torch_difference(weights: Path, encoder: keras.Model, digits: Digits) -> float:
-    """Largest difference between Keras' and PyTorch's features of the test images, over their largest magnitude."""
-    network, worst, largest = load(weights), 0.0, 0.0
-    for seen, *_ in batches(digits.test):
-        ours = encoder(seen, training=False).numpy()
-        worst = max(worst, float(abs(ours - torch_endpoints(network, seen.numpy())["final_avg_pool"]).max()))
-        largest = max(largest, float(abs(ours).max()))
-    return worst / largest
+def torch_difference(network: Network, encoder: keras.Model, *, seen: tf.data.Dataset) -> float:
+    """Largest difference between Keras' and PyTorch's features, over their largest magnitude."""
+    worst = largest = 0.0
+    for batch, *_ in seen:
+        ours = encoder.predict_on_batch(batch)
+        theirs = torch_endpoints(network, batch.numpy())["final_avg_pool"]
+        worst, largest = max(worst, np.abs(ours - theirs).max()), max(largest, np.abs(ours).max())
+    return float(worst / largest)
 
 
-def draw(folder: RunFolder, digits: Digits, features: tuple[np.ndarray, np.ndarray]) -> Path:
+def draw(folder: RunFolder, digits: Digits, *, features: tuple[np.ndarray, np.ndarray]) -> Path:
     """The loss curve, and the nearest training images of a test image of each of six classes."""
-    queries = np.array([np.flatnonzero(digits.labels[1] == digit)[0] for digit in range(6)])
+    queries = np.array([np.flatnonzero(digits.test_labels == digit)[0] for digit in range(6)])
     found, cosines = nearest(features[1][queries], features[0], k=8)
     history = {n: [row[n] for row in read_history(folder)] for n in ("contrast_loss", "contrast_acc")}
     figure = plots.run_summary(
         history,
         (digits.test[queries][..., None], digits.train[found][..., None]),
         cosines=cosines,
-        same=digits.labels[0][found] == digits.labels[1][queries][:, None],
+        same=digits.train_labels[found] == digits.test_labels[queries][:, None],
     )
     return plots.save(figure, folder.path / "demo.png")
 
@@ -160,7 +141,7 @@ def numbers(comparison: Comparison, difference: float) -> dict:
     }
 
 
-def report(config: Demo, comparison: Comparison, difference: float, *, result: dict, picture: Path) -> str:
+def report(config: Demo, comparison: Comparison, *, difference: float, result: dict, picture: Path) -> str:
     """The demo's last words."""
     where = config.model_dir
     return f"""

@@ -22,8 +22,8 @@ def show(text: str) -> None:
 def open_source(config: Data, split: str, *, labelled: bool | None = None) -> Source:
     """The examples of a split: of a folder of images, if one is given, else of a tfds data set.
 
-    A folder's split is the folder of that name in it.  A folder without one is taken whole to train on, where labels
-    do not matter, and refused where they do: the test images would be among the training images.
+    A folder's split is the folder of that name in it.  A folder without one is taken whole to train on, where no other
+    split is asked for and labels do not matter; where they do, the test images would be among the training images.
 
     Raises:
         InputError: there is no such split, or nothing in it.
@@ -35,6 +35,7 @@ def open_source(config: Data, split: str, *, labelled: bool | None = None) -> So
     from tf_simclr.data.sources import from_folder
 
     folder = config.image_dir / split
-    if labelled:
-        check(folder.is_dir(), f"image_dir must have a folder for each split, {config.image_dir}/{split}")
+    whole = not folder.is_dir() and not labelled and split == Data.train_split
+    rule = f"image_dir must hold a folder of the split's name, {split}"
+    check(whole or folder.is_dir() or not config.image_dir.is_dir(), rule, image_dir=str(config.image_dir))
     return from_folder(folder if folder.is_dir() else config.image_dir, labelled=labelled)

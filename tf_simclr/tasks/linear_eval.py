@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_simclr.checkpoint import RunFolder, load_encoder
 from tf_simclr.config import LinearEval, plain
@@ -27,6 +28,9 @@ def run(config: LinearEval) -> None:
     sources = [open_source(config, split, labelled=True) for split in (config.train_split, config.eval_split)]
     for source in sources:
         check(source.labelled, f"{source.origin} must have labels to evaluate on")
+    train, test = (source.class_names for source in sources)
+    differing = sorted(set(train) ^ set(test))
+    check(train == test, f"{sources[0].origin} and {sources[1].origin} must have the same classes", differing=differing)
     encoder, unreadable = load_encoder(config.checkpoint, ema=config.ema), Unreadable()
     networks = {"checkpoint": encoder}
     if config.untrained:
@@ -35,9 +39,9 @@ def run(config: LinearEval) -> None:
     results = {}
     for name, network in networks.items():
         say(f"features of {sum(s.num_examples for s in sources):,} images, {name} …")
-        train, test = (features_of(network, source, config, unreadable) for source in sources)
+        train, test = (extract(network, stream(config, source, unreadable=unreadable)) for source in sources)
         say(f"probes on {train.values.shape[1]} features, {name} …")
-        results[name] = probe(train, test, config)
+        results[name] = probe(train, test, config=config)
     if unreadable.names:
         say(unreadable.report())
     place = config.result or default_result(config.checkpoint)
@@ -46,15 +50,13 @@ def run(config: LinearEval) -> None:
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
 
 
-def features_of(encoder: keras.Model, source: Source, config: LinearEval, unreadable: Unreadable) -> Features:
-    """Pooled features of every readable image."""
-    batches = evaluation_batches(
-        source, batch_size=config.eval_batch_size, image_size=config.image_size, unreadable=unreadable
-    )
-    return extract(encoder, batches)
+def stream(config: LinearEval, source: Source, *, unreadable: Unreadable) -> tf.data.Dataset:
+    """What the network sees of the images."""
+    sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
+    return evaluation_batches(source, **sizes, unreadable=unreadable)
 
 
-def probe(train: Features, test: Features, config: LinearEval) -> dict:
+def probe(train: Features, test: Features, *, config: LinearEval) -> dict:
     """Test accuracies with their intervals, and the L2 strength chosen on validation."""
     rows = np.random.default_rng(config.seed).permutation(len(train.values))
     held, kept = np.split(rows, [max(1, len(rows) // 10)])

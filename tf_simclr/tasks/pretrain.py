@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from tf_simclr import optimizers
-from tf_simclr.checkpoint import RunFolder
+from tf_simclr.checkpoint import RunFolder, read_json
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View
@@ -21,7 +21,7 @@ from tf_simclr.models.network import build_encoder
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.tasks.inputs import open_source, say, show
-from tf_simclr.training import Plan, read_history, train
+from tf_simclr.training import Plan, Stream, read_history, train
 
 
 def run(config: Pretrain) -> None:
@@ -54,19 +54,43 @@ def pretrain(
     architecture = architecture or describe(config, source)
     folder = RunFolder(Path(config.model_dir))
     folder.begin(notes or plain(config), architecture)
+    if folder.network.exists() and folder.result.exists():
+        say(f"{folder.path} is finished; nothing is left to train")
+        return read_json(folder.result)
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)
-    model = compiled(config, architecture, plan, source)
-    say(introduction(config, source, architecture, plan))
-    unreadable, began = Unreadable(), time.monotonic()
-    train(model, stream(config, source, view, unreadable), plan=plan, run=folder, say=say)
+    model = compiled(config, architecture, schedule=schedule_of(config, plan, num_examples=source.num_examples))
+    say(introduction(config, source, architecture=architecture, plan=plan))
+    unreadable = Unreadable()
+    result = Result(folder, unreadable)
+    batches = stream(config, source, view=view, unreadable=unreadable)
+    train(model, batches, plan=plan, run=folder, say=say, callbacks=[result])
     if unreadable.names:
         say(unreadable.report())
     export(model, folder)
-    last = read_history(folder)[-1]
-    result = {**last, "seconds": round(time.monotonic() - began, 1), "unreadable": unreadable.names}
-    write_json(folder.result, result)
-    return result
+    return result.write()
+
+
+class Result(keras.callbacks.Callback):
+    """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before."""
+
+    def __init__(self, folder: RunFolder, unreadable: Unreadable):
+        super().__init__()
+        self.folder, self.unreadable, self.began = folder, unreadable, time.monotonic()
+        resumes = folder.checkpoints() and folder.result.exists()
+        self.before = read_json(folder.result) if resumes else {"seconds": 0, "unreadable": []}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.write()
+
+    def write(self) -> dict:
+        """Writes the last line of the history, the seconds spent, and the images that could not be read."""
+        last = read_history(self.folder)[-1]
+        seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
+        names = sorted({*self.before["unreadable"], *self.unreadable.names})
+        result = {**last, "seconds": seconds, "unreadable": names}
+        write_json(self.folder.result, result)
+        return result
 
 
 def describe(config: Pretrain, source: Source) -> Architecture:
@@ -98,7 +122,7 @@ def plan_of(config: Pretrain, num_examples: int) -> Plan:
     )
 
 
-def compiled(config: Pretrain, architecture: Architecture, plan: Plan, source: Source) -> SimCLR:
+def compiled(config: Pretrain, architecture: Architecture, *, schedule: optimizers.WarmUpCosine) -> SimCLR:
     """The model with its optimizer, schedule and loss."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     model = SimCLR(
@@ -112,18 +136,22 @@ def compiled(config: Pretrain, architecture: Architecture, plan: Plan, source: S
         num_classes=architecture.num_classes,
         weight_decay=config.weight_decay,
     )
-    peak = optimizers.scaled_learning_rate(
-        config.learning_rate, config.train_batch_size, scaling=config.learning_rate_scaling
-    )
-    warmup = optimizers.warmup_steps(source.num_examples, config.train_batch_size, warmup_epochs=config.warmup_epochs)
-    schedule = optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
     decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     optimizer = optimizers.build(config.optimizer, schedule, **decay)
     model.compile(optimizer, NTXent(config.temperature, hidden_norm=config.hidden_norm))
     return model
 
 
-def stream(config: Pretrain, source: Source, view: View | None, unreadable: Unreadable):
+def schedule_of(config: Pretrain, plan: Plan, *, num_examples: int) -> optimizers.WarmUpCosine:
+    """The learning rate of each step."""
+    peak = optimizers.scaled_learning_rate(
+        config.learning_rate, config.train_batch_size, scaling=config.learning_rate_scaling
+    )
+    warmup = optimizers.warmup_steps(num_examples, config.train_batch_size, warmup_epochs=config.warmup_epochs)
+    return optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
+
+
+def stream(config: Pretrain, source: Source, *, view: View | None, unreadable: Unreadable) -> Stream:
     """First step to the batches from it on."""
     common = {
         "batch_size": config.train_batch_size,
@@ -145,7 +173,7 @@ def stream(config: Pretrain, source: Source, view: View | None, unreadable: Unre
     )
 
 
-def introduction(config: Pretrain, source: Source, architecture: Architecture, plan: Plan) -> str:
+def introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:
     """What is about to happen."""
     changed = {
         field.name: getattr(architecture, field.name)

@@ -1,0 +1,97 @@
+"""`tf-simclr linear-eval` on pictures whose classes an encoder separates by construction."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tests.tasks import pictures
+from tf_simclr.checkpoint import RunFolder
+from tf_simclr.config import LinearEval
+from tf_simclr.errors import InputError
+from tf_simclr.files import write_json
+from tf_simclr.tasks import linear_eval
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch):
+    """In place of a loaded checkpoint: features are the mean colour, where all weights are as they were set."""
+    images = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros", name="mix")(pooled))
+    model.get_layer("mix").set_weights([np.eye(3)])
+    monkeypatch.setattr(linear_eval, "load_encoder", lambda path, **selection: model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Thirty training pictures in three classes; of 24 for testing a quarter lies in the wrong class folder."""
+    folder = tmp_path_factory.mktemp("images")
+    pictures.write(folder / "train", per_class=10)
+    pictures.write(folder / "test", per_class=8, wrong=2)
+    return folder
+
+
+def config(images, **changes) -> LinearEval:
+    values = {"checkpoint": images / "none", "image_dir": images, "image_size": 32, "l2_strengths": 5, "knn": 3}
+    return LinearEval(**values | changes)
+
+
+def test_separable_classes_are_found_but_for_the_misplaced_quarter(images, tmp_path, capsys):
+    linear_eval.run(config(images, result=tmp_path / "result.json"))
+    content = json.loads((tmp_path / "result.json").read_text())
+    found = content["results"]["checkpoint"]
+    for kind in ("logistic_regression", "knn"):
+        assert found[kind]["accuracy"] == 0.75
+        assert 0.5 < found[kind]["low"] < 0.75 < found[kind]["high"] < 1
+    assert (found["train_images"], found["test_images"]) == (30, 24)
+    assert found["l2"] in np.logspace(-6, 5, 5)
+    assert content["command"]["command"] == "linear-eval"
+    assert content["command"]["knn"] == 3
+    assert content["unreadable"] == []
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].split()[:2] == ["checkpoint", "75.0"]
+    assert out[-1] == f"{images}/train to {images}/test; numbers and intervals: {tmp_path}/result.json"
+
+
+def test_the_untrained_row_is_the_same_network_with_its_first_weights(images, tmp_path, encoder):
+    linear_eval.run(config(images, result=tmp_path / "result.json"))
+    untrained = json.loads((tmp_path / "result.json").read_text())["results"]["untrained"]
+    # The first weights are zeros here, so all pictures look alike and get one class, which holds a third of them.
+    assert untrained["logistic_regression"]["accuracy"] == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(encoder.get_layer("mix").get_weights()[0], np.eye(3))  # the loaded one stays
+
+
+def test_without_the_untrained_row_there_is_one_network(images, tmp_path):
+    linear_eval.run(config(images, result=tmp_path / "result.json", untrained=False))
+    assert list(json.loads((tmp_path / "result.json").read_text())["results"]) == ["checkpoint"]
+
+
+def test_a_corrupt_picture_is_left_out_and_named(tmp_path):
+    pictures.write(tmp_path / "train", per_class=4)
+    pictures.write(tmp_path / "test", per_class=4)
+    bad = pictures.corrupt(tmp_path / "test" / "red" / "bad.png")
+    linear_eval.run(config(tmp_path, result=tmp_path / "result.json", untrained=False))
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["unreadable"] == [str(bad)]
+    assert content["results"]["checkpoint"]["test_images"] == 12
+    assert content["results"]["checkpoint"]["knn"]["accuracy"] == 1
+
+
+def test_classes_that_differ_between_the_splits_are_refused_before_they_are_mixed_up(images, tmp_path):
+    pictures.write(tmp_path / "train", per_class=2)
+    (tmp_path / "test").mkdir()
+    for name in ("green", "red"):
+        (tmp_path / "train" / name).joinpath("x").mkdir()
+        pictures.write(tmp_path / "all", per_class=1)
+        (tmp_path / "all" / name).rename(tmp_path / "test" / name)
+    with pytest.raises(InputError, match=r"must have the same classes\. Received: differing=\['blue'\]"):
+        linear_eval.run(config(tmp_path))
+
+
+def test_numbers_go_into_the_run_folder_and_never_beside_a_foreign_checkpoint(tmp_path):
+    assert str(linear_eval.default_result(tmp_path)) == "linear_eval.json"
+    write_json(RunFolder(tmp_path).config, {})
+    assert linear_eval.default_result(tmp_path) == tmp_path / "linear_eval.json"

@@ -1,0 +1,287 @@
+"""Words to configurations, and what users read when something they gave cannot be used."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import golden
+from tf_simclr import cli
+from tf_simclr.checkpoint import RunFolder
+from tf_simclr.config import COMMANDS, Demo, LinearEval, Pretrain, plain
+from tf_simclr.errors import InputError
+from tf_simclr.files import write_json
+from tf_simclr.models.architecture import Architecture
+
+NEEDED = {"linear-eval": ["--checkpoint", "run"]}
+"""Options without a default."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_alone_means_the_defaults(command):
+    needed = NEEDED.get(command, [])
+    values = {needed[i].removeprefix("--"): Path(needed[i + 1]) for i in range(0, len(needed), 2)}
+    assert cli.parse([command, *needed]) == COMMANDS[command](**values)
+
+
+OFFICIAL = {
+    "train_batch_size": 512,
+    "train_epochs": 100,
+    "train_steps": 0,
+    "learning_rate": 0.3,
+    "learning_rate_scaling": "linear",
+    "warmup_epochs": 10,
+    "weight_decay": 1e-6,
+    "batch_norm_decay": 0.9,
+    "optimizer": "lars",
+    "momentum": 0.9,
+    "eval_batch_size": 256,
+    "checkpoint_epochs": 1,
+    "checkpoint_steps": 0,
+    "train_split": "train",
+    "keep_checkpoint_max": 5,
+    "temperature": 0.1,
+    "hidden_norm": True,
+    "proj_head_mode": "nonlinear",
+    "proj_out_dim": 128,
+    "num_proj_layers": 3,
+    "global_bn": True,
+    "width_multiplier": 1,
+    "resnet_depth": 50,
+    "sk_ratio": 0.0,
+    "se_ratio": 0.0,
+    "image_size": 224,
+    "color_jitter_strength": 1.0,
+    "use_blur": True,
+    "lineareval_while_pretraining": True,
+}
+"""Flags of the official run.py that we have, with its defaults (google-research/simclr, tf2/run.py).
+
+`dataset` and `eval_split` are left out: ours fit CIFAR-10, which anybody can download, those there ImageNet.
+"""
+
+
+def test_names_and_defaults_are_those_of_the_official_flags():
+    fields = {field.name: field.default for kind in (LinearEval, Pretrain) for field in dataclasses.fields(kind)}
+    assert {name: fields[name] for name in OFFICIAL} == OFFICIAL
+
+
+def test_each_option_is_read_in_its_own_type():
+    words = "pretrain --image_dir photos --train_epochs 3 --use_blur False --optimizer adam --learning_rate 1e-3"
+    expected = Pretrain(image_dir=Path("photos"), train_epochs=3, use_blur=False, optimizer="adam", learning_rate=0.001)
+    assert cli.parse(words.split()) == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_each_option_with_its_default(command):
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as caught, redirect_stdout(out):
+        cli.parse([command, "--help"])
+    assert caught.value.code in (0, None)
+    lines = {}
+    name = None
+    for line in out.getvalue().splitlines():
+        words = line.strip("│ ").split()
+        name = words[0].removeprefix("--") if words and words[0].startswith("--") else name
+        lines[name] = lines.get(name, "") + " ".join(words) + " "
+    for field in dataclasses.fields(COMMANDS[command]):
+        required = field.default is dataclasses.MISSING
+        assert ("(required)" if required else f"(default: {field.default})") in lines[field.name]
+        assert len(lines[field.name].split()) >= 5, f"{field.name} is not explained"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A configuration as a run folder has it."""
+    config = Pretrain(image_dir=Path("photos"), train_epochs=3, model_dir=tmp_path)
+    write_json(tmp_path / "config.json", plain(config))
+    return tmp_path / "config.json", config
+
+
+def test_a_stored_configuration_sets_the_command_and_all_its_options(stored):
+    path, config = stored
+    for words in (["--config", str(path)], [f"--config={path}"], ["pretrain", "--config", str(path)]):
+        assert cli.parse(words) == config
+
+
+def test_options_beside_a_stored_configuration_change_it(stored):
+    path, config = stored
+    for words in (
+        ["--config", str(path), "--train_epochs", "5"],
+        ["pretrain", "--train_epochs", "5", f"--config={path}"],
+    ):
+        assert cli.parse(words) == dataclasses.replace(config, train_epochs=5)
+
+
+@pytest.mark.parametrize("config", [Pretrain(data_dir=Path("x")), LinearEval(checkpoint=Path("run")), Demo()])
+def test_every_configuration_survives_its_file(tmp_path, config):
+    write_json(tmp_path / "config.json", plain(config))
+    assert cli.read_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "must be a run folder's config.json"),
+        ("[1]", "must be a run folder's config.json"),
+        ('{"command": "finetune"}', "must be a run folder's config.json, which names its command"),
+        ('{"command": {"command": "linear-eval"}}', "which names its command"),  # a linear_eval.json
+        ('{"command": "demo", "batch": 1}', r"must hold options of demo only\. Received: unknown=\['batch'\]"),
+        ('{"command": "linear-eval"}', r"every option of linear-eval without a default\. .*missing=\['checkpoint'\]"),
+        ('{"command": "demo", "seed": "1"}', r"must hold values of the options' types\. Received: seed='1'"),
+        ('{"command": "pretrain", "use_blur": 1, "optimizer": "x"}', r"use_blur=1, optimizer='x'"),
+        ('{"command": "pretrain", "train_batch_size": 0}', "train_batch_size must be at least 1"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_the_reason(tmp_path, content, sentence):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        cli.parse(["--config", str(path)])
+
+
+def test_a_configuration_of_another_command_is_refused(stored):
+    with pytest.raises(
+        InputError, match=r"config.json must be of the command given, demo\. Received: command='pretrain'"
+    ):
+        cli.parse(["demo", "--config", str(stored[0])])
+
+
+def test_config_without_a_file_is_refused():
+    with pytest.raises(InputError, match=r"--config must be followed by a config\.json"):
+        cli.parse(["pretrain", "--config"])
+
+
+def refused(monkeypatch, capfd, *words) -> str:
+    """What a command that cannot run leaves on stderr."""
+    monkeypatch.setattr(sys, "argv", ["tf-simclr", *map(str, words)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capfd.readouterr()
+    assert caught.value.code == 2
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("pretrain --temperature -1", "temperature must be above 0. Received: temperature=-1.0"),
+        ("pretrain --train_batch_size 0", "train_batch_size must be at least 1"),
+        ("pretrain --train_batch_size many", "invalid literal for int() with base 10: 'many'"),
+        ("pretrain --image_size 4", "image_size must be at least 8"),
+        ("pretrain --optimizer adagrad", "adagrad"),
+        ("pretrain --batch 4", "--batch"),
+        ("linear-eval", "--checkpoint"),
+        ("linear-eval --checkpoint x --knn 0", "knn must be at least 1"),
+        ("demo --label_draws 1", "label_draws must be at least 2"),
+        ("train", "train"),
+        ("", "pretrain, linear-eval, demo"),
+    ],
+)
+def test_a_bad_value_is_named_before_tensorflow_is_needed(monkeypatch, capfd, words, sentence):
+    monkeypatch.setattr(cli, "task", lambda name: pytest.fail("a task was loaded"))
+    err = " ".join(refused(monkeypatch, capfd, *words.split()).replace("│", " ").split())
+    assert sentence in err
+
+
+def one_sentence(monkeypatch, capfd, *words) -> str:
+    """As `refused`, for errors that the task finds; third parties' log lines are not ours."""
+    ours = [line for line in refused(monkeypatch, capfd, *words).splitlines() if not line.startswith("WARNING:absl")]
+    assert len(ours) == 1
+    return ours[0]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six readable images in two classes."""
+    import keras
+
+    for i in range(6):
+        path = tmp_path / "images" / "train" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, np.random.default_rng(i).uniform(0, 255, (8, 8, 3)), scale=False)
+    return tmp_path / "images"
+
+
+def test_a_data_set_that_is_not_there_is_named(monkeypatch, capfd, tmp_path):
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--dataset", "no_such_set", "--data_dir", tmp_path)
+    assert err.startswith("the data set must be one that tfds finds. Received: 'no_such_set'")
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--dataset", "mnist", "--data_dir", tmp_path)
+    assert err.startswith(f"the data set mnist must be prepared, but is not in {tmp_path}")
+
+
+def test_a_folder_that_is_not_there_is_named(monkeypatch, capfd, tmp_path):
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", tmp_path / "none")
+    assert err == f"the image folder must exist. Received: folder='{tmp_path}/none'"
+
+
+def test_a_folder_without_images_is_named(monkeypatch, capfd, tmp_path):
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", tmp_path)
+    assert err.startswith("a folder of images must hold at least one file of the kinds .jpg")
+    assert err.endswith(f"Received: folder='{tmp_path}'")
+
+
+def test_a_split_that_is_not_there_is_named(monkeypatch, capfd, images):
+    rule = "image_dir must hold a folder of the split's name"
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", images, "--train_split", "trian")
+    assert err == f"{rule}, trian. Received: image_dir='{images}'"
+    err = one_sentence(monkeypatch, capfd, "linear-eval", "--checkpoint", "x", "--image_dir", images)
+    assert err == f"{rule}, test. Received: image_dir='{images}'"
+
+
+def test_too_few_images_for_a_batch_are_counted_and_bind_the_folder_to_nothing(monkeypatch, capfd, images, tmp_path):
+    words = [
+        "pretrain",
+        "--image_dir",
+        images,
+        "--image_size",
+        "32",
+        "--resnet_depth",
+        "18",
+        "--model_dir",
+        tmp_path / "run",
+    ]
+    err = refused(monkeypatch, capfd, *words, "--train_batch_size", "7")
+    rule = f"{images}/train must hold enough images for one batch; take a smaller batch_size or more images"
+    assert err.splitlines()[-1] == f"{rule}. Received: images=6, batch_size=7"
+    corrected = Pretrain(
+        image_dir=images, image_size=32, resnet_depth=18, train_batch_size=4, model_dir=tmp_path / "run"
+    )
+    RunFolder(tmp_path / "run").begin(plain(corrected), Architecture(18))
+
+
+def test_a_folder_with_another_run_is_named_with_what_differs(monkeypatch, capfd, images, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.begin(plain(Pretrain(image_dir=images, model_dir=run.path, train_epochs=3)), Architecture())
+    run.checkpoint(1).parent.mkdir()
+    run.checkpoint(1).touch()
+    err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", images, "--model_dir", run.path)
+    assert err.startswith(f"{run.path} holds a run with other options")
+    assert err.endswith(": train_epochs=3 there, 100 here")
+
+
+def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capfd, images, tmp_path):
+    (images / "train").rename(images / "test")
+    words = ["--image_dir", images, "--train_split", "test", "--checkpoint", tmp_path / "none"]
+    assert str(tmp_path / "none") in one_sentence(monkeypatch, capfd, "linear-eval", *words)
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_code_2_and_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "tf_simclr", "pretrain", "--image_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=golden.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("a folder of images must hold")
+    assert done.stderr.count("\n") == 1
+
+
+def test_plain_is_json():
+    assert json.loads(json.dumps(plain(LinearEval(checkpoint=Path("run")))))["checkpoint"] == "run"

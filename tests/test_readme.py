@@ -1,0 +1,228 @@
+"""Every command and every line of Python in the README runs, in the README's order, in one scratch folder.
+
+Fenced blocks of `bash`, `console` and `python` are run; `text` is shown only; other kinds are an error.  All Python
+blocks share one namespace and this process; shell blocks start processes of their own and count as slow.  In `console`
+blocks lines after `$ ` are commands, and the others, numbers aside, must be among what they print.
+
+A comment right above a block says more, its words separated by commas: `<!-- test: setup checkpoint, slow -->`.
+`setup NAME` makes one of `SETUPS` first, `slow` keeps a Python block for `-m slow` (it must, where it needs what a
+shell block made), `free output` leaves what a `console` block prints unchecked.  `INSTEAD` has all that is run
+otherwise than it is written.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import golden
+from tests.converters import official
+from tests.tasks import pictures
+
+README = golden.ROOT / "README.md"
+INSTEAD = {
+    "make demo": "python -m tf_simclr demo --train_epochs 1 --label_draws 2",  # tests have an environment; minutes
+    "make .venv": "make --dry-run .venv",  # an installation of 1 GB
+    "source .venv/bin/activate": "true",  # the environment that runs this test
+    "--train_batch_size 256": "--train_batch_size 4 --train_steps 2",  # 24 images in place of the user's
+    "--train_batch_size 128": "--train_batch_size 4",  # 20 images in place of CIFAR-10
+    "--train_epochs 100": "--train_steps 2",  # hours
+}
+"""Text in a shell block → what is run in its place, and why."""
+
+
+def checkpoint(folder: Path) -> None:
+    """A checkpoint with the official names and shapes, as `ckpt_dir`."""
+    official.write_tf1(folder / "ckpt_dir", "r18_1x_sk0_cifar")
+
+
+def images(folder: Path) -> None:
+    """Pictures in class folders, as `images`."""
+    pictures.write(folder / "images", per_class=8)
+
+
+def cifar10(folder: Path) -> None:
+    """A very small CIFAR-10 where tfds looks for the whole one."""
+    import tensorflow_datasets as tfds
+
+    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "cifar10"
+        VERSION = tfds.core.Version("3.0.2")
+
+        def _info(self):
+            kinds = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(32, 32, 3))}
+            kinds["label"] = tfds.features.ClassLabel(num_classes=10)
+            features = tfds.features.FeaturesDict(kinds)
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+
+        def _split_generators(self, manager):
+            return {"train": examples(20), "test": examples(10)}
+
+        def _generate_examples(self):
+            return iter(())
+
+    def examples(count):
+        rng = np.random.default_rng(count)
+        for i in range(count):
+            yield i, {"id": str(i), "image": rng.integers(0, 256, (32, 32, 3), np.uint8), "label": i % 10}
+
+    Cifar10(data_dir=folder / "tensorflow_datasets").download_and_prepare()
+
+
+SETUPS = {"checkpoint": checkpoint, "images": images, "cifar10": cifar10}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    line: int
+    kind: str
+    words: tuple[str, ...]
+    content: str
+
+    @property
+    def setups(self) -> list[str]:
+        return [word.removeprefix("setup ") for word in self.words if word.startswith("setup ")]
+
+
+FENCE = re.compile(r"^(?:<!-- test: (?P<words>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<content>.*?)^```$", re.M | re.S)
+
+
+def blocks() -> list[Block]:
+    text = README.read_text() if README.exists() else ""
+    return [
+        Block(
+            text[: found.start("kind")].count("\n") + 1,
+            found["kind"],
+            tuple(word.strip() for word in (found["words"] or "").split(",") if word.strip()),
+            found["content"],
+        )
+        for found in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = blocks()
+SHELL = [block for block in BLOCKS if block.kind in ("bash", "console")]
+
+
+def test_every_block_is_of_a_kind_that_is_run_or_says_that_it_is_not():
+    assert BLOCKS
+    assert 2 * len(BLOCKS) == README.read_text().count("```")
+    assert {block.kind for block in BLOCKS} <= {"bash", "console", "python", "text"}
+
+
+def test_every_marker_means_something():
+    known = {"slow", "free output"} | {f"setup {name}" for name in SETUPS}
+    assert {word for block in BLOCKS for word in block.words} <= known
+    assert len(re.findall("<!-- test:", README.read_text())) == sum(bool(block.words) for block in BLOCKS)
+
+
+@pytest.mark.parametrize("text", INSTEAD)
+def test_nothing_is_replaced_that_is_not_there(text):
+    assert any(text in block.content for block in SHELL)
+
+
+def test_files_that_the_readme_links_to_exist():
+    targets = re.findall(r"\]\((?!\w+:|#)([^)#]+)", README.read_text())
+    assert not [target for target in targets if not (golden.ROOT / target).exists()]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A folder with what `make` needs and a `python` that is the one of this test."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(golden.ROOT / name, folder)
+    (folder / "bin").mkdir()
+    for name, call in {"python": "", "tf-simclr": "-m tf_simclr "}.items():
+        (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call}"$@"\n')
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    return {"__name__": "readme"}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Setups that there are."""
+    return set()
+
+
+def parameter(block: Block):
+    marks = [pytest.mark.slow] if block in SHELL or "slow" in block.words else []
+    return pytest.param(block, id=f"line {block.line}, {block.kind}", marks=marks)
+
+
+@pytest.mark.parametrize("block", [parameter(block) for block in BLOCKS if block.kind != "text"])
+def test_a_block_runs(block, scratch, namespace, made, monkeypatch):
+    for name in block.setups:
+        if name not in made:
+            SETUPS[name](scratch)
+            made.add(name)
+    monkeypatch.chdir(scratch)
+    if block.kind == "python":
+        lines = "\n" * block.line + block.content  # for a traceback that names the README's line
+        exec(compile(lines, README, "exec"), namespace)
+    elif block.kind == "bash":
+        shell(block.content, scratch)
+    else:
+        console(block, scratch)
+
+
+def shell(commands: str, folder: Path) -> str:
+    """Runs commands, the first failure ending them, and returns what they print on both streams."""
+    for text in sorted(INSTEAD, key=len, reverse=True):
+        commands = commands.replace(text, INSTEAD[text])
+    paths = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(golden.ROOT)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=os.environ | paths | {"TFDS_DATA_DIR": str(folder / "tensorflow_datasets")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def console(block: Block, folder: Path) -> None:
+    """Runs the commands after `$ ` and looks for the lines between them in what they print."""
+    first, *parts = re.split(r"^\$ ", block.content, flags=re.M)
+    assert not first
+    for part in parts:
+        command = re.match(r"(?:[^\n]*\\\n)*[^\n]*\n?", part)[0]
+        printed = {without_numbers(line) for line in shell(command, folder).splitlines()}
+        expected = [line for line in part[len(command) :].splitlines() if line.strip() not in ("", "…")]
+        if "free output" not in block.words:
+            assert not [line for line in expected if without_numbers(line) not in printed]
+
+
+def without_numbers(line: str) -> str:
+    """The line with one `#` for each number and one space for each gap."""
+    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d,.:]*(e[-+]?\d+)?", "#", line)).strip()
+
+
+def test_output_is_compared_without_its_numbers():
+    assert without_numbers("loss  4.53 at 1,234 (3.1e-07)") == without_numbers("loss 0.1 at  7 (1e-8)")
+    assert without_numbers("loss 4 nats") != without_numbers("accuracy 4 nats")
+
+
+def test_a_console_block_whose_output_has_changed_fails(tmp_path):
+    right = Block(1, "console", (), "$ echo took 3 s \\\n    today\ntook 5 s today\n…\n$ true\n")
+    console(right, tmp_path)
+    with pytest.raises(AssertionError):
+        console(Block(1, "console", (), "$ echo took 3 s\nneeded 3 s\n"), tmp_path)
+    with pytest.raises(AssertionError):
+        console(Block(1, "console", (), "$ false\n"), tmp_path)

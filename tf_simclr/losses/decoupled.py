@@ -1,0 +1,214 @@
+"""Losses that add attraction within a pair to repulsion of all, where NT-Xent couples them in one softmax.
+
+References:
+    Yeh et al., Decoupled contrastive learning, arXiv:2110.06848, Section 3.
+    Chen et al., Intriguing properties of contrastive losses, arXiv:2011.02803, and the authors' notebook
+    `generalized_contrastive_loss.ipynb`, whose terms and constants these are.
+"""
+
+import functools
+import math
+
+import keras
+from keras import ops
+
+from tf_simclr import replicas
+from tf_simclr.errors import check
+from tf_simclr.losses.base import ContrastiveLoss
+from tf_simclr.losses.similarity import (
+    MASKED,
+    check_temperature,
+    contrastive_logits,
+    gather_views,
+    normalize,
+    own_columns,
+    prepare,
+)
+
+PRIORS = ("logsumexp", "normal", "uniform")
+
+
+def check_sigma(sigma: float | None) -> None:
+    """Raises `InputError` unless sigma is None or above 0."""
+    check(sigma is None or sigma > 0, "sigma must be None or above 0", sigma=sigma)
+
+
+def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_norm: bool = True):
+    """The decoupled contrastive loss of each example: NT-Xent without the positive in the denominator.
+
+    A view with the similarity `s` to its positive costs `-w s/τ` and the logarithm of the sum of `exp(t/τ)` over its
+    similarities `t` to both views of all other examples, so that there must be some.  The weight `w` is 1 (DCL), or
+    with `sigma` (DCLW) `2 - exp(s/σ)` over the mean of `exp(s/σ)` of all examples: poorly matched pairs count for
+    more.  No gradient flows through it, as it is a weight.
+
+    Args:
+        z1: projections of the first views, `(n, d)`.
+        z2: projections of the second views, `(n, d)`, in the same order.
+        temperature: above 0.
+        sigma: above 0, the paper has 0.5; None: all pairs count the same.
+        hidden_norm: whether projections are divided by their length.
+
+    Returns:
+        `(n,)`: the sum of both directions.
+
+    Raises:
+        InputError: the temperature or sigma is not above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> z = np.eye(4, dtype="float32")
+        >>> dcl(z, z, temperature=0.5).numpy().round(4)
+        array([-0.4165, -0.4165, -0.4165, -0.4165], dtype=float32)
+    """
+    check_sigma(sigma)
+    ab, aa, ba, bb, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
+    own = own_columns(targets, ops.transpose(ab))
+    positive = ops.sum(ab * own, axis=1)  # as in the other direction
+    weight = 1 if sigma is None else mises_fisher_weights(positive * temperature, sigma)
+    repulsion = (
+        ops.logsumexp(ops.concatenate([across - MASKED * own, within], axis=1), axis=1)
+        for across, within in ((ab, aa), (ba, bb))
+    )
+    return sum(repulsion) - 2 * weight * positive
+
+
+def mises_fisher_weights(similarity, sigma: float):
+    """`2 - exp(s/σ) / mean(exp(s/σ))` of each pair, `(n,)`; the mean is over all replicas (DCL, Section 3)."""
+    scaled = ops.stop_gradient(similarity) / sigma
+    every = replicas.gather(scaled)
+    log_mean = ops.logsumexp(every) - ops.log(ops.cast(ops.shape(every)[0], every.dtype))
+    return 2 - ops.exp(scaled - log_mean)
+
+
+def check_generalized(temperature: float, weight: float, prior: str) -> None:
+    """Raises `InputError` unless the options of `generalized_contrastive` can be used."""
+    check_temperature(temperature)
+    check(weight >= 0, "weight must be at least 0", weight=weight)
+    check(prior in PRIORS, f"prior must be one of {', '.join(PRIORS)}", prior=prior)
+
+
+def generalized_contrastive(
+    z1,
+    z2,
+    temperature: float = 1.0,
+    *,
+    weight: float = 1.0,
+    prior: str = "logsumexp",
+    hidden_norm: bool = True,
+    seed: int | None = None,
+):
+    """Alignment of both views plus `weight` times the distance of all projections from a prior distribution.
+
+    Alignment is half the mean square of `z1 - z2`.  The distance is, for the prior `logsumexp`, the mean over views
+    of the logarithm of the sum of `exp(z·z'/τ)` over all views `z'`, itself included, divided by `d` ("decoupled
+    NT-Xent"); otherwise the sliced Wasserstein distance from as many points drawn from `normal` or `uniform`, along
+    random orthogonal directions; with `hidden_norm` these points are on the sphere, too, which makes of `normal` the
+    uniform hypersphere, and without it `uniform` is the hypercube from -1 to 1.
+
+    Args:
+        z1: projections of the first views, `(n, d)`.
+        z2: projections of the second views, `(n, d)`, in the same order.
+        temperature: above 0; for `logsumexp` only.
+        weight: the paper's λ, at least 0; it does what the temperature does in NT-Xent.
+        prior: `logsumexp`, `normal` or `uniform`.
+        hidden_norm: whether projections are divided by their length.
+        seed: of the points and directions: an integer draws the same ones in each call, None goes on in Keras' own
+            stream.  With None each replica draws its own, and JAX refuses: both need an integer to be like one replica.
+
+    Returns:
+        `(n,)`: the sum of both directions, twice the mean of the authors' code.  A Wasserstein distance belongs to
+        the whole batch: each example has it.
+
+    Raises:
+        InputError: the temperature is not above 0, the weight below 0, or the prior not known.
+
+    Example:
+        >>> import numpy as np
+        >>> z = np.eye(4, dtype="float32")
+        >>> generalized_contrastive(z, z).numpy().round(4)
+        array([2.101, 2.101, 2.101, 2.101], dtype=float32)
+    """
+    check_generalized(temperature, weight, prior)
+    z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
+    alignment = ops.mean(ops.square(z1 - z2), axis=1)
+    every = ops.concatenate(gather_views(z1, z2)[:2])
+    if prior == "logsumexp":
+        return alignment + weight * sum(density(z, every, temperature) for z in (z1, z2))
+    points, directions = draw(every, prior, hidden_norm=hidden_norm, seed=seed)
+    return alignment + weight * 2 * sliced_wasserstein(every, points, directions)
+
+
+def density(z, every, temperature: float):
+    """Logarithm of the sum over all views of `exp(z·z'/τ)`, divided by their width, `(n,)`."""
+    return ops.logsumexp(ops.matmul(z, ops.transpose(every)) / temperature, axis=1) - math.log(every.shape[1])
+
+
+def draw(every, prior: str, *, hidden_norm: bool, seed: int | None):
+    """As many points of the prior as there are views, `(2N, d)`, and orthogonal directions, `(d, d)`."""
+    sample = keras.random.normal if prior == "normal" else functools.partial(keras.random.uniform, minval=-1.0)
+    points = sample(ops.shape(every), dtype=every.dtype, seed=seed)
+    another = None if seed is None else seed + 1  # with the same one the first points would be the directions
+    width = every.shape[1]
+    directions, _ = ops.qr(keras.random.normal((width, width), dtype=every.dtype, seed=another))
+    return normalize(points) if hidden_norm else points, directions
+
+
+def sliced_wasserstein(states, points, directions):
+    """Mean squared difference of the sorted projections on each direction, a scalar.
+
+    Example:
+        >>> import numpy as np
+        >>> states, points = np.array([[0.0], [4.0]]), np.array([[3.0], [2.0]])
+        >>> float(sliced_wasserstein(states, points, np.eye(1)))
+        2.5
+    """
+    projected, expected = (ops.sort(ops.matmul(z, directions), axis=0) for z in (states, points))
+    return ops.mean(ops.square(projected - expected))
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class DCL(ContrastiveLoss):
+    """`dcl` as a Keras loss; with `sigma` DCLW.
+
+    Raises:
+        InputError: the temperature or sigma is not above 0.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        *,
+        sigma: float | None = None,
+        hidden_norm: bool = True,
+        name: str = "dcl",
+        **kwargs,
+    ):
+        check_temperature(temperature)
+        check_sigma(sigma)
+        options = {"temperature": temperature, "sigma": sigma, "hidden_norm": hidden_norm}
+        super().__init__(dcl, options, name=name, **kwargs)
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class GeneralizedContrastive(ContrastiveLoss):
+    """`generalized_contrastive` as a Keras loss.
+
+    Raises:
+        InputError: the temperature is not above 0, the weight below 0, or the prior not known.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        weight: float = 1.0,
+        prior: str = "logsumexp",
+        hidden_norm: bool = True,
+        seed: int | None = None,
+        name: str = "generalized_contrastive",
+        **kwargs,
+    ):
+        check_generalized(temperature, weight, prior)
+        options = {"temperature": temperature, "weight": weight, "prior": prior}
+        options |= {"hidden_norm": hidden_norm, "seed": seed}
+        super().__init__(generalized_contrastive, options, name=name, **kwargs)
