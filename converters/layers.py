@@ -6,7 +6,7 @@ kernels HWIO, dense kernels (in, out)).  Every naming is a function of these lay
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
@@ -121,7 +121,7 @@ def _stem(architecture: Architecture) -> Iterator[Layer]:
 def _block(architecture: Architecture, group: int, block: int, inputs: int, filters: int) -> Iterator[Layer]:
     """Shortcut first, then the main branch, then squeeze-excite: the reference's order of creation."""
     outputs = filters * (4 if architecture.bottleneck else 1)
-    where = {"group": group, "block": block}
+    where: dict[str, Any] = {"group": group, "block": block}
     if block == 1:
         yield _conv("shortcut_conv", 1, inputs, outputs, **where)
         yield _bn("shortcut_bn", outputs, **where)
@@ -133,14 +133,14 @@ def _block(architecture: Architecture, group: int, block: int, inputs: int, filt
         yield _conv("se_conv2", 1, reduced, outputs, bias=True, **where)
 
 
-def _basic(architecture: Architecture, inputs: int, filters: int, where: dict) -> Iterator[Layer]:
+def _basic(architecture: Architecture, inputs: int, filters: int, where: dict[str, Any]) -> Iterator[Layer]:
     yield _conv("conv1", 3, inputs, filters, **where)
     yield _bn("bn1", filters, **where)
     yield _conv("conv2", 3, filters, filters, **where)
     yield _bn("bn2", filters, **where)
 
 
-def _bottleneck(architecture: Architecture, inputs: int, filters: int, where: dict) -> Iterator[Layer]:
+def _bottleneck(architecture: Architecture, inputs: int, filters: int, where: dict[str, Any]) -> Iterator[Layer]:
     streams = 2 if architecture.sk_ratio > 0 else 1
     yield _conv("conv1", 1, inputs, filters, **where)
     yield _bn("bn1", filters, **where)
@@ -155,12 +155,12 @@ def _bottleneck(architecture: Architecture, inputs: int, filters: int, where: di
     yield _bn("bn3", 4 * filters, **where)
 
 
-def _conv(role: str, size: int, inputs: int, outputs: int, *, bias: bool = False, **where) -> Layer:
+def _conv(role: str, size: int, inputs: int, outputs: int, *, bias: bool = False, **where: Any) -> Layer:
     kernel = ("kernel", (size, size, inputs, outputs))
     return Layer("conv", role, (kernel, ("bias", (outputs,))) if bias else (kernel,), **where)
 
 
-def _bn(role: str, size: int, part: Part = "encoder", *, center: bool = True, **where) -> Layer:
+def _bn(role: str, size: int, part: Part = "encoder", *, center: bool = True, **where: Any) -> Layer:
     names = (
         ("gamma", "beta", "moving_mean", "moving_variance") if center else ("gamma", "moving_mean", "moving_variance")
     )

@@ -10,10 +10,11 @@ TILE = 128
 
 
 class Memory:
-    """Arrays that are valid until the next call: fresh pages cost more time than a transposition."""
+    """Arrays in memory that is used again and again: fresh pages cost more time than a transposition."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
+        self._turn = 0
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype, *, use: str) -> np.ndarray:
         """An array with any content, in the memory of the former one of the same use."""
@@ -23,6 +24,11 @@ class Memory:
             buffer = self._buffers[use] = np.empty(size, np.uint8)
         return buffer[:size].view(dtype).reshape(shape)
 
+    def result(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array that is valid until the next but one: while it is written, the next is laid out."""
+        self._turn = 1 - self._turn
+        return self.take(shape, dtype, use=f"result {self._turn}")
+
 
 def to_layout(array: np.ndarray, *, torch: bool, memory: Memory | None = None) -> np.ndarray:
     """A hub array in the layout of a naming.
@@ -30,7 +36,7 @@ def to_layout(array: np.ndarray, *, torch: bool, memory: Memory | None = None) -
     Args:
         array: In TensorFlow's layout.
         torch: Whether the naming has PyTorch's layout.
-        memory: If given, the result is valid until the next call.
+        memory: If given, the result is valid until the next call but one.
     """
     if not torch or array.ndim < 2:
         return array
@@ -41,7 +47,7 @@ def to_layout(array: np.ndarray, *, torch: bool, memory: Memory | None = None) -
     if count > 1:
         rows = memory.take((inputs, count, outputs), array.dtype, use="rows")
         np.copyto(rows, array.reshape(count, inputs, outputs).transpose(1, 0, 2))
-    result = memory.take((outputs, inputs * count), array.dtype, use="result")
+    result = memory.result((outputs, inputs * count), array.dtype)
     _transpose(rows.reshape(inputs * count, outputs), result)
     return result.reshape(outputs, inputs, *window)
 

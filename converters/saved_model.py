@@ -123,7 +123,7 @@ def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture:
     taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     check(not taken, "the folder of a SavedModel must be new or empty; choose another", folder=str(folder))
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    root = exported(model, architecture)
+    root = exported(model, architecture=architecture)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tf.saved_model.save(root, str(temporary))

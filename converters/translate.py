@@ -21,7 +21,7 @@ def named(network: Network, naming: Naming, *, memory: Memory | None = None) -> 
     Args:
         network: What to write.
         naming: How.
-        memory: If given, an array is valid until the next one is asked for.
+        memory: If given, an array is valid until the next one but one is asked for.
     """
     for hub, key in naming.table(network.architecture).items():
         yield key, to_layout(network[hub], torch=naming.torch, memory=memory)

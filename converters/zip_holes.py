@@ -4,10 +4,12 @@ References:
     PKWARE, APPNOTE.TXT 4.3.7 (local header), 4.3.9 (data descriptor), 4.3.12 (central directory)
 """
 
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -60,16 +62,26 @@ def fill(file: BinaryIO, holes: Mapping[str, Hole], *, arrays: Iterable[tuple[st
         ValueError: an array is not as long as its hole, or one is missing.
     """
     left = set(holes)
-    for key, array in arrays:
-        hole, data = holes[key], np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        if len(data) != hole.size:
-            raise ValueError(f"{key} must have {hole.size} bytes, not {len(data)}")
-        checksum = struct.pack("<I", zlib.crc32(data))
-        file.seek(hole.start)
-        file.write(data)
-        file.write(DESCRIPTOR + checksum)
-        file.seek(hole.checksum)
-        file.write(checksum)
-        left.discard(key)
+    with ThreadPoolExecutor(1) as writer:  # writes one array while the next is read and laid out
+        written: Future[None] | None = None
+        for key, array in arrays:
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            if len(data) != holes[key].size:
+                raise ValueError(f"{key} must have {holes[key].size} bytes, not {len(data)}")
+            if written is not None:
+                written.result()
+            written = writer.submit(_write, file.fileno(), holes[key], data)
+            left.discard(key)
+        if written is not None:
+            written.result()
     if left:
         raise ValueError(f"every hole must be filled; {sorted(left)} are not")
+
+
+def _write(descriptor: int, hole: Hole, data: memoryview) -> None:
+    checksum = struct.pack("<I", zlib.crc32(data))
+    done = 0
+    while done < hole.size:
+        done += os.pwrite(descriptor, data[done:], hole.start + done)
+    os.pwrite(descriptor, DESCRIPTOR + checksum, hole.start + hole.size)
+    os.pwrite(descriptor, checksum, hole.checksum)

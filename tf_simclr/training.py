@@ -236,5 +236,5 @@ class Progress(keras.callbacks.Callback):
         )
 
 
-SHOWN = ("loss", "contrast_loss", "contrast_acc", "contrast_entropy", "supervised_acc")
-"""Metrics of the progress line; `loss` is the sum that is minimised, with the probe's and the weight decay."""
+SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "supervised_acc")
+"""Metrics of the progress line."""

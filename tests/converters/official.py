@@ -30,8 +30,13 @@ def tf1_values(name: str, *, step: int = 7, dtype=np.float32) -> dict[str, np.nd
 
     An EMA copy has values of its own, as its name differs.
     """
+    numbers = {
+        "global_step": np.asarray(step, np.int64),
+        "beta1_power": np.float32(0.5),
+        "beta2_power": np.float32(0.9),
+    }
     return {
-        key: np.asarray(step, np.int64) if key == "global_step" else golden.fill(key, shape).astype(dtype)
+        key: numbers[key] if key in numbers else golden.fill(key, shape).astype(dtype)
         for key, (shape, _) in manifest(name).items()
     }
 

@@ -77,9 +77,13 @@ def test_training_checkpoints_are_read_without_their_slots(tmp_path, name):
     np.testing.assert_array_equal(network[name], golden.fill("base_model/conv2d/kernel", stored.shape))
 
 
-@pytest.mark.parametrize(("stored", "expected"), [(0, 0), (1, 1), ("last", 3)])
-def test_selector_is_read_from_the_stored_graph(tmp_path, stored, expected):
-    official.write_tf1(tmp_path, "r18_1x_sk0_cifar", selector=stored)
+KERNEL = "head_supervised/linear_layer/dense/kernel"
+
+
+@pytest.mark.parametrize(("stored", "expected", "inputs"), [(0, 0, 512), (1, 1, 512), ("last", 3, 128)])
+def test_selector_is_read_from_the_stored_graph(tmp_path, stored, expected, inputs):
+    values = {KERNEL: golden.fill(KERNEL, (inputs, 10))}
+    official.write_tf1(tmp_path, "r18_1x_sk0_cifar", selector=stored, values=values)
     network = understand(open_source(tmp_path))
     assert network.architecture.ft_proj_selector == expected
     assert any("by model.ckpt-7.meta" in note for note in network.notes)
@@ -176,3 +180,22 @@ def test_own_classifier_and_queue_of_moco_are_left_behind():
     network = understand(source(state | extra))
     assert (network.naming, network.architecture) == ("moco", encoder.architecture)
     assert network.left == {"no part of this network": sorted(extra)}
+
+
+def test_run_folders_are_read_at_their_newest_step_or_another(tmp_path, small):
+    import json
+
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "architecture.json").write_text(json.dumps(dataclasses.asdict(SMALL)))
+    for step in (10, 20):
+        arrays = {f"model/{name}": small[name] + step for name in small.weights}
+        arrays["optimizer/iteration"] = np.asarray(step)
+        np.savez(tmp_path / "checkpoints" / f"step-{step:08d}.npz", **arrays)
+    newest, older = understand(open_source(tmp_path)), understand(open_source(tmp_path, step=10))
+    assert (newest.container, newest.step, older.step) == ("run folder", 20, 10)
+    assert newest.architecture == SMALL
+    np.testing.assert_array_equal(newest["logits_sup/bias"], small["logits_sup/bias"] + 20)
+    np.testing.assert_array_equal(older["logits_sup/bias"], small["logits_sup/bias"] + 10)
+    assert any("Took step 20; [10] also there" in note for note in newest.notes)
+    with pytest.raises(InputError, match=r"--step must be one of \[10, 20\]"):
+        open_source(tmp_path, step=15)

@@ -4,6 +4,7 @@ Pretrain without labels, test with few labels, export, convert to PyTorch, prove
 """
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -20,6 +21,7 @@ from tf_simclr.data import augment, images
 from tf_simclr.data.digits import Digits, load_digits
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
+from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.few_labels import Comparison, compare, few_label_draws
 from tf_simclr.evaluation.probes import nearest
@@ -39,6 +41,7 @@ ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_layer
 
 def run(config: Demo) -> None:
     """Runs every stage and prints one table and where everything is."""
+    check(find_spec("torch") is not None, "the demo converts to PyTorch: install the extra, pip install '.[torch]'")
     digits, folder = load_digits(seed=config.seed), RunFolder(config.model_dir)
     draws = few_label_draws(digits.train_labels, config.labels_per_class, draws=config.label_draws, seed=config.seed)
     result = pretrain(
