@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from converters.atomic import replacing
 from converters.bundle_index import DTYPES, STRING
 from converters.crc32c import crc32c, mask
 from converters.protobuf import encode, encode_fixed32, encode_varint
 from converters.sstable import write_table
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing
 
 HEADER = encode(1, 1) + encode(3, encode(1, 1))
 """One data file, little-endian, version 1."""

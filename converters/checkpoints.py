@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.atomic import replacing
 from converters.bundle_writer import write_bundle
 from converters.sstable import FOOTER, MAGIC
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing
 
 STATE = "checkpoint"
 GRAPHS = ("saved_model.pb", "tfhub_module.pb")

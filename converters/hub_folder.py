@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from converters.atomic import replacing
 from converters.description import POOL, describe
 from converters.layout import Memory
 from converters.namings import Naming
 from converters.network import Network
 from converters.safetensors_files import write_safetensors
 from converters.translate import metadata, named, outline
+from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 
 TIMM = ("torchvision", "tonylins")

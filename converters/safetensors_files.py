@@ -13,9 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.atomic import replacing
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing
 
 _DTYPES = {
     "F64": np.dtype("<f8"),

@@ -1,19 +1,17 @@
 """Writes a network under a naming into a container; a file appears whole or not at all."""
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.atomic import replacing
 from converters.catalogue import NAMINGS
 from converters.layout import Memory
 from converters.namings import Naming
 from converters.network import Network, without
 from converters.translate import metadata, named, outline
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing, replacing_path
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,14 @@ def _write_savedmodel(network: Network, path: Path, naming: Naming) -> None:
 def _write_keras(network: Network, path: Path, naming: Naming) -> None:
     from converters.keras_network import build_keras
 
-    with in_place(path) as temporary:
+    with replacing_path(path) as temporary:
         build_keras(network).save(temporary)
 
 
 def _write_h5(network: Network, path: Path, naming: Naming) -> None:
     from converters.keras_network import build_keras
 
-    with in_place(path) as temporary:
+    with replacing_path(path) as temporary:
         build_keras(network).save_weights(temporary)
 
 
@@ -103,17 +101,6 @@ def _write_huggingface(network: Network, path: Path, naming: Naming) -> None:
     from converters.hub_folder import write_hub_folder
 
     write_hub_folder(path, network, naming=naming)
-
-
-@contextlib.contextmanager
-def in_place(path: Path) -> Iterator[Path]:
-    """A temporary name beside a file, with its ending, that replaces it when the block ends well."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 TORCH = ("twin", *(name for name, naming in NAMINGS.items() if naming.torch and name != "twin"))

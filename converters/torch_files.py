@@ -9,11 +9,11 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from converters.atomic import replacing
 from converters.stored import Source, Stored
 from converters.torch_namings import NESTED
 from converters.zip_holes import data_members, fill
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing
 
 _NUMPY = {
     torch.float32: "float32",

@@ -202,9 +202,11 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_missing_folder_a_repeated_name_and_a_foreign_dtype_are_refused(tmp_path):
+def test_a_file_as_folder_a_repeated_name_and_a_foreign_dtype_are_refused(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match="must be writable"):
-        write_bundle(tmp_path / "missing" / "ours", [("kernel", np.ones(8))])
+        write_bundle(tmp_path / "file" / "ours", [("kernel", np.ones(8))])
+    (tmp_path / "file").unlink()
     with pytest.raises(InputError, match="name of its own"):
         write_bundle(tmp_path / "ours", [("kernel", np.ones(8)), ("kernel", np.ones(8))])
     with pytest.raises(InputError, match="must have a dtype"):
