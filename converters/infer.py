@@ -94,7 +94,13 @@ def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Archi
     described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
     text = f"{what} must hold every weight of one network in {naming.name} names"
     text += f"; the nearest is depth={best.depth} width={best.width} {described}"
-    mismatch(expected_shapes(naming, best), found, what=text)
+    expected = expected_shapes(naming, best)
+    first = {key for hub, key in naming.table(best).items() if hub.startswith("group1_block1_shortcut_")}
+    if not best.bottleneck and expected.keys() - found.keys() == first:
+        text += (
+            ", whose first group projects its shortcut, as torchvision's own ResNet-18 and 34 do not: they are others"
+        )
+    mismatch(expected, found, what=text)
     return best
 
 

@@ -54,3 +54,10 @@ def test_long_lists_end_in_a_count():
         infer(NAMINGS["tf1"], half, what="folder")
     assert str(error.value).splitlines()[-1].startswith(" … and ")
     assert len(str(error.value).splitlines()) == 22
+
+
+def test_torchvisions_own_small_resnets_are_refused_with_the_reason():
+    shapes = expected_shapes(NAMINGS["tonylins"], dataclasses.replace(SMALL, proj_head_mode="none", num_proj_layers=0))
+    own = {key: shape for key, shape in shapes.items() if not key.startswith("layer1.0.downsample.")}
+    with pytest.raises(InputError, match=r"as torchvision's own ResNet-18 and 34 do not"):
+        infer(NAMINGS["tonylins"], own, what="resnet18.pth")
