@@ -129,7 +129,7 @@ class SimCLR(keras.Model):
         else:
             variables = [v for v in self.trainable_variables if v.name not in ("gamma", "beta")]
         squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
-        return ops.convert_to_tensor(0.5 * self.weight_decay * squares / replicas.count())
+        return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
