@@ -199,8 +199,8 @@ def progress(monkeypatch):
     return make
 
 
-LOGS = {"loss": 4.5678, "contrast_acc": 0.25, "weight_decay": 9.0}
-LINE = "step 10/20  loss 4.568 contrast_acc 0.250  16 images/s  0:00:05 left"
+LOGS = {"loss": 9.0, "contrast_loss": 4.5678, "contrast_acc": 0.25, "weight_decay": 9.0}
+LINE = "step 10/20  contrast_loss 4.568 contrast_acc 0.250  16 images/s  0:00:05 left"
 
 
 def test_the_progress_line_tells_step_metrics_pace_and_time_left(clock, progress):

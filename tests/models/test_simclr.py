@@ -68,7 +68,9 @@ def compiled(model, flags, rates, *, code):
     if kind == "lars":  # LARS' momentum is Python's, not the framework's
         optimizer = optimizers.LARS(Given(rates), float(flags.get("momentum", 0.9)), weight_decay=model.weight_decay)
     elif kind == "momentum":
-        optimizer = optimizers.build("momentum" if code == "tf1" else "sgd", Given(rates), momentum=momentum)
+        # TF2's framework rounds the momentum to float32, TF1's does not.
+        name, momentum = ("momentum", float(flags.get("momentum", 0.9))) if code == "tf1" else ("sgd", momentum)
+        optimizer = optimizers.build(name, Given(rates), momentum=momentum)
     else:
         betas = {"beta_1": rounded(0.9), "beta_2": rounded(0.999)}
         optimizer = keras.optimizers.Adam(Given(rates), epsilon=1e-8 if code == "tf1" else 1e-7, **betas)
