@@ -122,7 +122,7 @@ def test_trajectories_equal_the_tf2_reference_in_float64(float64, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pre_lars_T0.5", "pre_momentum_T0.5", "pre_adam_T0.5"])
 def test_trajectories_equal_the_tf1_reference_in_float64(float64, name):
-    """TF1 trains no probe; it averages losses in float32 and rounds more constants (tolerances: the goldens' README)."""
+    """TF1 trains no probe; it averages losses in float32 and rounds more (tolerances: the goldens' README)."""
     run = golden.data("train/trajectories_tf1_float64.json")[name]
     flags, logs = flags_of(run), run["log"]
     model, names = build(flags, probe=False)
