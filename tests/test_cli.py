@@ -182,8 +182,8 @@ def refused(monkeypatch, capfd, *words) -> str:
         ("linear-eval", "--checkpoint"),
         ("linear-eval --checkpoint x --knn 0", "knn must be at least 1"),
         ("demo --label_draws 1", "label_draws must be at least 2"),
-        ("train", "train"),
-        ("", "pretrain, linear-eval, demo"),
+        ("train", "must be a command (pretrain, linear-eval"),
+        ("", "must be a command (pretrain, linear-eval"),
     ],
 )
 def test_a_bad_value_is_named_before_tensorflow_is_needed(monkeypatch, capfd, words, sentence):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import tyro
 
@@ -19,9 +19,33 @@ from tf_simclr.errors import InputError, check, exit_on_input_error
 def main() -> None:
     """Runs the command that the command line names."""
     with exit_on_input_error():
-        config = parse(sys.argv[1:])
+        words = sys.argv[1:]
+        if wants_overview(words):
+            sys.stdout.write(overview(words))
+            return
+        config = parse(words)
         name = next(name for name, kind in COMMANDS.items() if kind is type(config))
         task(name).run(config)
+
+
+def wants_overview(words: Sequence[str]) -> bool:
+    """Whether the words ask what commands there are: `--help`, alone or behind a group's name like `chest`."""
+    asks = bool(words) and words[-1] in ("-h", "--help")
+    return asks and not named(words) and bool(group(" ".join(words[:-1])))
+
+
+def group(name: str) -> dict[str, type]:
+    """The commands whose names begin with this word; all for none."""
+    return {command: kind for command, kind in COMMANDS.items() if not name or command.startswith(name + " ")}
+
+
+def overview(words: Sequence[str]) -> str:
+    """The commands, of a group if the words name one, each with the first line of what it says of itself."""
+    commands = group(" ".join(word for word in words if not word.startswith("-")))
+    lines = [f"  {name:<20}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
+    usage = "usage: python -m tf_simclr COMMAND [OPTIONS], or tf-simclr COMMAND [OPTIONS]"
+    closing = "`COMMAND --help` explains its options; --config RUN/config.json repeats a run."
+    return "\n".join([usage, "", "SimCLR in Keras 3", "", *lines, "", closing, ""])
 
 
 def task(name: str) -> ModuleType:
@@ -34,7 +58,7 @@ def task(name: str) -> ModuleType:
         stderr = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:
-            module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_')}")
+            module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_').replace(' ', '_')}")
             tensorflow = sys.modules["tensorflow"]
             tensorflow.config.list_logical_devices()  # looks for GPUs now, not at the first operation
             tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
@@ -50,20 +74,27 @@ def parse(words: Sequence[str]):
     `--config FILE`, a run folder's `config.json`, sets the command and its options; what follows changes them.
 
     Raises:
-        InputError: the file is not a configuration.
+        InputError: there is no such command, or the file is not a configuration.
     """
     words = list(words)
     stored = stored_config(words)
-    defaults = {name: {"default": stored} if type(stored) is kind else {} for name, kind in COMMANDS.items()}
-    kinds = [Annotated[kind, tyro.conf.subcommand(name, **defaults[name])] for name, kind in COMMANDS.items()]
+    command = named(words)
+    if command is None:
+        known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them)"
+        raise InputError(f"{known}. Received: {' '.join(words[:2]) or 'nothing'}")
     return tyro.cli(
-        Union[tuple(kinds)],  # noqa: UP007 - made at run time
-        args=words,
-        prog="tf-simclr",
-        description="SimCLR in Keras 3. `COMMAND --help` explains the options of a command.",
+        COMMANDS[command],
+        args=words[len(command.split()) :],
+        default=stored,
+        prog=f"tf-simclr {command}",
         use_underscores=True,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes),
+        config=(tyro.conf.FlagConversionOff,),
     )
+
+
+def named(words: Sequence[str]) -> str | None:
+    """The command that the words begin with, one word or two."""
+    return next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), None)
 
 
 def stored_config(words: list[str]):
@@ -77,8 +108,8 @@ def stored_config(words: list[str]):
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
     if not words or words[0].startswith("-"):
-        words.insert(0, command)
-    check(words[0] == command, f"{path} must be of the command given, {words[0]}", command=command)
+        words[:0] = command.split()
+    check(named(words) == command, f"{path} must be of the command given, {' '.join(words[:2])}", command=command)
     return stored
 
 

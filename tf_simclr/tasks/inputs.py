@@ -2,7 +2,7 @@
 
 import sys
 
-from tf_simclr.config import Data
+from tf_simclr.config.parts import Data
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 
