@@ -1,7 +1,8 @@
 # make demo | test | test-slow | lint | clean; each makes .venv first.  ARGS=… goes to the command, PYTHON=… chooses
-# the interpreter, EXTRAS=… what is installed beside the base.
+# the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in (1 GB each).
 EXTRAS ?= dev,torch
 ARGS ?=
+WORKERS ?= -n auto --maxprocesses 4
 VENV := .venv
 STAMP := $(VENV)/.installed
 SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -28,10 +29,10 @@ demo: $(STAMP)
 	$(VENV)/bin/python -m tf_simclr demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) -m slow $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
