@@ -1,0 +1,1 @@
+"""Chest radiographs: reading, preparation, studies.  For research, not for diagnosis."""

@@ -1,0 +1,43 @@
+"""Radiographs in PNG and JPEG files."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tf_simclr.chest.radiograph import MAX_PIXELS, Radiograph
+from tf_simclr.errors import InputError, check
+
+
+def read(content: bytes, name: str) -> Radiograph:
+    """Reads a PNG or JPEG: grey levels over the full range of its bits, colour by its luminance, alpha left out.
+
+    Some files of ChestX-ray14 are RGBA with three equal colours and an alpha of 255.
+
+    Raises:
+        InputError: the picture is damaged, too large, or holds several frames.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+                width, height = picture.size
+                check(
+                    width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=picture.size
+                )
+                check(getattr(picture, "n_frames", 1) == 1, f"{name} must hold one picture, not an animation")
+                picture.load()
+                return grey(ImageOps.exif_transpose(picture))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
+        raise InputError(f"{name} must be a whole picture ({type(error).__name__}: {error})") from error
+
+
+def grey(picture: Image.Image) -> Radiograph:
+    """The picture's grey levels in [0, 1]."""
+    if picture.mode.startswith("I"):  # 16 bits, in whatever order of bytes; 32 in memory
+        return Radiograph(pixels=np.asarray(picture.convert("I"), np.float32) / 65535, bits=16)
+    colours = picture.convert("RGB") if picture.mode not in ("L", "RGB", "1") else picture
+    return Radiograph(pixels=np.asarray(colours.convert("L"), np.float32) / 255, bits=8)
