@@ -1,0 +1,129 @@
+"""Tables and folders of the three kinds of collections, and what is wrong with some."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_simclr.chest import nih, siim, tables
+from tf_simclr.errors import InputError
+
+STUDIES = "id,Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance\n"
+IMAGES = "id,boxes,label,StudyInstanceUID\n"
+BOX = "\"[{'x': 1.0, 'y': 2.0, 'width': 3.0, 'height': 4.0}]\""
+
+
+def touch(path, content: str = ""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+@pytest.fixture
+def siim_folder(tmp_path):
+    """Two studies; the first has two images, of which one has a box."""
+    for study, image in (("s1", "a"), ("s1", "b"), ("s2", "c")):
+        touch(tmp_path / "train" / study / "series" / f"{image}.dcm")
+    touch(tmp_path / "train_study_level.csv", STUDIES + "s1_study,0,1,0,0\ns2_study,1,0,0,0\n")
+    rows = f'a_image,{BOX},opacity 1 1 2 3 4,s1\nb_image,"",none 1 0 0 1 1,s1\nc_image,"",none 1 0 0 1 1,s2\n'
+    touch(tmp_path / "train_image_level.csv", IMAGES + rows)
+    return tmp_path
+
+
+def test_siims_images_have_their_studys_label(siim_folder):
+    found = {e.image: e for e in siim.collection(siim_folder).entries}
+    assert {name: (e.labels, e.study, e.boxes) for name, e in found.items()} == {
+        "a": ((0, 1, 0, 0), "s1", 1),
+        "b": ((0, 1, 0, 0), "s1", 0),
+        "c": ((1, 0, 0, 0), "s2", 0),
+    }
+    assert found["a"].path == siim_folder / "train/s1/series/a.dcm"
+
+
+def test_boxless_siblings_can_be_left_out(siim_folder):
+    assert [e.image for e in siim.collection(siim_folder, boxless_siblings=False).entries] == ["a", "c"]
+
+
+def test_rows_without_files_and_files_without_rows_are_told(siim_folder):
+    (siim_folder / "train/s2/series/c.dcm").rename(siim_folder / "train/s2/series/d.dcm")
+    assert siim.collection(siim_folder).problems == (
+        "a row of train_image_level.csv has no file: c",
+        "a file has no row in train_image_level.csv: d",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "reason"),
+    [
+        ("train_study_level.csv", "id,Typical Appearance\ns1_study,1\n", r"must have the columns.*Negative for Pneum"),
+        ("train_study_level.csv", STUDIES + "s1_study,0,yes,0,0\n", r"a label must be 0 or 1, .*line 2.*'yes'"),
+        ("train_study_level.csv", STUDIES + "s1_study,1,1,0,0\n", r"a study must have one appearance, .*line 2"),
+        ("train_study_level.csv", STUDIES + "s1_study,0,1,0\n", r"must have 5 cells.*uneven_lines=\[2\]"),
+        ("train_study_level.csv", STUDIES + "s1_study,0,1,0,0\n", r"each study .* must be in .*study='s2'"),
+        ("train_image_level.csv", IMAGES + "a_image,__import__('os'),x,s1\n", r"boxes must be a list of dictionaries"),
+        ("train_image_level.csv", IMAGES, r"must hold at least one radiograph"),
+    ],
+)
+def test_tables_that_are_not_siims_are_refused(siim_folder, table, content, reason):
+    touch(siim_folder / table, content)
+    with pytest.raises(InputError, match=reason):
+        siim.collection(siim_folder)
+
+
+@pytest.fixture
+def nih_folder(tmp_path):
+    touch(tmp_path / "images_001/images/00000001_000.png")
+    touch(tmp_path / "images_002/images/00000002_000.png")
+    head = "Image Index,Finding Labels,Follow-up #,Patient ID\n"
+    rows = "00000001_000.png,Pneumonia|Mass,0,1\n00000002_000.png,No Finding,0,2\n00000003_000.png,Mass,0,3\n"
+    touch(tmp_path / "Data_Entry_2017.csv", head + rows)
+    return tmp_path
+
+
+def test_nihs_findings_may_occur_together(nih_folder):
+    touch(nih_folder / "train_val_list.txt", "00000001_000.png\n")
+    touch(nih_folder / "test_list.txt", "00000002_000.png\n")
+    found = nih.collection(nih_folder)
+    names = [[found.classes[i] for i in np.flatnonzero(e.labels)] for e in found.entries]
+    assert names == [["Mass", "Pneumonia"], ["No Finding"]]
+    assert [(e.patient, e.split) for e in found.entries] == [("1", "train"), ("2", "test")]
+    assert found.problems == ("a row of Data_Entry_2017.csv has no file: 00000003_000.png",)
+
+
+def test_an_unknown_finding_and_a_double_split_are_refused(nih_folder):
+    for name in ("train_val_list.txt", "test_list.txt"):
+        touch(nih_folder / name, "00000001_000.png\n")
+    with pytest.raises(InputError, match="no image may be in train_val_list"):
+        nih.collection(nih_folder)
+    table = nih_folder / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("|Mass", "|Mess"))
+    (nih_folder / "test_list.txt").unlink()
+    with pytest.raises(InputError, match=r"findings must be among .*line 2. Received: \['Mess'\]"):
+        nih.collection(nih_folder)
+
+
+def test_a_table_of_ones_own(tmp_path):
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    touch(tmp_path / "own.csv", "path,label,patient\na.png,sick,p1\nsub/b.png,well|odd,p2\nc.png,sick,p3\n")
+    found = tables.from_csv(tmp_path / "own.csv")
+    assert found.classes == ("odd", "sick", "well")
+    assert [(e.image, e.labels, e.patient) for e in found.entries] == [
+        ("a.png", (0, 1, 0), "p1"),
+        ("sub/b.png", (1, 0, 1), "p2"),
+    ]
+    assert found.problems == ("a row has no file: c.png",)
+    touch(tmp_path / "own.csv", "path,label,patient\na.png,,p1\n")
+    with pytest.raises(InputError, match=r"a file, a label and a patient.*empty_lines=\[2\]"):
+        tables.from_csv(tmp_path / "own.csv")
+
+
+def test_a_folder_of_class_folders(tmp_path):
+    for name in ("sick/1.png", "sick/2.dcm", "well/3.jpg"):
+        touch(tmp_path / name)
+    found = tables.from_folder(tmp_path)
+    assert found.classes == ("sick", "well")
+    assert {e.image: (e.labels, e.patient) for e in found.entries} == {
+        "sick/1.png": ((1, 0), "sick/1.png"),
+        "sick/2.dcm": ((1, 0), ""),
+        "well/3.jpg": ((0, 1), "well/3.jpg"),
+    }

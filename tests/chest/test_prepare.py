@@ -1,0 +1,156 @@
+"""Preparation: made-up radiographs in SIIM's layout to records and back; refusals, resuming, near-duplicates."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_simclr.chest import prepare, siim, synthetic
+from tf_simclr.chest.duplicates import near_duplicates
+from tf_simclr.chest.prepared import load
+from tf_simclr.chest.radiograph import Radiograph, read
+from tf_simclr.chest.shrinking import perceptual_hash, png, pseudonym, resized, shrunk, side_by_side, unpacked
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Twelve patients; one file is damaged."""
+    folder = tmp_path_factory.mktemp("raw")
+    synthetic.write(folder, 12, size=64, seed=3)
+    broken = sorted(folder.glob("train/*/*/*.dcm"))[4]
+    broken.write_bytes(broken.read_bytes()[:3000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare.prepare(siim.collection(raw), folder, size=32, workers=2)
+    return folder
+
+
+def test_records_hold_what_the_files_show_and_the_tables_say(raw, prepared):
+    collection, found = siim.collection(raw), load(prepared)
+    entries = {entry.image: entry for entry in collection.entries}
+    assert len(found) == len(entries) - 1
+    numbers = np.arange(len(found))
+    batches = evaluation_batches(found.source(numbers), batch_size=64, image_size=32, unreadable=Unreadable())
+    for images, _, names in batches:
+        for image, name in zip(images.numpy(), names.numpy().astype(str), strict=True):
+            expected = resized(read(entries[name].path).pixels, 32)
+            np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, axis=2), atol=1 / 65535)
+    for name, labels, patient in zip(found.images, found.labels, found.patients, strict=True):
+        assert tuple(labels) == entries[name].labels
+        assert patient == pseudonym(f"made-up-{int(name[len('image03') : -1])}")
+
+
+def test_no_patients_name_is_in_what_is_written(prepared):
+    assert not any(b"made-up" in path.read_bytes() for path in prepared.iterdir())
+
+
+def test_a_part_of_the_images_with_labels_is_a_source(prepared):
+    found = load(prepared)
+    typical = found.column("Typical Appearance")
+    rows = np.array([0, 3, 5])
+    source = found.source(rows, typical, class_names=("other", "typical"))
+    records = list(source.ordered().as_numpy_iterator())
+    assert [r["name"].decode() for r in records] == list(found.images[rows])
+    assert [r["label"] for r in records] == list(typical[rows])
+    assert source.num_examples == 3
+    shuffled = [r["name"].decode() for r in source.shuffled(0, start=1, buffer=3).take(5).as_numpy_iterator()]
+    assert set(shuffled[2:]) == set(found.images[rows])
+
+
+def test_a_damaged_file_is_refused_with_its_reason_and_the_others_are_kept(prepared):
+    rows = [r for path in prepared.glob("records-*.json") for r in json.loads(path.read_text())["rows"]]
+    refused = [row["refused"] for row in rows if row["refused"]]
+    assert len(refused) == 1
+    assert "must hold 8192 bytes of pixels" in refused[0]
+
+
+def test_a_stopped_preparation_goes_on_where_it_was_and_ends_the_same(raw, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SHARD", 5)
+    collection, calls = siim.collection(raw), []
+
+    def stop(done, total):
+        calls.append(done)
+        if done == 7 and len(calls) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(collection, tmp_path, size=32, workers=1, progress=stop)
+    assert len(list(tmp_path.glob("*.tfrecord"))) == 1
+    with pytest.raises(InputError, match="must be prepared to its end"):
+        load(tmp_path)
+    prepare.prepare(collection, tmp_path, size=32, workers=1, progress=stop)
+    assert calls == [*range(1, 8), *range(6, len(collection.entries) + 1)]
+    np.testing.assert_array_equal(load(tmp_path).hashes, load(prepared).hashes)
+
+
+def test_another_preparation_in_the_same_folder_is_refused(raw, prepared):
+    with pytest.raises(InputError, match=r"same preparation.*size=\(32, 64\)"):
+        prepare.prepare(siim.collection(raw), prepared, size=64)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must be a whole prepared folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_radiographs_become_square_as_asked(fit):
+    wide = np.zeros((40, 80), np.float32)
+    wide[:, 20:60] = 1
+    square = resized(wide, 16, fit=fit)
+    assert square.shape == (16, 16)
+    bright = (square > 0.5).mean()
+    assert bright == pytest.approx({"stretch": 0.5, "pad": 0.25, "crop": 1.0}[fit], abs=0.04)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_the_picture_kept_has_the_bits_that_it_needs(bits):
+    pixels = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    kept = Image.open(io.BytesIO(png(pixels, bits=bits)))
+    assert kept.mode == ("L" if bits == 8 else "I;16")
+    np.testing.assert_allclose(np.asarray(kept, float) / (255 if bits == 8 else 65535), pixels, atol=0.002)
+
+
+def test_the_same_picture_smaller_and_brighter_is_a_near_duplicate_and_another_is_not():
+    rng = np.random.default_rng(0)
+    bodies = [synthetic.radiograph(synthetic.anatomy(rng), kind, size=256, rng=rng) / 4095 for kind in range(4)]
+    pictures = [body.astype(np.float32) for body in bodies]
+    again = resized(np.clip(0.9 * pictures[0] + 0.05, 0, 1), 128)
+    hashes = [perceptual_hash(p) for p in [*pictures, again]]
+    assert [(a, b) for a, b, _ in near_duplicates(hashes)] == [(0, 4)]
+
+
+def test_the_search_for_near_duplicates_finds_what_comparing_all_pairs_finds():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
+    for i in range(20):
+        codes[40 + i] = codes[i]
+        for bit in rng.integers(0, 256, i):
+            codes[40 + i, bit // 8] ^= 1 << (bit % 8)
+    distances = np.unpackbits(codes[:, None] ^ codes[None], axis=-1).sum(-1)
+    expected = {(i, j) for i in range(60) for j in range(i + 1, 60) if distances[i, j] <= 15}
+    assert {(a, b) for a, b, _ in near_duplicates([c.tobytes().hex() for c in codes])} == expected
+    assert len(expected) > 12
+
+
+def test_what_a_worker_returns_names_nobody(raw):
+    path = next(p for p in sorted(raw.glob("train/*/*/*.dcm")))
+    about, picture = unpacked(shrunk(str(path), 32))
+    assert about["patient"] == pseudonym("made-up-0")
+    assert about["bits"] == 12
+    assert Image.open(io.BytesIO(picture)).size == (32, 32)
+
+
+def test_side_by_side_shows_the_viewers_and_the_networks_picture():
+    pixels = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (200, 1))
+    both = side_by_side(Radiograph(pixels=pixels, bits=12), size=32)
+    assert both.shape == (512, 256 + 8 + 512)
+    assert both[0, 258] == 255

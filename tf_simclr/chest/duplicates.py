@@ -1,0 +1,47 @@
+"""Images that look the same, by their perceptual hashes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_simclr.errors import check
+
+NEAR = 15
+"""Bits of 256 in which near-duplicates differ at most: different radiographs of ChestX-ray14 differ in 88 and more, a
+brighter copy of half the size in 2.  Below 16, so that the search cannot miss any: of 16 parts of two such hashes at
+least one is equal."""
+
+
+def near_duplicates(hashes: Sequence[str], *, most: int = NEAR) -> list[tuple[int, int, int]]:
+    """Pairs of images that look alike: `(first, second, differing bits)`, the most alike first.
+
+    Args:
+        hashes: of `shrinking.perceptual_hash`.
+        most: differing bits, 0 to 15.
+
+    Example:
+        >>> near_duplicates(["00" * 32, "ff" * 32, "00" * 31 + "01"])
+        [(0, 2, 1)]
+    """
+    check(0 <= most < 16, "most must be between 0 and 15", most=most)
+    if not hashes:
+        return []
+    codes = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
+    parts = np.ascontiguousarray(codes).view(np.uint16)
+    found: dict[tuple[int, int], int] = {}
+    for column in parts.T:
+        for rows in equal_rows(column):
+            differing = np.unpackbits(codes[rows][:, None] ^ codes[rows][None], axis=-1).sum(axis=-1)
+            for i, j in np.argwhere(np.triu(differing <= most, 1)):
+                found[int(rows[i]), int(rows[j])] = int(differing[i, j])
+    return sorted(((a, b, bits) for (a, b), bits in found.items()), key=lambda pair: (pair[2], pair))
+
+
+def equal_rows(column: np.ndarray, *, largest: int = 2000) -> list[np.ndarray]:
+    """Groups of two and more rows with one value; groups too large to compare all pairs are cut into such as can be."""
+    groups = defaultdict(list)
+    for row, value in enumerate(column.tolist()):
+        groups[value].append(row)
+    many = [np.array(rows) for rows in groups.values() if len(rows) > 1]
+    return [part for rows in many for part in np.array_split(rows, -(-len(rows) // largest))]
