@@ -7,8 +7,6 @@ References:
     TensorFlow, `core/util/tensor_bundle/tensor_bundle.h`, `core/protobuf/tensor_bundle.proto`
 """
 
-import mmap
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,12 +14,10 @@ import numpy as np
 
 from converters.bundle_index import DTYPES, STRING, Entry, read_index, title
 from converters.crc32c import crc32c, mask
+from converters.mapped import MappedFile
 from converters.ordered_code import slice_key
 from converters.protobuf import varint
 from tf_simclr.errors import InputError
-
-SMALL = 1 << 20
-"""Bytes below which a tensor is not worth giving its memory back for."""
 
 
 def open_bundle(prefix: str | Path, *, verify: bool = True) -> "Bundle":
@@ -51,9 +47,7 @@ class Bundle(Mapping[str, np.ndarray]):
         self.shards, self.parsed = read_index(self.index)
         self.sliced = {key: entry for key, entry in self.parsed.items() if isinstance(key, bytes)}
         self.entries = {key: entry for key, entry in self.parsed.items() if isinstance(key, str)}
-        self.maps: dict[int, mmap.mmap | bytes] = {
-            shard: self.open_shard(shard) for shard in sorted({e.shard for e in self.stored().values()})
-        }
+        self.maps = {shard: self.open_shard(shard) for shard in sorted({e.shard for e in self.stored().values()})}
         self.check_places()
 
     @property
@@ -67,13 +61,11 @@ class Bundle(Mapping[str, np.ndarray]):
         """The entries that have data of their own."""
         return {key: entry for key, entry in self.parsed.items() if not entry.slices}
 
-    def open_shard(self, shard: int) -> mmap.mmap | bytes:
+    def open_shard(self, shard: int) -> MappedFile:
         path = self.shard_path(shard)
         if not 0 <= shard < self.shards or not path.is_file():
             raise InputError(f"{path} must exist: {self.index} has tensors in it; copy it as well")
-        with path.open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0
-            return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return MappedFile(path)
 
     def check_places(self) -> None:
         """Every tensor lies within its file and is as long as its shape says; no bytes belong to many tensors."""
@@ -150,10 +142,7 @@ class Bundle(Mapping[str, np.ndarray]):
 
     def content(self, key: str | bytes, entry: Entry, *, verify: bool | None = None) -> memoryview:
         """The bytes of a tensor."""
-        data = self.maps[entry.shard]
-        if isinstance(data, mmap.mmap) and entry.size > SMALL and hasattr(mmap, "MADV_DONTNEED"):
-            data.madvise(mmap.MADV_DONTNEED)  # else the whole file counts as this process' memory in the end
-        content = memoryview(data)[entry.offset : entry.offset + entry.size]
+        content = self.maps[entry.shard].view(entry.offset, entry.size)
         if (self.verify if verify is None else verify) and mask(crc32c(content)) != entry.crc:
             raise InputError(
                 f"tensor {title(key)} must match its checksum, but its bytes in {self.shard_path(entry.shard)} were "

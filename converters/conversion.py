@@ -13,9 +13,12 @@ from converters.formats import open_source
 from converters.layers import part_of
 from converters.loading import load
 from converters.network import Network, understand, without
+from converters.numpy_resnet import TORCHVISION
 from converters.rescaling import rescaled
-from converters.scrutiny import unfit
+from converters.scrutiny import WARNING, tidy, watched
+from converters.staging import staged
 from converters.stored import Stored
+from converters.streams import each
 from converters.translate import left_behind
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
@@ -35,6 +38,7 @@ class Conversion:
         bytes: Of the weights.
         differences: Per endpoint, source against written file; empty: not verified.
         precision: The float type that endpoints were compared in.
+        engine: What ran the written file for that.
         rescaling: The endpoint that rescaling changed most, where it was asked for.
         torchvision: The largest relative difference with torchvision's own max-pool, where its models take the file.
     """
@@ -47,6 +51,7 @@ class Conversion:
     bytes: int = 0
     differences: list[Difference] = field(default_factory=list)
     precision: str = ""
+    engine: str = ""
     torchvision: Difference | None = None
     rescaling: Difference | None = None
 
@@ -74,6 +79,7 @@ def convert(
     source_naming: str | None = None,
     rescale: float | None = None,
     verify: bool = True,
+    engine: str = "auto",
     usual: str | None = None,
 ) -> Conversion:
     """Converts a checkpoint of any format to any other.
@@ -89,7 +95,10 @@ def convert(
         step: Which of a folder's checkpoints.
         source_naming: Naming of the source's keys; by default recognised.
         rescale: Multiplies the convolutions that a BatchNorm follows, and its statistics with them.
-        verify: Reads the written file and compares weights and endpoints with the source.
+        verify: Reads the written file and compares weights and endpoints with the source; nothing is put at the target
+            if they differ.
+        engine: What computes a PyTorch file's endpoints: `torch`, or `numpy` from the file's bytes; `auto` is PyTorch
+            where it is installed.
         usual: Container where neither `to` nor the target's ending tells; None: the other framework's.
 
     Raises:
@@ -100,13 +109,17 @@ def convert(
         to, naming = choose(network, target, to=to, naming=naming, usual=usual)
         target = Path(target) if target is not None else default_target(Path(source), to)
         original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
+        engine = verification.engine_of(engine)
         network = original if rescale is None else rescaled(original, rescale)
-        targets.write(network, target, to=to, naming=naming)
         done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
-        if verify:
-            prove(done)
-        if verify and rescale is not None:
-            prove_rescaling(done, original)
+        targets.check_free(target, to)
+        with staged(target) as place:
+            targets.write(network, place, to=to, naming=naming)
+            if verify:
+                prove(done, place, engine=engine)
+            if verify and rescale is not None:
+                prove_rescaling(done, original)
+            tidy(network)
     return done
 
 
@@ -166,60 +179,32 @@ def fitted(network: Network, naming: str) -> Network:
     return dataclasses.replace(network, architecture=architecture, weights=kept, left=left)
 
 
-def watched(network: Network, *, float32: bool) -> Network:
-    """The network, where reading a tensor with NaN or infinite values leaves a note.
-
-    Args:
-        network: What was read.
-        float32: Whether all is cast to float32; else integers only.
-    """
-    cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
-    for dtype in sorted({network.weights[name].dtype for name in cast}):
-        count = sum(network.weights[name].dtype == dtype for name in cast)
-        network.notes.append(f"{count} tensors of {dtype} were cast to float32.")
-    told: set[str] = set()
-    notes = network.notes
-    weights = {name: _watch(name, stored, notes, told, name in cast) for name, stored in network.weights.items()}
-    return dataclasses.replace(network, weights=weights)
-
-
-def _is_integer(dtype: str) -> bool:
-    return dtype.startswith(("int", "uint", "bool"))
-
-
-def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bool) -> Stored:
-    def read() -> np.ndarray:
-        array = stored.read()
-        wrong = unfit(array)
-        if wrong and name not in told:
-            told.add(name)
-            notes.append(f"WARNING: {name} has {wrong}.")
-        return array.astype(np.float32) if cast else array
-
-    return Stored(stored.shape, "float32" if cast else stored.dtype, read)
-
-
-def prove(done: Conversion) -> None:
+def prove(done: Conversion, place: Path, *, engine: str) -> None:
     """Reads the written file and compares every weight bit by bit and every endpoint with the source's.
 
-    The source's endpoints come from the NumPy reference; the written file's from what people load it with: PyTorch,
-    Keras or TensorFlow; for checkpoints, which are no programs, from NumPy.
+    The source's endpoints come from the NumPy reference; the written file's from Keras or TensorFlow for their files,
+    from `engine` for PyTorch's, and from NumPy for checkpoints, which are no programs.
+
+    Args:
+        done: What was converted.
+        place: Where the file lies until it is proven.
+        engine: `numpy` or `torch`.
 
     Raises:
         InputError: they differ.
     """
-    written = understand(open_source(done.target), naming=done.naming, selector=done.architecture.ft_proj_selector)
-    _same_weights(done, written)
-    float32 = done.to in verification.IN_FLOAT32
-    done.precision = "float32" if float32 else verification.precision(done.network)
-    inputs = verification.images(done.architecture, done.precision)
-    ours = verification.numpy_endpoints(done.network, inputs)
-    theirs = verification.written_endpoints(done.target, written, inputs=inputs, to=done.to)
-    done.differences = verification.compare(ours, theirs)
-    if _torchvision_takes(done):
-        other = verification.torch_endpoints(written, inputs, torchvision_pool=True)["final_avg_pool"]
-        done.torchvision = verification.difference(ours["final_avg_pool"], other, name="final_avg_pool")
-    written.close()
+    written = understand(open_source(place), naming=done.naming, selector=done.architecture.ft_proj_selector)
+    with contextlib.closing(written):
+        _same_weights(done, written)
+        float32 = done.to in verification.IN_FLOAT32
+        done.precision = "float32" if float32 else verification.precision(done.network)
+        inputs = verification.images(done.architecture, done.precision)
+        ours = verification.numpy_endpoints(done.network, inputs, torchvision_pool=_torchvision_takes(done))
+        theirs = verification.written_endpoints(place, written, inputs=inputs, to=done.to, engine=engine)
+        done.differences = verification.compare(ours, theirs)
+        done.engine = verification.ran_by(written, to=done.to, engine=engine)
+        if TORCHVISION in ours:
+            done.torchvision = verification.difference(ours["final_avg_pool"], ours[TORCHVISION], name="final_avg_pool")
     _within(done)
 
 
@@ -232,20 +217,25 @@ def _torchvision_takes(done: Conversion) -> bool:
 def _same_weights(done: Conversion, written: Network) -> None:
     check(
         written.architecture == done.architecture,
-        f"{done.target} must be read as the network that was written; remove it and report this",
+        f"{done.target} must be read as the network that was written; it was not put there, report this",
         written=written.architecture,
     )
-    for name in done.network.weights:
-        a, b = done.network[name], written[name]
-        if a.dtype != b.dtype or not np.array_equal(a.view(np.uint8), b.view(np.uint8)):
-            raise InputError(f"{done.target} must hold {name} bit by bit as the source, but does not; do not use it")
+
+    def compare(name: str, stored: Stored) -> None:
+        a, b = stored.read(), written[name]
+        if a.dtype != b.dtype or not np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}")):
+            raise InputError(
+                f"{done.target} must hold {name} bit by bit as the source, but did not; it was not put there"
+            )
+
+    each(done.network.weights, compare)
 
 
 def _within(done: Conversion) -> None:
     limit = verification.tolerance(done.architecture, done.precision)
     broken = [d for d in done.differences if not d.relative <= limit]
-    if broken and not any("WARNING" in note for note in done.network.notes):
+    if broken and not any(note.startswith(WARNING) for note in done.network.notes):
         raise InputError(
             f"{done.target} must compute what the source computes, but {broken[0].name} differs by "
-            f"{broken[0].relative:.1e} of its largest magnitude (allowed: {limit:.0e}); do not use it"
+            f"{broken[0].relative:.1e} of its largest magnitude (allowed: {limit:.0e}); it was not put there"
         )

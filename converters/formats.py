@@ -1,5 +1,6 @@
 """What a path holds, told by content: a file, a prefix, a folder or a zip of any framework."""
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 
 from converters.safetensors_files import is_safetensors, open_safetensors
 from converters.stored import Source, Stored
+from converters.torch_state import open_state
+from tf_simclr.checkpoint import reading_arrays
 from tf_simclr.errors import InputError, check
 
 ARCHITECTURE = "architecture.json"
@@ -84,9 +87,7 @@ def _kind_of_zip(path: Path) -> str | None:
 def _open_file(path: Path, *, step: int | None) -> Source:
     kind = _kind(path)
     if kind == "torch":
-        from converters.torch_files import open_torch
-
-        return open_torch(path)
+        return _open_torch(path)
     if kind in ("keras", "hdf5"):
         from converters.keras_files import open_keras
 
@@ -100,6 +101,18 @@ def _open_file(path: Path, *, step: int | None) -> Source:
 
         return open_archive(path, step=step, open_folder=open_source)
     return _open_tensorflow(path, step=step)
+
+
+def _open_torch(path: Path) -> Source:
+    """By ourselves, which needs no time to import PyTorch; else by PyTorch."""
+    source = open_state(path) if zipfile.is_zipfile(path) else None
+    if source is not None:
+        return source
+    try:
+        from converters.torch_files import open_torch
+    except ImportError as error:
+        raise InputError(f"{path} must be read by PyTorch, which cannot be imported ({error}); install it") from error
+    return open_torch(path)
 
 
 def _open_tensorflow(path: Path, *, step: int | None) -> Source:
@@ -135,12 +148,11 @@ def _json(path: Path) -> Any:
 
 
 def _open_npz(path: Path) -> Source:
-    try:
-        file = np.load(path, allow_pickle=False)
+    with reading_arrays(path), contextlib.ExitStack() as opened:
+        file = opened.enter_context(np.load(opened.enter_context(path.open("rb")), allow_pickle=False))
         tensors = {key: _npz_entry(path, file, key) for key in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} must be a whole .npz file of plain arrays, but {error}") from error
-    return Source(path, ".npz file", tensors, close=file.close)
+        close = opened.pop_all().close  # from here on it is the source's
+    return Source(path, ".npz file", tensors, close=close)
 
 
 def _npz_entry(path: Path, file: Any, key: str) -> Stored:
@@ -151,9 +163,7 @@ def _npz_entry(path: Path, file: Any, key: str) -> Stored:
     check(dtype.kind != "O", f"{path} must hold plain arrays, as objects could run code when read", tensor=key)
 
     def array() -> np.ndarray:
-        try:
+        with reading_arrays(path, what=f"tensor {key} of "):
             return np.asarray(file[key])
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} must be whole, but tensor {key} cannot be read: {error}") from error
 
     return Stored(shape, dtype.name, array)

@@ -29,7 +29,7 @@ Graph = dict[str, tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class Selector:
-    """The projection layer that feeds the classifier; 0: the pooled features, below 0: counted from the last.
+    """The projection layer that feeds the classifier; 0: the pooled features.
 
     Attributes:
         source: The file that tells.
@@ -102,14 +102,24 @@ def in_pbtxt(path: Path) -> int | None:
 
 
 def in_flags(path: Path) -> int | None:
-    """The selector of a `flags.json`, which the official code writes beside its checkpoints."""
+    """The selector of a `flags.json`, which the official code writes beside its checkpoints.
+
+    Its -1, the last layer's output, is counted with the `num_proj_layers` beside it.
+    """
     try:
         flags = json.loads(path.read_bytes())
     except ValueError:
         raise InputError(f"{path} must be JSON; delete the file if it is damaged") from None
-    value = flags.get("ft_proj_selector") if isinstance(flags, dict) else None
+    flags = flags if isinstance(flags, dict) else {}
+    value, layers = flags.get("ft_proj_selector"), flags.get("num_proj_layers")
     check(value is None or type(value) is int, f"{path} must give a whole number", ft_proj_selector=value)
-    return value
+    if value is None or value >= 0:
+        return value
+    if type(layers) is not int or layers + 1 + value < 0:
+        raise InputError(
+            f"{path} must give the num_proj_layers that its ft_proj_selector={value} counts from: {layers}"
+        )
+    return layers + 1 + int(value)
 
 
 def graphs_of(meta: Message) -> Iterator[Graph]:

@@ -5,11 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converters.description import POOL, describe
-from converters.layout import Memory
 from converters.namings import Naming
 from converters.network import Network
 from converters.safetensors_files import write_safetensors
-from converters.translate import metadata, named, outline
+from converters.translate import metadata, named
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 
@@ -20,8 +19,8 @@ TIMM = ("torchvision", "tonylins")
 def write_hub_folder(folder: Path, network: Network, *, naming: Naming) -> None:
     """Writes `model.safetensors`, `config.json` and `README.md`."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays, texts = named(network, naming, memory=Memory()), metadata(network, naming)
-    write_safetensors(folder / "model.safetensors", outline(network, naming), arrays=arrays, metadata=texts)
+    weights = named(network, naming)
+    write_safetensors(folder / "model.safetensors", weights, metadata=metadata(network, naming))
     texts = {"config.json": json.dumps(config(network, naming), indent=2) + "\n", "README.md": card(network, naming)}
     for name, text in texts.items():
         with replacing(folder / name) as (file,):

@@ -7,11 +7,15 @@ import numpy as np
 
 from converters.network import Network
 from tf_simclr.models.network import build, weights_by_name
+from tf_simclr.models.normalization import Normalization
 
 
-def build_keras(network: Network) -> keras.Model:
-    """The Keras network of the architecture with these weights: images → dict of endpoints."""
-    model = build(network.architecture)
+def build_keras(network: Network, *, fused: bool = True) -> keras.Model:
+    """The Keras network of the architecture with these weights: images → dict of endpoints.
+
+    `fused` as in `Normalization`: without, a saved network needs nothing but Keras to be loaded.
+    """
+    model = build(network.architecture, Normalization(fused=fused))
     for name, variable in weights_by_name(model).items():
         variable.assign(network[name])
     return model

@@ -4,6 +4,7 @@ A weight's hub name is `layer/weight`, e.g. `group1_block1_conv3/kernel`; hub la
 kernels HWIO, dense kernels (in, out)).  Every naming is a function of these layers.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,11 +53,11 @@ class Layer:
         return f"group{self.group}_block{self.block}_{self.role}" if self.group else f"stem_{self.role}"
 
 
-def walk(architecture: Architecture) -> Iterator[Layer]:
-    """Yields the layers of encoder, projection head and supervised head, in creation order."""
-    yield from encoder_layers(architecture)
-    yield from projection_layers(architecture)
-    yield from supervised_layers(architecture)
+@functools.cache
+def walk(architecture: Architecture) -> tuple[Layer, ...]:
+    """The layers of encoder, projection head and supervised head, in creation order."""
+    heads = (*projection_layers(architecture), *supervised_layers(architecture))
+    return (*encoder_layers(architecture), *heads)
 
 
 def weights(architecture: Architecture) -> dict[str, Shape]:

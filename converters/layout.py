@@ -3,53 +3,50 @@
 Results are contiguous: safetensors writes a transposed view's bytes in the wrong order.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-TILE = 128
-"""Rows and columns that are transposed at once; a tile fits the cache, which halves the time."""
+STRIP = 1 << 21
+"""Bytes of the result that are made at once: what comes after, checksum and writing, finds them in the cache."""
+
+ROWS, COLUMNS, PAD = 512, 256, 16
+"""Elements that are transposed at once, and between its rows: a tile fits the second cache, and its columns, being no
+power of two apart, do not drive each other out of the first one."""
 
 
-class Memory:
-    """Arrays in memory that is used again and again: fresh pages cost more time than a transposition."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, np.ndarray] = {}
-        self._turn = 0
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype, *, use: str) -> np.ndarray:
-        """An array with any content, in the memory of the former one of the same use."""
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        buffer = self._buffers.get(use)
-        if buffer is None or buffer.size < size:
-            buffer = self._buffers[use] = np.empty(size, np.uint8)
-        return buffer[:size].view(dtype).reshape(shape)
-
-    def result(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array that is valid until the next but one: while it is written, the next is laid out."""
-        self._turn = 1 - self._turn
-        return self.take(shape, dtype, use=f"result {self._turn}")
-
-
-def to_layout(array: np.ndarray, *, torch: bool, memory: Memory | None = None) -> np.ndarray:
+def to_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
     """A hub array in the layout of a naming.
 
     Args:
         array: In TensorFlow's layout.
         torch: Whether the naming has PyTorch's layout.
-        memory: If given, the result is valid until the next call but one.
     """
     if not torch or array.ndim < 2:
         return array
-    memory = memory or Memory()
+    result = np.empty(layout_shape(array.shape, torch=True), array.dtype)
+    start = 0
+    for part in parts_in_layout(array, torch=True):
+        result[start : start + len(part)] = part
+        start += len(part)
+    return result
+
+
+def parts_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
+    """The same, some outputs at a time; each part is valid until the next."""
+    if not torch or array.ndim < 2:
+        yield array
+        return
     *window, inputs, outputs = array.shape
     count = int(np.prod(window, dtype=np.int64))
-    rows = array.reshape(count, inputs, outputs)
-    if count > 1:
-        rows = memory.take((inputs, count, outputs), array.dtype, use="rows")
-        np.copyto(rows, array.reshape(count, inputs, outputs).transpose(1, 0, 2))
-    result = memory.result((outputs, inputs * count), array.dtype)
-    _transpose(rows.reshape(inputs * count, outputs), result)
-    return result.reshape(outputs, inputs, *window)
+    source = _numbers(array.reshape(count, inputs, outputs))
+    width = max(16, STRIP // (count * inputs * array.itemsize) // 16 * 16)
+    strip = np.empty((min(width, outputs), inputs, count), source.dtype)
+    for start in range(0, outputs, width):
+        part = source[:, :, start : start + width]
+        target = strip[: part.shape[2]]
+        _to_torch(part, target)
+        yield target.view(array.dtype).reshape(-1, inputs, *window)
 
 
 def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
@@ -58,13 +55,9 @@ def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
         return array
     outputs, inputs, *window = array.shape
     count = int(np.prod(window, dtype=np.int64))
-    rows = np.empty((inputs * count, outputs), array.dtype)
-    _transpose(array.reshape(outputs, inputs * count), rows)
-    if count == 1:
-        return rows.reshape(*window, inputs, outputs)
-    return np.ascontiguousarray(rows.reshape(inputs, count, outputs).transpose(1, 0, 2)).reshape(
-        *window, inputs, outputs
-    )
+    result = np.empty((*window, inputs, outputs), array.dtype)
+    _from_torch(_numbers(array.reshape(outputs, inputs, count)), _numbers(result.reshape(count, inputs, outputs)))
+    return result
 
 
 def layout_shape(shape: tuple[int, ...], *, torch: bool) -> tuple[int, ...]:
@@ -77,8 +70,31 @@ def layout_shape(shape: tuple[int, ...], *, torch: bool) -> tuple[int, ...]:
     return (*reversed(shape[-2:]), *shape[:-2]) if torch and len(shape) > 1 else shape
 
 
-def _transpose(source: np.ndarray, target: np.ndarray) -> None:
-    for column in range(0, source.shape[1], TILE):
-        for row in range(0, source.shape[0], TILE):
-            tile = source[row : row + TILE, column : column + TILE]
-            target[column : column + TILE, row : row + TILE] = tile.T
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """The array as whole numbers of its size: NumPy copies these fastest, bfloat16 most of all slowly."""
+    return array.view(f"u{array.itemsize}")
+
+
+def _to_torch(source: np.ndarray, target: np.ndarray) -> None:
+    """`(window, in, out)` → `(out, in, window)`, tile by tile through a padded one."""
+    count, inputs, outputs = source.shape
+    step = max(1, ROWS // count)
+    tile = np.empty((step * count, outputs + PAD), source.dtype)
+    for i in range(0, inputs, step):
+        part = source[:, i : i + step].transpose(1, 0, 2)
+        rows = tile[: part.shape[0] * count, :outputs].reshape(part.shape)  # splits an axis: a view
+        np.copyto(rows, part)
+        np.copyto(target[:, i : i + step], rows.transpose(2, 0, 1))
+
+
+def _from_torch(source: np.ndarray, target: np.ndarray) -> None:
+    """`(out, in, window)` → `(window, in, out)`, likewise."""
+    outputs, inputs, count = source.shape
+    step = max(1, COLUMNS // count)
+    tile = np.empty((ROWS, step * count + PAD), source.dtype)
+    for i in range(0, inputs, step):
+        for o in range(0, outputs, ROWS):
+            part = source[o : o + ROWS, i : i + step]
+            rows = tile[: part.shape[0], : part.shape[1] * count].reshape(part.shape)
+            np.copyto(rows, part)
+            np.copyto(target[:, i : i + step, o : o + ROWS], rows.transpose(2, 1, 0))

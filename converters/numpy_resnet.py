@@ -13,34 +13,48 @@ import numpy as np
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
 EPSILON = 1e-5
+TORCHVISION = "torchvision_avg_pool"
+"""Features as torchvision's model computes them from the same weights: its max-pool looks at other windows."""
+
 Array = np.ndarray
 Read = Callable[[str], Array]
 """Hub name → weight."""
 
 
-def endpoints(architecture: Architecture, read: Read, images: Array) -> dict[str, Array]:
+def endpoints(
+    architecture: Architecture, read: Read, images: Array, torchvision_pool: bool = False
+) -> dict[str, Array]:
     """Computes every endpoint, by the official SavedModels' names.
 
     Args:
         architecture: Encoder and heads.
         read: Gives each weight once.
         images: `(n, h, w, 3)` in [0, 1]; their dtype is what is computed in.
+        torchvision_pool: Adds `TORCHVISION`, to tell what another max-pool does to the features.
 
     Returns:
         Endpoint name → array, NHWC.
     """
+    count = len(images)
     ends, x = _stem(architecture, read, images)
+    if torchvision_pool:  # both go through the network as one batch, as reading the weights is what takes time
+        x = np.concatenate([_max_pool(x), _max_pool(x, at_both_ends=True)])
+    elif not architecture.cifar_stem:
+        x = _max_pool(x)
+    ends["initial_max_pool"] = x[:count]
     for group, blocks in enumerate(BLOCKS[architecture.depth], 1):
         for block in range(1, blocks + 1):
             x = _block(architecture, read, x, group, block)
-        ends[f"block_group{group}"] = x
-    hidden = [x.mean((1, 2))]
+        ends[f"block_group{group}"] = x[:count]
+    features = x.mean((1, 2))
+    hidden = [features[:count]]
     for i in range(1, architecture.num_proj_layers + 1):
         z = _norm(
             hidden[-1] @ _like(read(f"proj{i}_dense/kernel"), x), read, f"proj{i}_bn", i < architecture.num_proj_layers
         )
         hidden.append(np.maximum(z, 0) if i < architecture.num_proj_layers else z)
-    return ends | _head_endpoints(architecture, read, hidden)
+    other = {TORCHVISION: features[count:]} if torchvision_pool else {}
+    return ends | _head_endpoints(architecture, read, hidden) | other
 
 
 def _head_endpoints(architecture: Architecture, read: Read, hidden: list[Array]) -> dict[str, Array]:
@@ -55,14 +69,13 @@ def _head_endpoints(architecture: Architecture, read: Read, hidden: list[Array])
 
 
 def _stem(architecture: Architecture, read: Read, x: Array) -> tuple[dict[str, Array], Array]:
+    """Up to the max-pool."""
     deep = architecture.sk_ratio > 0 and not architecture.cifar_stem
     for i in (1, 2) if deep else ():
         x = _relu_norm(_conv(x, read(f"stem_conv{i}/kernel"), 2 if i == 1 else 1), read, f"stem_bn{i}")
     last = 3 if deep else 1
     first = _conv(x, read(f"stem_conv{last}/kernel"), 1 if deep or architecture.cifar_stem else 2)
-    x = _relu_norm(first, read, f"stem_bn{last}")
-    x = x if architecture.cifar_stem else _max_pool(x)
-    return {"initial_conv": first, "initial_max_pool": x}, x
+    return {"initial_conv": first}, _relu_norm(first, read, f"stem_bn{last}")
 
 
 def _block(architecture: Architecture, read: Read, x: Array, group: int, block: int) -> Array:
@@ -136,10 +149,10 @@ def _relu_norm(x: Array, read: Read, name: str) -> Array:
     return np.maximum(_norm(x, read, name), 0)
 
 
-def _max_pool(x: Array) -> Array:
-    """TensorFlow's SAME 3×3 pool with stride 2: an even size is padded at the end only (fact 3)."""
+def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
+    """TensorFlow's SAME 3×3 pool with stride 2: even sizes are padded at the end only (fact 3), or at both."""
     height, width = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
-    pads = [(n % 2, 1) for n in x.shape[1:3]]
+    pads = [(1 if at_both_ends else n % 2, 1) for n in x.shape[1:3]]
     padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
     windows = [padded[:, i : i + 2 * height : 2, j : j + 2 * width : 2] for i in range(3) for j in range(3)]
     return np.maximum.reduce([w[:, :height, :width] for w in windows])

@@ -1,5 +1,6 @@
 """The command line that `tf2torch` and `torch2tf` share; nothing heavy is imported before the options are read."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,19 @@ class Options:
     source_naming: str | None = None
     """Names in the source; by default recognised."""
     verify: bool = True
-    """Read the written file again, compare every weight bit by bit and every endpoint on seeded images."""
+    """Read the written file again, compare every weight bit by bit and every endpoint on seeded images; a file that
+    differs is not put in place."""
+    engine: Literal["auto", "numpy", "torch"] = "auto"
+    """What computes a PyTorch file's endpoints in the verification: PyTorch itself (auto, where it is installed), or
+    NumPy from the file's bytes, which saves the seconds that importing PyTorch takes."""
+
+
+def spare_threads() -> None:
+    """Has NumPy multiply in one thread, unless the environment says otherwise; before NumPy is imported.
+
+    The proof's matrices are so small that OpenBLAS' threads wait for each other seven times longer than they compute.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def run(program: str, *, description: str, usual: str) -> None:
@@ -49,6 +62,7 @@ def run(program: str, *, description: str, usual: str) -> None:
         usual: Container where neither `--to` nor the target's ending tells.
     """
     options = tyro.cli(Options, prog=f"python -m {program}", description=description)
+    spare_threads()
     with exit_on_input_error():
         from converters.conversion import convert
         from converters.report import report

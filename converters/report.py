@@ -37,7 +37,7 @@ def _proof(done: Conversion) -> list[tuple[str, str]]:
     text = (
         f"weights bit-equal; {len(done.differences)} endpoints differ by at most {worst.relative:.1e} of their largest "
     )
-    lines = [("Verified", text + f"magnitude ({worst.name}, {done.precision})")]
+    lines = [("Verified", text + f"magnitude ({worst.name}, {done.engine} in {done.precision})")]
     if done.rescaling is not None:
         lines.append(("Rescaled", f"no output changed by more than {done.rescaling.relative:.1e} of its largest"))
     if done.torchvision is not None:

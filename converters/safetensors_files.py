@@ -5,15 +5,17 @@ References:
 """
 
 import json
-import mmap
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from converters.stored import Source, Stored
+from converters.mapped import MappedFile
+from converters.stored import Source, Stored, dtype_of
+from converters.streams import check_room, each, put
 from tf_simclr.errors import InputError
 from tf_simclr.files import replacing
 
@@ -41,8 +43,7 @@ def open_safetensors(path: Path) -> Source:
     Raises:
         InputError: the header or a tensor's place does not fit the file.
     """
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = MappedFile(path)
     header, start = _header(path, data)
     metadata = header.pop("__metadata__", {})
     tensors = {key: _stored(path, data, start, key, entry) for key, entry in header.items()}
@@ -56,57 +57,61 @@ def is_safetensors(head: bytes) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER
 
 
-def _header(path: Path, data: mmap.mmap) -> tuple[dict, int]:
-    length = int.from_bytes(data[:8], "little")
+def _header(path: Path, data: MappedFile) -> tuple[dict, int]:
+    length = int.from_bytes(data.view(0, 8), "little")
     if not 2 <= length <= min(len(data) - 8, LONGEST_HEADER):
         raise InputError(
             f"{path} must be a whole safetensors file, but its header claims {length} of {len(data)} bytes"
         )
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(bytes(data.view(8, length)))
     except ValueError as error:
         raise InputError(f"{path} must be a whole safetensors file, but its header is no JSON ({error})") from error
     return header, 8 + length
 
 
-def _stored(path: Path, data: mmap.mmap, start: int, key: str, entry: Any) -> Stored:
+def _stored(path: Path, data: MappedFile, start: int, key: str, entry: Any) -> Stored:
     try:
         dtype, shape = _DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
         begin, end = entry["data_offsets"]
         fits = 0 <= begin <= end <= len(data) - start and min(shape, default=0) >= 0
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} must describe tensor {key} by dtype, shape and place, but has {entry!r:.80}"
         ) from error
     if not fits or size != end - begin:
         raise InputError(f"{path} must hold {size} bytes of tensor {key} at {begin}–{end}, but has {len(data) - start}")
-    return Stored(
-        shape, dtype.name, lambda: np.frombuffer(data, dtype, size // dtype.itemsize, start + begin).reshape(shape)
-    )
+    return Stored(shape, dtype.name, lambda: np.frombuffer(data.view(start + begin, size), dtype).reshape(shape))
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, Stored], *, arrays: Iterable[tuple[str, np.ndarray]], metadata: Mapping[str, str]
-) -> None:
-    """Writes tensor after tensor.
+def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, metadata: Mapping[str, str]) -> None:
+    """Writes the tensors, holding two at most.
 
     Args:
         path: Where to.
-        tensors: Key → shape and dtype of all, in the order of `arrays`.
-        arrays: Key and contiguous array of each.
+        tensors: By key; they lie in the file in this order.
         metadata: Text by name.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    place = 0
+    places, end = {}, 0
     for key, stored in tensors.items():
-        dtype = np.dtype(ml_dtypes.bfloat16) if stored.dtype == "bfloat16" else np.dtype(stored.dtype)
-        size = int(np.prod(stored.shape, dtype=np.int64)) * dtype.itemsize
-        header[key] = {"dtype": _NAMES[dtype], "shape": list(stored.shape), "data_offsets": [place, place + size]}
-        place += size
+        places[key], end = end, end + stored.nbytes
+        name = _NAMES[dtype_of(stored.dtype)]
+        header[key] = {"dtype": name, "shape": list(stored.shape), "data_offsets": [places[key], end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data begin at a multiple of 8
+    text = len(text).to_bytes(8, "little") + text
     with replacing(path) as (file,):
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, array in arrays:
-            file.write(np.ascontiguousarray(array).view(np.uint8).data if array.ndim else array.tobytes())
+
+        def write(key: str, stored: Stored) -> None:
+            place = len(text) + places[key]
+            for data in stored.pieces():
+                place = put(file.fileno(), data, place=place)
+
+        check_room(file.fileno(), len(text) + end)
+        put(file.fileno(), text, place=0)
+        each(tensors, write)

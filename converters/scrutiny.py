@@ -1,6 +1,14 @@
-"""Values that a trained network should not have."""
+"""Values that a trained network should not have, and those that are cast: said while the weights go by."""
+
+import dataclasses
 
 import numpy as np
+
+from converters.network import Network
+from converters.stored import Stored
+
+WARNING = "WARNING: "
+"""How notes on a weight begin, before its name."""
 
 
 def unfit(array: np.ndarray) -> str | None:
@@ -26,3 +34,42 @@ def unfit(array: np.ndarray) -> str | None:
 def suspicious(array: np.ndarray) -> str | None:
     """`unfit`, or that all values are zero."""
     return unfit(array) or ("all zero" if array.size and not array.any() else None)
+
+
+def watched(network: Network, *, float32: bool) -> Network:
+    """The network, where reading a tensor with NaN or infinite values leaves a note.
+
+    Args:
+        network: What was read.
+        float32: Whether all is cast to float32; else integers only.
+    """
+    cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
+    for dtype in sorted({network.weights[name].dtype for name in cast}):
+        count = sum(network.weights[name].dtype == dtype for name in cast)
+        network.notes.append(f"{count} tensors of {dtype} were cast to float32.")
+    told: set[str] = set()
+    notes = network.notes
+    weights = {name: _watch(name, stored, notes, told, name in cast) for name, stored in network.weights.items()}
+    return dataclasses.replace(network, weights=weights)
+
+
+def _is_integer(dtype: str) -> bool:
+    return dtype.startswith(("int", "uint", "bool"))
+
+
+def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bool) -> Stored:
+    def read() -> np.ndarray:
+        array = stored.read()
+        wrong = unfit(array)
+        if wrong and name not in told:
+            told.add(name)
+            notes.append(f"{WARNING}{name} has {wrong}.")
+        return array.astype(np.float32) if cast else array
+
+    return Stored(stored.shape, "float32" if cast else stored.dtype, read)
+
+
+def tidy(network: Network) -> None:
+    """Puts the notes on weights, which come as two threads read them, in the weights' order."""
+    places = {name: i for i, name in enumerate(network.weights)}
+    network.notes.sort(key=lambda note: places[note.split()[1]] if note.startswith(WARNING) else -1)

@@ -1,10 +1,16 @@
 """Tensors that are described but not yet read, and the file that they came from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+
+
+def dtype_of(name: str) -> np.dtype:
+    """NumPy's dtype of a name; `bfloat16` is `ml_dtypes`'."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 @dataclass(frozen=True)
@@ -15,17 +21,23 @@ class Stored:
         shape: As the file has it.
         dtype: NumPy's name of the element type; `bfloat16` is `ml_dtypes`'.
         read: Reads it; no array is kept.
+        parts: Reads it bit by bit, in the order of its bytes; each part is valid until the next. None: at once.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
+    parts: Callable[[], Iterator[np.ndarray]] | None = None
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Its bytes, without gaps, as they are read."""
+        for part in self.parts() if self.parts else (self.read(),):
+            yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array."""
-        width = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
-        return int(np.prod(self.shape, dtype=np.int64)) * width
+        return int(np.prod(self.shape, dtype=np.int64)) * dtype_of(self.dtype).itemsize
 
 
 @dataclass

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.catalogue import NAMINGS
-from converters.layout import Memory
 from converters.namings import Naming
 from converters.network import Network, without
-from converters.translate import metadata, named, outline
-from tf_simclr.errors import InputError
+from converters.translate import arrays, metadata, named
+from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, replacing_path
 
 
@@ -24,6 +23,7 @@ class Container:
         namings: What its keys can be; the first is the default.
         write: (network, path, naming) → None.
         float32: Whether it holds float32 only.
+        fresh: Whether the folder must be new or empty.
     """
 
     name: str
@@ -31,25 +31,25 @@ class Container:
     namings: tuple[str, ...]
     write: Callable[[Network, Path, Naming], None]
     float32: bool = False
+    fresh: bool = False
 
 
 def _write_pth(network: Network, path: Path, naming: Naming) -> None:
-    from converters.torch_files import write_torch
+    from converters.torch_zip import write_state
 
-    write_torch(path, outline(network, naming), arrays=named(network, naming, memory=Memory()), wrapper=naming.wrapper)
+    write_state(path, named(network, naming), wrapper=naming.wrapper)
 
 
 def _write_safetensors(network: Network, path: Path, naming: Naming) -> None:
     from converters.safetensors_files import write_safetensors
 
-    tensors, texts = outline(network, naming), metadata(network, naming)
-    write_safetensors(path, tensors, arrays=named(network, naming, memory=Memory()), metadata=texts)
+    write_safetensors(path, named(network, naming), metadata=metadata(network, naming))
 
 
 def _write_tf1(network: Network, path: Path, naming: Naming) -> None:
     from converters.checkpoints import write_tf1
 
-    write_tf1(path, named(network, naming), step=network.step or 0)
+    write_tf1(path, arrays(network, naming), step=network.step or 0)
     _write_flags(network, path)
 
 
@@ -72,7 +72,7 @@ def _write_flags(network: Network, folder: Path) -> None:
 def _write_tf2(network: Network, path: Path, naming: Naming) -> None:
     from converters.object_graph import write_tf2
 
-    write_tf2(path, named(network, naming), step=network.step or 0)
+    write_tf2(path, arrays(network, naming), step=network.step or 0)
     _write_flags(network, path)
 
 
@@ -87,7 +87,7 @@ def _write_keras(network: Network, path: Path, naming: Naming) -> None:
     from converters.keras_network import build_keras
 
     with replacing_path(path) as temporary:
-        build_keras(network).save(temporary)
+        build_keras(network, fused=False).save(temporary)
 
 
 def _write_h5(network: Network, path: Path, naming: Naming) -> None:
@@ -113,7 +113,7 @@ CONTAINERS: dict[str, Container] = {
         Container("huggingface", "", TORCH, _write_huggingface),
         Container("tf1", "", ("tf1",), _write_tf1),
         Container("tf2", "", ("tf2",), _write_tf2),
-        Container("savedmodel", "", ("tf2",), _write_savedmodel, float32=True),
+        Container("savedmodel", "", ("tf2",), _write_savedmodel, float32=True, fresh=True),
         Container("keras", ".keras", ("keras",), _write_keras, float32=True),
         Container("h5", ".weights.h5", ("keras",), _write_h5, float32=True),
     )
@@ -125,6 +125,13 @@ def usual_naming(network: Network, to: str) -> str:
     if to == "huggingface" and not NAMINGS["torchvision"].refuses(without(network.architecture, "projection")):
         return "torchvision"
     return CONTAINERS[to].namings[0]
+
+
+def check_free(path: Path, to: str) -> None:
+    """Raises `InputError` where what is at the path must not be mixed with what is to be written."""
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    mixed = CONTAINERS[to].fresh and taken
+    check(not mixed, f"the folder that --to {to} writes must be new or empty; choose another", folder=str(path))
 
 
 def write(network: Network, path: Path, *, to: str, naming: str) -> None:

@@ -1,13 +1,19 @@
-"""TensorFlow's checkpoints as sources: TF1, hub modules, TF2 object checkpoints, SavedModels; without TensorFlow."""
+"""TensorFlow's checkpoints as sources: TF1, hub modules, TF2 object checkpoints, SavedModels; without TensorFlow, but
+for the format that preceded these."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from converters.bundle import Bundle, open_bundle
-from converters.checkpoints import Found, resolve_prefix
+from converters.checkpoints import Found, is_v1_table, resolve_prefix
 from converters.graph_def import find_selector
 from converters.object_graph import GRAPH_KEY, SLOT
 from converters.saved_model import variable_keys
 from converters.stored import Source, Stored
+from tf_simclr.errors import InputError
 
 
 def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
@@ -20,6 +26,8 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     Raises:
         InputError: as `resolve_prefix`, `open_bundle` and `variable_keys` say.
     """
+    if is_v1_table(path):
+        return _by_tensorflow(path)
     found = resolve_prefix(path, step=step)
     bundle = open_bundle(found.prefix)
     names = {name: key for name, key in variable_keys(bundle).keys.items() if bundle.dtype(key).kind != "O"}
@@ -35,6 +43,33 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
         notes=list(found.notes),
         close=bundle.close,
     )
+
+
+def _by_tensorflow(path: Path) -> Source:
+    """A checkpoint in the format before the tensor bundle, one file, which TensorFlow itself still reads."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise InputError(
+            f"{path} must be read by TensorFlow, which cannot be imported ({error}); install it"
+        ) from error
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(f"{path} must be a whole checkpoint, but TensorFlow says: {error}") from error
+    types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    kept = {name: name for name, dtype in sorted(types.items()) if dtype != tf.string}
+    return Source(
+        path,
+        "TF1 checkpoint (read by TensorFlow)",
+        {name: Stored(tuple(shapes[name]), types[name].name, partial(_asked, reader, name)) for name in kept},
+        slots=frozenset(name for name in kept if _is_slot(name, kept)),
+        step=int(reader.get_tensor("global_step")) if shapes.get("global_step") == [] else None,
+    )
+
+
+def _asked(reader: Any, name: str) -> np.ndarray:
+    return np.asarray(reader.get_tensor(name))
 
 
 def _container(found: Found, bundle: Bundle) -> str:

@@ -1,8 +1,8 @@
-"""PyTorch's files: read without running what a pickle may hold, written so that `weights_only=True` reads them."""
+"""PyTorch's files by PyTorch: what `torch_state.py` leaves to it, without running what a pickle may hold."""
 
 import argparse
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -10,10 +10,8 @@ import numpy as np
 import torch
 
 from converters.stored import Source, Stored
-from converters.torch_namings import NESTED
-from converters.zip_holes import data_members, fill
+from converters.torch_state import flatten
 from tf_simclr.errors import InputError
-from tf_simclr.files import replacing
 
 _NUMPY = {
     torch.float32: "float32",
@@ -36,7 +34,7 @@ def open_torch(path: Path) -> Source:
         InputError: the file is damaged, or would run code when loaded.
     """
     content = _load(path)
-    tensors = {key: _stored(tensor) for key, tensor in _flatten(content)}
+    tensors = {key: _stored(tensor) for key, tensor in flatten(content, torch.Tensor)}
     step = content.get("global_step") if isinstance(content, Mapping) else None
     return Source(path, "PyTorch file", tensors, step=step if isinstance(step, int) else None)
 
@@ -65,14 +63,6 @@ def _first_line(error: Exception) -> str:
     return (marks or text.splitlines() or [type(error).__name__])[0][:200]
 
 
-def _flatten(content, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(content, torch.Tensor):
-        yield prefix, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-
-
 def _stored(tensor: torch.Tensor) -> Stored:
     if tensor.dtype not in _NUMPY:
         return Stored(tuple(tensor.shape), "float32", lambda: tensor.to(torch.float32).numpy())
@@ -93,43 +83,3 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def write_torch(
-    path: Path, tensors: Mapping[str, Stored], *, arrays: Iterable[tuple[str, np.ndarray]], wrapper: str = ""
-) -> None:
-    """Writes a state_dict, inside the dictionaries that `wrapper` names, tensor after tensor.
-
-    PyTorch lays the file out and leaves holes for the data, which are filled here: no more than one array is held.
-
-    Args:
-        path: Where to.
-        tensors: Key → shape and dtype of all.
-        arrays: Key and array of each, in any order.
-        wrapper: Keys, joined by slashes.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    state = {key: torch.empty(stored.shape, dtype=_torch_dtype(stored.dtype)) for key, stored in tensors.items()}
-    names, content = {id(tensor): key for key, tensor in state.items()}, dict(state)
-    for key in reversed(wrapper.split("/") if wrapper else ()):
-        content = _split(content) if key == NESTED else {key: content}
-    order = [names[id(tensor)] for _, tensor in _flatten(content)]
-    with replacing(path) as (file,):
-        with torch.serialization.skip_data():
-            torch.save(content, file)
-        file.flush()
-        fill(file, dict(zip(order, data_members(Path(file.name)), strict=True)), arrays=arrays)
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    return next(dtype for dtype, numpy_name in _NUMPY.items() if numpy_name == name)
-
-
-def _split(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    content: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in state.items():
-        first, rest = key.split(".", 1)
-        content.setdefault(first, {})[rest] = tensor
-    return content

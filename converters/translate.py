@@ -6,45 +6,38 @@ from dataclasses import asdict
 
 import numpy as np
 
-from converters.layers import Shape
-from converters.layout import Memory, layout_shape, to_layout
+from converters.layout import layout_shape, parts_in_layout, to_layout
 from converters.namings import Naming
 from converters.network import Network
 from converters.stored import Stored
 
-Pairs = Iterator[tuple[str, np.ndarray]]
+
+def named(network: Network, naming: Naming) -> dict[str, Stored]:
+    """Key → tensor of every weight in the naming's layout, and of what else it needs."""
+    architecture = network.architecture
+    table = naming.table(architecture).items()
+    tensors = {key: _laid_out(network.weights[hub], torch=naming.torch) for hub, key in table}
+    tensors |= {key: _constant(np.zeros(size, np.float32)) for key, size in naming.zeros(architecture).items()}
+    extras = naming.extras(architecture).items()
+    return tensors | {key: _constant(np.asarray(number, np.int64)) for key, number in extras}
 
 
-def named(network: Network, naming: Naming, *, memory: Memory | None = None) -> Pairs:
-    """Key and array of every weight in the naming's layout, read one after the other, and what else it needs.
-
-    Args:
-        network: What to write.
-        naming: How.
-        memory: If given, an array is valid until the next one but one is asked for.
-    """
-    for hub, key in naming.table(network.architecture).items():
-        yield key, to_layout(network[hub], torch=naming.torch, memory=memory)
-    for key, size in naming.zeros(network.architecture).items():
-        yield key, np.zeros(size, np.float32)
-    for key, number in naming.extras(network.architecture).items():
-        yield key, np.asarray(number, np.int64)
+def arrays(network: Network, naming: Naming) -> Iterator[tuple[str, np.ndarray]]:
+    """Key and array of each, one after the other."""
+    return ((key, stored.read()) for key, stored in named(network, naming).items())
 
 
-def outline(network: Network, naming: Naming) -> dict[str, Stored]:
-    """Key → shape and dtype of what `named` yields, in its order."""
+def _laid_out(stored: Stored, *, torch: bool) -> Stored:
+    shape = layout_shape(stored.shape, torch=torch)
 
-    def described(shape: Shape, dtype: str) -> Stored:
-        return Stored(tuple(shape), dtype, lambda: np.zeros(shape, dtype))
+    def whole() -> np.ndarray:
+        return to_layout(stored.read(), torch=torch)
 
-    stored = network.weights
-    table = naming.table(network.architecture)
-    tensors = {
-        key: described(layout_shape(stored[hub].shape, torch=naming.torch), stored[hub].dtype)
-        for hub, key in table.items()
-    }
-    tensors |= {key: described((size,), "float32") for key, size in naming.zeros(network.architecture).items()}
-    return tensors | {key: described((), "int64") for key in naming.extras(network.architecture)}
+    return Stored(shape, stored.dtype, whole, lambda: parts_in_layout(stored.read(), torch=torch))
+
+
+def _constant(array: np.ndarray) -> Stored:
+    return Stored(array.shape, array.dtype.name, lambda: array)
 
 
 def metadata(network: Network, naming: Naming) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """Proof that two checkpoints are one network: every weight by name, and every endpoint on seeded images."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from converters import numpy_resnet
-from converters.catalogue import NAMINGS
+from converters.catalogue import NAMINGS, recognise
+from converters.formats import open_source
 from converters.network import Network
+from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
 
 ENDPOINTS = (
@@ -27,6 +31,9 @@ ENDPOINTS = (
 
 IN_FLOAT32 = ("keras", "h5", "savedmodel")
 """Containers whose files are run by TensorFlow, which computes in float32."""
+
+ENGINES = ("auto", "numpy", "torch")
+"""What can compute the endpoints of a PyTorch file."""
 
 LARGE = 200_000_000
 """Parameters above which float64 would ask for more memory than people have."""
@@ -94,27 +101,47 @@ def tolerance(architecture: Architecture, dtype: str) -> float:
     return 1e-4 if architecture.depth >= 152 else 1e-5
 
 
-def numpy_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Endpoints by the NumPy reference, NHWC."""
+def numpy_endpoints(network: Network, inputs: np.ndarray, *, torchvision_pool: bool = False) -> dict[str, np.ndarray]:
+    """Endpoints by the NumPy reference, NHWC.
+
+    Args:
+        network: Its weights are read one after the other.
+        inputs: `(n, h, w, 3)`.
+        torchvision_pool: Adds `numpy_resnet.TORCHVISION`.
+    """
     with np.errstate(invalid="ignore", over="ignore"):  # weights may be NaN; the report says so
-        return numpy_resnet.endpoints(network.architecture, network.__getitem__, inputs)
+        return numpy_resnet.endpoints(network.architecture, network.__getitem__, inputs, torchvision_pool)
 
 
-def torch_endpoints(network: Network, inputs: np.ndarray, *, torchvision_pool: bool = False) -> dict[str, np.ndarray]:
+def file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Endpoints by the NumPy reference from a PyTorch file's own tensors, in the layout that PyTorch documents.
+
+    Nothing of what laid them out has a part in it: a kernel is `(out, in, h, w)`, a matrix `(out, in)`.
+    """
+    source, naming = open_source(path), NAMINGS[written.naming]
+    table = naming.table(written.architecture)
+    outer = recognise(source.tensors.keys(), what=str(path), naming=naming.name).outer
+
+    def read(hub: str) -> np.ndarray:
+        array = source.tensors[outer + table[hub]].read()
+        return np.array(array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)), inputs.dtype, order="C")
+
+    with contextlib.closing(source), np.errstate(invalid="ignore", over="ignore"):
+        return numpy_resnet.endpoints(written.architecture, read, inputs)
+
+
+def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Endpoints by the PyTorch twin, NHWC.
 
     Args:
         network: Its weights are loaded into the twin.
         inputs: `(n, h, w, 3)`.
-        torchvision_pool: Computes with torchvision's max-pool, to tell what that costs.
     """
     import torch
 
     from converters.twin import build_twin
 
     model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
-    if torchvision_pool:
-        model.maxpool = torch.nn.MaxPool2d(3, 2, padding=1)
     with torch.inference_mode():
         ends = model(torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))))
     return {name: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy() for name, x in ends.items()}
@@ -127,10 +154,31 @@ def keras_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     return {name: np.asarray(x) for name, x in build_keras(network)(inputs, training=False).items()}
 
 
-def written_endpoints(path: Path, written: Network, *, inputs: np.ndarray, to: str) -> dict[str, np.ndarray]:
-    """Endpoints of a written file by what people load it with: PyTorch, Keras or TensorFlow; else by NumPy."""
+def engine_of(name: str) -> str:
+    """`numpy` or `torch`: what `auto` means here, PyTorch where it is installed.
+
+    Raises:
+        InputError: there is no such engine, or it is not installed.
+    """
+    check(name in ENGINES, f"engine must be one of {', '.join(ENGINES)}", engine=name)
+    installed = find_spec("torch") is not None
+    check(name != "torch" or installed, "engine torch needs PyTorch: pip install torch, or take numpy", engine=name)
+    return ("torch" if installed else "numpy") if name == "auto" else name
+
+
+def ran_by(written: Network, *, to: str, engine: str) -> str:
+    """What `written_endpoints` runs a file with, as a person calls it."""
     if NAMINGS[written.naming].torch:
-        return torch_endpoints(written, inputs)
+        return {"torch": "PyTorch", "numpy": "NumPy"}[engine]
+    return ("TensorFlow" if to == "savedmodel" else "Keras") if to in IN_FLOAT32 else "NumPy"
+
+
+def written_endpoints(
+    path: Path, written: Network, *, inputs: np.ndarray, to: str, engine: str
+) -> dict[str, np.ndarray]:
+    """Endpoints of a written file: Keras' and TensorFlow's by these, PyTorch's by `engine`, checkpoints by NumPy."""
+    if NAMINGS[written.naming].torch:
+        return torch_endpoints(written, inputs) if engine == "torch" else file_endpoints(path, written, inputs=inputs)
     if to not in IN_FLOAT32:
         return numpy_endpoints(written, inputs)
     from converters import keras_network

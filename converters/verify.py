@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from converters.options import spare_threads
 from tf_simclr.errors import InputError, exit_on_input_error
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Options:
 def main() -> None:
     """Compares two checkpoints weight by weight and endpoint by endpoint; exit code 1 if they differ."""
     options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
+    spare_threads()
     with exit_on_input_error():
         equal, lines = run(options)
         sys.stdout.write("\n".join(lines) + "\n")

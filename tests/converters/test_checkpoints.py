@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from converters.bundle_writer import write_bundle
 from converters.checkpoints import read_state, resolve_prefix, write_state, write_tf1
+from converters.formats import open_source
 from tests.converters import official
 from tf_simclr.errors import InputError
 
@@ -146,3 +147,22 @@ def test_the_saver_of_tf1_restores_what_is_written_from_its_folder(tmp_path):
 def test_the_global_step_of_the_source_is_replaced_by_the_given_one(tmp_path):
     prefix = write_tf1(tmp_path, [("global_step", np.int64(3)), *WEIGHTS.items()], step=4)
     assert tf.train.load_checkpoint(str(prefix)).get_tensor("global_step") == 4
+
+
+def test_the_format_before_the_bundle_is_read_by_tensorflow(tmp_path):
+    values = {"base_model/conv2d/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "global_step": np.int64(9)}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = [tf.compat.v1.get_variable(name, initializer=tf.constant(value)) for name, value in values.items()]
+        slot = tf.compat.v1.get_variable("base_model/conv2d/kernel/Momentum", initializer=tf.zeros([2, 3, 4]))
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver([*variables, slot], write_version=tf.compat.v1.train.SaverDef.V1)
+        path = saver.save(session, str(tmp_path / "old.ckpt"), write_meta_graph=False)
+    source = open_source(path)
+    assert (source.step, source.slots) == (9, {"base_model/conv2d/kernel/Momentum"})
+    for name, value in values.items():
+        np.testing.assert_array_equal(source.tensors[name].read(), value)
+        assert source.tensors[name].shape == value.shape
+    content = (tmp_path / "old.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(content[:20] + content[60:])
+    with pytest.raises(InputError, match=r"cut\.ckpt must be a whole checkpoint"):
+        open_source(tmp_path / "cut.ckpt")

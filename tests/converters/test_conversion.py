@@ -1,5 +1,6 @@
 """Conversions from end to end, and what is said of them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -110,8 +111,9 @@ def test_a_file_that_computes_something_else_is_found(tf1, tmp_path, monkeypatch
         return {name: x * (1 + 1e-6) for name, x in true(*args, **options).items()}
 
     monkeypatch.setattr(verification, "written_endpoints", wrong)
-    with pytest.raises(InputError, match=r"initial_conv differs by 1\.0e-06 .* do not use it"):
+    with pytest.raises(InputError, match=r"/out\.pth must .* initial_conv differs by 1\.0e-06 .* not put there"):
         converters.convert(tf1, tmp_path / "out.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_with_other_weights_is_found(tf1, tmp_path, monkeypatch):
@@ -120,12 +122,51 @@ def test_a_file_with_other_weights_is_found(tf1, tmp_path, monkeypatch):
     true = targets.named
 
     def wrong(network, naming, **options):
-        for key, array in true(network, naming, **options):
-            yield key, np.nextafter(array, np.float32(9)) if key == "fc.bias" else array
+        tensors = true(network, naming, **options)
+        bias = tensors["fc.bias"]
+        return tensors | {
+            "fc.bias": dataclasses.replace(bias, read=lambda: np.nextafter(bias.read(), np.float32(9)), parts=None)
+        }
 
     monkeypatch.setattr(targets, "named", wrong)
-    with pytest.raises(InputError, match="must hold logits_sup/bias bit by bit"):
+    (tmp_path / "out.pth").write_text("older")
+    with pytest.raises(InputError, match=r"/out\.pth must hold logits_sup/bias bit by bit .* not put there"):
         converters.convert(tf1, tmp_path / "out.pth")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.pth", "older")]
+
+
+@pytest.mark.parametrize("to", ["tf1", "huggingface"])
+def test_a_folder_that_is_not_proven_leaves_the_files_that_were_there(tf1, tmp_path, monkeypatch, to):
+    from converters import verification
+
+    nothing = {"initial_conv": np.zeros(1)}
+    monkeypatch.setattr(verification, "written_endpoints", lambda *args, **options: nothing)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint").write_text("older")
+    with pytest.raises(InputError, match="not put there"):
+        converters.convert(tf1, tmp_path / "out", to=to)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "checkpoint"]
+
+
+def test_a_folder_may_hold_other_files_which_stay(tf1, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    converters.convert(tf1, tmp_path / "out", to="tf1", verify=False)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert converters.load(tmp_path / "out").step == 7
+
+
+def test_pytorch_itself_can_be_asked_for_the_proof(tf1, tmp_path, monkeypatch):
+    from converters import verification
+
+    asked = []
+    true = verification.torch_endpoints
+    monkeypatch.setattr(verification, "torch_endpoints", lambda *args: asked.append(args) or true(*args))
+    done = converters.convert(tf1, tmp_path / "out.pth", engine="torch")
+    assert asked
+    assert 0 < done.worst.relative < 1e-12
+    with pytest.raises(InputError, match="engine must be one of numpy, torch"):
+        converters.convert(tf1, tmp_path / "out.pth", engine="jax")
 
 
 def test_nan_weights_are_warned_of_and_kept(tmp_path):

@@ -55,8 +55,9 @@ def test_the_meta_file_of_the_checkpoint_goes_before_the_folders_graph(stored, t
 
 
 def test_flags_json_tells_where_no_graph_does(tmp_path):
-    (tmp_path / "flags.json").write_text(json.dumps({"ft_proj_selector": -1, "width_multiplier": 1}))
-    assert find_selector(tmp_path / "ckpt-7").value == -1
+    for stored, value in ((0, 0), (2, 2), (-1, 3), (-4, 0)):  # below 0: counted from the last layer
+        (tmp_path / "flags.json").write_text(json.dumps({"ft_proj_selector": stored, "num_proj_layers": 3}))
+        assert find_selector(tmp_path / "ckpt-7").value == value
 
 
 def test_nothing_is_claimed_without_a_file_or_without_a_classifier(tmp_path):
@@ -101,6 +102,8 @@ def test_gradients_and_other_towers_do_not_count(tmp_path):
         ("saved_model.pb", b"\x12\x7f\x01", "saved_model.pb must be an intact graph"),
         ("flags.json", b"{", "flags.json must be JSON"),
         ("flags.json", b'{"ft_proj_selector": "1"}', "flags.json must give a whole number"),
+        ("flags.json", b'{"ft_proj_selector": -1}', "flags.json must give the num_proj_layers"),
+        ("flags.json", b'{"ft_proj_selector": -5, "num_proj_layers": 3}', "flags.json must give the num_proj_layers"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):

@@ -1,6 +1,7 @@
 """Broken and hostile input: one clear sentence, no code run, nothing half-written."""
 
 import argparse
+import contextlib
 import json
 import os
 import pickle
@@ -282,3 +283,38 @@ def test_tf2torch_needs_no_tensorflow(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Verified weights bit-equal" in done.stdout
+
+
+@pytest.mark.parametrize("to", ["run", "npz"])
+def test_no_flipped_bit_of_an_archives_directory_is_more_than_one_sentence(tmp_path, to):
+    """Damage there can claim encryption, an unknown compression, another version or another length."""
+    np.savez(tmp_path / "x.npz", **{"model/a": np.arange(4.0), "model/b": np.ones(3)})
+    content = (tmp_path / "x.npz").read_bytes()
+    if to == "run":
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "run" / "architecture.json").write_text("{}")
+    path = tmp_path / ("run/checkpoints/step-00000001.npz" if to == "run" else "y.npz")
+    refused = 0
+    for place in range(content.index(b"PK\x01\x02"), len(content)):
+        broken = bytearray(content)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        try:
+            with contextlib.closing(open_source(tmp_path / "run" if to == "run" else path)) as source:
+                _ = [stored.read() for stored in source.tensors.values()]
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize("to", ["pth", "safetensors"])
+def test_a_disk_without_room_is_said_before_anything_is_read(tmp_path, monkeypatch, to):
+    from converters import streams
+
+    network = networks.network(SMALL)
+    bytes_there = sum(stored.nbytes for stored in network.weights.values())
+    few = type("Disk", (), {"f_bavail": bytes_there // 2, "f_frsize": 1})
+    monkeypatch.setattr(streams.os, "fstatvfs", lambda descriptor: few, raising=False)
+    with pytest.raises(InputError, match="must be writable: No space left on device"):
+        targets.write(network, tmp_path / f"x.{to}", to=to, naming="twin")
+    assert not list(tmp_path.iterdir())

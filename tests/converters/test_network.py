@@ -1,5 +1,6 @@
 """Checkpoints understood: averages, slots, heads, what feeds the classifier, strange weights."""
 
+import contextlib
 import dataclasses
 
 import ml_dtypes
@@ -26,7 +27,7 @@ def torch_state(network, naming: str = "twin") -> dict[str, np.ndarray]:
     from converters.catalogue import NAMINGS
     from converters.translate import named
 
-    return dict(named(network, NAMINGS[naming]))
+    return {key: stored.read() for key, stored in named(network, NAMINGS[naming]).items()}
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +193,11 @@ def test_run_folders_are_read_at_their_newest_step_or_another(tmp_path, small):
         arrays["optimizer/iteration"] = np.asarray(step)
         np.savez(tmp_path / "checkpoints" / f"step-{step:08d}.npz", **arrays)
     newest, older = understand(open_source(tmp_path)), understand(open_source(tmp_path, step=10))
-    assert (newest.container, newest.step, older.step) == ("run folder", 20, 10)
-    assert newest.architecture == SMALL
-    np.testing.assert_array_equal(newest["logits_sup/bias"], small["logits_sup/bias"] + 20)
-    np.testing.assert_array_equal(older["logits_sup/bias"], small["logits_sup/bias"] + 10)
-    assert any("Took step 20; [10] also there" in note for note in newest.notes)
+    with contextlib.closing(newest), contextlib.closing(older):
+        assert (newest.container, newest.step, older.step) == ("run folder", 20, 10)
+        assert newest.architecture == SMALL
+        np.testing.assert_array_equal(newest["logits_sup/bias"], small["logits_sup/bias"] + 20)
+        np.testing.assert_array_equal(older["logits_sup/bias"], small["logits_sup/bias"] + 10)
+        assert any("Took step 20; [10] also there" in note for note in newest.notes)
     with pytest.raises(InputError, match=r"--step must be one of \[10, 20\]"):
         open_source(tmp_path, step=15)
