@@ -1,4 +1,4 @@
-"""Replicas: the one place that knows how many there are and how they exchange tensors."""
+"""What replicas exchange within a step: how many there are, which one this is, and everyone's tensors."""
 
 import keras
 from keras import ops

@@ -1,0 +1,85 @@
+"""JAX trains the same `SimCLR` by the same `fit`, on one device and on two, from the same `tf.data`.
+
+JAX takes its devices from the environment when it starts: each run is a process of its own.
+"""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests import golden, tiny_runs
+from tests.replicas import tiny, worker
+from tf_simclr.checkpoint import RunFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra"),
+]
+SAME = {1: 1e-4, 5: 1e-3}
+"""Steps → of the largest magnitude, in float32: there were 3e-5 and 3e-4, in the accumulators of momentum."""
+LOGS = 1e-5
+"""Likewise of the losses and metrics; there was 1e-6."""
+
+
+def run(module: str, *words, backend: str, devices: int, **environment: str) -> subprocess.CompletedProcess:
+    """A module run on a backend with so many CPU devices."""
+    flags = {"KERAS_BACKEND": backend, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-m", f"tests.replicas.{module}", *map(str, words)],
+        cwd=golden.ROOT,
+        env=os.environ | flags | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All that came of training on TensorFlow with one device, and on JAX with one and with two."""
+    found = {}
+    for backend, devices in (("tensorflow", 1), ("jax", 1), ("jax", 2)):
+        file = tmp_path_factory.mktemp("runs") / "arrays.npz"
+        done = run("tiny", file, backend=backend, devices=devices)
+        assert done.returncode == 0, done.stderr
+        found[backend, devices] = tiny_runs.arrays(file), done.stderr
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(("tensorflow", 1), "1 CPU"), (("jax", 1), "JAX: 1 CPU"), (("jax", 2), "JAX: 2 CPUs: DataParallel")],
+)
+def test_auto_says_what_it_found(runs, kind, said):
+    assert said in runs[kind][1].splitlines()
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
+@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize(("one", "other"), [(("jax", 2), ("jax", 1)), (("jax", 2), ("tensorflow", 1))])
+def test_two_jax_devices_equal_one_and_equal_tensorflow(runs, one, other, step, optimizer):
+    parts = [
+        {name.split("|")[1]: value for name, value in runs[kind][0].items() if name.startswith(f"{optimizer}|{step}/")}
+        for kind in (one, other)
+    ]
+    worst = tiny.differences(*parts)
+    assert len(worst) == 4
+    assert max(worst.values()) < SAME[step], worst
+    assert worst[f"{step}/logs"] < LOGS
+
+
+def test_a_training_on_two_jax_devices_that_is_killed_resumes_bit_by_bit(tmp_path):
+    options = {"backend": "jax", "devices": 2, "JAX_ENABLE_X64": "1"}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    done = run("worker", straight, **options)
+    assert done.returncode == 0, done.stderr
+    assert run("worker", killed, 7, **options).returncode == -signal.SIGKILL
+    assert tiny_runs.steps(killed) == [2, 4, 6]
+    done = run("worker", killed, **options)
+    assert f"resuming after step 6 from {RunFolder(killed).checkpoint(6)}" in done.stderr
+    last = worker.PLAN.total_steps
+    tiny_runs.assert_same_bits(RunFolder(killed).checkpoint(last), RunFolder(straight).checkpoint(last))

@@ -1,0 +1,24 @@
+"""Replicas: the one place that knows how many devices and processes there are, and how they work together.
+
+`find` says which devices there are; a model is made within their `scope()` and trained by their `fit`.
+`FitOnReplicas` is what such a model needs, `count`, `index` and `gather` what is computed within a step.  On one device
+all of this does nothing.
+"""
+
+from tf_simclr.replicas.devices import ONE_DEVICE, Devices
+from tf_simclr.replicas.exchange import count, gather, index, synchronize
+from tf_simclr.replicas.find import find
+from tf_simclr.replicas.fitting import FitOnReplicas, settle, steps_done
+
+__all__ = [
+    "ONE_DEVICE",
+    "Devices",
+    "FitOnReplicas",
+    "count",
+    "find",
+    "gather",
+    "index",
+    "settle",
+    "steps_done",
+    "synchronize",
+]

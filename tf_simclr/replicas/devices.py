@@ -1,0 +1,139 @@
+"""The devices that a training runs on."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tf_simclr.errors import InputError, check
+from tf_simclr.replicas import workers
+from tf_simclr.replicas.fitting import feed
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What `find` found.  Make and compile a model within `scope()`, train it with `fit`.
+
+    Several processes that share a training (`multi_worker`) all run the same program; only the first one, the chief,
+    writes.  What reads a model's metrics has to run in all of them: these are summed over processes as they are read.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> devices = Devices()
+        >>> with devices.scope():
+        ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        ...     model.compile("sgd", "mse")
+        >>> data = tf.data.Dataset.from_tensors((np.ones((4, 2)), np.ones((4, 1)))).repeat()
+        >>> history = devices.fit(model, data.skip, steps_per_epoch=2, verbose=0)
+    """
+
+    count: int = 1
+    """Replicas over all processes, at least 1."""
+    description: str = "one device"
+    """What was found and what is made of it, for the user: "2 GPUs: MirroredStrategy"."""
+    strategy: Any = None
+    """A `tf.distribute.Strategy`, a `keras.distribution.DataParallel`, or None: one device."""
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Variables that are made in this block are on all of these devices."""
+        with self.strategy.scope() if self.strategy is not None else contextlib.nullcontext():
+            yield
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises `InputError` unless a batch can be divided among the replicas."""
+        rule = f"train_batch_size must be a multiple of the number of replicas ({self.description})"
+        check(batch_size % self.count == 0, rule, train_batch_size=batch_size, replicas=self.count)
+
+    def jit_compile(self, wanted: bool | None) -> bool | str:
+        """What `compile` takes as `jit_compile`; None leaves it to Keras, which compiles for an accelerator alone.
+
+        Raises:
+            InputError: TensorFlow cannot compile a step that several replicas of it share.
+        """
+        if self.count == 1 or keras.backend.backend() != "tensorflow":
+            return "auto" if wanted is None else wanted
+        tpu = self.description.startswith("TPU")
+        rule = (
+            "jit_compile must be None or False with several TensorFlow replicas; JAX compiles on any number of devices"
+        )
+        check(tpu or not wanted, rule, jit_compile=wanted, replicas=self.count)
+        return False  # a TPU's program is compiled as a whole
+
+    def fit(self, model: keras.Model, stream: Callable, *, step: int = 0, **options) -> dict[str, list[float]]:
+        """Calls the model's `fit` on a stream.
+
+        Args:
+            model: compiled, made within `scope()`.
+            stream: first step to endless global batches, a `tf.data.Dataset`; where several processes share a
+                training it is called with `share=(number of the process, processes)`, too, and yields this part of
+                each batch.
+            step: the first one.
+            **options: as Keras' `fit` takes them; `steps_per_epoch` must be among them.
+
+        Returns:
+            The history.
+
+        Raises:
+            InputError: another process of the training is gone.
+        """
+        with contextlib.ExitStack() as stack:
+            if keras.backend.backend() != "tensorflow":
+                stack.enter_context(self.scope())
+            stack.enter_context(self.together())
+            return model.fit(feed(self.strategy, stream, step=step), shuffle=False, **options).history
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """This process's number and how many there are; `(0, 1)` alone."""
+        return workers.process(self.strategy)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes files and speaks to the user: the first one; alone always."""
+        return self.process[0] == 0
+
+    def collect(self, value: Any) -> list[Any]:
+        """What each process gives, plain JSON types, in the order of their numbers.  All of them must call it.
+
+        Example:
+            >>> Devices().collect({"step": 3})
+            [{'step': 3}]
+        """
+        return workers.collect(self.strategy, value) if self.process[1] > 1 else [value]
+
+    def agree(self, what: str, value: Any) -> None:
+        """Raises `InputError` in every process unless all of them give the same value.
+
+        Args:
+            what: a name for the value, for the message.
+            value: plain JSON types.
+        """
+        values = self.collect(value)
+        if any(other != values[0] for other in values):
+            found = "; ".join(f"worker {i} has {workers.differing(other, values)}" for i, other in enumerate(values))
+            raise InputError(f"{what} must be the same for every worker, but {found}")
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Turns TensorFlow's report that another process is gone into an `InputError` that says what to do.
+
+        TensorFlow cannot take a process back into a running training: all have to be started again.
+        """
+        number, processes = self.process
+        try:
+            yield
+        except workers.lost() as error:
+            if processes == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"all {processes} workers must stay reachable, but worker {number} lost one ({reason}); start all of "
+                "them again with the same commands: they go on from the last checkpoint"
+            ) from error
+
+
+ONE_DEVICE = Devices()
+"""What there is without a strategy."""

@@ -1,0 +1,163 @@
+"""Which devices there are, and the strategy that fits them: `find("auto")` looks and says what it found."""
+
+import os
+from collections.abc import Callable
+
+import keras
+
+from tf_simclr.errors import InputError, check
+from tf_simclr.replicas.cluster import cluster_of
+from tf_simclr.replicas.devices import Devices
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
+"""What `find` takes; the last one is JAX's, the three before it TensorFlow's."""
+
+
+def find(
+    strategy: str = "auto", *, num_replicas: int = 0, tpu_name: str | None = None, **tpu_place: str | None
+) -> Devices:
+    """Finds the devices of this process and, with several processes, of all.  Call it before anything is computed.
+
+    Args:
+        strategy: `one`: the first device; `mirrored`: all GPUs of this machine, else its CPU; `multi_worker`: the
+            processes of the environment variable `TF_CONFIG`; `tpu`; `data_parallel`: all of JAX's devices; `auto`:
+            TF_CONFIG's processes, a TPU that is named here or by the environment, several GPUs, or one device – with
+            JAX all of its devices.
+        num_replicas: devices to take, the first ones; 0: all there are.  A CPU is divided into as many logical ones.
+        tpu_name: the TPU's name or address, or `local`.
+        **tpu_place: `zone` and `project` of a TPU on Google Cloud.
+
+    Raises:
+        InputError: the strategy is not of this backend, what it needs is not there or malformed, or there are fewer
+            devices.
+    """
+    check(strategy in STRATEGIES, f"strategy must be one of {', '.join(STRATEGIES)}", strategy=strategy)
+    check(num_replicas >= 0, "num_replicas must be at least 0", num_replicas=num_replicas)
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
+        check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
+        return on_jax(strategy, num_replicas) if backend == "jax" else Devices(1, f"{backend}: one device")
+    check(strategy != "data_parallel", "data_parallel must be run with KERAS_BACKEND=jax", KERAS_BACKEND=backend)
+    if strategy == "auto":
+        strategy = fitting_strategy(tpu_name, num_replicas)
+    rule = f"num_replicas must be left out with strategy {strategy}"
+    check(not num_replicas or strategy == "mirrored" or (strategy, num_replicas) == ("one", 1), rule, got=num_replicas)
+    makers: dict[str, Callable[[], Devices]] = {
+        "one": lambda: mirrored(1),
+        "mirrored": lambda: mirrored(num_replicas, always=True),
+        "multi_worker": multi_worker,
+        "tpu": lambda: on_tpu(tpu_name, **tpu_place),
+    }
+    return makers[strategy]()
+
+
+def fitting_strategy(tpu_name: str | None, num_replicas: int) -> str:
+    """What `auto` means here."""
+    import tensorflow as tf
+
+    if os.environ.get("TF_CONFIG", "").strip() and len(cluster_of(os.environ["TF_CONFIG"])[0]) > 1:
+        return "multi_worker"
+    if tpu_name or any(os.environ.get(name) for name in ("TPU_NAME", "COLAB_TPU_ADDR")):
+        return "tpu"
+    several = len(tf.config.list_physical_devices("GPU")) > 1 or num_replicas > 1
+    return "mirrored" if several else "one"
+
+
+def mirrored(wanted: int, *, always: bool = False) -> Devices:
+    """The GPUs of this machine, else its CPU; one without a strategy, unless one is wanted `always`."""
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if kind == "CPU" and wanted > 1:
+        divide_cpu(wanted)
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if kind == "CPU":
+        wanted = wanted or 1  # logical CPUs share their cores: nobody wants all of them
+    taken = first(devices, wanted, kind=kind)
+    name = f"{len(taken)} {kind}{'s' if len(taken) > 1 else ''}"
+    if not always:
+        return Devices(1, name)
+    # The default reduces with NCCL, and on CPUs by collectives that several strategies of one process confuse.
+    reduction = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    return Devices(
+        len(taken), f"{name}: MirroredStrategy", tf.distribute.MirroredStrategy(taken, cross_device_ops=reduction)
+    )
+
+
+def divide_cpu(wanted: int) -> None:
+    """Makes logical CPUs, which takes place before TensorFlow's first operation or not at all."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if not tf.config.get_logical_device_configuration(cpu):
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+        except RuntimeError as error:
+            raise InputError(f"num_replicas must be set before TensorFlow computes anything ({error})") from error
+
+
+def first(devices: list[str], wanted: int, *, kind: str) -> list[str]:
+    """The first `wanted` devices, all for 0."""
+    check(wanted <= len(devices), f"num_replicas must be at most the number of {kind}s", wanted=wanted, found=devices)
+    return devices[: wanted or None]
+
+
+def multi_worker() -> Devices:
+    """All devices of the processes that TF_CONFIG names."""
+    import tensorflow as tf
+
+    addresses, number = cluster_of(os.environ.get("TF_CONFIG", ""))
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        rule = "multi_worker must be set up before TensorFlow computes anything"
+        raise InputError(f"{rule}, and every worker of TF_CONFIG be reachable ({error})") from error
+    count = strategy.num_replicas_in_sync
+    found = f"TF_CONFIG: worker {number} of {len(addresses)}, {count} replicas in all: MultiWorkerMirroredStrategy"
+    return Devices(count, found, strategy)
+
+
+def on_tpu(name: str | None, **place: str | None) -> Devices:
+    """The TPU of this name, else the one that the environment names, else one in this machine (Colab, TPU VM).
+
+    As the reference does: resolve, connect, initialise.  It was never run on a TPU.
+
+    Raises:
+        InputError: there is none, with what was tried.
+    """
+    import tensorflow as tf
+
+    failures = []
+    for address in [name] if name else ["", "local"]:
+        try:
+            given = {"tpu": address, **{key: value for key, value in place.items() if value}} if address else {}
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(**given)
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+            strategy = tf.distribute.TPUStrategy(resolver)
+        except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            failures.append(f"{address or 'TPU_NAME, COLAB_TPU_ADDR and the metadata of the machine'}: {reason}")
+            continue
+        count, hosts = strategy.num_replicas_in_sync, max(1, strategy.extended.num_hosts)
+        where = f"{count} cores, {hosts} host{'s' if hosts > 1 else ''}"
+        return Devices(count, f"TPU {resolver.master() or 'local'}: {where}: TPUStrategy", strategy)
+    tried = "; ".join(failures)
+    raise InputError(
+        f"strategy tpu must find a TPU that this TensorFlow can use, but it found none. Tried: {tried}. "
+        "Today's Colab and Cloud TPU machines are reached through JAX: KERAS_BACKEND=jax and strategy auto"
+    )
+
+
+def on_jax(strategy: str, wanted: int) -> Devices:
+    """JAX's devices; several of them under `keras.distribution.DataParallel`."""
+    devices = keras.distribution.list_devices()
+    kind = devices[0].split(":")[0].upper()
+    hint = "XLA_FLAGS=--xla_force_host_platform_device_count=N divides a CPU" if kind == "CPU" else "take fewer"
+    check(wanted <= len(devices), f"num_replicas must be at most JAX's devices; {hint}", wanted=wanted, found=devices)
+    taken = devices[: 1 if strategy == "one" else wanted or None]
+    if len(taken) == 1:
+        return Devices(1, f"JAX: 1 {kind}")
+    distribution = keras.distribution.DataParallel(devices=taken, auto_shard_dataset=False)
+    return Devices(len(taken), f"JAX: {len(taken)} {kind}s: DataParallel", distribution)

@@ -1,0 +1,157 @@
+"""`fit` on replicas: the data that each gets, and steps where Keras 3.15 has none that work.
+
+What Keras has fails with several steps per execution (keras-team/keras issue 19246) and with several processes (issue
+20585).  Overrides private methods of Keras; `tests/replicas` runs each of them.
+"""
+
+from collections.abc import Callable
+
+import keras
+
+from tf_simclr.errors import check
+
+
+def strategy_of(model: keras.Model):
+    """The TensorFlow strategy with several replicas under which a model was made; else None."""
+    strategy = model.distribute_strategy if keras.backend.backend() == "tensorflow" else None
+    return strategy if strategy is not None and strategy.num_replicas_in_sync > 1 else None
+
+
+class FitOnReplicas:
+    """Mix into a `keras.Model`, before it: `fit`, `evaluate` and `train_on_batch` work on replicas of any kind.
+
+    A step takes the global batch: `train_on_batch` divides it, `Devices.fit` has `fit` do it.  Logs are the means over
+    replicas of what `get_metrics_result` gives.
+    """
+
+    def _make_function(self, step_function: Callable, **options):
+        """Keras' maker of train and test functions: `steps_per_execution` steps, then the logs."""
+        strategy = strategy_of(self)
+        if strategy is None:
+            return super()._make_function(step_function, **options)
+        import tensorflow as tf
+
+        execution = execution_on(strategy, step_function, logs_of=self.get_metrics_result)
+        several, one = (f if self.run_eagerly else tf.function(f, reduce_retracing=True) for f in execution)
+
+        def function(iterator):
+            if not isinstance(iterator, tf.distribute.DistributedIterator):
+                return one(divided(strategy, next(iterator)))
+            try:
+                return several(iterator, self.steps_per_execution)
+            except tf.errors.OutOfRangeError:
+                raise StopIteration from None
+
+        return function
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds what is not built from the data's specification; Keras would read a batch, and fails on workers."""
+        strategy = strategy_of(self)
+        if strategy is None:
+            if keras.backend.backend() == "tensorflow":
+                super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        if iterator is not None:
+            data_batch = of_first_replica(iterator._distributed_dataset.element_spec)
+        with strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+
+def execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], dict]) -> tuple[Callable, Callable]:
+    """Two functions, of an iterator and a number of steps, and of one batch, that return the logs.
+
+    The loop over the steps is on the devices' host, as in the reference: what TPUs need, and what works elsewhere.
+    """
+    import tensorflow as tf
+
+    @tf.autograph.experimental.do_not_convert
+    def step(batch):
+        strategy.run(step_function, args=(batch,))
+
+    @tf.autograph.experimental.do_not_convert
+    def logs():
+        means = strategy.run(lambda: mean_over_replicas(logs_of()))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in means.items()}
+
+    def several(iterator, steps):
+        for _ in tf.range(steps):
+            step(next(iterator))
+        return logs()
+
+    def one(batch):
+        step(batch)
+        return logs()
+
+    return several, one
+
+
+def mean_over_replicas(logs: dict) -> dict:
+    """Each replica's numbers to their means, in one collective."""
+    import tensorflow as tf
+
+    values = tf.stack([tf.cast(value, keras.config.floatx()) for value in logs.values()])
+    means = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+    return dict(zip(logs, tf.unstack(means), strict=True))
+
+
+def divided(strategy, batch):
+    """A global batch, arrays or None, as each replica's part of it."""
+    import tensorflow as tf
+
+    replicas = strategy.num_replicas_in_sync
+
+    def part(value):
+        if value is None:
+            return None
+        parts = tf.split(value, replicas)
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group]
+        )
+
+    return keras.tree.map_structure(part, batch)
+
+
+def of_first_replica(spec):
+    """The specification of one replica's data."""
+    return keras.tree.map_structure(lambda one: getattr(one, "_value_specs", (one,))[0], spec)
+
+
+def feed(strategy, stream: Callable, *, step: int):
+    """A stream's data from a step on, as `fit` takes it under a strategy; arguments as in `Devices.fit`.
+
+    Returns:
+        A `tf.data.Dataset` for one device and JAX, else a distributed one: each replica gets its rows of the global
+        batch, the first rows the first replica.
+    """
+    if keras.backend.backend() != "tensorflow" or strategy is None or strategy.num_replicas_in_sync == 1:
+        return stream(step)
+    import tensorflow as tf
+
+    def of_process(context):
+        share = context.input_pipeline_id, context.num_input_pipelines
+        data = stream(step, share=share) if share[1] > 1 else stream(step)
+        rows = keras.tree.flatten(data.element_spec)[0].shape[0]
+        check(rows is not None, "a stream's batches must have one known size: batch(…, drop_remainder=True)")
+        return data.rebatch(context.get_per_replica_batch_size(rows * share[1]), drop_remainder=True).prefetch(
+            tf.data.AUTOTUNE
+        )
+
+    return strategy.distribute_datasets_from_function(of_process)
+
+
+def settle(model: keras.Model) -> None:
+    """Gives variables the state that a step left, so that they can be read in the middle of `fit`; JAX needs it."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
+def steps_done(model: keras.Model) -> int:
+    """Steps since the training began, at any moment of `fit`; `int(iterations)` fails on a variable that is mirrored.
+
+    JAX carries the state of a step outside of the variables and returns it when an epoch ends.
+    """
+    carried = getattr(model, "_jax_state", None)
+    if carried and not model._jax_state_synced:
+        place = next(i for i, v in enumerate(model.optimizer.variables) if v is model.optimizer.iterations)
+        return int(carried["optimizer_variables"][place])
+    return int(model.optimizer.iterations.numpy())
