@@ -113,6 +113,28 @@ def view_pairs(
     return figure
 
 
+def augmentations(rows: Mapping[str, Sequence[np.ndarray]], pairs: np.ndarray, *, original: np.ndarray) -> Figure:
+    """What each operator does to an image, a row an operator, above pairs of views as a network sees them.
+
+    Args:
+        rows: operator → its views, `(h, w, channels)` each, as many for each; columns share a crop.
+        pairs: `(n, 2, h, w, channels)`.
+        original: the image of the rows, `(h, w, channels)`.
+    """
+    draws = len(next(iter(rows.values())))
+    height = 1.15 * len(rows)
+    figure = Figure(figsize=(max(1.1 * draws + 3.2, 1.1 * len(pairs) + 1.0), height + 2.9), layout="constrained")
+    above, below = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=[height, 2.9]))
+    left, right = np.ravel(above.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1.1 * draws + 0.9]))
+    sheet([[original]], titles=[["image"]], figure=left)
+    sheet(list(rows.values()), figure=right)
+    for axes, name in zip(right.axes[::draws], rows, strict=True):
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+    view_pairs(pairs, figure=below)
+    below.suptitle("pairs of views", fontsize="medium")
+    return figure
+
+
 def sheet(
     rows: Sequence[Iterable[np.ndarray]] | np.ndarray,
     *,

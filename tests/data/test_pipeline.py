@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.data import oracles
 from tests.data.test_sources import store_tiny
-from tf_simclr.data import images, pipeline, sources, tfds_source
+from tf_simclr.data import augment, images, pipeline, sources, tfds_source
 from tf_simclr.errors import InputError
 
 COUNT = 20
@@ -70,11 +70,12 @@ def test_a_run_resumed_at_any_step_sees_bit_equal_batches(folder, start, cache):
     assert_equal(plain_batches(source, 7 - start, view=drawn, start_step=start, cache=cache), straight[start:])
 
 
-def test_the_two_views_of_a_resumed_run_are_bit_equal(folder):
+@pytest.mark.parametrize("size", [32, pytest.param(augment.COMPILED_FROM, marks=pytest.mark.slow)])
+def test_the_two_views_of_a_resumed_run_are_bit_equal(folder, size):
     source = sources.from_folder(folder)
-    straight = batches(source, 4)
+    straight = batches(source, 4, image_size=size)
     tf.random.set_seed(99)
-    assert_equal(batches(source, 2, start_step=2), straight[2:])
+    assert_equal(batches(source, 2, start_step=2, image_size=size), straight[2:])
 
 
 def test_resuming_reads_nothing_of_what_came_before():
@@ -178,7 +179,9 @@ def test_the_buffer_is_the_references():
         ({"batch_size": 21}, r"must hold enough images for one batch.*images=20, batch_size=21"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"start_step": -1}, "start_step must be at least 0"),
-        ({"strength": 2.0}, "jitter strength must lie in"),
+        ({"data_service": "somewhere"}, "data_service must be the dispatcher's host:port"),
+        ({"data_service": "localhost:1"}, "must listen at data_service. Received: localhost:1"),
+        ({"data_service": "localhost:1", "cache": True}, "workers of data_service cannot share a cache"),
     ],
 )
 def test_streams_that_cannot_be_are_refused(folder, options, rule):
@@ -227,3 +230,73 @@ def test_a_long_report_names_some_and_counts_the_rest():
     for i in (3, 1, 2, 1):
         unreadable.add(f"{i}.png".encode())
     assert unreadable.report(limit=2) == "3 unreadable images were skipped:\n  1.png\n  2.png\n  … and 1 more"
+
+
+@pytest.fixture(scope="module")
+def dispatcher():
+    """Address of tf.data's service with two workers, as they run on other machines."""
+    service = tf.data.experimental.service
+    head = service.DispatchServer(service.DispatcherConfig(port=0))
+    address = head.target.split("://")[1]
+    workers = [service.WorkerServer(service.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
+    yield address
+    del workers, head
+
+
+@pytest.mark.slow
+def test_two_workers_of_the_data_service_make_the_batches_of_one_process(folder, dispatcher):
+    source = sources.from_folder(folder)
+    alone = batches(source, 24)
+    served = batches(source, 12, data_service=dispatcher)
+    places = [[i for i, (views, _) in enumerate(alone) if np.array_equal(views, batch[0])] for batch in served]
+    assert all(len(found) == 1 for found in places), places
+    numbers = [found[0] for found in places]
+    assert len(set(numbers)) == 12
+    for place, batch in zip(numbers, served, strict=True):
+        np.testing.assert_array_equal(batch[1], alone[place][1])
+    resumed = batches(source, 4, data_service=dispatcher, start_step=8)
+    for views, _ in resumed:
+        assert any(np.array_equal(views, later) for later, _ in alone[8:])
+
+
+@pytest.mark.slow
+def test_workers_read_whole_epochs_of_a_sequential_source(tmp_path, dispatcher):
+    store_tiny(tmp_path)
+    source = tfds_source.from_tfds("tiny", data_dir=tmp_path)
+    epochs = 2
+    stream = pipeline.training_batches(
+        source,
+        lambda image, seed: image[0, 0],
+        batch_size=source.num_examples // 2,
+        buffer=16,
+        seed=5,
+        unreadable=pipeline.Unreadable(),
+        data_service=dispatcher,
+    )
+    found = [tuple(label.numpy()) for _, label in stream.take(2 * epochs)]
+    assert len(found) == 2 * epochs
+
+
+def test_without_a_fixed_order_batches_hold_the_same_examples():
+    source = sources.from_arrays(np.arange(20, dtype=np.uint8).repeat(4).reshape(20, 2, 2) * 10)
+    found = np.concatenate([batch[0] for batch in plain_batches(source, 5, batch_size=4, deterministic=False)])
+    assert sorted(found) == list(range(20))
+
+
+@pytest.mark.parametrize("start_step", [0, 2])
+def test_the_shares_of_processes_are_the_rows_of_the_batches_of_one(folder, start_step):
+    source = sources.from_folder(folder)
+    unreadable = [pipeline.Unreadable(), pipeline.Unreadable()]
+    whole = plain_batches(source, 4, start_step=start_step)
+    parts = [
+        plain_batches(source, 4, unreadable[number], start_step=start_step, share=(number, 2)) for number in (0, 1)
+    ]
+    joined = [tuple(np.concatenate(pair) for pair in zip(*both, strict=True)) for both in zip(*parts, strict=True)]
+    assert_equal(joined, whole)
+    assert {name for one in unreadable for name in one.names} == set(bad_names(folder))
+
+
+@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 3)])
+def test_a_share_that_there_is_not_is_refused(folder, share):
+    with pytest.raises(InputError, match=r"share must be|multiple of the processes"):
+        plain_batches(sources.from_folder(folder), 1, share=share)

@@ -7,25 +7,25 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A); SimCLRv2, arXiv:2006.10029 (Appendix)
 """
 
-from collections.abc import Callable
-from itertools import permutations
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import tensorflow as tf
 
-from tf_simclr.data import images
+from tf_simclr.data import colors, images, operators
 from tf_simclr.data.images import Bicubic
-from tf_simclr.errors import check
+from tf_simclr.data.recipe import Recipe
 
-JITTER_PROBABILITY = 0.8
-GRAYSCALE_PROBABILITY = 0.2
-BLUR_PROBABILITY = 0.5
-"""Probabilities of SimCLR, Appendix A."""
-MIN_AREA = 0.08
-"""Least share of the image in a crop (SimCLR, Appendix A)."""
-MAX_STRENGTH = 1.25
-"""Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
+SIMCLR = Recipe()
+Operator = Callable[..., tf.Tensor]
+"""Image, `seed=` → image of the same shape."""
 
-_ORDERS = list(permutations(range(4)))
+COMPILED_FROM = 65
+"""Side in pixels from which XLA compiles the colours and the blur of a view: 3 to 4 times faster, after seconds."""
+_ASIDE = 0x5EED
+"""Turns a seed into another: a view's crop and its other draws must not come from one stream."""
+_DRAWS = 10
+"""Numbers in [0, 1) that `distort` takes: flip?, jitter?, its order, its four amounts, grayscale?, blur?, sigma."""
 
 
 def random_crop_and_resize(
@@ -33,20 +33,28 @@ def random_crop_and_resize(
     size: tuple[int, int],
     *,
     seed: tf.Tensor,
-    min_area: float = MIN_AREA,
+    min_area: float = SIMCLR.crop_min_area,
+    max_aspect: float = SIMCLR.crop_max_aspect,
     bicubic: Bicubic = "tf1",
 ) -> tf.Tensor:
     """A random part of the image, resized to `size` (height, width).
 
-    Aspect ratio within 3/4 … 4/3 of the target's, from `min_area` to all of the image's area; the sampler also asks
-    for at least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as in the reference.
-    Values may leave [0, 1] by the cubic's overshoot.
+    Aspect ratio within 1/max_aspect … max_aspect of the target's, from `min_area` to all of the image's area; the
+    sampler also asks for at least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as
+    in the reference.  Values may leave [0, 1] by the cubic's overshoot.
     """
-    box = random_box(tf.shape(image), size, seed=seed, min_area=min_area)
+    box = random_box(tf.shape(image), size, seed=seed, min_area=min_area, max_aspect=max_aspect)
     return images.resize(images.crop(image, box), size, bicubic=bicubic)
 
 
-def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor, min_area: float = MIN_AREA) -> tf.Tensor:
+def random_box(
+    shape: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    seed: tf.Tensor,
+    min_area: float = SIMCLR.crop_min_area,
+    max_aspect: float = SIMCLR.crop_max_aspect,
+) -> tf.Tensor:
     """The box that `random_crop_and_resize` cuts out: int32 (offset_y, offset_x, height, width)."""
     aspect = size[1] / size[0]
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -54,7 +62,7 @@ def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor, min_
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
         seed=seed,
         min_object_covered=0.1,
-        aspect_ratio_range=(3 / 4 * aspect, 4 / 3 * aspect),
+        aspect_ratio_range=(aspect / max_aspect, aspect * max_aspect),
         area_range=(min_area, 1.0),
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
@@ -64,176 +72,167 @@ def random_box(shape: tf.Tensor, size: tuple[int, int], *, seed: tf.Tensor, min_
 
 def random_flip(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     """The image, mirrored left to right with probability 0.5."""
-    return _with_probability(0.5, lambda: image[:, ::-1], image, seed=seed)
+    return tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
-def adjust_colors(
-    image: tf.Tensor,
-    order: tf.Tensor,
-    *,
-    brightness: tf.Tensor,
-    contrast: tf.Tensor,
-    saturation: tf.Tensor,
-    hue: tf.Tensor,
-    additive_brightness: bool = False,
-) -> tf.Tensor:
-    """Four colour changes in the given order, clipped to [0, 1] after each.
-
-    Args:
-        image: (h, w, 3).
-        order: (4,) permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
-        brightness: factor, or summand with `additive_brightness`.
-        contrast: factor of the distance from each channel's mean.
-        saturation: factor of HSV's saturation.
-        hue: summand of HSV's hue, in turns, -1 … 1.
-    """
-    changes = (
-        lambda x: x + brightness if additive_brightness else x * brightness,
-        lambda x: tf.image.adjust_contrast(x, contrast),
-        lambda x: tf.image.adjust_saturation(x, saturation),
-        lambda x: tf.image.adjust_hue(x, hue),
-    )
-    for step in range(4):
-        branches = [lambda x=image, change=change: change(x) for change in changes]
-        image = tf.clip_by_value(tf.switch_case(order[step], branches), 0, 1)
-    return image
+def random_jitter(image: tf.Tensor, *, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
+    """Random brightness, contrast, saturation and hue, in random order, as strong as the recipe says."""
+    draws = tf.random.stateless_uniform((5,), seed)
+    return colors.joined(_jittered(colors.planes(image), draws, recipe))
 
 
-def random_jitter(
-    image: tf.Tensor, *, seed: tf.Tensor, strength: float = 1.0, additive_brightness: bool = False
-) -> tf.Tensor:
-    """Random brightness, contrast, saturation and hue, in random order.
-
-    Args:
-        image: (h, w, 3).
-        strength: s of the paper: factors within 1 ± 0.8 s, hue within ± 0.2 s turns; 0 … 1.25.
-        additive_brightness: brightness as SimCLR v1 has it (summand within ± 0.8 s), not v2 (factor within 1 ± 0.8 s).
-
-    Raises:
-        InputError: the strength is out of its range.
-    """
-    check(0 <= strength <= MAX_STRENGTH, f"jitter strength must lie in [0, {MAX_STRENGTH}]", strength=strength)
-    seeds = tf.random.split(seed, 2)
-    amounts = 2 * tf.random.stateless_uniform((4,), seeds[0]) - 1
-    factors = 1 + 0.8 * strength * amounts
-    return adjust_colors(
-        image,
-        tf.constant(_ORDERS)[tf.random.stateless_uniform((), seeds[1], 0, len(_ORDERS), tf.int32)],
-        brightness=0.8 * strength * amounts[0] if additive_brightness else factors[0],
-        contrast=factors[1],
-        saturation=factors[2],
-        hue=0.2 * strength * amounts[3],
-        additive_brightness=additive_brightness,
-    )
+def random_color(image: tf.Tensor, *, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
+    """Colour distortion: with the recipe's probabilities first jitter (see `random_jitter`), then grayscale."""
+    draws = tf.random.stateless_uniform((7,), seed)
+    return colors.joined(_colored(colors.planes(image), draws, recipe))
 
 
-def grayscale(image: tf.Tensor) -> tf.Tensor:
-    """Luma (ITU-R BT.601) in all three channels."""
-    return tf.repeat(tf.image.rgb_to_grayscale(image), 3, axis=-1)
-
-
-def random_color(
-    image: tf.Tensor, *, seed: tf.Tensor, strength: float = 1.0, additive_brightness: bool = False
-) -> tf.Tensor:
-    """Colour distortion: with probability 0.8 jitter (see `random_jitter`), then with probability 0.2 grayscale."""
-    seeds = tf.random.split(seed, 3)
-
-    def jittered():
-        return random_jitter(image, seed=seeds[0], strength=strength, additive_brightness=additive_brightness)
-
-    image = _with_probability(JITTER_PROBABILITY, jittered, image, seed=seeds[1])
-    return _with_probability(GRAYSCALE_PROBABILITY, lambda: grayscale(image), image, seed=seeds[2])
-
-
-def blur(image: tf.Tensor, *, sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:
-    """Gaussian blur; outside the image is black, so borders darken, as in the reference.
-
-    Args:
-        image: (h, w, 3).
-        sigma: standard deviation in pixels, above 0.
-        kernel_size: width of the kernel in pixels; an even one is widened by 1.
-    """
-    offsets = tf.range(-(kernel_size // 2), kernel_size // 2 + 1, dtype=tf.float32)
-    kernel = tf.nn.softmax(-(offsets**2) / (2 * sigma**2))
-    across = tf.tile(kernel[None, :, None, None], (1, 1, 3, 1))
-    down = tf.transpose(across, (1, 0, 2, 3))
-    blurred = tf.nn.depthwise_conv2d(image[None], across, (1, 1, 1, 1), "SAME")
-    return tf.nn.depthwise_conv2d(blurred, down, (1, 1, 1, 1), "SAME")[0]
-
-
-def random_blur(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """With probability 0.5 a Gaussian blur with sigma within 0.1 … 2 pixels and a kernel of a tenth of the height.
+def random_blur(image: tf.Tensor, *, seed: tf.Tensor, probability: float = SIMCLR.blur_probability) -> tf.Tensor:
+    """With a probability a Gaussian blur with sigma within 0.1 … 2 pixels and a kernel of a tenth of the height.
 
     Each image draws its own sigma, as the paper says (Appendix A); the reference's code draws one for the whole batch.
     """
-    seeds = tf.random.split(seed, 2)
-    sigma = tf.random.stateless_uniform((), seeds[0], 0.1, 2.0)
-
-    def blurred():  # clipped: a kernel's sum may exceed 1 by rounding
-        return tf.clip_by_value(blur(image, sigma=sigma, kernel_size=image.shape[0] // 10), 0, 1)
-
-    return _with_probability(BLUR_PROBABILITY, blurred, image, seed=seeds[1])
+    draws = tf.random.stateless_uniform((2,), seed)
+    return colors.joined(_blurred(colors.planes(image), draws, probability=probability))
 
 
 def crop_and_flip(image: tf.Tensor, *, size: int, seed: tf.Tensor, bicubic: Bicubic = "tf1") -> tf.Tensor:
     """The view that fine-tuning and linear evaluation train on: random crop and flip only, (size, size, 3)."""
-    seeds = tf.random.split(seed, 2)
-    image = random_crop_and_resize(image, (size, size), seed=seeds[0], bicubic=bicubic)
-    return tf.clip_by_value(random_flip(image, seed=seeds[1]), 0, 1)
+    image = random_crop_and_resize(image, (size, size), seed=seed, bicubic=bicubic)
+    return tf.clip_by_value(random_flip(image, seed=_aside(seed)), 0, 1)
 
 
 def view(
-    image: tf.Tensor,
-    *,
-    size: int,
-    seed: tf.Tensor,
-    strength: float = 1.0,
-    use_blur: bool = True,
-    additive_brightness: bool = False,
-    bicubic: Bicubic = "tf1",
+    image: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR, may_compile: bool = True
 ) -> tf.Tensor:
-    """One random view of an image: crop, flip, colour distortion, blur (arguments: `two_views`); (size, size, 3)."""
-    seeds = tf.random.split(seed, 4)
-    image = random_crop_and_resize(image, (size, size), seed=seeds[0], bicubic=bicubic)
-    image = random_flip(image, seed=seeds[1])
-    image = random_color(image, seed=seeds[2], strength=strength, additive_brightness=additive_brightness)
-    image = tf.clip_by_value(image, 0, 1)
-    return random_blur(image, seed=seeds[3]) if use_blur else image
+    """One random view of an image by a recipe, (size, size, 3) in [0, 1]: crop, flip, colours, blur, and the rest.
+
+    Where it may, XLA compiles large views (see `COMPILED_FROM`); their numbers differ by rounding.
+    """
+    crop = _cropped(image, seed, size=size, recipe=recipe)
+    draws = tf.random.stateless_uniform((_DRAWS,), _aside(seed))  # one for all: random operations cost 50 µs each
+    compiled = may_compile and size >= COMPILED_FROM
+    change = _compiled(recipe) if compiled else partial(distort, recipe=recipe)
+    return _finished(change(crop, draws), seed, recipe)
 
 
-def two_views(
-    image: tf.Tensor,
-    *,
-    size: int,
-    seed: tf.Tensor,
-    strength: float = 1.0,
-    use_blur: bool = True,
-    additive_brightness: bool = False,
-    bicubic: Bicubic = "tf1",
-) -> tf.Tensor:
+def two_views(image: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
     """Two independent random views of one image: SimCLR's positive pair.
 
     Args:
         image: (h, w, 3) in [0, 1], any size.
         size: side of the views in pixels.
         seed: (2,); all that the draws depend on.
-        strength: of the colour jitter, 0 … 1.25: the papers use 1 for ImageNet and 0.5 for CIFAR-10.
-        use_blur: the papers blur on ImageNet and not on CIFAR-10.
-        additive_brightness: brightness as in SimCLR v1.
-        bicubic: the reference's `tf1` or `tf2` interpolation.
+        recipe: how often and how strongly each operator is applied.
 
     Returns:
         (2, size, size, 3) in [0, 1].
-
-    Raises:
-        InputError: the strength is out of its range.
     """
-    options = {"strength": strength, "use_blur": use_blur, "additive_brightness": additive_brightness}
-    seeds = tf.random.split(seed, 2)
-    return tf.stack([view(image, size=size, seed=seeds[i], bicubic=bicubic, **options) for i in range(2)])
+    return tf.stack([view(image, size=size, seed=own, recipe=recipe) for own in tf.unstack(tf.random.split(seed, 2))])
 
 
-def _with_probability(
-    probability: float, changed: Callable[[], tf.Tensor], image: tf.Tensor, *, seed: tf.Tensor
+def one_sided_views(
+    image: tf.Tensor, changes: Sequence[Operator], *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR
 ) -> tf.Tensor:
-    return tf.cond(tf.random.stateless_uniform((), seed) < probability, changed, lambda: image)
+    """The pair of SimCLR's Figure 5: two crops, one of which goes through the operators in their order.
+
+    Args:
+        image: (h, w, 3) in [0, 1].
+        changes: image and `seed=` to image, such as `random_jitter`, `operators.random_cutout`, or a `partial` of one.
+        size: side of the views in pixels.
+        seed: (2,).
+        recipe: its crops.
+
+    Returns:
+        (2, size, size, 3) in [0, 1].
+    """
+    seeds = tf.random.split(seed, 2 + len(changes))
+    plain, changed = (_cropped(image, seeds[i], size=size, recipe=recipe) for i in range(2))
+    for i, change in enumerate(changes):
+        changed = change(tf.clip_by_value(changed, 0, 1), seed=seeds[2 + i])
+    return tf.clip_by_value(tf.stack([plain, changed]), 0, 1)
+
+
+def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
+    """Flip, colours and blur of a view by draws in [0, 1); compiles under XLA.
+
+    Args:
+        crop: (size, size, 3).
+        draws: (10,).
+        recipe: probabilities and strengths.
+
+    Returns:
+        (size, size, 3) in [0, 1].
+    """
+    channels = colors.planes(tf.where(draws[0] < recipe.flip_probability, tf.reverse(crop, [1]), crop))
+    channels = colors.clipped(_colored(channels, draws[1:8], recipe))
+    if recipe.use_blur and recipe.blur_probability > 0:
+        channels = _blurred(channels, draws[8:], probability=recipe.blur_probability)
+    return colors.joined(channels)
+
+
+@cache
+def _compiled(recipe: Recipe) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    return tf.function(partial(distort, recipe=recipe), jit_compile=True, autograph=False)
+
+
+def _cropped(image: tf.Tensor, seed: tf.Tensor, *, size: int, recipe: Recipe) -> tf.Tensor:
+    crops = {"min_area": recipe.crop_min_area, "max_aspect": recipe.crop_max_aspect, "bicubic": recipe.bicubic}
+    return random_crop_and_resize(image, (size, size), seed=seed, **crops)
+
+
+def _finished(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """The operators that SimCLR's own recipe does not have, where a recipe has them, and grey input."""
+    more = {
+        operators.random_rotation: recipe.rotation_probability,
+        operators.random_noise: recipe.noise_probability,
+        operators.sobel: recipe.sobel_probability,
+        operators.random_cutout: recipe.cutout_probability,
+    }
+    chosen = {operator: probability for operator, probability in more.items() if probability > 0}
+    seeds = tf.unstack(tf.random.split(_aside(_aside(seed)), 2 * len(chosen))) if chosen else []
+    for (operator, probability), own, whether in zip(chosen.items(), seeds[::2], seeds[1::2], strict=True):
+        drawn = tf.random.stateless_uniform((), whether) < probability
+        image = tf.cond(drawn, partial(operator, image, seed=own), lambda image=image: image)
+    return colors.grayscale(image) if recipe.grayscale_input else image
+
+
+def _aside(seed: tf.Tensor) -> tf.Tensor:
+    return seed * tf.constant([1, 3], seed.dtype) + tf.constant([0, _ASIDE], seed.dtype)
+
+
+def _colored(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """Jitter by draws 0 … 5, grayscale by draw 6."""
+    if recipe.jitter_probability > 0:
+        drawn = draws[0] < recipe.jitter_probability
+        before = channels
+        channels = tf.cond(drawn, lambda: _jittered(before, draws[1:6], recipe), lambda: before)
+    if recipe.grayscale_probability > 0:
+        drawn = draws[6] < recipe.grayscale_probability
+        colored = channels
+        channels = tf.cond(drawn, lambda: colors.gray_planes(colored), lambda: colored)
+    return channels
+
+
+def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """Order by draw 0, amounts by the others."""
+    number = tf.cast(draws[0] * len(colors.ORDERS), tf.int32)  # float32 draws are below 1 by 2^-23: never 24
+    limits = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    summands = tf.unstack((2 * draws[1:] - 1) * recipe.color_jitter_strength * tf.constant(limits))
+    brightness = summands[0] if recipe.additive_brightness else tf.maximum(1 + summands[0], 0)
+    return colors.adjust_planes(
+        channels,
+        tf.gather(tf.constant(colors.ORDERS), number),
+        amounts=(brightness, 1 + summands[1], 1 + summands[2], summands[3]),
+        additive_brightness=recipe.additive_brightness,
+    )
+
+
+def _blurred(channels: tf.Tensor, draws: tf.Tensor, *, probability: float) -> tf.Tensor:
+    """Whether by draw 0, sigma by draw 1; clipped, since a kernel's sum may exceed 1 by rounding."""
+    size = channels.shape[1] // 10
+
+    def blurred() -> tf.Tensor:
+        return colors.clipped(operators.blur_planes(channels, sigma=0.1 + 1.9 * draws[1], kernel_size=size))
+
+    return tf.cond(draws[0] < probability, blurred, lambda: channels)

@@ -1,6 +1,7 @@
-"""Real images that come inside a dependency: scikit-learn's handwritten digits."""
+"""Real images that come inside a dependency: scikit-learn's handwritten digits and a photograph."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -32,3 +33,10 @@ def load_digits(*, seed: int = 0) -> Digits:
     data = bundled()
     grey = np.rint(data.images * (255 / 16)).astype(np.uint8)  # stored as 0 … 16
     return Digits(*train_test_split(grey, data.target, test_size=360, random_state=seed, stratify=data.target))
+
+
+def flower_file() -> Path:
+    """A photograph of 427 × 640 pixels that scikit-learn brings (CC BY 2.0)."""
+    from sklearn import datasets
+
+    return Path(datasets.__file__).parent / "images" / "flower.jpg"

@@ -10,11 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.data import augment, images
+from tf_simclr.data import augment, images, service
 from tf_simclr.data.images import Bicubic
+from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 
+_NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
 View = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Image (h, w, 3), seed (2,) → tensor of a static shape."""
 
@@ -55,11 +57,11 @@ def training_views(
     seed: int,
     unreadable: Unreadable,
     start_step: int = 0,
+    share: tuple[int, int] = (0, 1),
     cache: bool = False,
-    strength: float = 1.0,
-    use_blur: bool = True,
-    additive_brightness: bool = False,
-    bicubic: Bicubic = "tf1",
+    deterministic: bool = True,
+    data_service: str | None = None,
+    recipe: Recipe = augment.SIMCLR,
 ) -> tf.data.Dataset:
     """Endless batches of SimCLR's two views: `(views, labels)`, or `(views,)` without labels.
 
@@ -70,29 +72,29 @@ def training_views(
         seed: of order and augmentation.
         unreadable: receives the names of corrupt images.
         start_step: first batch.
+        share: this process's number and how many there are, each of which makes its rows of every batch: with
+            `(1, 2)` the second half.
         cache: keep encoded examples in memory.
-        strength: of the colour jitter (see `augment.two_views`, also for the others).
+        deterministic: whether batches depend on (seed, step) alone; otherwise no view waits for a slower one before it,
+            and a run cannot be repeated.
+        data_service: `host:port` of the dispatcher of tf.data's service, whose workers then make the batches.  They
+            must see the files.  Each is made once; their order is that of their arrival (see `service.shared_out`).
+            Corrupt images are replaced, but not named.
+        recipe: how the views come about.
 
     Returns:
-        float32 views (batch_size, 2, image_size, image_size, 3) in [0, 1], int64 labels (batch_size,).
+        float32 views (batch_size, 2, image_size, image_size, 3) in [0, 1], int64 labels (batch_size,); of the share.
 
     Raises:
         InputError: too few images for a batch, none that can be read, or a number out of its range.
     """
 
     def view(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        return augment.two_views(
-            image,
-            size=image_size,
-            seed=draw,
-            strength=strength,
-            use_blur=use_blur,
-            additive_brightness=additive_brightness,
-            bicubic=bicubic,
-        )
+        return augment.two_views(image, size=image_size, seed=draw, recipe=recipe)
 
     sizes = {"batch_size": batch_size, "buffer": buffer_size(batch_size, image_size=image_size)}
-    return training_batches(source, view, **sizes, seed=seed, unreadable=unreadable, start_step=start_step, cache=cache)
+    place = {"start_step": start_step, "share": share, "deterministic": deterministic, "data_service": data_service}
+    return training_batches(source, view, **sizes, seed=seed, unreadable=unreadable, **place, cache=cache)
 
 
 def buffer_size(batch_size: int, *, image_size: int) -> int:
@@ -109,7 +111,10 @@ def training_batches(
     seed: int,
     unreadable: Unreadable,
     start_step: int = 0,
+    share: tuple[int, int] = (0, 1),
     cache: bool = False,
+    deterministic: bool = True,
+    data_service: str | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of `view`, with labels where there are any; the last batch of an epoch reaches into the next.
 
@@ -118,24 +123,48 @@ def training_batches(
     """
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
     check(start_step >= 0, "start_step must be at least 0", start_step=start_step)
+    check(0 <= share[0] < share[1], "share must be a process's number and how many there are", share=share)
+    check(batch_size % share[1] == 0, "batch_size must be a multiple of the processes", batch=batch_size, share=share)
     rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
     check(source.num_examples >= batch_size, rule, images=source.num_examples, batch_size=batch_size)
+    check(not (cache and data_service), "the workers of data_service cannot share a cache", cache=cache)
     _check_readable(source)
     source = cached(source) if cache else source
-    start = start_step * batch_size
+    noted = None if data_service else unreadable  # Python runs in this process alone
 
     @in_graph
     def example(position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         own = tf.random.experimental.stateless_fold_in(tf.constant([seed, 1], tf.int64), position)
         seeds = tf.random.split(own, 2)
-        loaded, _ = _loaded(source, record, unreadable, otherwise=lambda: _spare(source, seed=seeds[0]))
+        loaded, _ = _loaded(source, record, noted, otherwise=lambda: _spare(source, seed=seeds[0]))
         seen = view(loaded["image"], seeds[1])
         return (seen, loaded["label"]) if source.labelled else (seen,)
 
-    records = source.shuffled(seed, start=start, buffer=buffer)
-    numbered = tf.data.Dataset.zip((tf.data.Dataset.counter(start), records))
-    examples = numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    numbered = _numbered(
+        source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer, data_service=data_service
+    )
+    rows = batch_size // share[1]
+    if share[1] > 1:  # before anything is decoded
+        numbered = numbered.filter(lambda position, _: tf.equal(position % batch_size // rows, share[0]))
+    examples = numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
+    batches = examples.batch(rows, drop_remainder=True)
+    return _tuned(service.distributed(batches, data_service) if data_service else batches)
+
+
+def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Made ahead; each image by one thread, since threads that share an image wait for each other."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _numbered(
+    source: Source, seed: int, *, batch_size: int, start_step: int, buffer: int, data_service: str | None
+) -> tf.data.Dataset:
+    if data_service:
+        return service.shared_out(source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer)
+    start = start_step * batch_size
+    return tf.data.Dataset.zip((tf.data.Dataset.counter(start), source.shuffled(seed, start=start, buffer=buffer)))
 
 
 def evaluation_batches(
@@ -177,24 +206,32 @@ def evaluation_batches(
 
     examples = source.ordered().map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     kept = examples.filter(lambda readable, _: readable).map(lambda _, example: example)
-    return kept.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return _tuned(kept.batch(batch_size))
 
 
 def _loaded(
-    source: Source, record: dict[str, tf.Tensor], unreadable: Unreadable, *, otherwise: Callable[[], tf.data.Dataset]
+    source: Source,
+    record: dict[str, tf.Tensor],
+    unreadable: Unreadable | None,
+    *,
+    otherwise: Callable[[], tf.data.Dataset],
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """The decoded record, or where that fails the first of `otherwise`; and whether it was the record's own.
 
     A data set of one element inside the map is what catches a decoder's error within the graph: Python runs for corrupt
-    images only.
+    images only.  It holds as few stages as can be, since they are built anew for each image.
     """
+    nothing = tf.data.Dataset.from_tensors(record | _NO_IMAGE)
     own = tf.data.Dataset.from_tensors(record).map(source.decoded).ignore_errors()
-    # The flat_map defers the alternative: it is not even opened for a good image.
-    other = tf.data.Dataset.range(1).flat_map(lambda _: otherwise())
-    loaded = own.concatenate(other).take(1).get_single_element()
-    readable = tf.equal(loaded["name"], record["name"])
-    noted = tf.cond(readable, lambda: True, lambda: tf.numpy_function(unreadable.add, [record["name"]], tf.bool))
-    return loaded, tf.ensure_shape(noted, ())
+    loaded = own.concatenate(nothing).take(1).get_single_element()
+    readable = tf.size(loaded["image"]) > 0
+
+    def replaced() -> dict[str, tf.Tensor]:
+        noted = [] if unreadable is None else [tf.numpy_function(unreadable.add, [record["name"]], tf.bool)]
+        with tf.control_dependencies(noted):
+            return otherwise().take(1).get_single_element()
+
+    return tf.cond(readable, lambda: loaded, replaced), readable
 
 
 def _spare(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:

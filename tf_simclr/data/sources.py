@@ -5,6 +5,7 @@ which example it is, different for each) and, where there are labels, `label` (i
 or endlessly in a shuffled order that is a function of a seed, from any position on.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Source(ABC):
         class_names: in the order of the labels; empty where there are no labels.
         read: a record's `image` → encoded bytes or pixels; may fail on an unreadable one.
         in_memory: whether records hold what memory holds anyway.
+        identity: what tells these examples from any others: name and size in bytes of each file that they are in;
+            None where nobody can tell.
     """
 
     origin: str
@@ -41,6 +44,7 @@ class Source(ABC):
     class_names: tuple[str, ...]
     read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
     in_memory: bool = False
+    identity: Callable[[], list[tuple[str, int]]] | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
@@ -59,7 +63,7 @@ class Source(ABC):
         """All records once, always in the same order."""
 
     @abstractmethod
-    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+    def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
         """Endless records from position `start` on; another order each epoch, epochs follow without a seam.
 
         Args:
@@ -79,7 +83,7 @@ class Indexed(Source):
     def ordered(self) -> Records:
         return tf.data.Dataset.range(self.num_examples).map(self.record)
 
-    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+    def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
         @in_graph
         def at(position):
             epoch, rank = position // self.num_examples, position % self.num_examples
@@ -99,7 +103,7 @@ class Sequential(Source):
     def ordered(self) -> Records:
         return self.epoch(None)
 
-    def shuffled(self, seed: int, *, start: int = 0, buffer: int) -> Records:
+    def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
         buffer = self.num_examples if self.in_memory else buffer
 
         @in_graph
@@ -110,7 +114,7 @@ class Sequential(Source):
             own = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int64), number)
             return self.epoch(own[0]).shuffle(buffer, seed=own[1])
 
-        first, skipped = divmod(start, self.num_examples)
+        first, skipped = start // self.num_examples, start % self.num_examples  # numbers or tensors
         rest = tf.data.Dataset.counter(first + 1).flat_map(epoch)
         return tf.data.Dataset.range(first, first + 1).flat_map(epoch).skip(skipped).concatenate(rest)
 
@@ -142,6 +146,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     return Indexed(
         origin="arrays",
         in_memory=True,
+        identity=lambda: [(hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest(), pixels.nbytes)],
         num_examples=len(pixels),
         class_names=class_names if labels is not None else (),
         record=record,
@@ -191,6 +196,7 @@ def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
         origin=str(folder),
         num_examples=len(files),
         class_names=classes,
+        identity=lambda: [(file.relative_to(root).as_posix(), file.stat().st_size) for file in files],
         read=tf.io.read_file,
         record=record,
     )
@@ -245,6 +251,7 @@ def cached(source: Source) -> Source:
         origin=source.origin,
         num_examples=source.num_examples,
         class_names=source.class_names,
+        identity=source.identity,
         epoch=lambda seed: memory,
         in_memory=True,
     )

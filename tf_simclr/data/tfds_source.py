@@ -1,5 +1,6 @@
 """Examples of a TensorFlow Datasets data set, under its name, configuration, version and split syntax."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def from_tfds(
         data_dir: tfds' folder; by default tfds' own, `~/tensorflow_datasets`.
         image_key: feature with the image; by default the set's input, else its only image.
         label_key: feature with the class; by default the set's target, else its only class; none: it is unlabelled.
+            One with any number of classes an example must be named: then labels are `(classes,)` of 1, 0, and -1 for
+            what `<label_key>_no_difficult` leaves out (PASCAL VOC).
         download: whether to download and prepare a set that is not there.
 
     Raises:
@@ -38,7 +41,7 @@ def from_tfds(
             f"the data set {name} must be prepared, but is not in {builder.data_dir}; "
             f"allow its download, or point data_dir to where it is"
         )
-    builder.download_and_prepare()  # does nothing where the set is prepared
+    _prepare(builder)
     features = builder.info.features
     image = _image_key(builder, image_key)
     label = _label_key(builder, label_key)
@@ -53,24 +56,68 @@ def from_tfds(
 
     @in_graph
     def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
-        target = {} if label is None else {"label": tf.cast(example[label], tf.int64)}
+        target = {} if label is None else {"label": _label(example, label, kind=features[label])}
         return {"image": example[image], "name": example["tfds_id"]} | target
 
     return Sequential(
         origin=f"{name} ({split})",
         num_examples=_split_size(builder, split),
-        class_names=() if label is None else tuple(features[label].names),
+        class_names=() if label is None else tuple(_classes(features[label]).names),
+        identity=lambda: [(f"{builder.info.full_name} {split}", 0), *_files(builder)],
         epoch=epoch,
     )
 
 
+def _classes(kind: tfds.features.FeatureConnector) -> tfds.features.ClassLabel:
+    """The classes of a label, or of each of a list of labels."""
+    return kind.feature if isinstance(kind, tfds.features.Sequence) else kind
+
+
+def _label(example: dict[str, Any], key: str, *, kind: tfds.features.FeatureConnector) -> tf.Tensor:
+    """The class of an example, or 1, 0 or -1 for each class."""
+    if not isinstance(kind, tfds.features.Sequence):
+        return tf.cast(example[key], tf.int64)
+    lists = [example[key], example.get(f"{key}_no_difficult", example[key])]
+    present, certain = (tf.reduce_sum(tf.one_hot(one, kind.feature.num_classes), 0) > 0 for one in lists)
+    return 2 * tf.cast(certain, tf.int64) - tf.cast(present, tf.int64)
+
+
+def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int]]:
+    """Name and size of each file of a prepared set."""
+    folder = str(builder.data_dir)
+    names = sorted(tf.io.gfile.listdir(folder))
+    return [(name, tf.io.gfile.stat(f"{folder}/{name}").length) for name in names]
+
+
+def is_prepared(name: str, *, data_dir: str | Path | None = None) -> bool:
+    """Whether a data set that tfds knows lies ready to be read."""
+    return bool(_builder(name, data_dir).is_prepared())
+
+
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
     try:
-        return tfds.builder(name, data_dir=None if data_dir is None else Path(data_dir).expanduser())
+        return tfds.builder(name, data_dir=None if data_dir is None else _place(data_dir))
     except (ValueError, AssertionError, ImportError) as error:
         # tfds lists every set it knows below the first line.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the data set must be one that tfds finds. Received: {name!r} ({reason})") from error
+
+
+def _place(data_dir: str | Path) -> str:
+    """The folder as tfds takes it; a bucket's address, of which a `Path` leaves one slash only, too."""
+    return re.sub(r"^(\w{2,}):/+", r"\1://", str(Path(data_dir).expanduser()))
+
+
+def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+    """Downloads and prepares a set; does nothing where it is prepared."""
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:  # no network; files to be put by hand
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the data set {builder.name} must be prepared in {builder.data_dir}, but preparing it failed ({reason}); "
+            "do what its page at tensorflow.org/datasets says, or point data_dir to where it is"
+        ) from error
 
 
 def _split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
@@ -90,7 +137,13 @@ def _image_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str:
 
 def _label_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str | None:
     features = builder.info.features.items()
-    kinds = [key for key, feature in features if isinstance(feature, tfds.features.ClassLabel)]
+    kinds = [name for name, feature in features if isinstance(feature, tfds.features.ClassLabel)]
+    if key is not None:  # a list of classes only by its name: most that trains takes one class an image
+        kinds += [
+            name
+            for name, feature in features
+            if isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.ClassLabel)
+        ]
     return _chosen(builder, key, kinds=kinds, what="label", supervised=1) if kinds or key else None
 
 

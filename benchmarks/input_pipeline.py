@@ -1,0 +1,276 @@
+"""Two views of 224 px from JPEG files: views per second and core, against the reference's way and torchvision's.
+
+python benchmarks/input_pipeline.py --photos FOLDER [--torchvision_python ENV/bin/python] [--rounds 5]
+
+Claims: at least 3 times the reference-style pipeline and 8 times torchvision's, with and without blur; exits 1 where
+one does not hold.  Each pipeline runs in its own process, all take turns, and what counts is the processor's time, in
+the process and its workers, so that other work on the machine disturbs little; a ratio is of two runs in one round.
+torchvision's transforms run in a DataLoader with 2 workers, in the interpreter of an environment that has it.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+SIZE = 224
+BATCH = 16
+CLAIMS = {"reference style": 3.0, "torchvision (Pillow)": 8.0, "torchvision (v2, tensors)": 8.0}
+"""Peer → how many times faster ours must be."""
+
+
+def ours(photos: Path, *, blur: bool) -> Iterator:
+    from tf_simclr.data import pipeline, sources
+    from tf_simclr.data.recipe import Recipe
+
+    recipe = Recipe(use_blur=blur)
+    source = sources.from_folder(photos, labelled=False)
+    sizes = {"batch_size": BATCH, "image_size": SIZE}
+    return iter(pipeline.training_views(source, **sizes, seed=0, unreadable=pipeline.Unreadable(), recipe=recipe))
+
+
+def decoding(photos: Path, *, blur: bool) -> Iterator:
+    """Reading and decoding alone: what no pipeline can be faster than.  `blur` changes nothing."""
+    import tensorflow as tf
+
+    files = tf.data.Dataset.list_files(str(photos / "*")).repeat()
+    return iter(files.map(lambda file: tf.shape(tf.io.decode_jpeg(tf.io.read_file(file), 3)), 2).batch(BATCH))
+
+
+def reference_style(photos: Path, *, blur: bool) -> Iterator:
+    """Image by image, with TensorFlow's own image functions and conditionals; blur in batches, as in a model."""
+    import tensorflow as tf
+
+    def jittered(image):
+        changes = (
+            lambda x: x * tf.random.uniform((), 0.2, 1.8),
+            lambda x: tf.image.random_contrast(x, 0.2, 1.8),
+            lambda x: tf.image.random_saturation(x, 0.2, 1.8),
+            lambda x: tf.image.random_hue(x, 0.2),
+        )
+        order = tf.random.shuffle(tf.range(4))
+        for i in range(4):
+            first = [lambda x=image, change=change: change(x) for change in changes]
+            pairs = [lambda k=k: tf.cond(order[i] < k + 1, first[k], first[k + 1]) for k in (0, 2)]  # noqa: B023
+            image = tf.clip_by_value(tf.cond(order[i] < 2, *pairs), 0.0, 1.0)
+        return image
+
+    def view(image):
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            min_object_covered=0.1,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=100,
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.image.crop_to_bounding_box(image, begin[0], begin[1], extent[0], extent[1])
+        image = tf.image.resize([image], (SIZE, SIZE), tf.image.ResizeMethod.BICUBIC)[0]
+        image = tf.image.random_flip_left_right(image)
+        image = tf.cond(tf.random.uniform(()) < 0.8, lambda: jittered(image), lambda: image)
+        grey = tf.tile(tf.image.rgb_to_grayscale(image), (1, 1, 3))
+        image = tf.cond(tf.random.uniform(()) < 0.2, lambda: grey, lambda: image)
+        return tf.clip_by_value(tf.reshape(image, (SIZE, SIZE, 3)), 0.0, 1.0)
+
+    def two_views(file):
+        image = tf.image.convert_image_dtype(tf.io.decode_jpeg(tf.io.read_file(file), 3), tf.float32)
+        return tf.concat([view(image), view(image)], -1)
+
+    def blurred(images):
+        offsets = tf.range(-(SIZE // 20), SIZE // 20 + 1, dtype=tf.float32)
+        kernel = tf.nn.softmax(-(offsets**2) / (2 * tf.random.uniform((), 0.1, 2.0) ** 2))
+        across = tf.tile(kernel[None, :, None, None], (1, 1, 3, 1))
+        smooth = tf.nn.depthwise_conv2d(images, across, (1, 1, 1, 1), "SAME")
+        smooth = tf.nn.depthwise_conv2d(smooth, tf.transpose(across, (1, 0, 2, 3)), (1, 1, 1, 1), "SAME")
+        chosen = tf.cast(tf.random.uniform((BATCH, 1, 1, 1)) < 0.5, tf.float32)
+        return tf.clip_by_value(smooth * chosen + images * (1 - chosen), 0.0, 1.0)
+
+    in_model = tf.function(lambda images: tf.concat([blurred(part) for part in tf.split(images, 2, -1)], -1))
+    files = tf.data.Dataset.list_files(str(photos / "*")).repeat().map(two_views, tf.data.AUTOTUNE)
+    batches = files.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return (in_model(batch) for batch in batches) if blur else iter(batches)
+
+
+class Photos:
+    """Two views a file, for torch's DataLoader: endlessly the files in their order."""
+
+    def __init__(self, files: list[Path], load: Callable, transform: Callable):
+        self.files, self.load, self.transform = files, load, transform
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, index: int):
+        image = self.load(self.files[index % len(self.files)])
+        return self.transform(image), self.transform(image)
+
+
+def torchvision_pillow(photos: Path, *, blur: bool) -> Iterator:
+    from PIL import Image
+    from torchvision import transforms as v1
+
+    steps = [
+        v1.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=v1.InterpolationMode.BICUBIC),
+        v1.RandomHorizontalFlip(),
+        v1.RandomApply([v1.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+        v1.RandomGrayscale(0.2),
+        *([v1.RandomApply([v1.GaussianBlur(23, (0.1, 2.0))], 0.5)] if blur else []),
+        v1.ToTensor(),
+    ]
+    return loaded(Photos(sorted(photos.iterdir()), lambda file: Image.open(file).convert("RGB"), v1.Compose(steps)))
+
+
+def torchvision_tensors(photos: Path, *, blur: bool) -> Iterator:
+    """Pillow decodes here, too: not every build of torchvision has its own decoder."""
+    import torch
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    steps = [
+        v2.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+        v2.RandomGrayscale(0.2),
+        *([v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))], 0.5)] if blur else []),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
+
+    def load(file: Path):
+        return v2.functional.pil_to_tensor(Image.open(file).convert("RGB"))
+
+    return loaded(Photos(sorted(photos.iterdir()), load, v2.Compose(steps)))
+
+
+def loaded(photos: Photos) -> Iterator:
+    """A loader's batches; its two workers end with each measurement, so that their time is counted."""
+    import torch
+
+    while True:
+        count = yield
+        part = torch.utils.data.Subset(photos, range(count * BATCH))
+        for batch in torch.utils.data.DataLoader(part, BATCH, num_workers=2):
+            del batch
+        yield
+
+
+PIPELINES = {
+    "ours": ours,
+    "reference style": reference_style,
+    "torchvision (Pillow)": torchvision_pillow,
+    "torchvision (v2, tensors)": torchvision_tensors,
+    "decoding alone": decoding,
+}
+
+
+def processor_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def settle() -> None:
+    """Waits until nothing works ahead: buffers are then as full as they were before."""
+    before = -1.0
+    while processor_seconds() - before > 0.01:
+        before = processor_seconds()
+        time.sleep(0.3)
+
+
+def serve(name: str, photos: Path, *, blur: bool) -> None:
+    """Answers each line, a number of batches, with the processor's seconds that they took."""
+    batches = PIPELINES[name](photos, blur=blur)
+    for line in chain(["2"], iter(sys.stdin.readline, "")):  # two batches to warm up
+        settle()
+        before = processor_seconds()
+        if name.startswith("torchvision"):
+            next(batches)
+            batches.send(int(line))
+        else:
+            for _ in range(int(line)):
+                next(batches)
+        settle()
+        sys.stdout.write(f"{processor_seconds() - before}\n")
+        sys.stdout.flush()
+
+
+class Server:
+    """A pipeline in its own process."""
+
+    def __init__(self, name: str, options: argparse.Namespace, *, blur: bool):
+        torch = name.startswith("torchvision")
+        words = ["--photos", str(options.photos), "--serve", name, *(["--blur"] if blur else [])]
+        interpreter = options.torchvision_python if torch else sys.executable
+        root = str(Path(__file__).resolve().parents[1])
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen([interpreter, __file__, *words], env=environment, text=True, **pipes)
+        self.answer()
+
+    def answer(self) -> float:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"a pipeline ended: {' '.join(self.process.args)}")
+        return float(line)
+
+    def views_per_second(self, batches: int) -> float:
+        self.process.stdin.write(f"{batches}\n")
+        self.process.stdin.flush()
+        return 2 * BATCH * batches / self.answer()
+
+
+def measured(options: argparse.Namespace, *, blur: bool) -> dict[str, list[float]]:
+    """Pipeline → views per second and core, one number a round."""
+    names = [n for n in PIPELINES if options.torchvision_python or not n.startswith("torchvision")]
+    servers = {name: Server(name, options, blur=blur) for name in names}
+    speeds = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            speeds[name].append(servers[name].views_per_second(options.batches))
+    for server in servers.values():
+        server.process.stdin.close()
+        server.process.wait()
+    return speeds
+
+
+def table(speeds: dict[str, list[float]], *, blur: bool) -> bool:
+    """Prints the pipelines with their ratios to ours; whether all claims hold."""
+    sys.stdout.write(f"\n| two views of {SIZE} px, {'with' if blur else 'without'} blur | views/s and core | ours is |")
+    sys.stdout.write(" ratios | claim |\n| --- | --- | --- | --- | --- |\n")
+    holds = True
+    for name, values in speeds.items():
+        ratios = [mine / other for mine, other in zip(speeds["ours"], values, strict=True)]
+        median, claim = statistics.median(ratios), CLAIMS.get(name)
+        verdict = "" if claim is None else f"≥ {claim:g}: {'holds' if median >= claim else 'DOES NOT HOLD'}"
+        holds &= claim is None or median >= claim
+        spread = f"{min(ratios):.2f} … {max(ratios):.2f}"
+        sys.stdout.write(f"| {name} | {statistics.median(values):.0f} | {median:.2f} × | {spread} | {verdict} |\n")
+    sys.stdout.flush()
+    return holds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
+    parser.add_argument("--torchvision_python", help="interpreter of an environment with torch and torchvision")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=6, help=f"of {BATCH} images, in each round")
+    parser.add_argument("--serve", choices=PIPELINES, help=argparse.SUPPRESS)
+    parser.add_argument("--blur", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.photos, blur=options.blur)
+        return
+    holds = [table(measured(options, blur=blur), blur=blur) for blur in (False, True)]
+    if not options.torchvision_python:
+        sys.stdout.write("\ntorchvision was not measured: give --torchvision_python\n")
+    sys.exit(0 if all(holds) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Colours of an image changed by given amounts.
+
+The work is done on planes (3, h, w), where XLA fuses each change into one pass that vectorises.
+
+References:
+    Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A); HSV: Smith, SIGGRAPH 1978
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import permutations
+
+import tensorflow as tf
+
+ORDERS = tuple(permutations(range(4)))
+"""The orders of brightness 0, contrast 1, saturation 2 and hue 3."""
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601, as TensorFlow rounds them)."""
+_TINY = 1e-12
+
+
+def planes(image: tf.Tensor) -> tf.Tensor:
+    """The channels (3, h, w) of an image (h, w, 3)."""
+    return tf.transpose(image, (2, 0, 1))
+
+
+def joined(channels: tf.Tensor) -> tf.Tensor:
+    """The image (h, w, 3) of its channels (3, h, w)."""
+    return tf.transpose(channels, (1, 2, 0))
+
+
+def clipped(channels: tf.Tensor) -> tf.Tensor:
+    """Values below 0 become 0, above 1 become 1."""
+    return tf.clip_by_value(channels, 0, 1)
+
+
+def adjust_colors(
+    image: tf.Tensor,
+    order: tf.Tensor,
+    *,
+    brightness: tf.Tensor,
+    contrast: tf.Tensor,
+    saturation: tf.Tensor,
+    hue: tf.Tensor,
+    additive_brightness: bool = False,
+) -> tf.Tensor:
+    """Four colour changes in the given order, clipped to [0, 1] after each.
+
+    Args:
+        image: (h, w, 3).
+        order: (4,) permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
+        brightness: factor, or summand with `additive_brightness`.
+        contrast: factor of the distance from each channel's mean.
+        saturation: factor of HSV's saturation.
+        hue: summand of HSV's hue, in turns, -1 … 1.
+    """
+    amounts = (brightness, contrast, saturation, hue)
+    return joined(adjust_planes(planes(image), order, amounts=amounts, additive_brightness=additive_brightness))
+
+
+def adjust_planes(
+    channels: tf.Tensor, order: tf.Tensor, *, amounts: Sequence[tf.Tensor], additive_brightness: bool = False
+) -> tf.Tensor:
+    """`adjust_colors` of planes; `amounts` are those of brightness, contrast, saturation and hue.
+
+    A loop, since XLA would take minutes to compile four conditionals in a row.
+    """
+    changes = (_add if additive_brightness else _multiply, _contrast, _saturation, _hue)
+    amounts = [tf.cast(amount, tf.float32) for amount in amounts]
+
+    def change(step: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        branches = [partial(apply, before, amount) for apply, amount in zip(changes, amounts, strict=True)]
+        return step + 1, clipped(tf.switch_case(order[step], branches))
+
+    loop = {"shape_invariants": (tf.TensorShape(()), channels.shape), "maximum_iterations": 4}
+    return tf.while_loop(lambda step, _: step < 4, change, (tf.constant(0), channels), **loop)[1]
+
+
+def grayscale(image: tf.Tensor) -> tf.Tensor:
+    """Luma (ITU-R BT.601) in all three channels."""
+    return joined(gray_planes(planes(image)))
+
+
+def gray_planes(channels: tf.Tensor) -> tf.Tensor:
+    """`grayscale` of planes."""
+    luma = tf.add_n([weight * x for weight, x in zip(LUMA, tf.unstack(channels, 3), strict=True)])
+    return tf.stack([luma] * 3)
+
+
+def _multiply(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return channels * factor
+
+
+def _add(channels: tf.Tensor, summand: tf.Tensor) -> tf.Tensor:
+    return channels + summand
+
+
+def _contrast(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(channels, (1, 2), keepdims=True)
+    return (channels - mean) * factor + mean
+
+
+def _saturation(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Every channel's distance from the largest grows by the factor, at most until the smallest is 0."""
+    largest, chroma = _value_and_chroma(channels)
+    return largest - (largest - channels) * tf.minimum(factor, largest / tf.maximum(chroma, _TINY))
+
+
+def _hue(channels: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """Hue in sixths of a turn from red; a channel is a trapezoid of the distance from its own hue."""
+    red, green, blue = tf.unstack(channels, 3)
+    largest, chroma = _value_and_chroma(channels)
+    per_chroma = 1 / tf.maximum(chroma, _TINY)
+    others = tf.where(largest == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma)
+    hue = tf.where(largest == red, (green - blue) * per_chroma, others) + 6 * turns + 12  # above 0
+
+    def channel(offset: float) -> tf.Tensor:
+        sixths = hue + offset
+        sixths -= 6 * tf.floor(sixths * (1 / 6))
+        return largest - chroma * tf.clip_by_value(tf.minimum(sixths, 4 - sixths), 0, 1)
+
+    return tf.stack([channel(5.0), channel(3.0), channel(1.0)])
+
+
+def _value_and_chroma(channels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    red, green, blue = tf.unstack(channels, 3)
+    largest = tf.maximum(tf.maximum(red, green), blue)
+    return largest, largest - tf.minimum(tf.minimum(red, green), blue)

@@ -1,0 +1,162 @@
+"""Parts of a labelled source, for learning from few labels: of each class the same share, drawn by a seed.
+
+Whether an image belongs to a part depends on the seed, its class and its name, not on the order of the source; and the
+part for a smaller share lies within the one for a larger share, as a learning curve needs it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
+from tf_simclr.errors import check
+
+HELD_BYTES = 2**31
+"""A part with fewer bytes of encoded images is kept in memory: to read 1 % of a data set that can only be read front to
+back, an epoch would read all of it."""
+READ_AT_ONCE = 1024
+UNKNOWN = -1
+"""Label of an image whose label is held back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What there is in a source, without the images."""
+
+    names: np.ndarray
+    """`(n,)` bytes, in the source's order."""
+    labels: np.ndarray
+    """`(n,)` integers."""
+    sizes: np.ndarray
+    """`(n,)` bytes of memory that each image would take, 0 where records hold paths."""
+
+
+def listing(source: Source) -> Listing:
+    """Reads through a source once, without decoding an image.
+
+    Raises:
+        InputError: it has no labels.
+    """
+    check(source.labelled, f"{source.origin} must have labels to draw a part of them")
+
+    @in_graph
+    def entry(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        image = record["image"]
+        size = tf.strings.length(image) if image.dtype == tf.string else tf.size(image) * image.dtype.size
+        return record["name"], record["label"], size
+
+    batches = source.ordered().map(entry, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(READ_AT_ONCE)
+    columns = zip(*batches.as_numpy_iterator(), strict=True)
+    return Listing(*(np.concatenate(column) for column in columns))
+
+
+def choose(labels: np.ndarray, fraction: float, *, names: Sequence[bytes] | np.ndarray, seed: int = 0) -> np.ndarray:
+    """Draws a share of each class: the nearest whole number of images, at least one.
+
+    Args:
+        labels: `(n,)` integers.
+        fraction: in (0, 1].
+        names: `(n,)`, all different; images are drawn by them.
+        seed: of the draw.
+
+    Returns:
+        Row numbers, sorted.
+
+    Raises:
+        InputError: the fraction is out of its range.
+
+    Example:
+        >>> names = [b"a", b"b", b"c", b"d", b"e", b"f"]
+        >>> rows = choose(np.array([0, 0, 0, 0, 1, 1]), 0.5, names=names)
+        >>> [names[row] for row in rows]
+        [b'a', b'c', b'e']
+    """
+    check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
+    names, chosen = np.asarray(names), []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rows = rows[np.argsort(names[rows], kind="stable")]
+        count = max(1, round(fraction * len(rows)))
+        chosen.append(np.random.default_rng([seed, int(label)]).permutation(rows)[:count])
+    return np.sort(np.concatenate(chosen))
+
+
+def counts(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+    """Images of each class, by its name.
+
+    Example:
+        >>> counts(np.array([0, 0, 1]), ("cat", "dog"))
+        {'cat': 2, 'dog': 1}
+    """
+    return {name: int(np.sum(labels == label)) for label, name in enumerate(class_names)}
+
+
+def labelled_part(source: Source, fraction: float, *, seed: int = 0) -> tuple[Source, dict[str, int]]:
+    """A share of each class of a source, and how many images of each class that are.
+
+    Raises:
+        InputError: the source has no labels, or the fraction is out of its range.
+    """
+    found = listing(source)
+    rows = choose(found.labels, fraction, names=found.names, seed=seed)
+    part = of_rows(source, rows, names=found.names[rows])
+    stays = isinstance(source, Indexed) or found.sizes[rows].sum() > HELD_BYTES
+    return part if stays else held(part), counts(found.labels[rows], source.class_names)
+
+
+def held(part: Source) -> Source:
+    """The same images, read into memory at once as they are stored."""
+    content = next(iter(part.ordered().batch(part.num_examples)))
+
+    @in_graph
+    def record(index: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {key: value[index] for key, value in content.items()}
+
+    return Indexed(
+        origin=part.origin,
+        num_examples=part.num_examples,
+        class_names=part.class_names,
+        read=part.read,
+        in_memory=True,
+        record=record,
+    )
+
+
+def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
+    """These rows of a source, in its order; the names are theirs."""
+    changes = {"origin": f"{source.origin}, {len(rows):,} of {source.num_examples:,} images", "num_examples": len(rows)}
+    changes["identity"] = None  # the rows are not in the names of the files
+    if isinstance(source, Indexed):
+        table = tf.constant(rows, tf.int64)
+        return dataclasses.replace(source, **changes, record=in_graph(lambda index: source.record(table[index])))
+    check(isinstance(source, Sequential), "a part can be taken of indexed and sequential sources", kind=type(source))
+    index = lookup(names)
+
+    def epoch(seed: tf.Tensor | None) -> Records:
+        return source.epoch(seed).filter(in_graph(lambda record: index.lookup(record["name"]) >= 0))
+
+    return dataclasses.replace(source, **changes, epoch=epoch)
+
+
+def lookup(names: np.ndarray) -> tf.lookup.StaticHashTable:
+    """Name → its place among the names, -1 for others."""
+    values = tf.range(len(names), dtype=tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(names), values), UNKNOWN)
+
+
+def with_targets(source: Source, target, *, class_names: tuple[str, ...] = ()) -> Source:
+    """The same images with other targets in the place of their labels.
+
+    Args:
+        source: the images.
+        target: record → tensor, or a dictionary of tensors.
+        class_names: of a source that has none.
+    """
+    changed = in_graph(lambda record: record | {"label": target(record)})
+    names = {"class_names": source.class_names or class_names, "identity": None}
+    if isinstance(source, Indexed):
+        return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
+    check(isinstance(source, Sequential), "targets fit indexed and sequential sources", kind=type(source))
+    return dataclasses.replace(source, **names, epoch=lambda seed: source.epoch(seed).map(changed))
