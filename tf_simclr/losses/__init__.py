@@ -7,6 +7,7 @@ options beside it, for `SimCLR.compile(loss=…)`.
 from tf_simclr.losses.base import ContrastiveLoss
 from tf_simclr.losses.cross_entropy import NTXent, nt_xent
 from tf_simclr.losses.decoupled import DCL, GeneralizedContrastive, dcl, generalized_contrastive
+from tf_simclr.losses.info_nce import InfoNCE, info_nce
 from tf_simclr.losses.metrics import contrastive_accuracy, contrastive_entropy, contrastive_metrics
 from tf_simclr.losses.pairs import Hadsell, MarginTriplet, NTLogistic, hadsell, margin_triplet, nt_logistic
 from tf_simclr.losses.similarity import contrastive_logits, normalize
@@ -17,6 +18,7 @@ __all__ = [
     "ContrastiveLoss",
     "GeneralizedContrastive",
     "Hadsell",
+    "InfoNCE",
     "MarginTriplet",
     "NTLogistic",
     "NTXent",
@@ -28,6 +30,7 @@ __all__ = [
     "dcl",
     "generalized_contrastive",
     "hadsell",
+    "info_nce",
     "margin_triplet",
     "normalize",
     "nt_logistic",

@@ -114,7 +114,8 @@ def over_blocks(function, inputs, *, like, size: int):
 def rows_from(x, start, *, count: int):
     """`count` rows of `x`, from the row `start`, a scalar tensor."""
     rest = x.shape[1:]
-    return ops.slice(x, (start, *(0 for _ in rest)), (count, *rest))
+    zero = ops.zeros_like(start)  # JAX wants all of one type
+    return ops.slice(x, (start, *(zero for _ in rest)), (count, *rest))
 
 
 def pad(x, rows):

@@ -35,9 +35,9 @@ def projection_head(
     return keras.Model(outputs[0], outputs, name="projection_head")
 
 
-def supervised_head(num_classes: int) -> layers.Layer:
-    """The linear classifier: features `(n, d)` to logits `(n, num_classes)`."""
-    return layers.Dense(num_classes, kernel_initializer=normal(), name="logits_sup")
+def supervised_head(num_classes: int, *, zero: bool = False) -> layers.Layer:
+    """The linear classifier: features `(n, d)` to logits `(n, num_classes)`; `zero` starts it at zero."""
+    return layers.Dense(num_classes, kernel_initializer="zeros" if zero else normal(), name="logits_sup")
 
 
 def normal() -> keras.initializers.Initializer:

@@ -6,7 +6,7 @@ import keras
 
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head, supervised_head
-from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.normalization import BatchNormalization, Normalization
 from tf_simclr.models.resnet import resnet
 
 
@@ -61,6 +61,19 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
         cifar_stem=architecture.cifar_stem,
         normalization=normalization,
     )
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """A copy made of nothing but Keras' layers, in float32: what to save, so that it loads without this package."""
+
+    def of_keras(layer):
+        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
+        own = {"dtype": keras.config.floatx()} if isinstance(layer, keras.layers.Layer) else {}  # else an operation
+        return kind.from_config(layer.get_config() | own)
+
+    copy = keras.models.clone_model(model, clone_function=of_keras, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def encoder_endpoints(encoder: keras.Model) -> dict:

@@ -1,10 +1,57 @@
-"""BatchNorm as SimCLR uses it: over all replicas."""
+"""BatchNorm as SimCLR uses it: over all replicas, by TensorFlow's fused kernel where nothing has to be gathered."""
 
 from dataclasses import dataclass
 
-from keras import layers
+import keras
+from keras import layers, ops
 
 from tf_simclr import replicas
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' BatchNormalization, computed by one fused kernel each way where that gives the same.
+
+    That is so on TensorFlow, for images in float32, bfloat16 or float16, whose statistics are those of this replica.
+    The kernel reads and keeps its input as it is, Keras' formula a chain of copies in float32.  Its name and weights
+    are those of Keras' layer, so that either one loads the other's.
+    """
+
+    def call(self, inputs, training=None, *, mask=None):
+        """Normalises by the batch's statistics in training, by the moving ones otherwise."""
+        if mask is not None or not self.fuses(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        if not (training and self.trainable):
+            return self.fused(inputs, mean=self.moving_mean, variance=self.moving_variance)[0]
+        outputs, mean, variance = self.fused(inputs)
+        n = ops.cast(ops.size(inputs) // inputs.shape[-1], variance.dtype)
+        self.move(self.moving_mean, mean)
+        self.move(self.moving_variance, variance * ((n - 1) / n))  # the kernel's is unbiased, the reference's is not
+        return outputs
+
+    def fuses(self, x) -> bool:
+        """Whether the fused kernel does what this layer does."""
+        if keras.backend.backend() != "tensorflow" or self.renorm or (self.synchronized and replicas.synchronize()):
+            return False
+        last = self.axis in (-1, len(x.shape) - 1)
+        return last and len(x.shape) == 4 and keras.backend.standardize_dtype(x.dtype) != "float64"
+
+    def fused(self, x, *, mean=(), variance=()):
+        """Outputs, and the mean and unbiased variance of the batch, or those that were given."""
+        import tensorflow as tf
+
+        size = (x.shape[-1],)
+        scale = ops.convert_to_tensor(self.gamma) if self.scale else ops.ones(size, "float32")
+        offset = ops.convert_to_tensor(self.beta) if self.center else ops.zeros(size, "float32")
+        # tf.nn's wrapper raises epsilon to 1.001e-5.
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon,
+            is_training=isinstance(mean, tuple),
+        )[:3]  # fmt: skip
+
+    def move(self, moving, value):
+        """Moves a moving statistic towards a batch's."""
+        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
 
 
 @dataclass(frozen=True)
@@ -18,10 +65,12 @@ class Normalization:
     """Momentum of the moving statistics, in [0, 1)."""
     global_bn: bool = True
     """Statistics over the batch of all replicas (SimCLR, Section 2.2), not of each one alone."""
+    fused: bool = True
+    """Whether they may use the fused kernel; without, a saved network needs nothing but Keras to be loaded."""
 
     def layer(self, name: str, *, zero: bool = False, center: bool = True) -> layers.Layer:
         """A BatchNorm layer; `zero` starts it at zero (arXiv:1706.02677, Section 5.1), `center` gives it a beta."""
-        return layers.BatchNormalization(
+        return (BatchNormalization if self.fused else layers.BatchNormalization)(
             momentum=self.batch_norm_decay,
             epsilon=1e-5,
             center=center,

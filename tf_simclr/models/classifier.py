@@ -1,0 +1,249 @@
+"""A classifier on an encoder, with groups of layers frozen: `compile` and `fit` are the only loop.
+
+References:
+    Chen et al., SimCLR, arXiv:2002.05709, Section 4 and Appendix B.5 (fine-tuning)
+    Chen et al., SimCLRv2, arXiv:2006.10029, Section 2.2 (fine-tuning from a layer of the projection head)
+"""
+
+import re
+from typing import Literal
+
+import keras
+from keras import ops
+
+from tf_simclr import replicas
+from tf_simclr.errors import check
+from tf_simclr.models import network
+from tf_simclr.models.heads import supervised_head
+from tf_simclr.optimizers import left_to_loss
+
+FrozenLayers = Literal["still", "tf1", "tf2"]
+GROUP = re.compile(r"group([1-4])_")
+NOT_DECAYED = ("gamma", "beta", "moving_mean", "moving_variance")
+ALL = 4
+"""`fine_tune_after_block` that leaves the classifier alone to be trained."""
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class Classifier(replicas.FitOnReplicas, keras.Model):
+    """Learns classes from labelled images, with all of the encoder or with its upper block groups.
+
+    `fit` takes batches of images `(n, h, w, 3)` in [0, 1] and integer labels `(n,)`.
+
+    Args:
+        encoder: images to features `(n, d)`; `tf_simclr.resnet(...)`, `tf_simclr.load_encoder(...)`, or any Keras model
+            of this kind (of one without block groups only all or nothing can be frozen).
+        projection: features to the list of each projection layer's output; needed if `ft_proj_selector` is not 0.
+        num_classes: at least 1.
+        fine_tune_after_block: groups up to this one are frozen: -1 none, 0 the stem, 1 to 3, 4 all but the classifier.
+        ft_proj_selector: projection layer that feeds the classifier; 0: the features, -1: the last (trap 14).
+        frozen_layers: `still`: nothing in a frozen group changes, and its BatchNorm uses its moving statistics; the
+            projection head trains up to the layer that feeds the classifier, unless all is frozen.  `tf1`, `tf2`: as
+            the reference's codes do (facts 9, 10 and 12): BatchNorm of frozen groups uses and updates the batch's
+            statistics (TF1: not with all frozen); the projection head does not train (TF1), or trains whatever is
+            frozen, its layers above the classifier by weight decay alone (TF2); TF1's loss counts frozen weights, too.
+        zero_init: start the classifier at zero.
+        weight_decay: times half the squared length of the weights that the optimizer does not decay itself is added
+            to the loss (fact 12): with LARS the classifier's kernel, with AdamW and Lamb none, otherwise all that train
+            but BatchNorm's.
+
+    Metrics: `supervised_loss`, `supervised_acc`, `weight_decay` (the loss's L2 term).
+
+    Raises:
+        InputError: a value is outside its range, or the encoder has no groups to freeze.
+
+    Example:
+        >>> import numpy as np
+        >>> from tf_simclr.models.resnet import resnet
+        >>> model = Classifier(resnet(18, cifar_stem=True), num_classes=3, fine_tune_after_block=3)
+        >>> model.compile(keras.optimizers.SGD(0.1))
+        >>> history = model.fit(np.random.uniform(size=(4, 32, 32, 3)), np.arange(4) % 3, verbose=0)
+        >>> sorted(history.history)
+        ['loss', 'supervised_acc', 'supervised_loss', 'weight_decay']
+    """
+
+    METRICS = ("supervised_loss", "supervised_acc", "weight_decay")
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        projection: keras.Model | None = None,
+        *,
+        num_classes: int,
+        fine_tune_after_block: int = -1,
+        ft_proj_selector: int = 0,
+        frozen_layers: FrozenLayers = "still",
+        zero_init: bool = False,
+        weight_decay: float = 0.0,
+        name: str = "classifier",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        check(num_classes >= 1, "num_classes must be at least 1", num_classes=num_classes)
+        check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
+        check(frozen_layers in ("still", "tf1", "tf2"), "frozen_layers must be still, tf1 or tf2", got=frozen_layers)
+        check_freezable(encoder, fine_tune_after_block)
+        self.encoder, self.projection = encoder, projection
+        self.num_classes, self.weight_decay, self.zero_init = num_classes, weight_decay, zero_init
+        self.fine_tune_after_block, self.frozen_layers = fine_tune_after_block, frozen_layers
+        self.ft_proj_selector = selected(projection, ft_proj_selector)
+        width = projection.output_shape[self.ft_proj_selector][-1] if projection else encoder.output_shape[-1]
+        self.head = supervised_head(num_classes, zero=zero_init)
+        self.head.build((None, width))
+        self.means = {metric: keras.metrics.Mean(name=metric) for metric in self.METRICS}
+
+    def build(self, images_shape):
+        """Nothing is left to build: the parts are."""
+
+    def compile(self, optimizer="sgd", **kwargs):
+        """As Keras' own, and settles which weights train: some do by the loss's weight decay alone."""
+        super().compile(optimizer, **kwargs)
+        freeze(self)
+
+    def compile_from_config(self, config):
+        """As Keras' own, which refuses a model whose `compile` does more."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def call(self, images, training=None):
+        """Images `(n, h, w, 3)` to logits `(n, num_classes)`."""
+        features = self.encoder(images, training=training)
+        # All of the projection head runs: the reference's moving statistics move above the selected layer, too.
+        layers = [features] if self.projection is None else self.projection(features, training=training)
+        return self.head(layers[self.ft_proj_selector])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The replica's part of the loss: cross entropy and weight decay."""
+        check(sample_weight is None, "Classifier takes no sample weights", sample_weight=sample_weight)
+        check(y is not None, "Classifier needs labels: give batches of (images, labels)")
+        y_pred = ops.cast(y_pred, keras.config.floatx())
+        self.means["supervised_acc"].update_state(keras.metrics.sparse_categorical_accuracy(y, y_pred))
+        cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, y_pred)
+        return self.total({"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()})
+
+    def total(self, losses: dict):
+        """The sum of this replica's parts of the losses, each of which goes into its metric."""
+        for name, loss in losses.items():
+            self.means[name].update_state(loss * replicas.count(), sample_weight=1 / replicas.count())
+        return sum(losses.values())
+
+    def l2_loss(self):
+        """This replica's part of the weight decay that the optimizer leaves to the loss."""
+        variables = self.weights if self.frozen_layers == "tf1" else self.trainable_variables
+        variables = [v for v in variables if v.name not in NOT_DECAYED]
+        variables = left_to_loss(self.optimizer, variables, head=[self.head.kernel])
+        squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
+        return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The running means since the epoch began."""
+        return self.get_metrics_result()
+
+    def network(self) -> keras.Model:
+        """The same weights as a model from images `(n, h, w, 3)` to a dict of endpoints; see `network.build`."""
+        return network.connect(self.encoder, self.projection, logits=self.head, ft_proj_selector=self.ft_proj_selector)
+
+    def get_config(self):
+        parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
+        names = ("num_classes", "fine_tune_after_block", "ft_proj_selector", "frozen_layers", "zero_init")
+        return super().get_config() | parts | {n: getattr(self, n) for n in (*names, "weight_decay")}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in ("encoder", "projection")}
+        return cls(**config | parts)
+
+
+def group_of(name: str) -> int:
+    """Block group of a layer of the encoder by its name, 1 to 4; 0: the stem.
+
+    Example:
+        >>> group_of("group3_block1_conv2"), group_of("stem_bn1")
+        (3, 0)
+    """
+    found = GROUP.match(name)
+    return int(found[1]) if found else 0
+
+
+def depth_factor(name: str, decay: float, *, projects: bool = False) -> float:
+    """Factor of a layer's learning rate: 1 for the classifier, times `decay` for each group further down.
+
+    Args:
+        name: of the layer.
+        decay: in (0, 1].
+        projects: whether a projection layer feeds the classifier; the head is then a group between it and group 4.
+
+    Example:
+        >>> [depth_factor(name, 0.5) for name in ("logits_sup", "group4_block1_conv1", "group1_block1_bn1", "stem_bn1")]
+        [1.0, 0.5, 0.0625, 0.03125]
+    """
+    if name == "logits_sup":
+        return 1.0
+    return decay ** (1 if name.startswith("proj") else 5 - group_of(name) + projects)
+
+
+def check_freezable(encoder: keras.Model, block: int) -> None:
+    """Raises `InputError` unless the encoder's groups up to this one can be frozen."""
+    check(-1 <= block <= ALL, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
+    grouped = any(group_of(layer.name) for layer in encoder.layers)
+    rule = "fine_tune_after_block must be -1 or 4 for an encoder without block groups"
+    check(grouped or block in (-1, ALL), rule, fine_tune_after_block=block)
+
+
+def selected(projection: keras.Model | None, selector: int) -> int:
+    """The projection layer that a selector means; below 0 they are counted from the last.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    last = len(projection.outputs) - 1 if projection else 0
+    rule = f"ft_proj_selector must lie in {-last - 1}..{last}, as the projection head has {last} layers"
+    check(-last - 1 <= selector <= last, rule, ft_proj_selector=selector)
+    return selector if selector >= 0 else last + 1 + selector
+
+
+def freeze(model: Classifier) -> None:
+    """Sets which weights train and which BatchNorm layers stay in inference mode."""
+    for layer in network.leaves(model.encoder):
+        if layer.weights:
+            settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=encoder_still(model))
+    if model.projection is not None:
+        for layer in network.leaves(model.projection):
+            if layer.weights:
+                settle_projection(model, layer, place=int(re.findall(r"\d+", layer.name)[0]))
+
+
+def encoder_still(model: Classifier) -> bool:
+    """Whether frozen layers of the encoder keep their moving statistics."""
+    if model.frozen_layers == "tf1":
+        return model.fine_tune_after_block == ALL
+    return model.frozen_layers == "still"
+
+
+def settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: int) -> None:
+    """Settles a layer of the projection head by its place, from 1 on."""
+    used = place <= model.ft_proj_selector
+    if model.frozen_layers == "still":
+        settle(layer, trains=used and model.fine_tune_after_block < ALL, still=True)
+    elif model.frozen_layers == "tf1":
+        settle(layer, trains=False, still=False)
+    else:
+        settle(layer, trains=used, still=False)
+        decayed = [weight for weight in layer.weights if weight.name == "kernel" and model.weight_decay]
+        for weight in left_to_loss(model.optimizer, [] if used else decayed):
+            weight.trainable = True
+
+
+def settle(layer: keras.layers.Layer, *, trains: bool, still: bool) -> None:
+    """Lets a layer train or not; a frozen BatchNorm that is not still goes on with the batch's statistics."""
+    layer.trainable = trains or not still
+    if not trains:
+        for weight in layer.weights:
+            weight.trainable = False
+
+
+def thaw(model: keras.Model) -> keras.Model:
+    """Lets every layer train again, as of a network that was never frozen; Keras saves that mark with a layer."""
+    for layer in network.leaves(model):
+        layer.trainable = True
+    return model
