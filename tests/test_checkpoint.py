@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -150,6 +151,34 @@ def test_a_folder_with_another_run_is_refused_with_both_values(begun):
 
 def test_a_run_resumes_from_another_place_and_with_another_number_of_kept_checkpoints(begun):
     begun.begin(CONFIG | {"model_dir": "/there", "keep_checkpoint_max": 1}, ARCHITECTURE)
+
+
+def test_a_run_resumes_on_as_many_images_as_it_was_begun_with(tmp_path):
+    run = RunFolder(tmp_path)
+    run.begin(CONFIG, ARCHITECTURE, images=50_000, origin="cifar10 train")
+    assert json.loads(run.data.read_text()) == {"images": 50_000, "origin": "cifar10 train"}
+    run.checkpoint(1).parent.mkdir()
+    run.checkpoint(1).touch()
+    run.begin(CONFIG, ARCHITECTURE, images=50_000, origin="/elsewhere/cifar10")
+    with pytest.raises(InputError) as caught:
+        run.begin(CONFIG, ARCHITECTURE, images=49_999, origin="/data/train")
+    assert str(caught.value) == (
+        f"{tmp_path} must resume on the images it was begun with, 50,000 of cifar10 train, but there are 49,999 of "
+        "/data/train; bring those back, or take another folder to start anew"
+    )
+
+
+def test_the_random_state_of_layers_is_part_of_a_checkpoint(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(2, name="dense")])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    assert [name for name in state(model) if name.startswith("random/")] == ["random/0000"]
+    save_state(tmp_path / "before.npz", model)
+    first = model(np.ones((2, 3)), training=True)
+    second = model(np.ones((2, 3)), training=True)
+    assert np.any(first != second)
+    restore_state(tmp_path / "before.npz", model)
+    np.testing.assert_array_equal(first, model(np.ones((2, 3)), training=True))
 
 
 def test_a_run_without_a_checkpoint_gives_way_to_another(tmp_path):

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -90,10 +91,52 @@ def test_momentum_keeps_the_rate_outside_of_the_accumulator():
     np.testing.assert_allclose(variable, w, rtol=1e-14)
 
 
-def test_a_saved_optimizer_goes_on_where_it_stopped(tmp_path):
+def adam_steps(w, gradients, *, rates, decay, lamb, epsilon):
+    """Algorithm 2 of arXiv:1711.05101 and of arXiv:1904.00962, a number at a time."""
+    w, m, v = w.astype(np.float64).copy(), np.zeros(w.shape), np.zeros(w.shape)
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+        step = np.zeros(w.shape)
+        for i in np.ndindex(w.shape):
+            m[i] = 0.9 * m[i] + 0.1 * g[i]
+            v[i] = 0.999 * v[i] + 0.001 * g[i] ** 2
+            step[i] = m[i] / (1 - 0.9**t) / (math.sqrt(v[i] / (1 - 0.999**t)) + epsilon)
+            step[i] += decay * w[i] if w.ndim > 1 else 0
+        lengths = [math.sqrt(sum(x**2 for x in array.flat)) for array in (w, step)]
+        ratio = lengths[0] / lengths[1] if lamb and w.ndim > 1 and all(lengths) else 1
+        w -= rate * ratio * step
+    return w
+
+
+@pytest.mark.parametrize(("name", "epsilon"), [("adamw", 1e-8), ("lamb", 1e-6)])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_and_lamb_are_their_papers_algorithms(name, epsilon, decay):
+    shapes = {"kernel": (3, 4), "gamma": (4,), "zeros": (2, 2), "still": (2, 3)}
+    start = {n: np.zeros(s) if n == "zeros" else rng.normal(size=s) for n, s in shapes.items()}
+    gradients = {n: [rng.normal(size=s) * (n != "still") for _ in range(4)] for n, s in shapes.items()}
+    variables = [keras.Variable(value, name=n, dtype="float64") for n, value in start.items()]
+    rates = [0.5, 0.25, 0.125, 0.0625]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates)
+    run(optimizers.build(name, schedule, weight_decay=decay), variables, list(zip(*gradients.values(), strict=True)))
+    for variable, (n, w) in zip(variables, start.items(), strict=True):
+        options = {"rates": rates, "decay": decay, "lamb": name == "lamb", "epsilon": epsilon}
+        np.testing.assert_allclose(variable, adam_steps(w, gradients[n], **options), rtol=1e-9, err_msg=n)
+
+
+def test_each_weight_is_decayed_once_by_the_optimizer_or_by_the_loss():
+    kernel, head = object(), object()
+    both = [kernel, head]
+    left = {"lars": [head], "momentum": both, "sgd": both, "adam": both, "adamw": [], "lamb": []}
+    for name, expected in left.items():
+        assert optimizers.left_to_loss(optimizers.build(name, 0.1), both, head=[head]) == expected, name
+    assert optimizers.left_to_loss(optimizers.LossScale(optimizers.LARS()), both) == []
+
+
+@pytest.mark.parametrize("name", ["lars", "adamw", "lamb"])
+def test_a_saved_optimizer_goes_on_where_it_stopped(tmp_path, name):
     def model():
         m = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-        m.compile(optimizers.LARS(optimizers.WarmUpCosine(0.3, 10, warmup_steps=2), weight_decay=0.1), "mse")
+        schedule = optimizers.WarmUpCosine(0.3, 10, warmup_steps=2)
+        m.compile(optimizers.build(name, schedule, weight_decay=0.1), "mse")
         return m
 
     x, y = rng.normal(size=(8, 3)).astype("float32"), rng.normal(size=(8, 2)).astype("float32")
@@ -141,9 +184,10 @@ def test_the_schedule_equals_the_reference():
             lambda: optimizers.LARS(weight_decay=-1e-4),
             "weight_decay must be at least 0. Received: weight_decay=-0.0001",
         ),
+        (lambda: optimizers.Lamb(weight_decay=-1), "weight_decay must be at least 0. Received: weight_decay=-1"),
         (lambda: optimizers.WarmUpCosine(0.1, 0), "total_steps must be at least 1"),
         (lambda: optimizers.scaled_learning_rate(0.1, 64, scaling="log"), "must be linear or sqrt"),
-        (lambda: optimizers.build("adagrad", 0.1), "optimizer must be one of lars, momentum, sgd, adam"),
+        (lambda: optimizers.build("adagrad", 0.1), "must be one of lars, momentum, sgd, adam, adamw, lamb"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(make, message):
@@ -151,6 +195,9 @@ def test_bad_values_are_refused_in_one_sentence(make, message):
         make()
 
 
-def test_keras_own_exclusion_is_refused_since_it_would_do_nothing():
-    with pytest.raises(ValueError, match="when it is made"):
-        optimizers.LARS().exclude_from_weight_decay(var_names=["bias"])
+@pytest.mark.parametrize(
+    ("optimizer", "message"), [(optimizers.LARS, "when it is made"), (optimizers.AdamW, "decays kernels alone")]
+)
+def test_keras_own_exclusion_is_refused_since_it_would_do_nothing(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer().exclude_from_weight_decay(var_names=["bias"])

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from tf_simclr import training
 from tf_simclr.checkpoint import RunFolder
 from tf_simclr.errors import InputError
 from tf_simclr.training import Plan, train
+from tf_simclr.training import progress as progress_line
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +110,34 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(t
         tiny_runs.run(tmp_path)
 
 
-def test_what_a_killed_run_was_saving_is_removed(tmp_path):
+def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
     tiny_runs.run(tmp_path, stop=Stop(2))
-    left = tmp_path / "checkpoints" / ".4711.step-00000004.npz"
-    left.write_bytes(b"half")
+    left = [tmp_path / "checkpoints" / ".4711.step-00000004.npz", tmp_path / ".4711.network.keras"]
+    others = [tmp_path / ".hidden", tmp_path / "notes.txt"]
+    for path in left + others:
+        path.write_bytes(b"half")
     tiny_runs.run(tmp_path, stop=Stop(3))
-    assert not left.exists()
+    assert [path.exists() for path in left + others] == [False, False, True, True]
+
+
+class Look(keras.callbacks.Callback):
+    """Looks into the folder while a run trains there."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.found = folder, set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.found |= {path.name for path in self.folder.iterdir()}
+
+
+def test_a_run_holds_its_folder_while_it_trains(tmp_path):
+    look = Look(tmp_path)
+    tiny_runs.run(tmp_path, stop=Stop(2))
+    assert not (tmp_path / "lock").exists()
+    train(tiny_runs.model(), tiny_runs.stream, plan=PLAN, run=RunFolder(tmp_path), say=[].append, callbacks=[look])
+    assert "lock" in look.found
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tmp_path):
@@ -183,7 +207,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(progress_line, "time", clock)
     return clock
 
 
@@ -192,8 +216,8 @@ def progress(monkeypatch):
     """Of a run that resumed after step 6, on a terminal or in a file."""
 
     def make(out):
-        progress = training.Progress(PLAN, 6, out=out)
-        monkeypatch.setattr(training, "steps_done", lambda model: 10)
+        progress = progress_line.Progress(PLAN, 6, out=out)
+        monkeypatch.setattr(progress_line, "steps_done", lambda model: 10)
         return progress
 
     return make

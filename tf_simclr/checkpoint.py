@@ -1,16 +1,17 @@
 """Run folders: what a training leaves behind, resumes from, and others load.
 
-A run folder holds `config.json` (the command), `architecture.json`, `checkpoints/step-*.npz`, `history.csv`, `logs/`
-(TensorBoard), `network.keras` (the finished network) and `result.json`.  Files appear whole or not at all.
+A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images, and from where),
+`checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard), `network.keras` (the finished network), `result.json`,
+and while a process trains in it, `lock`.  Files appear whole or not at all.
 """
 
+import contextlib
 import dataclasses
 import json
-import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
 PLACES = ("model_dir", "data_dir", "download", "keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
-"""Options that say where a run lies and what is kept of it, not what it computes: they may change when it resumes."""
+PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
+PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
+"""Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
+they may change when it resumes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,10 @@ class RunFolder:
     @property
     def architecture(self) -> Path:
         return self.path / "architecture.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
 
     @property
     def history(self) -> Path:
@@ -66,17 +74,30 @@ class RunFolder:
         found = (self.path / "checkpoints").glob("step-*.npz")
         return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
 
-    def begin(self, config: Mapping, architecture: Architecture) -> None:
+    def begin(
+        self, config: Mapping, architecture: Architecture, *, images: int | None = None, origin: str | None = None
+    ) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
 
         A run that failed or was stopped before its first checkpoint binds nobody: there is nothing to resume.
 
+        Args:
+            config: the command's options.
+            architecture: of the network.
+            images: how many are trained on; their number decides which of them each step sees.
+            origin: where they are from; they may lie somewhere else when the run resumes.
+
         Raises:
-            InputError: the folder holds a run with another configuration.
+            InputError: the folder holds a run with another configuration or on another number of images.
         """
+        data = {"images": images, "origin": origin}
         if self.config.exists() and (self.checkpoints() or self.network.exists()):
             check_same(self.config, read_json(self.config), given=dict(config))
+            if images is not None and self.data.exists():
+                check_same_data(self.data, read_json(self.data), given=data)
             return
+        if images is not None:
+            write_json(self.data, data)
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
 
@@ -109,18 +130,41 @@ def check_same(path: Path, stored: dict, *, given: dict) -> None:
         )
 
 
+def check_same_data(path: Path, stored: dict, *, given: dict) -> None:
+    """Raises `InputError` unless a run resumes on as many images as it began with."""
+    if stored.get("images") != given["images"]:
+        raise InputError(
+            f"{path.parent} must resume on the images it was begun with, {stored.get('images'):,} of "
+            f"{stored.get('origin')}, but there are {given['images']:,} of {given['origin']}; bring those back, or "
+            "take another folder to start anew"
+        )
+
+
 def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
-    """All that a training step reads and writes, by name: weights by `model/layer/weight`, optimizer and metrics."""
+    """All that a training step reads and writes, by name.
+
+    Weights are `model/layer/weight`; the others, of the optimizer, of the metrics and of layers' random generators,
+    are numbered.
+    """
     from tf_simclr.models.network import weights_by_name
 
     variables = {f"model/{name}": weight for name, weight in weights_by_name(model).items()}
-    for kind, group in (("optimizer", model.optimizer.variables), ("metrics", model.metrics_variables)):
+    groups = {"optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    known = {id(variable) for group in (variables.values(), *groups.values()) for variable in group}
+    for kind, group in groups.items():
         variables |= {f"{kind}/{i:04d}/{variable.path}": variable for i, variable in enumerate(group)}
-    return variables
+    # Random generators without their paths, in which Keras counts all generators of a process.
+    rest = [variable for variable in model.non_trainable_variables if id(variable) not in known]
+    return variables | {f"random/{i:04d}": variable for i, variable in enumerate(rest)}
 
 
-def save_state(path: Path, model: "keras.Model") -> None:
+def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
     """Writes the state of a training to an `.npz`, whose members carry checksums.
+
+    Args:
+        path: the file.
+        model: compiled.
+        write: false for a process that only has to read its part of the state, so that another one can write it.
 
     Raises:
         InputError: a number in it is not finite (no training could go on from there), or it cannot be written.
@@ -128,10 +172,9 @@ def save_state(path: Path, model: "keras.Model") -> None:
     arrays = {name: variable.numpy() for name, variable in state(model).items()}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
-    with replacing(path) as [file]:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
+    if write:
+        with replacing(path, durable=True) as [file]:
+            np.savez(file, **arrays)
 
 
 def restore_state(path: Path, model: "keras.Model") -> None:
@@ -160,12 +203,20 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is damaged.
     """
+    with reading_arrays(path), path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@contextlib.contextmanager
+def reading_arrays(path: Path, *, what: str = "") -> Iterator[None]:
+    """Turns all that reading a damaged `.npz` raises into an `InputError` that names the file, and `what` of it."""
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        yield
+    except InputError:
+        raise
     # RuntimeError: a flipped bit of the archive's directory can claim encryption or an unknown compression.
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} must be a whole checkpoint, but it is damaged ({error}); remove it") from error
+        raise InputError(f"{what}{path} must be a whole checkpoint, but it is damaged ({error}); remove it") from error
 
 
 def load_model(path, **selection) -> "keras.Model":
@@ -186,7 +237,22 @@ def load_model(path, **selection) -> "keras.Model":
     from converters.keras_network import build_keras
     from converters.loading import load
 
-    return build_keras(load(path, **selection))
+    with contextlib.closing(load(path, **selection)) as network:
+        return build_keras(network)
+
+
+def read_network(path, **selection) -> tuple[Architecture, dict[str, np.ndarray]]:
+    """Reads a checkpoint of any kind as its architecture and every weight by name (`stem_conv1/kernel`).
+
+    Arguments and errors as in `load_model`.
+    """
+    from converters.loading import load
+
+    network = load(path, **selection)
+    try:
+        return network.architecture, {name: network[name] for name in network.weights}
+    finally:
+        network.close()
 
 
 def load_encoder(path, **selection) -> "keras.Model":

@@ -1,11 +1,9 @@
-"""LARS, the reference's momentum, and the learning rate over time.
+"""LARS, and the momentum of TensorFlow 1.
 
 References:
     You et al., Large Batch Training of Convolutional Networks, arXiv:1708.03888
-    Chen et al., SimCLR, arXiv:2002.05709, Appendix B.6
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -159,98 +157,3 @@ class LARS(Momentum):
 
     def get_config(self):
         return super().get_config() | self.options
-
-
-@keras.saving.register_keras_serializable("tf_simclr")
-class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then a cosine to 0 without restarts (SimCLR, Section 4 and Appendix B.6).
-
-    The rate of a step uses the number of steps before it, so the first one has rate 0 if there is a warm-up.
-    If the warm-up is as long as the training or longer, the rate drops to 0 after it.
-
-    Args:
-        peak: the rate at the end of the warm-up; see `scaled_learning_rate`.
-        total_steps: length of the training, at least 1.
-        warmup_steps: at least 0.
-
-    Raises:
-        InputError: a number of steps is outside its range.
-    """
-
-    def __init__(self, peak: float, total_steps: int, *, warmup_steps: int = 0):
-        check(total_steps >= 1, "total_steps must be at least 1", total_steps=total_steps)
-        check(warmup_steps >= 0, "warmup_steps must be at least 0", warmup_steps=warmup_steps)
-        self.config = {"peak": peak, "total_steps": total_steps, "warmup_steps": warmup_steps}
-
-    def __call__(self, step):
-        """The rate of a step, a float32 scalar."""
-        peak, total, warmup = self.config.values()
-        step = ops.cast(step, "float32")
-        done = ops.minimum((step - warmup) / max(total - warmup, 1), 1.0)
-        cosine = 0.5 * (1.0 + ops.cos(math.pi * done)) * (1.0 if total > warmup else 0.0)
-        return peak * ops.where(step < warmup, step / max(warmup, 1), cosine)
-
-    def get_config(self):
-        return self.config
-
-
-def scaled_learning_rate(learning_rate: float, batch_size: int, *, scaling: str = "linear") -> float:
-    """The peak learning rate for a batch size (SimCLR, Section 4 and Appendix B.1).
-
-    Args:
-        learning_rate: the rate for a batch of 256 (`linear`), or of one (`sqrt`).
-        batch_size: images over all replicas.
-        scaling: `linear`: `rate * batch / 256`; `sqrt`: `rate * sqrt(batch)`, for small batches and few epochs.
-
-    Raises:
-        InputError: an unknown scaling.
-
-    Example:
-        >>> scaled_learning_rate(0.3, 4096), round(scaled_learning_rate(0.075, 4096, scaling="sqrt"), 6)
-        (4.8, 4.8)
-    """
-    check(scaling in ("linear", "sqrt"), "learning_rate_scaling must be linear or sqrt", learning_rate_scaling=scaling)
-    return learning_rate * (batch_size / 256 if scaling == "linear" else math.sqrt(batch_size))
-
-
-def train_steps(num_examples: int, batch_size: int, *, epochs: int) -> int:
-    """Steps of a training; the reference counts one more than the quotient (trap 12).
-
-    Example:
-        >>> train_steps(50_000, 512, epochs=100)
-        9766
-    """
-    return num_examples * epochs // batch_size + 1
-
-
-def warmup_steps(num_examples: int, batch_size: int, *, warmup_epochs: float) -> int:
-    """Steps of the warm-up, rounded after a floor division as in the reference (fact 15).
-
-    Example:
-        >>> warmup_steps(1_281_167, 4096, warmup_epochs=10)
-        3127
-    """
-    return round(warmup_epochs * num_examples // batch_size)
-
-
-def build(name: str, learning_rate, *, momentum: float = 0.9, weight_decay: float = 0.0) -> keras.optimizers.Optimizer:
-    """One of the reference's optimizers by its flag.
-
-    Args:
-        name: `lars`; `momentum` (Nesterov, as in TensorFlow 1); `sgd` (Nesterov, as in Keras and so in the
-            reference's TF2 code); `adam`.
-        learning_rate: a number or a schedule.
-        momentum: of the first three.
-        weight_decay: of LARS; the others take theirs from the loss (`SimCLR.weight_decay`).
-
-    Raises:
-        InputError: an unknown name.
-    """
-    makers = {
-        "lars": lambda: LARS(learning_rate, momentum, weight_decay=weight_decay),
-        "momentum": lambda: Momentum(learning_rate, momentum),
-        "sgd": lambda: keras.optimizers.SGD(learning_rate, momentum, nesterov=True),
-        "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-8),  # TF1's epsilon
-    }
-    check(name in makers, f"optimizer must be one of {', '.join(makers)}", optimizer=name)
-    return makers[name]()

@@ -1,0 +1,135 @@
+"""Two processes never train in one folder, and nobody waits for a dead one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests import golden
+from tf_simclr import lock
+from tf_simclr.errors import InputError
+from tf_simclr.lock import hold
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tf_simclr.lock import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the folder."""
+    command = [sys.executable, "-c", HOLD, tmp_path]
+    with subprocess.Popen(command, cwd=golden.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Signs of life in hundredths of a second."""
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "SILENCE", 0.4)
+
+
+def signed(folder, **changes) -> None:
+    """Leaves a lock in a folder that nobody holds."""
+    holder = {"pid": os.getpid(), "host": socket.gethostname()} | changes
+    (folder / "lock").write_text(json.dumps(holder))
+
+
+def test_a_second_process_is_refused_by_name_while_the_first_one_lives(tmp_path, other):
+    with pytest.raises(InputError) as caught, hold(tmp_path):
+        pytest.fail("held twice")
+    who = f"process {other.pid} on {socket.gethostname()}"
+    assert str(caught.value) == f"{tmp_path} is in use by {who}; wait for it, stop it, or take another folder"
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path, other):
+    other.kill()
+    other.wait()
+    assert (tmp_path / "lock").exists()
+    with hold(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), hold(tmp_path):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with hold(tmp_path):
+        pass
+
+
+def test_a_process_may_hold_a_folder_within_its_own_hold(tmp_path):
+    with hold(tmp_path):
+        with hold(tmp_path):
+            assert (tmp_path / "lock").exists()
+        assert (tmp_path / "lock").exists()
+
+
+def test_a_holder_on_another_machine_is_gone_after_silence(tmp_path, brief):
+    signed(tmp_path, host="elsewhere", pid=12)
+    said: list[str] = []
+    with hold(tmp_path, say=said.append):
+        assert said == [f"{tmp_path} was in use by process 12 on elsewhere; waiting 0 seconds for a sign of life"]
+        assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
+
+
+def test_a_holder_on_another_machine_that_shows_life_keeps_its_lock(tmp_path, monkeypatch):
+    signed(tmp_path, host="elsewhere", pid=12)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: os.utime(tmp_path / "lock"))  # it renews its lock meanwhile
+    with pytest.raises(InputError, match="in use by process 12 on elsewhere"), hold(tmp_path):
+        pytest.fail("held twice")
+
+
+def test_a_holder_shows_life_by_the_time_of_its_lock(tmp_path, brief, monkeypatch):
+    monkeypatch.setattr(lock, "SILENCE", 5.0)
+    with hold(tmp_path):
+        path = tmp_path / "lock"
+        os.utime(path, (0, 0))
+        file = os.open(path, os.O_RDWR)
+        with pytest.raises(InputError, match="in use by"):
+            lock.wait_for_silence(file, tmp_path)
+
+
+def no_locks(file, kind):
+    raise OSError(38, "Function not implemented")
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1], ids=["our own number, reused", "nobody's number"])
+def test_where_files_cannot_be_locked_a_dead_process_of_this_machine_holds_nothing(tmp_path, monkeypatch, pid):
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: pytest.fail("waits for a dead process"))
+    signed(tmp_path, pid=pid)
+    with hold(tmp_path):
+        pass
+
+
+def test_where_files_cannot_be_locked_a_living_process_keeps_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: os.utime(tmp_path / "lock"))
+    signed(tmp_path, pid=os.getppid())
+    with pytest.raises(InputError, match=f"in use by process {os.getppid()} on"), hold(tmp_path):
+        pytest.fail("held twice")
+
+
+def test_a_lock_that_was_cut_off_as_it_was_signed_holds_nobody_out(tmp_path):
+    (tmp_path / "lock").write_text('{"pid": 1')
+    with hold(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/run must be writable"), hold(tmp_path / "file" / "run"):
+        pytest.fail("held")

@@ -1,0 +1,166 @@
+"""One process a run folder: while it lives, a second one is refused."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_simclr.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+BEAT = 20.0
+"""Seconds between two signs of life."""
+SILENCE = 60.0
+"""Seconds without one, after which a holder on another machine counts as gone."""
+HELD: set[Path] = set()
+"""Folders that this process holds: a training within a task that holds its folder needs no second lock."""
+
+
+@contextlib.contextmanager
+def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Keeps other processes out of a folder as long as the block runs, by a file `lock` in it.
+
+    On one machine the kernel frees the lock of a process that has died (`flock`), whatever killed it; so it does over
+    NFS 4.  Where file locks do not reach other machines, or do not work at all (Google Drive, some network folders),
+    the holder's sign of life decides, the time of the file, which it renews every 20 seconds: a holder without one for
+    a minute is gone.  Two processes that take over from it within the same minute on two machines are not noticed.
+
+    Args:
+        folder: made if it is missing.
+        say: takes a line for the user where there is something to wait for.
+
+    Raises:
+        InputError: another process holds the folder, or nothing can be written there.
+    """
+    folder = folder.resolve()
+    if folder in HELD:
+        yield
+        return
+    file = acquire(folder, say)
+    HELD.add(folder)
+    done = threading.Event()
+    threading.Thread(target=show_life, args=(file, done), daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        HELD.discard(folder)
+        with contextlib.suppress(OSError):  # a folder that was removed meanwhile holds nobody out
+            (folder / "lock").unlink()
+        os.close(file)
+
+
+def acquire(folder: Path, say: Callable[[str], None]) -> int:
+    """Opens, locks and signs the folder's `lock`, and returns its descriptor."""
+    path = folder / "lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            safe = take(file, folder)
+            if is_at(file, path):
+                break
+            os.close(file)  # its holder left and removed it between our two calls
+        if not safe:
+            holder = holder_of(file)
+            who = f"process {holder['pid']} on {holder['host']}"
+            say(f"{folder} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
+            wait_for_silence(file, folder)
+        sign(file)
+    except OSError as error:
+        raise InputError(f"{folder} must be writable: {error.strerror}; choose another folder") from error
+    return file
+
+
+def take(file: int, folder: Path) -> bool:
+    """Locks the file; whether that alone proves that its former holder is gone.
+
+    Raises:
+        InputError: a living process has it.
+    """
+    locked = False
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except BlockingIOError:
+            refuse(file, folder)
+        except OSError:
+            locked = False  # this file system has no locks: the signs of life decide
+    holder = holder_of(file)
+    here = holder.get("host") == socket.gethostname()
+    return not holder or (here and (locked or not is_alive(holder["pid"])))
+
+
+def refuse(file: int, folder: Path) -> None:
+    """Raises `InputError` with who holds the folder."""
+    holder = holder_of(file)
+    os.close(file)
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    raise InputError(f"{folder} is in use by {who}; wait for it, stop it, or take another folder")
+
+
+def holder_of(file: int) -> dict[str, Any]:
+    """Process and machine that signed the file; nothing if nobody did."""
+    try:
+        content = json.loads(os.pread(file, 1000, 0))
+        return {"pid": int(content["pid"]), "host": str(content["host"])}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def sign(file: int) -> None:
+    """Writes this process and machine into the file."""
+    os.truncate(file, 0)
+    os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    os.fsync(file)
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """Whether another process of this number may run; where that cannot be told, it may."""
+    if os.name != "posix" or pid == os.getpid():
+        return pid != os.getpid()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def wait_for_silence(file: int, folder: Path) -> None:
+    """Waits until a holder has shown no life for `SILENCE` seconds, by this machine's clock.
+
+    Raises:
+        InputError: it has shown life.
+    """
+    seen, end = os.fstat(file).st_mtime_ns, time.monotonic() + SILENCE
+    while time.monotonic() < end:
+        time.sleep(min(1.0, SILENCE / 10))
+        if os.fstat(file).st_mtime_ns != seen:
+            refuse(file, folder)
+
+
+def show_life(file: int, done: threading.Event) -> None:
+    """Renews the time of the lock until `done`."""
+    while not done.wait(BEAT):
+        with contextlib.suppress(OSError):  # the network folder may be away for a moment
+            os.utime(file)

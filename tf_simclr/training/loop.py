@@ -1,0 +1,128 @@
+"""`fit` that can be stopped at any moment and goes on as if it had not been."""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_simclr.checkpoint import RunFolder, restore_state
+from tf_simclr.errors import InputError
+from tf_simclr.lock import hold
+from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
+from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, Stop
+from tf_simclr.training.history import History
+from tf_simclr.training.plan import Plan
+from tf_simclr.training.progress import Progress
+from tf_simclr.training.stopping import Stopping
+
+Stream = Callable[..., tf.data.Dataset]
+"""First step → endless batches from that step on; with several processes with `share=` too (`Devices.fit`)."""
+
+
+def train(
+    model: keras.Model,
+    stream: Stream,
+    *,
+    plan: Plan,
+    run: RunFolder,
+    say: Callable[[str], None],
+    watchers=(),
+    callbacks=(),
+    devices: Devices = ONE_DEVICE,
+) -> None:
+    """Trains a compiled model to the plan's end, from the newest whole checkpoint of the run on.
+
+    Args:
+        model: compiled, built.
+        stream: the data; must be a function of the step alone for a resumed run to equal a straight one.
+        plan: length and pace.
+        run: where checkpoints, history and logs go.
+        say: takes one line for the user at a time.
+        watchers: Keras callbacks that add to an epoch's logs, before these are written anywhere.
+        callbacks: further Keras callbacks, after that.
+        devices: that the model was made on.  Of several processes the chief alone writes and has watchers, all have
+            the callbacks and read checkpoints, and none obeys signals: a step needs all of them.
+
+    Raises:
+        InputError: another process trains in the run's folder, there are checkpoints but none is whole, or the loss
+            or a weight is not finite.
+        SystemExit: with code 143, after SIGTERM; the last step is saved.
+        KeyboardInterrupt: after Ctrl-C; likewise.
+    """
+    stopping = Stopping()
+    with contextlib.ExitStack() as stack:
+        if devices.chief:
+            stack.enter_context(hold(run.path, say=say))
+        if devices.process[1] == 1:
+            stack.enter_context(stopping)
+        step = begin(model, run, devices=devices, say=say)
+        saver = Checkpoints(run, plan, step=step, stopping=stopping, devices=devices)
+        after = [saver, *callbacks, Stop(saver, say=say)]
+        if devices.chief:
+            tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
+            after = [History(run, plan, step=step), tensorboard, *after]
+        begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
+        at_once = model.steps_per_execution
+        for first, epoch, end, steps in plan.segments(step):
+            execute(model, math.gcd(at_once, steps))
+            shown = [*watchers, Progress(plan, first)] if devices.chief else []
+            devices.fit(
+                model,
+                stream,
+                step=first,
+                initial_epoch=epoch,
+                epochs=end,
+                steps_per_epoch=steps,
+                verbose=0,
+                callbacks=[Begun(begun), Finite(run), *shown, *after],
+            )
+            begun = []
+
+
+def begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callable[[str], None]) -> int:
+    """Builds what the checkpoints hold, restores the newest whole one, and returns its step.
+
+    Raises:
+        InputError: there are checkpoints but none is whole, or the processes do not see the same ones.
+    """
+    with devices.scope():
+        model.optimizer.build(model.trainable_variables)
+    if devices.chief:
+        for unfinished in unfinished_files(run):
+            unfinished.unlink()
+    step = resume(model, run, say=say)
+    devices.agree(f"the step to go on from (is {run.path} the same folder for all of them?)", step)
+    return step
+
+
+def execute(model: keras.Model, steps: int) -> None:
+    """Sets `steps_per_execution`: where it does not divide an epoch, `fit` would take more steps than it was asked."""
+    if steps != model.steps_per_execution:
+        model.steps_per_execution = steps
+        model.make_train_function(force=True)
+
+
+def resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -> int:
+    """Restores the newest whole checkpoint and returns its step; damaged ones are named and passed over."""
+    for path in run.checkpoints():
+        try:
+            restore_state(path, model)
+        except InputError as error:
+            say(f"refused: {error}")
+            continue
+        step = steps_done(model)
+        say(f"resuming after step {step:,} from {path}")
+        return step
+    if run.checkpoints():
+        raise InputError(f"{run.path} has checkpoints, but none is whole; remove its checkpoints folder to start anew")
+    return 0
+
+
+def unfinished_files(run: RunFolder) -> list[Path]:
+    """What processes that were killed were writing; the lock keeps away those that still live."""
+    found = [path for folder in (run.path, run.path / "checkpoints") for path in folder.glob(".[0-9]*")]
+    return [path for path in found if re.match(r"\.\d+\.", path.name) and path.is_file()]
