@@ -45,3 +45,16 @@ def penalised_loss(weights, bias, features, labels, l2):
         top = max(logits)
         loss += top + math.log(sum(math.exp(v - top) for v in logits)) - logits[int(label)]
     return loss
+
+
+def eleven_point_average_precision(scores, labels):
+    """PASCAL VOC 2007's development kit, for one class: labels 1, 0 and -1 (left out)."""
+    ranked = [label for _, label in sorted(zip(-scores, labels, strict=True), key=lambda pair: pair[0])]
+    hits = misses = 0
+    points = []
+    for label in ranked:
+        hits, misses = hits + (label == 1), misses + (label == 0)
+        if hits + misses:
+            points.append((hits, hits / (hits + misses)))
+    total = ranked.count(1)
+    return sum(max(p for h, p in points if 10 * h >= t * total) for t in range(11)) / 11

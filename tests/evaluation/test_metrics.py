@@ -39,6 +39,41 @@ def test_mean_per_class_weighs_classes_equally(scored):
     assert expected != pytest.approx(metrics.accuracy(scores.argmax(1), labels))
 
 
+@pytest.mark.parametrize("known", [1.0, 0.8])
+def test_average_precision_equals_the_devkits_loop(known):
+    rng = np.random.default_rng(5)
+    scores = rng.standard_normal((57, 6))
+    labels = (scores + 2 * rng.standard_normal(scores.shape) > 0.8).astype(int)
+    labels[rng.random(labels.shape) > known] = -1
+    expected = [oracles.eleven_point_average_precision(scores[:, c], labels[:, c]) for c in range(6)]
+    np.testing.assert_allclose(metrics.average_precisions(scores, labels), expected)
+    assert metrics.mean_average_precision(scores, labels) == pytest.approx(np.mean(expected))
+
+
+def test_average_precision_at_recalls_that_fractions_round():
+    # Ten present examples, each followed by one that is absent: recall r / 10 is reached at precision r / (2 r - 1).
+    scores, labels = -np.arange(20.0)[:, None], np.tile([1, 0], 10)[:, None]
+    expected = np.mean([1, *(r / (2 * r - 1) for r in range(1, 11))])
+    assert metrics.mean_average_precision(scores, labels) == pytest.approx(expected)
+
+
+def test_a_class_that_never_occurs_has_no_average_precision():
+    scores, labels = np.array([[0.9, 0.1], [0.2, 0.3]]), np.array([[1, 0], [0, 0]])
+    assert np.isnan(metrics.average_precisions(scores, labels)[1])
+    assert metrics.mean_average_precision(scores, labels) == 1
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_every_metric_takes_scores_and_gives_its_interval(name):
+    metric, rng = metrics.METRICS[name], np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    scores = np.eye(3)[labels] + 0.8 * rng.standard_normal((90, 3))
+    labels = np.eye(3, dtype=int)[labels] if metric.ranks else labels
+    low, high = metric.interval(scores, labels)
+    assert 0.3 < low < metric(scores, labels) < high < 1
+    assert high - low < 0.4
+
+
 def test_bootstrap_interval_is_the_normal_one_for_a_mean_of_many_values():
     hits = np.arange(2000) < 1500
     low, high = metrics.bootstrap_interval(np.mean, [hits], draws=4000)

@@ -45,7 +45,8 @@ def extract(
     done = 0
     for batch in batches:
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
-        values = vectors(model.predict_on_batch(images), endpoint)  # compiled once a model, however often called
+        # Compiled once a model, however often called; arrays are what every backend takes.
+        values = vectors(model.predict_on_batch(np.asarray(images)), endpoint)
         check(np.isfinite(values).all(), "features must be finite", first_image=done, images=len(values))
         columns = columns or [[] for _ in range(1 + len(rest))]
         for column, part in zip(columns, (values, *map(np.asarray, rest)), strict=True):

@@ -1,6 +1,7 @@
 """Classification metrics and their intervals: arrays in, numbers out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,7 +51,71 @@ def mean_per_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> floa
         0.5
     """
     check_pairs(predictions, labels)
-    return float(np.mean([accuracy(predictions[labels == c], labels[labels == c]) for c in np.unique(labels)]))
+    counts = np.bincount(labels)
+    hits = np.bincount(labels, weights=predictions == labels)
+    return float(np.mean(hits[counts > 0] / counts[counts > 0]))
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The 11-point interpolated average precision of each class, in [0, 1]; not a number for a class that never occurs.
+
+    The mean over the recalls 0, 0.1, … 1 of the highest precision at that recall or a higher one; PASCAL VOC 2007 ranks
+    classifiers of images by it.
+
+    Args:
+        scores: `(n, classes)`; of equal ones the earlier example ranks first.
+        labels: `(n, classes)`: 1 present, 0 absent, -1 left out of the ranking (VOC's difficult ones).
+
+    References:
+        Everingham et al., The PASCAL Visual Object Classes Challenge (2010), Section 4.1
+
+    Example:
+        >>> scores, labels = np.array([[0.9], [0.8], [0.7]]), np.array([[1], [0], [1]])
+        >>> average_precisions(scores, labels).round(4)  # precision 1 up to recall 0.5, then 2 / 3
+        array([0.8485])
+    """
+    check_pairs(scores, labels)
+    check(scores.shape == labels.shape, "labels must have a column a class", scores=scores.shape, labels=labels.shape)
+    ranked = np.take_along_axis(labels, np.argsort(-scores, axis=0, kind="stable"), axis=0)
+    found, seen = np.cumsum(ranked > 0, axis=0), np.cumsum(ranked >= 0, axis=0)
+    precision = np.maximum.accumulate((found / np.maximum(seen, 1))[::-1], axis=0)[::-1]
+    total = found[-1]
+    first = [np.argmax(10 * found >= tenths * total, axis=0) for tenths in range(11)]  # whole numbers: no rounding
+    values = np.mean([np.take_along_axis(precision, rank[None], axis=0)[0] for rank in first], axis=0)
+    return np.where(total > 0, values, np.nan)
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the `average_precisions` of the classes that occur, in [0, 1].
+
+    Example:
+        >>> mean_average_precision(np.array([[0.9], [0.1]]), np.array([[1], [0]]))
+        1.0
+    """
+    return float(np.nanmean(average_precisions(scores, labels)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number in [0, 1] that scores `(n, classes)` earn by labels; `METRICS` has them by name."""
+
+    title: str
+    """What a table calls it."""
+    statistic: Callable[[np.ndarray, np.ndarray], float]
+    """Of predictions `(n,)` and labels, or of scores where `ranks`."""
+    ranks: bool = False
+    """Whether it needs scores, and labels of any number of classes an example."""
+
+    def __call__(self, scores: np.ndarray, labels: np.ndarray) -> float:
+        return self.statistic(self.prepared(scores), labels)
+
+    def prepared(self, scores: np.ndarray) -> np.ndarray:
+        """What the statistic takes: the scores, or their best classes `(n,)`."""
+        return scores if self.ranks else scores.argmax(axis=1)
+
+    def interval(self, scores: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+        """The 95 % bootstrap interval over the examples."""
+        return bootstrap_interval(self.statistic, [self.prepared(scores), labels], seed=seed)
 
 
 def bootstrap_interval(
@@ -85,6 +150,14 @@ def bootstrap_interval(
     values = [statistic(*(array[drawn] for array in arrays)) for drawn in rows]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+METRICS = {
+    "accuracy": Metric("top-1 accuracy", accuracy),
+    "mean_per_class_accuracy": Metric("mean per-class accuracy", mean_per_class_accuracy),
+    "mean_average_precision": Metric("11-point mAP", mean_average_precision, ranks=True),
+}
+"""The metrics of SimCLR, Appendix B.8."""
 
 
 def check_pairs(values: np.ndarray, labels: np.ndarray) -> None:

@@ -8,39 +8,19 @@ References:
     Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, arXiv:1805.01978
 """
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from tf_simclr.errors import check
-from tf_simclr.evaluation.metrics import accuracy
+from tf_simclr.evaluation.logistic import LinearClassifier, Solver
+from tf_simclr.evaluation.metrics import METRICS, Metric
 
 L2_GRID = np.logspace(-6, 5, 45)
 """The strengths that SimCLR, Appendix B.8, chooses from."""
-
-
-@dataclass(frozen=True)
-class LinearClassifier:
-    """Scores are `features @ weights + bias`."""
-
-    weights: np.ndarray
-    """`(d, classes)`."""
-    bias: np.ndarray
-    """`(classes,)`; minus infinity for a class without a training example."""
-    converged: bool
-    """Whether the optimizer stopped by itself."""
-
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """Unnormalised log probabilities `(n, classes)`."""
-        return np.asarray(features @ self.weights + self.bias)
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Labels `(n,)`."""
-        return np.asarray(self.scores(features).argmax(axis=1))
+PATH_TOLERANCE = 1e-5
+"""Relative decrease in a step at which a regression that only has to be compared is close enough."""
 
 
 def logistic_regression(
@@ -51,12 +31,13 @@ def logistic_regression(
     standardise: bool = True,
     max_iterations: int = 1000,
 ) -> LinearClassifier:
-    """Multinomial logistic regression with an L2 penalty, by L-BFGS.
+    """Logistic regression with an L2 penalty, by L-BFGS (`logistic.Solver`): multinomial, or one a class.
 
     Minimises the *sum* of the cross entropies plus `l2 / 2` times the squared weights, without the bias; scikit-learn's
-    `C` is `1 / l2`.  Two classes share one weight vector.
+    `C` is `1 / l2`.  Each class has its own weights, two classes, too (there scikit-learn's `C` is `2 / l2`).
 
     Args:
+        labels: `(n,)` integers, or `(n, classes)` for any number of classes an example: 1, 0, or -1 for unknown.
         standardise: scale each feature to mean 0 and variance 1 on these examples first, so that one penalty means the
             same for pixels and for features of any encoder; the classifier returned takes the features as they are.
 
@@ -68,82 +49,82 @@ def logistic_regression(
         >>> probe.predict(np.array([[-1.0], [4.0]]))
         array([0, 1])
     """
-    return next(regressions(features, labels, strengths=[l2], standardise=standardise, max_iterations=max_iterations))
+    check_examples(features, labels)
+    return Solver(features, labels, standardise=standardise, max_iterations=max_iterations).fit(l2)
 
 
-def regressions(
+@dataclass(frozen=True)
+class Choice:
+    """A regression whose L2 strength was chosen by examples that it did not see."""
+
+    classifier: LinearClassifier
+    """Refitted on all examples."""
+    l2: float
+    """The strength chosen."""
+    validation: dict[float, float]
+    """The metric of each strength on the examples held out, the strongest first."""
+
+
+def chosen_regression(
     features: np.ndarray,
     labels: np.ndarray,
     *,
-    strengths: Sequence[float],
-    standardise: bool = True,
-    max_iterations: int = 1000,
-) -> Iterator[LinearClassifier]:
-    """Yields the `logistic_regression` of each L2 strength, each started where the one before ended."""
-    check_examples(features, labels)
-    check(len(np.unique(labels)) > 1, "labels must hold at least two classes", classes=np.unique(labels).tolist())
-    mean, deviation = scale(features) if standardise else (0.0, 1.0)
-    scaled = (features - mean) / deviation
-    model = LogisticRegression(max_iter=max_iterations, warm_start=True)
-    for l2 in strengths:
-        check(l2 > 0, "l2 must be above 0", l2=l2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
-            model.set_params(C=1 / l2).fit(scaled, labels)
-        yield classifier(model, scaled.dtype, mean=mean, deviation=deviation)
-
-
-def classifier(
-    model: LogisticRegression, dtype: np.dtype, *, mean: np.ndarray | float, deviation: np.ndarray | float
-) -> LinearClassifier:
-    """The fitted model as a classifier of features that are not standardised."""
-    slopes, offsets = model.coef_.astype(dtype), model.intercept_.astype(dtype)  # scikit-learn 1.7: always double
-    if len(slopes) == 1:  # two classes: scikit-learn keeps the second's scores relative to the first's
-        slopes, offsets = np.vstack([0 * slopes, slopes]), np.append(0, offsets)
-    slopes = slopes / deviation
-    weights = np.zeros((slopes.shape[1], model.classes_.max() + 1), dtype)
-    bias = np.full(weights.shape[1], -np.inf, dtype)
-    weights[:, model.classes_] = slopes.T
-    bias[model.classes_] = offsets - (slopes * mean).sum(axis=1)
-    return LinearClassifier(weights=weights, bias=bias, converged=bool((model.n_iter_ < model.max_iter).all()))
-
-
-def scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(d,)` of each feature; the deviation of a constant feature is 1."""
-    deviation = features.std(axis=0)
-    return features.mean(axis=0), np.where(deviation > 0, deviation, 1).astype(features.dtype)
-
-
-def select_l2(
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-    *,
+    held: np.ndarray,
     grid: Sequence[float] | np.ndarray = L2_GRID,
-    standardise: bool = True,
+    metric: Metric = METRICS["accuracy"],
     max_iterations: int = 1000,
-) -> tuple[float, dict[float, float]]:
-    """Chooses the L2 strength with the highest accuracy on the validation examples; of equal ones the strongest.
+) -> Choice:
+    """SimCLR, Appendix B.8: the L2 strength that does best on validation, then a fit to all examples.
+
+    Features are taken as they are, neither standardised nor normalised.  Strengths go from strong to weak, each
+    regression begun where those before point to (Kornblith et al., Appendix A.4); of equal ones the strongest is
+    taken.  Memory beside the features: a matrix of `(d, d)` and a few of `(n, classes)`.
 
     Args:
-        train: features and labels to fit.
-        validation: features and labels to choose by; never the test examples.
-
-    Returns:
-        The choice, and the validation accuracy of each strength.
+        features: of training and validation examples, `(n, d)`; a memory map will do.
+        labels: theirs, as in `logistic_regression`.
+        held: `(n,)` bool, the validation examples; never the test examples.
+        grid: strengths above 0.
+        metric: what the best one is best in.
 
     Example:
-        >>> line, halves = np.arange(8.0)[:, None], np.repeat([0, 1], 4)
-        >>> best, accuracies = select_l2((line, halves), (line + 0.1, halves), grid=[0.1, 1.0])
-        >>> best, accuracies
+        >>> line, halves = np.arange(16.0)[:, None], np.repeat([0, 1], 8)
+        >>> choice = chosen_regression(line, halves, held=np.arange(16) % 4 == 0, grid=[0.1, 1.0])
+        >>> choice.l2, choice.validation
         (1.0, {1.0: 1.0, 0.1: 1.0})
     """
+    check_examples(features, labels)
     check(len(grid) > 0, "grid must hold at least one strength", grid=list(grid))
-    strengths = sorted(map(float, grid), reverse=True)  # strong penalties converge fast and lead to the weak ones
-    fits = regressions(*train, strengths=strengths, standardise=standardise, max_iterations=max_iterations)
-    accuracies = {
-        l2: accuracy(probe.predict(validation[0]), validation[1]) for l2, probe in zip(strengths, fits, strict=True)
-    }
-    return max(accuracies, key=lambda l2: accuracies[l2]), accuracies
+    check(0 < held.sum() < len(held) == len(labels), "held must be some of the examples", held=int(held.sum()))
+    solver, found = Solver(features, labels, held=held, max_iterations=max_iterations), {}
+    validation, truth = features[held], labels[held]
+    best, position = -1.0, solver.position
+    for l2 in sorted(map(float, grid), reverse=True):
+        probe = solver.fit(l2, tolerance=PATH_TOLERANCE)
+        found[l2] = metric(probe.scores(validation), truth)
+        if found[l2] > best:
+            best, position, choice = found[l2], solver.position, l2
+    solver.release(position)
+    return Choice(classifier=solver.fit(choice), l2=choice, validation=found)
+
+
+def hold_out(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray:
+    """Draws validation examples class by class: `(n,)` bool, about `share` of each class `(n,)`, at least one in all.
+
+    Example:
+        >>> hold_out(np.repeat([0, 1], 10), 0.2).nonzero()[0].shape
+        (4,)
+    """
+    check(0 < share < 1, "the share to hold out must lie between 0 and 1", share=share)
+    rng, held = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    owed = 0.0
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        owed += share * len(members)
+        count = min(round(owed), len(members) - 1)  # a class keeps an example to learn from
+        held[rng.permutation(members)[:count]] = True
+        owed -= count
+    return held
 
 
 def nearest(
@@ -155,7 +136,7 @@ def nearest(
         queries: `(q, d)`.
         features: `(n, d)`.
         k: 1..n.
-        block_bytes: memory for similarities at a time; at least one row of n is kept.
+        block_bytes: memory for similarities at a time; at least one row of n is kept.  Features are not copied.
 
     Returns:
         Row numbers of `features` and their cosines in [-1, 1], each `(q, k)`.
@@ -165,18 +146,44 @@ def nearest(
         array([[1, 2]])
     """
     check(1 <= k <= len(features), f"k must lie in 1..{len(features)}, the number of features", k=k)
-    units, rows = unit(features), max(1, block_bytes // (features.itemsize * len(features)))
-    blocks = [block_nearest(unit(queries[i : i + rows]) @ units.T, k) for i in range(0, len(queries), rows)]
+    rows = max(1, block_bytes // (features.itemsize * len(features)))
+    inverse = 1 / np.maximum(np.sqrt(np.einsum("nd,nd->n", features, features)), 1e-12)
+    blocks = []
+    for start in range(0, len(queries), rows):
+        cosines = unit(queries[start : start + rows]) @ features.T
+        cosines *= inverse
+        blocks.append(block_nearest(cosines, k))
     indices, cosines = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return indices, cosines
 
 
 def block_nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and values, each `(q, k)`, of the k largest of each row of `(q, n)`, the largest first."""
-    columns = np.argpartition(cosines, -k, axis=1)[:, -k:]
-    order = np.argsort(-np.take_along_axis(cosines, columns, axis=1), axis=1, kind="stable")
-    columns = np.take_along_axis(columns, order, axis=1)
-    return columns, np.take_along_axis(cosines, columns, axis=1)
+    """Columns and values, each `(q, k)`, of the k largest of each row of `(q, n)`, the largest first.
+
+    Columns are first dealt into groups: the k largest lie within the k groups whose largest members are largest, which
+    are few columns of many.
+    """
+    columns = candidates(cosines, k)
+    values = cosines if columns is None else np.take_along_axis(cosines, columns, axis=1)
+    best = np.argpartition(values, -k, axis=1)[:, -k:]
+    best = np.take_along_axis(
+        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
+    )
+    values = np.take_along_axis(values, best, axis=1)
+    return (best if columns is None else np.take_along_axis(columns, best, axis=1)), values
+
+
+def candidates(cosines: np.ndarray, k: int) -> np.ndarray | None:
+    """Columns `(q, m)` that hold each row's k largest; None where looking at all `(q, n)` costs less."""
+    q, n = cosines.shape
+    depth = int((n / k) ** 0.5)
+    if depth < 4:
+        return None
+    groups = n // depth
+    largest = cosines[:, : groups * depth].reshape(q, depth, groups).max(axis=1)
+    found = np.argpartition(largest, -k, axis=1)[:, -k:]
+    columns = (found[:, None] + groups * np.arange(depth)[:, None]).reshape(q, -1)
+    return np.hstack([columns, np.broadcast_to(np.arange(groups * depth, n), (q, n - groups * depth))])
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -221,8 +228,15 @@ def knn_scores(
 
 
 def check_examples(features: np.ndarray, labels: np.ndarray) -> None:
-    """Raises `InputError` unless features are a matrix with one label from 0 a row."""
+    """Raises `InputError` unless features are a matrix with one label from 0, or one row of 1, 0 and -1, a row."""
     check(features.ndim == 2, "features must have the shape (n, d)", shape=features.shape)
-    check(labels.shape == features.shape[:1], "each row of features needs one label", labels=labels.shape)
-    whole = labels.dtype.kind in "iu" and labels.size > 0 and labels.min() >= 0
-    check(whole, "labels must be integers from 0", dtype=str(labels.dtype))
+    check(features.dtype in (np.float32, np.float64), "features must be float32 or float64", dtype=str(features.dtype))
+    check(
+        labels.shape[:1] == features.shape[:1] and labels.ndim in (1, 2),
+        "each row of features needs one label or one row of labels",
+        labels=labels.shape,
+        features=features.shape,
+    )
+    least, most = (0, np.inf) if labels.ndim == 1 else (-1, 1)
+    whole = labels.dtype.kind in "iu" and labels.size > 0 and least <= labels.min() and labels.max() <= most
+    check(whole, "labels must be integers from 0, or rows of 1, 0 and -1", dtype=str(labels.dtype))
