@@ -34,7 +34,7 @@ PACKAGES = {
 
 
 def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ...]) -> Radiograph:
-    """Reads the bytes of a DICOM file; see `radiograph.read`.
+    """Reads the bytes of a DICOM file; see `reading.read`.
 
     The order is the standard's: stored values, padding masked, modality LUT, VOI LUT or window, and MONOCHROME1
     inverted at last.  Padding is black.

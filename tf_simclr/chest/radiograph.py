@@ -1,14 +1,8 @@
-"""One radiograph from one file, whatever its kind: what a viewer would show, as numbers.
-
-DICOM, PNG and JPEG are told apart by their content.  What cannot be shown faithfully is refused with the reason.
-"""
+"""One radiograph: what a viewer would show, as numbers."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
-
-from tf_simclr.errors import InputError, check
 
 MAX_BYTES = 256 * 2**20
 """Largest file that is opened; the largest radiographs have about 50 MB uncompressed."""
@@ -28,40 +22,3 @@ class Radiograph:
     study: str = ""
     series: str = ""
     image: str = ""
-
-
-def read(
-    source: str | Path | bytes, *, windowed: bool = True, modalities: tuple[str, ...] = ("CR", "DX")
-) -> Radiograph:
-    """Reads a radiograph from a file or its bytes.
-
-    Args:
-        source: DICOM, PNG (8 or 16 bits, grey, RGB or with alpha) or JPEG.
-        windowed: apply a DICOM's own VOI LUT or window; otherwise the full range of its stored bits.
-        modalities: DICOM modalities that count as radiographs: computed and digital radiography.
-
-    Raises:
-        InputError: the file is missing, damaged, of another kind, too large, or not a single radiograph.
-    """
-    name = "the upload" if isinstance(source, bytes) else str(source)
-    content = source if isinstance(source, bytes) else contents(Path(source))
-    check(len(content) <= MAX_BYTES, f"{name} must have at most {MAX_BYTES >> 20} MB", megabytes=len(content) >> 20)
-    if content[128:132] == b"DICM":
-        from tf_simclr.chest import dicom
-
-        return dicom.read(content, name, windowed=windowed, modalities=modalities)
-    if content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        from tf_simclr.chest import pictures
-
-        return pictures.read(content, name)
-    raise InputError(f"{name} must be a DICOM, PNG or JPEG file, which its first bytes say it is not")
-
-
-def contents(path: Path) -> bytes:
-    """The bytes of a file that is not too large to be one radiograph."""
-    try:
-        size = path.stat().st_size
-        check(size <= MAX_BYTES, f"{path} must have at most {MAX_BYTES >> 20} MB", megabytes=size >> 20)
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} must be a readable file ({error.strerror})") from error

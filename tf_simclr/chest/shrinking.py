@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest.radiograph import Radiograph, read
+from tf_simclr.chest.radiograph import Radiograph
+from tf_simclr.chest.reading import read
 from tf_simclr.errors import check
 
 Fit = Literal["stretch", "pad", "crop"]
