@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from tests import golden
 from tf_simclr import cli
@@ -19,15 +20,19 @@ from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
 
-NEEDED = {"linear-eval": ["--checkpoint", "run"]}
+NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "run"], "distill": ["--teacher", "run"]}
+NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
+NEEDED["chest prepare"] = ["raw", "out"]  # by position
 """Options without a default."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_alone_means_the_defaults(command):
     needed = NEEDED.get(command, [])
-    values = {needed[i].removeprefix("--"): Path(needed[i + 1]) for i in range(0, len(needed), 2)}
-    assert cli.parse([command, *needed]) == COMMANDS[command](**values)
+    values = {word: Path(word) for word in needed}
+    if needed and needed[0].startswith("--"):
+        values = {needed[i].removeprefix("--"): Path(needed[i + 1]) for i in range(0, len(needed), 2)}
+    assert cli.parse([*command.split(), *needed]) == COMMANDS[command](**values)
 
 
 OFFICIAL = {
@@ -82,7 +87,7 @@ def test_each_option_is_read_in_its_own_type():
 def test_help_explains_each_option_with_its_default(command):
     out = io.StringIO()
     with pytest.raises(SystemExit) as caught, redirect_stdout(out):
-        cli.parse([command, "--help"])
+        cli.parse([*command.split(), "--help"])
     assert caught.value.code in (0, None)
     lines = {}
     name = None
@@ -91,9 +96,20 @@ def test_help_explains_each_option_with_its_default(command):
         name = words[0].removeprefix("--") if words and words[0].startswith("--") else name
         lines[name] = lines.get(name, "") + " ".join(words) + " "
     for field in dataclasses.fields(COMMANDS[command]):
+        kind = [marker for marker in getattr(field.type, "__metadata__", ()) if marker in MARKED]
+        if MARKED[1] in kind or tyro.conf.Suppress in getattr(field.type, "__metadata__", ()):  # from --config alone
+            continue
+        if kind:
+            assert "positional arguments" in lines[None]
+            continue
         required = field.default is dataclasses.MISSING
-        assert ("(required)" if required else f"(default: {field.default})") in lines[field.name]
+        default = field.default or ("''" if field.default == "" else field.default)
+        said = ["(required)"] if required else [f"(default: {default})", f"(default: '{default}')"]
+        assert any(words in lines[field.name] for words in said)
         assert len(lines[field.name].split()) >= 5, f"{field.name} is not explained"
+
+
+MARKED = [marker for kind in (tyro.conf.Positional[int], tyro.conf.Suppress[int]) for marker in kind.__metadata__]
 
 
 @pytest.fixture
@@ -130,7 +146,7 @@ def test_every_configuration_survives_its_file(tmp_path, config):
     [
         ("{", "must be a run folder's config.json"),
         ("[1]", "must be a run folder's config.json"),
-        ('{"command": "finetune"}', "must be a run folder's config.json, which names its command"),
+        ('{"command": "baking"}', "must be a run folder's config.json, which names its command"),
         ('{"command": {"command": "linear-eval"}}', "which names its command"),  # a linear_eval.json
         ('{"command": "demo", "batch": 1}', r"must hold options of demo only\. Received: unknown=\['batch'\]"),
         ('{"command": "linear-eval"}', r"every option of linear-eval without a default\. .*missing=\['checkpoint'\]"),
@@ -193,8 +209,9 @@ def test_a_bad_value_is_named_before_tensorflow_is_needed(monkeypatch, capfd, wo
 
 
 def one_sentence(monkeypatch, capfd, *words) -> str:
-    """As `refused`, for errors that the task finds; third parties' log lines are not ours."""
-    ours = [line for line in refused(monkeypatch, capfd, *words).splitlines() if not line.startswith("WARNING:absl")]
+    """As `refused`, for errors that the task finds; third parties' log lines and the devices found do not count."""
+    other = ("WARNING:absl", "devices: ")
+    ours = [line for line in refused(monkeypatch, capfd, *words).splitlines() if not line.startswith(other)]
     assert len(ours) == 1
     return ours[0]
 

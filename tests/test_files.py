@@ -100,3 +100,14 @@ def test_json_is_for_persons_to_read_and_ends_in_a_newline(tmp_path):
     assert text.endswith("}\n")
     assert '\n  "numbers": [' in text
     assert json.loads(text) == content | {"path": str(tmp_path)}
+
+
+def test_what_must_survive_a_loss_of_power_is_on_the_disk_before_and_after_it_gets_its_name(tmp_path, monkeypatch):
+    """Content first, then the name in its folder, then the folder's own name."""
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.readlink(f"/proc/self/fd/{file}")))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    with replacing(tmp_path / "new" / "file", durable=True) as [file]:
+        file.write(b"content")
+    assert done == [str(tmp_path / "new" / f".{os.getpid()}.file"), "named", str(tmp_path / "new"), str(tmp_path)]

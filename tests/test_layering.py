@@ -17,33 +17,50 @@ BASE = {
     "tf_simclr.data",
     "tf_simclr.errors",
     "tf_simclr.files",
+    "tf_simclr.layerwise",
+    "tf_simclr.lock",
     "tf_simclr.losses",
     "tf_simclr.models",
     "tf_simclr.models.architecture",
     "tf_simclr.optimizers",
     "tf_simclr.replicas",
 }
-METHOD = {"tf_simclr.models.simclr", "tf_simclr.models.classifier", "tf_simclr.data.pipeline"}
-JOBS = {"tf_simclr.checkpoint", "tf_simclr.evaluation", "tf_simclr.plots"}
-TASKS = {"tf_simclr.config", "tf_simclr.chest", "tf_simclr.training"} | JOBS | METHOD | BASE
+METHOD = {
+    "tf_simclr.models.simclr",
+    "tf_simclr.models.moco",
+    "tf_simclr.models.classifier",
+    "tf_simclr.models.distillation",
+    "tf_simclr.data.pipeline",
+}
+JOBS = {"tf_simclr.checkpoint", "tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.diagnostics", "tf_simclr.exports"}
+TASKS = {"tf_simclr.config", "tf_simclr.chest", "tf_simclr.monitoring", "tf_simclr.training"} | JOBS | METHOD | BASE
 
 MAY_IMPORT = {
     "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint"},  # the public names
     "tf_simclr.__main__": {"tf_simclr.cli"},
     "tf_simclr.cli": {"tf_simclr.config", "tf_simclr.tasks", "tf_simclr.tasks.demo", "tf_simclr.errors"},
+    "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.errors"},
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture"},
     "tf_simclr.tasks": TASKS,
     "tf_simclr.tasks.demo": {"tf_simclr.tasks", "converters"} | TASKS,  # shows the way to PyTorch, too
+    "tf_simclr.tasks.official": {"tf_simclr.tasks", "converters"} | TASKS,  # leaves SavedModels behind
+    "tf_simclr.monitoring": {"tf_simclr.training"} | JOBS | METHOD | BASE,
     "tf_simclr.training": {"tf_simclr.checkpoint"} | METHOD | BASE,
     "tf_simclr.chest": JOBS | METHOD | BASE,
     "tf_simclr.checkpoint": {"converters"} | METHOD | BASE,
     "tf_simclr.evaluation": METHOD | BASE,
     "tf_simclr.plots": {"tf_simclr.errors", "tf_simclr.files"},
+    "tf_simclr.diagnostics": {"tf_simclr.errors"},
+    "tf_simclr.exports": {"tf_simclr.errors", "tf_simclr.files"},
+    "tf_simclr.tasks.sweep": {"tf_simclr.tasks", "tf_simclr.cli"} | TASKS,  # its trials are commands
     **dict.fromkeys(METHOD, BASE),
+    "tf_simclr.models.distillation": {"tf_simclr.models.classifier"} | BASE,
+    "tf_simclr.models.moco": {"tf_simclr.models.simclr"} | BASE,
     **dict.fromkeys(BASE, BASE),
     "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
     "tf_simclr.errors": set(),
     "tf_simclr.files": {"tf_simclr.errors"},
+    "tf_simclr.lock": {"tf_simclr.errors"},
     "converters": {
         "tf_simclr.models",
         "tf_simclr.models.architecture",
@@ -61,7 +78,7 @@ ONLY_IN = {
     "pandas": {"tf_simclr.chest"},
     "gradio": {"tf_simclr.chest"},
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
-    "matplotlib": {"tf_simclr.plots"},
+    "matplotlib": {"tf_simclr.plots", "tf_simclr.diagnostics"},
     "tensorflow_datasets": {"tf_simclr.data"},
     "tyro": {"tf_simclr.cli", "tf_simclr.config", "converters"},
 }
@@ -76,7 +93,7 @@ POSITIONAL = {
     "nt_xent": "nt_xent(z1, z2, temperature=0.1) is a documented public name",
 }
 """Public functions that take more than two arguments by position, and why."""
-LOSSES = ("cross_entropy", "decoupled", "metrics", "pairs", "similarity", "supervised")
+LOSSES = ("cross_entropy", "decoupled", "info_nce", "metrics", "pairs", "similarity", "supervised")
 LAYER_FUNCTIONS = {"tf_simclr.models.resnet", "converters.numpy_resnet", *(f"tf_simclr.losses.{x}" for x in LOSSES)}
 """Modules of functions of tensors, which are called as the formula is written: x, filters, name."""
 
@@ -156,7 +173,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 LIGHT = ["tf_simclr", "tf_simclr.errors", "tf_simclr.config", "tf_simclr.models.architecture", "converters"]
 HELP = [("tf_simclr",), ("tf_simclr", "pretrain"), ("tf_simclr", "linear-eval"), ("tf_simclr", "demo")]
-HELP += [("converters.tf2torch",)]
+HELP += [("tf_simclr", "presets"), ("tf_simclr.run",), ("converters.tf2torch",)]
 HEAVY = """
 heavy = sorted({"tensorflow", "keras", "torch", "sklearn", "matplotlib"} & set(sys.modules))
 sys.exit(f"loads {heavy}" if heavy else 0)

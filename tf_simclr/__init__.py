@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from tf_simclr.checkpoint import load_encoder, load_model
     from tf_simclr.losses import NTXent, nt_xent
     from tf_simclr.models.architecture import Architecture
+    from tf_simclr.models.classifier import Classifier
+    from tf_simclr.models.distillation import Distiller
     from tf_simclr.models.resnet import resnet
     from tf_simclr.models.simclr import SimCLR
     from tf_simclr.optimizers import LARS, WarmUpCosine
@@ -17,6 +19,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LARS",
     "Architecture",
+    "Classifier",
+    "Distiller",
     "NTXent",
     "SimCLR",
     "WarmUpCosine",
@@ -28,6 +32,8 @@ __all__ = [
 
 _PLACES = {
     "Architecture": "models.architecture",
+    "Classifier": "models.classifier",
+    "Distiller": "models.distillation",
     "LARS": "optimizers",
     "NTXent": "losses",
     "SimCLR": "models.simclr",

@@ -12,7 +12,8 @@ from typing import Literal, get_args, get_origin
 
 import tyro
 
-from tf_simclr.config import COMMANDS
+from tf_simclr.config import COMMANDS, Pretrain
+from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
 
 
@@ -59,9 +60,9 @@ def task(name: str) -> ModuleType:
         os.dup2(nowhere.fileno(), 2)
         try:
             module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_').replace(' ', '_')}")
-            tensorflow = sys.modules["tensorflow"]
-            tensorflow.config.list_logical_devices()  # looks for GPUs now, not at the first operation
-            tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
+            if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
+                tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
+                tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -71,13 +72,14 @@ def task(name: str) -> ModuleType:
 def parse(words: Sequence[str]):
     """The configuration that the words of a command line mean.
 
-    `--config FILE`, a run folder's `config.json`, sets the command and its options; what follows changes them.
+    `--config FILE`, a run folder's `config.json`, sets the command and its options; `--preset NAME` the options of
+    `pretrain` that the preset has; the others change them.
 
     Raises:
-        InputError: there is no such command, or the file is not a configuration.
+        InputError: there is no such command or preset, or the file is not a configuration.
     """
     words = list(words)
-    stored = stored_config(words)
+    stored = stored_config(words) or preset(words)
     command = named(words)
     if command is None:
         known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them)"
@@ -99,18 +101,34 @@ def named(words: Sequence[str]) -> str | None:
 
 def stored_config(words: list[str]):
     """Takes `--config FILE` out of the words and puts the command that it names in front, if there is none."""
-    at = next((i for i, word in enumerate(words) if word.split("=")[0] == "--config"), None)
-    if at is None:
+    text = taken(words, "--config", what="a config.json")
+    if text is None:
         return None
-    word = words.pop(at)
-    check("=" in word or at < len(words), "--config must be followed by a config.json", received=word)
-    path = Path(word.split("=", 1)[1] if "=" in word else words.pop(at))
+    path = Path(text)
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
     if not words or words[0].startswith("-"):
         words[:0] = command.split()
     check(named(words) == command, f"{path} must be of the command given, {' '.join(words[:2])}", command=command)
     return stored
+
+
+def preset(words: list[str]) -> Pretrain | None:
+    """Takes `--preset NAME` out of the words of `pretrain`: the knobs that it means."""
+    if named(words) != "pretrain":
+        return None
+    name = taken(words, "--preset", what=f"one of {', '.join(PRESETS)}")
+    return None if name is None else Pretrain(**settings(name))
+
+
+def taken(words: list[str], option: str, *, what: str) -> str | None:
+    """Takes an option, which tyro is not to see, and its value out of the words; None, if it is not there."""
+    at = next((i for i, word in enumerate(words) if word.split("=")[0] == option), None)
+    if at is None:
+        return None
+    word = words.pop(at)
+    check("=" in word or at < len(words), f"{option} must be followed by {what}", received=word)
+    return word.split("=", 1)[1] if "=" in word else words.pop(at)
 
 
 def read_config(path: Path):
@@ -129,7 +147,8 @@ def read_config(path: Path):
     fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
     unknown = sorted(values.keys() - fields.keys())
     check(not unknown, f"{path} must hold options of {command} only", unknown=unknown)
-    missing = sorted(n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values)
+    needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    missing = sorted(needed - values.keys())
     check(not missing, f"{path} must hold every option of {command} without a default", missing=missing)
     wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
     check(not wrong, f"{path} must hold values of the options' types", **wrong)
@@ -147,6 +166,8 @@ def fits(value, kind) -> bool:
     """
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
     if get_args(kind):
         return any(fits(value, one) for one in get_args(kind))
     return type(value) in {float: (int, float), Path: (str,)}.get(kind, (kind,))

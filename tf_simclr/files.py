@@ -11,10 +11,15 @@ from tf_simclr.errors import InputError
 
 
 @contextlib.contextmanager
-def replacing(*paths: str | Path) -> Iterator[list[BinaryIO]]:
+def replacing(*paths: str | Path, durable: bool = False) -> Iterator[list[BinaryIO]]:
     """Opens a temporary file beside each path, and puts them in place, in this order, when the block ends well.
 
     On any exception, an interrupt too, the temporary files are removed and what was at the paths stays.
+
+    Args:
+        *paths: files to write.
+        durable: whether the content, and then the new name, are on the disk when the block has ended: a machine that
+            loses power has the old files or the new ones, never empty ones.
 
     Raises:
         InputError: the folder cannot be written or the disk is full.
@@ -22,7 +27,24 @@ def replacing(*paths: str | Path) -> Iterator[list[BinaryIO]]:
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(replacing_path(path)) for path in reversed(paths)][::-1]
         with contextlib.ExitStack() as files:
-            yield [files.enter_context(path.open("wb")) for path in temporary]
+            opened: list[BinaryIO] = [files.enter_context(path.open("wb")) for path in temporary]
+            yield opened
+            for file in opened if durable else ():
+                file.flush()
+                os.fsync(file.fileno())
+    for folder in {Path(path).parent for path in paths} if durable else ():
+        sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Has the disk keep a folder's names, and the folder's own."""
+    for place in (folder, folder.parent):
+        with contextlib.suppress(OSError):  # Windows and some network folders cannot, and have other ways
+            descriptor = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """`tf-simclr linear-eval` on pictures whose classes an encoder separates by construction."""
 
+import io
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from tests.tasks import pictures
 from tf_simclr.checkpoint import RunFolder
 from tf_simclr.config import LinearEval
+from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
+from tf_simclr.evaluation.features import Features
 from tf_simclr.files import write_json
-from tf_simclr.tasks import linear_eval
+from tf_simclr.tasks import extraction, linear_eval
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +25,7 @@ def encoder(monkeypatch):
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     model = keras.Model(images, keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros", name="mix")(pooled))
     model.get_layer("mix").set_weights([np.eye(3)])
-    monkeypatch.setattr(linear_eval, "load_encoder", lambda path, **selection: model)
+    monkeypatch.setattr(extraction, "load_encoder", lambda path, **selection: model)
     return model
 
 
@@ -36,7 +40,7 @@ def images(tmp_path_factory):
 
 def config(images, **changes) -> LinearEval:
     values = {"checkpoint": images / "none", "image_dir": images, "image_size": 32, "l2_strengths": 5, "knn": 3}
-    return LinearEval(**values | changes)
+    return LinearEval(**values | {"cache_dir": images / "cache"} | changes)
 
 
 def test_separable_classes_are_found_but_for_the_misplaced_quarter(images, tmp_path, capsys):
@@ -92,6 +96,75 @@ def test_classes_that_differ_between_the_splits_are_refused_before_they_are_mixe
 
 
 def test_numbers_go_into_the_run_folder_and_never_beside_a_foreign_checkpoint(tmp_path):
-    assert str(linear_eval.default_result(tmp_path)) == "linear_eval.json"
+    of_run = LinearEval(checkpoint=tmp_path)
+    assert str(linear_eval.default_result(of_run)) == "linear_eval.json"
     write_json(RunFolder(tmp_path).config, {})
-    assert linear_eval.default_result(tmp_path) == tmp_path / "linear_eval.json"
+    assert linear_eval.default_result(of_run) == tmp_path / "linear_eval.json"
+    assert linear_eval.default_result(replace(of_run, protocol="sgd")) == tmp_path / "linear_eval_sgd.json"
+
+
+def test_features_are_computed_once_for_a_network_its_images_and_how_they_are_seen(
+    images, tmp_path, monkeypatch, encoder
+):
+    computed = []
+
+    def compute(network, batches, **options):
+        computed.append(1)
+        return Features(np.ones((30, 3), np.float32), np.zeros(30, int), None)
+
+    monkeypatch.setattr(extraction, "extract", compute)
+    train = from_folder(images / "train")
+    changes = [{}, {}, {"endpoint": "x"}, {}, {"cache_features": False}]
+    options = {"cache_dir": tmp_path / "cache"}
+    extractors = [extraction.Extractor(config(images, **options, **change), encoder) for change in changes]
+    for extractor in extractors:
+        extractor.features(train, image_size=32)
+    assert len(computed) == 3  # once, for the other endpoint, and where nothing is kept
+    extractors[0].features(train, image_size=16)
+    extractors[0].features(train, image_size=32, crop_proportion=None)
+    encoder.get_layer("mix").set_weights([2 * np.eye(3)])
+    extraction.Extractor(config(images, **options), encoder).features(train, image_size=32)
+    assert len(computed) == 6
+
+
+def test_nearest_neighbours_alone(images, tmp_path):
+    linear_eval.run(config(images, result=tmp_path / "result.json", protocol="knn", untrained=False))
+    content = json.loads((tmp_path / "result.json").read_text())["results"]["checkpoint"]
+    assert content["knn"]["accuracy"] == 0.75
+    assert "logistic_regression" not in content
+
+
+def test_the_classifier_by_sgd_learns_from_augmented_images_and_leaves_the_encoder(images, tmp_path, encoder, capsys):
+    options = {"protocol": "sgd", "train_batch_size": 15, "train_steps": 60, "learning_rate": 50.0}
+    linear_eval.run(config(images, result=tmp_path / "result.json", untrained=False, **options))
+    content = json.loads((tmp_path / "result.json").read_text())["results"]["checkpoint"]
+    assert content["sgd"]["accuracy"] == 0.75
+    assert content["steps"] == 60
+    np.testing.assert_array_equal(encoder.get_layer("mix").get_weights()[0], np.eye(3))
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].split() == ["features", "SGD", "classifier"]
+    assert "step 60/60" in captured.err
+
+
+def test_an_endpoint_that_there_is_not_is_refused_with_those_there_are(images, monkeypatch, encoder):
+    network = keras.Model(encoder.input, {"map": encoder.input, "proj_1": encoder.output})
+    monkeypatch.setattr(extraction, "load_model", lambda path, **selection: network)
+    assert extraction.load_features_network(config(images, endpoint="proj_1")).output_shape == (None, 3)
+    with pytest.raises(InputError, match=r"endpoint must be one of proj_1\. Received: endpoint='map'"):
+        extraction.load_features_network(config(images, endpoint="map"))
+
+
+def test_progress_is_one_line_at_the_end_or_redrawn_on_a_terminal():
+    out = io.StringIO()
+    counter = extraction.Counter("features of x", 8, out=out)
+    for done in (4, 8):
+        counter(done)
+    assert out.getvalue().startswith("features of x: 8 in ")
+    assert out.getvalue().count("\n") == 1
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    counter = extraction.Counter("features of x", 8, out=screen)
+    counter.drawn -= 1
+    counter(4)
+    assert screen.getvalue().startswith("\rfeatures of x: 4/8, ")
+    assert "s left" in screen.getvalue()

@@ -6,11 +6,33 @@ Names and defaults are those of the official code's flags, where it has them.
 import dataclasses
 from pathlib import Path
 
+from tf_simclr.config.artifacts import Embed, Export
+from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.config.chest import ChestCovid, ChestPrepare
+from tf_simclr.config.comparison import Compare, Sweep
 from tf_simclr.config.demo import Demo
-from tf_simclr.config.evaluation import LinearEval
+from tf_simclr.config.distill import Distill
+from tf_simclr.config.evaluation import LinearEval, Transfer
+from tf_simclr.config.finetune import Finetune
+from tf_simclr.config.listing import Presets
 from tf_simclr.config.pretrain import Pretrain
 
-COMMANDS = {"pretrain": Pretrain, "linear-eval": LinearEval, "demo": Demo}
+COMMANDS = {
+    "pretrain": Pretrain,
+    "linear-eval": LinearEval,
+    "transfer": Transfer,
+    "demo": Demo,
+    "finetune": Finetune,
+    "distill": Distill,
+    "sweep": Sweep,
+    "compare": Compare,
+    "embed": Embed,
+    "export": Export,
+    "chest prepare": ChestPrepare,
+    "chest covid": ChestCovid,
+    "presets": Presets,
+    "augmentations": Augmentations,
+}
 """Command, of one word or two, → its knobs; the task of `linear-eval` is `tf_simclr.tasks.linear_eval`."""
 
 

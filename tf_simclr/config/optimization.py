@@ -18,14 +18,14 @@ class Optimization(Checked):
     train_steps: int = 0
     """Steps instead of epochs, if above 0."""
     learning_rate: float = 0.3
-    """Rate for a batch of 256 (linear scaling; SimCLR, Section 4) or of one (sqrt scaling: 0.075, Appendix B.1)."""
+    """Rate for a batch of 256 (linear scaling; SimCLR, Section 2.3) or of one (sqrt scaling: 0.075, Appendix B.1)."""
     learning_rate_scaling: Literal["linear", "sqrt"] = "linear"
     """How the rate grows with the batch; sqrt is better for small batches and few epochs (Appendix B.1)."""
     warmup_epochs: float = 10
-    """Epochs of linear warm-up before the cosine (Section 4)."""
+    """Epochs of linear warm-up before the cosine (Section 2.3)."""
     weight_decay: float = 1e-6
-    """Section 4; SimCLRv2 has 1e-4 (Section 3.1)."""
-    optimizer: Literal["lars", "momentum", "sgd", "adam"] = "lars"
+    """Section 2.3; SimCLRv2 has 1e-4 (Section 3.1)."""
+    optimizer: Literal["lars", "momentum", "sgd", "adam", "adamw", "lamb"] = "lars"
     """momentum is TensorFlow 1's Nesterov, from which the paper's numbers come; sgd is Keras' (the TF2 code's)."""
     momentum: float = 0.9
     """Of lars, momentum and sgd."""

@@ -1,94 +1,147 @@
 """`tf-simclr linear-eval`: what frozen features are worth, beside those of an untrained network.
 
-Protocol: SimCLR, Appendix B.8.  Features of the centre crop, no augmentation; multinomial logistic regression with the
-L2 strength that does best on a tenth of the training images, refitted on all of them; weighted nearest neighbours
-(arXiv:1805.01978) as a second opinion.  The test split is touched once.
+Protocols, chosen by `--protocol`:
+
+- transfer (SimCLR, Appendix B.8): features of the whole centre square, no augmentation; multinomial logistic regression
+  on features as they are, its L2 strength that of 45 which does best on a tenth of the training images, refitted on all
+  of them; weighted nearest neighbours (arXiv:1805.01978) as a second opinion.
+- knn: the nearest neighbours alone.
+- sgd (Appendix B.6): a classifier trained on random crops and flips, tested on the reference's centre crop (0.875).
+
+The test split is touched once.
 """
 
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tf_simclr.checkpoint import RunFolder, load_encoder
+from tf_simclr import optimizers
+from tf_simclr.checkpoint import RunFolder
 from tf_simclr.config import LinearEval, plain
-from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.data.sources import Source
-from tf_simclr.errors import check
-from tf_simclr.evaluation.features import Features, extract
-from tf_simclr.evaluation.metrics import bootstrap_interval
-from tf_simclr.evaluation.probes import knn_scores, logistic_regression, select_l2
-from tf_simclr.files import write_json
-from tf_simclr.tasks.inputs import open_source, say, show
+from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.metrics import METRICS
+from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores
+from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.evaluation.sgd_head import train_head
+from tf_simclr.tasks.extraction import WHOLE, Extractor, load_features_network
+from tf_simclr.tasks.inputs import labelled_sources, say, show
+
+VALIDATION = 0.1
+"""Share of the training images that chooses the L2 strength."""
+TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
 
 
 def run(config: LinearEval) -> None:
     """Evaluates as configured, prints one table and writes the numbers."""
-    sources = [open_source(config, split, labelled=True) for split in (config.train_split, config.eval_split)]
-    for source in sources:
-        check(source.labelled, f"{source.origin} must have labels to evaluate on")
-    train, test = (source.class_names for source in sources)
-    differing = sorted(set(train) ^ set(test))
-    check(train == test, f"{sources[0].origin} and {sources[1].origin} must have the same classes", differing=differing)
-    encoder, unreadable = load_encoder(config.checkpoint, ema=config.ema), Unreadable()
+    sources = labelled_sources(config)
+    encoder = load_features_network(config)
     networks = {"checkpoint": encoder}
     if config.untrained:
         keras.utils.set_random_seed(config.seed)
         networks["untrained"] = keras.models.clone_model(encoder)
-    results = {}
+    results, answers, skipped = {}, {}, Unreadable()
     for name, network in networks.items():
-        say(f"features of {sum(s.num_examples for s in sources):,} images, {name} …")
-        train, test = (extract(network, stream(config, source, unreadable=unreadable)) for source in sources)
-        say(f"probes on {train.values.shape[1]} features, {name} …")
-        results[name] = probe(train, test, config=config)
-    if unreadable.names:
-        say(unreadable.report())
-    place = config.result or default_result(config.checkpoint)
-    write_json(place, {"command": plain(config), "results": results, "unreadable": unreadable.names})
+        extractor = Extractor(config, network, label=f", {name}")
+        evaluate = by_sgd if config.protocol == "sgd" else by_features
+        results[name], test, scores = evaluate(config, extractor, sources=sources)
+        answers |= {f"{name} {probe}": found for probe, found in scores.items()}
+        for image in extractor.unreadable:
+            skipped.add(image.encode())
+    if skipped.names:
+        say(skipped.report())
+    place = config.result or default_result(config)
+    answered = Answers(test.names, test.labels, answers)
+    write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names)
     show(table(results))
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
 
 
-def stream(config: LinearEval, source: Source, *, unreadable: Unreadable) -> tf.data.Dataset:
-    """What the network sees of the images."""
-    sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
-    return evaluation_batches(source, **sizes, unreadable=unreadable)
+Tested = tuple[dict, Features, dict[str, np.ndarray]]
+"""Numbers, the test images' features, and the scores `(n, classes)` that each probe gave them."""
 
 
-def probe(train: Features, test: Features, *, config: LinearEval) -> dict:
-    """Test accuracies with their intervals, and the L2 strength chosen on validation."""
-    rows = np.random.default_rng(config.seed).permutation(len(train.values))
-    held, kept = np.split(rows, [max(1, len(rows) // 10)])
-    parts = [(train.values[part], train.labels[part]) for part in (kept, held)]
-    l2, _ = select_l2(*parts, grid=np.logspace(-6, 5, config.l2_strengths))
-    linear = logistic_regression(train.values, train.labels, l2=l2).predict(test.values)
-    neighbours = min(config.knn, len(train.values))
-    votes = knn_scores(test.values, (train.values, train.labels), k=neighbours, temperature=config.knn_temperature)
-    predictions = {"logistic_regression": linear, "knn": votes.argmax(axis=1)}
-    scores = {name: interval(found == test.labels, config.seed) for name, found in predictions.items()}
-    return scores | {"l2": l2, "test_images": len(test.values), "train_images": len(train.values)}
+def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+    """Test accuracies of the probes on features, and the L2 strength chosen on validation."""
+    train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    say(f"probes on {train.values.shape[1]} features{extractor.label} …")
+    counts = {"test_images": len(test.values), "train_images": len(train.values)}
+    learned, k = (train.values, train.labels), min(config.knn, len(train.values))
+    scores = {"knn": knn_scores(test.values, learned, k=k, temperature=config.knn_temperature)}
+    if config.protocol == "transfer":
+        held = hold_out(train.labels, VALIDATION, seed=config.seed)
+        choice = chosen_regression(*learned, held=held, grid=np.logspace(-6, 5, config.l2_strengths))
+        scores = {"logistic_regression": choice.classifier.scores(test.values)} | scores
+        counts |= {"l2": choice.l2}
+    return accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
 
 
-def interval(hits: np.ndarray, seed: int) -> dict[str, float]:
-    """Share of hits with its 95 % bootstrap interval over the test images."""
-    low, high = bootstrap_interval(np.mean, [hits], seed=seed)
-    return {"accuracy": float(hits.mean()), "low": low, "high": high}
+def by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+    """Test accuracy of the classifier trained on augmented images."""
+    train, test = sources
+    batch = config.train_batch_size
+    steps = config.train_steps or optimizers.train_steps(train.num_examples, batch, epochs=config.train_epochs)
+    peak = optimizers.scaled_learning_rate(config.learning_rate, batch, scaling=config.learning_rate_scaling)
+    warmup = optimizers.warmup_steps(train.num_examples, batch, warmup_epochs=config.warmup_epochs)
+    schedule = optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
+    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    unreadable = Unreadable()
+    classifier = train_head(
+        extractor.network,
+        train,
+        optimizer=optimizers.build(config.optimizer, schedule, **decay),
+        steps=steps,
+        batch_size=batch,
+        image_size=config.image_size,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        unreadable=unreadable,
+        progress=steps_said(steps, extractor.label),
+    )
+    features = extractor.features(test, image_size=config.image_size, crop_proportion=None)
+    extractor.unreadable += unreadable.names
+    scores = {"sgd": classifier.scores(features.values)}
+    counts = {"test_images": len(features.values), "train_images": train.num_examples, "steps": steps}
+    return accuracies(scores, features.labels, seed=config.seed) | counts, features, scores
 
 
-def default_result(checkpoint: Path) -> Path:
+def steps_said(steps: int, label: str):
+    """Tells of ten steps of a training."""
+    every = max(1, steps // 10)
+
+    def progress(step: int, loss: float) -> None:
+        if step % every == 0 or step == steps:
+            say(f"step {step:,}/{steps:,}{label}: loss {loss:.3f}")
+
+    return progress
+
+
+def accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int) -> dict[str, dict[str, float]]:
+    """Top-1 accuracy of each probe's scores with its 95 % bootstrap interval over the test images."""
+    top, found = METRICS["accuracy"], {}
+    for probe, given in scores.items():
+        low, high = top.interval(given, labels, seed=seed)
+        found[probe] = {"accuracy": top(given, labels), "low": low, "high": high}
+    return found
+
+
+def default_result(config: LinearEval) -> Path:
     """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
-    folder = checkpoint if RunFolder(checkpoint).config.exists() else Path()
-    return folder / "linear_eval.json"
+    folder = config.checkpoint if RunFolder(config.checkpoint).config.exists() else Path()
+    return folder / ("linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json")
+
+
+def cell(score: dict[str, float]) -> str:
+    """An accuracy and its interval in percent."""
+    return "{accuracy:.1f} ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in score.items()})
 
 
 def table(results: dict) -> str:
     """A line a network: accuracies in percent with their 95 % intervals."""
-    lines = [f"{'features':<12}{'logistic regression':>24}{'nearest neighbours':>24}"]
+    shown = [name for name in TITLES if name in next(iter(results.values()))]
+    lines = [f"{'features':<12}" + "".join(f"{TITLES[name]:>24}" for name in shown)]
     for name, scores in results.items():
-        cells = [
-            f"{100 * s['accuracy']:.1f} ({100 * s['low']:.1f}–{100 * s['high']:.1f})"
-            for s in (scores["logistic_regression"], scores["knn"])
-        ]
-        lines.append(f"{name:<12}{cells[0]:>24}{cells[1]:>24}")
+        lines.append(f"{name:<12}" + "".join(f"{cell(scores[probe]):>24}" for probe in shown))
     return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])

@@ -1,33 +1,50 @@
-"""`tf-simclr pretrain`: SimCLR on images without labels, into a run folder."""
+"""`tf-simclr pretrain`: SimCLR or MoCo on images without labels, into a run folder."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from tf_simclr import optimizers
 from tf_simclr.checkpoint import RunFolder, read_json
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View
+from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.files import replacing_path, write_json
-from tf_simclr.losses import NTXent
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head
+from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder
+from tf_simclr.models.network import plain as plain_network
 from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.precision import precision
 from tf_simclr.models.simclr import SimCLR
-from tf_simclr.tasks.inputs import open_source, say, show
+from tf_simclr.monitoring.weights_and_biases import package
+from tf_simclr.replicas import ONE_DEVICE, Devices
+from tf_simclr.tasks.inputs import find_devices, in_folder, open_source, say, show
+from tf_simclr.tasks.objective import objective
+from tf_simclr.tasks.start import start_from
+from tf_simclr.tasks.watching import watching
 from tf_simclr.training import Plan, Stream, read_history, train
+
+OWN = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
+"""Options that may differ between the processes of one training: their machines' paths."""
+
+METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
 
 
 def run(config: Pretrain) -> None:
     """Pretrains as configured and says where the network is."""
+    devices = find_devices(config)
     source = open_source(config, config.train_split)
-    result = pretrain(config, source)
+    with in_folder(config.model_dir, devices):
+        result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")
 
 
@@ -38,6 +55,7 @@ def pretrain(
     view: Callable | None = None,
     architecture: Architecture | None = None,
     notes: dict | None = None,
+    devices: Devices = ONE_DEVICE,
 ) -> dict:
     """Pretrains on a source, from the run folder's last checkpoint on, and returns what `result.json` holds.
 
@@ -47,36 +65,59 @@ def pretrain(
         view: image and seed to views, instead of SimCLR's augmentation.
         architecture: instead of the one that the knobs describe.
         notes: what `config.json` holds instead of the knobs.
+        devices: to train on; of several processes the chief alone writes.
 
     Raises:
-        InputError: the folder holds another run, or the images do not make one batch.
+        InputError: the folder holds another run, the images do not make one batch, the devices cannot share it, or
+            processes were started with different options.
     """
     architecture = architecture or describe(config, source)
+    if config.wandb is not None:
+        package()  # while nothing has begun
     folder = RunFolder(Path(config.model_dir))
-    folder.begin(notes or plain(config), architecture)
+    devices.check_batch(config.train_batch_size)
+    same = {key: value for key, value in plain(config).items() if key not in OWN} | {"images": source.num_examples}
+    devices.agree("the options", same)
+    if devices.chief:
+        folder.begin(notes or plain(config), architecture, images=source.num_examples, origin=source.origin)
     if folder.network.exists() and folder.result.exists():
         say(f"{folder.path} is finished; nothing is left to train")
         return read_json(folder.result)
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)
-    model = compiled(config, architecture, schedule=schedule_of(config, plan, num_examples=source.num_examples))
+    schedule = schedule_of(config, plan, num_examples=source.num_examples)
+    model = compiled(config, architecture, schedule=schedule, devices=devices)
     say(introduction(config, source, architecture=architecture, plan=plan))
+    if config.checkpoint is not None and not folder.checkpoints():
+        start_from(config.checkpoint, model, say=say)
     unreadable = Unreadable()
-    result = Result(folder, unreadable)
+    result = Result(folder, unreadable, devices=devices)
     batches = stream(config, source, view=view, unreadable=unreadable)
-    train(model, batches, plan=plan, run=folder, say=say, callbacks=[result])
+
+    def views(size: int) -> tf.data.Dataset:
+        return stream(config, source, view=view, unreadable=Unreadable(), batch_size=size)(0)
+
+    watched, reports = watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
+    callbacks = [result, *reports]
+    train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, devices=devices)
     if unreadable.names:
         say(unreadable.report())
-    export(model, folder)
+    if devices.chief:
+        export(model, folder)
+    for report in reports:
+        report.finish()
     return result.write()
 
 
 class Result(keras.callbacks.Callback):
-    """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before."""
+    """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before.
 
-    def __init__(self, folder: RunFolder, unreadable: Unreadable):
+    Of several processes each knows bad images of its own; the chief writes them all.
+    """
+
+    def __init__(self, folder: RunFolder, unreadable: Unreadable, *, devices: Devices = ONE_DEVICE):
         super().__init__()
-        self.folder, self.unreadable, self.began = folder, unreadable, time.monotonic()
+        self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
         resumes = folder.checkpoints() and folder.result.exists()
         self.before = read_json(folder.result) if resumes else {"seconds": 0, "unreadable": []}
 
@@ -85,11 +126,15 @@ class Result(keras.callbacks.Callback):
 
     def write(self) -> dict:
         """Writes the last line of the history, the seconds spent, and the images that could not be read."""
-        last = read_history(self.folder)[-1]
-        seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
-        names = sorted({*self.before["unreadable"], *self.unreadable.names})
-        result = {**last, "seconds": seconds, "unreadable": names}
-        write_json(self.folder.result, result)
+        content: dict = {}
+        if self.devices.chief:
+            seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
+            content = {**read_history(self.folder)[-1], "seconds": seconds}
+        found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
+        names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
+        result = {**found[0]["content"], "unreadable": sorted(names)}
+        if self.devices.chief:
+            write_json(self.folder.result, result)
         return result
 
 
@@ -122,10 +167,30 @@ def plan_of(config: Pretrain, num_examples: int) -> Plan:
     )
 
 
-def compiled(config: Pretrain, architecture: Architecture, *, schedule: optimizers.WarmUpCosine) -> SimCLR:
-    """The model with its optimizer, schedule and loss."""
+def compiled(
+    config: Pretrain, architecture: Architecture, *, schedule: optimizers.WarmUpCosine, devices: Devices = ONE_DEVICE
+) -> SimCLR:
+    """The model with its optimizer, schedule and loss, on the devices."""
+    with devices.scope():
+        with precision(config.mixed_precision):
+            model = assembled(config, architecture)
+        decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+        optimizer = optimizers.build(config.optimizer, schedule, **decay)
+        model.compile(
+            optimizers.LossScale(optimizer) if config.mixed_precision == "float16" else optimizer,
+            objective(config, seed=config.seed),
+            steps_per_execution=config.steps_per_execution,
+            jit_compile=devices.jit_compile(config.jit_compile),
+        )
+    return model
+
+
+def assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
+    """The method with its encoder, its heads and what is said of them."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
-    model = SimCLR(
+    queue = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
+    method = functools.partial(MoCo, **queue) if config.method == "moco" else SimCLR
+    return method(
         build_encoder(architecture, normalization),
         projection_head(
             architecture.feature_dim,
@@ -135,11 +200,9 @@ def compiled(config: Pretrain, architecture: Architecture, *, schedule: optimize
         ),
         num_classes=architecture.num_classes,
         weight_decay=config.weight_decay,
+        microbatch_size=config.microbatch_size,
+        remat=config.remat,
     )
-    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-    optimizer = optimizers.build(config.optimizer, schedule, **decay)
-    model.compile(optimizer, NTXent(config.temperature, hidden_norm=config.hidden_norm))
-    return model
 
 
 def schedule_of(config: Pretrain, plan: Plan, *, num_examples: int) -> optimizers.WarmUpCosine:
@@ -151,24 +214,30 @@ def schedule_of(config: Pretrain, plan: Plan, *, num_examples: int) -> optimizer
     return optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
 
 
-def stream(config: Pretrain, source: Source, *, view: View | None, unreadable: Unreadable) -> Stream:
-    """First step to the batches from it on."""
+def stream(
+    config: Pretrain, source: Source, *, view: View | None, unreadable: Unreadable, batch_size: int | None = None
+) -> Stream:
+    """First step to the batches from it on; for a look at a few images of another size than those to train on."""
+    looks = batch_size is not None
     common = {
-        "batch_size": config.train_batch_size,
+        "batch_size": batch_size or config.train_batch_size,
         "seed": config.seed,
         "unreadable": unreadable,
-        "cache": config.cache_dataset,
+        "cache": config.cache_dataset and not looks,  # which would read all
+        "deterministic": config.deterministic_input or looks,
+        "data_service": None if looks else config.data_service,
     }
     if view is not None:
         buffer = pipeline.buffer_size(config.train_batch_size, image_size=config.image_size)
-        return lambda step: pipeline.training_batches(source, view, buffer=buffer, start_step=step, **common)
-    return lambda step: pipeline.training_views(
+        return lambda step, share=(0, 1): pipeline.training_batches(
+            source, view, buffer=buffer, start_step=step, share=share, **common
+        )
+    return lambda step, share=(0, 1): pipeline.training_views(
         source,
         image_size=config.image_size,
         start_step=step,
-        strength=config.color_jitter_strength,
-        use_blur=config.use_blur,
-        additive_brightness=config.additive_brightness,
+        share=share,
+        recipe=Recipe.of(config),
         **common,
     )
 
@@ -182,7 +251,7 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
     }
     extras = ", ".join(f"{name}={value}" for name, value in changed.items())
     return (
-        f"SimCLR on {source.num_examples:,} images of {source.origin}: ResNet-{architecture.depth} "
+        f"{METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: ResNet-{architecture.depth} "
         f"({architecture.width}x; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
         f"{config.train_batch_size} images, into {config.model_dir}"
     )
@@ -191,7 +260,7 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
 def export(model: SimCLR, folder: RunFolder) -> None:
     """Writes the finished network, images to named endpoints, as a Keras file."""
     with replacing_path(folder.network) as temporary:
-        model.network().save(temporary)
+        plain_network(model.network()).save(temporary)
 
 
 def summary(model_dir: Path, result: dict) -> str:

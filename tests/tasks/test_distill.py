@@ -1,0 +1,144 @@
+"""`tf-simclr distill` on small pictures: what the student sees, of whom it learns, and what is cached."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tests import tiny_runs
+from tests.models import grouped
+from tests.tasks import pictures
+from tf_simclr.checkpoint import RunFolder
+from tf_simclr.config import Distill
+from tf_simclr.data.sources import from_folder
+from tf_simclr.errors import InputError
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.tasks import distill
+from tf_simclr.tasks.finetune import Given
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    pictures.write(folder / "train", per_class=10, size=16)
+    pictures.write(folder / "test", per_class=8, size=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """Knows the colours: blue, green and red are the classes."""
+    pixels = keras.Input((None, None, 3))
+    colours = keras.layers.GlobalAveragePooling2D()(pixels)
+    layer = keras.layers.Dense(3, use_bias=False, name="logits_sup")
+    network = keras.Model(pixels, {"final_avg_pool": colours, "logits_sup": layer(colours)})
+    layer.set_weights([8 * np.eye(3)[:, ::-1]])
+    return network
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, teacher):
+    """The smallest encoder in place of a ResNet, and the teacher in place of a checkpoint."""
+    monkeypatch.setattr(distill, "build_encoder", lambda *_: grouped.encoder())
+    monkeypatch.setattr(distill, "load_model", lambda path, **selection: teacher)
+
+
+def config(folder, images, **changes) -> Distill:
+    values = {
+        "teacher": images / "teacher",
+        "model_dir": folder,
+        "image_dir": images,
+        "image_size": 16,
+        "resnet_depth": 18,
+        "train_batch_size": 6,
+        "train_steps": 30,
+        "warmup_epochs": 0,
+        "optimizer": "momentum",
+        "learning_rate": 2.0,
+    }
+    return Distill(**values | changes)
+
+
+def test_a_student_learns_the_classes_without_seeing_a_label(images, tmp_path, capsys):
+    distill.run(config(tmp_path, images))
+    result = json.loads(RunFolder(tmp_path).result.read_text())
+    assert result["top1"]["accuracy"] >= 0.9
+    assert result["agreement"] >= 0.9
+    assert "supervised_acc" not in result
+    assert "top1:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cached_answers_are_computed_once_and_shared_by_students(images, tmp_path, capsys, teacher):
+    shared = tmp_path / "answers.npz"
+    options = {
+        "teacher_views": "cached",
+        "teacher_logits": shared,
+        "alpha": 0.5,
+        "labels_fraction": 0.2,
+        "train_steps": 2,
+    }
+    distill.run(config(tmp_path / "first", images, **options))
+    stored, when = tiny_runs.arrays(shared), shared.stat().st_mtime_ns
+    capsys.readouterr()
+    distill.run(config(tmp_path / "second", images, seed=1, **options))
+    assert shared.stat().st_mtime_ns == when
+    assert "the teacher answers" not in capsys.readouterr().err
+    assert len(stored["names"]) == 30
+    seen = np.stack([keras.utils.img_to_array(keras.utils.load_img(name.decode())) / 255 for name in stored["names"]])
+    np.testing.assert_allclose(stored["logits"], teacher(seen)["logits_sup"], rtol=2e-3)  # kept in float16
+
+
+def test_the_cached_answers_of_another_teacher_are_refused(images, tmp_path, teacher):
+    path = tmp_path / "answers.npz"
+    np.savez(path, key=np.array("another"), names=np.array([b"a"]), logits=np.zeros((1, 3)))
+    options = config(tmp_path / "run", images, teacher_views="cached", teacher_logits=path)
+    with pytest.raises(InputError, match="must hold this teacher's answers to these images"):
+        distill.run(options)
+
+
+def test_labels_that_are_held_back_are_unknown(images, tmp_path):
+    source = from_folder(images / "train")
+    options = config(tmp_path, images, alpha=0.5, labels_fraction=0.2)
+    changed = distill.with_answers(options, source, teacher=None, folder=RunFolder(tmp_path))
+    labels = np.array([record["label"] for record in changed.ordered().as_numpy_iterator()])
+    truth = np.repeat([0, 1, 2], 10)
+    assert [int(np.sum(labels[truth == c] == c)) for c in range(3)] == [2, 2, 2]
+    assert np.sum(labels == -1) == 24
+
+
+def test_the_student_is_the_teachers_kind_or_a_checkpoints_or_what_the_knobs_say(images, tmp_path, monkeypatch):
+    kind = Architecture(50, 2, proj_head_mode="nonlinear", num_proj_layers=3, num_classes=3, ft_proj_selector=1)
+    monkeypatch.setattr(Given, "read", classmethod(lambda cls, path, **_: cls(path, kind, {})))
+    wanted = Architecture(50, 2, num_classes=3)
+    assert distill.describe(config(tmp_path, images, self_distillation=True), 3, given=None) == wanted
+    assert distill.describe(config(tmp_path, images), 3, given=Given(tmp_path, kind, {})) == wanted
+    assert distill.describe(config(tmp_path, images), 3, given=None) == Architecture(18, cifar_stem=True, num_classes=3)
+
+
+def test_a_teacher_without_a_classifier_or_of_other_classes_is_refused(images, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"must tell as many classes apart as test has\. .*teacher=3, classes=4"):
+        distill.load_teacher(config(tmp_path, images), 4)
+    monkeypatch.setattr(distill, "load_model", lambda path, **_: encoder_alone())
+    with pytest.raises(InputError, match="must have a classifier to teach; fine-tune it first"):
+        distill.load_teacher(config(tmp_path, images), 3)
+
+
+def encoder_alone() -> keras.Model:
+    features = keras.Input((2,))
+    return keras.Model(features, {"final_avg_pool": features})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"distillation_temperature": 0.0}, "distillation_temperature must be above 0"),
+        ({"alpha": 1.5}, "alpha must lie in"),
+        ({"self_distillation": True, "checkpoint": "x"}, "give one of them"),
+        ({"checkpoint_epochs": 0}, "checkpoint_epochs must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Distill(teacher="t", **options)

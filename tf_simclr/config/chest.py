@@ -1,0 +1,93 @@
+"""Knobs of the commands for chest radiographs.  For research, not for diagnosis."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from tf_simclr.config.parts import Checked
+from tf_simclr.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestPrepare(Checked):
+    """Turns radiographs (DICOM, PNG, JPEG) into records once, with a report; no epoch touches a DICOM again."""
+
+    raw: tyro.conf.Positional[Path]
+    """Folder of the collection; of a csv collection the file."""
+    out: tyro.conf.Positional[Path]
+    """Folder for the records; the same command goes on where it was stopped."""
+    source: Literal["siim", "nih", "folder", "csv", "synthetic"] = "folder"
+    """siim: SIIM-FISABIO-RSNA COVID-19; nih: ChestX-ray14; folder: classes are folders; csv: columns path, label and
+    patient; synthetic: made-up ones in SIIM's layout, written to RAW first if it is empty."""
+    size: int = 224
+    """Side of the squares that are kept, in pixels; the COVID-19 study had 64."""
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    """How a radiograph becomes square: sides scaled apart (as the study did), black bars, or its centre."""
+    windowed: bool = True
+    """Apply a DICOM's own window or VOI LUT; otherwise the full range of its stored bits."""
+    boxless_siblings: bool = True
+    """siim: keep images without boxes of studies that have another image with boxes."""
+    path_column: str = "path"
+    """csv: column with the file, beside the csv file or absolute."""
+    label_column: str = "label"
+    """csv: column with the class; a|b means both."""
+    patient_column: str = "patient"
+    """csv: column with the patient, without which no honest split is possible."""
+    workers: int = 0
+    """Processes that decode; 0: as many as there are cores."""
+    seconds: float = 60.0
+    """Longest time for one image; one that takes longer is refused."""
+    patients: int = 120
+    """synthetic: how many are made up."""
+    seed: int = 0
+    """synthetic: of everything in them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(8 <= self.size <= 4096, "size must be between 8 and 4096", size=self.size)
+        check(self.workers >= 0, "workers must be at least 0", workers=self.workers)
+        check(self.seconds > 0, "seconds must be above 0", seconds=self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestCovid(Checked):
+    """The COVID-19 study: a small head on a frozen SimCLR encoder, as it was, and with patients kept apart."""
+
+    data: str = "synthetic"
+    """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
+    checkpoint: Path | None = None
+    """A run folder or a checkpoint of any kind that converters reads; without one only the random encoder is tested."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    model_dir: Path = Path("runs/covid")
+    """Folder for the result and the figures."""
+    positive: str = "Typical Appearance"
+    """Class that the head is to recognise, of the collection's; of NIH for example Pneumonia."""
+    image_size: int = 224
+    """Side that the encoder sees in pixels; the study enlarged 64 to 224, so prepare with --size 64 for its set-up."""
+    test_share: float = 934 / 6334
+    """Share of the images to test on; the study had 934 of 6,334."""
+    seeds: int = 3
+    """How often splits and heads are drawn anew."""
+    optimizer: Literal["sgd", "lars"] = "sgd"
+    """Of the head; the study had SGD, and named LARS as future work."""
+    learning_rate: float = 0.01
+    """Of the head; Keras' default for SGD, which the study took."""
+    train_batch_size: int = 32
+    """Images a step of the head, Keras' default."""
+    eval_batch_size: int = 64
+    """Images at a time through the encoder."""
+    random_baseline: bool = True
+    """Test an encoder with random weights, too."""
+    cache_dir: Path = Path("~/.cache/tf_simclr/features")
+    """Where features are kept; the folder may be removed at any time."""
+    seed: int = 0
+    """The first seed."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(0 < self.test_share < 1, "test_share must lie between 0 and 1", test_share=self.test_share)
+        for name in ("seeds", "train_batch_size", "eval_batch_size"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})

@@ -1,0 +1,25 @@
+"""`python -m tf_simclr.run`: the command line of the official TF2 `run.py`.
+
+`python -m tf_simclr pretrain` and `finetune` are the same with more options.
+"""
+
+import sys
+
+from tf_simclr import cli
+from tf_simclr.config import official
+from tf_simclr.errors import exit_on_input_error
+
+
+def main() -> None:
+    """Runs what the official flags ask for."""
+    with exit_on_input_error():
+        words = sys.argv[1:]
+        if {"-h", "--help", "-help", "--helpfull"} & set(words):
+            sys.stdout.write(official.overview())
+            return
+        job = official.parse(words)
+        cli.task("official").run(job)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""`tf-simclr embed`: the features of every image into one file."""
+
+from tf_simclr.checkpoint import load_model
+from tf_simclr.config import Embed, plain
+from tf_simclr.data.pipeline import Unreadable
+from tf_simclr.evaluation.embeddings import embed
+from tf_simclr.evaluation.feature_cache import weights_digest
+from tf_simclr.tasks.extraction import Counter
+from tf_simclr.tasks.inputs import open_source, say, show
+
+
+def run(config: Embed) -> None:
+    """Embeds as configured and says what the file holds."""
+    source = open_source(config, config.train_split)
+    network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
+    identity = {key: value for key, value in plain(config).items() if key not in ("eval_batch_size", "out")}
+    count = embed(
+        network,
+        source,
+        out=config.out,
+        image_size=config.image_size,
+        identity=identity | {"weights": weights_digest(network), "images": source.num_examples},
+        endpoint=config.layer,
+        batch_size=config.eval_batch_size,
+        unreadable=unreadable,
+        progress=Counter(f"features of {source.origin}", source.num_examples),
+    )
+    if unreadable.names:
+        say(unreadable.report())
+    shape = network.output[config.layer].shape[1:] if isinstance(network.output, dict) else network.output.shape[1:]
+    show(f"{config.out}: {config.layer} of {count:,} images, {shape[0]} numbers each, with names and labels")
