@@ -302,3 +302,12 @@ def test_a_process_ends_with_code_2_and_one_sentence(tmp_path):
 
 def test_plain_is_json():
     assert json.loads(json.dumps(plain(LinearEval(checkpoint=Path("run")))))["checkpoint"] == "run"
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypatch, capfd):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {'optuna'!r}", name="optuna")
+
+    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    err = refused(monkeypatch, capfd, "sweep")
+    assert err == "sweep needs optuna: pip install 'tf-simclr[sweep]'\n"

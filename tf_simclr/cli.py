@@ -16,6 +16,9 @@ from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
 
+EXTRAS = {"optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch"}
+"""Package that a command may need → the extra that has it."""
+
 
 def main() -> None:
     """Runs the command that the command line names."""
@@ -54,6 +57,9 @@ def task(name: str) -> ModuleType:
 
     Those lines are no news (which CPU kernels there are, that there is no GPU) and no setting of TensorFlow 2.21
     silences them.  Python's own errors still appear.
+
+    Raises:
+        InputError: the command needs a package of an extra that is not installed.
     """
     with open(os.devnull, "w") as nowhere:
         stderr = os.dup(2)
@@ -63,6 +69,11 @@ def task(name: str) -> ModuleType:
             if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
                 tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
                 tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get(str(error.name).split(".")[0])
+            if extra is None:
+                raise
+            raise InputError(f"{name} needs {error.name}: pip install 'tf-simclr[{extra}]'") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
