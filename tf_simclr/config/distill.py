@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from tf_simclr.config.optimization import Optimization
-from tf_simclr.config.parts import Data, Encoder
+from tf_simclr.config.parts import Data, Encoder, Supervision
 from tf_simclr.config.placement import Placement
 from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Data, Encoder, Optimization, Placement):
+class Distill(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a student on a teacher's answers to images without labels (SimCLRv2, Section 2.3)."""
 
     teacher: Path
@@ -36,26 +36,8 @@ class Distill(Data, Encoder, Optimization, Placement):
     """Share of the training images whose labels count where alpha is below 1; the same images as with finetune."""
     labels_seed: int = 0
     """Which images those are."""
-    augment: bool = True
-    """Random crop and flip, as in the papers; without it the view that evaluation has."""
-    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
-    eval_split: str = "test"
-    """Split to evaluate on."""
-    eval_batch_size: int = 256
-    """Images at a time."""
-    eval_epochs: int = 0
-    """Epochs between two evaluations; 0: only at the end.  The network kept is always the last one."""
     model_dir: Path = Path("runs/distill")
     """Run folder; the same command resumes what lies there."""
-    cache_dataset: bool = False
-    """Keep the encoded images in memory."""
-    checkpoint_epochs: int = 1
-    """Epochs between two checkpoints."""
-    checkpoint_steps: int = 0
-    """Steps between two checkpoints instead, if above 0."""
-    keep_checkpoint_max: int = 5
-    """Checkpoints to keep, the newest; 0: all."""
     seed: int = 0
     """Of the new weights, the order of the images, the augmentation and the intervals."""
 
@@ -64,11 +46,5 @@ class Distill(Data, Encoder, Optimization, Placement):
         temperature = self.distillation_temperature
         check(temperature > 0, "distillation_temperature must be above 0", distillation_temperature=temperature)
         check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
-        fraction = self.labels_fraction
-        check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
         rule = "self_distillation and checkpoint each say what the student is; give one of them"
         check(not (self.self_distillation and self.checkpoint), rule)
-        for name in ("eval_batch_size", "checkpoint_epochs"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
-        for name in ("eval_epochs", "checkpoint_steps", "keep_checkpoint_max"):
-            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from tf_simclr.config.optimization import Optimization
-from tf_simclr.config.parts import Data, Encoder
+from tf_simclr.config.parts import Data, Encoder, Supervision
 from tf_simclr.config.placement import Placement
 from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Data, Encoder, Optimization, Placement):
+class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a classifier on labelled images: fine-tunes a checkpoint, or without one starts from scratch."""
 
     checkpoint: Path | None = None
@@ -37,26 +37,8 @@ class Finetune(Data, Encoder, Optimization, Placement):
     """Share of the training images to use, of each class the same: 0.01 lies within 0.1 for the same labels_seed."""
     labels_seed: int = 0
     """Which images those are."""
-    augment: bool = True
-    """Random crop and flip, as in the papers; without it the view that evaluation has."""
-    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
-    eval_split: str = "test"
-    """Split to evaluate on."""
-    eval_batch_size: int = 256
-    """Images at a time."""
-    eval_epochs: int = 0
-    """Epochs between two evaluations; 0: only at the end.  The network kept is always the last one."""
     model_dir: Path = Path("runs/finetune")
     """Run folder; the same command resumes what lies there."""
-    cache_dataset: bool = False
-    """Keep the encoded images in memory."""
-    checkpoint_epochs: int = 1
-    """Epochs between two checkpoints."""
-    checkpoint_steps: int = 0
-    """Steps between two checkpoints instead, if above 0."""
-    keep_checkpoint_max: int = 5
-    """Checkpoints to keep, the newest; 0: all."""
     seed: int = 0
     """Of the new weights, the order of the images, the augmentation and the intervals."""
 
@@ -65,13 +47,7 @@ class Finetune(Data, Encoder, Optimization, Placement):
         block = self.fine_tune_after_block
         check(-1 <= block <= 4, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
         check(0 < self.layer_decay <= 1, "layer_decay must lie in (0, 1]", layer_decay=self.layer_decay)
-        fraction = self.labels_fraction
-        check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
         both = self.zero_init_logits_layer and self.restore_logits_layer
         check(not both, "zero_init_logits_layer and restore_logits_layer exclude each other; give one of them")
         rule = "restore_logits_layer needs a checkpoint to take the classifier from"
         check(not self.restore_logits_layer or self.checkpoint is not None, rule)
-        for name in ("eval_batch_size", "checkpoint_epochs"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
-        for name in ("eval_epochs", "checkpoint_steps", "keep_checkpoint_max"):
-            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tf_simclr.errors import check
 
@@ -50,3 +51,48 @@ class Encoder:
     """Momentum of BatchNorm's moving statistics."""
     global_bn: bool = True
     """BatchNorm over all replicas (SimCLR, Section 2.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Checked):
+    """What a training keeps in memory and on disk."""
+
+    cache_dataset: bool = False
+    """Keep the encoded images in memory."""
+    checkpoint_epochs: int = 1
+    """Epochs between two checkpoints."""
+    checkpoint_steps: int = 0
+    """Steps between two checkpoints instead, if above 0."""
+    keep_checkpoint_max: int = 5
+    """Checkpoints to keep, the newest; 0: all."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.checkpoint_epochs >= 1, "checkpoint_epochs must be at least 1", received=self.checkpoint_epochs)
+        for name in ("checkpoint_steps", "keep_checkpoint_max"):
+            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision(Kept):
+    """What training and testing with labels share."""
+
+    labels_fraction: float = 1.0
+    """Share of the training images whose labels are used, of each class the same."""
+    augment: bool = True
+    """Random crop and flip, as in the papers; without it the view that evaluation has."""
+    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
+    eval_split: str = "test"
+    """Split to evaluate on."""
+    eval_batch_size: int = 256
+    """Images at a time."""
+    eval_epochs: int = 0
+    """Epochs between two evaluations; 0: only at the end.  The network kept is always the last one."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        fraction = self.labels_fraction
+        check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
+        check(self.eval_batch_size >= 1, "eval_batch_size must be at least 1", eval_batch_size=self.eval_batch_size)
+        check(self.eval_epochs >= 0, "eval_epochs must be at least 0", eval_epochs=self.eval_epochs)
