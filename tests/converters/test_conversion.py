@@ -165,7 +165,7 @@ def test_pytorch_itself_can_be_asked_for_the_proof(tf1, tmp_path, monkeypatch):
     done = converters.convert(tf1, tmp_path / "out.pth", engine="torch")
     assert asked
     assert 0 < done.worst.relative < 1e-12
-    with pytest.raises(InputError, match="engine must be one of numpy, torch"):
+    with pytest.raises(InputError, match="engine must be one of auto, numpy, torch"):
         converters.convert(tf1, tmp_path / "out.pth", engine="jax")
 
 
