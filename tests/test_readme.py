@@ -18,12 +18,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests import golden
 from tests.converters import official
-from tests.tasks import pictures
+from tests.tasks import pictures, small_cifar10
 
 README = golden.ROOT / "README.md"
 INSTEAD = {
@@ -51,30 +50,7 @@ def images(folder: Path) -> None:
 
 def cifar10(folder: Path) -> None:
     """A very small CIFAR-10 where tfds looks for the whole one."""
-    import tensorflow_datasets as tfds
-
-    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = "cifar10"
-        VERSION = tfds.core.Version("3.0.2")
-
-        def _info(self):
-            kinds = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(32, 32, 3))}
-            kinds["label"] = tfds.features.ClassLabel(num_classes=10)
-            features = tfds.features.FeaturesDict(kinds)
-            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
-
-        def _split_generators(self, manager):
-            return {"train": examples(20), "test": examples(10)}
-
-        def _generate_examples(self):
-            return iter(())
-
-    def examples(count):
-        rng = np.random.default_rng(count)
-        for i in range(count):
-            yield i, {"id": str(i), "image": rng.integers(0, 256, (32, 32, 3), np.uint8), "label": i % 10}
-
-    Cifar10(data_dir=folder / "tensorflow_datasets").download_and_prepare()
+    small_cifar10.write(folder / "tensorflow_datasets", train=20, test=10)
 
 
 SETUPS = {"checkpoint": checkpoint, "images": images, "cifar10": cifar10}

@@ -1,21 +1,18 @@
 """Knobs of what a step costs, not of what it learns."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from tf_simclr.config.parts import Checked
+from tf_simclr.config.parts import Precision
 from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory(Checked):
+class Memory(Precision):
     """How much of a batch is in memory, in which precision, and what is computed twice to keep less."""
 
     microbatch_size: int = 0
     """Images of a replica in the network at once, both views of each; 0: all.  The loss sees the whole batch, BatchNorm
     one piece of it.  Costs a second forward pass."""
-    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
     remat: bool = False
     """Compute the activations of each residual block again in the backward pass instead of keeping them."""
 

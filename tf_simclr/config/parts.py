@@ -74,15 +74,21 @@ class Kept(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supervision(Kept):
+class Precision(Checked):
+    """In which precision a step is computed."""
+
+    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision(Kept, Precision):
     """What training and testing with labels share."""
 
     labels_fraction: float = 1.0
     """Share of the training images whose labels are used, of each class the same."""
     augment: bool = True
     """Random crop and flip, as in the papers; without it the view that evaluation has."""
-    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
     eval_split: str = "test"
     """Split to evaluate on."""
     eval_batch_size: int = 256
