@@ -1,6 +1,7 @@
 """A prepared folder as arrays of what is known, and as sources of what is seen."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +63,12 @@ class Prepared:
         wanted[rows] = True
         check(wanted.any(), f"a part of {self.folder} must hold at least one image", rows=len(rows))
         classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
+        chosen = hashlib.sha256(np.where(wanted, classes, -2).tobytes()).hexdigest()
         return Sequential(
             origin=str(self.folder),
             num_examples=int(wanted.sum()),
             class_names=class_names if labels is not None else (),
+            identity=lambda: [(chosen, 0), *((path.name, path.stat().st_size) for path in shards(self.folder))],
             epoch=self.epochs(tf.constant(wanted), tf.constant(classes), labelled=labels is not None),
         )
 

@@ -23,6 +23,12 @@ class Data(Checked):
     """Its folder, if not ~/tensorflow_datasets."""
     image_dir: Path | None = None
     """A folder of images instead; folders in it are classes.  Its splits are folders, too: --train_split train."""
+    radiographs: Path | None = None
+    """A folder of `chest prepare` instead; its splits, which share no patient, are train, validation, test and all."""
+    positive: str | None = None
+    """radiographs: the class to tell from the rest; else all classes, where every image has exactly one."""
+    split_seed: int = 0
+    """radiographs: seed of the split, where the collection has no official one."""
     train_split: str = "train"
     """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
     download: bool = False
@@ -33,6 +39,11 @@ class Data(Checked):
     def __post_init__(self):
         super().__post_init__()
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
+        one = self.image_dir is None or self.radiographs is None
+        check(one, "images must come from image_dir or from radiographs, not both", image_dir=str(self.image_dir))
+        named = self.positive is None or self.radiographs is not None
+        check(named, "positive names a class of radiographs; give --radiographs, too", positive=self.positive)
+        check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
 
 
 @dataclass(frozen=True, kw_only=True)

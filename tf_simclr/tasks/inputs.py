@@ -38,7 +38,7 @@ def find_devices(config: Placement) -> replicas.Devices:
 
 
 def open_source(config: Data, split: str, *, labelled: bool | None = None) -> Source:
-    """The examples of a split: of a folder of images, if one is given, else of a tfds data set.
+    """The examples of a split: of a folder of images or radiographs, if one is given, else of a tfds data set.
 
     A folder's split is the folder of that name in it.  A folder without one is taken whole to train on, where no other
     split is asked for and labels do not matter; where they do, the test images would be among the training images.
@@ -46,6 +46,11 @@ def open_source(config: Data, split: str, *, labelled: bool | None = None) -> So
     Raises:
         InputError: there is no such split, or nothing in it.
     """
+    if config.radiographs is not None:
+        from tf_simclr.chest import partition, prepared
+
+        known = prepared.load(config.radiographs)
+        return partition.part(known, split, positive=config.positive, seed=config.split_seed)
     if config.image_dir is None:
         from tf_simclr.data.tfds_source import from_tfds
 
