@@ -5,10 +5,12 @@ peak memory at most 1.3 × the weights written plus the bare imports; wall time 
 same disk plus start-up.  And for r50_1x: from the command to the verified file in a third of the time of what people
 write, with its imports – `tf.train.load_checkpoint`, transpose, `torch.save` – which verifies nothing.
 
-All commands take turns; the table shows medians.  Processor seconds tell more than wall time on a machine that others
-use, too.
+All commands take turns; the table shows medians.  Each starts alike: nothing is left to be written to the disk, and
+what it writes is not there, as a file that is overwritten would lend `cp` its memory.  `cp` ends when its bytes are in
+memory, and so does ours; the sources are in memory as far as the system has kept them.  Processor seconds tell more
+than wall time on a machine that others use, too.
 
-    python benchmarks/convert.py                      the biggest network: 7 GB of checkpoint, two times 3.3 GB written
+    python benchmarks/convert.py                      the biggest network: 7 GB of checkpoint, two times 3.5 GB written
     python benchmarks/convert.py --depth 152 --width 2 --runs 5
 """
 
@@ -87,7 +89,15 @@ def tensors(options: Options):
             yield key + "/Momentum", array
 
 
-def measure(*command: str) -> Cost:
+class Run(NamedTuple):
+    """A command and the file that it writes, if any."""
+
+    command: list[str]
+    writes: Path | None = None
+
+
+def measure(command: list[str]) -> Cost:
+    os.sync()
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -96,12 +106,14 @@ def measure(*command: str) -> Cost:
     return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0)
 
 
-def medians(commands: dict[str, list[str]], runs: int) -> dict[str, Cost]:
+def medians(turns: dict[str, Run], runs: int) -> dict[str, Cost]:
     """Runs the commands in turns, prints the table, and gives each one's medians."""
-    found: dict[str, list[Cost]] = {name: [] for name in commands}
+    found: dict[str, list[Cost]] = {name: [] for name in turns}
     for _ in range(runs):
-        for name, command in commands.items():
-            found[name].append(measure(*command))
+        for name, run in turns.items():
+            found[name].append(measure(run.command))
+            if run.writes:
+                run.writes.unlink()
     sys.stdout.write(f"{'':24}{'wall s':>8}{'spread':>16}{'processor s':>13}{'peak GB':>9}\n")
     middle = {name: Cost(*map(statistics.median, zip(*costs, strict=True))) for name, costs in found.items()}
     for name, cost in middle.items():
@@ -117,29 +129,29 @@ def claim(name: str, value: float, limit: float) -> bool:
     return value <= limit
 
 
-def convert(source: Path, target: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "converters.tf2torch", str(source), str(target), *options]
+def convert(source: Path, target: Path, *options: str) -> Run:
+    return Run([sys.executable, "-m", "converters.tf2torch", str(source), str(target), *options], target)
 
 
-def peer(source: Path, target: Path) -> list[str]:
-    return [sys.executable, "-c", PEER, str(source / "model.ckpt-0"), str(target)]
+def peer(source: Path, target: Path) -> Run:
+    return Run([sys.executable, "-c", PEER, str(source / "model.ckpt-0"), str(target)], target)
 
 
 def streams(folder: Path, options: Options) -> bool:
     """The biggest network, not verified: memory and time."""
-    source, target = folder / "checkpoint_folder", folder / "out.pth"
+    source, copied = folder / "checkpoint_folder", folder / "copied.pth"
     write_tf1(source, tensors(options))
-    measure(*convert(source, target, "--no-verify"))  # so that `cp` has the bytes to copy
-    size = target.stat().st_size
+    measure(convert(source, copied, "--no-verify").command)  # so that `cp` has the bytes to copy
+    size = copied.stat().st_size
     sys.stdout.write(f"ResNet-{options.depth} {options.width}x: {size / 1e9:.2f} GB written\n")
-    commands = {
-        "imports": [sys.executable, "-c", IMPORTS],
-        "cp": ["cp", str(target), str(folder / "copy")],
-        "tf2torch, .pth": convert(source, target, "--no-verify"),
+    turns = {
+        "imports": Run([sys.executable, "-c", IMPORTS]),
+        "cp": Run(["cp", str(copied), str(folder / "copy")], folder / "copy"),
+        "tf2torch, .pth": convert(source, folder / "out.pth", "--no-verify"),
         "tf2torch, .safetensors": convert(source, folder / "out.safetensors", "--no-verify"),
         "tf + torch script": peer(source, folder / "peer.pth"),
     }
-    found = medians(commands, options.runs)
+    found = medians(turns, options.runs)
     start, copy = found["imports"], found["cp"]
     held = []
     for name in ("tf2torch, .pth", "tf2torch, .safetensors"):
@@ -155,11 +167,9 @@ def verified(folder: Path, options: Options) -> bool:
     source = folder / "r50"
     write_tf1(source, tensors(Options(depth=50, width=1, sk_ratio=0, slots=options.slots)))
     sys.stdout.write("ResNet-50 1x, verified\n")
-    ours = convert(
-        source, folder / "r50.pth", "--engine", "numpy"
-    )  # PyTorch's import alone would take most of the time
-    commands = {"tf2torch": ours, "tf + torch script": peer(source, folder / "peer.pth")}
-    found = medians(commands, options.runs)
+    ours = convert(source, folder / "r50.pth", "--engine", "numpy")  # importing PyTorch would take most of the time
+    turns = {"tf2torch": ours, "tf + torch script": peer(source, folder / "peer.pth")}
+    found = medians(turns, options.runs)
     return claim("verified .pth, wall time", found["tf2torch"].wall, VERIFIED * found["tf + torch script"].wall)
 
 

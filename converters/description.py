@@ -1,5 +1,7 @@
 """Architectures in words."""
 
+from collections.abc import Sequence
+
 from tf_simclr.models.architecture import Architecture
 
 POOL = "model.maxpool = converters.torch_resnet.TensorFlowMaxPool2d()"
@@ -22,6 +24,26 @@ def describe(architecture: Architecture) -> str:
     fed = f"projection layer {a.ft_proj_selector}" if a.ft_proj_selector else "the pooled features"
     classes = f"{a.num_classes} classes on {fed}" if a.num_classes else "no classifier"
     return f"ResNet-{a.depth} {a.width}x; {sk}, {se}; {stem}; {head}; {classes}"
+
+
+def tensors(count: int) -> str:
+    """A number of tensors in words.
+
+    Example:
+        >>> tensors(1), tensors(2)
+        ('1 tensor', '2 tensors')
+    """
+    return f"{count} tensor{'' if count == 1 else 's'}"
+
+
+def some(keys: Sequence[str]) -> str:
+    """The first keys.
+
+    Example:
+        >>> some(["a", "b", "c"])
+        'a, b, …'
+    """
+    return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
 
 
 def version(architecture: Architecture, *, container: str, has_ema: bool) -> str:

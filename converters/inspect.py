@@ -43,7 +43,7 @@ def main() -> None:
 
 def describe_network(network: "Network") -> list[tuple[str, str]]:
     """Heading and text of each line."""
-    from converters.description import describe, version
+    from converters.description import describe, some, tensors, version
     from converters.rescaling import kernel_scale
 
     a = network.architecture
@@ -56,12 +56,12 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
         ("Dtypes", _dtypes(network)),
         ("Step", "not stored" if network.step is None else str(network.step)),
         ("EMA", "moving averages beside the weights" if network.has_ema else "none"),
-        ("Slots", f"{network.slots} tensors of optimizer state" if network.slots else "none"),
+        ("Slots", f"{tensors(network.slots)} of optimizer state" if network.slots else "none"),
         ("Training", training(network)),
         ("Scale", scale + "converters changes it and no output)"),
         *(("Suspicious", text) for text in suspicions(network)),
     ]
-    lines += [("Left", f"{len(keys)} tensors: {why} ({', '.join(keys[:3])} …)") for why, keys in network.left.items()]
+    lines += [("Left", f"{tensors(len(keys))}: {why} ({some(keys)})") for why, keys in network.left.items()]
     return lines + [("Note", note) for note in network.notes]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-STRIP = 1 << 21
+STRIP = 1 << 23
 """Bytes of the result that are made at once: what comes after, checksum and writing, finds them in the cache."""
 
 ROWS, COLUMNS, PAD = 512, 256, 16

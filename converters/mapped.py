@@ -1,14 +1,11 @@
 """A file's bytes by memory map, of which only what is looked at counts as this process' memory."""
 
-import contextlib
 import mmap
 import os
-import sys
 import threading
 from pathlib import Path
 
-POPULATE_READ = 22
-"""Linux' number of the advice to map a range at once, which halves the time that mapping takes (madvise(2))."""
+import numpy as np
 
 SMALL = 1 << 20
 """Bytes below which pages are not worth giving back."""
@@ -34,8 +31,15 @@ class MappedFile:
             if former:
                 self._map.madvise(mmap.MADV_DONTNEED, *former)
             first = start - start % mmap.PAGESIZE
-            self._former.place = place = first, start + size - first
-            if sys.platform == "linux":
-                with contextlib.suppress(OSError):  # kernels before 5.14 read page by page when asked for one
-                    self._map.madvise(POPULATE_READ, *place)
+            self._former.place = first, start + size - first
+        fetch(self._content[start : start + size])
         return self._content[start : start + size]
+
+
+def fetch(content: memoryview) -> None:
+    """Has the system read a range in, one page after the other, while other threads run.
+
+    What looks at it next – checksums – would hold them up while the disk is busy.
+    """
+    if len(content) > SMALL:
+        np.frombuffer(content, np.uint8)[:: mmap.PAGESIZE].max()

@@ -2,7 +2,7 @@
 
 from converters.catalogue import NAMINGS
 from converters.conversion import Conversion
-from converters.description import POOL, describe, version
+from converters.description import POOL, describe, some, tensors, version
 
 
 def report(done: Conversion) -> str:
@@ -20,14 +20,10 @@ def report(done: Conversion) -> str:
             f"{done.target}: {len(network.weights)} weights, {done.bytes / 1e6:.1f} MB, {dtypes}, {done.naming} names",
         ),
     ]
-    lines += [("Left", f"{len(keys)} tensors: {why} ({_some(keys)})") for why, keys in network.left.items()]
+    lines += [("Left", f"{tensors(len(keys))}: {why} ({some(keys)})") for why, keys in network.left.items()]
     lines += [("Note", note) for note in network.notes]
     lines += _proof(done) + _loading(done)
     return "\n".join(f"{head:<9}{text}" for head, text in lines) + "\n"
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
 
 
 def _proof(done: Conversion) -> list[tuple[str, str]]:

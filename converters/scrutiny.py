@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from converters.description import tensors
 from converters.network import Network
 from converters.stored import Stored
 
@@ -46,7 +47,7 @@ def watched(network: Network, *, float32: bool) -> Network:
     cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
     for dtype in sorted({network.weights[name].dtype for name in cast}):
         count = sum(network.weights[name].dtype == dtype for name in cast)
-        network.notes.append(f"{count} tensors of {dtype} were cast to float32.")
+        network.notes.append(f"{tensors(count)} of {dtype} cast to float32.")
     told: set[str] = set()
     notes = network.notes
     weights = {name: _watch(name, stored, notes, told, name in cast) for name, stored in network.weights.items()}

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,9 @@ from converters.stored import Stored
 
 WORKERS = 2
 """Reading, checking, transposing and writing run beside each other; more workers would hold more tensors in memory."""
+
+WRITING = threading.Lock()
+"""File systems let one write at a file at a time; a second one would wait in a busy loop."""
 
 
 def check_room(descriptor: int, size: int) -> None:
@@ -29,8 +33,9 @@ def put(descriptor: int, data: bytes | memoryview, *, place: int) -> int:
         The offset behind it.
     """
     content, done = memoryview(data), 0
-    while done < len(content):
-        done += os.pwrite(descriptor, content[done:], place + done)
+    with WRITING:
+        while done < len(content):
+            done += os.pwrite(descriptor, content[done:], place + done)
     return place + done
 
 

@@ -67,7 +67,7 @@ def test_report_says_what_was_done(tf1, tmp_path):
         "TF1 checkpoint in tf1 names, step 7",
         "ResNet-18 1x; no SK, no SE; small-image (CIFAR) stem; nonlinear projection head 512 → 512 → 512 → 128; 10",
         "121 weights, 47.1 MB, float32, twin names",
-        "1 tensors: counters (global_step)",
+        "1 tensor: counters (global_step)",
         "projection layer 1, by model.ckpt-7.meta",
         "weights bit-equal; 13 endpoints differ by at most",
         f'converters.load_torch("{tmp_path / "out.safetensors"}")',
@@ -182,7 +182,7 @@ def test_integer_weights_are_cast_and_it_is_said(tmp_path, dtype):
     values = {"head_supervised/linear_layer/dense/bias": np.arange(10).astype(dtype)}
     official.write_tf1(tmp_path / "int", NAME, values=values)
     done = converters.convert(tmp_path / "int", tmp_path / "int.pth")
-    assert f"1 tensors of {dtype} were cast to float32." in done.network.notes
+    assert f"1 tensor of {dtype} cast to float32." in done.network.notes
     assert torch.load(tmp_path / "int.pth", weights_only=True)["fc.bias"].dtype == torch.float32
 
 
@@ -195,7 +195,7 @@ def test_double_precision_weights_are_kept_by_torch_and_cast_by_keras(tmp_path):
     assert torch.load(tmp_path / "wide.pth", weights_only=True)["conv1.weight"].dtype == torch.float64
     cast = watched(wide, float32=True)
     assert cast["stem_conv1/kernel"].dtype == np.float32
-    assert f"{len(wide.weights)} tensors of float64 were cast to float32." in cast.notes
+    assert f"{len(wide.weights)} tensors of float64 cast to float32." in cast.notes
 
 
 @pytest.mark.parametrize("factor", [16.8, 1 / 16.8])
