@@ -1,10 +1,11 @@
 """Two views of 224 px from JPEG files: views per second and core, against the reference's way and torchvision's.
 
-python benchmarks/input_pipeline.py --photos FOLDER [--torchvision_python ENV/bin/python] [--rounds 5]
+python benchmarks/input_pipeline.py [--photos FOLDER] [--torchvision_python ENV/bin/python] [--rounds 5]
 
 Claims: at least 3 times the reference-style pipeline and 8 times torchvision's, with and without blur; exits 1 where
 one does not hold.  Each pipeline runs in its own process, all take turns, and what counts is the processor's time, in
 the process and its workers, so that other work on the machine disturbs little; a ratio is of two runs in one round.
+Without a folder the photos are parts of scikit-learn's two, 500 × 375 pixels like most of ImageNet's.
 torchvision's transforms run in a DataLoader with 2 workers, in the interpreter of an environment that has it.
 """
 
@@ -14,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -254,9 +256,22 @@ def table(speeds: dict[str, list[float]], *, blur: bool) -> bool:
     return holds
 
 
+def cut_photos(folder: Path, count: int = 64) -> Path:
+    """Writes parts of scikit-learn's photographs as JPEGs, and returns the folder."""
+    import tensorflow as tf
+    from sklearn.datasets import load_sample_images
+
+    photos = load_sample_images().images
+    for i in range(count):
+        top, left = (i * 7) % 50, (i * 11) % 140
+        part = photos[i % len(photos)][top : top + 375, left : left + 500]
+        (folder / f"{i:03}.jpg").write_bytes(tf.io.encode_jpeg(part, quality=90).numpy())
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEG files")
     parser.add_argument("--torchvision_python", help="interpreter of an environment with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=6, help=f"of {BATCH} images, in each round")
@@ -266,7 +281,9 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.photos, blur=options.blur)
         return
-    holds = [table(measured(options, blur=blur), blur=blur) for blur in (False, True)]
+    with tempfile.TemporaryDirectory() as temporary:
+        options.photos = options.photos or cut_photos(Path(temporary))
+        holds = [table(measured(options, blur=blur), blur=blur) for blur in (False, True)]
     if not options.torchvision_python:
         sys.stdout.write("\ntorchvision was not measured: give --torchvision_python\n")
     sys.exit(0 if all(holds) else 1)

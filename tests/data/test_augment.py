@@ -228,6 +228,18 @@ def test_two_views_differ_and_depend_on_the_seed_alone():
     assert all(np.abs(a - b).mean() > 0.01 for a, b in ((found[0, 0], found[0, 1]), (found[0, 0], found[1, 0])))
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "deep", "pixels"])
+def test_views_of_a_file_are_those_of_its_image(kind):
+    photo = oracles.synth(40, 56, 3)
+    raw = {
+        "jpeg": lambda: tf.io.encode_jpeg(photo),
+        "deep": lambda: tf.io.encode_png(photo.astype(np.uint16) * 257),
+        "pixels": lambda: tf.constant(photo[..., :1]),
+    }[kind]()
+    expected = augment.two_views(images.to_rgb(raw), size=32, seed=seed(1))
+    np.testing.assert_allclose(augment.two_views_of_raw(raw, size=32, seed=seed(1)), expected, atol=1e-4)
+
+
 def test_views_are_static_in_shape_and_within_zero_and_one():
     photo = tf.constant(oracles.synth(40, 56, 3).astype(np.float32) / 255)
     stream = tf.data.Dataset.range(200).map(lambda i: augment.two_views(photo, size=48, seed=tf.stack([i, i])))

@@ -129,6 +129,12 @@ def test_corrupt_images_are_replaced_named_and_leave_every_other_place_as_it_was
     assert unreadable.report().startswith("3 unreadable images were skipped:\n")
 
 
+def test_a_batch_of_which_no_image_can_be_read_is_replaced(folder):
+    found = plain_batches(sources.from_folder(folder), COUNT, batch_size=1)
+    assert not set(BAD) & {int(values[0]) for values, _ in found}
+    assert len(found) == COUNT
+
+
 def test_an_image_that_vanishes_during_training_is_skipped_and_named(folder):
     source = sources.from_folder(folder)
     unreadable = pipeline.Unreadable()

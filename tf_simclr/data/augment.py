@@ -43,8 +43,8 @@ def random_crop_and_resize(
     sampler also asks for at least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as
     in the reference.  Values may leave [0, 1] by the cubic's overshoot.
     """
-    box = random_box(tf.shape(image), size, seed=seed, min_area=min_area, max_aspect=max_aspect)
-    return images.resize(images.crop(image, box), size, bicubic=bicubic)
+    part = _part(image, size, seed, min_area=min_area, max_aspect=max_aspect)
+    return images.resize(part, size, bicubic=bicubic)
 
 
 def random_box(
@@ -56,17 +56,7 @@ def random_box(
     max_aspect: float = SIMCLR.crop_max_aspect,
 ) -> tf.Tensor:
     """The box that `random_crop_and_resize` cuts out: int32 (offset_y, offset_x, height, width)."""
-    aspect = size[1] / size[0]
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed=seed,
-        min_object_covered=0.1,
-        aspect_ratio_range=(aspect / max_aspect, aspect * max_aspect),
-        area_range=(min_area, 1.0),
-        max_attempts=100,
-        use_image_if_no_bounding_boxes=True,
-    )
+    begin, extent = _sampled(shape, size, seed, min_area=min_area, max_aspect=max_aspect)
     return tf.concat([begin[:2], extent[:2]], 0)
 
 
@@ -109,26 +99,39 @@ def view(
 
     Where it may, XLA compiles large views (see `COMPILED_FROM`); their numbers differ by rounding.
     """
-    crop = _cropped(image, seed, size=size, recipe=recipe)
-    draws = tf.random.stateless_uniform((_DRAWS,), _aside(seed))  # one for all: random operations cost 50 µs each
-    compiled = may_compile and size >= COMPILED_FROM
-    change = _compiled(recipe) if compiled else partial(distort, recipe=recipe)
-    return _finished(change(crop, draws), seed, recipe)
+    part = _recipes_part(image, seed, size=size, recipe=recipe)
+    return _viewed([part], 1.0, size=size, seed=seed, recipe=recipe, compiled=may_compile and size >= COMPILED_FROM)[0]
 
 
-def two_views(image: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
-    """Two independent random views of one image: SimCLR's positive pair.
+def two_views(
+    image: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR, other: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Two independent random views of one image: SimCLR's positive pair; or one each of two images.
 
     Args:
         image: (h, w, 3) in [0, 1], any size.
         size: side of the views in pixels.
         seed: (2,); all that the draws depend on.
         recipe: how often and how strongly each operator is applied.
+        other: what the second view is of, if not of the image (MICLe, arXiv:2101.05224).
 
     Returns:
         (2, size, size, 3) in [0, 1].
     """
-    return tf.stack([view(image, size=size, seed=own, recipe=recipe) for own in tf.unstack(tf.random.split(seed, 2))])
+    pair = (image, image if other is None else other)
+    parts = [_recipes_part(i, own, size=size, recipe=recipe) for i, own in zip(pair, _two_seeds(seed), strict=True)]
+    return _viewed(parts, 1.0, size=size, seed=seed, recipe=recipe, compiled=size >= COMPILED_FROM)
+
+
+def two_views_of_raw(raw: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
+    """`two_views` of what `images.to_rgb` takes, sooner: of the pixels only the two parts become floating-point."""
+
+    def parts_of(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        parts = [_recipes_part(pixels, own, size=size, recipe=recipe) for own in _two_seeds(seed)]
+        return *(tf.cast(part, tf.float32) for part in parts), tf.constant(1 / pixels.dtype.max)
+
+    *parts, unit = images.to_rgb(raw, parts_of)
+    return _viewed(parts, unit, size=size, seed=seed, recipe=recipe, compiled=size >= COMPILED_FROM)
 
 
 def one_sided_views(
@@ -147,7 +150,8 @@ def one_sided_views(
         (2, size, size, 3) in [0, 1].
     """
     seeds = tf.random.split(seed, 2 + len(changes))
-    plain, changed = (_cropped(image, seeds[i], size=size, recipe=recipe) for i in range(2))
+    parts = [_recipes_part(image, seeds[i], size=size, recipe=recipe) for i in range(2)]
+    plain, changed = (images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts)
     for i, change in enumerate(changes):
         changed = change(tf.clip_by_value(changed, 0, 1), seed=seeds[2 + i])
     return tf.clip_by_value(tf.stack([plain, changed]), 0, 1)
@@ -171,17 +175,63 @@ def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
     return colors.joined(channels)
 
 
+def _sampled(
+    shape: tf.Tensor, size: tuple[int, int], seed: tf.Tensor, *, min_area: float, max_aspect: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    aspect = size[1] / size[0]
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.1,
+        aspect_ratio_range=(aspect / max_aspect, aspect * max_aspect),
+        area_range=(min_area, 1.0),
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin, extent
+
+
+def _part(image: tf.Tensor, size: tuple[int, int], seed: tf.Tensor, *, min_area: float, max_aspect: float) -> tf.Tensor:
+    begin, extent = _sampled(tf.shape(image), size, seed, min_area=min_area, max_aspect=max_aspect)
+    return tf.slice(image, begin, extent)
+
+
+def _recipes_part(image: tf.Tensor, seed: tf.Tensor, *, size: int, recipe: Recipe) -> tf.Tensor:
+    return _part(image, (size, size), seed, min_area=recipe.crop_min_area, max_aspect=recipe.crop_max_aspect)
+
+
+def _two_seeds(seed: tf.Tensor) -> list[tf.Tensor]:
+    return tf.unstack(tf.random.split(seed, 2))
+
+
+def _viewed(
+    parts: Sequence[tf.Tensor],
+    unit: tf.Tensor | float,
+    *,
+    size: int,
+    seed: tf.Tensor,
+    recipe: Recipe,
+    compiled: bool,
+) -> tf.Tensor:
+    """Views (n, size, size, 3) in [0, 1] of parts of images that have `unit` for what is 1 / 1."""
+    crops = [images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts]
+    draws = tf.random.stateless_uniform((len(parts), _DRAWS), _aside(seed))  # one for all: each operation costs 50 µs
+    change = _compiled(recipe) if compiled else partial(_distorted, recipe=recipe)
+    return _finished(change(crops, unit, draws), seed, recipe)
+
+
+def _distorted(crops: Sequence[tf.Tensor], unit: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
+    pairs = zip(crops, tf.unstack(draws), strict=True)
+    return tf.stack([distort(crop * unit, own, recipe=recipe) for crop, own in pairs])
+
+
 @cache
-def _compiled(recipe: Recipe) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    return tf.function(partial(distort, recipe=recipe), jit_compile=True, autograph=False)
+def _compiled(recipe: Recipe) -> Callable[..., tf.Tensor]:
+    return tf.function(partial(_distorted, recipe=recipe), jit_compile=True, autograph=False)
 
 
-def _cropped(image: tf.Tensor, seed: tf.Tensor, *, size: int, recipe: Recipe) -> tf.Tensor:
-    crops = {"min_area": recipe.crop_min_area, "max_aspect": recipe.crop_max_aspect, "bicubic": recipe.bicubic}
-    return random_crop_and_resize(image, (size, size), seed=seed, **crops)
-
-
-def _finished(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The operators that SimCLR's own recipe does not have, where a recipe has them, and grey input."""
     more = {
         operators.random_rotation: recipe.rotation_probability,
@@ -190,11 +240,19 @@ def _finished(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
         operators.random_cutout: recipe.cutout_probability,
     }
     chosen = {operator: probability for operator, probability in more.items() if probability > 0}
-    seeds = tf.unstack(tf.random.split(_aside(_aside(seed)), 2 * len(chosen))) if chosen else []
+    if chosen:
+        seeds = tf.unstack(tf.random.split(_aside(_aside(seed)), views.shape[0]))
+        views = tf.stack([_operated(image, chosen, own) for image, own in zip(tf.unstack(views), seeds, strict=True)])
+    return tf.stack([colors.grayscale(image) for image in tf.unstack(views)]) if recipe.grayscale_input else views
+
+
+def _operated(image: tf.Tensor, chosen: dict[Operator, float], seed: tf.Tensor) -> tf.Tensor:
+    """The image after each operator with its probability, in their order."""
+    seeds = tf.unstack(tf.random.split(seed, 2 * len(chosen)))
     for (operator, probability), own, whether in zip(chosen.items(), seeds[::2], seeds[1::2], strict=True):
         drawn = tf.random.stateless_uniform((), whether) < probability
         image = tf.cond(drawn, partial(operator, image, seed=own), lambda image=image: image)
-    return colors.grayscale(image) if recipe.grayscale_input else image
+    return image
 
 
 def _aside(seed: tf.Tensor) -> tf.Tensor:

@@ -35,6 +35,26 @@ def load_digits(*, seed: int = 0) -> Digits:
     return Digits(*train_test_split(grey, data.target, test_size=360, random_state=seed, stratify=data.target))
 
 
+def write_digits(folder: Path, *, train: int = 640, test: int = 160) -> Path:
+    """Writes digits as a folder of images, `train/3/12.png`, for whatever takes one; returns the folder.
+
+    Args:
+        folder: where to.
+        train: how many to learn from, at most 1,437.
+        test: how many others, at most 360.
+    """
+    import keras
+
+    digits = load_digits()
+    parts = {"train": (digits.train[:train], digits.train_labels), "test": (digits.test[:test], digits.test_labels)}
+    for part, (images, labels) in parts.items():
+        for number, image in enumerate(images):
+            place = folder / part / str(labels[number])
+            place.mkdir(parents=True, exist_ok=True)
+            keras.utils.save_img(place / f"{number}.png", image[..., None], scale=False)
+    return folder
+
+
 def flower_file() -> Path:
     """A photograph of 427 × 640 pixels that scikit-learn brings (CC BY 2.0)."""
     from sklearn import datasets

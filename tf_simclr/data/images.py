@@ -4,7 +4,8 @@ An image is a float32 tensor of shape (height, width, 3) with values in [0, 1], 
 removed: that is what the networks take.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -19,15 +20,23 @@ CROP_PROPORTION = 0.875
 UNCROPPED_SIZE = 32
 """Up to this size evaluation crops nothing away: such pictures (CIFAR) are framed tightly."""
 
-_PNG, _BMP, _RIFF, _WEBP = b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
+_JPEG, _PNG, _BMP, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
 
 
-def to_rgb(raw: tf.Tensor) -> tf.Tensor:
-    """RGB image in [0, 1] from encoded bytes (`decode`) or pixels (`from_pixels`)."""
-    return decode(raw) if raw.dtype == tf.string else from_pixels(raw)
+def scaled(pixels: tf.Tensor) -> tf.Tensor:
+    """Integers over their full range as numbers in [0, 1]."""
+    return tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
+def to_rgb(raw: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
+    """RGB image in [0, 1] from encoded bytes (`decode`) or pixels (`from_pixels`), or what `then` makes of its pixels.
+
+    `then` takes the integers (h, w, 3), uint8 or uint16: what needs a part of an image only need not scale all of it.
+    """
+    return decode(raw, then) if raw.dtype == tf.string else from_pixels(raw, then)
+
+
+def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
     """RGB image in [0, 1] from the bytes of a JPEG, PNG, GIF, BMP or WebP file; of an animation the first frame.
 
     Grey becomes three equal channels, transparency is dropped, CMYK is converted, and PNGs of 16 bits a channel
@@ -35,6 +44,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
     Args:
         encoded: scalar string.
+        then: see `to_rgb`.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes are none of these formats, or damaged.
@@ -43,22 +53,28 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     def starts(text: bytes, position: int = 0) -> tf.Tensor:
         return tf.equal(tf.strings.substr(encoded, position, len(text)), text)
 
-    branches = [
-        (starts(_PNG) & starts(b"\x10", 24), lambda: _scaled(tf.io.decode_png(encoded, 3, tf.uint16))),
-        (starts(_BMP), lambda: from_pixels(tf.io.decode_bmp(encoded))),
-        (starts(_RIFF) & starts(_WEBP, 8), lambda: _scaled(tf.io.decode_webp(encoded, 3)[0])),
-    ]
-    image = tf.case(branches, lambda: _scaled(tf.io.decode_image(encoded, 3, expand_animations=False)))
-    return tf.ensure_shape(image, (None, None, 3))
+    def finished(pixels: tf.Tensor) -> Any:
+        return then(tf.ensure_shape(pixels, (None, None, 3)))
+
+    def others() -> tf.Tensor:
+        branches = [
+            (starts(_BMP), lambda: from_pixels(tf.io.decode_bmp(encoded), tf.identity)),
+            (starts(_RIFF) & starts(_WEBP, 8), lambda: tf.io.decode_webp(encoded, 3)[0]),
+        ]
+        return tf.case(branches, lambda: tf.io.decode_image(encoded, 3, expand_animations=False))
+
+    def eight_bits() -> tf.Tensor:  # JPEG first, since most are: questions cost time, too
+        return tf.cond(starts(_JPEG), lambda: tf.io.decode_jpeg(encoded, 3), others)
+
+    deep = starts(_PNG) & starts(b"\x10", 24)
+    return tf.cond(deep, lambda: finished(tf.io.decode_png(encoded, 3, tf.uint16)), lambda: finished(eight_bits()))
 
 
-def from_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """RGB image in [0, 1] from integers over their full range, shape (height, width, 1, 3 or 4)."""
-    return _scaled(tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[2] - 1), axis=2))
-
-
-def _scaled(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
+def from_pixels(pixels: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
+    """RGB image in [0, 1] from integers over their full range, (height, width, 1, 3 or 4); `then` as in `to_rgb`."""
+    if pixels.shape[2] != 3:
+        pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[2] - 1), axis=2)
+    return then(pixels)
 
 
 def resize(image: tf.Tensor, size: tuple[int, int], *, bicubic: Bicubic = "tf1") -> tf.Tensor:

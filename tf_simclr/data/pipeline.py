@@ -4,49 +4,21 @@ A training stream is a function of (seed, step): the batches from step k on are 
 run, whether images are corrupt or not, and nothing before k is decoded.  That is what makes a resumed run exact.
 """
 
-import threading
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import tensorflow as tf
 
 from tf_simclr.data import augment, images, service
+from tf_simclr.data.examples import Examples, View
 from tf_simclr.data.images import Bicubic
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source, cached, in_graph
+from tf_simclr.data.unreadable import Unreadable, loaded_or
 from tf_simclr.errors import InputError, check
 
-_NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
-View = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""Image (h, w, 3), seed (2,) → tensor of a static shape."""
-
-
-class Unreadable:
-    """The images of a run that could not be read or decoded, by name; streams add to it from any thread."""
-
-    def __init__(self):
-        self._names: set[str] = set()
-        self._lock = threading.Lock()
-
-    def add(self, name: bytes) -> np.bool_:
-        """Notes a name once, however often an epoch meets it; always false, the answer to "was it read?"."""
-        with self._lock:
-            self._names.add(name.decode(errors="replace"))
-        return np.bool_(False)
-
-    @property
-    def names(self) -> list[str]:
-        """Sorted."""
-        with self._lock:
-            return sorted(self._names)
-
-    def report(self, limit: int = 20) -> str:
-        """One line with the count, then up to `limit` names; empty where everything could be read."""
-        names = self.names
-        if not names:
-            return ""
-        more = [f"… and {len(names) - limit} more"] if len(names) > limit else []
-        return "\n  ".join([f"{len(names)} unreadable images were skipped:", *names[:limit], *more])
+_AT_ONCE = 2
+"""Batches that are made at the same time: one is begun while the last images of another are made."""
 
 
 def training_views(
@@ -64,6 +36,8 @@ def training_views(
     recipe: Recipe = augment.SIMCLR,
 ) -> tf.data.Dataset:
     """Endless batches of SimCLR's two views: `(views, labels)`, or `(views,)` without labels.
+
+    Where the source's images have partners, such as other images of the patient, the second view is of the partner.
 
     Args:
         source: examples.
@@ -89,12 +63,14 @@ def training_views(
         InputError: too few images for a batch, none that can be read, or a number out of its range.
     """
 
-    def view(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        return augment.two_views(image, size=image_size, seed=draw, recipe=recipe)
+    def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
+        return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
 
     sizes = {"batch_size": batch_size, "buffer": buffer_size(batch_size, image_size=image_size)}
     place = {"start_step": start_step, "share": share, "deterministic": deterministic, "data_service": data_service}
-    return training_batches(source, view, **sizes, seed=seed, unreadable=unreadable, **place, cache=cache)
+    options = {"seed": seed, "unreadable": unreadable, "cache": cache, "partners": source.partner is not None}
+    raw_view = partial(augment.two_views_of_raw, size=image_size, recipe=recipe) if source.partner is None else None
+    return training_batches(source, view, **sizes, **place, **options, raw_view=raw_view)
 
 
 def buffer_size(batch_size: int, *, image_size: int) -> int:
@@ -115,11 +91,15 @@ def training_batches(
     cache: bool = False,
     deterministic: bool = True,
     data_service: str | None = None,
+    partners: bool = False,
+    raw_view: Callable[..., tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of `view`, with labels where there are any; the last batch of an epoch reaches into the next.
 
     The place of a corrupt image is taken by another, drawn from the source by the seed and the place: no batch
     shrinks, and no other place changes.  Arguments and errors as in `training_views`; `buffer` as in `Source.shuffled`.
+    With `partners` the view is given the image of the source's partner, too, drawn by the seed and the place; where
+    that one is corrupt, the image itself.  With `raw_view` images that can be read are seen by it (see `Examples`).
     """
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
     check(start_step >= 0, "start_step must be at least 0", start_step=start_step)
@@ -130,24 +110,23 @@ def training_batches(
     check(not (cache and data_service), "the workers of data_service cannot share a cache", cache=cache)
     _check_readable(source)
     source = cached(source) if cache else source
-    noted = None if data_service else unreadable  # Python runs in this process alone
-
-    @in_graph
-    def example(position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        own = tf.random.experimental.stateless_fold_in(tf.constant([seed, 1], tf.int64), position)
-        seeds = tf.random.split(own, 2)
-        loaded, _ = _loaded(source, record, noted, otherwise=lambda: _spare(source, seed=seeds[0]))
-        seen = view(loaded["image"], seeds[1])
-        return (seen, loaded["label"]) if source.labelled else (seen,)
-
     numbered = _numbered(
         source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer, data_service=data_service
     )
     rows = batch_size // share[1]
     if share[1] > 1:  # before anything is decoded
         numbered = numbered.filter(lambda position, _: tf.equal(position % batch_size // rows, share[0]))
-    examples = numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
-    batches = examples.batch(rows, drop_remainder=True)
+    examples = Examples(
+        source=source,
+        view=view,
+        raw_view=raw_view,
+        seed=seed,
+        partners=partners,
+        unreadable=None if data_service else unreadable,  # Python runs in this process alone
+        deterministic=deterministic,
+    )
+    records = numbered.batch(rows, drop_remainder=True)
+    batches = records.map(in_graph(examples.batch), num_parallel_calls=_AT_ONCE, deterministic=deterministic)
     return _tuned(service.distributed(batches, data_service) if data_service else batches)
 
 
@@ -197,7 +176,8 @@ def evaluation_batches(
 
     @in_graph
     def example(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        loaded, readable = _loaded(source, record, unreadable, otherwise=lambda: _placeholder(record))
+        common = {"record": record, "unreadable": unreadable}
+        loaded, readable = loaded_or(lambda: _placeholder(record), source, **common)
         seen = images.evaluation_view(
             loaded["image"], size=image_size, crop_proportion=crop_proportion, bicubic=bicubic
         )
@@ -207,38 +187,6 @@ def evaluation_batches(
     examples = source.ordered().map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     kept = examples.filter(lambda readable, _: readable).map(lambda _, example: example)
     return _tuned(kept.batch(batch_size))
-
-
-def _loaded(
-    source: Source,
-    record: dict[str, tf.Tensor],
-    unreadable: Unreadable | None,
-    *,
-    otherwise: Callable[[], tf.data.Dataset],
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """The decoded record, or where that fails the first of `otherwise`; and whether it was the record's own.
-
-    A data set of one element inside the map is what catches a decoder's error within the graph: Python runs for corrupt
-    images only.  It holds as few stages as can be, since they are built anew for each image.
-    """
-    nothing = tf.data.Dataset.from_tensors(record | _NO_IMAGE)
-    own = tf.data.Dataset.from_tensors(record).map(source.decoded).ignore_errors()
-    loaded = own.concatenate(nothing).take(1).get_single_element()
-    readable = tf.size(loaded["image"]) > 0
-
-    def replaced() -> dict[str, tf.Tensor]:
-        noted = [] if unreadable is None else [tf.numpy_function(unreadable.add, [record["name"]], tf.bool)]
-        with tf.control_dependencies(noted):
-            return otherwise().take(1).get_single_element()
-
-    return tf.cond(readable, lambda: loaded, replaced), readable
-
-
-def _spare(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
-    """The readable examples, from a random one on."""
-    first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
-    spares = source.ordered().repeat(2).skip(first)
-    return spares.map(source.decoded).ignore_errors()
 
 
 def _placeholder(record: dict[str, tf.Tensor]) -> tf.data.Dataset:

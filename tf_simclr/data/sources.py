@@ -37,6 +37,8 @@ class Source(ABC):
         in_memory: whether records hold what memory holds anyway.
         identity: what tells these examples from any others: name and size in bytes of each file that they are in;
             None where nobody can tell.
+        partner: a record and a seed → the record that it makes a positive pair with, such as another image of the
+            patient, or itself; None where a pair is two views of one image.
     """
 
     origin: str
@@ -45,6 +47,7 @@ class Source(ABC):
     read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
     in_memory: bool = False
     identity: Callable[[], list[tuple[str, int]]] | None = None
+    partner: Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]] | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
@@ -252,6 +255,7 @@ def cached(source: Source) -> Source:
         num_examples=source.num_examples,
         class_names=source.class_names,
         identity=source.identity,
+        partner=source.partner,
         epoch=lambda seed: memory,
         in_memory=True,
     )

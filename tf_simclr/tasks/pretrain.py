@@ -42,10 +42,20 @@ METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
 def run(config: Pretrain) -> None:
     """Pretrains as configured and says where the network is."""
     devices = find_devices(config)
-    source = open_source(config, config.train_split)
+    source = to_pretrain_on(config)
     with in_folder(config.model_dir, devices):
         result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")
+
+
+def to_pretrain_on(config: Pretrain) -> Source:
+    """The images of the training split; with pairs of a patient's images each knows its partners."""
+    if config.pairs == "image":
+        return open_source(config, config.train_split)
+    from tf_simclr.chest import bags, prepared
+
+    known = prepared.load(config.radiographs)
+    return bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
 
 
 def pretrain(

@@ -1,0 +1,124 @@
+"""Radiographs with a partner each: another image of the same patient, where there are several.
+
+A patient's disease is in all of the patient's images, so two of them are a positive pair as two views of one are; they
+differ in what an augmentation cannot make: the day, the position, the exposure.
+
+References:
+    Azizi et al., Big Self-Supervised Models Advance Medical Image Classification, arXiv:2101.05224, Section 3.2 (MICLe)
+"""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.chest import partition
+from tf_simclr.chest.prepared import FEATURES, Prepared, shards
+from tf_simclr.data.sources import Indexed, Source, in_graph
+from tf_simclr.errors import check
+
+Record = dict[str, tf.Tensor]
+
+
+def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None) -> Source:
+    """The images with these numbers as examples that know their partners, labelled where there is a task.
+
+    A record's `partner` is drawn by its seed among the patient's other images of these rows, all alike likely; of a
+    patient with one image it is that image.  So no pair reaches out of a part of a split.
+
+    Raises:
+        InputError: there is no such class, or no image.
+    """
+    check(len(rows) > 0, f"a part of {prepared.folder} must hold at least one image", rows=0)
+    labels, names = partition.task(prepared, positive)
+    known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
+    encoded, chosen = reader(prepared.folder), tf.constant(np.sort(rows), tf.int64)
+
+    @in_graph
+    def of_row(row: tf.Tensor) -> Record:
+        example = tf.io.parse_single_example(encoded(row), FEATURES)
+        found = {"image": example["picture"], "name": example["image"], "row": row}
+        return found | {key: column[row] for key, column in known.items()}
+
+    order, place, first, count = map(tf.constant, bags(prepared.patients, rows))
+
+    @in_graph
+    def partner(record: Record, seed: tf.Tensor) -> Record:
+        own = record["row"]
+        others = count[own] - 1
+        step = 1 + tf.random.stateless_uniform((), seed, 0, tf.maximum(others, 1), tf.int64)
+        return of_row(order[first[own] + (place[own] + tf.minimum(step, others)) % count[own]])
+
+    return Indexed(
+        origin=str(prepared.folder),
+        num_examples=len(rows),
+        class_names=names,
+        record=in_graph(lambda index: of_row(chosen[index])),
+        partner=partner,
+    )
+
+
+def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0) -> Source:
+    """As `partition.part`, with partners."""
+    every = {partition.ALL: np.arange(len(prepared))}
+    if name not in every:
+        every |= partition.parts(prepared, positive=positive, seed=seed)
+    check(name in every, f"a split of {prepared.folder} must be one of {', '.join(every)}", received=name)
+    return source(prepared, every[name], positive=positive)
+
+
+def bags(patients: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows ordered by patient, and for each image of the folder where its own place and its patient's images are.
+
+    Args:
+        patients: one name an image, `(n,)`.
+        rows: images that count.
+
+    Returns:
+        int64: the rows, each patient's together `(len(rows),)`; and of each image `(n,)` its place among its patient's,
+        the place of the first of them in that order, and their number; 0 for images that do not count.
+
+    Example:
+        >>> order, place, first, count = bags(np.array(["b", "a", "b", "c"]), np.array([0, 1, 2]))
+        >>> order.tolist(), place.tolist(), first.tolist(), count.tolist()
+        ([1, 0, 2], [0, 0, 1, 0], [1, 0, 1, 0], [2, 1, 2, 0])
+    """
+    _, member, sizes = np.unique(patients[rows], return_inverse=True, return_counts=True)
+    order = rows[np.argsort(member, kind="stable")]
+    starts = np.cumsum(sizes) - sizes
+    place, first, count = (np.zeros(len(patients), np.int64) for _ in range(3))
+    first[rows], count[rows] = starts[member], sizes[member]
+    place[order] = np.arange(len(rows)) - first[order]
+    return order.astype(np.int64), place, first, count
+
+
+def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
+    files = shards(folder)
+    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
+    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
+
+    @in_graph
+    def encoded(row: tf.Tensor) -> tf.Tensor:
+        number, begin, length = tf.unstack(places[row])
+        rest = tf.cast(sizes[number], tf.int64) - begin - length
+        only = tf.data.FixedLengthRecordDataset(
+            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
+        )
+        return only.get_single_element()
+
+    return encoded
+
+
+def framed(path: Path) -> list[tuple[int, int]]:
+    """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind."""
+    found, begin, size = [], 12, path.stat().st_size
+    with path.open("rb") as file:
+        while begin < size:
+            (length,) = struct.unpack("<Q", file.read(8))
+            found.append((begin, length))
+            begin += length + 16
+            file.seek(begin - 12)
+    return found

@@ -1,0 +1,101 @@
+"""Batches of examples from batches of records, whether all of these can be read or not."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tf_simclr.data.sources import Source, in_graph
+from tf_simclr.data.unreadable import Unreadable, loaded_or, spares
+
+View = Callable[..., tf.Tensor]
+"""Image (h, w, 3), seed (2,) → tensor of a static shape; with partners the partner's image is a third argument."""
+_WORKERS = max(16, os.cpu_count() or 1)
+"""Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What becomes of a record at a place of the stream: `(position, view)` or `(position, view, label)`.
+
+    Attributes:
+        source: where the records are from.
+        view: what is seen of an image.
+        raw_view: the same of what `images.to_rgb` takes, `seed=`, where that is sooner; None without.
+        seed: all that the draws depend on, with the position.
+        partners: whether the view takes the image of the source's partner, too.
+        unreadable: receives the names of corrupt images; None where Python cannot run.
+        deterministic: whether the examples of a batch are in the order of their positions.
+    """
+
+    source: Source
+    view: View
+    raw_view: Callable[..., tf.Tensor] | None
+    seed: int
+    partners: bool
+    unreadable: Unreadable | None
+    deterministic: bool
+
+    def batch(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """The examples of a batch's records (n,); those that fail are made again, `mended`.
+
+        A data set inside the map is what catches a decoder's error within the graph; one an image would cost a tenth
+        of all time.
+        """
+        rows = positions.shape[0]
+        own = tf.data.Dataset.from_tensor_slices((positions, records))
+        whole = own.map(in_graph(self.whole), num_parallel_calls=_WORKERS, deterministic=self.deterministic)
+        tried = whole.ignore_errors().batch(rows)
+        nothing = tuple(tf.zeros((0, *part.shape[1:]), part.dtype) for part in tried.element_spec)
+        found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
+        complete = tf.equal(tf.shape(found[0])[0], rows)
+        parts = tf.cond(complete, lambda: found, lambda: self.completed(found, positions, records=records))
+        return tuple(tf.ensure_shape(part, (rows, *part.shape[1:])) for part in parts[1:])
+
+    def completed(
+        self, found: tuple[tf.Tensor, ...], positions: tf.Tensor, *, records: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, ...]:
+        """What was found of a batch, and at the positions that it lacks mended examples; in the order of positions."""
+        lacking = tf.reduce_all(positions[:, None] != found[0][None], axis=1)
+        rest = (positions[lacking], {name: value[lacking] for name, value in records.items()})
+        mended = tf.data.Dataset.from_tensor_slices(rest).map(in_graph(self.mended), num_parallel_calls=_WORKERS)
+        made = mended.batch(positions.shape[0]).get_single_element()
+        order = tf.argsort(tf.concat([found[0], made[0]], 0))
+        return tuple(tf.gather(tf.concat(pair, 0), order) for pair in zip(found, made, strict=True))
+
+    def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """The example of a record that can be read; fails on another."""
+        own = self.drawn(position)
+        if self.raw_view is not None:
+            return self.labelled(position, self.raw_view(self.source.read(record["image"]), seed=own), record=record)
+        loaded = self.source.decoded(record)
+        others = [self.source.decoded(self.meant(loaded, own))["image"]] if self.partners else []
+        return self.labelled(position, self.view(loaded["image"], own, *others), record=record)
+
+    def mended(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """The example of a record, or where that cannot be read of another, drawn from the source by the position."""
+        own = self.drawn(position)
+        draw = tf.random.experimental.stateless_fold_in(own, 2)
+        common = {"record": record, "unreadable": self.unreadable}
+        loaded, _ = loaded_or(lambda: spares(self.source, seed=draw), self.source, **common)
+        others = [self.partner(loaded, own)] if self.partners else []
+        return self.labelled(position, self.view(loaded["image"], own, *others), record=loaded)
+
+    def partner(self, loaded: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
+        """The image of the partner of what was loaded, which need not be what the record was of; or its own."""
+        common = {"record": self.meant(loaded, seed), "unreadable": self.unreadable}
+        return loaded_or(lambda: tf.data.Dataset.from_tensors(loaded), self.source, **common)[0]["image"]
+
+    def meant(self, loaded: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The record of the partner that a seed draws."""
+        draw = tf.random.experimental.stateless_fold_in(seed, 1)
+        return self.source.partner({name: value for name, value in loaded.items() if name != "image"}, draw)
+
+    def drawn(self, position: tf.Tensor) -> tf.Tensor:
+        """The seed (2,) of a position."""
+        return tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 1], tf.int64), position)
+
+    def labelled(self, position: tf.Tensor, seen: tf.Tensor, *, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """An example, with its label where the source has any."""
+        return (position, seen, record["label"]) if self.source.labelled else (position, seen)
