@@ -81,6 +81,17 @@ def linear(*, classes: int = 0) -> MoCo:
     return MoCo(encoder, head, num_classes=classes, weight_decay=0.01, **options)
 
 
+def test_the_keys_encoder_catches_up_with_weights_that_came_from_elsewhere():
+    model = linear()
+    for part in (model.encoder, model.projection):
+        part.set_weights([rng.normal(size=weight.shape) for weight in part.get_weights()])
+    assert not np.allclose(model.encoder.get_weights()[0], model.key_encoder.get_weights()[0])
+    model.catch_up()
+    for part, copy in ((model.encoder, model.key_encoder), (model.projection, model.key_projection)):
+        for ours, theirs in zip(part.get_weights(), copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def algorithm_1(weights, keys_weights, queue, views):
     """One iteration of the paper's Algorithm 1 with weight decay, and what it logs."""
     w, h = weights

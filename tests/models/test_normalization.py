@@ -109,3 +109,11 @@ def test_a_plain_copy_has_the_same_weights_and_needs_nothing_but_keras(tmp_path)
     for name, end in model(images).items():
         expected = copy(images)[name]
         np.testing.assert_allclose(tf.cast(end, "float32"), expected, atol=0.03 * np.abs(expected).max(), err_msg=name)
+
+
+def test_it_needs_nothing_that_keras_3_12_lacks():
+    """Python 3.10 has no later Keras, and its layer no `renorm`."""
+    layer, x = filled(BatchNormalization, 3), tf.ones((2, 4, 4, 3))
+    expected = layer(x, training=False)
+    del layer.renorm
+    np.testing.assert_array_equal(layer(x, training=False), expected)

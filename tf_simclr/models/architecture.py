@@ -25,6 +25,10 @@ BLOCKS = {
 class Architecture:
     """A ResNet encoder with its optional projection and supervised heads.
 
+    Example:
+        >>> Architecture(50, 2, proj_head_mode="nonlinear", num_proj_layers=3).proj_dims
+        (4096, 4096, 128)
+
     Raises:
         InputError: a value is outside its range.
     """

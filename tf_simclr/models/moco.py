@@ -130,6 +130,11 @@ class MoCo(SimCLR):
             outputs["logits_sup"] = ops.expand_dims(self.probe(ops.stop_gradient(features)), 1)
         return outputs
 
+    def catch_up(self):
+        """Gives the keys' encoder the encoder's weights, after these were set from elsewhere."""
+        for model, copy in ((self.encoder, self.key_encoder), (self.projection, self.key_projection)):
+            copy.set_weights(model.get_weights())
+
     def follow(self):
         """Moves the weights of the keys' encoder towards the encoder's; BatchNorm's statistics are its own."""
         for model, copy in ((self.encoder, self.key_encoder), (self.projection, self.key_projection)):

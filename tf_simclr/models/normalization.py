@@ -31,7 +31,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     def fuses(self, x) -> bool:
         """Whether the fused kernel does what this layer does."""
-        if keras.backend.backend() != "tensorflow" or self.renorm or (self.synchronized and replicas.synchronize()):
+        renorm = getattr(self, "renorm", False)  # Keras 3.12, the last one for Python 3.10, does not know it
+        if keras.backend.backend() != "tensorflow" or renorm or (self.synchronized and replicas.synchronize()):
             return False
         last = self.axis in (-1, len(x.shape) - 1)
         return last and len(x.shape) == 4 and keras.backend.standardize_dtype(x.dtype) != "float64"

@@ -7,6 +7,7 @@ import keras
 
 from tf_simclr.checkpoint import load_model
 from tf_simclr.errors import InputError
+from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.models.simclr import SimCLR
 
@@ -36,6 +37,8 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
     for part in taken:
         for name, weight in named(part).items():
             weight.assign(given[name])
+    if isinstance(model, MoCo):
+        model.catch_up()
 
 
 def named(part: keras.layers.Layer) -> dict[str, keras.Variable]:
