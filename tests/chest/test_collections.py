@@ -100,6 +100,34 @@ def test_an_unknown_finding_and_a_double_split_are_refused(nih_folder):
         nih.collection(nih_folder)
 
 
+def test_a_patient_in_two_splits_is_refused(nih_folder, tmp_path):
+    table = nih_folder / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("No Finding,0,2", "No Finding,0,1"))
+    touch(nih_folder / "train_val_list.txt", "00000001_000.png\n")
+    touch(nih_folder / "test_list.txt", "00000002_000.png\n")
+    with pytest.raises(InputError, match=r"no patient of NIH .* in two splits. Received: patients=\['1'\], count=1"):
+        nih.collection(nih_folder)
+    touch(tmp_path / "a.png")
+    touch(tmp_path / "b.png")
+    touch(tmp_path / "own.csv", "path,label,patient,split\na.png,sick,p1,train\nb.png,well,p1,test\n")
+    with pytest.raises(InputError, match=r"no patient of own\.csv may be in two splits"):
+        tables.from_csv(tmp_path / "own.csv")
+
+
+def test_tables_without_their_columns_or_their_file_are_refused(nih_folder, tmp_path):
+    touch(nih_folder / "Data_Entry_2017.csv", "Image Index,Patient ID\n00000001_000.png,1\n")
+    with pytest.raises(InputError, match=r"Data_Entry_2017\.csv must have the columns .*missing=\['Finding Labels'\]"):
+        nih.collection(nih_folder)
+    touch(tmp_path / "own.csv", "file,label,patient\na.png,sick,p1\n")
+    with pytest.raises(InputError, match=r"own\.csv must have the columns .*missing=\['path'\]"):
+        tables.from_csv(tmp_path / "own.csv")
+    with pytest.raises(InputError, match=r"must be a readable csv file \(.*No such file"):
+        tables.from_csv(tmp_path / "none.csv")
+    touch(tmp_path / "own.csv", "path,label,patient\na.png,sick,p1\n")
+    with pytest.raises(InputError, match="must hold at least one radiograph"):
+        tables.from_csv(tmp_path / "own.csv")
+
+
 def test_a_table_of_ones_own(tmp_path):
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

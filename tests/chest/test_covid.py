@@ -1,17 +1,20 @@
-"""The COVID-19 study on made-up radiographs: the whole path, its leak, and what it prints."""
+"""The COVID-19 study on made-up radiographs: its head and rows, what lies beyond them, its leak, and what it prints."""
 
 import json
 
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from tf_simclr.chest import covid
+from tf_simclr.chest import covid, deployed, learner
 from tf_simclr.chest.prepared import load
 from tf_simclr.chest.splits import shared
 from tf_simclr.config import ChestCovid, ChestPrepare
 from tf_simclr.errors import InputError
-from tf_simclr.tasks import chest_covid, chest_prepare
+from tf_simclr.tasks import chest_covid, chest_prepare, covid_arms, covid_deploy, covid_tables
+
+ROWS = (covid.Row(8, True, 2), covid.Row(8, False, 1))
 
 
 def test_the_head_is_the_studys():
@@ -21,21 +24,47 @@ def test_the_head_is_the_studys():
     assert layers[1].activation is keras.activations.relu
     assert layers[3].activation is keras.activations.sigmoid
     assert [type(layer).__name__ for layer in covid.head(8, covid.ROWS[1]).layers] == ["Dense", "Dense"]
+    several = covid.head(8, covid.ROWS[1], classes=4).layers[-1]
+    assert (several.units, several.activation) == (4, keras.activations.softmax)
 
 
-def test_a_head_learns_what_is_in_the_features_and_its_metrics_say_so():
+@pytest.fixture(scope="module")
+def told():
+    """Features of 300 images of 150 patients, the first of which tells the label, and a split by patient."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300)
     values = (rng.normal(0, 1, (300, 6)) + 3 * labels[:, None] * np.eye(6)[0]).astype(np.float32)
     patients = np.array([f"p{i // 2}" for i in range(300)])
     parts = covid.split(list(patients), labels, kind="patient", test_share=0.3, seed=0)
-    fit = covid.train_head(values, labels, parts=parts, patients=patients, row=covid.Row(16, True, 20), seed=0)
-    found = covid.summary([fit], draws=50)
+    return values, labels, {"parts": parts, "patients": patients}
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.3), ("lars", 3.0)])
+def test_a_head_learns_what_is_in_the_features_and_starts_anew_each_time(told, optimizer, rate):
+    values, labels, options = told
+    own = learner.Learner(6, covid.Row(16, True, 8), optimizer=optimizer, learning_rate=rate)
+    first, other, again = (own.on_features(values, labels, epochs=8, seed=s, **options) for s in (0, 1, 0))
+    found = covid.summary([first, other], draws=50)
     assert found["auc"]["mean"] > 0.9
     assert found["accuracy"]["low"] <= found["accuracy"]["mean"] <= found["accuracy"]["high"]
-    assert len(fit.history["val_accuracy"]) == 20
-    again = covid.train_head(values, labels, parts=parts, patients=patients, row=covid.Row(16, True, 20), seed=0)
-    np.testing.assert_array_equal(fit.probabilities, again.probabilities)
+    assert len(first.history["val_accuracy"]) == 8
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+    assert not np.allclose(first.probabilities, other.probabilities)
+    rows = options["parts"]["test"]
+    np.testing.assert_allclose(own.head_of(other)(values[rows])[:, 0], other.probabilities, atol=1e-6)
+
+
+def test_metrics_of_several_classes_are_those_of_each_against_the_rest():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    probabilities = rng.dirichlet(np.ones(4), 90)  # the fourth class has no image
+    fit = covid.Fit({}, probabilities, labels, np.array([f"p{i // 3}" for i in range(90)]), [])
+    found = covid.summary([fit], draws=100)
+    areas = [roc_auc_score(labels == c, probabilities[:, c]) for c in range(3)]
+    assert found["macro_auc"]["mean"] == pytest.approx(np.mean(areas))
+    assert found["accuracy"]["mean"] == pytest.approx((probabilities.argmax(1) == labels).mean())
+    assert found["macro_auc"]["low"] < np.mean(areas) < found["macro_auc"]["high"]
+    assert covid.summary([covid.one_class(fit, 2)], draws=5)["auc"]["mean"] == pytest.approx(areas[2])
 
 
 def test_a_split_with_one_class_only_is_refused():
@@ -43,46 +72,102 @@ def test_a_split_with_one_class_only_is_refused():
         covid.split(list("abcd"), np.zeros(4, int), kind="image", test_share=0.5, seed=0)
 
 
+def encoder(*_, **__):
+    """A stem and the last two block groups of a network, of one convolution each."""
+    x = images = keras.Input((None, None, 3))
+    for name in ("stem_conv1", "group3_block1_conv1", "group4_block1_conv1"):
+        x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name=name)(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Radiographs of 40 made-up patients, prepared at 48 pixels."""
+    folder = tmp_path_factory.mktemp("made")
+    options = {"source": "synthetic", "patients": 40, "size": 48, "workers": 2}
+    chest_prepare.run(ChestPrepare(raw=folder / "raw", out=folder / "ready", **options))
+    return folder / "ready"
+
+
 @pytest.fixture
 def tiny(monkeypatch):
-    """An encoder of one convolution, and two short rows."""
+    """A small encoder, and two short rows."""
+    for module in (covid_arms, covid_tables, covid_deploy):
+        monkeypatch.setattr(module, "ROWS", ROWS)
+    for name in ("resnet", "load_encoder"):
+        monkeypatch.setattr(covid_arms, name, encoder)
 
-    def encoder(*_, **__):
-        images = keras.Input((None, None, 3))
-        x = keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(images)
-        return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
 
-    monkeypatch.setattr(chest_covid, "resnet", encoder)
-    monkeypatch.setattr(chest_covid, "load_encoder", encoder)
-    monkeypatch.setattr(chest_covid, "ROWS", (covid.Row(8, True, 2), covid.Row(8, False, 1)))
+def options(made, folder, **more):
+    sizes = {"pixels": 32, "image_size": 40, "direct": (40, 48, 224), "unfreeze": (3, -1), "tuning_epochs": 2}
+    small = {"seeds": 2, "test_share": 0.3, "checkpoint": folder / "given", "cache_dir": folder / "cache"}
+    return ChestCovid(data=str(made), model_dir=folder / "run", **sizes | small | more)
 
 
 @pytest.mark.slow
-def test_the_whole_path_on_made_up_radiographs(tiny, tmp_path, capsys):
-    raw, made = tmp_path / "raw", tmp_path / "made"
-    chest_prepare.run(ChestPrepare(raw=raw, out=made, source="synthetic", patients=40, size=32, workers=2))
-    config = ChestCovid(
-        data=str(made),
-        checkpoint=tmp_path,
-        model_dir=tmp_path / "run",
-        image_size=32,
-        seeds=2,
-        test_share=0.3,
-        cache_dir=tmp_path / "cache",
-    )
+@pytest.mark.parametrize(("after_block", "same"), [(3, ("stem", "group3")), (-1, ())])
+def test_unfrozen_groups_train_and_the_others_stay(made, after_block, same):
+    data, network = load(made), encoder()
+    labels = data.column("Typical Appearance")
+    parts = covid.split(list(data.patients), labels, kind="patient", test_share=0.3, seed=0)
+    own = learner.Learner(8, ROWS[0], encoder=network, after_block=after_block)
+    fit = own.on_images(data, labels, parts=parts, sizes=(32, 40), epochs=2, seed=0, batch_size=8)
+    for layer in network.layers:
+        for before, after in zip(layer.get_weights(), own.model.get_layer(layer.name).get_weights(), strict=True):
+            assert np.array_equal(before, after) == layer.name.startswith(same)
+    np.testing.assert_array_equal(fit.labels, labels[parts["test"]])
+    np.testing.assert_array_equal(fit.patients, data.patients[parts["test"]])
+    again = own.on_images(data, labels, parts=parts, sizes=(32, 40), epochs=2, seed=0, batch_size=8)
+    np.testing.assert_allclose(fit.probabilities, again.probabilities, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_whole_path_on_made_up_radiographs(tiny, made, tmp_path, capsys):
+    config = options(made, tmp_path, study="all", adapted=tmp_path / "more", seeds=1, seed=3)
     chest_covid.run(config)
     result = json.loads((tmp_path / "run/result.json").read_text())
-    assert result["note"] == "For research, not for diagnosis."
-    assert len(result["results"]) == 2 * 2 + 2  # two rows on two splits, and the first of the random encoder
+    assert result["note"] == "For research use, not a diagnosis."
+    table = ["SimCLR, hidden 8, dropout, 2 epochs", "SimCLR, hidden 8, no dropout, 1 epochs"]
+    table += ["random, hidden 8, dropout, 2 epochs"]
+    beyond = ["SimCLR, frozen, 32 px enlarged to 40", "SimCLR, frozen, LARS for the head"]
+    beyond += ["SimCLR, frozen, 40 px directly", "SimCLR, frozen, 48 px directly"]
+    beyond += ["adapted to radiographs, frozen", "random, frozen"]
+    beyond += ["SimCLR, group 4 trains", "SimCLR, all of it trains", "supervised from scratch"]
+    assert list(result["results"]) == table + beyond
+    assert result["results"][beyond[0]] != result["results"][beyond[5]]
+    for kinds in result["results"].values():
+        assert list(kinds) == ["image", "patient"]
+        areas = [metrics["auc"] for metrics in kinds.values()]
+        assert all(area["low"] <= area["mean"] <= area["high"] for area in areas)
     data = load(made)
-    parts = covid.split(list(data.patients), data.column(config.positive), kind="image", test_share=0.3, seed=0)
+    parts = covid.split(list(data.patients), data.column(config.positive), kind="image", test_share=0.3, seed=3)
     assert result["leak"]["patients_in_both"] == shared(list(data.patients), parts)["train", "test"]
     out = capsys.readouterr().out
-    assert "SimCLR, hidden 8, dropout, 2 epochs" in out
-    assert "random, hidden 8, dropout, 2 epochs" in out
-    assert "73.6 %" in out
-    drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
-    assert drawn == {"curves_image.png", "curves_patient.png", "roc.png", "calibration.png"}
+    assert all(f"  {name}\n" in out for name in table + beyond)
+    assert "4 classes" in out
+    assert out.count("(study: up to 73.6)") == 3
+    drawn = {path.stem for path in (tmp_path / "run").glob("*.png")}
+    assert drawn == {"curves_image", "curves_patient", "roc", "calibration", "auc", "confusion"}
+    model = deployed.load(tmp_path / "run")
+    assert (model.positive, len(model.heads)) == ("Typical Appearance", 1)
+    assert [model.about[name] for name in ("kept_size", "side", "image_size")] == [48, 32, 40]
+    assert model.measured["patients"] == len({data.patients[i] for i in study_parts(config, data)["test"]})
+
+
+def study_parts(config, data):
+    """The split that the model left behind was tested on."""
+    study = covid_arms.Study(config, data)
+    return study.parts(study.labels, kind="patient", seed=config.seed)
+
+
+def test_look_alikes_across_the_split_are_counted(tiny, made, tmp_path):
+    data = load(made)
+    hashes = data.hashes.copy()
+    study = covid_arms.Study(options(made, tmp_path), data)
+    parts = study_parts(study.config, data)
+    hashes[parts["test"][0]] = hashes[parts["train"][0]]
+    object.__setattr__(data, "hashes", hashes)
+    assert chest_covid.leaked(study)["alike_by_patient"] == 1
 
 
 def test_preparing_says_what_is_there(tmp_path, capsys):
@@ -98,3 +183,18 @@ def test_preparing_says_what_is_there(tmp_path, capsys):
 def test_another_class_or_collection_is_named(tiny, tmp_path):
     with pytest.raises(InputError, match="must be a whole prepared folder"):
         chest_covid.run(ChestCovid(data=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"unfreeze": (4,)}, r"unfreeze must lie in -1\.\.3"),
+        ({"direct": (4,)}, "direct must be at least 8"),
+        ({"tuning_epochs": 0}, "tuning_epochs must be at least 1"),
+        ({"test_share": 1.0}, "test_share must lie between 0 and 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(wrong, reason):
+    with pytest.raises(InputError, match=reason):
+        ChestCovid(**wrong)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tf_simclr.chest import prepare, siim, synthetic
 from tf_simclr.chest.duplicates import near_duplicates
-from tf_simclr.chest.prepared import load
+from tf_simclr.chest.prepared import load, smaller
 from tf_simclr.chest.radiograph import Radiograph
 from tf_simclr.chest.reading import read
 from tf_simclr.chest.shrinking import perceptual_hash, png, pseudonym, resized, shrunk, side_by_side, unpacked
@@ -64,6 +64,27 @@ def test_a_part_of_the_images_with_labels_is_a_source(prepared):
     assert source.num_examples == 3
     shuffled = [r["name"].decode() for r in source.shuffled(0, start=1, buffer=3).take(5).as_numpy_iterator()]
     assert set(shuffled[2:]) == set(found.images[rows])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_picture_is_made_smaller_without_aliasing(bits):
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 1, (48, 48)).astype(np.float32)
+    found = smaller(png(pixels, bits=bits), 16).numpy()[..., 0] / 65535
+    np.testing.assert_allclose(found, resized(pixels, 16), atol=0.004 if bits == 8 else 2e-4)
+
+
+def test_more_pixels_than_were_kept_are_refused(prepared):
+    known = load(prepared)
+    smaller_ones = known.source(np.arange(3), side=16)
+    assert [known_image.shape for known_image in decoded(smaller_ones)] == [(16, 16, 3)] * 3
+    assert known.source(np.arange(3)).identity() != smaller_ones.identity()
+    with pytest.raises(InputError, match=r"keeps 32 pixels; prepare .* again with --size 64 or above"):
+        known.source(np.arange(3), side=64)
+
+
+def decoded(source):
+    return [source.decoded(record)["image"].numpy() for record in source.ordered()]
 
 
 def test_a_damaged_file_is_refused_with_its_reason_and_the_others_are_kept(prepared):

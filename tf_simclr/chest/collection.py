@@ -1,7 +1,7 @@
 """What a collection of radiographs holds before anything is decoded: files, labels, patients, official splits."""
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,12 @@ class Collection:
         check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
         twice = [name for name, count in Counter(entry.image for entry in self.entries).items() if count > 1]
         check(not twice, f"each image of {self.name} must be listed once", twice=twice[:3], count=len(twice))
+        places = defaultdict(set)
+        for entry in self.entries:
+            if entry.patient and entry.split:
+                places[entry.patient].add(entry.split)
+        both = sorted(patient for patient, splits in places.items() if len(splits) > 1)
+        check(not both, f"no patient of {self.name} may be in two splits", patients=both[:3], count=len(both))
 
 
 def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:

@@ -1,19 +1,18 @@
-"""The COVID-19 study's heads on frozen features: dropout, dense, dropout, sigmoid, trained with `fit`.
+"""The COVID-19 study's rows, its head, and its split; what a trained head answered, and how good that is.
 
 The encoder is frozen and images are not augmented, so an image's features never change: they are computed once, and all
 rows of the study's Table 3.2 together cost little more than one pass over the images.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
 from tf_simclr.chest.splits import by_image, by_patient
 from tf_simclr.errors import check
-from tf_simclr.evaluation import binary
-from tf_simclr.optimizers import LARS
+from tf_simclr.evaluation.weighted import both_classes, group_weights, measures, ranking
 
 DROPOUT = 0.2
 """The study's rate, before and behind the dense layer."""
@@ -43,34 +42,28 @@ ROWS = (
 )
 """The study varied these three; the first is its own choice."""
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": lambda scores, labels: float(((scores > 0.5) == labels).mean()),
-    "auc": binary.roc_auc,
-    "average_precision": binary.average_precision,
-    "sensitivity_at_90": lambda scores, labels: binary.sensitivity_at(scores, labels, specificity=0.9),
-    "brier": binary.brier,
-    "calibration_error": binary.expected_calibration_error,
-}
-"""Metric of probabilities `(n,)` and labels `(n,)`; sensitivity is that at a specificity of 0.9."""
-
 
 @dataclass(frozen=True)
 class Fit:
-    """A head after its training."""
+    """A network after its training, by what it says of the test images."""
 
     history: dict[str, list[float]]
     """Metric → a value an epoch; `val_` ones are of the test images, which nothing was chosen by."""
     probabilities: np.ndarray
-    """Of the test images."""
+    """Of the test images: `(n,)`, or `(n, classes)` of several classes."""
     labels: np.ndarray
+    """`(n,)`, int."""
     patients: np.ndarray
+    weights: list[np.ndarray]
+    """Of the head."""
 
 
-def head(features: int, row: Row) -> keras.Model:
-    """The study's classifier: features `(n, d)` to a probability `(n, 1)`."""
+def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
+    """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
     dropout = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
     again = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
-    layers = [*dropout, keras.layers.Dense(row.hidden, "relu"), *again, keras.layers.Dense(1, "sigmoid")]
+    last = keras.layers.Dense(classes, "sigmoid" if classes == 1 else "softmax")
+    layers = [*dropout, keras.layers.Dense(row.hidden, "relu"), *again, last]
     return keras.Sequential([keras.Input((features,)), *layers], name="covid_head")
 
 
@@ -86,40 +79,9 @@ def split(patients: Sequence[str], labels: np.ndarray, *, kind: str, test_share:
         tested = max(1, round(len(labels) * test_share))
         parts = by_image(len(labels), {"train": len(labels) - tested, "test": tested}, seed=seed)
     for name, rows in parts.items():
-        both = 0 < labels[rows].sum() < len(rows)
+        both = len(np.unique(labels[rows])) > 1
         check(both, f"the {name} images must have both classes; take more images or another class", images=len(rows))
     return parts
-
-
-def train_head(
-    values: np.ndarray,
-    labels: np.ndarray,
-    *,
-    parts: dict[str, np.ndarray],
-    patients: np.ndarray,
-    row: Row,
-    seed: int,
-    optimizer: str = "sgd",
-    learning_rate: float = 0.01,
-    batch_size: int = 32,
-) -> Fit:
-    """Trains one head with `fit`: binary cross entropy, SGD, no schedule, as the study did."""
-    keras.utils.set_random_seed(seed)
-    model = head(values.shape[1], row)
-    kinds = {"sgd": keras.optimizers.SGD, "lars": LARS}
-    model.compile(kinds[optimizer](learning_rate), loss="binary_crossentropy", metrics=["accuracy"])
-    train, test = parts["train"], parts["test"]
-    targets = labels.astype(np.float32)[:, None]
-    history = model.fit(
-        values[train],
-        targets[train],
-        batch_size=min(batch_size, len(train)),
-        epochs=row.epochs,
-        validation_data=(values[test], targets[test]),
-        verbose=0,
-    )
-    probabilities = model.predict(values[test], verbose=0)[:, 0]
-    return Fit(history.history, probabilities, labels[test], patients[test])
 
 
 def summary(fits: Sequence[Fit], *, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -127,20 +89,39 @@ def summary(fits: Sequence[Fit], *, draws: int = 1000, seed: int = 0) -> dict[st
 
     Fits of several seeds share images, so their mean varies a little more than the interval says.
     """
-    found = {}
-    for name, metric in METRICS.items():
-        values = [metric(fit.probabilities.astype(float), fit.labels) for fit in fits]
-        drawn = [
-            binary.grouped_draws(
-                metric,
-                fit.probabilities.astype(float),
-                labels=fit.labels,
-                groups=fit.patients,
-                draws=draws,
-                seed=seed + i,
-            )
-            for i, fit in enumerate(fits)
+    found: dict[str, list[np.ndarray]] = {}
+    for number, fit in enumerate(fits):
+        fits_both = both_classes(fit.labels == fit.labels[0])
+        drawn = group_weights(fit.patients, draws=draws, seed=seed + number, fits=fits_both)
+        weights = np.concatenate([np.ones((1, len(fit.labels))), drawn])
+        for name, values in measured(fit, weights).items():
+            found.setdefault(name, []).append(values)
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    limits = {name: np.quantile(values[1:], [0.025, 0.975]) for name, values in means.items()}
+    return {
+        name: {"mean": float(values[0]), "low": float(limits[name][0]), "high": float(limits[name][1])}
+        for name, values in means.items()
+    }
+
+
+def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics for each of the weightings `(k, n)`; of several classes accuracy and `macro_auc`."""
+    if fit.probabilities.ndim == 1:
+        return measures(fit.probabilities.astype(float), fit.labels, weights=weights)
+    right = (fit.probabilities.argmax(axis=1) == fit.labels).astype(float)
+    return {"accuracy": weights @ right / weights.sum(axis=1), "macro_auc": macro_auc(fit, weights)}
+
+
+def macro_auc(fit: Fit, weights: np.ndarray) -> np.ndarray:
+    """The mean area under the ROC curves of each class against the rest, over the classes that there are in a draw."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a class without weight has no curve
+        areas = [
+            ranking(fit.probabilities[:, c], (fit.labels == c).astype(int), weights=weights)["auc"]
+            for c in np.unique(fit.labels)
         ]
-        low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-        found[name] = {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
-    return found
+    return np.nanmean(areas, axis=0)
+
+
+def one_class(fit: Fit, number: int) -> Fit:
+    """A fit of several classes as the question whether an image has this one."""
+    return replace(fit, probabilities=fit.probabilities[:, number], labels=(fit.labels == number).astype(int))
