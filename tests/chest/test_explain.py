@@ -1,0 +1,185 @@
+"""Heat maps against networks whose answer is known by hand, occlusion against loops, and the checks against both."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.chest import tiny_deployed as tiny
+from tf_simclr.chest import explain
+from tf_simclr.chest.explain_overlay import COLOURS, overlay, put_back
+from tf_simclr.chest.shrinking import resized
+from tf_simclr.errors import InputError
+
+IMAGE = np.random.default_rng(0).uniform(0.1, 1, (6, 6, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Every third channel of a pixel to three maps of 3 × 3 by their mean over 2 × 2; features are the maps' means."""
+    images = keras.Input((None, None, 3))
+    maps = keras.layers.AveragePooling2D(2, name="maps")(images)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(maps), name="linear")
+
+
+WEIGHTS = np.array([2.0, -1.0, 0.5], np.float32)
+
+
+def weighted(features):
+    return tf.linalg.matvec(features, WEIGHTS)
+
+
+def test_grad_cam_of_a_linear_network_is_its_maps_weighted_by_hand(linear):
+    maps = IMAGE.reshape(3, 2, 3, 2, 3).mean((1, 3))
+    by_hand = (maps * WEIGHTS).sum(-1) / 9  # the mean over nine places divides each place's gradient by nine
+    found = explain.grad_cam(linear, weighted, image=IMAGE)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(found.sum(), weighted(linear(IMAGE[None]))[0], rtol=1e-5)  # nothing is left unexplained
+
+
+def test_grad_cam_takes_mean_gradients_where_the_score_is_not_linear(linear):
+    maps = IMAGE.reshape(3, 2, 3, 2, 3).mean((1, 3))
+    features = maps.mean((0, 1))
+    by_hand = (maps * (2 * features * WEIGHTS) / 9).sum(-1)
+    found = explain.grad_cam(linear, lambda x: tf.linalg.matvec(x**2, WEIGHTS), image=IMAGE, layer="maps")
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+
+
+def test_the_heat_map_shows_what_speaks_for_the_class_alone():
+    np.testing.assert_allclose(explain.shades(np.array([[-3.0, 1.0], [0.0, 4.0]])), [[0, 0.25], [0, 1]])
+    np.testing.assert_array_equal(explain.shades(-np.ones((2, 2))), np.zeros((2, 2)))
+
+
+def test_an_encoder_without_places_is_refused():
+    vector = keras.Input((4,))
+    with pytest.raises(InputError, match="feature maps"):
+        explain.last_map(keras.Model(vector, keras.layers.Dense(2)(vector)))
+
+
+@pytest.mark.parametrize("grid", [3, 2, 4])
+def test_occlusion_is_what_loops_find(grid):
+    weights = np.random.default_rng(1).normal(size=IMAGE.shape).astype(np.float32)
+
+    def score(images):
+        return tf.reduce_sum(tf.sin(images) * weights, axis=(1, 2, 3))
+
+    edges = [round(i * 6 / grid) for i in range(grid + 1)]
+    expected = np.zeros((grid, grid))
+    for i in range(grid):
+        for j in range(grid):
+            covered = IMAGE.copy()
+            for y in range(edges[i], edges[i + 1]):
+                for x in range(edges[j], edges[j + 1]):
+                    covered[y, x] = IMAGE.reshape(-1, 3).mean(0)
+            expected[i, j] = float((np.sin(IMAGE) * weights).sum() - (np.sin(covered) * weights).sum())
+    found = explain.occlusion(score, IMAGE, grid=grid, batch_size=4)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_a_finer_map_is_averaged_to_the_coarser_grid():
+    values = np.random.default_rng(2).normal(size=(7, 7))
+    fine = np.kron(values, np.ones((4, 4)))  # 28 places, of which each of 4 parts has exactly 7
+    expected = np.array([[fine[7 * i : 7 * i + 7, 7 * j : 7 * j + 7].mean() for j in range(4)] for i in range(4)])
+    np.testing.assert_allclose(explain.averaged(values, 4), expected)
+
+
+def test_agreement_is_of_ranks_and_of_what_lies_at_one_place():
+    first = np.arange(16.0).reshape(4, 4)
+    assert explain.agreement(first, np.exp(first)) == 1
+    assert explain.agreement(first, -first) == -1
+    assert abs(explain.agreement(first, first.T[::-1])) < 0.5
+    assert explain.agreement(first, np.ones((2, 2))) == 0
+    assert explain.agreement(np.kron(first, np.ones((2, 2))), first) == 1
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network that has learned nothing but has positive and negative places."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="stem_conv")(images)
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="group1_conv")(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x), name="encoder")
+
+
+def test_weights_are_shuffled_from_the_top_down_and_the_network_itself_is_left_alone(network):
+    rng = np.random.default_rng(0)
+    head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(1, "sigmoid")])
+    head.set_weights([rng.normal(size=(16, 1)), rng.normal(size=1)])
+    before = [np.array(weight) for weight in (*network.get_weights(), *head.get_weights())]
+    steps, untouched = [], {"heads": ["group1_conv", "stem_conv"], "group1": ["stem_conv"], "stem": []}
+    for step, encoder, score in explain.shuffled_networks(network, [head]):
+        steps.append(step)
+        for name in ("group1_conv", "stem_conv"):
+            kernel, own = (model.get_layer(name).get_weights()[0] for model in (encoder, network))
+            assert np.array_equal(kernel, own) == (name in untouched[step])
+            np.testing.assert_array_equal(np.sort(kernel.ravel()), np.sort(own.ravel()))
+        assert explain.grad_cam(encoder, score, image=IMAGE).shape == (3, 3)
+    assert steps == ["heads", "group1", "stem"]
+    for weight, old in zip((*network.get_weights(), *head.get_weights()), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_a_map_that_reads_the_weights_changes_with_them_and_one_that_does_not_is_found_out(network):
+    head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(1, "sigmoid")])
+    image = np.random.default_rng(3).uniform(size=(16, 16, 3)).astype(np.float32)
+
+    def edges(encoder, score, *, image):  # looks like an explanation and never asks the network (Adebayo et al., 5)
+        return np.abs(np.diff(image.mean(-1), axis=0, append=0))
+
+    def after(method):
+        whole = method(network, lambda x: tf.reduce_sum(x[:, :4], -1), image=image)
+        networks = explain.shuffled_networks(network, [head], seed=1)
+        return [explain.agreement(whole, method(encoder, score, image=image)) for _, encoder, score in networks]
+
+    assert after(edges) == [1, 1, 1]
+    assert abs(after(explain.grad_cam)[-1]) < 0.6
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(120, 80), (80, 120)])
+def test_a_place_of_the_networks_square_is_put_back_where_it_came_from(fit, shape):
+    height, width = shape
+    radiograph = np.zeros(shape, np.float32)
+    top, left = height // 2 + 12, width // 2 - 22
+    radiograph[top : top + 10, left : left + 10] = 1
+    back = put_back(resized(radiograph, 60, fit=fit), shape, fit=fit)
+    assert back.shape == shape
+    weights = back / back.sum()
+    centre = [(weights.sum(1 - axis) * np.arange(shape[axis])).sum() for axis in (0, 1)]
+    np.testing.assert_allclose(centre, [top + 4.5, left + 4.5], atol=0.75)
+
+
+def test_a_network_that_saw_the_centre_alone_speaks_of_the_centre_alone():
+    back = put_back(np.ones((5, 5)), (40, 20), fit="stretch", crop_proportion=0.5)
+    assert back[10:30, 5:15].min() == 1
+    assert back.sum() == 20 * 10
+
+
+def test_the_overlay_colours_the_strongest_place_and_leaves_the_rest_as_it_is():
+    shown = np.full((2, 2), 100, np.uint8)
+    laid = overlay(shown, np.array([[0.0, 0.1], [0.5, 1.0]]))
+    assert laid[0].tolist() == [[100] * 3] * 2
+    np.testing.assert_allclose(laid[1, 1], 0.6 * COLOURS[-1] + 0.4 * 100, atol=0.51)
+
+
+def test_the_tiny_model_looks_at_the_square_that_its_label_comes_from():
+    keras.utils.set_random_seed(0)
+    images = np.stack([np.repeat(tiny.picture(i)[:40, :, None] / 255, 3, -1) for i in range(30)]).astype(np.float32)
+    encoder = tiny.encoder()
+    features = keras.layers.Dense(1, "sigmoid")
+    model = keras.Sequential([encoder, features])
+    model.compile(keras.optimizers.Adam(0.03), "binary_crossentropy", jit_compile=False)
+    model.fit(images, np.array(tiny.LABELS)[:, None], epochs=40, batch_size=30, verbose=0)
+    kernel = features.kernel
+
+    def score(x):
+        return tf.matmul(x, kernel)[:, 0]
+
+    heat = explain.grad_cam(encoder, score, image=images[1], layer="group1_conv")
+    covered = explain.occlusion(lambda x: score(encoder(x)), images[1], grid=10)
+    inside = np.zeros((10, 10), bool)
+    inside[3:6, 2:6] = True  # of rows 10 to 26 and columns 8 to 24 the places that lie within
+    assert heat[inside].min() > heat[~inside].mean()
+    assert covered[inside].mean() > covered[~inside].mean()
+    assert explain.agreement(heat, covered) > 0.5

@@ -1,0 +1,88 @@
+"""A deployed model that is made in a second: one convolution, two heads, thirty made-up pictures."""
+
+import keras
+import numpy as np
+from PIL import Image
+
+from tf_simclr.chest import deployed, prepare
+from tf_simclr.chest.collection import Collection, Entry
+from tf_simclr.chest.prepared import load
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.evaluation.features import extract
+
+SIZE = 24
+SIDE = 32
+HEIGHT, WIDTH = 48, 40
+NAMES = tuple(f"image-{i:02d}" for i in range(30))
+LABELS = tuple(int(i % 2) for i in range(30))
+
+
+def picture(number: int) -> np.ndarray:
+    """Noise, with a bright square where the label is 1: uint8 `(48, 40)`."""
+    rng = np.random.default_rng(number)
+    pixels = rng.integers(0, 120, (HEIGHT, WIDTH))
+    pixels[10:26, 8:24] += 100 * LABELS[number]
+    return pixels.astype(np.uint8)
+
+
+def prepared_folder(folder):
+    """Thirty pictures of fifteen patients, prepared at 32 px; the files are in `raw`."""
+    (folder / "raw").mkdir(parents=True)
+    entries = []
+    for number, name in enumerate(NAMES):
+        path = folder / "raw" / f"{name}.png"
+        Image.fromarray(picture(number)).save(path)
+        labels = (LABELS[number], 1 - LABELS[number])
+        entries.append(Entry(path=path, image=name, labels=labels, patient=f"patient-{number // 2}"))
+    collection = Collection(name="tiny", classes=("Square", "Nothing"), entries=tuple(entries))
+    prepare.prepare(collection, folder / "ready", size=SIDE, workers=1)
+    return load(folder / "ready")
+
+
+def encoder() -> keras.Model:
+    """Images of any size to five features."""
+    images = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(5, 4, strides=4, activation="relu", name="group1_conv")(images)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x), name="encoder")
+
+
+def head(seed: int) -> keras.Model:
+    """Five features to a probability, by way of four."""
+    rng = np.random.default_rng(seed)
+    layers = [keras.layers.Dropout(0.5), keras.layers.Dense(4, "relu"), keras.layers.Dense(1, "sigmoid")]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    model.set_weights([rng.normal(0, 1, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def features(model, data, *, side=None) -> np.ndarray:
+    """Of every image, as the commands compute them."""
+    source = data.source(np.arange(len(data)), side=side)
+    sizes = {"batch_size": 16, "image_size": SIZE, "crop_proportion": 1.0}
+    return extract(model, evaluation_batches(source, unreadable=Unreadable(), **sizes)).values
+
+
+def parts(data, *, side=None):
+    """What `save` takes."""
+    keras.utils.set_random_seed(3)
+    model, heads = encoder(), [head(0), head(1)]
+    values = features(model, data, side=side)
+    probabilities = np.stack([one.predict_on_batch(values)[:, 0] for one in heads])
+    rows = np.arange(20)
+    return {
+        "encoder": model,
+        "heads": heads,
+        "positive": "Square",
+        "image_size": SIZE,
+        "fit": data.fit,
+        "windowed": data.windowed,
+        "held_out": (probabilities, data.column("Square"), np.arange(30)),
+        "cases": (data, rows, values[rows]),
+        "card": {"title": "Squares <b>", "limits": ["Only squares & nothing."]},
+        "side": side,
+    }
+
+
+def save(folder, data, **changes) -> None:
+    """Writes it."""
+    deployed.save(folder, **parts(data) | changes)

@@ -1,0 +1,209 @@
+"""What physicians read: one explanation as HTML that holds its pictures in itself and asks nobody for anything.
+
+Every text is escaped: file names, class names and cards are other people's.
+"""
+
+import json
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tf_simclr.chest.cases import Case
+from tf_simclr.chest.deployed import INTERVAL, NOTE, Deployed
+from tf_simclr.chest.explain_image import Explanation, in_words, laid_over
+from tf_simclr.chest.explain_overlay import data_uri
+
+STYLE = files("tf_simclr.chest").joinpath("app_page.css").read_text()
+PRIVACY = "Your file is read on the machine that runs this page and deleted at once. Nothing is stored or sent on."
+FEW = 0.1
+"""Half-width of an interval of AUC above which few patients were tested."""
+
+
+def banner(deployed: Deployed) -> str:
+    """What stays in view, and what the page is."""
+    title = str(deployed.about["card"].get("title", deployed.positive))
+    return (
+        f'<div class="note" role="note"><strong>{escape(NOTE)}</strong></div>'
+        f"<h1>{escape(title)}</h1>"
+        f"<p>Drop one frontal chest radiograph below: a DICOM, PNG or JPEG file. {escape(PRIVACY)}</p>"
+    )
+
+
+def waiting(name: str, step: str) -> str:
+    """Shown while the network computes."""
+    return f'<div class="box" aria-busy="true"><p><strong>{escape(name)}</strong>: {escape(step)} …</p></div>'
+
+
+def refusal(name: str, reason: str) -> str:
+    """The sentence for a file that could not be read."""
+    return (
+        f'<div class="box bad" role="alert"><h2>{escape(name)} was not read</h2>'
+        f"<p>{escape(sentence(reason))}</p><p>Nothing was computed. Drop another file above.</p></div>"
+    )
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop.
+
+    Example:
+        >>> sentence("the file must be whole")
+        'The file must be whole.'
+    """
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def result(deployed: Deployed, found: Explanation, *, name: str) -> str:
+    """Probability, pictures and cases of one radiograph."""
+    parts = [answer(deployed, found, name=name), pictures(deployed, found), neighbours(deployed, found.cases)]
+    return "".join(parts).replace(" %", "&nbsp;%")
+
+
+def answer(deployed: Deployed, found: Explanation, *, name: str) -> str:
+    """The probability with its interval, and how far it may be believed."""
+    verdict, positive = found.verdict, escape(deployed.positive)
+    low, high = percent(verdict.low), percent(verdict.high)
+    unlike = "" if found.similar else f'<p class="warn">{UNLIKE}</p>'
+    return (
+        f'<div class="box" id="answer"><p class="file">{escape(name)}</p>{unlike}'
+        f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
+        f"<p>Interval: {low} to {high} %</p>{bar(deployed, found)}"
+        f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
+        f"<details><summary>What the interval means</summary><p>{escape(INTERVAL)}</p></details></div>"
+    )
+
+
+UNLIKE = (
+    "This image is unlike the radiographs that the model learned from. The numbers below may mean nothing: is it a "
+    "frontal chest radiograph?"
+)
+
+
+def percent(probability: float) -> str:
+    """Whole per cent, without claiming certainty.
+
+    Example:
+        >>> percent(0.4321), percent(0.0001), percent(0.9999)
+        ('43', 'under 1', 'over 99')
+    """
+    if probability < 0.01:
+        return "under 1"
+    return "over 99" if probability > 0.99 else f"{100 * probability:.0f}"
+
+
+def bar(deployed: Deployed, found: Explanation) -> str:
+    """From 0 to 100 %: the interval, the probability, and the share of positives in the calibration."""
+    verdict, base = found.verdict, base_rate(deployed)
+    place, width = 100 * verdict.low, max(100 * (verdict.high - verdict.low), 0.5)
+    label = f"{percent(verdict.probability)} %, interval {percent(verdict.low)} to {percent(verdict.high)} %"
+    return (
+        f'<div class="bar" role="img" aria-label="{label}">'
+        f'<div class="interval" style="left:{place:.1f}%;width:{width:.1f}%"></div>'
+        f'<div class="base" style="left:{100 * base:.1f}%"></div>'
+        f'<div class="point" style="left:{100 * verdict.probability:.1f}%"></div></div>'
+        '<div class="scale"><span>0 %</span><span>100 %</span></div>'
+        f'<p class="small">Dashed: {100 * base:.0f} % of the test radiographs had this label.</p>'
+    )
+
+
+def base_rate(deployed: Deployed) -> float:
+    """Share of positives among the held-out images."""
+    return deployed.measured["positives"] / deployed.measured["images"]
+
+
+def meaning(deployed: Deployed, found: Explanation) -> list[str]:
+    """How often such a probability was right, and how well the model tells images apart, as escaped sentences."""
+    count, positives, low, high = deployed.calibration.alike(found.verdict.probability)
+    measured, name = deployed.measured, escape(deployed.positive)
+    auc = measured["auc"]
+    patients = f" of {measured['patients']:,} patients" if measured.get("patients") else ""
+    lines = [
+        f"Among the {count} test radiographs with the nearest probabilities ({percent(low)} to {percent(high)} %), "
+        f"{positives} ({100 * positives / count:.0f} %) had the label {name}.",
+        f"Tested on {measured['images']:,} radiographs{patients} that it had not seen: AUC {auc['value']:.2f} "
+        f"(95 % interval {auc['low']:.2f} to {auc['high']:.2f}; 0.5 is guessing, 1 is faultless).",
+        f"The probability holds where {name} is as frequent as in that test, {100 * base_rate(deployed):.0f} %. "
+        "Where it is rarer, the true probability is lower.",
+    ]
+    if auc["low"] <= 0.5:
+        lines.insert(0, "<strong>On its test this model was not shown to be better than guessing.</strong>")
+    elif auc["high"] - auc["low"] > 2 * FEW:
+        lines.append("Few patients were tested: all these numbers are rough.")
+    return lines
+
+
+def pictures(deployed: Deployed, found: Explanation) -> str:
+    """The radiograph, and the heat map over it."""
+    shown, heat = data_uri(found.picture.shown), data_uri(laid_over(deployed, found, values=found.heat))
+    if found.correlation is None:
+        check = "Checking it by occlusion …"
+    else:
+        measured = f" (rank correlation {found.correlation:.2f})" if found.heat.max() > 0 else ""
+        check = sentence(in_words(found) + measured)
+    positive, busy = escape(deployed.positive), "true" if found.correlation is None else "false"
+    return (
+        '<div class="box"><h2>Where the network looks</h2><div class="pair">'
+        f'<figure><img src="{shown}" alt="The radiograph as a viewer shows it">'
+        f"<figcaption>As a viewer shows it; {found.picture.width} × {found.picture.height} pixels</figcaption></figure>"
+        f'<figure><img src="{heat}" alt="The radiograph with the heat map">'
+        f'<figcaption><span class="ramp"></span> speaks a little … most for {positive}</figcaption></figure></div>'
+        f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{HEAT}</p></div>'
+    )
+
+
+HEAT = (
+    "The map (Grad-CAM) is coarse, shows what speaks for the finding even where its probability is low, and does not "
+    "outline disease. It tells what the network used, which may be a tube, a marker or the border of the picture."
+)
+
+
+def neighbours(deployed: Deployed, cases: list[Case]) -> str:
+    """The nearest training cases."""
+    figures = "".join(
+        f'<figure><img src="{data_uri(enlarged(case.picture))}" alt="Training case {case.number}">'
+        f"<figcaption><strong>{escape(', '.join(case.findings) or 'No finding')}</strong><br>"
+        f"similarity {case.similarity:.2f}</figcaption></figure>"
+        for case in cases
+    )
+    usual = deployed.cases.usual
+    return (
+        '<div class="box"><h2>Most similar training cases</h2>'
+        f'<div class="cases">{figures}</div><p class="small">Similar to the network, with their label in the '
+        "collection; at most one of each patient. 1 is the same, 0 unrelated; "
+        f"95 % of training cases have a case of another patient at {usual:.2f} or above.</p></div>"
+    )
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """A case's small picture at twice its side, smooth."""
+    size = (2 * picture.shape[1], 2 * picture.shape[0])
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.BICUBIC))
+
+
+def card(deployed: Deployed) -> str:
+    """The model's card; its limits first and always open."""
+    about = deployed.about
+    own = dict(about["card"])
+    limits = own.pop("limits", "No limits were stated: do not use the model.")
+    lines = limits if isinstance(limits, list) else [limits]
+    learned = about["learned_from"]
+    rows = {name: own[name] for name in own if name != "title"}
+    rows["learned from"] = "{images:,} radiographs of {patients:,} patients, {positives:,} of them positive".format(
+        **learned
+    )
+    rows["calibration"] = f"Platt's scaling on {deployed.measured['images']:,} radiographs of other patients"
+    rows["Brier score"] = f"{deployed.measured['brier']:.3f} (0 is best)"
+    rows["heads"] = f"{about['heads']} trainings, averaged"
+    table = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(written(v))}</td></tr>" for k, v in rows.items())
+    items = "".join(f"<li>{escape(str(line))}</li>" for line in lines)
+    return (
+        f'<div class="box" id="card"><h2>Limits of this model</h2><ul>{items}</ul>'
+        f"<details><summary>The model's card</summary><table>{table}</table></details></div>"
+    )
+
+
+def written(value: Any) -> str:
+    """A card's entry as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

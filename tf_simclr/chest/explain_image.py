@@ -1,0 +1,106 @@
+"""One radiograph asked and explained: probability, heat map, nearest cases; and what the two checks say of the map."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_simclr.chest.cases import Case
+from tf_simclr.chest.deployed import INTERVAL, NOTE, Deployed, Verdict
+from tf_simclr.chest.explain import agreement, grad_cam, occlusion, shades, shuffled_networks
+from tf_simclr.chest.explain_overlay import overlay, put_back
+from tf_simclr.chest.showing import Picture
+
+GRID = 7
+"""Squares a side that occlusion covers, as many as Grad-CAM has places in a ResNet at 224 px."""
+AGREE, PARTLY = 0.5, 0.2
+"""Rank correlations from which on the two maps are said to agree, or to agree in part; our choice."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found for one image."""
+
+    picture: Picture
+    seen: np.ndarray
+    """What the network saw, `(s, s, 3)` in [0, 1]."""
+    verdict: Verdict
+    heat: np.ndarray
+    """Grad-CAM of the log-odds, `(h', w')`, with its sign."""
+    cases: list[Case]
+    similar: bool
+    """Whether the nearest case is as near as training cases usually are to each other."""
+    covered: np.ndarray | None = None
+    """Fall of the log-odds where a square is covered, `(g, g)`."""
+    correlation: float | None = None
+    """Rank correlation of the two maps."""
+
+
+def ask(deployed: Deployed, path: str | Path, *, neighbours: int = 5) -> Explanation:
+    """Everything but the checks.
+
+    Raises:
+        InputError: the file is no radiograph that can be read.
+    """
+    picture = deployed.open(path)
+    seen = deployed.see(picture)
+    verdict = deployed.judge(seen)
+    cases = deployed.nearest(verdict.features, neighbours)
+    heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
+    return Explanation(picture, seen, verdict, heat, cases, cases[0].similarity >= deployed.cases.usual)
+
+
+def checked(deployed: Deployed, found: Explanation) -> Explanation:
+    """The same with the occlusion check."""
+    covered = occlusion(deployed.scores, found.seen, grid=min(GRID, *found.seen.shape[:2]))
+    return dataclasses.replace(found, covered=covered, correlation=agreement(found.heat, covered))
+
+
+def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) -> dict[str, float]:
+    """Rank correlation of the heat map with those of shuffled networks, by what was shuffled last, the heads first."""
+    return {
+        block: agreement(found.heat, grad_cam(encoder, score, image=found.seen))
+        for block, encoder, score in shuffled_networks(deployed.encoder, deployed.heads, seed=seed)
+    }
+
+
+def laid_over(deployed: Deployed, found: Explanation, *, values: np.ndarray) -> np.ndarray:
+    """The radiograph as a viewer shows it with a map over it: uint8 `(h, w, 3)`."""
+    about = deployed.about
+    shape = found.picture.shown.shape
+    back = put_back(shades(values), shape, fit=about["fit"], crop_proportion=about["crop_proportion"])
+    return overlay(found.picture.shown, back)
+
+
+def in_words(found: Explanation) -> str:
+    """What the occlusion check says of the heat map."""
+    if found.heat.max() <= 0:
+        return "no place speaks for the finding: nothing is coloured, and the answer rests on the picture as a whole"
+    if found.correlation is None:
+        return "not checked"
+    if found.correlation >= AGREE:
+        return "the occlusion check finds the same places"
+    if found.correlation >= PARTLY:
+        return "the occlusion check finds the same places only in part"
+    return "the occlusion check does not confirm these places: do not rely on the map"
+
+
+def numbers(deployed: Deployed, found: Explanation) -> dict[str, Any]:
+    """All of it but pictures, as JSON types."""
+    verdict = found.verdict
+    return {
+        "note": NOTE,
+        "class": deployed.positive,
+        "probability": verdict.probability,
+        "interval": [verdict.low, verdict.high],
+        "interval_means": INTERVAL,
+        "heads_uncalibrated": verdict.heads.tolist(),
+        "measured": deployed.measured,
+        "nearest": [{"case": c.number, "findings": c.findings, "similarity": c.similarity} for c in found.cases],
+        "like_training_cases": found.similar,
+        "grad_cam": found.heat.tolist(),
+        "occlusion": None if found.covered is None else found.covered.tolist(),
+        "occlusion_rank_correlation": found.correlation,
+    }

@@ -1,0 +1,85 @@
+"""Keras files of others: read only if they are made of the plain layers that our networks are made of.
+
+A `.keras` file is a program: its configuration names classes and functions to call.  Keras' safe mode refuses code that
+is stored in it; here nothing but a list of layers, initializers and operations is let through at all.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_simclr.errors import InputError, check
+
+LAYERS = {
+    *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
+    *("DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "GroupNormalization", "InputLayer"),
+    *("LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Softmax", "ZeroPadding2D"),
+}
+"""Layers that compute and do nothing else."""
+OPERATIONS = {"Add", "Mean", "Multiply", "Relu", "Reshape", "Softmax", "Split", "Subtract", "Sum", "Transpose"}
+INITIALIZERS = {"Constant", "GlorotUniform", "HeNormal", "Ones", "RandomNormal", "TruncatedNormal", "VarianceScaling"}
+ALLOWED = {
+    "keras.layers": LAYERS,
+    "keras.initializers": INITIALIZERS | {"Zeros", "GlorotNormal", "HeUniform", "RandomUniform"},
+    "keras.regularizers": {"L2", "L1L2"},
+    "keras.src.ops.numpy": OPERATIONS,
+    "keras.src.ops.nn": OPERATIONS,
+    "keras.src.models.functional": {"Functional"},
+    "keras": {"DTypePolicy", "Functional", "Sequential"},
+    None: {"__keras_tensor__"},
+}
+"""Module → classes that may be named."""
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+MAX_CONFIG = 32 * 2**20
+"""Largest configuration in bytes; that of a ResNet-152 has about 1 MB."""
+MAX_WEIGHTS = 8 * 2**30
+"""Largest weights in bytes, unpacked; the largest SimCLR network has 3.2 GB."""
+
+
+def load_network(path: Path) -> keras.Model:
+    """Loads a `.keras` file of plain layers; it is not compiled.
+
+    Raises:
+        InputError: the file is damaged, holds anything else, or its weights are not finite.
+    """
+    try:
+        check_plain(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged HDF5 file or configuration raises whatever it meets
+        raise InputError(f"{path} must be a whole Keras network ({type(error).__name__}: {error})") from error
+    finite = all(bool(keras.ops.all(keras.ops.isfinite(weight))) for weight in model.weights)
+    check(finite, f"{path} must have finite weights")
+    return model
+
+
+def check_plain(path: Path) -> None:
+    """Refuses a file that names anything but plain layers, or that unpacks to more than a network can have."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
+        once = len(sizes) == len(archive.infolist())
+        check(once and set(sizes) == MEMBERS, f"{path} must hold a network and nothing else", members=sorted(sizes))
+        small = sizes["config.json"] <= MAX_CONFIG and sizes["model.weights.h5"] <= MAX_WEIGHTS
+        check(small, f"{path} must unpack to a network's size", bytes=sum(sizes.values()))
+        config = json.loads(archive.read("config.json"))
+    named = {(part.get("module"), str(part.get("class_name"))) for part in parts(config) if "class_name" in part}
+    unknown = sorted(f"{module}.{name}" for module, name in named if name not in ALLOWED.get(module, set()))
+    check(not unknown, f"{path} must be made of plain layers", unknown=unknown[:5])
+    registered = {str(part["registered_name"]) for part in parts(config) if part.get("registered_name")}
+    custom = sorted(name for name in registered if ">" in name)
+    check(not custom, f"{path} must be made of plain layers", custom=custom[:5])
+
+
+def parts(node: Any) -> Iterator[dict]:
+    """Every dictionary in a nest of JSON types."""
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            yield found
+        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()

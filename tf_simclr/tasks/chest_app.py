@@ -1,0 +1,23 @@
+"""`tf-simclr chest app`: a page that answers for one radiograph at a time.
+
+For research, not for diagnosis.
+"""
+
+from tf_simclr.chest import app_server, deployed
+from tf_simclr.chest.deployed import NOTE
+from tf_simclr.config import ChestApp
+from tf_simclr.tasks.inputs import say
+
+
+def run(config: ChestApp) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        InputError: the model cannot be read, Gradio is missing, or the port is taken.
+    """
+    model = deployed.load(config.model)
+    say(NOTE)
+    if config.host not in app_server.LOCAL:
+        say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
+    limit = config.max_megabytes * 2**20
+    app_server.serve(model, host=config.host, port=config.port, max_bytes=limit, neighbours=config.neighbours, say=say)
