@@ -14,6 +14,7 @@ from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
+from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, write_report
@@ -104,7 +105,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     config, scores = job.config, accuracies(found, seed=job.config.seed)
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values})
-    more = before | scores | tested | job.notes
+    more = before | scores | ranked(found, seed=config.seed) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
 
@@ -180,6 +181,15 @@ def accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
     return scores
 
 
+def ranked(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
+    """Of two classes that both occur the AUC with its 95 % bootstrap interval over the images, else nothing."""
+    if found.values.shape[1] != 2 or len(set(found.labels.tolist())) != 2:
+        return {}
+    scores, images = found.values[:, 1] - found.values[:, 0], np.arange(len(found.labels))
+    low, high = binary.grouped_interval(binary.roc_auc, scores, labels=found.labels, groups=images, seed=seed)
+    return {"auc": {"value": binary.roc_auc(scores, found.labels), "low": low, "high": high}}
+
+
 def hits(found: Features, k: int) -> np.ndarray:
     """Whether the label of each image is among its k highest logits; of equal ones the lower class comes first."""
     own = np.take_along_axis(found.values, found.labels[:, None], axis=1)
@@ -195,6 +205,9 @@ def summary(model_dir: Path, result: dict) -> str:
     for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
         interval = f"{100 * score['low']:.1f}–{100 * score['high']:.1f}"
         lines.append(f"{name + ':':<10}{100 * score['accuracy']:.1f} % ({interval}, 95 % bootstrap interval)")
+    if "auc" in result:
+        auc = result["auc"]
+        lines.append(f"AUC:      {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}, 95 % bootstrap interval)")
     lines[-1] += f" on {result['eval_images']:,} images of {result['eval_split']}"
     if result["unreadable"]:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
