@@ -1,0 +1,184 @@
+"""Public buckets of Google Cloud Storage by HTTPS: what a folder holds, and a file's bytes from any point on.
+
+References:
+    cloud.google.com/storage/docs/json_api/v1/objects/list (the listing) and .../access-public-data (the files)
+"""
+
+import contextlib
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from tf_simclr.errors import InputError, check
+
+HOST = "https://storage.googleapis.com"
+SECONDS = 60.0
+"""Longest silence of the server."""
+BLOCK = 1 << 20
+
+
+class Interrupted(Exception):
+    """The connection broke, or could not be made; trying again may help."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file in a bucket.
+
+    Attributes:
+        bucket: of the file.
+        path: in the bucket.
+        relative: below the folder that was listed.
+        size: in bytes.
+        md5: checksum, base64; empty where the bucket has none (composed files).
+        crc32c: checksum, big-endian bytes in base64.
+    """
+
+    bucket: str
+    path: str
+    relative: str
+    size: int
+    md5: str
+    crc32c: str
+
+
+def split(address: str) -> tuple[str, str]:
+    """Bucket and path of an address.
+
+    Example:
+        >>> split("gs://simclr-checkpoints/simclrv2/pretrained/")
+        ('simclr-checkpoints', 'simclrv2/pretrained')
+
+    Raises:
+        InputError: it is none.
+    """
+    bucket, _, path = address.removeprefix("gs://").strip("/").partition("/")
+    rule = "an address must be gs://BUCKET/FOLDER"
+    check(address.startswith("gs://") and bool(bucket) and is_plain(bucket), rule, address=address)
+    check(not path or is_plain(path), rule, address=address)
+    return bucket, path
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path stays below the folder that it is joined to, on every system.
+
+    Example:
+        >>> is_plain("hub/saved_model.pb"), is_plain("../x"), is_plain("/x"), is_plain("a:b")
+        (True, False, False, False)
+    """
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and not set(path) & set('\\:*?"<>|\0')
+
+
+def files(address: str) -> list[Remote]:
+    """Every file at or below an address.
+
+    Raises:
+        InputError: there is none, the bucket cannot be listed or reached, or a name would lead out of the folder.
+    """
+    bucket, path = split(address)
+    found = [remote(bucket, path, item=item) for item in items(bucket, path) if not item["name"].endswith("/")]
+    inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/" if path else "")]
+    check(bool(inside), f"{address} must hold a file; there is none in the bucket")
+    return inside
+
+
+def remote(bucket: str, folder: str, *, item: dict[str, Any]) -> Remote:
+    """A listed file.
+
+    Raises:
+        InputError: its name would lead out of the folder.
+    """
+    path = item["name"]
+    relative = PurePosixPath(path).name if path == folder else path[len(folder) :].removeprefix("/")
+    rule = f"files in gs://{bucket} must have plain names; nothing was downloaded"
+    check(is_plain(relative), rule, name=path)
+    return Remote(bucket, path, relative, int(item["size"]), item.get("md5Hash", ""), item.get("crc32c", ""))
+
+
+def items(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    """The bucket's own description of every file whose path begins so, page by page."""
+    yield from (item for page in pages(bucket, prefix=prefix) for item in page.get("items", []))
+
+
+def folders(address: str) -> list[str]:
+    """What lies directly in a folder: addresses, of folders with a slash behind.
+
+    Raises:
+        InputError: the bucket cannot be listed or reached.
+    """
+    bucket, path = split(address)
+    below = f"{path}/" if path else ""
+    found = list(pages(bucket, prefix=below, delimiter="/"))
+    names = [name for page in found for name in page.get("prefixes", [])]
+    names += [item["name"] for page in found for item in page.get("items", []) if item["name"] != below]
+    return [f"gs://{bucket}/{name}" for name in names]
+
+
+def pages(bucket: str, **query: str) -> Iterator[dict[str, Any]]:
+    """The answers of the listing, until one names no next page."""
+    wanted = {"fields": "items(name,size,md5Hash,crc32c),prefixes,nextPageToken", "maxResults": "1000", **query}
+    while True:
+        url = f"{HOST}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{urllib.parse.urlencode(wanted)}"
+        try:
+            with opened(url) as answer:
+                page = json.loads(answer.read())
+        except (Interrupted, ValueError) as error:
+            raise InputError(unreachable(error)) from error
+        yield page
+        if not page.get("nextPageToken"):
+            return
+        wanted["pageToken"] = page["nextPageToken"]
+
+
+def unreachable(error: Exception) -> str:
+    """The sentence for a network that is cut."""
+    return f"{HOST} must be reachable, but is not ({error}); run the same command again when it is"
+
+
+@contextlib.contextmanager
+def opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a request, for a part of a file from the byte `start` on.
+
+    Raises:
+        InputError: the server refuses.
+        Interrupted: it cannot be reached, or is at its limits.
+    """
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
+            yield answer
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code >= 500 or error.code in (408, 429):
+            raise Interrupted(f"the server answered {error.code}") from error
+        place = url.partition("?")[0]
+        raise InputError(
+            f"{place} must be there for everyone to read. Received: {error.code} {error.reason}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Interrupted(getattr(error, "reason", None) or error) from error
+
+
+def read(file: Remote, start: int) -> Iterator[tuple[int, bytes]]:
+    """A file's bytes from `start` on, with where each block begins: 0 first, if the server sends all of it.
+
+    Raises:
+        InputError: the server refuses.
+        Interrupted: the connection broke.
+    """
+    url = f"{HOST}/{file.bucket}/{urllib.parse.quote(file.path)}"
+    with opened(url, start=start) as answer:
+        partial = answer.status == http.client.PARTIAL_CONTENT
+        position = start if partial else 0
+        told = answer.headers.get("Content-Range", "")
+        check(not partial or told.startswith(f"bytes {start}-"), f"{url} must send bytes from {start} on", sent=told)
+        while block := answer.read(BLOCK):
+            yield position, block
+            position += len(block)
