@@ -168,3 +168,26 @@ def test_progress_is_one_line_at_the_end_or_redrawn_on_a_terminal():
     counter(4)
     assert screen.getvalue().startswith("\rfeatures of x: 4/8, ")
     assert "s left" in screen.getvalue()
+
+
+def test_the_images_themselves_are_tested_beside_the_features(images, tmp_path):
+    linear_eval.run(config(images, result=tmp_path / "result.json", untrained=False, raw_pixels=True))
+    found = json.loads((tmp_path / "result.json").read_text())["results"]["raw pixels"]
+    assert found["knn"]["accuracy"] == 0.75  # the colour that tells the classes apart is in the pixels
+
+
+@pytest.mark.parametrize(("size", "features"), [(32, 768), (8, 192), (40, 588)])
+def test_raw_pixels_are_means_of_squares(size, features):
+    image = np.random.default_rng(0).uniform(size=(1, size, size, 3)).astype(np.float32)
+    values = np.asarray(linear_eval.pixels(size)(image)).reshape(1, -1)
+    assert values.shape == (1, features)
+    side = -(-size // 16)
+    np.testing.assert_allclose(values[0, :3], image[0, :side, :side].mean((0, 1)), rtol=1e-6)
+
+
+def test_figures_show_the_map_and_the_nearest_images(images, tmp_path, capsys):
+    linear_eval.run(config(images, result=tmp_path / "r.json", untrained=False, figures=tmp_path / "seen"))
+    out = capsys.readouterr().out
+    for name in ("feature_map", "neighbours"):
+        assert (tmp_path / "seen" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"figure  {tmp_path}/seen/{name}.png" in out

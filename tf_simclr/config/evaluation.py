@@ -63,6 +63,10 @@ class LinearEval(Data, Optimization, Probing):
     """Of protocol sgd; momentum is TensorFlow 1's Nesterov, lars does as well (Appendix B.6), sgd is Keras'."""
     untrained: bool = True
     """Test the same network with random weights, too."""
+    raw_pixels: bool = False
+    """Test the image itself, too, averaged down to 16 pixels a side."""
+    figures: Path | None = None
+    """Folder for a map of the test images' features (t-SNE) and the nearest training images of some of them."""
     result: Path | None = None
     """Where the numbers go; by default linear_eval.json (linear_eval_sgd.json, linear_eval_knn.json) in the run folder,
     else in the working directory."""

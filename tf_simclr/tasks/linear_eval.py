@@ -31,6 +31,8 @@ from tf_simclr.tasks.inputs import labelled_sources, say, show
 
 VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""
+RAW = 16
+"""Pixels a side that are tested as they are."""
 TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
 
 
@@ -42,6 +44,8 @@ def run(config: LinearEval) -> None:
     if config.untrained:
         keras.utils.set_random_seed(config.seed)
         networks["untrained"] = keras.models.clone_model(encoder)
+    if config.raw_pixels:
+        networks["raw pixels"] = pixels(config.image_size)
     results, answers, skipped = {}, {}, Unreadable()
     for name, network in networks.items():
         extractor = Extractor(config, network, label=f", {name}")
@@ -52,11 +56,31 @@ def run(config: LinearEval) -> None:
             skipped.add(image.encode())
     if skipped.names:
         say(skipped.report())
+    drawn = draw_features(config, encoder, sources=sources) if config.figures else []
     place = config.result or default_result(config)
     answered = Answers(test.names, test.labels, answers)
     write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names)
     show(table(results))
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
+    for path in drawn:
+        show(f"figure  {path}")
+
+
+def pixels(image_size: int) -> keras.Model:
+    """A network without weights, from images to their pixels averaged down to at most `RAW` a side."""
+    side = -(-image_size // RAW)
+    images = keras.Input((image_size, image_size, 3))
+    small = keras.layers.AveragePooling2D(side, strides=side, padding="same")(images)
+    return keras.Model(images, keras.layers.Flatten()(small), name="raw_pixels")
+
+
+def draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
+    """Figures of the checkpoint's features, which the probes have left on the disk."""
+    from tf_simclr.tasks.feature_figures import draw  # matplotlib is slow to import
+
+    extractor = Extractor(config, encoder)
+    found = tuple(extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    return draw(found, sources, folder=config.figures, image_size=config.image_size, seed=config.seed)
 
 
 Tested = tuple[dict, Features, dict[str, np.ndarray]]
