@@ -1,5 +1,5 @@
-# make demo | test | test-slow | lint | clean; each makes .venv first.  ARGS=… goes to the command, PYTHON=… chooses
-# the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in (1 GB each).
+# make demo | test | test-slow | lint | docs | bench | clean; each makes .venv first.  ARGS=… goes to the command,
+# PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
 EXTRAS ?= dev,torch,chest,export,sweep
 ARGS ?=
 WORKERS ?= -n auto --maxprocesses 4
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: .venv demo test test-slow lint clean
+.PHONY: .venv demo test test-slow lint docs bench clean
 .venv: $(STAMP)
 
 # The stamp comes last: an install that was interrupted is taken up again, a finished one only after a change.
@@ -39,6 +39,21 @@ lint: $(STAMP)
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
 
+# Public names are loaded on demand and pdoc would not find them: they are put in place first.
+docs: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(VENV)/bin/python -c "import converters, pathlib, pdoc, pkgutil, tf_simclr; both = (tf_simclr, converters); \
+		[setattr(m, name, getattr(m, name)) for m in both for name in m.__all__]; \
+		found = [i.name for m in both for i in pkgutil.iter_modules(m.__path__, m.__name__ + '.')]; \
+		shown = [n for n in found if '.tasks' not in n and '__main__' not in n]; \
+		pdoc.render.configure(docformat='google'); \
+		pdoc.pdoc('tf_simclr', 'converters', *shown, output_directory=pathlib.Path('site'))"
+	@echo "site/index.html"
+
+# Hours; QUICK=1: minutes.  Each benchmark prints its table; what fails is named at the end, and the exit code is 1.
+bench: $(STAMP)
+	$(VENV)/bin/python benchmarks/run_all.py $(if $(QUICK),--quick) $(ARGS)
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find tf_simclr converters tests -name __pycache__ -type d -prune -exec rm -rf {} +
