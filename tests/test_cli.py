@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import tyro
 from tests import golden
 from tf_simclr import cli
 from tf_simclr.checkpoint import RunFolder
-from tf_simclr.config import COMMANDS, Demo, LinearEval, Pretrain, plain
+from tf_simclr.config import COMMANDS, CheckpointsGet, ChestCovid, Demo, LinearEval, Pretrain, plain
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
@@ -23,6 +24,8 @@ from tf_simclr.models.architecture import Architecture
 NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "run"], "distill": ["--teacher", "run"]}
 NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
 NEEDED["chest prepare"] = ["raw", "out"]  # by position
+NEEDED |= {f"checkpoints {verb}": ["name"] for verb in ("get", "convert")}  # by position
+NEEDED |= {"chest app": ["--model", "run"], "chest explain": ["--model", "run", "image.png"]}
 """Options without a default."""
 
 
@@ -31,7 +34,12 @@ def test_a_command_alone_means_the_defaults(command):
     needed = NEEDED.get(command, [])
     values = {word: Path(word) for word in needed}
     if needed and needed[0].startswith("--"):
-        values = {needed[i].removeprefix("--"): Path(needed[i + 1]) for i in range(0, len(needed), 2)}
+        options = 2 * sum(word.startswith("--") for word in needed)
+        values = {needed[i].removeprefix("--"): Path(needed[i + 1]) for i in range(0, options, 2)}
+        if needed[options:]:
+            values["images"] = tuple(map(Path, needed[options:]))
+    kinds = {field.name: field.type for field in dataclasses.fields(COMMANDS[command])}
+    values = {name: value if "Path" in str(kinds[name]) else str(value) for name, value in values.items()}
     assert cli.parse([*command.split(), *needed]) == COMMANDS[command](**values)
 
 
@@ -104,6 +112,7 @@ def test_help_explains_each_option_with_its_default(command):
             continue
         required = field.default is dataclasses.MISSING
         default = field.default or ("''" if field.default == "" else field.default)
+        default = " ".join(map(str, default)) if isinstance(default, tuple) else default
         said = ["(required)"] if required else [f"(default: {default})", f"(default: '{default}')"]
         assert any(words in lines[field.name] for words in said)
         assert len(lines[field.name].split()) >= 5, f"{field.name} is not explained"
@@ -124,6 +133,16 @@ def test_a_stored_configuration_sets_the_command_and_all_its_options(stored):
     path, config = stored
     for words in (["--config", str(path)], [f"--config={path}"], ["pretrain", "--config", str(path)]):
         assert cli.parse(words) == config
+
+
+def test_lists_of_numbers_are_read_from_words_and_from_a_stored_configuration(tmp_path):
+    config = ChestCovid(unfreeze=(3, -1), direct=())
+    assert cli.parse(["chest", "covid", "--unfreeze", "3", "-1", "--direct"]) == config
+    write_json(tmp_path / "config.json", plain(config))
+    assert cli.parse(["--config", str(tmp_path / "config.json")]) == config
+    write_json(tmp_path / "config.json", plain(config) | {"unfreeze": [3, "all"]})
+    with pytest.raises(InputError, match="must hold values of the options' types"):
+        cli.parse(["--config", str(tmp_path / "config.json")])
 
 
 def test_options_beside_a_stored_configuration_change_it(stored):
@@ -311,3 +330,10 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypat
     monkeypatch.setattr(cli.importlib, "import_module", missing)
     err = refused(monkeypatch, capfd, "sweep")
     assert err == "sweep needs optuna: pip install 'tf-simclr[sweep]'\n"
+
+
+def test_a_command_runs_in_this_process_from_one_string(monkeypatch):
+    ran = []
+    monkeypatch.setattr(cli, "task", lambda name: SimpleNamespace(run=lambda config: ran.append((name, config))))
+    cli.execute("checkpoints get 'a name' --tf2 True")
+    assert ran == [("checkpoints get", CheckpointsGet(name="a name", tf2=True))]

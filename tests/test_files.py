@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from tf_simclr.errors import InputError
-from tf_simclr.files import replacing, replacing_path, write_json
+from tf_simclr.files import replacing, replacing_folder, replacing_path, write_json
 
 
 def names(folder) -> list[str]:
@@ -111,3 +111,21 @@ def test_what_must_survive_a_loss_of_power_is_on_the_disk_before_and_after_it_ge
     with replacing(tmp_path / "new" / "file", durable=True) as [file]:
         file.write(b"content")
     assert done == [str(tmp_path / "new" / f".{os.getpid()}.file"), "named", str(tmp_path / "new"), str(tmp_path)]
+
+
+def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    place = tmp_path / "model"
+    with replacing_folder(place) as folder:
+        (folder / "a").write_text("1")
+
+    def failing():
+        with replacing_folder(place) as folder:
+            (folder / "a").write_text("2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing()
+    assert (place / "a").read_text() == "1"
+    with replacing_folder(place) as folder:
+        (folder / "b").write_text("3")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "b"]

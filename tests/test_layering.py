@@ -34,19 +34,28 @@ METHOD = {
 }
 JOBS = {"tf_simclr.checkpoint", "tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.diagnostics", "tf_simclr.exports"}
 TASKS = {"tf_simclr.config", "tf_simclr.chest", "tf_simclr.monitoring", "tf_simclr.training"} | JOBS | METHOD | BASE
+CHECKPOINTS = [f"tf_simclr.tasks.checkpoints_{verb}" for verb in ("list", "get", "convert")]
+
+ARDS = [f"tf_simclr.tasks.{name}" for name in ("chest_ards", "ards_runs", "ards_report")]
 
 MAY_IMPORT = {
     "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint"},  # the public names
     "tf_simclr.__main__": {"tf_simclr.cli"},
     "tf_simclr.cli": {"tf_simclr.config", "tf_simclr.tasks", "tf_simclr.tasks.demo", "tf_simclr.errors"},
+    "tf_simclr.accelerators": {"tf_simclr.errors"},
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.errors"},
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture"},
     "tf_simclr.tasks": TASKS,
     "tf_simclr.tasks.demo": {"tf_simclr.tasks", "converters"} | TASKS,  # shows the way to PyTorch, too
+    **dict.fromkeys(CHECKPOINTS, {"converters", *CHECKPOINTS} | TASKS),  # the official ones, by their catalogue
     "tf_simclr.tasks.official": {"tf_simclr.tasks", "converters"} | TASKS,  # leaves SavedModels behind
+    **dict.fromkeys(ARDS, {"tf_simclr.tasks", "tf_simclr.tasks.sweep", *ARDS} | TASKS),  # its stages are commands
     "tf_simclr.monitoring": {"tf_simclr.training"} | JOBS | METHOD | BASE,
     "tf_simclr.training": {"tf_simclr.checkpoint"} | METHOD | BASE,
     "tf_simclr.chest": JOBS | METHOD | BASE,
+    "tf_simclr.chest.app": {"tf_simclr.chest"} | JOBS | METHOD | BASE,  # Gradio, and nobody else may
+    "tf_simclr.chest.app_server": {"tf_simclr.chest", "tf_simclr.chest.app"} | JOBS | METHOD | BASE,
+    "tf_simclr.tasks.chest_app": {"tf_simclr.tasks", "tf_simclr.chest.app_server"} | TASKS,
     "tf_simclr.checkpoint": {"converters"} | METHOD | BASE,
     "tf_simclr.evaluation": METHOD | BASE,
     "tf_simclr.plots": {"tf_simclr.errors", "tf_simclr.files"},
@@ -76,10 +85,12 @@ ONLY_IN = {
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
     "pandas": {"tf_simclr.chest"},
-    "gradio": {"tf_simclr.chest"},
+    "gradio": {"tf_simclr.chest.app"},
+    "fastapi": {"tf_simclr.chest.app_server"},
+    "uvicorn": {"tf_simclr.chest.app_server"},
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
     "matplotlib": {"tf_simclr.plots", "tf_simclr.diagnostics"},
-    "tensorflow_datasets": {"tf_simclr.data"},
+    "tensorflow_datasets": {"tf_simclr.data", "tf_simclr.chest"},
     "tyro": {"tf_simclr.cli", "tf_simclr.config", "converters"},
 }
 """Third party → the parts that need it."""
@@ -171,9 +182,16 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not {name: {t for t in targets if t in circles} for name, targets in circles.items()}
 
 
-LIGHT = ["tf_simclr", "tf_simclr.errors", "tf_simclr.config", "tf_simclr.models.architecture", "converters"]
+LIGHT = [
+    "tf_simclr",
+    "tf_simclr.accelerators",
+    "tf_simclr.errors",
+    "tf_simclr.config",
+    "tf_simclr.models.architecture",
+    "converters",
+]
 HELP = [("tf_simclr",), ("tf_simclr", "pretrain"), ("tf_simclr", "linear-eval"), ("tf_simclr", "demo")]
-HELP += [("tf_simclr", "presets"), ("tf_simclr.run",), ("converters.tf2torch",)]
+HELP += [("tf_simclr", "presets"), ("tf_simclr", "checkpoints", "get"), ("tf_simclr.run",), ("converters.tf2torch",)]
 HEAVY = """
 heavy = sorted({"tensorflow", "keras", "torch", "sklearn", "matplotlib"} & set(sys.modules))
 sys.exit(f"loads {heavy}" if heavy else 0)

@@ -32,6 +32,8 @@ INSTEAD = {
     "--train_batch_size 256": "--train_batch_size 4 --train_steps 2",  # 24 images in place of the user's
     "--train_batch_size 128": "--train_batch_size 4",  # 20 images in place of CIFAR-10
     "--train_epochs 100": "--train_steps 2",  # hours
+    "chest ards --model_dir": "chest ards --image_size 32 --pretrain_steps 2 --finetune_epochs 1 --grid_epochs 1 "
+    "--grid_learning_rates 0.1 --seeds 1 --moco False --model_dir",  # an hour
     "--train_batch_size=512 --train_epochs=1000": "--train_batch_size=4 --train_steps=2",  # days
     "--datasets cifar10 --image_size 32": "--datasets cifar10 --image_size 32 --l2_strengths 3",  # 20 images
 }

@@ -256,9 +256,17 @@ def read_network(path, **selection) -> tuple[Architecture, dict[str, np.ndarray]
 
 
 def load_encoder(path, **selection) -> "keras.Model":
-    """Loads the encoder of a checkpoint of any kind: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`.
+    """Loads the encoder of a checkpoint of any kind, without heads.
 
-    Arguments and errors as in `load_model`.
+    Args:
+        path: as in `load_model`.
+        **selection: as in `load_model`.
+
+    Returns:
+        A trainable model from images `(n, h, w, 3)` in [0, 1] to features `(n, d)`.
+
+    Raises:
+        InputError: the file is damaged, not whole, or of no known kind.
     """
     import keras
 

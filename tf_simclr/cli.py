@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +28,21 @@ def main() -> None:
         if wants_overview(words):
             sys.stdout.write(overview(words))
             return
-        config = parse(words)
-        name = next(name for name, kind in COMMANDS.items() if kind is type(config))
-        task(name).run(config)
+        execute(words)
+
+
+def execute(words: str | Sequence[str]) -> None:
+    """Runs a command in this process, as notebooks do, which shares its GPU or TPU.
+
+    Args:
+        words: as behind `python -m tf_simclr`, in one string or apart.
+
+    Raises:
+        InputError: something in them cannot be used.
+    """
+    config = parse(shlex.split(words) if isinstance(words, str) else words)
+    name = next(name for name, kind in COMMANDS.items() if kind is type(config))
+    task(name).run(config)
 
 
 def wants_overview(words: Sequence[str]) -> bool:
@@ -163,22 +176,29 @@ def read_config(path: Path):
     check(not missing, f"{path} must hold every option of {command} without a default", missing=missing)
     wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
     check(not wrong, f"{path} must hold values of the options' types", **wrong)
-    return COMMANDS[command](
-        **{k: Path(v) if v is not None and "Path" in str(fields[k].type) else v for k, v in values.items()}
-    )
+    return COMMANDS[command](**{name: valued(value, fields[name].type) for name, value in values.items()})
+
+
+def valued(value, kind):
+    """What a JSON value stands for: a list is a tuple, and some strings are paths."""
+    if isinstance(value, list):
+        return tuple(valued(one, kind) for one in value)
+    return Path(value) if value is not None and "Path" in str(kind) else value
 
 
 def fits(value, kind) -> bool:
     """Whether a JSON value can stand for an option of this type.
 
     Example:
-        >>> fits(3, float), fits("3", float), fits(None, Path | None)
-        (True, False, True)
+        >>> fits(3, float), fits("3", float), fits(None, Path | None), fits([1, 2], tuple[int, ...])
+        (True, False, True, True)
     """
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is dict:
         return isinstance(value, dict)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(fits(one, get_args(kind)[0]) for one in value)
     if get_args(kind):
         return any(fits(value, one) for one in get_args(kind))
     return type(value) in {float: (int, float), Path: (str,)}.get(kind, (kind,))

@@ -62,6 +62,35 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -
     return figure
 
 
+def intervals(
+    rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, metric: str, chance: float | None = None
+) -> Figure:
+    """A metric with its interval, a line a row, a colour a series.
+
+    Args:
+        rows: row → series → mean, low and high.
+        metric: what the axis is called.
+        chance: where guessing would be.
+    """
+    figure = Figure(figsize=(8.5, 0.42 * len(rows) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    for number, name in enumerate(series):
+        offset = 0.3 * (number - (len(series) - 1) / 2)
+        there = [(i + offset, *row[name]) for i, row in enumerate(rows.values()) if name in row]
+        at, mean, low, high = np.transpose(there)
+        axes.hlines(at, low, high, color=f"C{number}", alpha=0.6)
+        axes.plot(mean, at, "o", color=f"C{number}", markersize=4, label=name)
+    if chance is not None:
+        axes.axvline(chance, linestyle=":", color="grey")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlabel=f"{metric}, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(alpha=0.3, axis="x")
+    if len(series) > 1:
+        figure.legend(frameon=False, fontsize="small", loc="outside upper right", ncols=len(series))
+    return figure
+
+
 def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence[str], method: str) -> Figure:
     """Features laid out in the plane, a colour a class.
 
@@ -103,4 +132,28 @@ def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: s
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(metric)
     figure.axes[0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def explanation(
+    pictures: Mapping[str, np.ndarray], cases: Sequence[tuple[np.ndarray, str]], *, title: str, note: str
+) -> Figure:
+    """Pictures of one image with their names, and below them its nearest cases with a text each.
+
+    Args:
+        pictures: name → uint8 `(h, w)` or `(h, w, 3)`.
+        cases: uint8 `(h, w)` and what stands below it.
+        title: above all.
+        note: below all.
+    """
+    figure = Figure(figsize=(10.5, 6.6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.2, 1))
+    upper.suptitle(title, fontsize=13)
+    lower.suptitle("nearest training cases, with the cosine of their features", fontsize=10)
+    for part, named in ((upper, list(pictures.items())), (lower, [(text, picture) for picture, text in cases])):
+        for axes, (text, picture) in zip(np.ravel(part.subplots(1, len(named))), named, strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(text, fontsize=9)
+            axes.set_axis_off()
+    lower.supxlabel(note, fontsize=10)
     return figure

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +62,32 @@ def replacing_path(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be missing; the error above tells
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside the path, put in its place when the block ends well; what was there is then removed.
+
+    On any exception, an interrupt too, what was written is removed and what was at the path stays.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    temporary, old = (path.with_name(f".{os.getpid()}.{mark}{path.name}") for mark in ("", "old."))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise InputError(f"{path} must be writable: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,9 +6,12 @@ Names and defaults are those of the official code's flags, where it has them.
 import dataclasses
 from pathlib import Path
 
+from tf_simclr.config.ards import ChestArds
 from tf_simclr.config.artifacts import Embed, Export
 from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.config.checkpoints import CheckpointsConvert, CheckpointsGet, CheckpointsList
 from tf_simclr.config.chest import ChestCovid, ChestPrepare
+from tf_simclr.config.chest_app import ChestApp, ChestExplain
 from tf_simclr.config.comparison import Compare, Sweep
 from tf_simclr.config.demo import Demo
 from tf_simclr.config.distill import Distill
@@ -30,6 +33,12 @@ COMMANDS = {
     "export": Export,
     "chest prepare": ChestPrepare,
     "chest covid": ChestCovid,
+    "chest ards": ChestArds,
+    "chest explain": ChestExplain,
+    "chest app": ChestApp,
+    "checkpoints list": CheckpointsList,
+    "checkpoints get": CheckpointsGet,
+    "checkpoints convert": CheckpointsConvert,
     "presets": Presets,
     "augmentations": Augmentations,
 }

@@ -59,6 +59,15 @@ def cross_entropies(ab, aa, ba, bb, targets):
 class NTXent(ContrastiveLoss):
     """`nt_xent` as a Keras loss: `NTXent(temperature)(z1, z2)` is the mean over the batch.
 
+    Args:
+        temperature: as `hidden_norm` and `block_size` in `nt_xent`.
+
+    Example:
+        >>> import numpy as np
+        >>> z = np.eye(4, dtype="float32")
+        >>> round(float(NTXent(temperature=0.5)(z, z)), 4)
+        1.1889
+
     Raises:
         InputError: the temperature is not above 0, or the block size not at least 1.
     """

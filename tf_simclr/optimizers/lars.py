@@ -81,6 +81,12 @@ class LARS(Momentum):
         exclude_vectors: neither decays nor adapts variables of rank 1 or less: biases, and scale and offset of
             normalisation.
 
+    Example:
+        >>> kernel = keras.Variable([[3.0, 4.0]])
+        >>> LARS(1.0, momentum=0.0).apply([keras.ops.convert_to_tensor([[0.0, 2.0]])], [kernel])
+        >>> kernel.numpy()  # the gradient times 0.001 * 5 / 2
+        array([[3.   , 3.995]], dtype=float32)
+
     Raises:
         InputError: a value is outside its range.
     """

@@ -24,6 +24,11 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
         total_steps: length of the training, at least 1.
         warmup_steps: at least 0.
 
+    Example:
+        >>> rate = WarmUpCosine(0.3, 100, warmup_steps=10)
+        >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 55, 100)]
+        [0.0, 0.15, 0.3, 0.15, 0.0]
+
     Raises:
         InputError: a number of steps is outside its range.
     """
