@@ -37,7 +37,7 @@ class Recomputed(keras.layers.Layer):
 
     def call(self, x):
         """The function's outputs; moving statistics move as they would have."""
-        weights, states = (read(group) for group in (self.trained, self.moving))
+        weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
 
         @ops.custom_gradient
         def forward(x, *weights):
@@ -115,7 +115,7 @@ class GradientCache(Recomputed):
 
     def call(self, x):
         """The function's outputs for the whole batch, in floatx."""
-        weights, states = (read(group) for group in (self.trained, self.moving))
+        weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
         count = number_of_pieces(ops.shape(x)[0], self.microbatch_size)
 
         @ops.custom_gradient
@@ -163,11 +163,6 @@ class GradientCache(Recomputed):
 def unique(variables: Iterable) -> list:
     """Each variable once, in their order."""
     return list({id(v): v for v in variables}.values())
-
-
-def read(variables: Iterable) -> list:
-    """What the variables hold now, not copied: what is assigned to them later does not change it."""
-    return [ops.convert_to_tensor(v) for v in variables]
 
 
 def check_local(parts) -> None:
