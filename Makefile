@@ -1,6 +1,6 @@
 # make demo | test | test-slow | lint | docs | bench | clean; each makes .venv first.  ARGS=… goes to the command,
 # PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
-EXTRAS ?= dev,torch,chest,export,sweep
+EXTRAS ?= dev,torch,chest,app,export,sweep
 ARGS ?=
 WORKERS ?= -n auto --maxprocesses 4
 VENV := .venv

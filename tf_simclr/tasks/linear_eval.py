@@ -70,7 +70,7 @@ def pixels(image_size: int) -> keras.Model:
     """A network without weights, from images to their pixels averaged down to at most `RAW` a side."""
     side = -(-image_size // RAW)
     images = keras.Input((image_size, image_size, 3))
-    small = keras.layers.AveragePooling2D(side, strides=side, padding="same")(images)
+    small = keras.layers.AveragePooling2D(side, strides=side)(images)
     return keras.Model(images, keras.layers.Flatten()(small), name="raw_pixels")
 
 

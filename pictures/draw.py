@@ -1,0 +1,46 @@
+"""Draws the README's pictures anew, by the package's own commands: `python pictures/draw.py`, about ten minutes.
+
+They are made small: at most 1,000 pixels wide, 128 colours.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+WIDTH, COLOURS = 1000, 128
+SHORT = ("--image_size", "64", "--pretrain_epochs", "20", "--seeds", "1", "--moco", "False", "--grid_epochs", "10")
+
+
+def command(*words: str | Path) -> None:
+    """Runs a command of the package."""
+    subprocess.run([sys.executable, "-m", "tf_simclr", *map(str, words)], check=True)
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Writes a picture small."""
+    image = Image.open(source).convert("RGB")
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    image.quantize(COLOURS).save(target, optimize=True)
+
+
+def main() -> None:
+    """Draws the demo's page, augmented views, and an explanation of a made-up radiograph."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        command("demo", "--model_dir", folder / "demo")
+        command("augmentations", "--out", folder / "augmentations.png")
+        command("chest", "ards", *SHORT, "--model_dir", folder / "ards")
+        radiograph = sorted((folder / "ards" / "synthetic").rglob("*.dcm"))[0]
+        command("chest", "explain", "--model", folder / "ards", radiograph, "--out", folder / "explained")
+        shrink(folder / "demo" / "demo.png", HERE / "demo.png")
+        shrink(folder / "augmentations.png", HERE / "augmentations.png")
+        shrink(next((folder / "explained").glob("*.png")), HERE / "explanation.png")
+
+
+if __name__ == "__main__":
+    main()
