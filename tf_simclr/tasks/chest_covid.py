@@ -12,6 +12,7 @@ from tf_simclr.chest.duplicates import near_duplicates
 from tf_simclr.chest.prepared import Prepared, load
 from tf_simclr.chest.splits import shared
 from tf_simclr.config import ChestCovid, plain
+from tf_simclr.errors import InputError
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
 from tf_simclr.tasks import covid_arms, covid_tables
@@ -47,7 +48,11 @@ def run(config: ChestCovid) -> None:
     numbers = {"results": found, "classes": classes, "seconds": study.seconds, "leak": leak, "note": covid_tables.NOTE}
     write_json(config.model_dir / "result.json", {"command": plain(config), "versions": versions(), **numbers})
     show(covid_tables.footnotes(study, leak))
-    show("\n".join([*(f"figure  {path}" for path in figures), *ways_on(study, deploy(study, leak=leak))]))
+    show("\n".join(f"figure  {path}" for path in figures))
+    try:
+        show("\n".join(ways_on(study, deploy(study, leak=leak))))
+    except InputError as error:  # the study is whole without it
+        say(f"no model is left for `chest app`: {error}")
 
 
 def prepared_data(config: ChestCovid) -> Prepared:
