@@ -93,11 +93,6 @@ def projection_endpoints(projections: list) -> dict:
     return {"proj_head_input": projections[0], **endpoints, "proj_head_output": projections[-1]}
 
 
-def layers_by_name(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Every layer with weights, nested ones too, by its name."""
-    return {layer.name: layer for layer in leaves(model) if layer.weights}
-
-
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model and of the models within it."""
     for layer in model.layers:

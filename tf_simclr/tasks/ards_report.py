@@ -1,6 +1,5 @@
 """What the report of the ARDS pipeline is made of: read from its stages; and the model that `chest app` opens."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,6 @@ def deploy(job: Job, found: Findings) -> None:
     rows = job.rows["train"]
     sizes = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
     features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))
-    kept = json.loads((job.target.folder / "settings.json").read_text())
     try:
         deployed.save(
             job.config.model_dir / deployed.FOLDER,
@@ -161,8 +159,8 @@ def deploy(job: Job, found: Findings) -> None:
             heads=[deployed.linear_head(*classifier.get_weights())],
             positive=job.positive,
             image_size=job.config.image_size,
-            fit=kept["fit"],
-            windowed=kept["windowed"],
+            fit=job.target.fit,
+            windowed=job.target.windowed,
             held_out=(found.ways[0].test[:1], found.test.labels, found.test.patients),
             cases=(job.target, rows[aligned(job.target.images[rows], features.names)], features.values),
             card=card(found),

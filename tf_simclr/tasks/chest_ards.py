@@ -17,15 +17,15 @@ import numpy as np
 
 from tf_simclr import replicas
 from tf_simclr.checkpoint import load_model, read_network
-from tf_simclr.chest import ards, prepare, siim, synthetic
+from tf_simclr.chest import ards, siim
 from tf_simclr.chest.ards import STAGES, Stage
-from tf_simclr.chest.prepared import Prepared, load
+from tf_simclr.chest.prepared import load
 from tf_simclr.config import ChestArds, plain
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
-from tf_simclr.tasks import ards_report, linear_eval
+from tf_simclr.tasks import ards_report, linear_eval, made_up
 from tf_simclr.tasks.ards_runs import (
     Job,
     answer,
@@ -36,9 +36,6 @@ from tf_simclr.tasks.ards_runs import (
     search,
 )
 from tf_simclr.tasks.inputs import say, show
-
-PATIENTS = 120
-"""Made-up ones."""
 
 
 def run(config: ChestArds) -> None:
@@ -58,22 +55,13 @@ def opened(config: ChestArds) -> Job:
     positive = config.positive or synthetic_class()
     if config.radiographs != "synthetic":
         return Job(config, load(Path(config.radiographs)), positive, replicas.find())
-    return Job(config, made_up(config), positive, replicas.find())
+    data = made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
+    return Job(config, data, positive, replicas.find())
 
 
 def synthetic_class() -> str:
     """What made-up radiographs are asked for: hazy patches in the lower lungs."""
     return siim.CLASSES[1]
-
-
-def made_up(config: ChestArds) -> Prepared:
-    """Radiographs of nobody, in SIIM's layout."""
-    raw, out = config.model_dir / "synthetic", config.model_dir / "synthetic_prepared"
-    if not (raw / "train_image_level.csv").exists():
-        say(f"making up {PATIENTS} patients …")
-        synthetic.write(raw, PATIENTS, seed=config.seed)
-    prepare.prepare(siim.collection(raw), out, size=config.image_size)
-    return load(out)
 
 
 def perform(job: Job, stage: Stage) -> None:

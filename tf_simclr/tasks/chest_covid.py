@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr.chest import prepare, siim, synthetic
 from tf_simclr.chest.duplicates import near_duplicates
 from tf_simclr.chest.prepared import Prepared, load
 from tf_simclr.chest.splits import shared
@@ -15,7 +14,7 @@ from tf_simclr.config import ChestCovid, plain
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
-from tf_simclr.tasks import covid_arms, covid_tables
+from tf_simclr.tasks import covid_arms, covid_tables, made_up
 from tf_simclr.tasks.covid_deploy import deploy
 from tf_simclr.tasks.inputs import say, show
 
@@ -59,12 +58,7 @@ def prepared_data(config: ChestCovid) -> Prepared:
     """The radiographs; made-up ones are written and prepared at first."""
     if config.data != "synthetic":
         return load(Path(config.data))
-    raw, out = config.model_dir / "synthetic", config.model_dir / "synthetic_prepared"
-    if not (raw / "train_image_level.csv").exists():
-        say("making up 120 patients …")
-        synthetic.write(raw, 120, seed=config.seed)
-    prepare.prepare(siim.collection(raw), out, size=SYNTHETIC_SIZE)
-    return load(out)
+    return made_up.radiographs(config.model_dir, size=SYNTHETIC_SIZE, seed=config.seed)
 
 
 def leaked(study: covid_arms.Study) -> dict[str, float]:
