@@ -244,3 +244,23 @@ def test_a_file_gets_one_progress_line_an_epoch(clock, progress):
     assert out.getvalue() == ""
     shown.on_epoch_end(0, LOGS)
     assert out.getvalue() == f"{LINE}\n"
+    clock.now += 60
+    shown.on_train_batch_end(4, LOGS)
+    assert out.getvalue().count("\n") == 1
+    clock.now += 1
+    shown.on_train_batch_end(5, LOGS)
+    assert out.getvalue().count("\n") == 2  # an epoch of hours is not silent
+
+
+def test_of_epochs_of_a_moment_the_line_of_each_test_and_the_last_stay(clock, progress, monkeypatch):
+    shown = progress(out := io.StringIO())
+    shown.on_epoch_end(0, LOGS)
+    clock.now += 4
+    shown.on_epoch_end(1, LOGS)
+    assert out.getvalue().count("\n") == 1
+    shown.on_epoch_end(2, LOGS | {"knn_acc": 0.5})
+    assert out.getvalue().count("knn_acc 0.500") == 1
+    monkeypatch.setattr(progress_line, "steps_done", lambda model: PLAN.total_steps)
+    shown.on_train_batch_end(0, LOGS)
+    shown.on_epoch_end(3, LOGS)
+    assert out.getvalue().count("\n") == 3

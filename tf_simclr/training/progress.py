@@ -1,5 +1,6 @@
 """How far a training is, for a person who watches."""
 
+import math
 import sys
 import time
 
@@ -8,23 +9,42 @@ import keras
 from tf_simclr.replicas import steps_done
 from tf_simclr.training.plan import Plan
 
+REDRAWN = 0.5
+"""Seconds between two drawings of the line on a terminal."""
+KEPT = {"epoch": 5.0, "step": 60.0}
+"""Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
+
 
 class Progress(keras.callbacks.Callback):
-    """Tells how far a training is: one line, redrawn on a terminal, kept at the end of each epoch."""
+    """Tells how far a training is: one line, redrawn on a terminal; some stay, so that a log is read in a minute.
+
+    The ends of epochs stay, of short ones not all, but each with a test and the last; in a file a line a minute, too.
+    """
 
     def __init__(self, plan: Plan, step: int, *, out=None):
         super().__init__()
         self.plan, self.first, self.step, self.out = plan, step, step, out or sys.stderr
         self.began = self.drawn = time.monotonic()
+        self.kept = {"epoch": -math.inf, "step": self.began}
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = steps_done(self.model)
-        if self.out.isatty() and time.monotonic() - self.drawn > 0.5:
-            self.drawn = time.monotonic()
+        now = time.monotonic()
+        if self.out.isatty() and now - self.drawn > REDRAWN:
+            self.drawn = now
             self.out.write("\r" + self.line(logs) + "\x1b[K")
             self.out.flush()
+        elif not self.out.isatty() and now - self.kept["step"] > KEPT["step"]:
+            self.keep(logs)
 
     def on_epoch_end(self, epoch, logs=None):
+        due = time.monotonic() - self.kept["epoch"] > KEPT["epoch"]
+        if due or self.step >= self.plan.total_steps or any(name in logs for name in TESTED):
+            self.keep(logs)
+
+    def keep(self, logs: dict) -> None:
+        """Writes the line and leaves it."""
+        self.kept = dict.fromkeys(self.kept, time.monotonic())
         self.out.write(("\r\x1b[K" if self.out.isatty() else "") + self.line(logs) + "\n")
         self.out.flush()
 
@@ -40,5 +60,6 @@ class Progress(keras.callbacks.Callback):
 
 
 SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement", "supervised_loss")
-SHOWN += ("supervised_acc", "top1", "knn_acc", "projection_std")
-"""Metrics of the progress line, those that there are."""
+TESTED = ("top1", "knn_acc")
+SHOWN += ("supervised_acc", *TESTED, "projection_std")
+"""Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""
