@@ -14,6 +14,11 @@ from tf_simclr.models.architecture import BLOCKS, Architecture
 Shape = tuple[int, ...]
 Part = Literal["encoder", "projection", "supervised"]
 
+ENDPOINTS = (
+    *("initial_conv", "initial_max_pool", "block_group1", "block_group2", "block_group3", "block_group4"),
+    *("final_avg_pool", "proj_head_input", "proj_head_output", "logits_sup"),
+)
+"""What the official networks return, in the order of the computation; the heads' where there are heads."""
 SK_MIN_DIM = 32
 """Least channels in a selective kernel's bottleneck (SimCLRv2's code; goldens' fact 5)."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from converters.bundle import Bundle
+from converters.layers import ENDPOINTS
 from converters.object_graph import SLOT, Variable, canonical, read_variables
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
@@ -25,20 +26,6 @@ NAME = re.compile(
     r"(?:.*/)?(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?/(?P<weight>\w+)"
 )
 """The name of a variable of the official TF2 model; layers of a kind are numbered over the whole model, or process."""
-
-ENDPOINTS = (
-    "initial_conv",
-    "initial_max_pool",
-    "block_group1",
-    "block_group2",
-    "block_group3",
-    "block_group4",
-    "final_avg_pool",
-    "proj_head_input",
-    "proj_head_output",
-    "logits_sup",
-)
-"""What an official SavedModel returns (those that the network has)."""
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,10 @@ import numpy as np
 from converters import numpy_resnet
 from converters.catalogue import NAMINGS, recognise
 from converters.formats import open_source
+from converters.layers import ENDPOINTS
 from converters.network import Network
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
-
-ENDPOINTS = (
-    "initial_conv",
-    "initial_max_pool",
-    "block_group1",
-    "block_group2",
-    "block_group3",
-    "block_group4",
-    "final_avg_pool",
-    "proj_head_input",
-    "proj_head_output",
-    "logits_sup",
-)
-"""In the order of the computation."""
 
 IN_FLOAT32 = ("keras", "h5", "savedmodel")
 """Containers whose files are run by TensorFlow, which computes in float32."""

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from converters.bundle import open_bundle
 from converters.graph_def import find_selector
+from converters.layers import ENDPOINTS
 from converters.namings import TF1, TF2
 from converters.object_graph import Variable
-from converters.saved_model import ENDPOINTS, by_name, variable_keys, write_saved_model
+from converters.saved_model import by_name, variable_keys, write_saved_model
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError
