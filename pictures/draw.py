@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import architecture
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -29,9 +30,11 @@ def shrink(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Draws the demo's page, augmented views, and an explanation of a made-up radiograph."""
+    """Draws how the parts fit, the demo's page, augmented views, and an explanation of a made-up radiograph."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
+        architecture.draw(folder / "architecture.png")
+        shrink(folder / "architecture.png", HERE / "architecture.png")
         command("demo", "--model_dir", folder / "demo")
         command("augmentations", "--out", folder / "augmentations.png")
         command("chest", "ards", *SHORT, "--model_dir", folder / "ards")
