@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.data import oracles
 from tests.data.test_sources import store_tiny
-from tf_simclr.data import augment, images, pipeline, sources, tfds_source
+from tf_simclr.data import augment, images, pipeline, sources, subsets, tfds_source
 from tf_simclr.errors import InputError
 
 COUNT = 20
@@ -127,6 +127,17 @@ def test_corrupt_images_are_replaced_named_and_leave_every_other_place_as_it_was
     assert len(set(values[damaged])) > 3  # not always the same stand-in
     assert unreadable.names == bad_names(folder)
     assert unreadable.report().startswith("3 unreadable images were skipped:\n")
+
+
+def test_targets_of_several_parts_follow_their_images_where_some_are_corrupt(folder):
+    source = sources.from_folder(folder)
+    both = lambda record: {"label": record["label"], "name": tf.strings.substr(record["name"], -6, 2)}  # noqa: E731
+    stream = pipeline.training_batches(
+        subsets.with_targets(source, both), value, batch_size=8, buffer=16, seed=5, unreadable=pipeline.Unreadable()
+    )
+    for values, targets in stream.take(5):
+        np.testing.assert_array_equal(targets["label"], values.numpy() % 4)
+        np.testing.assert_array_equal(targets["name"].numpy().astype(int), values)
 
 
 def test_a_batch_of_which_no_image_can_be_read_is_replaced(folder):

@@ -47,22 +47,22 @@ class Examples:
         own = tf.data.Dataset.from_tensor_slices((positions, records))
         whole = own.map(in_graph(self.whole), num_parallel_calls=_WORKERS, deterministic=self.deterministic)
         tried = whole.ignore_errors().batch(rows)
-        nothing = tuple(tf.zeros((0, *part.shape[1:]), part.dtype) for part in tried.element_spec)
+        nothing = tf.nest.map_structure(lambda part: tf.zeros((0, *part.shape[1:]), part.dtype), tried.element_spec)
         found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
         complete = tf.equal(tf.shape(found[0])[0], rows)
         parts = tf.cond(complete, lambda: found, lambda: self.completed(found, positions, records=records))
-        return tuple(tf.ensure_shape(part, (rows, *part.shape[1:])) for part in parts[1:])
+        return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (rows, *part.shape[1:])), parts[1:])
 
     def completed(
         self, found: tuple[tf.Tensor, ...], positions: tf.Tensor, *, records: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, ...]:
         """What was found of a batch, and at the positions that it lacks mended examples; in the order of positions."""
         lacking = tf.reduce_all(positions[:, None] != found[0][None], axis=1)
-        rest = (positions[lacking], {name: value[lacking] for name, value in records.items()})
+        rest = tf.nest.map_structure(lambda part: part[lacking], (positions, records))
         mended = tf.data.Dataset.from_tensor_slices(rest).map(in_graph(self.mended), num_parallel_calls=_WORKERS)
         made = mended.batch(positions.shape[0]).get_single_element()
         order = tf.argsort(tf.concat([found[0], made[0]], 0))
-        return tuple(tf.gather(tf.concat(pair, 0), order) for pair in zip(found, made, strict=True))
+        return tf.nest.map_structure(lambda *pair: tf.gather(tf.concat(pair, 0), order), found, made)
 
     def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """The example of a record that can be read; fails on another."""
