@@ -323,13 +323,14 @@ def test_plain_is_json():
     assert json.loads(json.dumps(plain(LinearEval(checkpoint=Path("run")))))["checkpoint"] == "run"
 
 
-def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypatch, capfd):
+@pytest.mark.parametrize(("command", "package", "extra"), [("sweep", "optuna", "sweep"), ("pretrain", "jax", "jax")])
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypatch, capfd, command, package, extra):
     def missing(name):
-        raise ModuleNotFoundError(f"No module named {'optuna'!r}", name="optuna")
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
     monkeypatch.setattr(cli.importlib, "import_module", missing)
-    err = refused(monkeypatch, capfd, "sweep")
-    assert err == "sweep needs optuna: pip install 'tf-simclr[sweep]'\n"
+    err = refused(monkeypatch, capfd, command)
+    assert err == f"{command} needs {package}: pip install 'tf-simclr[{extra}]'\n"
 
 
 def test_a_command_runs_in_this_process_from_one_string(monkeypatch):

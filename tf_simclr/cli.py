@@ -17,7 +17,9 @@ from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
 
-EXTRAS = {"optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch"}
+EXTRAS = {
+    "optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
+}  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
 
@@ -83,10 +85,10 @@ def task(name: str) -> ModuleType:
                 tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
                 tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
         except ModuleNotFoundError as error:
-            extra = EXTRAS.get(str(error.name).split(".")[0])
-            if extra is None:
+            package = str(error.name).split(".")[0]
+            if package not in EXTRAS:
                 raise
-            raise InputError(f"{name} needs {error.name}: pip install 'tf-simclr[{extra}]'") from error
+            raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{EXTRAS[package]}]'") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.chest import tiny_deployed as tiny
 from tf_simclr.chest import app, app_page, app_server, deployed, explain_image
@@ -62,6 +63,39 @@ def test_an_image_unlike_the_training_cases_is_warned_of(model, found):
     unlike = dataclasses.replace(found, similar=False)
     assert "unlike the radiographs that the model learned from" in app_page.answer(model, unlike, name="cat.png")
     assert "unlike" not in app_page.answer(model, dataclasses.replace(found, similar=True), name="chest.png")
+
+
+def test_a_radiograph_that_was_learned_from_is_recognised_as_it_is_and_brighter(model, image, tmp_path):
+    learned = image.with_name(f"{tiny.NAMES[4]}.png")
+    with Image.open(learned) as picture:
+        Image.fromarray((0.8 * np.asarray(picture) + 20).astype(np.uint8)).save(tmp_path / "brighter.png")
+    known = [explain_image.ask(model, path) for path in (learned, tmp_path / "brighter.png")]
+    assert all(one.known for one in known)
+    assert "has learned from a radiograph that looks the same" in app_page.answer(model, known[0], name="chest.png")
+    assert not explain_image.ask(model, image).known
+
+
+def test_a_picture_in_colour_is_warned_of(model, image, tmp_path):
+    with Image.open(image) as picture:
+        red = Image.merge("RGB", [picture, picture.point(lambda level: level // 2), picture.point(lambda level: 0)])
+    red.save(tmp_path / "red.png")
+    found = explain_image.ask(model, tmp_path / "red.png")
+    assert "This picture is in colour" in app_page.answer(model, found, name="red.png")
+    assert explain_image.numbers(model, found)["in_colour"]
+    assert not explain_image.ask(model, image).picture.coloured
+
+
+def test_a_map_of_four_places_is_not_said_to_be_confirmed(model, found):
+    coarse = dataclasses.replace(found, heat=np.arange(1.0, 5).reshape(2, 2), correlation=1.0)
+    text = app_page.pictures(model, coarse)
+    assert "map has 2 × 2 places, too few to say where; do not rely on it" in text
+    assert "rank correlation" not in text
+
+
+def test_where_the_network_does_not_see_the_rim_the_page_says_so(model, found):
+    assert "rim" not in app_page.pictures(model, found)
+    cropped = dataclasses.replace(model, about=model.about | {"crop_proportion": 0.875})
+    assert "the network does not see the rim" in app_page.pictures(cropped, found)
 
 
 def test_a_map_without_a_place_that_speaks_for_the_finding_says_so(model, found):

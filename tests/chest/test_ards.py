@@ -8,7 +8,9 @@ import pytest
 from tests.chest import made
 from tf_simclr.chest import ards, partition
 from tf_simclr.chest.ards import NEEDS, STAGES, Stage
+from tf_simclr.config import ChestArds
 from tf_simclr.errors import InputError
+from tf_simclr.tasks.ards_runs import Job
 
 
 def whole(root, name: str, **settings) -> Stage:
@@ -66,6 +68,19 @@ def test_what_is_validated_or_tested_on_is_never_pretrained_on(tmp_path):
     other.hashes[5] = f"{int(target.hashes[4], 16) ^ 7:064x}"  # three bits from one to choose by
     other.hashes[3] = f"{int(target.hashes[0], 16) ^ 7:064x}"  # like one to train on: stays
     assert ards.unlabelled(other, target=target, rows=rows).tolist() == [1, 2, 3, 4, 6]
+
+
+def test_radiographs_of_different_parts_that_look_the_same_are_told(tmp_path):
+    target = made.folder(tmp_path / "target", "aabbccddeeffgghhiijj")
+    target.hashes[:] = [np.random.default_rng(i).bytes(32).hex() for i in range(len(target))]
+    config = ChestArds(radiographs=str(target.folder), positive="ARDS", model_dir=tmp_path)
+    job = Job(config, target, "ARDS", None)
+    assert job.alike_in_words == "No two radiographs of different parts look the same."
+    train, test = job.rows["train"], job.rows["test"]
+    target.hashes[test[0]] = f"{int(target.hashes[train[0]], 16) ^ 7:064x}"  # three bits apart
+    target.hashes[train[1]] = target.hashes[train[2]]  # of one part: no matter
+    again = Job(config, target, "ARDS", None)
+    assert again.alike_in_words.startswith("Pairs of radiographs that look the same: 1 in train and test.")
 
 
 def test_a_part_of_one_class_is_refused_and_counts_are_of_patients_and_images(tmp_path):

@@ -51,7 +51,7 @@ def test_a_head_learns_what_is_in_the_features_and_starts_anew_each_time(told, o
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
     assert not np.allclose(first.probabilities, other.probabilities)
     rows = options["parts"]["test"]
-    np.testing.assert_allclose(own.head_of(other)(values[rows])[:, 0], other.probabilities, atol=1e-6)
+    np.testing.assert_allclose(own.trained_head()(values[rows])[:, 0], again.probabilities, atol=1e-6)
 
 
 def test_metrics_of_several_classes_are_those_of_each_against_the_rest():
@@ -104,6 +104,82 @@ def options(made, folder, **more):
     return ChestCovid(data=str(made), model_dir=folder / "run", **sizes | small | more)
 
 
+class Recorder:
+    """Stands for a learner: notes what it is asked for, and answers at once."""
+
+    def __init__(self, asked, *_, encoder=None, after_block=None, classes=1, optimizer="sgd", **__):
+        self.asked, self.form = asked, {"encoder": encoder, "after": after_block, "classes": classes, "by": optimizer}
+
+    def on_features(self, values, labels, *, parts, patients, seed, **_):
+        self.asked.append(self.form | {"values": values, "labels": labels, "seed": seed, "parts": parts})
+        rows = parts["test"]
+        return covid.Fit({}, np.zeros(len(rows)), labels[rows], patients[rows], [1.0])
+
+    def on_images(self, data, labels, *, sizes, **options):
+        return self.on_features(sizes, labels, patients=data.patients, **options)
+
+
+def test_each_row_beyond_the_study_changes_one_thing(made, tmp_path, monkeypatch):
+    asked, seen, given = [], [], {"given": encoder(), "more": encoder()}
+    monkeypatch.setattr(covid_arms, "load_encoder", lambda path, **_: given[path.name])
+    monkeypatch.setattr(covid_arms, "Learner", lambda *args, **form: Recorder(asked, *args, **form))
+
+    def features(self, network, *, name, sizes):
+        seen.append((name, network, sizes))
+        return np.full((len(self.data), 2), len(seen))
+
+    monkeypatch.setattr(covid_arms.Study, "features", features)
+    small = {"pixels": 32, "image_size": 64, "direct": (40, 48, 512), "seeds": 1, "unfreeze": (3, 2, -1), "seed": 3}
+    config = options(made, tmp_path, study="beyond", adapted=tmp_path / "more", **small)
+    study = covid_arms.Study(config, load(made))
+    found = covid_arms.beyond(study)
+    assert list(found) == [
+        "SimCLR, frozen, 32 px enlarged to 64",
+        "SimCLR, frozen, LARS for the head",
+        "SimCLR, frozen, 40 px directly",
+        "SimCLR, frozen, 48 px directly",  # and not 512: so many were not prepared
+        "adapted to radiographs, frozen",
+        "random, frozen",
+        "SimCLR, group 4 trains",
+        "SimCLR, groups 3–4 train",
+        "SimCLR, all of it trains",
+        "supervised from scratch",
+    ]
+    ours, other, untrained = given["given"], given["more"], study.random
+    assert [(name, network is ours, sizes) for name, network, sizes in seen] == [
+        ("SimCLR", True, (32, 64)),
+        ("SimCLR", True, (40, 40)),
+        ("SimCLR", True, (48, 48)),
+        ("adapted", False, (32, 64)),
+        ("random", False, (32, 64)),
+    ]
+    assert [seen[3][1], seen[4][1]] == [other, untrained]
+    by_row = [asked[i : i + 2] for i in range(0, len(asked), 2)]  # a split each
+    assert [row[0]["by"] for row in by_row] == ["sgd", "lars"] + ["sgd"] * 8
+    assert [row[0]["after"] for row in by_row] == [None] * 6 + [3, 2, -1, -1]
+    assert [row[0]["encoder"] for row in by_row[6:]] == [ours, ours, ours, untrained]
+    for first, second in by_row:
+        np.testing.assert_array_equal(first["labels"], study.labels)
+        for asked_for, kind in ((first, "image"), (second, "patient")):
+            parts = study.parts(study.labels, kind=kind, seed=config.seed)
+            np.testing.assert_array_equal(asked_for["parts"]["test"], parts["test"])
+
+
+def test_the_four_classes_are_asked_of_the_encoder_and_of_a_random_one(made, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(covid_arms, "load_encoder", encoder)
+    monkeypatch.setattr(covid_arms, "Learner", lambda *args, **form: Recorder(asked, *args, **form))
+    monkeypatch.setattr(
+        covid_arms.Study, "features", lambda self, *_, name, **__: np.full((len(self.data), 2), hash(name))
+    )
+    data = load(made)
+    found, names = covid_arms.several_classes(covid_arms.Study(options(made, tmp_path), data))
+    assert names == data.classes
+    assert list(found) == ["SimCLR, frozen", "random, frozen"]
+    assert {one["classes"] for one in asked} == {4}
+    np.testing.assert_array_equal(asked[0]["labels"], data.labels.argmax(axis=1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("after_block", "same"), [(3, ("stem", "group3")), (-1, ())])
 def test_unfrozen_groups_train_and_the_others_stay(made, after_block, same):
@@ -112,7 +188,7 @@ def test_unfrozen_groups_train_and_the_others_stay(made, after_block, same):
     parts = covid.split(list(data.patients), labels, kind="patient", test_share=0.3, seed=0)
     own = learner.Learner(8, ROWS[0], encoder=network, after_block=after_block)
     fit = own.on_images(data, labels, parts=parts, sizes=(32, 40), epochs=2, seed=0, batch_size=8)
-    for layer in network.layers:
+    for layer in (layer for layer in network.layers if layer.weights):
         for before, after in zip(layer.get_weights(), own.model.get_layer(layer.name).get_weights(), strict=True):
             assert np.array_equal(before, after) == layer.name.startswith(same)
     np.testing.assert_array_equal(fit.labels, labels[parts["test"]])
@@ -146,6 +222,8 @@ def test_the_whole_path_on_made_up_radiographs(tiny, made, tmp_path, capsys):
     assert all(f"  {name}\n" in out for name in table + beyond)
     assert "4 classes" in out
     assert out.count("(study: up to 73.6)") == 3
+    assert "An epoch end to end took" in out
+    assert "× as much." in out
     drawn = {path.stem for path in (tmp_path / "run").glob("*.png")}
     assert drawn == {"curves_image", "curves_patient", "roc", "calibration", "auc", "confusion"}
     model = deployed.load(tmp_path / "run")

@@ -82,6 +82,24 @@ def test_a_certain_head_still_has_finite_log_odds(parts):
     assert deployed.log_odds(head, np.ones((1, 5), np.float32))[0, 0] == 200
 
 
+def test_too_few_patients_to_calibrate_by_leave_a_sentence_and_no_model(tiny_data, tmp_path):
+    said, parts = [], tiny.parts(tiny_data)
+    probabilities, labels, patients = parts["held_out"]
+    (tmp_path / "deployed").mkdir()
+    (tmp_path / "deployed" / "card.json").write_text("of an earlier run")
+    few = parts | {"held_out": (probabilities[:, :9], labels[:9], patients[:9])}
+    assert deployed.leave(tmp_path, say=said.append, **few) is None
+    assert not (tmp_path / "deployed").exists()
+    reason = "a calibration must have at least 10 held-out patients. Received: patients=9"
+    assert said == [f"no model is left for `chest app`: {reason}"]
+    ten = parts | {"held_out": (probabilities[:, :10], labels[:10], patients[:10])}
+    assert deployed.leave(tmp_path, say=said.append, **ten) == tmp_path / "deployed"
+    assert (tmp_path / "deployed" / "card.json").exists()
+    one_class = parts | {"held_out": (probabilities, np.zeros_like(labels), patients)}
+    with pytest.raises(InputError, match="class"):
+        deployed.leave(tmp_path, say=said.append, **one_class)
+
+
 def test_the_head_of_two_classes_gives_the_softmaxs_second_probability():
     rng = np.random.default_rng(0)
     kernel, bias, features = rng.normal(size=(5, 2)), rng.normal(size=2), rng.normal(size=(3, 5))

@@ -38,6 +38,21 @@ def test_jpeg_is_read_up_to_its_loss():
     np.testing.assert_allclose(read(png(pixels, kind="JPEG", quality=100)).pixels, pixels / 255, atol=0.02)
 
 
+@pytest.mark.parametrize(("share", "coloured"), [(0.0, False), (0.05, False), (0.2, True), (1.0, True)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_coloured_if_more_than_an_arrow_is(share, coloured, kind):
+    pixels = np.repeat((np.kron(LEVELS, np.ones((4, 4), np.uint16)) >> 8).astype(np.uint8)[..., None], 3, -1)
+    pixels[: round(share * len(pixels))] = [200, 40, 40]
+    assert read(png(pixels, kind=kind)).coloured == coloured
+    assert not read(png(pixels, "L", kind=kind)).coloured
+
+
+def test_the_tint_of_a_scan_is_no_colour():
+    pixels = np.repeat((LEVELS >> 8).astype(np.uint8)[..., None], 3, -1)
+    tinted = np.clip(pixels + np.array([12, 4, -12]), 0, 255).astype(np.uint8)
+    assert not read(png(tinted)).coloured
+
+
 def test_a_file_and_its_bytes_are_the_same(tmp_path):
     (tmp_path / "no_ending").write_bytes(png(LEVELS))
     np.testing.assert_array_equal(read(tmp_path / "no_ending").pixels, read(png(LEVELS)).pixels)

@@ -54,6 +54,7 @@ def found(parts, ways):
         collection="a <collection> & more",
         synthetic=True,
         counts=dict.fromkeys(("train", "validation", "test"), PART),
+        alike="Two <radiographs> look the same.",
         pretraining={
             "images": 80, "patients": 60, "patients with several images": 12, "left out": 3, "own": False,
             "collection": "NIH ChestX-ray14",
@@ -108,6 +109,11 @@ def test_the_page_names_no_patient_and_no_image_and_escapes_what_others_wrote(pa
     assert not any(name in page for of in parts.values() for name in of.names)
     assert "a &lt;collection&gt; &amp; more" in page
     assert "<b>on</b>" not in page
+
+
+def test_the_page_says_whether_radiographs_of_different_parts_look_the_same(page):
+    assert "No patient is in two parts." in page
+    assert "Two &lt;radiographs&gt; look the same." in page
 
 
 def test_the_page_claims_a_difference_only_where_its_interval_leaves_out_zero(page, found):

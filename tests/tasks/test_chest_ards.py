@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import string
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -15,12 +17,14 @@ from tests.chest import made
 from tf_simclr import cli
 from tf_simclr.chest import deployed
 from tf_simclr.chest.ards import STAGES
+from tf_simclr.chest.ards_numbers import Asked, Way
+from tf_simclr.chest.prepared import load
 from tf_simclr.config import ChestArds, plain
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.features import Features
 from tf_simclr.evaluation.reports import read_answers
 from tf_simclr.files import write_json
-from tf_simclr.tasks import ards_runs, chest_ards, supervised
+from tf_simclr.tasks import ards_report, ards_runs, chest_ards, supervised
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,32 @@ def test_fine_tuning_says_the_auc_of_two_classes_that_both_occur():
     assert found["low"] < found["value"] < found["high"]
     assert supervised.ranked(Features(logits, np.zeros(40, int), None), seed=0) == {}
     assert supervised.ranked(Features(rng.normal(size=(40, 3)), labels, None), seed=0) == {}
+
+
+def test_too_few_test_patients_leave_a_report_and_a_sentence_and_no_model(prepared, tmp_path, monkeypatch, capsys):
+    job = ards_runs.Job(config(prepared, tmp_path, image_size=32), load(prepared), "ARDS", None)
+    images = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    network = keras.Model(images, keras.layers.Dense(2, name="logits_sup")(pooled))
+    rows = job.rows["test"]
+    asked = Asked(job.target.images[rows], job.target.column("ARDS")[rows], job.target.patients[rows])
+    way = Way("way", validation=np.zeros((1, 0)), test=np.random.default_rng(0).random((1, len(rows))))
+    found = SimpleNamespace(ways=[way], estimates=[{}], test=asked, counts={"test": {}}, positive="ARDS")
+    found.collection, found.steps, found.synthetic = "made", [""] * 8, False
+    assert len(set(asked.patients)) < 10
+    write_json(tmp_path / "6-evaluate/stage.json", {"settings": {}, "result": {"networks": ["network"]}})
+    for name, value in {
+        "findings": lambda _: found,
+        "written": lambda _: "<html>",
+        "table": lambda *_, **__: "the table",
+        "load_model": lambda _: network,
+        "load_encoder": lambda _: keras.Model(images, pooled),
+    }.items():
+        monkeypatch.setattr(ards_report, name, value)
+    assert ards_report.write(job, tmp_path) == "the table"
+    assert (tmp_path / "report.html").read_text() == "<html>"
+    assert "no model is left for `chest app`: a calibration must have at least 10" in capsys.readouterr().err
+    assert not (tmp_path / "deployed").exists()
 
 
 @pytest.mark.slow

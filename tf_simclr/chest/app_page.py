@@ -18,6 +18,14 @@ from tf_simclr.chest.explain_overlay import data_uri
 
 STYLE = files("tf_simclr.chest").joinpath("app_page.css").read_text()
 PRIVACY = "Your file is read on the machine that runs this page and deleted at once. Nothing is stored or sent on."
+HIDE = """() => {
+  const drop = document.querySelector("#drop"), result = document.querySelector("#result");
+  const hide = () => { result.style.display = "none"; };
+  for (const kind of ["change", "drop"]) drop.addEventListener(kind, hide, true);
+  new MutationObserver(() => { result.style.display = ""; })
+    .observe(result, { childList: true, subtree: true });
+}"""
+"""Hides an answer from the moment another file is given: one that is too large never reaches the server."""
 FEW = 0.1
 """Half-width of an interval of AUC above which few patients were tested."""
 
@@ -65,20 +73,14 @@ def answer(deployed: Deployed, found: Explanation, *, name: str) -> str:
     """The probability with its interval, and how far it may be believed."""
     verdict, positive = found.verdict, escape(deployed.positive)
     low, high = percent(verdict.low), percent(verdict.high)
-    unlike = "" if found.similar else f'<p class="warn">{UNLIKE}</p>'
+    doubts = "".join(f'<p class="warn">{escape(doubt)}</p>' for doubt in found.doubts)
     return (
-        f'<div class="box" id="answer"><p class="file">{escape(name)}</p>{unlike}'
+        f'<div class="box" id="answer"><p class="file">{escape(name)}</p>{doubts}'
         f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
         f"<p>Interval: {low} to {high} %</p>{bar(deployed, found)}"
         f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
         f"<details><summary>What the interval means</summary><p>{escape(INTERVAL)}</p></details></div>"
     )
-
-
-UNLIKE = (
-    "This image is unlike the radiographs that the model learned from. The numbers below may mean nothing: is it a "
-    "frontal chest radiograph?"
-)
 
 
 def percent(probability: float) -> str:
@@ -140,15 +142,18 @@ def pictures(deployed: Deployed, found: Explanation) -> str:
     if found.correlation is None:
         check = "Checking it by occlusion …"
     else:
-        measured = f" (rank correlation {found.correlation:.2f})" if found.heat.max() > 0 else ""
+        measured = f" (rank correlation {found.correlation:.2f})" if found.places else ""
         check = sentence(in_words(found) + measured)
     positive, busy = escape(deployed.positive), "true" if found.correlation is None else "false"
+    rim = "; the network does not see the rim" if deployed.about["crop_proportion"] < 1 else ""
+    legend = f'<span class="ramp"></span> speaks a little … most for {positive}{rim}'
+    legend = legend if found.heat.max() > 0 else f"Nothing speaks for {positive}"
     return (
         '<div class="box"><h2>Where the network looks</h2><div class="pair">'
         f'<figure><img src="{shown}" alt="The radiograph as a viewer shows it">'
         f"<figcaption>As a viewer shows it; {found.picture.width} × {found.picture.height} pixels</figcaption></figure>"
         f'<figure><img src="{heat}" alt="The radiograph with the heat map">'
-        f'<figcaption><span class="ramp"></span> speaks a little … most for {positive}</figcaption></figure></div>'
+        f"<figcaption>{legend}</figcaption></figure></div>"
         f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{HEAT}</p></div>'
     )
 

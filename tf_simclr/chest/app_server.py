@@ -1,6 +1,7 @@
 """The page's server: this machine only, no request to another one, nothing left behind."""
 
 import contextlib
+import logging
 import signal
 import socket
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.chest.app import build, import_gradio
-from tf_simclr.chest.app_page import STYLE
+from tf_simclr.chest.app_page import HIDE, STYLE
 from tf_simclr.chest.deployed import Deployed
 from tf_simclr.errors import InputError, check
 
@@ -148,9 +149,24 @@ def serve(
             app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(settings)
-        with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):
+        with contextlib.closing(listening), quiet_end(server), contextlib.suppress(KeyboardInterrupt):
             say(f"open http://{host}:{listening.getsockname()[1]} in a browser; Ctrl+C ends it")
             server.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def quiet_end(server: Any) -> Iterator[None]:
+    """Keeps to itself what uvicorn logs of a page that is still open in a browser when the server ends."""
+
+    def told(record: logging.LogRecord) -> bool:
+        return not server.should_exit
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
 
 
 def interrupted(number: int, frame: Any) -> None:
@@ -196,5 +212,6 @@ def application(
         show_error=False,
         theme=theme,
         css=STYLE,
+        js=HIDE,
     )
     return Gate(app, max_bytes=max_bytes, hosts=LOCAL if host in LOCAL else ())

@@ -12,6 +12,7 @@ from tf_simclr.errors import InputError, check
 FORMAT = 1
 MAX_CARD = 2**20
 """Largest card in bytes."""
+MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."
 
 RULES: dict[str, Any] = {
     "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr.chest.duplicates import looks_like
 from tf_simclr.chest.prepared import Prepared
+from tf_simclr.chest.shrinking import perceptual_hash
 from tf_simclr.errors import InputError, check
 
 SIDE = 96
@@ -83,6 +85,15 @@ class Cases:
         similarity[self.people[drawn][:, None] == self.people] = -1
         return float(np.quantile(similarity.max(axis=1), 0.05))
 
+    @cached_property
+    def hashes(self) -> list[str]:
+        """Perceptual hashes of the pictures."""
+        return [perceptual_hash(np.float32(picture) / 255) for picture in self.pictures]
+
+    def knows(self, picture: np.ndarray) -> bool:
+        """Whether a case looks like this picture `(96, 96)`, by the rule for near-duplicates of a collection."""
+        return any(looks_like(perceptual_hash(np.float32(picture) / 255), self.hashes))
+
     def case(self, number: int, similarity: float) -> Case:
         """One of them."""
         found = np.flatnonzero(self.labels[number])
@@ -131,14 +142,17 @@ def small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
     """Prepared images at 96 px: uint8 `(n, 96, 96)`."""
     source = prepared.source(rows)
 
-    def small(record: dict[str, tf.Tensor]) -> tf.Tensor:
-        image = tf.image.resize(source.decoded(record)["image"], (SIDE, SIDE), antialias=True)
-        return tf.cast(tf.math.rint(255 * tf.clip_by_value(image[..., 0], 0, 1)), tf.uint8)
-
     try:
-        return np.concatenate([batch.numpy() for batch in source.ordered().map(small).batch(64)])
+        images = source.ordered().map(lambda record: small_picture(source.decoded(record)["image"]))
+        return np.concatenate([batch.numpy() for batch in images.batch(64)])
     except tf.errors.OpError as error:
         raise InputError(f"{prepared.folder} must hold whole pictures ({error.message}); prepare it again") from error
+
+
+def small_picture(image: tf.Tensor) -> tf.Tensor:
+    """A prepared image `(s, s, 3)` in [0, 1] at 96 px: uint8 `(96, 96)`."""
+    image = tf.image.resize(image, (SIDE, SIDE), antialias=True)
+    return tf.cast(tf.math.rint(255 * tf.clip_by_value(image[..., 0], 0, 1)), tf.uint8)
 
 
 def write(cases: Cases, folder: Path) -> None:

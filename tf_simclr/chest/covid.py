@@ -54,8 +54,10 @@ class Fit:
     labels: np.ndarray
     """`(n,)`, int."""
     patients: np.ndarray
-    weights: list[np.ndarray]
-    """Of the head."""
+    pace: Sequence[float] | np.ndarray = ()
+    """Seconds of each epoch."""
+    seconds: float = 0.0
+    """Of the whole training."""
 
 
 def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:

@@ -4,7 +4,8 @@ The folder is checked when it is opened, as if a stranger had written it: digest
 layers only, arrays of the right type and shape, no pickle.  For research, not for diagnosis.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from tf_simclr.chest.trusted import load_network
 from tf_simclr.data.images import evaluation_view, to_rgb
 from tf_simclr.errors import check
 from tf_simclr.evaluation import binary
-from tf_simclr.evaluation.calibration import DRAWS, Calibration, calibrate, logit
+from tf_simclr.evaluation.calibration import DRAWS, Calibration, TooFew, calibrate, logit
 from tf_simclr.files import replacing_folder, write_json
 
 FOLDER = "deployed"
@@ -226,6 +227,18 @@ def save(
         np.save(place / "held_out.npy", np.stack([calibration.probabilities, calibration.labels], 1))
         digests = {path.name: digest(path) for path in sorted(place.iterdir())}
         write_json(place / "card.json", about | {"digests": digests})
+
+
+def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path | None:
+    """Saves what a command leaves in its run; with too few patients to calibrate by it says so and leaves None."""
+    folder = run / FOLDER
+    try:
+        save(folder, **parts)
+    except TooFew as error:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run here
+        say(f"no model is left for `chest app`: {error}")
+        return None
+    return folder
 
 
 def measure(

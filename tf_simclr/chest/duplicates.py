@@ -1,7 +1,7 @@
 """Images that look the same, by their perceptual hashes."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,34 @@ def near_duplicates(hashes: Sequence[str], *, most: int = NEAR) -> list[tuple[in
             for i, j in np.argwhere(np.triu(differing <= most, 1)):
                 found[int(rows[i]), int(rows[j])] = int(differing[i, j])
     return sorted(((a, b, bits) for (a, b), bits in found.items()), key=lambda pair: (pair[2], pair))
+
+
+def across(pairs: Iterable[tuple[int, int, int]], parts: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many pairs have one image in one part of a split and the other in another, by the parts' names.
+
+    Example:
+        >>> across([(0, 3, 1), (1, 2, 0)], {"train": np.array([0, 1, 2]), "test": np.array([3])})
+        {'train and test': 1}
+    """
+    part = {int(row): name for name, rows in parts.items() for row in rows}
+    names = list(parts)
+    found: dict[str, int] = defaultdict(int)
+    for first, second, _ in pairs:
+        two = {part[row] for row in (first, second) if row in part}
+        if len(two) > 1:
+            found[" and ".join(sorted(two, key=names.index))] += 1
+    return dict(found)
+
+
+def looks_like(own: str, hashes: Sequence[str], *, most: int = NEAR) -> np.ndarray:
+    """Which images look like one: bool `(n,)`.
+
+    Example:
+        >>> looks_like("00" * 32, ["ff" * 32, "00" * 31 + "01"]).tolist()
+        [False, True]
+    """
+    codes = np.frombuffer(bytes.fromhex(own + "".join(hashes)), np.uint8).reshape(len(hashes) + 1, -1)
+    return np.asarray(np.unpackbits(codes[:1] ^ codes[1:], axis=-1).sum(axis=-1) <= most)
 
 
 def equal_rows(column: np.ndarray, *, largest: int = 2000) -> list[np.ndarray]:

@@ -6,17 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tf_simclr.chest.cases import Case
+from tf_simclr.chest.cases import Case, small_picture
 from tf_simclr.chest.deployed import INTERVAL, NOTE, Deployed, Verdict
 from tf_simclr.chest.explain import agreement, grad_cam, occlusion, shades, shuffled_networks
 from tf_simclr.chest.explain_overlay import overlay, put_back
 from tf_simclr.chest.showing import Picture
+from tf_simclr.data.images import to_rgb
 
 GRID = 7
 """Squares a side that occlusion covers, as many as Grad-CAM has places in a ResNet at 224 px."""
 AGREE, PARTLY = 0.5, 0.2
 """Rank correlations from which on the two maps are said to agree, or to agree in part; our choice."""
+PLACES = 16
+"""A map of fewer places does not say where, and two of them agree by chance; our choice."""
+COLOURED = "This picture is in colour, and radiographs are grey: the numbers below mean nothing."
+UNLIKE = (
+    "This image is unlike the radiographs that the model learned from. The numbers below may mean nothing: is it a "
+    "frontal chest radiograph?"
+)
+KNOWN = "The model has learned from a radiograph that looks the same as this one: what it says here is no test of it."
 
 
 @dataclass(frozen=True)
@@ -32,10 +42,23 @@ class Explanation:
     cases: list[Case]
     similar: bool
     """Whether the nearest case is as near as training cases usually are to each other."""
+    known: bool
+    """Whether one of the training cases looks the same."""
     covered: np.ndarray | None = None
     """Fall of the log-odds where a square is covered, `(g, g)`."""
     correlation: float | None = None
     """Rank correlation of the two maps."""
+
+    @property
+    def places(self) -> bool:
+        """Whether the heat map has enough places to say where, and one that speaks for the class."""
+        return self.heat.size >= PLACES and bool(self.heat.max() > 0)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the numbers may not mean what they say, for this image: sentences."""
+        holds = {COLOURED: self.picture.coloured, UNLIKE: not self.similar, KNOWN: self.known}
+        return [sentence for sentence, so in holds.items() if so]
 
 
 def ask(deployed: Deployed, path: str | Path, *, neighbours: int = 5) -> Explanation:
@@ -49,7 +72,9 @@ def ask(deployed: Deployed, path: str | Path, *, neighbours: int = 5) -> Explana
     verdict = deployed.judge(seen)
     cases = deployed.nearest(verdict.features, neighbours)
     heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
-    return Explanation(picture, seen, verdict, heat, cases, cases[0].similarity >= deployed.cases.usual)
+    similar = cases[0].similarity >= deployed.cases.usual
+    known = deployed.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
+    return Explanation(picture, seen, verdict, heat, cases, similar, known)
 
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
@@ -78,6 +103,9 @@ def in_words(found: Explanation) -> str:
     """What the occlusion check says of the heat map."""
     if found.heat.max() <= 0:
         return "no place speaks for the finding: nothing is coloured, and the answer rests on the picture as a whole"
+    if not found.places:
+        rows, columns = found.heat.shape
+        return f"this network's map has {rows} × {columns} places, too few to say where; do not rely on it"
     if found.correlation is None:
         return "not checked"
     if found.correlation >= AGREE:
@@ -100,6 +128,8 @@ def numbers(deployed: Deployed, found: Explanation) -> dict[str, Any]:
         "measured": deployed.measured,
         "nearest": [{"case": c.number, "findings": c.findings, "similarity": c.similarity} for c in found.cases],
         "like_training_cases": found.similar,
+        "looks_like_a_training_case": found.known,
+        "in_colour": found.picture.coloured,
         "grad_cam": found.heat.tolist(),
         "occlusion": None if found.covered is None else found.covered.tolist(),
         "occlusion_rank_correlation": found.correlation,

@@ -4,7 +4,7 @@ The study's six rows on two splits with several seeds are dozens of fits of a fe
 would cost more than to train it.
 """
 
-from collections.abc import Sequence
+import time
 from typing import Literal
 
 import keras
@@ -89,16 +89,18 @@ class Learner:
         self.restart(seed)
         train, test = parts["train"], parts["test"]
         targets = labels.astype(np.float32)[:, None]
+        pace = Pace()
         history = self.model.fit(
             values[train],
             targets[train],
             batch_size=min(batch_size, len(train)),
             epochs=epochs,
             validation_data=(values[test], targets[test]),
+            callbacks=[pace],
             verbose=0,
         )
         answers = self.model.predict(values[test], verbose=0)
-        return self.fitted(history, answers, labels=labels[test], patients=patients[test])
+        return self.fitted(pace, answers, labels=labels[test], patients=patients[test], history=history)
 
     def on_images(
         self,
@@ -110,7 +112,6 @@ class Learner:
         epochs: int,
         seed: int,
         batch_size: int = 32,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> Fit:
         """Trains on the images of the `train` rows as they are, neither cropped nor changed.
 
@@ -122,17 +123,16 @@ class Learner:
             epochs: passes over the images.
             seed: of the new weights and the order.
             batch_size: images a step.
-            callbacks: of `fit`.
         """
         self.restart(seed)
         train = data.source(parts["train"], labels, class_names=names(labels), side=sizes[0])
         test = data.source(parts["test"], labels, class_names=names(labels), side=sizes[0])
-        batch_size = min(batch_size, len(parts["train"]))
+        batch_size, pace = min(batch_size, len(parts["train"])), Pace()
         history = self.model.fit(
             batches(train, size=sizes[1], batch_size=batch_size, seed=seed),
             epochs=epochs,
             steps_per_epoch=max(1, len(parts["train"]) // batch_size),
-            callbacks=list(callbacks),
+            callbacks=[pace],
             shuffle=False,  # the batches are, already
             verbose=0,
         )
@@ -140,18 +140,33 @@ class Learner:
         found = extract(self.model, evaluation_batches(test, batch_size=batch_size, **seen))
         check(len(found.values) == len(parts["test"]), f"all images of {data.folder} must be readable; prepare again")
         patients = data.patients[np.sort(parts["test"])]
-        return self.fitted(history, found.values, labels=found.labels, patients=patients)
+        return self.fitted(pace, found.values, labels=found.labels, patients=patients, history=history)
 
-    def fitted(self, history, answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray) -> Fit:
+    def fitted(self, pace: "Pace", answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray, history) -> Fit:
         """What came of a training."""
         probabilities = answers[:, 0] if self.form["classes"] == 1 else answers
-        return Fit(history.history, probabilities, labels, patients, self.head.get_weights())
+        return Fit(history.history, probabilities, labels, patients, pace.seconds)
 
-    def head_of(self, fit: Fit) -> keras.Model:
-        """The head of one of this learner's fits, as a model of its own."""
+    def trained_head(self) -> keras.Model:
+        """The head as the last training left it, as a model of its own."""
         model = head(**self.form)
-        model.set_weights(fit.weights)
+        model.set_weights(self.head.get_weights())
         return model
+
+
+class Pace(keras.callbacks.Callback):
+    """Notes how long epochs take."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: list[float] = []
+        self.began = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.monotonic() - self.began)
 
 
 def joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:

@@ -9,6 +9,10 @@ from PIL import Image, ImageOps
 from tf_simclr.chest.radiograph import MAX_PIXELS, Radiograph
 from tf_simclr.errors import InputError, check
 
+COLOURED = 32
+"""Levels of 255 between the strongest and the weakest colour of a pixel above which it is not grey: the loss of a JPEG
+and the tint of a scan stay below."""
+
 
 def read(content: bytes, name: str) -> Radiograph:
     """Reads a PNG or JPEG: grey levels over the full range of its bits, colour by its luminance, alpha left out.
@@ -40,4 +44,14 @@ def grey(picture: Image.Image) -> Radiograph:
     if picture.mode.startswith("I"):  # 16 bits, in whatever order of bytes; 32 in memory
         return Radiograph(pixels=np.asarray(picture.convert("I"), np.float32) / 65535, bits=16)
     colours = picture.convert("RGB") if picture.mode not in ("L", "RGB", "1") else picture
-    return Radiograph(pixels=np.asarray(colours.convert("L"), np.float32) / 255, bits=8)
+    pixels = np.asarray(colours.convert("L"), np.float32) / 255
+    return Radiograph(pixels=pixels, bits=8, coloured=is_coloured(colours))
+
+
+def is_coloured(picture: Image.Image) -> bool:
+    """Whether more than a tenth of the pixels are in colour: a coloured arrow on a radiograph has less."""
+    if picture.mode != "RGB":
+        return False
+    values = np.asarray(picture)
+    differ = values.max(axis=-1) - values.min(axis=-1) > COLOURED
+    return bool(differ.mean() > 0.1)

@@ -18,6 +18,8 @@ class Radiograph:
     """float32 `(h, w)` in [0, 1], brighter where a viewer is brighter: bones are bright."""
     bits: int
     """Bits that tell the source's grey levels apart, 8 to 16."""
+    coloured: bool = False
+    """Whether a good part of the picture is in colour, which no radiograph is."""
     patient: str = ""
     study: str = ""
     series: str = ""

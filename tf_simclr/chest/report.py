@@ -50,6 +50,8 @@ class Findings:
     synthetic: bool
     counts: dict[str, dict[str, int]]
     """Part → images and patients."""
+    alike: str
+    """Whether radiographs of different parts look the same, a sentence."""
     pretraining: dict[str, Any]
     """Counts of the radiographs without labels."""
     steps: Sequence[str]
@@ -132,7 +134,7 @@ def who(found: Findings) -> list[str]:
         cells = [f"{part} ({names[part]})", f"{counted['patients']:,}", f"{counted['images']:,}", ill]
         rows.append([text(cell) for cell in cells])
     heads = ["Part", "Patients", "Radiographs", f"with {found.positive}: radiographs of patients"]
-    caption = "No patient is in two parts. A patient may have radiographs with and without the finding."
+    caption = "No patient is in two parts. A patient may have radiographs with and without the finding. " + found.alike
     own = found.pretraining
     source = "the training part above" if own["own"] else f"{own['collection']}, {own['left out']:,} images left out"
     unlabelled = (

@@ -32,6 +32,8 @@ class Picture:
     width: int
     bits: int
     """That tell its grey levels apart."""
+    coloured: bool
+    """Whether a good part of it is in colour, which no radiograph is."""
 
 
 def open_picture(path: str, *, size: int, fit: Fit, windowed: bool, seconds: float = SECONDS) -> Picture:
@@ -67,5 +69,6 @@ def pictured(path: str, size: int, *, fit: Fit, windowed: bool) -> bytes:
     smaller = np.asarray(Image.fromarray(radiograph.pixels, "F").resize(shape, Image.Resampling.BICUBIC))
     shown = png(np.clip(smaller, 0, 1), bits=8)
     kept = png(resized(radiograph.pixels, size, fit=fit), bits=radiograph.bits)
-    about = {"height": height, "width": width, "bits": radiograph.bits, "length": len(shown)}
+    about = {"height": height, "width": width, "bits": radiograph.bits, "coloured": radiograph.coloured}
+    about["length"] = len(shown)
     return json.dumps(about).encode() + b"\n" + shown + kept

@@ -65,7 +65,8 @@ class ChestCovid(Checked):
     positive: str = "Typical Appearance"
     """Class that the head is to recognise, of the collection's; of NIH for example Pneumonia."""
     model_dir: Path = Path("runs/covid")
-    """Folder for the result, the figures, and the model that `chest app` opens."""
+    """Folder for the result, the figures, and the model that `chest app` opens; finished trainings are kept in `fits`,
+    so that the same command goes on where it was stopped."""
     pixels: int = 64
     """Side to which radiographs are made smaller first, the study's; fewer where fewer were prepared."""
     image_size: int = 224

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.binary import check_both
 
 DRAWS = 200
@@ -22,6 +22,10 @@ FOLDS = 5
 SMALLEST = 1e-7
 """Probabilities are kept this far from 0 and 1, where a log-odds would be infinite."""
 STEPS, HALVINGS = 100, 10
+
+
+class TooFew(InputError):
+    """There are fewer held-out patients than a calibration needs."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def calibrate(
         seed: of the draws and folds.
 
     Raises:
-        InputError: one class only, too few patients, lengths that differ, or scores that are not finite.
+        InputError: one class only, lengths that differ, or scores that are not finite.
+        TooFew: patients; an `InputError`, too.
     """
     log_odds, labels = np.asarray(log_odds, float), np.asarray(labels).astype(int)
     names = np.arange(len(labels)) if patients is None else np.asarray(patients)
@@ -162,7 +167,8 @@ def calibrate(
     check(bool(np.isfinite(log_odds).all()), "held-out scores must be finite")
     check_both(labels)
     count, member = len(np.unique(names)), np.unique(names, return_inverse=True)[1]
-    check(count >= 2 * FOLDS, f"a calibration must have at least {2 * FOLDS} held-out patients", patients=count)
+    if count < 2 * FOLDS:
+        raise TooFew(f"a calibration must have at least {2 * FOLDS} held-out patients. Received: patients={count}")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS)[:, member]
     folds = rng.permutation(np.arange(count) % FOLDS)[member]

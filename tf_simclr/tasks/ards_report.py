@@ -9,6 +9,7 @@ import numpy as np
 from tf_simclr.checkpoint import load_encoder, load_model
 from tf_simclr.chest import ards, deployed
 from tf_simclr.chest.ards_numbers import Asked, Way, estimates
+from tf_simclr.chest.card import MADE_UP
 from tf_simclr.chest.report import NOTICE, Findings, aligned, written
 from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -18,6 +19,7 @@ from tf_simclr.evaluation.reports import Answers, read_answers, versions
 from tf_simclr.files import replacing, write_json
 from tf_simclr.tasks.ards_runs import Job
 from tf_simclr.tasks.compare import positives
+from tf_simclr.tasks.inputs import say
 
 PARTS = ("validation", "test")
 FROZEN = {
@@ -25,6 +27,7 @@ FROZEN = {
     "untrained logistic_regression": "Random weights, frozen features",
 }
 """Probe of linear-eval → what a table calls it."""
+ASK = "ask it  python -m tf_simclr chest app --model"
 TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
 
 
@@ -35,8 +38,8 @@ def write(job: Job, folder: Path) -> str:
         file.write(written(found).encode())
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
     write_json(folder / "numbers.json", {"note": NOTICE, "test": found.counts["test"], "ways": numbers})
-    deploy(job, found)
-    return table(job, found, folder=folder)
+    model = deploy(job, found)
+    return table(job, found, folder=folder) + (f"\n{ASK} {job.config.model_dir}" if model else "")
 
 
 def findings(job: Job) -> Findings:
@@ -53,6 +56,7 @@ def findings(job: Job) -> Findings:
         collection=job.target.name,
         synthetic=job.config.radiographs == "synthetic",
         counts=job.stage("initial").result["counts"],
+        alike=job.alike_in_words,
         pretraining=job.stage("pretrain").result,
         steps=steps(job),
         ways=ways,
@@ -144,8 +148,8 @@ def made(job: Job) -> dict[str, str]:
     }
 
 
-def deploy(job: Job, found: Findings) -> None:
-    """Writes the first network of the choice, with its cases and card, for `chest app`."""
+def deploy(job: Job, found: Findings) -> Path | None:
+    """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
     crop = CROP_PROPORTION if job.config.image_size > 32 else 1.0
@@ -153,8 +157,9 @@ def deploy(job: Job, found: Findings) -> None:
     sizes = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
     features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))
     try:
-        deployed.save(
-            job.config.model_dir / deployed.FOLDER,
+        return deployed.leave(
+            job.config.model_dir,
+            say=say,
             encoder=encoder,
             heads=[deployed.linear_head(*classifier.get_weights())],
             positive=job.positive,
@@ -177,8 +182,13 @@ def card(found: Findings) -> dict[str, Any]:
         "title": f"{found.positive}: SimCLR on radiographs, fine-tuned",
         "data": found.collection,
         "training": " ".join(found.steps[:5]),
-        "limits": "One of the networks of the report, calibrated on its test patients: of one collection, with its "
-        "share of positives.",
+        "limits": [
+            *([MADE_UP] * found.synthetic),
+            "Research use only. It has learned from radiographs of one collection; other hospitals, devices and "
+            "patients differ.",
+            "Its probability is calibrated on that collection's test patients and holds for as many ill among them.",
+            "It is one network of those in the report, which has several seeds and ways.",
+        ],
     }
 
 
@@ -198,6 +208,5 @@ def table(job: Job, found: Findings, *, folder: Path) -> str:
         f"{found.positive}; 95 % bootstrap intervals over patients; differences in AUC from the first, in pairs",
         NOTICE,
         f"report  {folder / 'report.html'}",
-        f"ask it  python -m tf_simclr chest app --model {job.config.model_dir}",
     ]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ import numpy as np
 from tf_simclr.checkpoint import load_model
 from tf_simclr.chest import ards, bags, partition
 from tf_simclr.chest.ards import Stage
+from tf_simclr.chest.duplicates import across, near_duplicates
 from tf_simclr.chest.prepared import Prepared, load
 from tf_simclr.chest.splits import Split
 from tf_simclr.config import ChestArds, Finetune, LinearEval, Pretrain, Sweep, plain
@@ -45,6 +46,15 @@ class Job:
     def rows(self) -> Split:
         """Of the target: train, validation and test, no patient in two."""
         return partition.parts(self.target, positive=self.positive, seed=self.config.split_seed)
+
+    @cached_property
+    def alike_in_words(self) -> str:
+        """Whether radiographs of different parts look the same, as a sentence."""
+        found = across(near_duplicates(list(self.target.hashes)), self.rows)
+        if not found:
+            return "No two radiographs of different parts look the same."
+        pairs = ", ".join(f"{number:,} in {names}" for names, number in found.items())
+        return f"Pairs of radiographs that look the same: {pairs}. They make the test easier than it should be."
 
     @cached_property
     def unlabelled(self) -> tuple[Prepared, np.ndarray]:

@@ -130,6 +130,7 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
     counted = ards.counts(job.target, job.rows, positive=job.positive)
     for part, of in counted.items():
         say(f"  {part:<12}" + ", ".join(f"{number:,} {what}" for what, number in of.items()))
+    say(f"  {job.alike_in_words}")
     return {"origin": origin, "architecture": dataclasses.asdict(architecture), "counts": counted}
 
 

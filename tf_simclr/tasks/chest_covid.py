@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr.chest.duplicates import near_duplicates
+from tf_simclr.chest.duplicates import across, near_duplicates
 from tf_simclr.chest.prepared import Prepared, load
 from tf_simclr.chest.splits import shared
 from tf_simclr.config import ChestCovid, plain
-from tf_simclr.errors import InputError
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
+from tf_simclr.lock import hold
 from tf_simclr.tasks import covid_arms, covid_tables, made_up
 from tf_simclr.tasks.covid_deploy import deploy
 from tf_simclr.tasks.inputs import say, show
@@ -23,8 +23,14 @@ SYNTHETIC_SIZE = 224
 
 
 def run(config: ChestCovid) -> None:
-    """Runs what is asked for on both splits, prints each table when it is there, draws, and leaves a model."""
-    study = covid_arms.Study(config, prepared_data(config))
+    """Runs what is asked for on both splits; the same command goes on where it was stopped."""
+    with hold(config.model_dir, say=say):
+        perform(covid_arms.Study(config, prepared_data(config)))
+
+
+def perform(study: covid_arms.Study) -> None:
+    """Prints each table when it is there, draws, and leaves a model."""
+    config = study.config
     leak = leaked(study)
     show(covid_tables.title(study) + "\n")
     arms, found = {}, {}
@@ -48,10 +54,9 @@ def run(config: ChestCovid) -> None:
     write_json(config.model_dir / "result.json", {"command": plain(config), "versions": versions(), **numbers})
     show(covid_tables.footnotes(study, leak))
     show("\n".join(f"figure  {path}" for path in figures))
-    try:
-        show("\n".join(ways_on(study, deploy(study, leak=leak))))
-    except InputError as error:  # the study is whole without it
-        say(f"no model is left for `chest app`: {error}")
+    if study.kept.found:
+        say(f"{study.kept.found} trainings were there already: {study.kept.folder}")
+    show("\n".join(ways_on(study, deploy(study, leak=leak))))
 
 
 def prepared_data(config: ChestCovid) -> Prepared:
@@ -67,19 +72,16 @@ def leaked(study: covid_arms.Study) -> dict[str, float]:
     parts = {kind: study.parts(study.labels, kind=kind, seed=config.seed) for kind in covid_arms.SPLITS}
     known = {patients[i] for i in parts["image"]["train"]}
     pairs = near_duplicates(list(study.data.hashes))
-    across = {}
-    for kind, rows in parts.items():
-        tested = np.isin(np.arange(len(patients)), rows["test"])
-        across[f"alike_by_{kind}"] = sum(bool(tested[a] != tested[b]) for a, b, _ in pairs)
+    alike = {f"alike_by_{kind}": sum(across(pairs, rows).values()) for kind, rows in parts.items()}
     share = float(np.mean([patients[i] in known for i in parts["image"]["test"]]))
     both = shared(patients, parts["image"])["train", "test"]
-    return {"patients_in_both": both, "share_of_test_images": share, **across}
+    return {"patients_in_both": both, "share_of_test_images": share, **alike}
 
 
-def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
+def ways_on(study: covid_arms.Study, folder: Path | None) -> list[str]:
     """What can be done next."""
     config = study.config
-    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"]
+    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"] if folder else []
     if config.study == "table":
         lines.append("more    --study all: larger inputs, LARS, unfrozen groups, from scratch, four classes")
     elif config.adapted is None and config.checkpoint is not None:

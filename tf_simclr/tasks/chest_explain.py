@@ -41,7 +41,8 @@ def explained(config: ChestExplain, model: Deployed, *, path: Path) -> str:
     figure = plots.save(draw(model, found, name=path.name), config.out / f"{path.stem}.png")
     content = {"image": path.name, **explain_image.numbers(model, found), "after_shuffling": shuffled}
     write_json(config.out / f"{path.stem}.json", content | {"command": plain(config)})
-    return "\n".join([summary(model, found, name=path.name), *checks(found, shuffled), f"  figure  {figure}"])
+    lines = [summary(model, found, name=path.name), *(f"  {doubt}" for doubt in found.doubts)]
+    return "\n".join([*lines, *checks(found, shuffled), f"  figure  {figure}"])
 
 
 def summary(model: Deployed, found: Explanation, *, name: str) -> str:
@@ -49,12 +50,13 @@ def summary(model: Deployed, found: Explanation, *, name: str) -> str:
     verdict = found.verdict
     interval = f"{100 * verdict.low:.0f}–{100 * verdict.high:.0f} %"
     line = f"{name}: {model.positive} {100 * verdict.probability:.0f} % ({interval})"
-    return line if found.similar else f"{line}; unlike the training cases: the number may mean nothing"
+    return f"{line}; this may mean nothing" if found.doubts else line
 
 
 def checks(found: Explanation, shuffled: dict[str, float] | None) -> list[str]:
     """What the checks of the heat map found, a line each."""
-    lines = [f"  occlusion: rank correlation {found.correlation:.2f}; {in_words(found)}"]
+    measured = f"rank correlation {found.correlation:.2f}; " if found.places else ""
+    lines = [f"  occlusion: {measured}{in_words(found)}"]
     if shuffled:
         lines += ["  weights shuffled down to: " + ", ".join(f"{name} {r:.2f}" for name, r in shuffled.items())]
     return lines

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tf_simclr.chest import nih, siim, synthetic, tables
 from tf_simclr.chest.collection import Collection
-from tf_simclr.chest.duplicates import near_duplicates
+from tf_simclr.chest.duplicates import across, near_duplicates
 from tf_simclr.chest.prepare import prepare
 from tf_simclr.chest.reading import read
 from tf_simclr.chest.shrinking import side_by_side
@@ -71,6 +71,7 @@ def report(collection: Collection, rows: list[dict[str, Any]]) -> dict[str, Any]
     labels = np.array([row["labels"] for row in kept])
     alike = near_duplicates([row["hash"] for row in kept])
     names = [(kept[a], kept[b], bits) for a, b, bits in alike]
+    official = {part: [i for i, row in enumerate(kept) if row["split"] == part] for part in ("train", "test")}
     return {
         "collection": collection.name,
         "images": len(kept),
@@ -84,6 +85,7 @@ def report(collection: Collection, rows: list[dict[str, Any]]) -> dict[str, Any]
         "problems": list(collection.problems),
         "near_duplicates": [[a["image"], b["image"], bits] for a, b, bits in names],
         "near_duplicates_of_different_patients": sum(a["patient"] != b["patient"] for a, b, _ in names),
+        "near_duplicates_across_official_splits": sum(across(alike, official).values()),
     }
 
 
@@ -112,7 +114,8 @@ def text(found: dict[str, Any], out: Path) -> str:
         f"{found['patients_with_several_studies']:,} patients have several studies, "
         f"{found['patients_with_different_labels']:,} with different labels: split by patient",
         f"{len(found['near_duplicates']):,} pairs of images look alike, "
-        f"{found['near_duplicates_of_different_patients']:,} of them of different patients",
+        f"{found['near_duplicates_of_different_patients']:,} of them of different patients, "
+        f"{found['near_duplicates_across_official_splits']:,} across official splits",
         *listed("refused", [f"{name}: {reason}" for name, reason in found["refused"].items()]),
         *listed("that do not fit together", found["problems"]),
         f"records {out}/records-*.tfrecord, report {out}/report.json, what the network sees {out}/seen.png",

@@ -2,20 +2,24 @@
 
 import functools
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from tf_simclr.checkpoint import load_encoder
 from tf_simclr.chest.covid import ROWS, Fit, Row, split
+from tf_simclr.chest.kept import Kept, digest
 from tf_simclr.chest.learner import Learner
 from tf_simclr.chest.partition import task
 from tf_simclr.chest.prepared import Prepared
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.errors import check
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
 from tf_simclr.models.resnet import resnet
 from tf_simclr.tasks.extraction import Extractor
@@ -37,6 +41,11 @@ class Study:
     data: Prepared
     seconds: dict[str, float] = field(default_factory=lambda: {"features": 0.0, "heads": 0.0})
     learners: dict[tuple, Learner] = field(default_factory=dict)
+
+    @functools.cached_property
+    def kept(self) -> Kept:
+        """The trainings that are done."""
+        return Kept(self.config.model_dir / "fits", say)
 
     @property
     def base(self) -> str:
@@ -76,12 +85,14 @@ class Study:
         config, began = self.config, time.monotonic()
         knobs = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
         extractor = Extractor(Probing(checkpoint=Path(name), **knobs), encoder, label=f", {name}")
-        found = extractor.features(self.data.source(np.arange(len(self.data)), side=sizes[0]), image_size=sizes[1])
+        source = self.data.source(np.arange(len(self.data)), side=sizes[0])
+        found = extractor.features(source, image_size=sizes[1])
         whole = len(found.values) == len(self.data)
         check(
             whole, f"all images of {self.data.folder} must be readable; prepare again", unreadable=extractor.unreadable
         )
-        self.seconds["features"] += time.monotonic() - began
+        settings = {"encoder": extractor.weights, "data": source_digest(source), "image_size": sizes[1]}
+        self.seconds["features"] += self.kept.longest(settings, time.monotonic() - began)
         return np.asarray(found.values)
 
     def on_features(
@@ -95,42 +106,64 @@ class Study:
         optimizer: str = "",
     ) -> Arms:
         """One head a seed and split, each on a split of its own; by default the study's own row."""
-        config, began, row = self.config, time.monotonic(), row or ROWS[0]
+        config, row = self.config, row or ROWS[0]
         labels, optimizer = self.labels if labels is None else labels, optimizer or config.optimizer
-        learner = self.learner(values.shape[1], row, classes=classes, optimizer=optimizer)
-        fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
-        for kind, seed in self.draws(config.seeds):
-            parts = self.parts(labels, kind=kind, seed=seed)
-            options = {"epochs": row.epochs, "seed": seed, "batch_size": config.train_batch_size}
-            fits[kind].append(learner.on_features(values, labels, parts=parts, patients=self.data.patients, **options))
-        spent = time.monotonic() - began
+        form = {"row": row, "classes": classes, "optimizer": optimizer}
+
+        def train(**options: Any) -> Fit:
+            learner = self.learner(values.shape[1], **form)
+            return learner.on_features(values, labels, patients=self.data.patients, **options)
+
+        settings = form | {"row": asdict(row), "learning_rate": self.rate(optimizer), "features": digest(values)}
+        fits = self.trained(settings, train, labels=labels, seeds=config.seeds, epochs=row.epochs)
+        done = [fit for kind in fits.values() for fit in kind]
+        spent = sum(fit.seconds for fit in done)
         self.seconds["heads"] += spent
-        say(f"{name}: {len(SPLITS) * config.seeds} heads in {spent:.0f} s")
+        say(f"{name}: {len(done)} heads in {spent:.0f} s")
         return {name: fits}
 
     def learner(self, width: int, row: Row, *, classes: int = 1, optimizer: str = "sgd") -> Learner:
         """A head for features, made once for all fits of its form."""
         key = width, row.hidden, row.dropout, classes, optimizer
         if key not in self.learners:
-            rate = self.config.learning_rate if optimizer == self.config.optimizer else None
-            options = {"classes": classes, "optimizer": optimizer, "learning_rate": rate}
+            options = {"classes": classes, "optimizer": optimizer, "learning_rate": self.rate(optimizer)}
             self.learners[key] = Learner(width, row, **options)
         return self.learners[key]
 
+    def rate(self, optimizer: str) -> float | None:
+        """The learning rate that was asked for; None where it is the optimizer's own."""
+        return self.config.learning_rate if optimizer == self.config.optimizer else None
+
     def on_images(self, name: str, encoder: keras.Model, *, after_block: int) -> Arms:
         """The encoder in the loop, its groups above `after_block` trained with the head."""
-        config, row, pace = self.config, ROWS[0], Pace()
-        options = {"optimizer": config.optimizer, "learning_rate": config.learning_rate}
-        learner = Learner(encoder.output_shape[-1], row, encoder=encoder, after_block=after_block, **options)
-        fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
-        for kind, seed in self.draws(config.tuning_seeds):
-            parts = self.parts(self.labels, kind=kind, seed=seed)
-            more = {"epochs": config.tuning_epochs, "seed": seed, "batch_size": config.train_batch_size}
-            sizes = {"sizes": self.sizes, "callbacks": [pace]}
-            fits[kind].append(learner.on_images(self.data, self.labels, parts=parts, **sizes, **more))
-        an_epoch = self.seconds["an epoch, " + TRAINS[after_block]] = float(np.median(pace.seconds))
-        say(f"{name}: {len(pace.seconds)} epochs of {an_epoch:.1f} s")
+        config, row = self.config, ROWS[0]
+        form = {"optimizer": config.optimizer, "learning_rate": config.learning_rate, "after_block": after_block}
+        learner = functools.cache(lambda: Learner(encoder.output_shape[-1], row, encoder=encoder, **form))
+
+        def train(**options: Any) -> Fit:
+            return learner().on_images(self.data, self.labels, sizes=self.sizes, **options)
+
+        source = self.data.source(np.arange(len(self.data)), side=self.sizes[0])
+        settings = form | {"row": asdict(row), "encoder": weights_digest(encoder), "data": source_digest(source)}
+        settings |= {"image_size": self.sizes[1]}
+        fits = self.trained(settings, train, labels=self.labels, seeds=config.tuning_seeds, epochs=config.tuning_epochs)
+        pace = np.concatenate([fit.pace for kind in fits.values() for fit in kind])
+        an_epoch = self.seconds["an epoch, " + TRAINS[after_block]] = float(np.median(pace))
+        say(f"{name}: {len(pace)} epochs of {an_epoch:.1f} s")
         return {name: fits}
+
+    def trained(
+        self, settings: Mapping[str, Any], train: Callable[..., Fit], *, labels: np.ndarray, seeds: int, epochs: int
+    ) -> dict[str, list[Fit]]:
+        """A fit a seed on each split; those that an earlier run has done are kept in the study's folder."""
+        fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
+        known = {"labels": digest(labels), "patients": digest(self.data.patients)}
+        for kind, seed in self.draws(seeds):
+            parts = self.parts(labels, kind=kind, seed=seed)
+            options = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
+            whole = dict(settings) | known | options | {part: digest(rows) for part, rows in parts.items()}
+            fits[kind].append(self.kept.fetch(whole, functools.partial(train, parts=parts, **options)))
+        return fits
 
     def draws(self, seeds: int) -> list[tuple[str, int]]:
         """Each split with each seed."""
@@ -139,21 +172,6 @@ class Study:
     def parts(self, labels: np.ndarray, *, kind: str, seed: int) -> dict[str, np.ndarray]:
         """`train` and `test` rows."""
         return split(list(self.data.patients), labels, kind=kind, test_share=self.config.test_share, seed=seed)
-
-
-class Pace(keras.callbacks.Callback):
-    """Notes how long epochs take."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds: list[float] = []
-        self.began = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.monotonic() - self.began)
 
 
 def table(study: Study) -> Arms:
