@@ -10,10 +10,10 @@ from keras import layers
 
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
+from tf_simclr.models.gradient_cache import GradientCache
 from tf_simclr.models.heads import projection_head
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
-from tf_simclr.models.recomputation import GradientCache
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, LossScale
 
@@ -101,18 +101,45 @@ def test_pieces_of_a_graph_are_those_of_eager_execution():
 
 
 @pytest.mark.slow
+def test_xla_divides_a_batch_of_unknown_size():
+    model, expected = simclr("layer", microbatch_size=4), simclr("layer")
+    model.compile(loss=NTXent(0.5), jit_compile=True)
+    unknown = [tf.TensorSpec((None, 2, 6, 6, 3))]
+    step = tf.function(lambda views: model(views, training=True)["projections"], unknown, jit_compile=True)
+    np.testing.assert_allclose(step(VIEWS), expected(VIEWS, training=True)["projections"], atol=1e-6)
+
+
+@pytest.mark.slow
 def test_pieces_compile_under_xla():
     compiled = stepped(simclr("batch", microbatch_size=2), eager=False, jit_compile=True)
     assert_equal(compiled, stepped(simclr("batch", microbatch_size=2)))
 
 
-def test_a_batch_of_unknown_size_is_divided_and_a_remainder_fails():
+def test_a_batch_of_unknown_size_is_divided():
     model = simclr("layer", microbatch_size=4)
     unknown = tf.TensorSpec((None, 2, 6, 6, 3))
     step = tf.function(lambda views: model(views, training=True)["projections"], input_signature=[unknown])
-    np.testing.assert_allclose(step(VIEWS), simclr("layer")(VIEWS, training=True)["projections"], atol=1e-6)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        step(VIEWS[:6])
+    for n in (8, 5):
+        expected = simclr("layer")(VIEWS[:n], training=True)["projections"]
+        np.testing.assert_allclose(step(VIEWS[:n]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("eager", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["eager", "graph"])
+def test_pieces_of_unequal_length_change_nothing_either(eager):
+    assert_equal(stepped(simclr("layer", microbatch_size=3), eager=eager), stepped(simclr("layer")))
+
+
+@pytest.mark.parametrize(("n", "size", "lengths"), [(8, 3, [2, 3, 3]), (8, 4, [4, 4]), (7, 4, [3, 4]), (3, 5, [3])])
+def test_a_batch_is_in_as_few_pieces_as_can_be_of_nearly_one_length(n, size, lengths):
+    seen, scale = [], layers.Dense(1)
+    scale.build((n, 1))
+
+    def function(x):
+        seen.append(x.shape[0])
+        return [scale(x)]
+
+    GradientCache(function, [scale], microbatch_size=size, outputs=1)(np.ones((n, 1), "float32"))
+    assert seen == lengths
 
 
 def test_inference_has_no_pieces():
@@ -120,10 +147,10 @@ def test_inference_has_no_pieces():
     np.testing.assert_array_equal(simclr("batch", microbatch_size=4)(VIEWS[:5])["projections"], expected)
 
 
-def test_a_batch_that_is_no_multiple_is_refused():
-    message = "a replica's batch must be a multiple of microbatch_size=3. Received: batch=8"
+def test_xla_is_refused_a_batch_that_is_no_multiple():
+    message = "a replica's batch must be a multiple of microbatch_size=3 where XLA compiles the step. Received: batch=8"
     with pytest.raises(InputError, match=re.escape(message)):
-        simclr("layer", microbatch_size=3)(VIEWS, training=True)
+        stepped(simclr("layer", microbatch_size=3), eager=False, jit_compile=True)
 
 
 def test_global_batch_norm_in_pieces_on_replicas_is_refused():
@@ -216,19 +243,22 @@ def test_pieces_equal_as_many_replicas_with_local_batch_norm():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
-def test_pieces_and_blocks_on_replicas_change_nothing_without_batch_norm(count):
+@pytest.mark.parametrize(("count", "size", "dtype"), [(1, 2, "float32"), (2, 3, "float32"), (2, 2, "float16")])
+def test_pieces_on_replicas_change_nothing_without_batch_norm(count, size, dtype):
     plain = stepped(simclr("layer"))
     devices = [f"CPU:{i}" for i in range(count)]
     strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
-    with strategy.scope():
-        model = simclr("layer", microbatch_size=2)
-        model.compile(keras.optimizers.SGD(1.0), NTXent(0.5))
+    with strategy.scope(), precision(dtype):
+        model = simclr("layer", microbatch_size=size)
+        optimizer = keras.optimizers.SGD(1.0)
+        model.compile(LossScale(optimizer, initial_scale=64.0) if dtype == "float16" else optimizer, NTXent(0.5))
     logs = model.train_on_batch(VIEWS, LABELS, return_dict=True)
-    assert_equal((logs, [w.numpy() for w in model.variables]), plain)
+    rounding = {"float32": 1e-5, "float16": 32 * 2.0**-10}[dtype]
+    weights = [w.numpy() for w in model.variables]
+    assert_equal((logs, weights), plain, limit=rounding)
 
 
-@pytest.mark.parametrize(("microbatch_size", "n"), [(2, 6), (3, 12)])
+@pytest.mark.parametrize(("microbatch_size", "n"), [(2, 6), (3, 12), (4, 7)])
 def test_outputs_keep_the_order_of_the_examples(microbatch_size, n):
     scale = layers.Dense(1, use_bias=False, kernel_initializer="ones")
     scale.build((n, 1))

@@ -11,8 +11,8 @@ class Memory(Precision):
     """How much of a batch is in memory, in which precision, and what is computed twice to keep less."""
 
     microbatch_size: int = 0
-    """Images of a replica in the network at once, both views of each; 0: all.  The loss sees the whole batch, BatchNorm
-    one piece of it.  Costs a second forward pass."""
+    """Images of a replica in the network at once at most, both views of each; 0: all.  The loss sees the whole batch,
+    BatchNorm one piece of it.  Costs a second forward pass.  Where XLA compiles, the batch must be a multiple."""
     remat: bool = False
     """Compute the activations of each residual block again in the backward pass instead of keeping them."""
 

@@ -1,6 +1,7 @@
 """BatchNorm as SimCLR uses it: over all replicas, by TensorFlow's fused kernel where nothing has to be gathered."""
 
 from dataclasses import dataclass
+from math import prod
 
 import keras
 from keras import layers, ops
@@ -24,7 +25,7 @@ class BatchNormalization(layers.BatchNormalization):
         if not (training and self.trainable):
             return self.fused(inputs, mean=self.moving_mean, variance=self.moving_variance)[0]
         outputs, mean, variance = self.fused(inputs)
-        n = ops.cast(ops.size(inputs) // inputs.shape[-1], variance.dtype)
+        n = values_a_channel(inputs)
         self.move(self.moving_mean, mean)
         self.move(self.moving_variance, variance * ((n - 1) / n))  # the kernel's is unbiased, the reference's is not
         return outputs
@@ -53,6 +54,12 @@ class BatchNormalization(layers.BatchNormalization):
     def move(self, moving, value):
         """Moves a moving statistic towards a batch's."""
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+
+def values_a_channel(x):
+    """How many values a channel has: a number where the shape is known, which keeps a traced network small."""
+    sizes = x.shape[:-1]
+    return ops.cast(ops.size(x) // x.shape[-1], "float32") if None in sizes else prod(sizes)
 
 
 @dataclass(frozen=True)

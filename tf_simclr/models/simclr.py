@@ -11,8 +11,9 @@ from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
 from tf_simclr.losses import NTXent, contrastive_metrics
 from tf_simclr.models import network
+from tf_simclr.models.gradient_cache import GradientCache, check_local
 from tf_simclr.models.heads import projection_head, supervised_head
-from tf_simclr.models.recomputation import GradientCache, check_local, recomputed_blocks
+from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.optimizers import left_to_loss
 
 OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
@@ -34,8 +35,8 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
         num_classes: classes of the probe; 0: no probe, labels are ignored.
         weight_decay: times half the squared length of the weights that the optimizer does not decay itself is added
             to the loss (fact 12): with LARS the probe's kernel, with AdamW and Lamb none, else all but BatchNorm's.
-        microbatch_size: examples that are in the encoder at once while it trains, 0: all.  The loss sees the whole
-            batch, BatchNorm one piece of it (`GradientCache`).
+        microbatch_size: examples that are in the encoder at once at most while it trains, 0: all.  The loss sees the
+            whole batch, BatchNorm one piece of it (`GradientCache`).
         remat: keeps the inputs of the encoder's blocks alone for the backward pass and computes the blocks again.
 
     Metrics: `contrast_loss`; `contrast_acc` and `contrast_entropy`, how well the second view is found among those of
@@ -118,6 +119,7 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
             [self.encoder, self.projection],
             microbatch_size=self.microbatch_size,
             outputs=2 if self.probe else 1,
+            compiled=bool(self.compiled and self.jit_compile),
         )
         outputs = cache(views)
         return outputs if self.probe else [outputs]
