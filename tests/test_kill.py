@@ -80,6 +80,14 @@ def just_saved(monkeypatch, path: Path) -> None:
     monkeypatch.setattr(callbacks, "save_state", die)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C ends this process, also where a shell has started the tests in the background and it would be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
