@@ -205,7 +205,9 @@ def test_too_few_test_patients_leave_a_report_and_a_sentence_and_no_model(prepar
 
 
 @pytest.mark.slow
-def test_the_whole_pipeline_on_a_few_flat_pictures(prepared, tmp_path, capsys):
+def test_the_whole_pipeline_on_a_few_flat_pictures(tmp_path, capsys):
+    patients = string.ascii_letters + string.ascii_letters[:8]  # enough to calibrate by; of eight there are two images
+    prepared = made.folder(tmp_path / "made", patients, size=32).folder
     tiny = {"image_size": 32, "pretrain_steps": 2, "pretrain_batch_size": 4, "pairs": "patient", "seeds": 2}
     tiny |= {"finetune_epochs": 1, "grid_epochs": (1,), "grid_learning_rates": (0.05,)}
     whole = config(prepared, tmp_path / "run", **tiny)
