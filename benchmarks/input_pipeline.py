@@ -63,6 +63,9 @@ def reference_style(photos: Path, *, blur: bool) -> Iterator:
             image = tf.clip_by_value(tf.cond(order[i] < 2, *pairs), 0.0, 1.0)
         return image
 
+    def gray(image):
+        return tf.tile(tf.image.rgb_to_grayscale(image), (1, 1, 3))
+
     def view(image):
         begin, extent, _ = tf.image.sample_distorted_bounding_box(
             tf.shape(image),
@@ -77,8 +80,8 @@ def reference_style(photos: Path, *, blur: bool) -> Iterator:
         image = tf.image.resize([image], (SIZE, SIZE), tf.image.ResizeMethod.BICUBIC)[0]
         image = tf.image.random_flip_left_right(image)
         image = tf.cond(tf.random.uniform(()) < 0.8, lambda: jittered(image), lambda: image)
-        grey = tf.tile(tf.image.rgb_to_grayscale(image), (1, 1, 3))
-        image = tf.cond(tf.random.uniform(()) < 0.2, lambda: grey, lambda: image)
+        colored = image
+        image = tf.cond(tf.random.uniform(()) < 0.2, lambda: gray(colored), lambda: colored)
         return tf.clip_by_value(tf.reshape(image, (SIZE, SIZE, 3)), 0.0, 1.0)
 
     def two_views(file):
@@ -177,11 +180,12 @@ def processor_seconds() -> float:
 
 
 def settle() -> None:
-    """Waits until nothing works ahead: buffers are then as full as they were before."""
-    before = -1.0
-    while processor_seconds() - before > 0.01:
+    """Waits until nothing has worked ahead for a while: buffers are then as full as they were before."""
+    quiet = 0
+    while quiet < 4:  # on a busy machine, work may wait for a processor
         before = processor_seconds()
-        time.sleep(0.3)
+        time.sleep(0.15)
+        quiet = quiet + 1 if processor_seconds() - before < 0.005 else 0
 
 
 def serve(name: str, photos: Path, *, blur: bool) -> None:

@@ -267,3 +267,17 @@ def test_outputs_keep_the_order_of_the_examples(microbatch_size, n):
     once, twice = cache(rows)
     np.testing.assert_array_equal(once, rows)
     np.testing.assert_array_equal(twice, 2 * rows)
+
+
+@pytest.mark.parametrize(("microbatch_size", "forward", "again"), [(3, [2, 2, 3], [2, 2]), (7, [7], [])])
+def test_all_pieces_but_the_last_are_computed_again(microbatch_size, forward, again):
+    scale, seen = layers.Dense(1, use_bias=False), []
+    scale.build((7, 1))
+    rows = tf.reshape(tf.range(7.0), (7, 1))
+    see = {"parts": [scale], "microbatch_size": microbatch_size, "outputs": 1}
+    cache = GradientCache(lambda x: seen.append(len(x)) or [scale(x)], **see)
+    with tf.GradientTape() as tape:
+        y = cache(rows)
+    assert seen == forward
+    np.testing.assert_allclose(tape.gradient(y, scale.kernel.value), [[21.0]])
+    assert seen == forward + again

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,16 +39,21 @@ def run(module: str, *words, backend: str, devices: int, **environment: str) -> 
     )
 
 
+def trained(folder: Path, *words, **options) -> tuple[dict, str]:
+    """All that came of training, and what was said."""
+    file = folder / "arrays.npz"
+    done = run("tiny", file, *words, **options)
+    assert done.returncode == 0, done.stderr
+    return tiny_runs.arrays(file), done.stderr
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All that came of training on TensorFlow with one device, and on JAX with one and with two."""
-    found = {}
-    for backend, devices in (("tensorflow", 1), ("jax", 1), ("jax", 2)):
-        file = tmp_path_factory.mktemp("runs") / "arrays.npz"
-        done = run("tiny", file, backend=backend, devices=devices)
-        assert done.returncode == 0, done.stderr
-        found[backend, devices] = tiny_runs.arrays(file), done.stderr
-    return found
+    """Trainings on TensorFlow with one device, and on JAX with one and with two."""
+    return {
+        (backend, devices): trained(tmp_path_factory.mktemp("runs"), backend=backend, devices=devices)
+        for backend, devices in (("tensorflow", 1), ("jax", 1), ("jax", 2))
+    }
 
 
 @pytest.mark.parametrize(
@@ -62,14 +68,31 @@ def test_auto_says_what_it_found(runs, kind, said):
 @pytest.mark.parametrize("step", [1, 5])
 @pytest.mark.parametrize(("one", "other"), [(("jax", 2), ("jax", 1)), (("jax", 2), ("tensorflow", 1))])
 def test_two_jax_devices_equal_one_and_equal_tensorflow(runs, one, other, step, optimizer):
+    assert_same(*(runs[kind][0] for kind in (one, other)), step=step, optimizer=optimizer)
+
+
+def assert_same(*runs: dict, step: int, optimizer: str) -> None:
+    """Logs, weights, statistics and the optimizer's variables after a step are the same."""
     parts = [
-        {name.split("|")[1]: value for name, value in runs[kind][0].items() if name.startswith(f"{optimizer}|{step}/")}
-        for kind in (one, other)
+        {name.split("|")[1]: value for name, value in run.items() if name.startswith(f"{optimizer}|{step}/")}
+        for run in runs
     ]
     worst = tiny.differences(*parts)
     assert len(worst) == 4
     assert max(worst.values()) < SAME[step], worst
     assert worst[f"{step}/logs"] < LOGS
+
+
+def test_pieces_of_a_batch_are_the_same_on_jax_and_on_tensorflow(runs, tmp_path):
+    found = []
+    for backend in ("jax", "tensorflow"):
+        folder = tmp_path / backend
+        folder.mkdir()
+        found.append(trained(folder, tiny.BATCH // 4, backend=backend, devices=1)[0])
+    for optimizer in ("lars", "momentum"):
+        assert_same(*found, step=1, optimizer=optimizer)
+    whole = runs["tensorflow", 1][0]["momentum|1/logs/contrast_loss"]
+    assert found[0]["momentum|1/logs/contrast_loss"] != whole  # BatchNorm has seen a piece at a time
 
 
 def test_a_training_on_two_jax_devices_that_is_killed_resumes_bit_by_bit(tmp_path):

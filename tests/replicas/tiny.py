@@ -1,6 +1,7 @@
 """A small SimCLR with all parts – convolution, BatchNorm, projection head, probe – trained on any devices.
 
-`python -m tests.replicas.tiny FILE` trains it on what `find("auto")` finds and writes all that came of it.
+`python -m tests.replicas.tiny FILE [MICROBATCH_SIZE]` trains it on what `find("auto")` finds, and writes all that came
+of it.
 """
 
 import sys
@@ -34,7 +35,9 @@ def stream(step: int, *, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
     return tf.data.Dataset.counter(step).map(batch)
 
 
-def model(devices: Devices, *, optimizer: str = "lars", jit_compile: bool | None = None) -> SimCLR:
+def model(
+    devices: Devices, *, optimizer: str = "lars", jit_compile: bool | None = None, microbatch_size: int = 0
+) -> SimCLR:
     """A compiled model whose weights are the same on all backends, and none of them zero."""
     with devices.scope():
         normalization = Normalization()
@@ -43,7 +46,7 @@ def model(devices: Devices, *, optimizer: str = "lars", jit_compile: bool | None
         x = keras.layers.ReLU()(normalization.layer("bn")(x))
         encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="encoder")
         head = projection_head(4, 2, proj_out_dim=6, normalization=normalization)
-        made = SimCLR(encoder, head, num_classes=CLASSES, weight_decay=1e-3)
+        made = SimCLR(encoder, head, num_classes=CLASSES, weight_decay=1e-3, microbatch_size=microbatch_size)
         chosen = optimizers.build(optimizer, 0.1, weight_decay=1e-3)
         made.compile(chosen, NTXent(0.5), jit_compile=devices.jit_compile(jit_compile))
         chosen.build(made.trainable_variables)
@@ -87,6 +90,11 @@ def differences(found: dict, expected: dict) -> dict[str, float]:
 if __name__ == "__main__":
     here = find()
     sys.stderr.write(f"{here.description}\n")
-    results = {f"{name}|{key}": v for name in ("lars", "momentum") for key, v in trained(here, optimizer=name).items()}
+    options = {"microbatch_size": int("".join(sys.argv[2:]) or 0)}
+    results = {
+        f"{name}|{key}": value
+        for name in ("lars", "momentum")
+        for key, value in trained(here, optimizer=name, **options).items()
+    }
     if here.chief:
         np.savez(Path(sys.argv[1]), **results)

@@ -11,15 +11,15 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
-from tf_simclr.models.recomputation import Recomputed, of_outputs, pullback
+from tf_simclr.models.recomputation import Recomputed, after, linearized, of_outputs, pullback
 
 
 class GradientCache(Recomputed):
     """A function of a batch that is computed, and later differentiated, one piece of the batch after the other.
 
-    In memory are the outputs of the whole batch and the activations of one piece.  Once the loss has said what the
-    outputs are owed, each piece is computed again, with the same weights and random numbers, and what its weights are
-    owed is added up: the gradient of the whole batch.
+    In memory are the outputs of the whole batch and the activations of one piece, first those of the last one, which
+    are kept.  Once the loss has said what the outputs are owed, each other piece is computed again, with the same
+    weights and random numbers, and what its weights are owed is added up: the gradient of the whole batch.
 
     A batch is in as few pieces as can be, whose lengths differ by one at most: 256 in pieces of 100 are 85, 85 and 86.
 
@@ -59,11 +59,11 @@ class GradientCache(Recomputed):
 
         @ops.custom_gradient
         def forward(*weights):
-            outputs, moved = self.in_pieces(x, weights, states=states, count=count)
+            outputs, moved, last = self.in_pieces(x, weights, states=states, count=count)
 
             def backward(*upstream):
                 owed = of_outputs(upstream, count=len(outputs))
-                totals = self.owed(x, weights, states=states, upstream=owed, count=count)
+                totals = self.owed(x, weights, states=states, upstream=owed, count=count, last=last)
                 return totals[0] if len(totals) == 1 else totals
 
             return (*outputs, *moved), backward
@@ -71,28 +71,37 @@ class GradientCache(Recomputed):
         return self.settle(forward(*weights))
 
     def in_pieces(self, x, weights, *, states, count):
-        """Outputs of the whole batch, and where the pieces moved the states."""
+        """Outputs of the whole batch, where the pieces moved the states, and the gradient of the last piece."""
 
         def step(moves, number):
             outputs, moved = self.pure([self.piece(x, number, count=count), *weights], states=begun(states, moves))
             return add_moves(moves, states, moved=moved), outputs
 
-        moves, outputs = in_turn(step, [no_move(s) for s in states], count=count, outputs=self.outputs)
-        n = x.shape[0] or -1
-        return [ops.reshape(y, (n, *y.shape[1:])) for y in outputs], settled(states, moves, count=count)
+        def last(moves, earlier):
+            (images,), own = after(earlier, [self.piece(x, count - 1, count=count)]), begun(states, moves)
+            outputs, moved, owed = linearized(lambda *w: self.pure([images, *w], states=own), weights)
+            return (add_moves(moves, states, moved=moved), owed), outputs
 
-    def owed(self, x, weights, *, states, upstream, count):
-        """Gradient of each weight, from those of the outputs."""
+        start = [no_move(s) for s in states]
+        (moves, owed), outputs = in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
+        n = x.shape[0] or -1
+        outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]
+        return outputs, settled(states, moves, count=count), owed
+
+    def owed(self, x, weights, *, states, upstream, count, last):
+        """Gradient of each weight, from those of the outputs: first of the last piece, which need not be computed."""
+
+        def part(number):
+            return [self.piece(u, number, count=count) for u in upstream]
 
         def step(carry, number):
             totals, generators = carry
             images, own = self.piece(x, number, count=count), with_generators(states, generators)
-            part = [self.piece(u, number, count=count) for u in upstream]
-            found, moved = pullback(lambda *w: self.pure([images, *w], states=own), weights, upstream=part)
+            found, moved = pullback(lambda *w: self.pure([images, *w], states=own), weights, upstream=part(number))
             return ([a + b for a, b in zip(totals, found, strict=True)], generators_of(moved)), []
 
-        start = [nothing(w) for w in weights], generators_of(states)
-        return in_turn(step, start, count=count, outputs=0)[0][0]
+        start = last(part(count - 1)), generators_of(states)
+        return in_turn(step, start, count=count - 1, outputs=0)[0][0]
 
     def number_of_pieces(self, n):
         """Of a batch of `n`, an integer or a tensor."""
@@ -141,15 +150,6 @@ def begun(states, moves):
     return [state if is_float(state) else move for state, move in zip(states, moves, strict=True)]
 
 
-def nothing(like):
-    """Zeros to add to; TensorFlow's optimizer makes constants of others, which would stay in memory for good."""
-    if keras.backend.backend() == "jax":
-        return ops.zeros_like(like)
-    import tensorflow as tf
-
-    return tf.raw_ops.Empty(shape=like.shape, dtype=like.dtype, init=True)
-
-
 def generators_of(states):
     """The states of random generators: all that a piece that is computed again has to take over from the last one."""
     return [state for state in states if not is_float(state)]
@@ -173,7 +173,7 @@ def settled(states, moves, *, count):
     return [old + move / ops.cast(count, old.dtype) if is_float(old) else move for old, move in pairs]
 
 
-def in_turn(step: Callable, carry, *, count, outputs: int):
+def in_turn(step: Callable, carry, *, count, outputs: int, last: Callable | None = None):
     """Takes steps one after the other, never two at once.
 
     Args:
@@ -181,15 +181,22 @@ def in_turn(step: Callable, carry, *, count, outputs: int):
         carry: the first one.
         count: of steps, an integer or a tensor.
         outputs: length of the list.
+        last: one more step, outside the loop, from the carry and tensors that it has to wait for.
 
     Returns:
-        The last carry, and the list with the rows of all steps.
+        The last carry – of any kind, if it is of `last` –, and the list with the rows of all steps.
     """
+    if isinstance(count, int) and count == 0:
+        return last(carry, []) if last else (carry, [])
     if keras.backend.backend() == "jax":
         import jax
 
         carry, rows = jax.lax.scan(step, carry, ops.arange(count))
-        return carry, [ops.reshape(r, (-1, *r.shape[2:])) for r in rows]
+        rows = [ops.reshape(r, (-1, *r.shape[2:])) for r in rows]
+        if last:
+            carry, found = last(carry, rows)
+            rows = [ops.concatenate(pair) for pair in zip(rows, found, strict=True)]
+        return carry, rows
     import tensorflow as tf
 
     def body(number, carry, arrays):
@@ -197,7 +204,12 @@ def in_turn(step: Callable, carry, *, count, outputs: int):
         return number + 1, carry, [a.write(number, x) for a, x in zip(arrays, found, strict=True)]
 
     infer = not tf.executing_eagerly()  # a graph's shapes leave room for pieces of another length
-    arrays = [tf.TensorArray(keras.config.floatx(), size=count, infer_shape=infer) for _ in range(outputs)]
-    start = (tf.constant(0), carry, arrays)
+    size = count + (last is not None)
+    arrays = [tf.TensorArray(keras.config.floatx(), size=size, infer_shape=infer) for _ in range(outputs)]
+    (first,) = after(tf.nest.flatten(carry), [tf.constant(0)])  # else a step begins before all of its carry is there
+    start = (first, carry, arrays)
     _, carry, arrays = tf.while_loop(lambda number, *_: number < count, body, start, parallel_iterations=1)
+    if last:
+        carry, found = last(carry, [a.flow for a in arrays])
+        arrays = [a.write(count, x) for a, x in zip(arrays, found, strict=True)]
     return carry, [a.concat() for a in arrays]

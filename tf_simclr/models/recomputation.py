@@ -43,7 +43,7 @@ class Recomputed(keras.layers.Layer):
 
             def backward(*upstream):
                 owed = of_outputs(upstream, count=len(outputs))
-                inputs = after(owed, [x, *weights])
+                inputs = after(owed, [x, *weights])  # compilers would find the forward pass's results otherwise
                 return pullback(lambda *i: self.pure(i, states=states), inputs, upstream=owed)[0]
 
             return (*outputs, *moved), backward
@@ -95,6 +95,31 @@ def of_outputs(upstream, *, count: int):
     return (upstream[0] if isinstance(upstream[0], tuple) else upstream)[:count]
 
 
+def linearized(function: Callable, inputs):
+    """Computes the function, and keeps what its gradient needs.
+
+    Args:
+        function: tensors to a list of outputs and something beside them.
+        inputs: where to.
+
+    Returns:
+        The outputs, what is beside them, and a function, to be called once, from what each output is owed to what each
+        input is.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        outputs, owed, rest = jax.vjp(lambda *i: function(*i), *inputs, has_aux=True)
+        return outputs, rest, lambda upstream: list(owed(list(upstream)))
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        outputs, rest = function(*inputs)
+    none = tf.UnconnectedGradients.ZERO
+    return outputs, rest, lambda upstream: tape.gradient(outputs, [*inputs], [*upstream], none)
+
+
 def pullback(function: Callable, inputs, *, upstream):
     """What each input is owed, and the function's auxiliary result.
 
@@ -103,26 +128,17 @@ def pullback(function: Callable, inputs, *, upstream):
         inputs: where to take the gradient.
         upstream: what each output is owed.
     """
+    _, rest, owed = linearized(function, inputs)
+    return owed(upstream), rest
+
+
+def after(earlier, inputs):
+    """The inputs, not to be had before what is computed `earlier`."""
     if keras.backend.backend() == "jax":
         import jax
 
-        _, owed, rest = jax.vjp(lambda *i: function(*i), *inputs, has_aux=True)
-        return list(owed(list(upstream))), rest
+        return jax.lax.optimization_barrier((list(inputs), list(earlier)))[0]
     import tensorflow as tf
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(inputs)
-        outputs, rest = function(*inputs)
-    return tape.gradient(outputs, inputs, output_gradients=list(upstream), unconnected_gradients="zero"), rest
-
-
-def after(upstream, inputs):
-    """The inputs, not to be had before `upstream`: compilers would find the forward pass's results otherwise."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.lax.optimization_barrier((list(inputs), list(upstream)))[0]
-    import tensorflow as tf
-
-    with tf.control_dependencies(upstream):
+    with tf.control_dependencies(earlier):
         return [tf.identity(x) for x in inputs]
