@@ -2,7 +2,7 @@
 # PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
 EXTRAS ?= dev,torch,chest,app,export,sweep
 ARGS ?=
-WORKERS ?= -n auto --maxprocesses 4
+WORKERS ?= -n auto --maxprocesses 4 --dist loadgroup
 VENV := .venv
 STAMP := $(VENV)/.installed
 SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))

@@ -3,7 +3,8 @@
 Claims, for ResNet-50 at 64 px: a batch of 4096 in pieces of 43 needs at most 1.3 × the memory of a batch of 64 without
 pieces, plus its embeddings; a step in pieces takes at most 1.45 × the time of the naive step, at the sizes where that
 fits (a second forward pass is a third more work).  Each measurement is a process of its own; those to be compared run
-one after the other, several times, and medians are compared.  Memory is the peak resident one, views included.
+one after the other, several times, and medians are compared.  Memory is the peak resident one, views included, where
+all threads take it from one arena: from several, what is resident grows with the steps by who happened to take it.
 
     python benchmarks/large_batch.py            256 … 4096: an hour or more on two cores, and 20 GB
     python benchmarks/large_batch.py --quick    ResNet-18 at 32 px, 64 … 512: minutes
@@ -81,7 +82,7 @@ def measure(batch: int, piece: int, options: Options) -> dict:
     arguments = json.dumps([batch, piece, options.depth, options.image_size, options.steps])
     command = [sys.executable, str(Path(__file__)), "--one", arguments]
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"batch {batch} failed ({done.returncode}): {done.stderr[-2000:]}")
