@@ -2,7 +2,7 @@
 # PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
 EXTRAS ?= dev,torch,chest,app,export,sweep
 ARGS ?=
-WORKERS ?= -n auto --maxprocesses 4 --dist loadgroup
+WORKERS ?= -n auto --maxprocesses 4
 VENV := .venv
 STAMP := $(VENV)/.installed
 SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -31,8 +31,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
+# A file's tests stay in one process: the README's blocks need what those before them made.
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest $(WORKERS) -m slow $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) --dist loadfile -m slow $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

@@ -143,7 +143,6 @@ def parameter(block: Block):
     return pytest.param(block, id=f"line {block.line}, {block.kind}", marks=marks)
 
 
-@pytest.mark.xdist_group("readme")  # a block may need what those before it made
 @pytest.mark.parametrize("block", [parameter(block) for block in BLOCKS if block.kind != "text"])
 def test_a_block_runs(block, scratch, namespace, made, monkeypatch):
     for name in block.setups:
