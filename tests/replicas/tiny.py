@@ -90,7 +90,7 @@ def differences(found: dict, expected: dict) -> dict[str, float]:
 if __name__ == "__main__":
     here = find()
     sys.stderr.write(f"{here.description}\n")
-    options = {"microbatch_size": int("".join(sys.argv[2:]) or 0)}
+    options = {"microbatch_size": int(sys.argv[2]) if len(sys.argv) > 2 else 0}
     results = {
         f"{name}|{key}": value
         for name in ("lars", "momentum")

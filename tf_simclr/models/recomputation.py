@@ -116,8 +116,8 @@ def linearized(function: Callable, inputs):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         outputs, rest = function(*inputs)
-    none = tf.UnconnectedGradients.ZERO
-    return outputs, rest, lambda upstream: tape.gradient(outputs, [*inputs], [*upstream], none)
+    zero = tf.UnconnectedGradients.ZERO
+    return outputs, rest, lambda upstream: tape.gradient(outputs, [*inputs], [*upstream], zero)
 
 
 def pullback(function: Callable, inputs, *, upstream):
