@@ -66,7 +66,8 @@ def reference_style(photos: Path, *, blur: bool) -> Iterator:
     def gray(image):
         return tf.tile(tf.image.rgb_to_grayscale(image), (1, 1, 3))
 
-    def view(image):
+    def view(pixels):
+        image = tf.image.convert_image_dtype(pixels, tf.float32)  # for each view, as the reference does
         begin, extent, _ = tf.image.sample_distorted_bounding_box(
             tf.shape(image),
             tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -85,8 +86,8 @@ def reference_style(photos: Path, *, blur: bool) -> Iterator:
         return tf.clip_by_value(tf.reshape(image, (SIZE, SIZE, 3)), 0.0, 1.0)
 
     def two_views(file):
-        image = tf.image.convert_image_dtype(tf.io.decode_jpeg(tf.io.read_file(file), 3), tf.float32)
-        return tf.concat([view(image), view(image)], -1)
+        pixels = tf.io.decode_jpeg(tf.io.read_file(file), 3)
+        return tf.concat([view(pixels), view(pixels)], -1)
 
     def blurred(images):
         offsets = tf.range(-(SIZE // 20), SIZE // 20 + 1, dtype=tf.float32)
@@ -278,7 +279,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of JPEG files")
     parser.add_argument("--torchvision_python", help="interpreter of an environment with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=6, help=f"of {BATCH} images, in each round")
+    parser.add_argument("--batches", type=int, default=24, help=f"of {BATCH} images, in each round")
     parser.add_argument("--serve", choices=PIPELINES, help=argparse.SUPPRESS)
     parser.add_argument("--blur", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -7,6 +7,9 @@ all take turns; medians over runs of each run's median step are compared.
 
 Claims: at least 1.3 × as fast as plain Keras; float32 at least 1.15 × as fast as PyTorch's best of {eager,
 torch.compile} × {contiguous, channels_last}, bfloat16 at least as fast; peak memory at most that of PyTorch's fastest.
+A ratio is of two processes of one turn; the median counts.  "before" is what a process held before its first step: the
+libraries and the weights.  GFLOP/s are of the convolutions' multiplications and additions alone, beside what a product
+of two large matrices reaches here.
 
     python benchmarks/train_step.py                      ResNet-50 at 224 px, batch 8 × 2; ResNet-18 at 32 px, 64 × 2
     python benchmarks/train_step.py --quick              ResNet-18 at 32 px, batch 16 × 2, one run
@@ -35,10 +38,10 @@ CASES = {"ResNet-50, 224 px, 8 × 2": (50, 224, 8), "ResNet-18, 32 px, 64 × 2":
 class Options:
     """What to measure."""
 
-    contenders: tuple[str, ...] = ("ours", "keras", *PEERS)
-    """Also: remat, xla."""
+    contenders: tuple[str, ...] = ("ours", "remat", "keras", *PEERS)
+    """Also: xla."""
     precisions: tuple[str, ...] = ("float32", "bfloat16")
-    runs: int = 3
+    runs: int = 2
     """Processes of each, which take turns."""
     steps: int = 5
     """Timed ones a process, after two that build and warm up."""
@@ -112,17 +115,22 @@ def of_torch(contender: str, precision: str, case: tuple[int, int, int]):
 def one(contender: str, precision: str, case: tuple[int, int, int], *, steps: int) -> dict:
     """Median seconds a step, wall and processor, and the peak memory in bytes, of this process."""
     step = (of_torch if contender.startswith("torch") else of_keras)(contender, precision, case)
-    times = []
+    before, times = peak(), []
     for _ in range(steps + 2):
         wall, processor = time.perf_counter(), time.process_time()
         step()
         times.append((time.perf_counter() - wall, time.process_time() - processor))
     wall, processor = (statistics.median(column) for column in zip(*times[2:], strict=True))
-    return {"wall": wall, "cpu": processor, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {"wall": wall, "cpu": processor, "before": before, "peak": peak()}
 
 
-def measure(*arguments) -> dict:
-    """`one` in a process of its own."""
+def peak() -> float:
+    """Largest resident memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def measure(*arguments):
+    """`one`, or `yardstick`, in a process of its own."""
     root = str(Path(__file__).parents[1])
     command = [sys.executable, str(Path(__file__)), "--one", json.dumps(arguments)]
     environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -142,32 +150,57 @@ def compare(name: str, case: tuple[int, int, int], options: Options, *, precisio
         contender: {key: statistics.median(row[key] for row in found) for key in found[0]}
         for contender, found in rows.items()
     }
-    sys.stdout.write(f"\n{name}, {precision}\n{'':26}{'s/step':>8}{'spread':>14}{'cpu s':>8}{'peak MB':>9}\n")
+    heads = f"{'s/step':>8}{'spread':>14}{'cpu s':>8}{'GFLOP/s':>9}{'before MB':>11}{'peak MB':>9}"
+    sys.stdout.write(f"\n{name}, {precision}\n{'':26}{heads}\n")
+    work, fastest = measure("yardstick", precision, case, 0)
     for contender, row in median.items():
         walls = [found["wall"] for found in rows[contender]]
         spread = f"{min(walls):.2f}–{max(walls):.2f}"
-        sys.stdout.write(f"{contender:26}{row['wall']:8.2f}{spread:>14}{row['cpu']:8.2f}{row['peak'] / 2**20:9.0f}\n")
-    return all([*claims(median, precision)])
+        sys.stdout.write(f"{contender:26}{row['wall']:8.2f}{spread:>14}{row['cpu']:8.2f}{work / row['wall']:9.0f}")
+        sys.stdout.write(f"{row['before'] / 2**20:11.0f}{row['peak'] / 2**20:9.0f}\n")
+    sys.stdout.write(f"{'product of two matrices':62}{fastest:9.0f}\n")
+    held = all([*claims(rows, median, precision)])
+    sys.stdout.flush()
+    return held
 
 
-def claims(median: dict[str, dict], precision: str):
+def yardstick(precision: str, case: tuple[int, int, int]) -> tuple[float, float]:
+    """GFLOP of a step, and GFLOP/s of the product of two matrices of 4096 × 4096, by PyTorch or NumPy."""
+    import torch
+    from scaling import network
+
+    depth, image_size, batch = case
+    size, step = 4096, 3 * 2 * batch * network(depth, 1, image_size=image_size).gflops
+    numbers = np.random.default_rng(0).uniform(size=(size, size)).astype("float32")
+    factors = [torch.from_numpy(numbers).to(getattr(torch, precision))]
+    factors += [numbers] if precision == "float32" else []
+    seconds = []
+    for factor in factors:
+        for _ in range(6):
+            start = time.perf_counter()
+            factor @ factor
+            seconds.append(time.perf_counter() - start)
+    return step, 2 * size**3 / min(seconds) / 1e9
+
+
+def claims(rows: dict[str, list[dict]], median: dict[str, dict], precision: str):
     """Whether each claim holds whose contenders were measured."""
-    ours = median.get("ours")
-    peers = {name: row for name, row in median.items() if name.startswith("torch")}
-    if ours and "keras" in median:
-        yield verdict("faster than plain Keras", median["keras"], ours, key="wall", limit=KERAS)
-    if ours and peers:
-        best = min(peers, key=lambda name: peers[name]["wall"])
-        yield verdict(f"faster than {best}", peers[best], ours, key="wall", limit=TORCH[precision])
-        yield verdict(f"less memory than {best}", peers[best], ours, key="peak", limit=1.0)
+    peers = [name for name in median if name.startswith("torch")]
+    if "ours" in rows and "keras" in rows:
+        yield verdict("faster than plain Keras", rows["keras"], rows["ours"], key="wall", limit=KERAS)
+    if "ours" in rows and peers:
+        best = min(peers, key=lambda name: median[name]["wall"])
+        yield verdict(f"faster than {best}", rows[best], rows["ours"], key="wall", limit=TORCH[precision])
+        yield verdict(f"less memory than {best}", rows[best], rows["ours"], key="peak", limit=1.0)
 
 
-def verdict(what: str, peer: dict, ours: dict, *, key: str, limit: float) -> bool:
-    """Prints a ratio, by processor time too, and whether it holds."""
-    ratio = peer[key] / ours[key]
-    beside = f" ({peer['cpu'] / ours['cpu']:.2f} × in processor time)" if key == "wall" else ""
+def verdict(what: str, peer: list[dict], ours: list[dict], *, key: str, limit: float) -> bool:
+    """Prints the ratios of the turns, by processor time too, and whether their median holds."""
+    ratios, used = ([a[k] / b[k] for a, b in zip(peer, ours, strict=True)] for k in (key, "cpu"))
+    ratio, spread = statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"
+    beside = f"; {statistics.median(used):.2f} × in processor time" if key == "wall" else ""
     holds = "holds" if ratio >= limit else "DOES NOT HOLD"
-    sys.stdout.write(f"{what}: {ratio:.2f} ×{beside}, claimed {limit} ×: {holds}\n")
+    sys.stdout.write(f"{what}: {ratio:.2f} × ({spread}{beside}), claimed {limit} ×: {holds}\n")
     return ratio >= limit
 
 
@@ -175,7 +208,9 @@ def main() -> int:
     """Measures all, or one in this process."""
     if sys.argv[1:2] == ["--one"]:
         contender, precision, case, steps = json.loads(sys.argv[2])
-        sys.stdout.write(json.dumps(one(contender, precision, tuple(case), steps=steps)) + "\n")
+        name, case = contender, tuple(case)
+        found = yardstick(precision, case) if name == "yardstick" else one(name, precision, case, steps=steps)
+        sys.stdout.write(json.dumps(found) + "\n")
         return 0
     options = tyro.cli(Options, description=__doc__)
     cases = CASES
