@@ -20,8 +20,8 @@ memory    what the backward pass keeps: each convolution's and each addition's o
 
 The check cannot prove bandwidths of links that are not here.  It tests the form: on logical devices of one CPU cores
 are shared, so a step of n images on R devices must take a + b n + c (R - 1), with c from copies and sums whose number
-grows with the replicas.  Fitted on three measurements it must predict the others within a quarter; exits 1 otherwise.  c
-is fitted at the smaller batch: at the larger one it would be a small difference of two long times.
+grows with the replicas.  Fitted on three measurements it must predict the others within a quarter; exits 1 otherwise.
+c is fitted at the smaller batch: at the larger one it would be a small difference of two long times.
 """
 
 import json
