@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import keras
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import golden
 from tf_simclr import replicas
 from tf_simclr.errors import InputError
 from tf_simclr.replicas.cluster import cluster_of
+from tf_simclr.replicas.find import leave_processors_to_input
 from tf_simclr.replicas.fitting import feed
 
 ALONE = {"cluster": {"worker": ["127.0.0.1:1234"]}, "task": {"type": "worker", "index": 0}}
@@ -107,6 +111,24 @@ def test_without_a_tpu_the_message_tells_what_was_tried():
         r"Tried: TPU_NAME, COLAB_TPU_ADDR .*: Please provide a TPU Name.*; local: TPUs not", str(caught.value)
     )
     assert "KERAS_BACKEND=jax" in str(caught.value)
+
+
+@pytest.mark.parametrize(("backend", "threads"), [("tensorflow", 0), ("torch", 1)])
+def test_where_something_else_trains_an_operation_of_the_input_has_one_thread(backend, threads):
+    found = f"""
+import keras, tensorflow as tf
+from tf_simclr import replicas
+keras.backend.backend = lambda: {backend!r}
+replicas.find()
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", found], cwd=golden.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == str(threads)  # 0: as many as there are cores
+
+
+def test_leaving_the_processors_to_the_input_comes_too_late_without_harm():
+    tf.zeros(1)
+    leave_processors_to_input()
 
 
 @pytest.fixture

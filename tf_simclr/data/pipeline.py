@@ -19,6 +19,8 @@ from tf_simclr.errors import InputError, check
 
 _AT_ONCE = 2
 """Batches that are made at the same time: one is begun while the last images of another are made."""
+_AHEAD = 2
+"""Batches that wait to be taken.  TensorFlow's own choice grows with time, and memory with it: to 24 and more."""
 
 
 def training_views(
@@ -134,7 +136,7 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Made ahead; each image by one thread, since threads that share an image wait for each other."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return batches.prefetch(_AHEAD).with_options(options)
 
 
 def _numbered(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import keras
 
@@ -17,6 +18,8 @@ def find(
     strategy: str = "auto", *, num_replicas: int = 0, tpu_name: str | None = None, **tpu_place: str | None
 ) -> Devices:
     """Finds the devices of this process and, with several processes, of all.  Call it before anything is computed.
+
+    Where the processors do not train, see `leave_processors_to_input`.
 
     Args:
         strategy: `one`: the first device; `mirrored`: all GPUs of this machine, else its CPU; `multi_worker`: the
@@ -37,12 +40,15 @@ def find(
     if backend != "tensorflow":
         fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
+        leave_processors_to_input()
         return on_jax(strategy, num_replicas) if backend == "jax" else Devices(1, f"{backend}: one device")
     check(strategy != "data_parallel", "data_parallel must be run with KERAS_BACKEND=jax", KERAS_BACKEND=backend)
     if strategy == "auto":
         strategy = fitting_strategy(tpu_name, num_replicas)
     rule = f"num_replicas must be left out with strategy {strategy}"
     check(not num_replicas or strategy == "mirrored" or (strategy, num_replicas) == ("one", 1), rule, got=num_replicas)
+    if strategy == "tpu" or has_gpu():
+        leave_processors_to_input()
     makers: dict[str, Callable[[], Devices]] = {
         "one": lambda: mirrored(1),
         "mirrored": lambda: mirrored(num_replicas, always=True),
@@ -50,6 +56,25 @@ def find(
         "tpu": lambda: on_tpu(tpu_name, **tpu_place),
     }
     return makers[strategy]()
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def leave_processors_to_input() -> None:
+    """Has TensorFlow use one thread for an operation, if it has not computed anything yet.
+
+    Where something else trains, the processors make views, each an image of its own; of threads that share an image one
+    waits for the other, and XLA would divide even an image's colours among all cores.
+    """
+    import tensorflow as tf
+
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def fitting_strategy(tpu_name: str | None, num_replicas: int) -> str:
@@ -68,7 +93,7 @@ def mirrored(wanted: int, *, always: bool = False) -> Devices:
     """The GPUs of this machine, else its CPU; one without a strategy, unless one is wanted `always`."""
     import tensorflow as tf
 
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    kind = "GPU" if has_gpu() else "CPU"
     if kind == "CPU" and wanted > 1:
         divide_cpu(wanted)
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
