@@ -1,7 +1,8 @@
 """The sorted table of LevelDB, as TensorFlow writes it: the index of a tensor bundle.
 
 A table is a row of blocks with prefix-compressed keys, each followed by a byte that tells the compression and by a
-masked CRC-32C; an index block points at the data blocks, and a footer of 48 bytes at the index block.
+masked CRC-32C; an index block points at the data blocks, and a footer of 48 bytes at the index block.  Checkpoints that
+Google wrote since 2018 have compressed blocks; those of TensorFlow from PyPI, and ours, have not.
 
 References:
     LevelDB, `doc/table_format.md`; TensorFlow, `tsl/lib/io/format.h` and `block_builder.cc`
@@ -12,12 +13,17 @@ from itertools import pairwise
 
 from converters.crc32c import crc32c, mask
 from converters.protobuf import encode_varint, varint
+from converters.snappy import decompress
 from tf_simclr.errors import InputError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
 TRAILER = 5
 """Bytes after a block: its compression and its checksum."""
+PLAIN, SNAPPY = 0, 1
+"""How a block is compressed."""
+LARGEST = 1 << 28
+"""Bytes of all keys and values together; no checkpoint's index comes near, a hostile one grows to any size."""
 BLOCK_SIZE = 1 << 18
 RESTART_INTERVAL = 16
 
@@ -36,13 +42,27 @@ def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
     try:
         _, position = handle(data, len(data) - FOOTER)
         index, _ = handle(data, position)
-        blocks = [handle(value, 0)[0] for _, value in entries(block(data, index))]
-        pairs = [pair for where in blocks for pair in entries(block(data, where))]
+        places = [handle(value, 0)[0] for value in rising(entries(block(data, index))).values()]
+        if any(offset + size + TRAILER > following for (offset, size), (following, _) in pairwise(places)):
+            raise InputError("its blocks overlap or are out of order; copy it again")
+        return rising(pair for place in places for pair in entries(block(data, place)))
     except InputError as error:
         raise InputError(f"{name} must be an intact checkpoint index, but {error}") from None
-    if any(a >= b for (a, _), (b, _) in pairwise(pairs)):
-        raise InputError(f"{name} must hold its keys in order, each once; it is damaged, copy it again")
-    return dict(pairs)
+
+
+def rising(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The entries, whose keys must rise."""
+    found: dict[bytes, bytes] = {}
+    last, size = None, 0
+    for key, value in pairs:
+        size += len(key) + len(value)
+        if last is not None and key <= last:
+            raise InputError("it does not hold its keys in order, each once; copy it again")
+        if size > LARGEST:
+            raise InputError(f"its keys and values add up to more than {LARGEST} bytes")
+        found[key] = value
+        last = key
+    return found
 
 
 def handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -53,16 +73,20 @@ def handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def block(data: bytes, where: tuple[int, int]) -> bytes:
-    """A block's content, checked."""
+    """A block's content: its bytes are checked, then decompressed."""
     offset, size = where
     end = offset + size
     if end + TRAILER > len(data) - FOOTER:
         raise InputError(f"a block at {offset} reaches past its end; copy it again")
     if mask(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
         raise InputError(f"the checksum of the block at {offset} does not match; copy it again")
-    if data[end] != 0:
-        raise InputError(f"the block at {offset} is compressed (type {data[end]}); save the checkpoint again without")
-    return data[offset:end]
+    if data[end] not in (PLAIN, SNAPPY):
+        rule = f"the block at {offset} is compressed otherwise than by Snappy (type {data[end]})"
+        raise InputError(f"{rule}, as TensorFlow never does; save the checkpoint again")
+    try:
+        return data[offset:end] if data[end] == PLAIN else decompress(data[offset:end])
+    except InputError as error:
+        raise InputError(f"the block at {offset} is damaged: {error}") from None
 
 
 def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -127,7 +151,7 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
     for number in (*(restarts or [0]), len(restarts) or 1):
         content += number.to_bytes(4, "little")
     where = encode_varint(len(out)) + encode_varint(len(content))
-    content.append(0)  # not compressed
+    content.append(PLAIN)
     out += content + mask(crc32c(content)).to_bytes(4, "little")
     return where
 
