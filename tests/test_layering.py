@@ -16,6 +16,7 @@ BASE = {
     "tf_simclr.data",
     "tf_simclr.errors",
     "tf_simclr.files",
+    "tf_simclr.foreign",
     "tf_simclr.layerwise",
     "tf_simclr.lock",
     "tf_simclr.losses",
@@ -68,13 +69,15 @@ MAY_IMPORT = {
     "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
     "tf_simclr.errors": set(),
     "tf_simclr.files": {"tf_simclr.errors"},
-    "tf_simclr.lock": {"tf_simclr.errors"},
+    "tf_simclr.foreign": {"tf_simclr.errors"},
+    "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
     "converters": {
         "tf_simclr.models",
         "tf_simclr.models.architecture",
         "tf_simclr.checkpoint",
         "tf_simclr.errors",
         "tf_simclr.files",
+        "tf_simclr.foreign",
     },
 }
 """Part → parts it may import besides itself; a module belongs to the longest name that it starts with."""

@@ -1,0 +1,313 @@
+"""Reading what others wrote: one budget for every reader, and one list of exceptions that mean "damaged".
+
+Every parser of foreign bytes runs inside `reading`:
+
+    with reading(path, "an intact checkpoint index"):   # any exception of `DAMAGED` → one `InputError` with the path
+        for key, value in rows(path.read_bytes()):
+            spend(items=1, made=len(key))               # before the key is made, not after
+
+The outermost `reading` makes a `Budget` by the size of what is at the path; those within it draw from the same one, so
+that its limits are on sums over the whole file, folder or archive.  It is found by a context variable: no reader hands
+it on.  Outside of any `reading`, `spend` limits nothing.  What reads later (a tensor, when it is asked for) goes on
+with the budget that its outline was read with: `reading(path, what, budget=…)`.
+
+| to                                          | call                                          |
+| ------------------------------------------- | --------------------------------------------- |
+| count keys, nodes, fields, members          | `spend(items=…)`                              |
+| count bytes that will be made               | `spend(made=…)`; for a tensor: `spend_tensor` |
+| go one level down                           | `with deeper():`                              |
+| take a name on which others match, split, … | `checked_name(text)`                          |
+| parse JSON                                  | `parse_json(data)`                            |
+| open a file that nobody may have linked     | `open_unlinked(path, flags)`                  |
+"""
+
+import contextlib
+import csv
+import itertools
+import json
+import lzma
+import math
+import os
+import pickle
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tf_simclr.errors import InputError
+
+DAMAGED: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,  # KeyError, IndexError, unknown encodings
+    MemoryError,
+    OSError,
+    RuntimeError,  # RecursionError, NotImplementedError; zipfile's passwords; h5py's and torch's own
+    SyntaxError,  # NumPy's headers, Pillow's chunks, XML
+    SystemError,  # a decoder in C
+    TypeError,
+    ValueError,  # UnicodeDecodeError, JSON
+    csv.Error,
+    lzma.LZMAError,
+    pickle.UnpicklingError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
+"""What parsers raise at bytes that they did not expect."""
+
+PARSERS = frozenset({"PIL", "cramjam", "google", "h5py", "pandas", "pyarrow", "pydicom", "safetensors", "tensorflow"})
+"""Packages whose own exceptions mean the same; they derive from `Exception` alone, and are not imported for it."""
+
+ITEMS = 2_000_000
+"""Keys, nodes, fields, members: the graph of a ResNet-152's training has some 500,000 fields."""
+TENSOR = 32
+"""Items that a tensor counts for: no more than 62,500 in a file.  A ResNet-152 with slots and averages has 4,000."""
+MADE = 64 << 20
+"""Bytes that any file may become."""
+RATIO = 8
+"""Bytes that a byte of a file may become: weights hardly compress, and fresh slots are zeros."""
+DEPTH = 64
+"""Levels: a weight of a Keras model inside another is some 15 down."""
+SECONDS = 30.0
+"""Computing time of the reading thread for the outline, not for the tensors' bytes."""
+NAME = 2_000
+"""Characters of a name: those of TensorFlow's generated functions have a few hundred."""
+CLOCK = 64
+"""The clock is looked at once in so many calls."""
+
+
+@dataclass
+class Budget:
+    """What reading one file, folder or archive may still cost.
+
+    Attributes:
+        made: bytes.
+        items: keys, nodes, fields, members.
+        depth: levels.
+        seconds: computing time of a thread.
+    """
+
+    made: int = MADE
+    items: int = ITEMS
+    depth: int = DEPTH
+    seconds: float = SECONDS
+    _begin: float = field(default_factory=time.thread_time, repr=False)
+    _calls: int = field(default=0, repr=False)
+
+    def spend(self, *, made: int = 0, items: int = 0) -> None:
+        """Takes from what is left.
+
+        Raises:
+            InputError: it does not suffice.
+        """
+        self.made -= made
+        self.items -= items
+        self._calls += 1
+        if self.made < 0:
+            raise InputError("its content would take far more memory than a file of its size can need")
+        if self.items < 0:
+            raise InputError("it has more parts than any checkpoint")
+        if self._calls % CLOCK == 0:
+            self.look_at_clock()
+
+    def look_at_clock(self) -> None:
+        """Raises `InputError` when the time is over."""
+        if time.thread_time() - self._begin > self.seconds:
+            raise InputError(f"its outline takes more than {self.seconds:.0f} seconds to read")
+
+    @contextlib.contextmanager
+    def deeper(self) -> Iterator[None]:
+        """One level down, as long as the block runs."""
+        if self.depth <= 0:
+            raise InputError("it is nested more deeply than any checkpoint")
+        self.depth -= 1
+        try:
+            yield
+        finally:
+            self.depth += 1
+
+
+class _Unlimited(Budget):
+    """What is in force outside of any `reading`."""
+
+    def spend(self, *, made: int = 0, items: int = 0) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def deeper(self) -> Iterator[None]:
+        yield
+
+
+_CURRENT: ContextVar[Budget | None] = ContextVar("budget", default=None)
+_UNLIMITED = _Unlimited()
+
+
+def current() -> Budget:
+    """The budget of the `reading` that is going on."""
+    return _CURRENT.get() or _UNLIMITED
+
+
+def spend(*, made: int = 0, items: int = 0) -> None:
+    """Takes from the budget of the `reading` that is going on; see `Budget.spend`."""
+    current().spend(made=made, items=items)
+
+
+def spend_tensor(shape: tuple[int, ...], itemsize: int) -> int:
+    """Takes a tensor, and its name, from the budget: by its shape, whatever the file holds of it.
+
+    Returns:
+        Its bytes.
+    """
+    size = math.prod(shape) * itemsize
+    spend(made=size, items=TENSOR)
+    return size
+
+
+def deeper() -> contextlib.AbstractContextManager[None]:
+    """One level down in the budget of the `reading` that is going on."""
+    return current().deeper()
+
+
+def checked_name(text: str) -> str:
+    """A name that is short enough to be split, matched and printed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if len(text) > NAME:
+        raise InputError(f"a name in it has {len(text):,} characters, more than {NAME:,}: {text[:40]!r}…")
+    spend(made=len(text))
+    return text
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | None = None) -> Iterator[Budget]:
+    """Runs a parser of foreign bytes: within a budget, and with one sentence for whatever it raises.
+
+    Args:
+        path: what is read; named in every message.
+        what: completes "PATH must be …".
+        budget: goes on with this one.  By default that of the `reading` around, else a new one for the size of what
+            is at the path.
+
+    Raises:
+        InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
+            where it does not name it.
+    """
+    budget = budget or _CURRENT.get() or Budget(made=max(MADE, RATIO * size_at(Path(path))))
+    token = _CURRENT.set(budget)
+    try:
+        yield budget
+    except InputError as error:
+        name = Path(path).name
+        if name and name in str(error):
+            raise
+        raise InputError(f"{path} must be {what}, but {error}") from error
+    except Exception as error:
+        if not means_damaged(error):
+            raise
+        raise InputError(sentence(path, what, error=error)) from error
+    finally:
+        _CURRENT.reset(token)
+
+
+def means_damaged(error: BaseException) -> bool:
+    """Whether an exception in a parser tells of the bytes, not of the program's end."""
+    return isinstance(error, DAMAGED) or (
+        isinstance(error, Exception) and type(error).__module__.partition(".")[0] in PARSERS
+    )
+
+
+def sentence(path: str | Path, what: str, *, error: Exception) -> str:
+    """What a user is told instead of a traceback."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} must exist, but is not there"
+    if isinstance(error, MemoryError):
+        reason = "reading it takes more memory than there is"
+    elif isinstance(error, RecursionError):
+        reason = "it is nested too deeply"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = f"it cannot be read: {error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+        text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+        reason = f"it is damaged ({type(error).__name__}{f': {text}' if text else ''})"
+    return f"{path} must be {what}, but {reason}; copy or download it again"
+
+
+def size_at(path: Path, *, most: int = 10_000) -> int:
+    """Bytes of a file, of all files below a folder, or of those whose names begin so (a checkpoint's prefix)."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError):
+        if path.is_file():
+            return path.stat().st_size
+        if not path.is_dir():
+            files = (one for one in path.parent.iterdir() if one.name.startswith(path.name) and one.is_file())
+            return sum(one.stat().st_size for one in itertools.islice(files, most))
+        for folder, _, names in os.walk(path):
+            most -= len(names)
+            if most < 0:
+                break
+            for name in names:
+                with contextlib.suppress(OSError):  # dangling links
+                    total += os.stat(os.path.join(folder, name)).st_size
+    return total
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Parses JSON whose keys are each there once, and counts its parts before they are made.
+
+    Raises:
+        InputError: it has more parts than the budget.
+        ValueError, RecursionError: it is no JSON; inside `reading` one sentence.
+    """
+    data = data.encode() if isinstance(data, str) else data
+    spend(made=len(data), items=sum(map(data.count, (b",", b"[", b"{", b":"))))
+    return json.loads(data, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise InputError(f"its JSON has the key {key[:40]!r} more than once")
+        content[key] = value
+    return content
+
+
+def read_json(path: Path, what: str = "intact JSON") -> Any:
+    """A small file's JSON.
+
+    Raises:
+        InputError: it is missing or no JSON.
+    """
+    with reading(path, what):
+        spend(made=path.stat().st_size)
+        return parse_json(path.read_bytes())
+
+
+def open_unlinked(path: str | Path, flags: int, *, mode: int = 0o644) -> int:
+    """Opens a plain file by its own name, as `os.open`: not what a link at that name leads to, no pipe, no device.
+
+    Raises:
+        OSError: it is a link, no plain file, or cannot be opened.
+    """
+    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.open(path, flags | extra | getattr(os, "O_BINARY", 0), mode)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(22, "it is no plain file", str(path))
+    return file
