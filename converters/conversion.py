@@ -23,6 +23,7 @@ from converters.translate import left_behind
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.places import expanded
 
 
 @dataclass
@@ -104,14 +105,15 @@ def convert(
     Raises:
         InputError: the source is damaged or unknown, the target cannot hold it, or the verification fails.
     """
+    source = expanded(source)
     network = load(source, naming=source_naming, ema=ema, part=part, selector=selector, step=step)
     with contextlib.closing(network):
         to, naming = choose(network, target, to=to, naming=naming, usual=usual)
-        target = Path(target) if target is not None else default_target(Path(source), to)
+        target = expanded(target) if target is not None else default_target(source, to)
         original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
         engine = verification.engine_of(engine)
         network = original if rescale is None else rescaled(original, rescale)
-        done = Conversion(Path(source), target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
+        done = Conversion(source, target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
         targets.check_free(target, to)
         with staged(target) as place:
             targets.write(network, place, to=to, naming=naming)

@@ -13,6 +13,7 @@ from converters.stored import Source, Stored
 from converters.torch_state import open_state
 from tf_simclr.checkpoint import reading_arrays
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded
 
 ARCHITECTURE = "architecture.json"
 """What marks a run folder (tf_simclr/checkpoint.py)."""
@@ -31,7 +32,7 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
     Raises:
         InputError: there is nothing, or nothing that this project reads, or it is damaged.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         return _open_folder(path, step=step)
     if path.is_file():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tf_simclr.errors import exit_on_input_error
+from tf_simclr.places import expand
 
 if TYPE_CHECKING:
     from converters.network import Network
@@ -30,11 +31,14 @@ class Options:
     step: int | None = None
     """Which of a folder's checkpoints; by default the newest."""
 
+    def __post_init__(self):
+        expand(self)
+
 
 def main() -> None:
     """Says what a checkpoint holds: architecture, heads, optimizer state, averages, step, dtypes, suspicious values."""
-    options = tyro.cli(Options, prog="python -m converters.inspect", description=main.__doc__)
     with exit_on_input_error():
+        options = tyro.cli(Options, prog="python -m converters.inspect", description=main.__doc__)
         from converters.loading import load
 
         network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})

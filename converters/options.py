@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tf_simclr.errors import exit_on_input_error
+from tf_simclr.places import expand
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Options:
     """What computes a PyTorch file's endpoints in the verification: PyTorch itself (auto, where it is installed), or
     NumPy from the file's bytes, which saves the seconds that importing PyTorch takes."""
 
+    def __post_init__(self):
+        expand(self)
+
 
 def spare_threads() -> None:
     """Has NumPy multiply in one thread, unless the environment says otherwise; before NumPy is imported.
@@ -61,9 +65,9 @@ def run(program: str, *, description: str, usual: str) -> None:
         description: For `--help`.
         usual: Container where neither `--to` nor the target's ending tells.
     """
-    options = tyro.cli(Options, prog=f"python -m {program}", description=description)
-    spare_threads()
     with exit_on_input_error():
+        options = tyro.cli(Options, prog=f"python -m {program}", description=description)
+        spare_threads()
         from converters.conversion import convert
         from converters.report import report
 

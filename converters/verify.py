@@ -9,6 +9,7 @@ import tyro
 
 from converters.options import spare_threads
 from tf_simclr.errors import InputError, exit_on_input_error
+from tf_simclr.places import expand
 
 if TYPE_CHECKING:
     from converters.network import Network
@@ -33,12 +34,15 @@ class Options:
     selector: int | None = None
     """Projection layer that feeds the classifier, for both; by default as the stored graphs say."""
 
+    def __post_init__(self):
+        expand(self)
+
 
 def main() -> None:
     """Compares two checkpoints weight by weight and endpoint by endpoint; exit code 1 if they differ."""
-    options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
-    spare_threads()
     with exit_on_input_error():
+        options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
+        spare_threads()
         equal, lines = run(options)
         sys.stdout.write("\n".join(lines) + "\n")
     raise SystemExit(0 if equal else 1)

@@ -23,6 +23,7 @@ BASE = {
     "tf_simclr.models",
     "tf_simclr.models.architecture",
     "tf_simclr.optimizers",
+    "tf_simclr.places",
     "tf_simclr.replicas",
 }
 METHOD = {
@@ -41,10 +42,16 @@ ARDS = [f"tf_simclr.tasks.{name}" for name in ("chest_ards", "ards_runs", "ards_
 MAY_IMPORT = {
     "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint"},  # the public names
     "tf_simclr.__main__": {"tf_simclr.cli"},
-    "tf_simclr.cli": {"tf_simclr.config", "tf_simclr.tasks", "tf_simclr.tasks.demo", "tf_simclr.errors"},
+    "tf_simclr.cli": {
+        "tf_simclr.config",
+        "tf_simclr.tasks",
+        "tf_simclr.tasks.demo",
+        "tf_simclr.errors",
+        "tf_simclr.places",
+    },
     "tf_simclr.accelerators": {"tf_simclr.errors"},
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.errors"},
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture"},
+    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture", "tf_simclr.places"},
     "tf_simclr.tasks": TASKS,
     "tf_simclr.tasks.demo": {"tf_simclr.tasks", "converters"} | TASKS,  # shows the way to PyTorch, too
     **dict.fromkeys(CHECKPOINTS, {"converters", *CHECKPOINTS} | TASKS),  # the official ones, by their catalogue
@@ -71,6 +78,7 @@ MAY_IMPORT = {
     "tf_simclr.files": {"tf_simclr.errors"},
     "tf_simclr.foreign": {"tf_simclr.errors"},
     "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
+    "tf_simclr.places": {"tf_simclr.errors"},
     "converters": {
         "tf_simclr.models",
         "tf_simclr.models.architecture",
@@ -78,6 +86,7 @@ MAY_IMPORT = {
         "tf_simclr.errors",
         "tf_simclr.files",
         "tf_simclr.foreign",
+        "tf_simclr.places",
     },
 }
 """Part → parts it may import besides itself; a module belongs to the longest name that it starts with."""
@@ -179,6 +188,7 @@ LIGHT = [
     "tf_simclr.accelerators",
     "tf_simclr.errors",
     "tf_simclr.config",
+    "tf_simclr.places",
     "tf_simclr.models.architecture",
     "converters",
 ]

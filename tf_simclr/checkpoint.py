@@ -20,6 +20,7 @@ import numpy as np
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.places import expand
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,9 @@ class RunFolder:
     """A run's files."""
 
     path: Path
+
+    def __post_init__(self):
+        expand(self)
 
     @property
     def config(self) -> Path:

@@ -16,6 +16,7 @@ import tyro
 from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
+from tf_simclr.places import expanded
 
 EXTRAS = {
     "optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
@@ -130,7 +131,7 @@ def stored_config(words: list[str]):
     text = taken(words, "--config", what="a config.json")
     if text is None:
         return None
-    path = Path(text)
+    path = expanded(text)
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
     if not words or words[0].startswith("-"):

@@ -28,6 +28,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.calibration import DRAWS, Calibration, TooFew, calibrate, logit
 from tf_simclr.files import replacing_folder, write_json
+from tf_simclr.places import expanded
 
 FOLDER = "deployed"
 """Name of such a folder within a run."""
@@ -268,7 +269,7 @@ def load(folder: str | Path) -> Deployed:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder)
     names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}

@@ -19,6 +19,7 @@ from tf_simclr.chest.collection import Collection, Entry
 from tf_simclr.chest.shrinking import Fit, pseudonym, unpacked
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
+from tf_simclr.places import expanded
 
 SHARD = 512
 """Images a shard, and the most work that a stop can cost."""
@@ -62,6 +63,7 @@ def prepare(
     Raises:
         InputError: the folder holds another preparation, or no image could be read.
     """
+    folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
     settings = Settings(
         name=collection.name, classes=collection.classes, images=len(entries), size=size, fit=fit, windowed=windowed

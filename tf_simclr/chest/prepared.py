@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_simclr.chest.shrinking import Fit
 from tf_simclr.data.sources import Records, Sequential, Source, in_graph
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded
 
 FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
@@ -126,6 +127,7 @@ def load(folder: Path) -> Prepared:
     Raises:
         InputError: it is none, or not finished.
     """
+    folder = expanded(folder)
     try:
         settings = json.loads((folder / "settings.json").read_text())
         rows = [row for path in shards(folder) for row in json.loads(path.with_suffix(".json").read_text())["rows"]]

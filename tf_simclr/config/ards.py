@@ -6,6 +6,7 @@ from typing import Literal
 
 from tf_simclr.config.parts import Checked
 from tf_simclr.errors import check
+from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class ChestArds(Checked):
 
     stage: Literal["all", "initial", "pretrain", "linear", "finetune", "grid", "evaluate", "compare", "report"] = "all"
     """All eight, or one alone, which needs those before it."""
-    radiographs: str = "synthetic"
+    radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     positive: str | None = None
     """Class to tell from the rest, such as ARDS, or Pneumonia of NIH; synthetic has Typical Appearance."""

@@ -8,6 +8,7 @@ import tyro
 
 from tf_simclr.config.parts import Checked
 from tf_simclr.errors import check
+from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class ChestPrepare(Checked):
 class ChestCovid(Checked):
     """The COVID-19 study: a small head on a frozen SimCLR encoder, as it was, and with patients kept apart."""
 
-    data: str = "synthetic"
+    data: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
     """A run folder or a checkpoint of any kind that converters reads; without one an untrained ResNet-50 is tested."""

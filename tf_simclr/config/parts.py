@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 from tf_simclr.errors import check
+from tf_simclr.places import expand
 
 
 class Checked:
-    """End of the chain of `__post_init__`, by which each part of a configuration checks its own knobs."""
+    """End of the chain of `__post_init__`, by which each part of a configuration checks its own knobs.
 
-    def __post_init__(self): ...
+    Every command's configuration has it, so that its paths are expanded before anything looks at them.
+    """
+
+    def __post_init__(self):
+        expand(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_simclr.data import images
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded
 
 Records = tf.data.Dataset
 in_graph = tf.autograph.experimental.do_not_convert
@@ -178,7 +179,7 @@ def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
     Raises:
         InputError: no such folder, no image in it, or a layout that can be read in two ways.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     check(root.is_dir(), "the image folder must exist", folder=str(folder))
     files = _image_files(root)
     formats = ", ".join(EXTENSIONS)

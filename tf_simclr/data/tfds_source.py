@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from tf_simclr.data.sources import Records, Sequential, Source, in_graph
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded
 
 
 def from_tfds(
@@ -105,7 +106,7 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
 
 def _place(data_dir: str | Path) -> str:
     """The folder as tfds takes it; a bucket's address, of which a `Path` leaves one slash only, too."""
-    return re.sub(r"^(\w{2,}):/+", r"\1://", str(Path(data_dir).expanduser()))
+    return re.sub(r"^(\w{2,}):/+", r"\1://", str(expanded(data_dir)))
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
+from tf_simclr.places import expanded
 
 FORMAT = 1
 """Of the entries and of what the key does not tell: how images are decoded and seen."""
@@ -50,7 +51,7 @@ class FeatureCache:
         What cannot be written, on a full disk say, is not kept; the features are returned all the same.
         """
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-        entry = self.folder.expanduser() / hashlib.sha256(text.encode()).hexdigest()[:32]
+        entry = expanded(self.folder) / hashlib.sha256(text.encode()).hexdigest()[:32]
         if (entry / "entry.json").exists():
             damage = damage_of(entry)
             if damage is None:

@@ -27,8 +27,8 @@ def get(config: CheckpointsGet) -> Path:
         InputError: it is not known, or cannot be downloaded.
     """
     address = place(config)
-    folder = config.cache_dir.expanduser().joinpath(*split(address))
-    with hold(config.cache_dir.expanduser(), say=say):
+    folder = config.cache_dir.joinpath(*split(address))
+    with hold(config.cache_dir, say=say):
         return fetch(address, folder, progress=Progress(address))
 
 

@@ -77,7 +77,7 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         InputError: a folder of one's own is no data set.
     """
     one = TRANSFER_SETS[name]
-    own = None if config.image_dir is None else config.image_dir.expanduser() / name
+    own = None if config.image_dir is None else config.image_dir / name
     if own is not None and own.is_dir():
         return {split: from_folder(own / split, labelled=True) for split in folders(one)}
     place = str(config.data_dir or "~/tensorflow_datasets")

@@ -1,0 +1,124 @@
+"""Places: paths as people write them, with `~`, `~user`, `$VAR` and `${VAR}`, to paths that the system knows.
+
+This is the only place that expands them.  A shell does so itself only at the start of a word, which
+`--image_dir=~/pets`, a `config.json` and a call from Python are not; a path that is not expanded means another folder,
+silently.  Every path option of every command passes through here when its configuration is made (`expand`), every path
+that a public function takes when it is called (`expanded`).
+
+A knob is a place if its type has `Path` in it, or is `Place`: a string that may be something else, too.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from tf_simclr.errors import InputError, check
+
+_MARK = "tf_simclr.places"
+Place = Annotated[str, _MARK]
+"""Type of a knob that is a word of its own, such as `synthetic`, or else a path."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
+_VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address such as `gs://bucket/folder`, in which nothing is expanded.
+
+    Example:
+        >>> is_address("gs://bucket/x"), is_address(Path("gs://bucket/x")), is_address("C:/x"), is_address("~/x")
+        (True, True, False, False)
+    """
+    return _ADDRESS.match(str(path)) is not None
+
+
+def expanded(path: str | Path) -> Path:
+    """The path that was meant: `~` and `~user` at its start, `$VAR` and `${VAR}` anywhere in it are expanded.
+
+    Once, from left to right: what a variable holds is taken as it is.  A file or folder that is really called `$x`
+    or `~x` is found by that name where there is no such variable or user.  Addresses (`gs://…`) stay as they are.
+
+    Raises:
+        InputError: a variable is not set, or there is no such user.
+
+    Example:
+        >>> os.environ["PETS"] = "/data/pets"
+        >>> expanded("$PETS/train").as_posix(), expanded("${PETS}_small").as_posix(), expanded("pets").as_posix()
+        ('/data/pets/train', '/data/pets_small', 'pets')
+    """
+    text = os.fspath(path)
+    if is_address(text) or not ("$" in text or text.startswith("~")):
+        return Path(path)
+    start, rest = home(text)
+
+    def variable(found: re.Match) -> str:
+        name = found[1] if found[1] is not None else found[2]
+        if name in os.environ:
+            return os.environ[name]
+        before = start + _VARIABLE.sub(variable, rest[: found.start()])
+        if os.path.lexists(before + found[0] + first_part(rest[found.end() :])):  # of a/$x/b there is a/$x: a name
+            return found[0]
+        rule = f"each variable in a path must be set, and ${name} is not: set it, or write the path out"
+        raise InputError(f"{rule}. Received: {text!r}")
+
+    return Path(start + _VARIABLE.sub(variable, rest))
+
+
+def home(text: str) -> tuple[str, str]:
+    """The home that a `~` or `~user` at the start means, nothing where there is none, and the rest of the text.
+
+    Raises:
+        InputError: there is no such user, and nothing of this name either.
+    """
+    first = first_part(text)
+    folder = os.path.expanduser(first) if first.startswith("~") else first
+    if folder != first:
+        return folder, text[len(first) :]
+    known = not first.startswith("~") or os.path.lexists(first)
+    check(known, f"a path that starts with {first} must be in the home of a user of this machine", received=text)
+    return "", text
+
+
+def first_part(text: str) -> str:
+    """What comes before the first separator of a path."""
+    return re.split(r"[/\\]" if os.sep == "\\" else "/", text, maxsplit=1)[0]
+
+
+def names_place(kind: Any) -> bool:
+    """Whether a knob of this type is a place.
+
+    Example:
+        >>> names_place(Path | None), names_place(tuple[Path, ...]), names_place(Place), names_place(str | None)
+        (True, True, True, False)
+    """
+    if kind is Path:
+        return True
+    if get_origin(kind) is Annotated:
+        return _MARK in get_args(kind)[1:] or names_place(get_args(kind)[0])
+    return any(names_place(one) for one in get_args(kind))
+
+
+def expand(config: Any) -> None:
+    """Expands every knob of a frozen dataclass that is a place; configurations call it before they check anything.
+
+    Raises:
+        InputError: a variable is not set, or there is no such user; names the knob.
+    """
+    for field in dataclasses.fields(config):
+        if names_place(field.type):
+            try:
+                value = _value(getattr(config, field.name))
+            except InputError as error:
+                raise InputError(f"{field.name}: {error}") from error
+            object.__setattr__(config, field.name, value)  # frozen for all but its own making
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_value(one) for one in value)
+    if isinstance(value, str):  # a `Place` stays a string
+        return str(expanded(value)) if not is_address(value) else value
+    return value if value is None else expanded(value)
