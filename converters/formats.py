@@ -3,16 +3,19 @@
 import contextlib
 import json
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.safetensors_files import is_safetensors, open_safetensors
-from converters.stored import Source, Stored
+from converters.stored import Source, Stored, dtype_of
 from converters.torch_state import open_state
 from tf_simclr.checkpoint import reading_arrays
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import Budget, checked_name, reading, spend_tensor
 from tf_simclr.places import expanded
 
 ARCHITECTURE = "architecture.json"
@@ -33,6 +36,39 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
         InputError: there is nothing, or nothing that this project reads, or it is damaged.
     """
     path = expanded(path)
+    with reading(path, "a readable checkpoint") as budget:
+        source = _open_any(path, step=step)
+        try:
+            for key, stored in source.tensors.items():
+                checked_name(key)
+                spend_tensor(stored.shape, dtype_of(stored.dtype).itemsize)
+        except BaseException:
+            source.close()
+            raise
+    source.tensors = {key: _guarded(path, stored, budget) for key, stored in source.tensors.items()}
+    return source
+
+
+def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
+    """The same tensor; damage that only its reading meets is a sentence, too."""
+
+    def read() -> np.ndarray:
+        with reading(path, "a readable checkpoint", budget=budget):
+            return stored.read()
+
+    def parts() -> Iterator[np.ndarray]:
+        pieces = stored.parts() if stored.parts else iter(())
+        while True:  # the reading must not go on while this generator waits
+            with reading(path, "a readable checkpoint", budget=budget):
+                part = next(pieces, None)
+            if part is None:
+                return
+            yield part
+
+    return replace(stored, read=read, parts=parts if stored.parts else None)
+
+
+def _open_any(path: Path, *, step: int | None) -> Source:
     if path.is_dir():
         return _open_folder(path, step=step)
     if path.is_file():
