@@ -1,8 +1,14 @@
-"""Runs before any test: quiet TensorFlow, four logical CPUs, and float64 where a test asks for it."""
+"""Runs before any test: quiet TensorFlow, four logical CPUs, a cache of its own, and float64 where it is asked for."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "TF_SIMCLR_CACHE" not in os.environ:  # what is kept for later stays out of the developer's home
+    os.environ["TF_SIMCLR_CACHE"] = tempfile.mkdtemp(prefix="tf_simclr_cache_")
+    atexit.register(shutil.rmtree, os.environ["TF_SIMCLR_CACHE"], ignore_errors=True)
 
 import keras
 import pytest

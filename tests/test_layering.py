@@ -13,6 +13,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 BASE = {
+    "tf_simclr.contents",
     "tf_simclr.data",
     "tf_simclr.errors",
     "tf_simclr.files",
@@ -74,6 +75,7 @@ MAY_IMPORT = {
     "tf_simclr.models.moco": {"tf_simclr.models.simclr"} | BASE,
     **dict.fromkeys(BASE, BASE),
     "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
+    "tf_simclr.contents": {"tf_simclr.errors"},
     "tf_simclr.errors": set(),
     "tf_simclr.files": {"tf_simclr.errors"},
     "tf_simclr.foreign": {"tf_simclr.errors"},
