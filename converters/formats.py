@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from converters.safetensors_files import is_safetensors, open_safetensors
-from converters.stored import Source, Stored, dtype_of
+from converters.stored import Source, Stored, itemsize_of
 from converters.torch_state import open_state
 from tf_simclr.checkpoint import reading_arrays
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, whole_number
 from tf_simclr.foreign import Budget, checked_name, reading, spend_tensor
 from tf_simclr.places import expanded
 
@@ -35,13 +35,13 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
     Raises:
         InputError: there is nothing, or nothing that this project reads, or it is damaged.
     """
-    path = expanded(path)
+    path, step = expanded(path), None if step is None else whole_number(step, "step")
     with reading(path, "a readable checkpoint") as budget:
         source = _open_any(path, step=step)
         try:
             for key, stored in source.tensors.items():
                 checked_name(key)
-                spend_tensor(stored.shape, dtype_of(stored.dtype).itemsize)
+                spend_tensor(stored.shape, itemsize_of(stored.dtype))
         except BaseException:
             source.close()
             raise

@@ -8,7 +8,7 @@ from converters.description import POOL, describe
 from converters.namings import Naming
 from converters.network import Network
 from converters.safetensors_files import write_safetensors
-from converters.translate import metadata, named
+from converters.translate import description, named
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 
@@ -20,7 +20,7 @@ def write_hub_folder(folder: Path, network: Network, *, naming: Naming) -> None:
     """Writes `model.safetensors`, `config.json` and `README.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = named(network, naming)
-    write_safetensors(folder / "model.safetensors", weights, metadata=metadata(network, naming))
+    write_safetensors(folder / "model.safetensors", weights, description=description(network, naming))
     texts = {"config.json": json.dumps(config(network, naming), indent=2) + "\n", "README.md": card(network, naming)}
     for name, text in texts.items():
         with replacing(folder / name) as (file,):

@@ -1,10 +1,11 @@
 """Which projection layer feeds the classifier: shapes do not tell, stored graphs and files do (trap 14)."""
 
 import dataclasses
+from typing import Any
 
 from converters.catalogue import Match
 from converters.stored import Source
-from tf_simclr.errors import check
+from tf_simclr.errors import check, whole_number
 from tf_simclr.models.architecture import Architecture
 
 ASSUMED = (
@@ -32,6 +33,8 @@ def settle_selector(
         check(not asked, "selector must be 0 where classifier or projection head are missing", selector=asked)
         return architecture
     selector, told = (asked, "--selector") if asked is not None else _told(architecture, source, match)
+    if selector is not None:
+        selector = whole_number(selector, "--selector" if asked is not None else f"{source.path}'s selector")
     if selector is None:
         notes.append(ASSUMED)
         selector = 0
@@ -42,14 +45,14 @@ def settle_selector(
     return dataclasses.replace(architecture, ft_proj_selector=last + 1 + selector if selector < 0 else selector)
 
 
-def _told(architecture: Architecture, source: Source, match: Match) -> tuple[int | None, str]:
+def _told(architecture: Architecture, source: Source, match: Match) -> tuple[Any, str]:
     """What the file tells, and which part of it."""
     own = source.tensors.get(match.outer + match.naming.selector) if match.naming.selector else None
     if own is not None and not own.shape:
-        return int(own.read()), match.naming.selector
+        return own.read()[()], match.naming.selector
     if source.selector is not None:
         return source.selector, source.selector_from
     if "ft_proj_selector" in source.architecture:
-        return int(source.architecture["ft_proj_selector"]), "the stored architecture"
+        return source.architecture["ft_proj_selector"], "the stored architecture"
     # The last layer is narrower than the others: the classifier's own shape tells.
     return (architecture.ft_proj_selector, "its shape") if architecture.ft_proj_selector else (None, "")

@@ -1,16 +1,53 @@
 """Tensors that are described but not yet read, and the file that they came from."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from tf_simclr.errors import InputError, check, whole_number
+from tf_simclr.foreign import checked_name
 
 
 def dtype_of(name: str) -> np.dtype:
     """NumPy's dtype of a name; `bfloat16` is `ml_dtypes`'."""
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def itemsize_of(name: str) -> int:
+    """Bytes of an element; of a type that NumPy does not have, one."""
+    try:
+        return dtype_of(name).itemsize
+    except TypeError:
+        return 1
+
+
+MOST_AXES = 32
+"""NumPy's limit before version 2."""
+
+
+def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
+    """A shape that a file gives, as a tuple.
+
+    Args:
+        shape: Should be a row of whole numbers from 0 on.
+        name: What error messages call the tensor.
+        itemsize: Bytes of an element; 0: unknown.
+
+    Raises:
+        InputError: it is none, or NumPy could not address its elements.
+    """
+    if not isinstance(shape, list | tuple):
+        raise InputError(f"tensor {name} must have a list of whole numbers as its shape, not {str(shape)[:80]}")
+    sizes = tuple(whole_number(size, f"each size of tensor {checked_name(name)}", least=0) for size in shape)
+    addressed = math.prod(size or 1 for size in sizes) * max(itemsize, 1)
+    fits = len(sizes) <= MOST_AXES and addressed < 1 << 62
+    check(fits, f"tensor {name} must have a shape that can be addressed", shape=str(sizes)[:80])
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -37,7 +74,16 @@ class Stored:
     @property
     def nbytes(self) -> int:
         """Bytes of the array."""
-        return int(np.prod(self.shape, dtype=np.int64)) * dtype_of(self.dtype).itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * itemsize_of(self.dtype)
+
+
+def unreadable(shape: tuple[int, ...], dtype: str, *, why: str) -> Stored:
+    """A tensor of a type that no weight has: it is listed, and only reading it is an error."""
+
+    def read() -> np.ndarray:
+        raise InputError(why)
+
+    return Stored(shape, dtype, read)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 from converters.catalogue import NAMINGS
 from converters.namings import Naming
 from converters.network import Network, without
-from converters.translate import arrays, metadata, named
+from converters.translate import arrays, description, named
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, replacing_path
 
@@ -43,7 +43,7 @@ def _write_pth(network: Network, path: Path, naming: Naming) -> None:
 def _write_safetensors(network: Network, path: Path, naming: Naming) -> None:
     from converters.safetensors_files import write_safetensors
 
-    write_safetensors(path, named(network, naming), metadata=metadata(network, naming))
+    write_safetensors(path, named(network, naming), description=description(network, naming))
 
 
 def _write_tf1(network: Network, path: Path, naming: Naming) -> None:

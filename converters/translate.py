@@ -1,8 +1,8 @@
 """A network under a naming: keys, arrays in the naming's layout, and what the naming has beside weights."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +40,10 @@ def _constant(array: np.ndarray) -> Stored:
     return Stored(array.shape, array.dtype.name, lambda: array)
 
 
-def metadata(network: Network, naming: Naming) -> dict[str, str]:
-    """What a safetensors file says of itself."""
-    text = {"format": "pt", "naming": naming.name, "source": network.container}
-    text["architecture"] = json.dumps(asdict(network.architecture), sort_keys=True)
-    return text | ({"step": str(network.step)} if network.step is not None else {})
+def description(network: Network, naming: Naming) -> dict[str, Any]:
+    """What a file says of the network in it, in plain types."""
+    about = {"architecture": asdict(network.architecture), "naming": naming.name, "source": network.container}
+    return about | ({"step": network.step} if network.step is not None else {})
 
 
 def left_behind(network: Network, naming: Naming) -> list[str]:

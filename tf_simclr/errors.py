@@ -1,8 +1,10 @@
 """The one exception that means: the user's input is wrong, not the program."""
 
 import contextlib
+import operator
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -22,6 +24,26 @@ def check(holds: bool, rule: str, **received: object) -> None:
     if not holds:
         came = ", ".join(f"{name}={value!r}" for name, value in received.items())
         raise InputError(f"{rule}. Received: {came}" if came else rule)
+
+
+def whole_number(value: Any, name: str, *, least: int | None = None, most: int | None = None) -> int:
+    """A whole number where one is meant: 1.9 is none, nor is True or "1"; NumPy's integers are.
+
+    Example:
+        >>> whole_number(3, "step", least=0)
+        3
+
+    Raises:
+        InputError: it is none, or outside of its range.
+    """
+    number = None
+    with contextlib.suppress(TypeError):
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
+    fits = number is not None and (least is None or number >= least) and (most is None or number <= most)
+    bounds = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
+    rule = f"{name} must be a whole number{' of ' * bool(bounds)}{' and '.join(bounds)}"
+    check(fits, rule, **{name.split()[-1]: value})
+    return operator.index(value)
 
 
 @contextlib.contextmanager

@@ -78,8 +78,10 @@ def test_a_safetensors_file_says_what_it_holds(tmp_path):
     converters.convert(tmp_path / "official", path, verify=False)
     content = path.read_bytes()
     said = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    assert (said["format"], said["naming"], said["source"], said["step"]) == ("pt", "twin", "TF1 checkpoint", "7")
-    assert json.loads(said["architecture"])["ft_proj_selector"] == 1
+    assert said["format"] == "pt"
+    own = json.loads(said["tf_simclr"])
+    assert (own["naming"], own["source"], own["step"]) == ("twin", "TF1 checkpoint", 7)
+    assert own["architecture"]["ft_proj_selector"] == 1
     source = open_source(path)
     assert (source.step, source.architecture["depth"]) == (7, 18)
 

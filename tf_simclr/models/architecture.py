@@ -8,7 +8,7 @@ References:
 from dataclasses import dataclass
 from typing import Literal
 
-from tf_simclr.errors import check
+from tf_simclr.errors import check, whole_number
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -55,6 +55,11 @@ class Architecture:
     """The projection layer that feeds the supervised head; 0: the pooled features."""
 
     def __post_init__(self) -> None:
+        for name in ("depth", "num_proj_layers", "proj_out_dim", "num_classes", "ft_proj_selector"):
+            whole_number(getattr(self, name), name)
+        for name in ("sk_ratio", "se_ratio"):
+            number = isinstance(getattr(self, name), float | int) and not isinstance(getattr(self, name), bool)
+            check(number, f"{name} must be a number", **{name: getattr(self, name)})
         check(self.depth in BLOCKS, f"depth must be one of {', '.join(map(str, BLOCKS))}", depth=self.depth)
         integer = isinstance(self.width, int) and not isinstance(self.width, bool)
         check(integer and 1 <= self.width <= 4, "width must be the integer 1, 2, 3 or 4", width=self.width)
