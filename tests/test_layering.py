@@ -41,7 +41,7 @@ CHECKPOINTS = [f"tf_simclr.tasks.checkpoints_{verb}" for verb in ("list", "get",
 ARDS = [f"tf_simclr.tasks.{name}" for name in ("chest_ards", "ards_runs", "ards_report")]
 
 MAY_IMPORT = {
-    "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint"},  # the public names
+    "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint", "tf_simclr.registration"},  # the public names
     "tf_simclr.__main__": {"tf_simclr.cli"},
     "tf_simclr.cli": {
         "tf_simclr.config",
@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "tf_simclr.evaluation": METHOD | BASE,
     "tf_simclr.plots": {"tf_simclr.errors", "tf_simclr.files"},
     "tf_simclr.diagnostics": {"tf_simclr.errors"},
-    "tf_simclr.exports": {"tf_simclr.errors", "tf_simclr.files"},
+    "tf_simclr.exports": {"tf_simclr.data", "tf_simclr.errors", "tf_simclr.files", "tf_simclr.models"},
     "tf_simclr.tasks.sweep": {"tf_simclr.tasks", "tf_simclr.cli"} | TASKS,  # its trials are commands
     **dict.fromkeys(METHOD, BASE),
     "tf_simclr.models.distillation": {"tf_simclr.models.classifier"} | BASE,
@@ -77,6 +77,7 @@ MAY_IMPORT = {
     "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
     "tf_simclr.contents": {"tf_simclr.errors"},
     "tf_simclr.errors": set(),
+    "tf_simclr.registration": set(),  # imports by name what a file asks for
     "tf_simclr.files": {"tf_simclr.errors"},
     "tf_simclr.foreign": {"tf_simclr.errors"},
     "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},

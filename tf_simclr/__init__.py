@@ -1,9 +1,12 @@
 """SimCLR v1 and v2 in Keras 3.
 
-Public names are loaded when they are first used, so that `import tf_simclr` alone costs nothing.
+Public names are loaded when they are first used, so that `import tf_simclr` alone costs nothing; and what this package
+saved in a `.keras` file loads from then on.
 """
 
 from typing import TYPE_CHECKING
+
+from tf_simclr.registration import when_keras_comes
 
 if TYPE_CHECKING:
     from tf_simclr.checkpoint import load_encoder, load_model
@@ -43,6 +46,9 @@ _PLACES = {
     "nt_xent": "losses",
     "resnet": "models.resnet",
 }
+
+
+when_keras_comes()
 
 
 def __getattr__(name: str):

@@ -1,11 +1,12 @@
-"""A network as a file that runs elsewhere: Keras, SavedModel, ONNX, TensorFlow Lite; and each compared after loading.
+"""A network as a file that runs elsewhere: Keras, SavedModel, ONNX, TensorFlow Lite; each proven before it is in place.
 
-Every export is loaded again in its own runtime and run beside the Keras network on the same images.
+Every file is loaded again in its own runtime and run on images, all together and one at a time, beside the network on
+the views that evaluation makes of them.  A file that answers otherwise is not put in place.
 """
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,37 +17,86 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tf_simclr.data.images import evaluation_proportion, evaluation_view
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing, replacing_path
+from tf_simclr.files import replacing_folder, replacing_path
+from tf_simclr.models.evaluation_view import EvaluationView
 
 Outputs = dict[str, np.ndarray]
+TIE = 1e-5
+"""Logits nearer to each other than this share of the largest one are equal: their order is a matter of rounding."""
 
 
-def serving(
-    network: keras.Model, *, endpoints: tuple[str, ...] = (), image_size: int = 0, uint8: bool = False
-) -> keras.Model:
-    """The network as others call it: of some endpoints, from bytes if asked, with resizing inside if asked.
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A network as others call it.
 
-    Args:
+    Attributes:
         network: images `(n, h, w, 3)` in [0, 1] to a dictionary of endpoints.
         endpoints: which ones; by default the pooled features, and the logits where there are any.
-        image_size: side that images of any size are resized to inside (bilinear, sides scaled apart); 0: they are
-            taken as they come.
-        uint8: take images of 0 to 255 instead of [0, 1].
+        image_size: side of the view of evaluation (central crop, bicubic) that is taken inside of images of any size;
+            0: images are taken as they come.
+        uint8: whether images are bytes of 0 to 255 instead of numbers in [0, 1].
 
     Raises:
         InputError: there is no such endpoint.
     """
-    there = list(network.output)
-    endpoints = endpoints or tuple(name for name in ("final_avg_pool", "logits_sup") if name in there)
-    unknown = sorted(set(endpoints) - set(there))
-    check(not unknown, f"endpoints must be among {', '.join(there)}", endpoints=unknown)
-    images = keras.Input((None, None, 3), dtype="uint8" if uint8 else "float32", name="images")
-    x = keras.layers.Rescaling(1 / 255, name="to_unit_range")(images) if uint8 else images
-    if image_size:
-        x = keras.layers.Resizing(image_size, image_size, interpolation="bilinear", name="resize")(x)
-    outputs = network(x)
-    return keras.Model(images, {name: outputs[name] for name in endpoints}, name="served")
+
+    network: keras.Model
+    endpoints: tuple[str, ...] = ()
+    image_size: int = 0
+    uint8: bool = False
+
+    def __post_init__(self):
+        there = list(self.network.output)
+        chosen = self.endpoints or tuple(name for name in ("final_avg_pool", "logits_sup") if name in there)
+        unknown = sorted(set(chosen) - set(there))
+        check(not unknown, f"endpoints must be among {', '.join(there)}", endpoints=unknown)
+        object.__setattr__(self, "endpoints", chosen)
+
+    def model(self, *, fixed_point: bool = False) -> keras.Model:
+        """The layers around the network and it, as one model; only who asks it to train changes its statistics.
+
+        Args:
+            fixed_point: makes the view in integers (`EvaluationView`).
+        """
+        images = keras.Input((None, None, 3), dtype="uint8" if self.uint8 else "float32", name="images")
+        x = keras.layers.Rescaling(1 / 255, name="to_unit_range")(images) if self.uint8 else images
+        if self.image_size:
+            proportion, name = evaluation_proportion(self.image_size), "evaluation_view"
+            x = EvaluationView(self.image_size, proportion, fixed_point=fixed_point, name=name)(x)
+        # Said here, since a layer of Keras in front may ask what follows to train where the caller says nothing
+        # (Resizing does): BatchNorm would then normalise by the batch, and count it in.
+        outputs = self.network(x, training=False)
+        return keras.Model(images, {name: outputs[name] for name in self.endpoints}, name="served")
+
+    def expected(self, images: np.ndarray) -> Outputs:
+        """What the network makes of images as evaluation sees them, without any layer of `model`."""
+        x = tf.cast(images, tf.float32) * (1 / 255 if self.uint8 else 1.0)
+        if self.image_size:
+            x = tf.stack([evaluation_view(image, size=self.image_size) for image in x])
+        outputs = self.network(x, training=False)
+        return {name: np.asarray(outputs[name]) for name in self.endpoints}
+
+
+@dataclass(frozen=True)
+class Report:
+    """How near a file is to the network.
+
+    Attributes:
+        differences: for each endpoint the largest difference over the largest magnitude.
+        same: share of the images that have the same largest logit; without logits, whose features point in the same
+            direction (cosine of 0.99 and more).
+        images: how many were compared, each within its batch and alone.
+        sizes: heights and widths that were compared.
+        judged_by: the endpoint of `same`.
+    """
+
+    differences: dict[str, float]
+    same: float
+    images: int
+    sizes: tuple[tuple[int, int], ...]
+    judged_by: str
 
 
 @dataclass(frozen=True)
@@ -54,71 +104,101 @@ class Format:
     """A kind of file: how it is written and run."""
 
     ending: str
+    """Of a file; empty: it is a folder."""
     write: Callable[..., None]
-    run: Callable[[Path, np.ndarray], Outputs]
+    opened: Callable[[Path], Callable[[np.ndarray], Outputs]]
     needs: tuple[str, ...] = ()
     """Packages beside TensorFlow."""
+    least: float = 0.99
+    """Share of the images that must be answered as the network does."""
+    any_size: bool = False
+    """Whether images of any size can be taken without a view being made inside."""
 
 
-def write(model: keras.Model, path: Path, *, kind: str, samples: Iterable[np.ndarray] = ()) -> None:
-    """Writes a model of `serving` in a format of `FORMATS`, whole or not at all.
+def export(serving: Serving, path: Path, *, kind: str, images: Sequence[np.ndarray]) -> Report:
+    """Writes a network in a format of `FORMATS`, proves it in its own runtime, and puts it in place.
 
     Args:
-        model: what to write.
+        serving: what to write.
         path: where to.
         kind: which format.
-        samples: batches of images as the model takes them, of one size; by them `onnx` and both `tflite` learn the size
-            and `tflite-int8` the ranges of activations.
+        images: batches `(n, h, w, 3)` as the file takes them, to compare with; by them `tflite-int8` learns the ranges
+            of activations, and where no view is made inside, `onnx` and both `tflite` the size.
 
     Raises:
-        InputError: a package is missing, or samples are.
+        InputError: a package is missing, the images are not of one size where they have to be, the place cannot be
+            written, or the file does not answer as the network does.
     """
-    missing = [name for name in FORMATS[kind].needs if find_spec(name) is None]
+    form = FORMATS[kind]
+    missing = [name for name in form.needs if find_spec(name) is None]
     if missing:
         raise InputError(f"{kind} needs {', '.join(missing)}: pip install 'tf-simclr[export]'")
-    samples = list(samples)
-    fixed = kind not in ("keras", "savedmodel")
-    check(samples or not fixed, f"{kind} needs images, for their size and the ranges of activations", images=0)
-    FORMATS[kind].write(model, path, samples=samples)
+    check(sum(map(len, images)) > 0, "an export needs images to be compared on", images=0)
+    sizes = {batch.shape[1:3] for batch in images}
+    if not (form.any_size or serving.image_size):
+        check(len(sizes) == 1, f"{kind} needs images of one size unless it resizes them", sizes=sorted(sizes))
+    with (replacing_path if form.ending else replacing_folder)(path) as temporary:
+        form.write(serving, temporary, samples=list(images))
+        report = compare(serving, temporary, kind=kind, images=images)
+        advice = "give --image_dir with images like those it is for" if kind == "tflite-int8" else "report this"
+        rule = (
+            f"{path} must answer as the network does on at least {form.least:.0%} of the images; it was not put there"
+        )
+        check(report.same >= form.least, f"{rule}; {advice}", kind=kind, same=f"{report.same:.1%}")
+    return report
 
 
-def compare(model: keras.Model, path: Path, *, kind: str, images: np.ndarray) -> dict[str, float]:
-    """Runs a written file and the model on the same images `(n, h, w, 3)`.
+def compare(serving: Serving, path: Path, *, kind: str, images: Sequence[np.ndarray]) -> Report:
+    """Runs a written file on images, as batches and one at a time, beside the network."""
+    run = FORMATS[kind].opened(path)
+    name = "logits_sup" if "logits_sup" in serving.endpoints else serving.endpoints[0]
+    largest, apart, same = dict.fromkeys(serving.endpoints, 0.0), dict.fromkeys(serving.endpoints, 0.0), []
+    for batch in images:
+        ours = serving.expected(batch)
+        alone = [slice(i, i + 1) for i in range(len(batch))] if len(batch) > 1 else []
+        for part in (slice(0, len(batch)), *alone):
+            theirs = run(batch[part])
+            check(theirs.keys() == ours.keys(), f"{path} must have the network's endpoints", endpoints=sorted(theirs))
+            for end, value in ours.items():
+                wrong = theirs[end].shape != value[part].shape or not np.isfinite(theirs[end]).all()
+                apart[end] = max(apart[end], np.inf if wrong else float(np.abs(theirs[end] - value[part]).max()))
+                largest[end] = max(largest[end], float(np.abs(value[part]).max()))
+            same += [
+                agree(a, b, logits=name == "logits_sup") for a, b in zip(theirs[name], ours[name][part], strict=True)
+            ]
+    differences = {end: apart[end] / max(largest[end], 1e-30) for end in apart}
+    sizes = tuple(sorted({batch.shape[1:3] for batch in images}))
+    return Report(differences, float(np.mean(same)), sum(map(len, images)), sizes, name)
 
-    Returns:
-        For each endpoint the largest difference over the largest magnitude, and under `top1` the share of images whose
-        largest logit (without logits: largest feature) is the same.
-    """
-    theirs = FORMATS[kind].run(path, images)
-    ours = {name: np.asarray(value) for name, value in model.predict_on_batch(images).items()}
-    check(theirs.keys() == ours.keys(), f"{path} must have the network's endpoints", endpoints=sorted(theirs))
-    report = {name: relative_difference(theirs[name], ours[name]) for name in ours}
-    name = "logits_sup" if "logits_sup" in ours else next(iter(ours))
-    same = theirs[name].reshape(len(images), -1).argmax(1) == ours[name].reshape(len(images), -1).argmax(1)
-    return report | {"top1": float(same.mean())}
+
+def agree(theirs: np.ndarray, ours: np.ndarray, *, logits: bool) -> bool:
+    """Whether two answers to one image are the same: their largest logit, or of features the direction."""
+    theirs, ours = theirs.ravel().astype(np.float64), ours.ravel().astype(np.float64)
+    if not np.isfinite(theirs).all():
+        return False
+    if logits:
+        return bool(ours.max() - ours[theirs.argmax()] <= TIE * np.abs(ours).max())
+    lengths = np.linalg.norm(theirs) * np.linalg.norm(ours)
+    return bool(theirs @ ours >= 0.99 * lengths)
 
 
-def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """Largest difference over the largest magnitude of `ours`."""
-    return float(np.abs(theirs - ours).max() / max(np.abs(ours).max(), 1e-30))
-
-
-def write_keras(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> None:
+def write_keras(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A `.keras` file."""
-    with replacing_path(path) as temporary:
-        model.save(temporary)
+    serving.model().save(path)
 
 
-def run_keras(path: Path, images: np.ndarray) -> Outputs:
-    """What a `.keras` file gives."""
-    return arrays(keras.saving.load_model(path, compile=False).predict_on_batch(images))
+def open_keras(path: Path) -> Callable[[np.ndarray], Outputs]:
+    """Called plainly, as whoever loads it does."""
+    model = keras.saving.load_model(path, compile=False)
+    return lambda images: arrays(model(images))
 
 
-def write_savedmodel(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> None:
+def write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A SavedModel that is called as the official ones, `loaded(images, trainable=False)`, and trains on.
 
     `loaded.trainable_variables` are what gradients flow to.
     """
+    model = serving.model()
     served: Any = tf.train.Checkpoint(model=model)
     shape = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype, name="images")
     call = tf.function(lambda inputs, trainable=False: model(inputs, training=trainable), autograph=False)
@@ -127,40 +207,48 @@ def write_savedmodel(model: keras.Model, path: Path, *, samples: list[np.ndarray
     call.get_concrete_function(shape, trainable=True)
     served.variables = [v.value for v in model.variables]
     served.trainable_variables = [v.value for v in model.trainable_variables]
-    with replacing_path(path) as temporary:
-        tf.saved_model.save(served, str(temporary), signatures=signature)
+    tf.saved_model.save(served, str(path), signatures=signature)
 
 
-def run_savedmodel(path: Path, images: np.ndarray) -> Outputs:
-    """What a SavedModel gives."""
-    return arrays(tf.saved_model.load(str(path))(tf.constant(images), trainable=False))
+def open_savedmodel(path: Path) -> Callable[[np.ndarray], Outputs]:
+    """Called as the official ones are."""
+    loaded = tf.saved_model.load(str(path))
+    return lambda images: arrays(loaded(tf.constant(images), trainable=False))
 
 
-def write_onnx(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> None:
-    """An ONNX file for batches of any length of images of the samples' size."""
+def signature_of(serving: Serving, samples: list[np.ndarray]) -> tuple[tuple[int | None, ...], str]:
+    """Shape and type of the images that a file takes: of the samples' size, or of any where a view is made inside."""
+    sides = (None, None) if serving.image_size else samples[0].shape[1:3]
+    return (None, *sides, 3), "uint8" if serving.uint8 else "float32"
+
+
+def write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+    """An ONNX file for batches of any length."""
+    model = serving.model()
     model(samples[0][:1])  # Keras exports what has been called
-    signature = keras.InputSpec(shape=(None, *samples[0].shape[1:]), dtype=model.input.dtype, name="images")
-    with replacing_path(path) as temporary, warnings.catch_warnings():
+    shape, dtype = signature_of(serving, samples)
+    signature = keras.InputSpec(shape=shape, dtype=dtype, name="images")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
-        model.export(temporary, format="onnx", input_signature=[signature], verbose=False)
+        model.export(path, format="onnx", input_signature=[signature], verbose=False)
 
 
-def run_onnx(path: Path, images: np.ndarray) -> Outputs:
-    """What ONNX Runtime makes of an ONNX file."""
+def open_onnx(path: Path) -> Callable[[np.ndarray], Outputs]:
+    """By ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: images}), strict=True))
+    taken = session.get_inputs()[0].name
+    return lambda images: dict(zip(names, session.run(None, {taken: images}), strict=True))
 
 
-def write_tflite(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> None:
+def write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A TensorFlow Lite file in float32."""
-    with replacing(path) as [file]:
-        file.write(converted(model, samples[0], prepare=lambda converter: None))
+    path.write_bytes(converted(serving.model(), serving, samples=samples))
 
 
-def write_int8(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> None:
+def write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A TensorFlow Lite file whose weights and activations are int8; inputs and outputs stay as they are."""
 
     def quantize(converter: Any) -> None:
@@ -168,13 +256,18 @@ def write_int8(model: keras.Model, path: Path, *, samples: list[np.ndarray]) -> 
         converter.representative_dataset = lambda: ([image[None]] for batch in samples for image in batch)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
 
-    with replacing(path) as [file]:
-        file.write(converted(model, samples[0], prepare=quantize))
+    path.write_bytes(converted(serving.model(fixed_point=True), serving, samples=samples, prepare=quantize))
 
 
-def converted(model: keras.Model, sample: np.ndarray, *, prepare: Callable[[Any], None]) -> bytes:
-    """TensorFlow Lite's form of the model for batches of any length of images of the sample's size."""
-    shape = tf.TensorSpec((None, *sample.shape[1:]), model.input.dtype, name="images")
+def converted(
+    model: keras.Model,
+    serving: Serving,
+    *,
+    samples: list[np.ndarray],
+    prepare: Callable[[Any], None] = lambda converter: None,
+) -> bytes:
+    """TensorFlow Lite's form of the model, for batches of any length."""
+    shape = tf.TensorSpec(*signature_of(serving, samples), name="images")
     call = tf.function(lambda images: model(images, training=False), autograph=False)
     # Left as variables, Keras' weights arrive uninitialised in TensorFlow 2.21's converter: features of 1e30.
     frozen = convert_variables_to_constants_v2(call.get_concrete_function(shape))
@@ -187,12 +280,12 @@ def converted(model: keras.Model, sample: np.ndarray, *, prepare: Callable[[Any]
         return converter.convert()
 
 
-def run_tflite(path: Path, images: np.ndarray) -> Outputs:
-    """What LiteRT, TensorFlow Lite's runtime, makes of its file."""
+def open_tflite(path: Path) -> Callable[[np.ndarray], Outputs]:
+    """By LiteRT, TensorFlow Lite's runtime."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_content=path.read_bytes()).get_signature_runner()
-    return arrays(runner(images=images))
+    return lambda images: arrays(runner(images=images))
 
 
 def arrays(outputs: dict) -> Outputs:
@@ -200,11 +293,12 @@ def arrays(outputs: dict) -> Outputs:
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 
+LITERT = ("ai_edge_litert",)
 FORMATS = {
-    "keras": Format(".keras", write_keras, run_keras),
-    "savedmodel": Format("", write_savedmodel, run_savedmodel),
-    "onnx": Format(".onnx", write_onnx, run_onnx, needs=("tf2onnx", "onnx", "onnxruntime")),
-    "tflite": Format(".tflite", write_tflite, run_tflite, needs=("ai_edge_litert",)),
-    "tflite-int8": Format(".int8.tflite", write_int8, run_tflite, needs=("ai_edge_litert",)),
+    "keras": Format(".keras", write_keras, open_keras, any_size=True),
+    "savedmodel": Format("", write_savedmodel, open_savedmodel, any_size=True),
+    "onnx": Format(".onnx", write_onnx, open_onnx, needs=("tf2onnx", "onnx", "onnxruntime")),
+    "tflite": Format(".tflite", write_tflite, open_tflite, needs=LITERT),
+    "tflite-int8": Format(".int8.tflite", write_int8, open_tflite, needs=LITERT, least=0.97),
 }
 """Format → how it is written and run."""

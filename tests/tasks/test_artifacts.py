@@ -32,14 +32,15 @@ def test_embed_writes_features_by_name_and_says_what_it_did(network, tmp_path, c
     assert "logits_sup of 9 images, 3 numbers each" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("resize", [False, True])
 @pytest.mark.parametrize("uint8", [False, True])
-def test_export_compares_what_it_wrote_on_the_users_images(network, tmp_path, capsys, uint8):
+def test_export_compares_what_it_wrote_on_the_users_images(network, tmp_path, capsys, uint8, resize):
     folder = pictures.write(tmp_path / "images", per_class=3, size=16)
     out = tmp_path / "saved"
-    export.run(
-        Export(checkpoint=tmp_path, to="savedmodel", out=out, image_dir=folder, image_size=16, samples=9, uint8=uint8)
-    )
+    options = {"image_dir": folder, "image_size": 16, "samples": 9, "uint8": uint8, "resize": resize}
+    export.run(Export(checkpoint=tmp_path, to="savedmodel", out=out, **options))
     said = capsys.readouterr().out
+    assert ("takes the view of evaluation at 16 px" in said) is resize
     assert f"Wrote    {out}: savedmodel" in said
     assert ("bytes of 0 to 255" if uint8 else "numbers in [0, 1]") in said
     assert f"on 9 images of {folder}: the largest logit is the same on 100.0%" in said

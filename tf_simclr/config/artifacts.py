@@ -10,7 +10,7 @@ from tf_simclr.errors import check
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Checked):
-    """Writes a network for another runtime, loads it there, and compares both on images."""
+    """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
 
     checkpoint: Path
     """A run folder or a checkpoint of any kind that converters reads."""
@@ -25,11 +25,11 @@ class Export(Checked):
     image_size: int = 224
     """Side of the images that onnx and tflite are made for, and of those that are compared."""
     resize: bool = False
-    """Whether images of any size are resized to image_size inside the file (bilinear)."""
+    """Whether the file takes images of any size, and makes of them what evaluation sees: the central crop, bicubic."""
     uint8: bool = False
     """Whether images are bytes of 0 to 255 instead of numbers in [0, 1]."""
     image_dir: Path | None = None
-    """Images for the comparison and for int8's ranges; by default made-up ones, which serve int8 badly."""
+    """Images for the comparison and for int8's ranges; by default made-up ones, with which int8 seldom passes."""
     samples: int = 64
     """How many of them."""
     seed: int = 0

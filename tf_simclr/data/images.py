@@ -114,6 +114,11 @@ def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
 
 
+def evaluation_proportion(size: int) -> float:
+    """Share of the shorter side that evaluation keeps at an image size."""
+    return CROP_PROPORTION if size > UNCROPPED_SIZE else 1.0
+
+
 def evaluation_view(
     image: tf.Tensor, *, size: int, crop_proportion: float | None = None, bicubic: Bicubic = "tf1"
 ) -> tf.Tensor:
@@ -134,7 +139,7 @@ def evaluation_view(
     Raises:
         InputError: a number is out of its range.
     """
-    proportion = crop_proportion or (CROP_PROPORTION if size > UNCROPPED_SIZE else 1.0)
+    proportion = crop_proportion or evaluation_proportion(size)
     check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=crop_proportion)
     square = crop(image, central_box(tf.shape(image), proportion=proportion))
     # At equal sizes both cubics are the identity; TensorFlow's kernel then returns its input exactly.
