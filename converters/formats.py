@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.safetensors_files import is_safetensors, open_safetensors
 from converters.stored import Source, Stored, itemsize_of
-from converters.torch_state import open_state
+from converters.torch_state import open_legacy, open_state
 from tf_simclr.checkpoint import reading_arrays
 from tf_simclr.errors import InputError, check, whole_number
 from tf_simclr.foreign import Budget, checked_name, reading, spend_tensor
@@ -104,16 +104,13 @@ def _kind(path: Path) -> str | None:
         return _kind_of_zip(path)
     if is_safetensors(head):
         return "safetensors"
-    # Before 1.6 torch.save wrote bare pickles (protocol 2 begins so).
-    return "torch" if head.startswith(b"\x80\x02") else None
+    # Before 1.6 torch.save wrote bare pickles; those of protocols 2 to 5 begin so.
+    return "torch" if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") else None
 
 
 def _kind_of_zip(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} must be a whole zip file, but {error}; download it again") from error
+    with reading(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
     if {"config.json", "model.weights.h5"} <= set(names):
@@ -141,15 +138,7 @@ def _open_file(path: Path, *, step: int | None) -> Source:
 
 
 def _open_torch(path: Path) -> Source:
-    """By ourselves, which needs no time to import PyTorch; else by PyTorch."""
-    source = open_state(path) if zipfile.is_zipfile(path) else None
-    if source is not None:
-        return source
-    try:
-        from converters.torch_files import open_torch
-    except ImportError as error:
-        raise InputError(f"{path} must be read by PyTorch, which cannot be imported ({error}); install it") from error
-    return open_torch(path)
+    return open_state(path) if zipfile.is_zipfile(path) else open_legacy(path)
 
 
 def _open_tensorflow(path: Path, *, step: int | None) -> Source:

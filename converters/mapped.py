@@ -24,6 +24,10 @@ class MappedFile:
     def __len__(self) -> int:
         return len(self._content)
 
+    def whole(self) -> memoryview:
+        """All bytes, of which those that are looked at are read."""
+        return self._content
+
     def view(self, start: int, size: int) -> memoryview:
         """Bytes of the file; gives back the pages of what this thread looked at before, which stays readable."""
         if self._map is not None and size > SMALL and hasattr(mmap, "MADV_DONTNEED"):

@@ -50,6 +50,10 @@ def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
     return sizes
 
 
+WEIGHTS = frozenset({"float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64"})
+"""Types that a weight can have: what all formats know, and float32 holds in its range or nearly."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """One tensor of a file.
@@ -59,12 +63,40 @@ class Stored:
         dtype: NumPy's name of the element type; `bfloat16` is `ml_dtypes`'.
         read: Reads it; no array is kept.
         parts: Reads it bit by bit, in the order of its bytes; each part is valid until the next. None: at once.
+        reason: What it is, where it is no tensor of plain numbers and cannot be read; empty: it can.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
     parts: Callable[[], Iterator[np.ndarray]] | None = None
+    reason: str = ""
+
+    @classmethod
+    def odd(cls, shape: tuple[int, ...], dtype: str, where: str, *, reason: str) -> "Stored":
+        """A tensor that cannot be read; that is an error only where it is asked for.
+
+        Args:
+            shape: As far as it is known.
+            dtype: In the file's own words.
+            where: File and key, for the error.
+            reason: What it is, in words: `a sparse tensor`.
+        """
+
+        def refuse() -> np.ndarray:
+            raise InputError(f"{where} must be a tensor of plain numbers to be read, but is {reason}")
+
+        return cls(shape, dtype, refuse, reason=reason)
+
+    @property
+    def unusable(self) -> str:
+        """What it is, where it can be no weight; empty: it can.
+
+        Example:
+            >>> Stored((2,), "complex64", lambda: np.zeros(2)).unusable
+            'complex64 numbers'
+        """
+        return self.reason or ("" if self.dtype in WEIGHTS else f"{self.dtype} numbers")
 
     def pieces(self) -> Iterator[memoryview]:
         """Its bytes, without gaps, as they are read."""
@@ -100,6 +132,7 @@ class Source:
         selector_from: The file that tells.
         architecture: Stored architecture as a dictionary; empty: none.
         notes: What the user should know.
+        skipped: Class → places of objects that are no tensors.
         close: Releases files.
     """
 
@@ -112,4 +145,5 @@ class Source:
     selector_from: str = ""
     architecture: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None

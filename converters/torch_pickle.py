@@ -1,18 +1,24 @@
 """What PyTorch's files say of their tensors: a pickle, written and read here without running anything.
 
-The writer puts together the few opcodes that a dictionary of tensors needs.  The reader follows the opcodes of plain
-dictionaries, lists, numbers, texts and tensors; a name of Python's is only ever compared with the few that stand for
-tensors, never looked up.  It gives up on all else, which is left to `torch.load(weights_only=True)`.
+The writer puts together the few opcodes that a dictionary of tensors needs.  The reader (`inert_pickle.py` has the
+machine) knows the calls that stand for tensors and arrays, by their names, and builds a description of each; all other
+objects stay inert placeholders.  What such a description cannot be a weight of – sparse, quantised, complex or 8-bit
+tensors – is an `OddTensor` with the reason.
 
 References:
-    CPython Lib/pickletools.py (the opcodes); pytorch torch/serialization.py (`persistent_id`), torch/_utils.py
-    (`_rebuild_tensor_v2`), torch/_weights_only_unpickler.py
+    pytorch torch/serialization.py (`persistent_id`), torch/_utils.py (`_rebuild_*`), torch/_tensor.py
+    (`__reduce_ex__`); numpy/_core/src/multiarray/methods.c (`array_reduce`, `array_setstate`)
 """
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
+
+from converters import inert_pickle
+from converters.inert_pickle import DamagedPickleError, Name, Thing
 
 Content = dict[str, Any]
 """Text → tensor, or dictionary of the same kind."""
@@ -32,13 +38,33 @@ STORAGES = {
 """PyTorch's name of a storage → NumPy's name of its dtype."""
 
 _NAMES = {dtype: name for name, dtype in STORAGES.items()}
+
+ODD_STORAGES = {
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
+    "QInt8Storage": ("quantised", 1),
+    "QUInt8Storage": ("quantised", 1),
+    "QInt32Storage": ("quantised", 4),
+    "QUInt4x2Storage": ("quantised", 1),
+    "QUInt2x4Storage": ("quantised", 1),
+    "UntypedStorage": ("bytes", 1),
+}
+"""Storages whose numbers are no weights as they are: what they are, and bytes of each."""
+
+_DTYPES = {
+    **{name: name for name in STORAGES.values()},
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "long": "int64",
+    "int": "int32",
+    "short": "int16",
+}
+"""PyTorch's names of dtypes → NumPy's, of those that a weight can have."""
+
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _ORDERED = "collections OrderedDict"
-
-
-class UnknownPickleError(Exception):
-    """The pickle holds more than plain values and tensors, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +88,44 @@ class Tensor:
     offset: int = 0
 
 
-class _Storage(Tensor):
-    """All of a storage, of which no tensor has been made yet."""
+@dataclass(frozen=True)
+class Storage(Tensor):
+    """All of a storage, of which no tensor has been made yet; untyped ones count bytes.
+
+    Attributes:
+        size: Bytes of a number; 0: not known.
+    """
+
+    size: int = 0
 
 
 @dataclass(frozen=True)
-class _Name:
-    """A name of Python's, as text."""
+class OddTensor:
+    """A tensor that can be no weight.
 
-    text: str
+    Attributes:
+        dtype: What it is of, as far as that is known.
+        shape: As far as that is known.
+        reason: What it is instead, in words.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+BROKEN = "broken"
+"""The dtype of what describes no tensor: the file is damaged, which the reader says with the tensor's name."""
+
+
+class Array:
+    """A NumPy array, whose numbers lie in the pickle itself.
+
+    Attributes:
+        state: `(version, shape, dtype, Fortran's order, bytes)`, as NumPy leaves it.
+    """
+
+    state: Any = None
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,161 +183,151 @@ def _tuple(*items: bytes) -> bytes:
     return b"".join((b"(", *items, b"t")) if items else b")"
 
 
-def decode(data: bytes) -> Any:
-    """What a pickle describes: dictionaries, lists, tuples, texts, numbers and `Tensor`s.
+def decode(data: bytes | memoryview) -> Any:
+    """What a pickle of a zip file's `data.pkl` describes: containers, numbers, `Tensor`s, and `Thing`s for the rest.
 
     Raises:
-        UnknownPickleError: it needs anything else, or is damaged.
+        DamagedPickleError: it is no whole pickle.
     """
-    try:
-        return _Machine(data).run()
-    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-        raise UnknownPickleError(f"{type(error).__name__}: {error}") from error
+    return inert_pickle.read(data, calls=CALLS, persistent=storage)[0]
 
 
-class _Machine:
-    """The pickle's stack machine, as far as state dictionaries need it."""
+def storage(identity: Any) -> Any:
+    """A storage by its persistent id: `("storage", type, key, device, elements)`, and older files' view of another.
 
-    def __init__(self, data: bytes):
-        self.data, self.place = data, 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        while (opcode := self.take(1)) != b".":
-            if opcode in _CONSTANTS:
-                self.stack.append(_CONSTANTS[opcode]())
-            elif opcode in _NUMBERS:
-                self.stack.append(self.number(_NUMBERS[opcode]))
-            else:
-                _ACTIONS[opcode](self)
-        [content] = self.stack
-        return content
-
-    def take(self, size: int) -> bytes:
-        if size < 0 or self.place + size > len(self.data):
-            raise UnknownPickleError("it is cut off")
-        self.place += size
-        return self.data[self.place - size : self.place]
-
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def line(self) -> str:
-        end = self.data.index(b"\n", self.place)
-        text = self.take(end - self.place).decode()
-        self.place += 1
-        return text
-
-    def since_mark(self) -> list[Any]:
-        mark = self.marks.pop()
-        items = self.stack[mark:]
-        del self.stack[mark:]
-        return items
-
-    def mark(self) -> None:
-        self.marks.append(len(self.stack))
-
-    def protocol(self) -> None:
-        if self.take(1) != b"\x02":
-            raise UnknownPickleError("its protocol is none that PyTorch writes")
-
-    def name(self) -> None:
-        self.stack.append(_Name(f"{self.line()} {self.line()}"))
-
-    def text(self) -> None:
-        self.stack.append(self.take(self.number("<I")).decode())
-
-    def long(self) -> None:
-        self.stack.append(int.from_bytes(self.take(self.number("<B")), "little", signed=True))
-
-    def pack(self, count: int | None = None) -> None:
-        items = self.since_mark() if count is None else [self.stack.pop() for _ in range(count)][::-1]
-        self.stack.append(tuple(items))
-
-    def put(self, form: str) -> None:
-        self.memo[self.number(form)] = self.stack[-1]
-
-    def get(self, form: str) -> None:
-        self.stack.append(self.memo[self.number(form)])
-
-    def set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        keys, values = items[::2], items[1::2]
-        if not isinstance(target, dict) or not all(type(key) in (str, int) for key in keys):
-            raise UnknownPickleError("a dictionary has keys that are neither text nor numbers")
-        target.update(zip(keys, values, strict=True))
-
-    def append(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise UnknownPickleError("items belong to no list")
-        self.stack[-1].extend(items)
-
-    def storage(self) -> None:
-        """A storage: `("storage", type, member, device, elements)`."""
-        what, kind, member, _, count = self.stack.pop()
-        module, _, name = kind.text.partition(" ")
-        if what != "storage" or module != "torch" or type(member) is not str or type(count) is not int:
-            raise UnknownPickleError("a persistent id is no storage's")
-        self.stack.append(_Storage(member, STORAGES[name], count, (count,), (1,)))
-
-    def call(self) -> None:
-        """The three calls that state dictionaries are made of; nothing is called."""
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if function == _Name(_ORDERED) and arguments == ():
-            self.stack.append({})
-        elif function == _Name(_TENSOR):
-            self.stack.append(_rebuilt(*arguments[:4]))
-        elif function == _Name(_PARAMETER) and type(arguments[0]) is Tensor:
-            self.stack.append(arguments[0])
-        else:
-            raise UnknownPickleError(f"it calls {getattr(function, 'text', function)!r}")
-
-    def build(self) -> None:
-        """An `OrderedDict`'s attributes, as `state_dict()` gives it: `_metadata`, which nobody needs."""
-        self.stack.pop()
-        if type(self.stack[-1]) is not dict:
-            raise UnknownPickleError("an object has attributes")
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    if type(identity) is not tuple or len(identity) < 2:
+        raise ValueError("a persistent id is no storage's")
+    if identity[0] == "module":  # before 1.6: the source of a module's class beside the class
+        return identity[1]
+    what, kind, key, _, count, *view = identity
+    if what != "storage" or not isinstance(kind, Name) or type(key) is not str or type(count) is not int or count < 0:
+        raise ValueError("a persistent id is no storage's")
+    if view and view[0] is not None:
+        raise ValueError("a storage is a view of another one, which PyTorch has not written since 0.4")
+    name = kind.text.rpartition(" ")[2]
+    dtype, size = ODD_STORAGES.get(name, (name, 0))
+    if name in STORAGES:
+        dtype, size = STORAGES[name], _SIZES[STORAGES[name]]
+    return Storage(key, dtype, count, (count,), (1,), size=size)
 
 
-def _rebuilt(storage: Tensor, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    numbers = (offset, *shape, *stride)
-    if type(storage) is not _Storage or len(shape) != len(stride):
-        raise UnknownPickleError("a tensor has no storage, shape and stride")
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise UnknownPickleError("a tensor's shape, stride and offset are no natural numbers")
-    return Tensor(storage.storage, storage.dtype, storage.count, tuple(shape), tuple(stride), offset)
+def _rebuilt(source: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor | OddTensor:
+    """`_rebuild_tensor(storage, offset, shape, stride)` and `_v2`, which adds what training needs."""
+    shape, stride = _numbers(shape), _numbers(stride)
+    if type(source) is not Storage or len(shape) != len(stride) or type(offset) is not int or offset < 0:
+        return OddTensor(BROKEN, shape, "described by no storage, offset, shape and stride")
+    if source.dtype not in _NAMES:
+        return OddTensor(source.dtype, shape, f"{source.dtype} numbers")
+    return Tensor(source.storage, source.dtype, source.count, shape, stride, offset)
 
 
-_CONSTANTS: dict[bytes, Callable[[], Any]] = {
-    b"}": dict,
-    b"]": list,
-    b")": tuple,
-    b"N": lambda: None,
-    b"\x88": lambda: True,
-    b"\x89": lambda: False,
+def _retyped(source: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Tensor | OddTensor:
+    """`_rebuild_tensor_v3(…, dtype, metadata)`: of bytes, with a dtype that has no storage of its own."""
+    kind = rest[2].text.rpartition(" ")[2] if len(rest) > 2 and isinstance(rest[2], Name) else "unknown"
+    if kind not in _DTYPES:
+        return OddTensor(kind, _numbers(shape), f"{kind} numbers")
+    size = _SIZES[_DTYPES[kind]]
+    if type(source) is not Storage or source.count % size:
+        raise ValueError("a tensor's storage is no multiple of its numbers")
+    whole = Storage(source.storage, _DTYPES[kind], source.count // size, (source.count // size,), (1,))
+    return _rebuilt(whole, offset, shape, stride)
+
+
+_SIZES = {name: int(size) // 8 for name in STORAGES.values() for size in [re.sub(r"\D+", "", name) or "8"]}
+"""Bytes of a number: `bfloat16` has two, `bool` one."""
+
+
+def _of_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    """`_rebuild_from_type_v2(function, type, arguments, state)`: a tensor with attributes, or of a subclass."""
+    if isinstance(function, Name) and function.text in CALLS and type(arguments) is tuple:
+        return CALLS[function.text](*arguments)
+    return OddTensor("unknown", (), f"a tensor of {_spoken(kind)}")
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _odd(what: str, place: int) -> Callable[..., OddTensor]:
+    """A tensor of another kind, whose shape stands at a place among the arguments."""
+
+    def build(*arguments: Any) -> OddTensor:
+        shape = arguments[place] if place < len(arguments) else ()
+        return OddTensor("unknown", _numbers(shape, strict=False), what)
+
+    return build
+
+
+def _sparse(layout: Any, data: Any, *_: Any) -> OddTensor:
+    sizes = [part for part in (data if type(data) is tuple else ()) if isinstance(part, Thing) or type(part) is tuple]
+    return OddTensor("unknown", _numbers(sizes[-1] if sizes else (), strict=False), "a sparse tensor")
+
+
+def _numbers(sizes: Any, *, strict: bool = True) -> tuple[int, ...]:
+    """A shape, also as `torch.Size`."""
+    if isinstance(sizes, Thing) and sizes.kind == "torch.Size" and len(sizes.arguments) == 1:
+        sizes = sizes.arguments[0]
+    if type(sizes) in (tuple, list) and all(type(size) is int and size >= 0 for size in sizes):
+        return tuple(sizes)
+    if strict:
+        raise ValueError("a tensor's shape, stride and offset are no natural numbers")
+    return ()
+
+
+def _spoken(kind: Any) -> str:
+    return kind.text.replace(" ", ".") if isinstance(kind, Name) else "an unknown type"
+
+
+def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> Array:
+    """`numpy._core.numeric._frombuffer(bytes, dtype, shape, order)`: protocol 5."""
+    array = Array()
+    array.state = (1, shape, dtype, order == "F", data)
+    return array
+
+
+def described(array: Array) -> tuple[str, tuple[int, ...], bool, bytes] | None:
+    """A NumPy array's dtype (`<f4`), shape, whether it is in Fortran's order, and bytes; None: no plain numbers.
+
+    Raises:
+        DamagedPickleError: it has not as many bytes as it says.
+    """
+    if type(array.state) is not tuple or len(array.state) != 5:
+        return None
+    _, shape, dtype, fortran, data = array.state
+    code = dtype.arguments[0] if isinstance(dtype, Thing) and dtype.kind == "numpy.dtype" and dtype.arguments else ""
+    order = dtype.state[1] if isinstance(dtype, Thing) and type(dtype.state) is tuple and len(dtype.state) > 1 else "|"
+    plain = type(code) is str and re.fullmatch(r"[fiuc](1|2|4|8|16)|b1", code) and code not in ("f1", "f16", "c1")
+    if not plain or order not in ("<", ">", "|", "=") or type(data) not in (bytes, bytearray):
+        return None
+    shape = _numbers(shape)
+    if prod(shape) * int(code[1:]) != len(data):
+        raise DamagedPickleError(f"an array of shape {shape} and type {code} has {len(data)} bytes")
+    return ("<" if order in "|=" else order) + code, shape, bool(fortran), bytes(data)
+
+
+_UTILS, _NUMPY = "torch._utils", ("numpy.core", "numpy._core")
+CALLS: dict[str, Callable[..., Any]] = {
+    f"{_UTILS} _rebuild_tensor": _rebuilt,
+    f"{_UTILS} _rebuild_tensor_v2": _rebuilt,
+    f"{_UTILS} _rebuild_tensor_v3": _retyped,
+    f"{_UTILS} _rebuild_parameter": _parameter,
+    f"{_UTILS} _rebuild_parameter_with_state": _parameter,
+    f"{_UTILS} _rebuild_device_tensor_from_cpu_tensor": _parameter,
+    f"{_UTILS} _rebuild_device_tensor_from_numpy": _parameter,
+    f"{_UTILS} _rebuild_xla_tensor": _parameter,
+    f"{_UTILS} _rebuild_qtensor": _odd("a quantised tensor", 2),
+    f"{_UTILS} _rebuild_sparse_tensor": _sparse,
+    f"{_UTILS} _rebuild_sparse_csr_tensor": _sparse,
+    f"{_UTILS} _rebuild_nested_tensor": _odd("a nested tensor", 9),
+    f"{_UTILS} _rebuild_meta_tensor_no_storage": _odd("a tensor without data (device meta)", 1),
+    f"{_UTILS} _rebuild_wrapper_subclass": _odd("a tensor of a type of its own", 2),
+    "torch._tensor _rebuild_from_type": _of_subclass,
+    "torch._tensor _rebuild_from_type_v2": _of_subclass,
+    "torch.tensor _rebuild_from_type": _of_subclass,
+    **{f"{module}.multiarray _reconstruct": lambda *_: Array() for module in _NUMPY},
+    **{f"{module}.numeric _frombuffer": _array_of_buffer for module in _NUMPY},
 }
-_NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
-_ACTIONS = {
-    b"\x80": _Machine.protocol,
-    b"(": _Machine.mark,
-    b"c": _Machine.name,
-    b"X": _Machine.text,
-    b"\x8a": _Machine.long,
-    b"t": _Machine.pack,
-    b"\x85": lambda machine: machine.pack(1),
-    b"\x86": lambda machine: machine.pack(2),
-    b"\x87": lambda machine: machine.pack(3),
-    b"q": lambda machine: machine.put("<B"),
-    b"r": lambda machine: machine.put("<I"),
-    b"h": lambda machine: machine.get("<B"),
-    b"j": lambda machine: machine.get("<I"),
-    b"s": lambda machine: machine.set_items([machine.stack.pop() for _ in range(2)][::-1]),
-    b"u": lambda machine: machine.set_items(machine.since_mark()),
-    b"a": lambda machine: machine.append([machine.stack.pop()]),
-    b"e": lambda machine: machine.append(machine.since_mark()),
-    b"Q": _Machine.storage,
-    b"R": _Machine.call,
-    b"b": _Machine.build,
-}
+"""What PyTorch and NumPy would call → what describes its result."""

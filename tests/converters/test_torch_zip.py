@@ -1,7 +1,5 @@
 """PyTorch's zip files written and read without PyTorch: PyTorch itself is the oracle."""
 
-import collections
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import torch
 
 from converters import torch_pickle, torch_zip
 from converters.formats import open_source
+from converters.inert_pickle import DamagedPickleError
 from converters.stored import Stored
 from converters.torch_files import to_torch
-from converters.torch_pickle import UnknownPickleError, decode
+from converters.torch_pickle import decode
 from converters.torch_state import flatten, open_state
 from tf_simclr.errors import InputError
 
@@ -139,19 +138,6 @@ def test_what_pytorch_writes_is_read_without_it_bit_by_bit(tmp_path, name):
         assert torch.equal(to_torch(array.copy()), tensor.detach().contiguous())
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"sparse": torch.eye(3).to_sparse()},
-        {"complex": torch.ones(2, dtype=torch.complex64)},
-        {"counter": collections.Counter("aab"), "w": torch.ones(2)},
-    ],
-)
-def test_what_is_more_than_plain_tensors_is_left_to_pytorch(tmp_path, state):
-    torch.save(state, tmp_path / "x.pth")
-    assert open_state(tmp_path / "x.pth") is None
-
-
 def test_step_is_taken_from_a_lightning_checkpoint(tmp_path):
     torch.save({"global_step": 12, "state_dict": {"w": torch.ones(1)}}, tmp_path / "x.ckpt")
     assert open_source(tmp_path / "x.ckpt").step == 12
@@ -167,17 +153,6 @@ def test_dictionaries_without_end_are_refused(tmp_path, depth):
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(InputError, match="less than 32 dictionaries within each other"):
         open_source(tmp_path / "x.pth")
-
-
-class Hostile:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('ran')",)
-
-
-def test_a_name_in_a_pickle_is_never_looked_up():
-    with pytest.raises(UnknownPickleError, match="it calls"):
-        decode(pickle.dumps({"w": Hostile()}, protocol=2))
-    assert decode(b"\x80\x02cno.such\nname\n.") == torch_pickle._Name("no.such name")
 
 
 def rebuilt(**changes) -> bytes:
@@ -208,7 +183,7 @@ def test_tensors_that_reach_past_their_storage_are_refused(tmp_path, lie):
         archive.writestr("x/data.pkl", rebuilt(**lie))
         archive.writestr("x/version", "3\n")
         archive.writestr("x/data/0", bytes(24))
-    with pytest.raises(InputError, match=r"tensor w must lie within its storage|PyTorch says"):
+    with pytest.raises(InputError, match=r"tensor w must lie within its storage"):
         open_source(tmp_path / "x.pth")
 
 
@@ -220,16 +195,28 @@ def test_no_damaged_byte_of_a_description_does_more_than_be_refused():
             broken[place] = value
             try:
                 decode(bytes(broken))
-            except UnknownPickleError:
+            except DamagedPickleError:
                 continue
     for length in range(len(whole)):
-        with pytest.raises(UnknownPickleError):
+        with pytest.raises(DamagedPickleError):
             decode(whole[:length])
 
 
-def test_big_endian_files_and_double_members_are_left_to_pytorch(tmp_path):
-    for members in ({"x/byteorder": b"big"}, {"x/data/1": b"", "X/data.pkl": b""}):
-        with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
-            for name, data in {"x/data.pkl": rebuilt(), "x/data/0": bytes(24), **members}.items():
-                archive.writestr(name, data)
-        assert open_state(tmp_path / "x.pth") is None
+def members(path: Path, **others: bytes) -> Path:
+    """A file of one tensor, in which some members are others."""
+    with zipfile.ZipFile(path, "w") as archive:
+        fixed = {"x/data.pkl": rebuilt(), "x/version": b"3\n", "x/data/0": np.arange(6, dtype="<f4").tobytes()}
+        for name, data in (fixed | others).items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_big_endian_files_are_read(tmp_path):
+    big = {"x/byteorder": b"big", "x/data/0": np.arange(6, dtype=">f4").tobytes()}
+    for path in (members(tmp_path / "little.pth"), members(tmp_path / "big.pth", **big)):
+        np.testing.assert_array_equal(open_state(path).tensors["w"].read(), np.arange(6).reshape(2, 3))
+
+
+def test_two_descriptions_in_one_zip_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must hold one data\.pkl"):
+        open_state(members(tmp_path / "x.pth", **{"X/data.pkl": b""}))
