@@ -119,7 +119,7 @@ def reached(content, key):
     return reached(names[name], key[len(name) + 1 :])
 
 
-@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantized")
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantized", "ignore:TypedStorage")
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tensors_are_read_as_pytorch_reads_them_and_the_rest_is_told(tmp_path, protocol, zipped):
@@ -145,7 +145,7 @@ def test_tensors_are_read_as_pytorch_reads_them_and_the_rest_is_told(tmp_path, p
 
 
 @pytest.mark.parametrize("key", [*ODD, *NEW])
-@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantized")
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantized", "ignore:TypedStorage")
 def test_a_tensor_of_a_strange_type_is_an_error_only_where_it_is_asked_for(tmp_path, key):
     torch.save({"w": torch.ones(2), "odd": (ODD | NEW)[key]}, tmp_path / "x.pth")
     tensors = open_source(tmp_path / "x.pth").tensors
@@ -164,6 +164,7 @@ def test_a_whole_pickled_module_is_read_by_its_parameters_and_buffers(tmp_path, 
     }
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage")
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_bare_pickles_of_arrays_and_tensors_are_read(tmp_path, protocol):
     content = {"model": {"a": torch.arange(6.0).reshape(2, 3).T, "b": np.arange(3, dtype=">i4")}}
