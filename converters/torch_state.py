@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from converters import inert_pickle
-from converters.inert_pickle import Name, OddKey, Thing
+from converters.inert_pickle import DamagedPickleError, Name, OddKey, Thing
 from converters.mapped import MappedFile
 from converters.stored import Source, Stored, dtype_of
 from converters.torch_pickle import BROKEN, CALLS, Array, OddTensor, Storage, Tensor, described, storage
@@ -75,7 +75,8 @@ def open_legacy(path: Path) -> Source:
         def loaded(blob: bytes) -> Storage:
             """`torch.storage._load_from_bytes`: such a storage is a file of before 1.6 of its own."""
             inner = _Legacy(memoryview(blob), CALLS)
-            check(type(inner.content) is Storage, "a storage within the pickle must be one")
+            if not isinstance(inner.content, Storage):
+                raise DamagedPickleError("a storage within its pickle is none")
             name = f"within the pickle, {len(loose)}"
             loose[name] = inner.view[slice(*inner.places[inner.content.storage])]
             return replace(inner.content, storage=name)
@@ -106,9 +107,12 @@ class _Legacy:
     """
 
     def __init__(self, view: memoryview, calls: inert_pickle.Calls):
-        self.view, self.places, self._sizes = view, {}, {}
+        self.view = view
+        self.places: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, int] = {}
         self.container = "PyTorch file of before 1.6"
-        parts, place = [], 0
+        parts: list[Any] = []
+        place = 0
         while len(parts) < 5:  # magic number, version, writing machine, content, storages
             part, place = inert_pickle.read(view, start=place, calls=calls, persistent=self._seen)
             parts.append(part)
@@ -133,8 +137,9 @@ class _Legacy:
         size, count = self._sizes.get(key, 0), int.from_bytes(self.view[place : place + 8], "little", signed=True)
         check(size > 0, f"storage {key} must be of a known type")
         check(0 <= count <= (len(self.view) - place - 8) // size, f"storage {key} must be whole", numbers=count)
-        self.places[key] = (place + 8, place + 8 + count * size)
-        return self.places[key][1]
+        end = place + 8 + count * size
+        self.places[key] = (place + 8, end)
+        return end
 
 
 class _Archive:
