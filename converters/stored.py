@@ -73,7 +73,7 @@ class Stored:
     reason: str = ""
 
     @classmethod
-    def odd(cls, shape: tuple[int, ...], dtype: str, where: str, *, reason: str) -> "Stored":
+    def odd(cls, shape: tuple[int, ...], dtype: str, *, where: str, reason: str) -> "Stored":
         """A tensor that cannot be read; that is an error only where it is asked for.
 
         Args:

@@ -214,7 +214,7 @@ class _Reader:
         """A tensor, to be read when asked for."""
         if isinstance(tensor, OddTensor):
             check(tensor.dtype != BROKEN, f"tensor {key} must lie within its storage, but is {tensor.reason}")
-            return Stored.odd(tensor.shape, tensor.dtype, f"{path}: {key}", reason=tensor.reason)
+            return Stored.odd(tensor.shape, tensor.dtype, where=f"{path}: {key}", reason=tensor.reason)
         return _array(path, key, tensor) if isinstance(tensor, Array) else self._tensor(path, key, tensor)
 
     def _tensor(self, path: Path, key: str, tensor: Tensor) -> Stored:
@@ -241,7 +241,7 @@ def _array(path: Path, key: str, array: Array) -> Stored:
     """A NumPy array: its numbers lie in the pickle."""
     found = described(array)
     if found is None:
-        return Stored.odd((), "object", f"{path}: {key}", reason="an array of objects or texts")
+        return Stored.odd((), "object", where=f"{path}: {key}", reason="an array of objects or texts")
     code, shape, fortran, data = found
     dtype = np.dtype(code)
 
