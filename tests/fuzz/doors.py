@@ -1,0 +1,63 @@
+"""What a user opens a file with: each door reads all that a path holds, and returns a digest of it."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def checkpoint(path: Path) -> str:
+    """Every tensor, as a conversion reads it; then what the names mean, which most fuzzed files are refused for."""
+    from converters.formats import open_source
+    from converters.network import understand
+    from tf_simclr.errors import InputError
+
+    seen = hashlib.sha256()
+    with contextlib.closing(open_source(path)) as source:
+        seen.update(repr((source.step, source.selector, sorted(source.slots))).encode())
+        seen.update(json.dumps(source.architecture, sort_keys=True, default=str).encode())
+        for key in sorted(source.tensors):
+            array = np.asarray(source.tensors[key].read())
+            seen.update(repr((key, array.dtype.name, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+        with contextlib.suppress(InputError):
+            understand(source)
+    return seen.hexdigest()
+
+
+def network(path: Path) -> str:
+    """A checkpoint, understood; every weight."""
+    import converters
+
+    seen = hashlib.sha256()
+    with contextlib.closing(converters.load(path)) as found:
+        for name in sorted(found.weights):
+            seen.update(name.encode() + np.ascontiguousarray(found[name]).tobytes())
+    return seen.hexdigest()
+
+
+def run(folder: Path) -> str:
+    """A run's files, as a training that resumes, an evaluation and a table of results read them."""
+    from tf_simclr.checkpoint import RunFolder, read_arrays, read_json
+    from tf_simclr.lock import hold
+
+    found, files = RunFolder(folder), hashlib.sha256()
+    with hold(folder):
+        for path in (found.config, found.data, found.architecture):
+            files.update(json.dumps(read_json(path), sort_keys=True, default=str).encode())
+        for path in found.checkpoints():
+            for name, array in sorted(read_arrays(path).items()):
+                files.update(repr((name, array.dtype.str, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+    return files.hexdigest()
+
+
+def radiograph(path: Path) -> str:
+    """A picture's pixels."""
+    from tf_simclr.chest.reading import read
+
+    found = read(path)
+    return hashlib.sha256(repr((found.pixels.shape, found.bits)).encode() + found.pixels.tobytes()).hexdigest()
+
+
+DOORS = {"checkpoint": checkpoint, "network": network, "run": run, "radiograph": radiograph}
