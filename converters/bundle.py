@@ -18,6 +18,7 @@ from converters.mapped import MappedFile
 from converters.ordered_code import slice_key
 from converters.protobuf import varint
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import spend
 
 
 def open_bundle(prefix: str | Path, *, verify: bool = True) -> "Bundle":
@@ -170,6 +171,7 @@ def read_strings(content: memoryview, entry: Entry, *, name: str) -> np.ndarray:
 
     The checksum covers each length as a 32-bit number, not the varint that is stored.
     """
+    spend(items=entry.count)
     lengths, position = [], 0
     for _ in range(entry.count):
         length, position = varint(content, position)

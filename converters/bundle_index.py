@@ -14,7 +14,8 @@ import numpy as np
 from converters.ordered_code import Extent
 from converters.protobuf import Message
 from converters.sstable import read_table
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, shortened
+from tf_simclr.foreign import AXES, TENSOR, checked_name, reading, spend
 
 DTYPES: dict[int, np.dtype] = {
     1: np.dtype("<f4"),
@@ -67,22 +68,24 @@ def read_index(path: Path) -> tuple[int, dict[str | bytes, Entry]]:
     """
     if not path.is_file():
         raise InputError(f"{path} must exist: it is the index of a TensorFlow checkpoint")
-    table = read_table(path.read_bytes(), str(path))
-    shards = read_header(table.pop(b"", b""), path)
-    return shards, {decode(key, path): parse_entry(value, key, index=path) for key, value in table.items()}
+    with reading(path, "an intact checkpoint index"):
+        table = read_table(path.read_bytes(), str(path))
+        shards = read_header(table.pop(b"", b""), path)
+        spend(items=TENSOR * len(table))
+        return shards, {decode(key, path): parse_entry(value, key, index=path) for key, value in table.items()}
 
 
 def title(key: str | bytes) -> str:
     """The name of a tensor or slice, as an error message shows it."""
     if isinstance(key, str):
-        return key
-    return key.removeprefix(b"\0").split(b"\0")[0].decode("utf-8", "replace")
+        return shortened(key, 200)
+    return shortened(key.removeprefix(b"\0").split(b"\0")[0].decode("utf-8", "replace"), 200)
 
 
 def decode(key: bytes, index: Path) -> str | bytes:
     """The name of a tensor; keys of slices stay as they are."""
     try:
-        return key if key.startswith(b"\0") else key.decode()
+        return key if key.startswith(b"\0") else checked_name(key.decode())
     except UnicodeDecodeError:
         raise InputError(f"{index} must name tensors in UTF-8; it is damaged, copy it again") from None
 
@@ -108,7 +111,9 @@ def parse_entry(value: bytes, key: bytes, *, index: Path) -> Entry:
     """Parses a `BundleEntryProto`."""
     try:
         fields = Message(value)
-        shape = tuple(dim.signed(1) for dim in fields.message(2).messages(2))
+        axes = fields.message(2).raw(2)
+        check(len(axes) <= AXES, f"a tensor must have {AXES} axes at most", axes=len(axes))
+        shape = tuple(Message(dim).signed(1) for dim in axes)
         slices = tuple(tuple(map(parse_extent, part.messages(1))) for part in fields.messages(7))
         shard, offset, size = numbers = [fields.signed(number) for number in (3, 4, 5)]
         entry = Entry(fields.integer(1), shape, shard, offset, size, fields.integer(6), slices)

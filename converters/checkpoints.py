@@ -20,7 +20,7 @@ from tf_simclr.files import replacing
 STATE = "checkpoint"
 GRAPHS = ("saved_model.pb", "tfhub_module.pb")
 ENDS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-FIELD = re.compile(r'^\s*(\w+)\s*:\s*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ References:
     `function.proto`, `node_def.proto`, `core/protobuf/meta_graph.proto`, `saved_model.proto`
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.protobuf import Message
+from converters.protobuf import MESSAGE, Message
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import checked_name, read_json, reading, spend
 
 CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
 """The classifier's multiplication in the official graphs, and in SavedModels of this package."""
@@ -72,19 +72,17 @@ def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]
 
 def in_meta(path: Path) -> int | None:
     """The selector of a `.meta` file: a serialised `MetaGraphDef`."""
-    return reading(path, lambda data: agreed(graphs_of(Message(data))))
+    return in_graph(path, lambda data: agreed(graphs_of(Message(data))))
 
 
 def in_saved_model(path: Path) -> int | None:
     """The selector of a `saved_model.pb`."""
-    return reading(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
+    return in_graph(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
 
 
-def reading(path: Path, read: Callable[[bytes], int | None]) -> int | None:
-    try:
+def in_graph(path: Path, read: Callable[[bytes], int | None]) -> int | None:
+    with reading(path, "an intact graph"):
         return read(path.read_bytes())
-    except InputError as error:
-        raise InputError(f"{path} must be an intact graph, but {error}") from None
 
 
 def in_pbtxt(path: Path) -> int | None:
@@ -92,6 +90,7 @@ def in_pbtxt(path: Path) -> int | None:
     graph: Graph = {}
     node: dict[str, list[str]] = {}
     for found in NODE_LINE.finditer(path.read_text("utf-8", "replace") + "\nnode {"):
+        spend(items=MESSAGE)
         if found[1]:
             node.setdefault(found[1], []).append(found[2])
         elif "name" in node:
@@ -106,10 +105,7 @@ def in_flags(path: Path) -> int | None:
 
     Its -1, the last layer's output, is counted with the `num_proj_layers` beside it.
     """
-    try:
-        flags = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path} must be JSON; delete the file if it is damaged") from None
+    flags = read_json(path, "JSON")
     flags = flags if isinstance(flags, dict) else {}
     value, layers = flags.get("ft_proj_selector"), flags.get("num_proj_layers")
     check(value is None or type(value) is int, f"{path} must give a whole number", ft_proj_selector=value)
@@ -125,15 +121,16 @@ def in_flags(path: Path) -> int | None:
 def graphs_of(meta: Message) -> Iterator[Graph]:
     """The graph of a `MetaGraphDef` and those of its functions, as far as the classifier is in them."""
     definition = meta.message(2)
-    yield graph_of(definition.messages(1))
+    yield graph_of(map(Message, definition.raw(1)))
     for function in definition.message(2).raw(1):
         content = bytes(function)
         if any(mark in content for mark in MARKS):  # a SavedModel has hundreds of others
-            yield graph_of(Message(content).messages(3))
+            yield graph_of(map(Message, Message(content).raw(3)))
 
 
-def graph_of(nodes: list[Message]) -> Graph:
-    return {node.text(1): (node.text(2), sources_of(node.texts(3))) for node in nodes}
+def graph_of(nodes: Iterable[Message]) -> Graph:
+    """The graph of these nodes, one of which is in memory at a time."""
+    return {checked_name(node.text(1)): (node.text(2), sources_of(node.texts(3))) for node in nodes}
 
 
 def sources_of(inputs: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from converters.bundle_writer import write_bundle
 from converters.checkpoints import write_state
 from converters.protobuf import Message, encode
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import checked_name
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -31,7 +32,7 @@ GENERATED = re.compile(
 )
 """Edges that Keras or an export adds: second ways to a variable, numbered differently by each version."""
 
-PARTS = re.compile(r"(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
+PARTS = re.compile(r"^(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
 """The official model's attributes, wherever in the saved object the model is."""
 
 
@@ -73,7 +74,7 @@ def read_variables(bundle: Bundle) -> list[Variable]:
     if GRAPH_KEY not in bundle:
         return []
     try:
-        nodes = [parse_node(node) for node in Message(bundle[GRAPH_KEY].item()).messages(1)]
+        nodes = [parse_node(Message(node)) for node in Message(bundle[GRAPH_KEY].item()).raw(1)]
         paths = attribute_paths(nodes)
         found = [Variable(paths.get(i), node.key, node.name) for i, node in enumerate(nodes) if node.key]
         slots = dict(slot_paths(nodes, paths))
@@ -102,10 +103,10 @@ def canonical(path: str) -> str:
 
 def parse_node(message: Message) -> Node:
     """Parses a `TrackableObject`."""
-    children = [(edge.text(2), edge.integer(1)) for edge in message.messages(1)]
+    children = [(checked_name(edge.text(2)), edge.integer(1)) for edge in map(Message, message.raw(1))]
     values = [value for value in message.messages(2) if value.text(1) == VALUE]
-    key, name = (values[0].text(3), values[0].text(2)) if values else ("", "")
-    slots = [(slot.integer(1), slot.text(2), slot.integer(3)) for slot in message.messages(3)]
+    key, name = (checked_name(values[0].text(3)), checked_name(values[0].text(2))) if values else ("", "")
+    slots = [(slot.integer(1), checked_name(slot.text(2)), slot.integer(3)) for slot in message.messages(3)]
     return Node(children, key, name.removesuffix(":0"), slots)
 
 
@@ -117,7 +118,7 @@ def attribute_paths(nodes: list[Node]) -> dict[int, str]:
         for name, child in nodes[current].children if current < len(nodes) else ():
             check(child < len(nodes), "an edge leads to an object that does not exist", edge=name)
             if child not in paths and not GENERATED.fullmatch(name):
-                paths[child] = f"{paths[current]}/{name}".lstrip("/")
+                paths[child] = checked_name(f"{paths[current]}/{name}".lstrip("/"))
                 waiting.append(child)
     return paths
 

@@ -7,9 +7,12 @@ References:
 from collections.abc import Iterator
 
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import spend
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 WIDTH = {FIXED64: 8, FIXED32: 4}
+MESSAGE = 8
+"""Items of the budget that a message costs beside its fields, for the memory that it takes."""
 
 
 class Message:
@@ -21,6 +24,7 @@ class Message:
 
     def __init__(self, data: bytes | memoryview):
         self.fields: dict[int, list[int | memoryview]] = {}
+        spend(items=MESSAGE)
         for number, value in fields(data):
             self.fields.setdefault(number, []).append(value)
 
@@ -69,6 +73,7 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
     data = memoryview(data)
     position, end = 0, len(data)
     while position < end:
+        spend(items=1)
         tag, position = varint(data, position)
         kind = tag & 7
         if kind == VARINT:

@@ -21,11 +21,27 @@ from tf_simclr.models.architecture import Architecture
 if TYPE_CHECKING:
     import keras
 
-NAME = re.compile(
-    r"(?:.*/)?(?:(?P<base>resnet)(?:_\d+)?/|(?:projection_head|head_supervised)(?:_\d+)?/(?P<head>n?l_\d+|linear_layer)/)"
-    r"(?:.*/)?(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?/(?P<weight>\w+)"
-)
-"""The name of a variable of the official TF2 model; layers of a kind are numbered over the whole model, or process."""
+LAYER = re.compile(r"(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?")
+ENCODER = re.compile(r"resnet(?:_\d+)?")
+HEADS = re.compile(r"(?:projection_head|head_supervised)(?:_\d+)?")
+HEAD = re.compile(r"n?l_\d+|linear_layer")
+
+
+@dataclass(frozen=True)
+class Named:
+    """The name of a variable of the official TF2 model, e.g. `resnet/…/conv2d_7/kernel`, in its parts.
+
+    Attributes:
+        kind: Of the layer; layers of a kind are numbered over the whole model, or process.
+        number: Of the layer.
+        weight: The variable's own name.
+        head: The head's layer; empty: the variable is the encoder's.
+    """
+
+    kind: str
+    number: int
+    weight: str
+    head: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
 
     The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
     """
-    found = {variable.key: NAME.fullmatch(variable.name) for variable in variables}
+    found = {variable.key: parse_name(variable.name) for variable in variables}
     unknown = sorted(variable.name for variable in variables if not found[variable.key] and variable.path is None)
     check(
         not unknown,
@@ -70,21 +86,34 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
         names=unknown[:20],
     )
     matches = {key: match for key, match in found.items() if match}
-    numbers = {(m["kind"], int(m["number"] or 0)) for m in matches.values() if m["base"]}
-    ranks = {kind: sorted(n for k, n in numbers if k == kind) for kind, _ in numbers}
+    numbers = {(m.kind, m.number) for m in matches.values() if not m.head}
+    kinds = {kind for kind, _ in numbers}
+    ranks = {kind: {n: i for i, n in enumerate(sorted(n for k, n in numbers if k == kind))} for kind in kinds}
     names = {tf1_name(match, ranks): key for key, match in matches.items()}
     check(len(names) == len(matches), f"{index} must hold one model", variables=len(matches), names=len(names))
     return names
 
 
-def tf1_name(match: re.Match, ranks: dict[str, list[int]]) -> str:
+def parse_name(name: str) -> Named | None:
+    """The parts of a variable's name, by the last part of the model in it; None: the official model has none such."""
+    *owners, layer, weight = ["", *name.split("/")]
+    found = LAYER.fullmatch(layer)
+    if not found or not re.fullmatch(r"\w+", weight):
+        return None
+    for i in reversed(range(len(owners))):
+        head = owners[i + 1] if i + 1 < len(owners) and HEADS.fullmatch(owners[i]) else ""
+        if ENCODER.fullmatch(owners[i]) or HEAD.fullmatch(head):
+            return Named(found["kind"], int(found["number"] or 0), weight, head if HEAD.fullmatch(head) else "")
+    return None
+
+
+def tf1_name(named: Named, ranks: dict[str, dict[int, int]]) -> str:
     """The TF1 name of a variable of the TF2 model."""
-    kind, weight = match["kind"], match["weight"]
-    if not match["base"]:
-        part = "head_supervised" if match["head"] == "linear_layer" else "head_contrastive"
-        return f"{part}/{match['head']}/{kind}/{weight}"
-    rank = ranks[kind].index(int(match["number"] or 0))
-    return f"base_model/{kind}_{rank}/{weight}" if rank else f"base_model/{kind}/{weight}"
+    if named.head:
+        part = "head_supervised" if named.head == "linear_layer" else "head_contrastive"
+        return f"{part}/{named.head}/{named.kind}/{named.weight}"
+    rank = ranks[named.kind][named.number]
+    return f"base_model/{named.kind}_{rank}/{named.weight}" if rank else f"base_model/{named.kind}/{named.weight}"
 
 
 def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture: Architecture) -> Path:

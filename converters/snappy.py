@@ -9,6 +9,7 @@ References:
 
 from converters.protobuf import varint
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import spend
 
 LITERAL, COPY_1, COPY_2, COPY_4 = range(4)
 """Kinds of elements, by the two low bits of the first byte; a copy's offset takes so many bytes."""
@@ -35,10 +36,12 @@ def decompress(data: bytes) -> bytes:
     length, position = varint(data, 0)
     if length > min(LONGEST, GROWTH * len(data)):
         raise InputError(f"{len(data)} compressed bytes cannot make the {length} that they claim")
+    spend(outline=length)
     # Until the data end: read an element's kind and length; a literal appends the bytes behind it, a copy those that
     # begin `offset` before the end of what is there. A copy longer than its offset repeats what it has just appended.
     out = bytearray()
     while position < len(data):
+        spend(items=1)
         tag, position = data[position], position + 1
         kind, size = tag & 3, (tag >> 2) + 1
         if kind == LITERAL:

@@ -15,6 +15,7 @@ from converters.crc32c import crc32c, mask
 from converters.protobuf import encode_varint, varint
 from converters.snappy import decompress
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import spend
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
@@ -22,8 +23,6 @@ TRAILER = 5
 """Bytes after a block: its compression and its checksum."""
 PLAIN, SNAPPY = 0, 1
 """How a block is compressed."""
-LARGEST = 1 << 28
-"""Bytes of all keys and values together; no checkpoint's index comes near, a hostile one grows to any size."""
 BLOCK_SIZE = 1 << 18
 RESTART_INTERVAL = 16
 
@@ -53,13 +52,10 @@ def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
 def rising(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The entries, whose keys must rise."""
     found: dict[bytes, bytes] = {}
-    last, size = None, 0
+    last = None
     for key, value in pairs:
-        size += len(key) + len(value)
         if last is not None and key <= last:
             raise InputError("it does not hold its keys in order, each once; copy it again")
-        if size > LARGEST:
-            raise InputError(f"its keys and values add up to more than {LARGEST} bytes")
         found[key] = value
         last = key
     return found
@@ -102,6 +98,7 @@ def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, position = varint(content, position)
         if shared > len(key) or position + fresh + length > end:
             raise InputError("an entry reaches past its block; copy it again")
+        spend(items=1, outline=shared + fresh + length)  # each key can repeat the whole one before it
         key = key[:shared] + content[position : position + fresh]
         position += fresh + length
         yield key, content[position - length : position]

@@ -22,7 +22,7 @@ def check(holds: bool, rule: str, **received: object) -> None:
         >>> check(0.1 > 0, "temperature must be above 0", temperature=0.1)
     """
     if not holds:
-        came = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        came = ", ".join(f"{name}={shortened(repr(value))}" for name, value in received.items())
         raise InputError(f"{rule}. Received: {came}" if came else rule)
 
 
@@ -44,6 +44,16 @@ def whole_number(value: Any, name: str, *, least: int | None = None, most: int |
     rule = f"{name} must be a whole number{' of ' * bool(bounds)}{' and '.join(bounds)}"
     check(fits, rule, **{name.split()[-1]: value})
     return operator.index(value)
+
+
+def shortened(text: str, most: int = 1000) -> str:
+    """A text that fits a message: what comes from a file can have any length.
+
+    Example:
+        >>> shortened("abcdefgh", 4)
+        'abcd…'
+    """
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 @contextlib.contextmanager

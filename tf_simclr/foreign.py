@@ -4,7 +4,7 @@ Every parser of foreign bytes runs inside `reading`:
 
     with reading(path, "an intact checkpoint index"):   # any exception of `DAMAGED` → one `InputError` with the path
         for key, value in rows(path.read_bytes()):
-            spend(items=1, made=len(key))               # before the key is made, not after
+            spend(items=1, outline=len(key))              # before the key is made, not after
 
 The outermost `reading` makes a `Budget` by the size of what is at the path; those within it draw from the same one, so
 that its limits are on sums over the whole file, folder or archive.  It is found by a context variable: no reader hands
@@ -14,7 +14,8 @@ with the budget that its outline was read with: `reading(path, what, budget=…)
 | to                                          | call                                          |
 | ------------------------------------------- | --------------------------------------------- |
 | count keys, nodes, fields, members          | `spend(items=…)`                              |
-| count bytes that will be made               | `spend(made=…)`; for a tensor: `spend_tensor` |
+| count bytes that will be made, or unpacked  | `spend(made=…)`; for a tensor: `spend_tensor` |
+| count bytes of names, texts, structures     | `spend(outline=…)`                            |
 | go one level down                           | `with deeper():`                              |
 | take a name on which others match, split, … | `checked_name(text)`                          |
 | parse JSON                                  | `parse_json(data)`                            |
@@ -77,6 +78,10 @@ TENSOR = 32
 """Items that a tensor counts for: no more than 62,500 in a file.  A ResNet-152 with slots and averages has 4,000."""
 MADE = 64 << 20
 """Bytes that any file may become."""
+OUTLINE = 128 << 20
+"""Bytes of names, texts and structures, however large the weights beside them are."""
+AXES = 254
+"""Axes of a tensor; TensorFlow knows no more."""
 RATIO = 8
 """Bytes that a byte of a file may become: weights hardly compress, and fresh slots are zeros."""
 DEPTH = 64
@@ -94,20 +99,22 @@ class Budget:
     """What reading one file, folder or archive may still cost.
 
     Attributes:
-        made: bytes.
+        made: bytes of content.
+        outline: bytes of names, texts and structures.
         items: keys, nodes, fields, members.
         depth: levels.
         seconds: computing time of a thread.
     """
 
     made: int = MADE
+    outline: int = OUTLINE
     items: int = ITEMS
     depth: int = DEPTH
     seconds: float = SECONDS
     _begin: float = field(default_factory=time.thread_time, repr=False)
     _calls: int = field(default=0, repr=False)
 
-    def spend(self, *, made: int = 0, items: int = 0) -> None:
+    def spend(self, *, made: int = 0, items: int = 0, outline: int = 0) -> None:
         """Takes from what is left.
 
         Raises:
@@ -115,8 +122,9 @@ class Budget:
         """
         self.made -= made
         self.items -= items
+        self.outline -= outline
         self._calls += 1
-        if self.made < 0:
+        if self.made < 0 or self.outline < 0:
             raise InputError("its content would take far more memory than a file of its size can need")
         if self.items < 0:
             raise InputError("it has more parts than any checkpoint")
@@ -143,7 +151,7 @@ class Budget:
 class _Unlimited(Budget):
     """What is in force outside of any `reading`."""
 
-    def spend(self, *, made: int = 0, items: int = 0) -> None:
+    def spend(self, *, made: int = 0, items: int = 0, outline: int = 0) -> None:
         pass
 
     @contextlib.contextmanager
@@ -160,17 +168,19 @@ def current() -> Budget:
     return _CURRENT.get() or _UNLIMITED
 
 
-def spend(*, made: int = 0, items: int = 0) -> None:
+def spend(*, made: int = 0, items: int = 0, outline: int = 0) -> None:
     """Takes from the budget of the `reading` that is going on; see `Budget.spend`."""
-    current().spend(made=made, items=items)
+    current().spend(made=made, items=items, outline=outline)
 
 
 def spend_tensor(shape: tuple[int, ...], itemsize: int) -> int:
-    """Takes a tensor, and its name, from the budget: by its shape, whatever the file holds of it.
+    """Takes a tensor from the budget: by its shape, whatever the file holds of it.
 
     Returns:
         Its bytes.
     """
+    if len(shape) > AXES:
+        raise InputError(f"a tensor in it has {len(shape):,} axes, more than {AXES}")
     size = math.prod(shape) * itemsize
     spend(made=size, items=TENSOR)
     return size
@@ -182,14 +192,16 @@ def deeper() -> contextlib.AbstractContextManager[None]:
 
 
 def checked_name(text: str) -> str:
-    """A name that is short enough to be split, matched and printed.
+    """A name that can be split, matched and printed.
 
     Raises:
         InputError: it is not.
     """
     if len(text) > NAME:
         raise InputError(f"a name in it has {len(text):,} characters, more than {NAME:,}: {text[:40]!r}…")
-    spend(made=len(text))
+    if not text.isprintable():
+        raise InputError(f"a name in it has letters that cannot be printed: {text[:40]!r}")
+    spend(outline=len(text))
     return text
 
 
@@ -275,7 +287,7 @@ def parse_json(data: bytes | str) -> Any:
         ValueError, RecursionError: it is no JSON; inside `reading` one sentence.
     """
     data = data.encode() if isinstance(data, str) else data
-    spend(made=len(data), items=sum(map(data.count, (b",", b"[", b"{", b":"))))
+    spend(outline=2 * len(data), items=2 * sum(map(data.count, (b",", b"[", b"{", b":"))))
     return json.loads(data, object_pairs_hook=_once)
 
 
@@ -295,7 +307,7 @@ def read_json(path: Path, what: str = "intact JSON") -> Any:
         InputError: it is missing or no JSON.
     """
     with reading(path, what):
-        spend(made=path.stat().st_size)
+        spend(outline=path.stat().st_size)
         return parse_json(path.read_bytes())
 
 

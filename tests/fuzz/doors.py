@@ -48,7 +48,9 @@ def run(folder: Path) -> str:
             files.update(json.dumps(read_json(path), sort_keys=True, default=str).encode())
         for path in found.checkpoints():
             for name, array in sorted(read_arrays(path).items()):
-                files.update(repr((name, array.dtype.str, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+                files.update(
+                    repr((name, array.dtype.str, array.shape)).encode() + np.ascontiguousarray(array).tobytes()
+                )
     return files.hexdigest()
 
 

@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,9 @@ SECONDS, BYTES = 5.0, 500 << 20
 """What reading a small file may take at most."""
 PATIENCE = 60.0
 """Seconds of waiting after which the process is ended."""
+IMPORTED = ("h5py", "torch", "converters", "converters.keras_files", "converters.torch_files")
+IMPORTED += ("converters.tensorflow_files", "tf_simclr.models.network", "tf_simclr.chest.reading")
+"""What is imported while a file is read would count as its memory."""
 SPACE = 6 << 30
 """Address space of the process beyond what its imports took: what asks for more fails there and not on the machine."""
 
@@ -99,7 +103,9 @@ def outcome(door: str, path: Path) -> Outcome:
     try:
         kind, text = "read", DOORS[door](path)
     except InputError as error:
-        kind, text = ("refused", str(error)) if is_sentence(str(error), path) else ("traceback", f"no sentence: {error}")
+        kind, text = (
+            ("refused", str(error)) if is_sentence(str(error), path) else ("traceback", f"no sentence: {error}")
+        )
     except BaseException:
         kind, text = "traceback", traceback.format_exc()
     return Outcome(kind, text, time.process_time() - begin, peak() - before)
@@ -141,15 +147,8 @@ def limit() -> None:
 def serve() -> None:
     """Answers one line for each line."""
     warnings.simplefilter("ignore")
-    import h5py  # noqa: F401 – what is imported while a file is read would count as its memory
-    import torch  # noqa: F401
-
-    import converters.keras_files
-    import converters.tensorflow_files
-    import converters.torch_files
-    import tf_simclr.chest.reading
-    import tf_simclr.models.network  # noqa: F401
-
+    for name in IMPORTED:
+        import_module(name)
     limit()
     answers = os.fdopen(os.dup(1), "w")  # Keras and TensorFlow write to the standard output
     os.dup2(2, 1)
