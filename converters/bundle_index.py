@@ -37,6 +37,21 @@ DTYPES: dict[int, np.dtype] = {
 }
 """NumPy's dtype of each of TensorFlow's (`core/framework/types.proto`) that a weight can have."""
 
+OTHER_DTYPES = {
+    11: "qint8",
+    12: "quint8",
+    13: "qint32",
+    15: "qint16",
+    16: "quint16",
+    20: "resource",
+    21: "variant",
+    24: "float8_e5m2",
+    25: "float8_e4m3fn",
+    29: "int4",
+    30: "uint4",
+}
+"""TensorFlow's names of its other dtypes, which no weight has."""
+
 STRING = 7
 
 

@@ -18,7 +18,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing
 
 STATE = "checkpoint"
-GRAPHS = ("saved_model.pb", "tfhub_module.pb")
+GRAPHS = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb")
 ENDS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 
@@ -59,6 +59,12 @@ def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
     if prefix.with_name(prefix.name + ".index").is_file():
         return around(prefix)
     raise InputError(f"{path} must be a checkpoint, but {prefix.name}.index is not in {prefix.parent}; name the folder")
+
+
+def is_tensorflow(path: Path) -> bool:
+    """Whether a file is one of a checkpoint's, by its name or as a table by itself."""
+    named = path.name in (STATE, *GRAPHS, "graph.pbtxt") or bool(ENDS.search(path.name))
+    return named or path.with_name(path.name + ".index").is_file() or is_v1_table(path)
 
 
 def is_v1_table(path: Path) -> bool:

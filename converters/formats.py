@@ -1,28 +1,25 @@
 """What a path holds, told by content: a file, a prefix, a folder or a zip of any framework."""
 
-import contextlib
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from converters.safetensors_files import is_safetensors, open_safetensors
+from converters.checkpoints import is_tensorflow
+from converters.folders import choose
+from converters.kinds import kind_of, missing, unknown
+from converters.npz_files import open_npz
+from converters.safetensors_files import open_safetensors
+from converters.shards import open_shards, set_of
 from converters.stored import Source, Stored, itemsize_of
 from converters.torch_state import open_legacy, open_state
-from tf_simclr.checkpoint import reading_arrays
+from tf_simclr.checkpoint import RunFolder
 from tf_simclr.errors import InputError, check, whole_number
-from tf_simclr.foreign import Budget, checked_name, reading, spend_tensor
+from tf_simclr.foreign import Budget, checked_name, read_json, reading, spend_tensor
+from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expanded
-
-ARCHITECTURE = "architecture.json"
-"""What marks a run folder (tf_simclr/checkpoint.py)."""
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
-ZIP = b"PK\x03\x04"
 
 
 def open_source(path: str | Path, *, step: int | None = None) -> Source:
@@ -75,51 +72,35 @@ def _open_any(path: Path, *, step: int | None) -> Source:
         return _open_file(path, step=step)
     if path.with_name(path.name + ".index").is_file():
         return _open_tensorflow(path, step=step)
-    raise InputError(f"{path} must exist: no file, folder or checkpoint prefix of that name is there")
+    raise InputError(missing(path))
 
 
 def _open_folder(folder: Path, *, step: int | None) -> Source:
-    if (folder / ARCHITECTURE).is_file():
-        return _open_run(folder, step=step)
-    names = {path.name for path in folder.iterdir()}
-    check(bool(names), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
-    if "checkpoint" in names or any(name.endswith(".index") for name in names) or (folder / "variables").is_dir():
-        return _open_tensorflow(folder, step=step)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and _kind(path)]
-    check(
-        len(files) == 1,
-        f"{folder} must hold one checkpoint; name the file you mean",
-        files=[path.name for path in files] or sorted(names)[:10],
-    )
-    return _open_file(files[0], step=step)
-
-
-def _kind(path: Path) -> str | None:
-    """What a file's first bytes tell; None: nothing that this project reads."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head.startswith(HDF5):
-        return "hdf5"
-    if head.startswith(ZIP):
-        return _kind_of_zip(path)
-    if is_safetensors(head):
-        return "safetensors"
-    # Before 1.6 torch.save wrote bare pickles; those of protocols 2 to 5 begin so.
-    return "torch" if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") else None
-
-
-def _kind_of_zip(path: Path) -> str | None:
-    with reading(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith("/data.pkl") for name in names):
-        return "torch"
-    if {"config.json", "model.weights.h5"} <= set(names):
-        return "keras"
-    return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
+    check(any(folder.iterdir()), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
+    place, notes = choose(folder)
+    if place.kind == "run":
+        source = _open_run(place.path, step=step)
+    elif place.kind == "tensorflow":
+        source = _open_tensorflow(place.path, step=step)
+    elif place.shards:
+        source = open_shards(place.shards, open_file=lambda path: _open_kind(path, kind_of(path), step=step))
+    else:
+        source = _open_kind(place.path, place.kind, step=step)
+    source.notes[:0] = notes
+    return source
 
 
 def _open_file(path: Path, *, step: int | None) -> Source:
-    kind = _kind(path)
+    shards = set_of(path)
+    if shards:
+        source = open_shards(shards, open_file=lambda path: _open_kind(path, kind_of(path), step=step))
+        source.notes += [f"{path.name} is one of {len(shards.files)} files; all were read."] * (path != shards.index)
+        return source
+    return _open_kind(path, kind_of(path), step=step)
+
+
+def _open_kind(path: Path, kind: str | None, *, step: int | None) -> Source:
+    """Opens a file whose kind is known."""
     if kind == "torch":
         return _open_torch(path)
     if kind in ("keras", "hdf5"):
@@ -129,12 +110,14 @@ def _open_file(path: Path, *, step: int | None) -> Source:
     if kind == "safetensors":
         return open_safetensors(path)
     if kind == "npz":
-        return _open_npz(path)
-    if kind == "archive":
+        return open_npz(path)
+    if kind in ("zip", "tar"):
         from converters.archives import open_archive
 
-        return open_archive(path, step=step, open_folder=open_source)
-    return _open_tensorflow(path, step=step)
+        return open_archive(path, kind=kind, step=step, open_folder=_open_any)
+    if is_tensorflow(path):
+        return _open_tensorflow(path, step=step)
+    raise InputError(unknown(path))
 
 
 def _open_torch(path: Path) -> Source:
@@ -148,48 +131,28 @@ def _open_tensorflow(path: Path, *, step: int | None) -> Source:
 
 
 def _open_run(folder: Path, *, step: int | None) -> Source:
-    """A run folder's newest training state, or the one of `step`; its exported weights where there is none."""
-    states = {int(path.stem.split("-")[1]): path for path in (folder / "checkpoints").glob("step-*.npz")}
-    architecture = _json(folder / ARCHITECTURE)
-    if not states:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and _kind(path))
-        check(bool(files), f"{folder} must hold a checkpoint; the run has saved none yet", checkpoints=0)
-        source = _open_file(files[0], step=step)
-    else:
+    """A run folder's newest training state, or the one of `step`; its finished network where there is none."""
+    run = RunFolder(folder)
+    states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
+    there = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
+    strays = sorted(path.name for path in there if path not in states.values())
+    architecture = read_json(run.architecture, "a run's architecture")
+    check(isinstance(architecture, dict), f"{run.architecture} must hold a JSON object", content=architecture)
+    if architecture:
+        with reading(run.architecture, "a run's architecture"):
+            Architecture(**architecture)
+    if states:
         check(step is None or step in states, f"--step must be one of {sorted(states)}", step=step)
         newest = max(states) if step is None else step
-        source = _open_npz(states[newest])
+        source = open_npz(states[newest])
         source.step = newest
         others = sorted(states.keys() - {newest})
         source.notes += [f"Took step {newest}; {others} also there (--step takes another)."] if others else []
+    else:
+        check(run.network.is_file(), f"{folder} must hold a checkpoint; the run has saved none yet", checkpoints=0)
+        source = _open_file(run.network, step=step)
+    if strays:
+        shown = ", ".join(strays[:3]) + (", …" if len(strays) > 3 else "")
+        source.notes.append(f"Not read, as checkpoints are called step-00000001.npz: {shown}.")
     source.path, source.container, source.architecture = folder, "run folder", architecture
     return source
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} must be JSON ({error})") from error
-
-
-def _open_npz(path: Path) -> Source:
-    with reading_arrays(path), contextlib.ExitStack() as opened:
-        file = opened.enter_context(np.load(opened.enter_context(path.open("rb")), allow_pickle=False))
-        tensors = {key: _npz_entry(path, file, key) for key in file.files}
-        close = opened.pop_all().close  # from here on it is the source's
-    return Source(path, ".npz file", tensors, close=close)
-
-
-def _npz_entry(path: Path, file: Any, key: str) -> Stored:
-    with file.zip.open(key + ".npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-    check(dtype.kind != "O", f"{path} must hold plain arrays, as objects could run code when read", tensor=key)
-
-    def array() -> np.ndarray:
-        with reading_arrays(path, what=f"tensor {key} of "):
-            return np.asarray(file[key])
-
-    return Stored(shape, dtype.name, array)

@@ -12,6 +12,7 @@ References:
     google-research/robustness_metrics, models/simclr.py (paths of v1's checkpoints)
 """
 
+import re
 from dataclasses import dataclass
 
 from tf_simclr.errors import check
@@ -162,3 +163,17 @@ def find(name: str) -> Official:
     rule = f"name must be one of `checkpoints list`, such as {', '.join(near)}, or a gs:// address"
     check(name in CHECKPOINTS, rule, name=name)
     return CHECKPOINTS[name]
+
+
+def named_so(text: str) -> list[str]:
+    """The checkpoints whose name this is, or ends so; `.zip` may follow, as v1's were published.
+
+    Example:
+        >>> named_so("simclrv2/pretrained/r50_1x_sk0"), len(named_so("r152_3x_sk1")), named_so("r999_1x_sk0")
+        (['simclrv2/pretrained/r50_1x_sk0'], 6, [])
+    """
+    wanted = text.strip("/").removesuffix(".zip")
+    whole = [name for name in CHECKPOINTS if name == wanted]
+    last = wanted.split("/")[-1]
+    told = bool(re.fullmatch(r"r\d+_\dx_sk[01]|ResNet50_\dx", last)) or "/" in wanted
+    return whole or [name for name in CHECKPOINTS if told and f"/{name}".endswith(f"/{wanted}")]

@@ -18,7 +18,7 @@ import numpy as np
 
 from converters import integrity
 from converters.mapped import MappedFile
-from converters.stored import Source, Stored, checked_shape, dtype_of, unreadable
+from converters.stored import Source, Stored, checked_shape, dtype_of
 from converters.streams import check_room, each, put
 from tf_simclr.errors import InputError, whole_number
 from tf_simclr.files import replacing
@@ -142,7 +142,7 @@ def _stored(path: Path, data: MappedFile, start: int, /, key: str, entry: dict[s
     if size != end - begin:
         raise InputError(f"tensor {key} of shape {shape} and type {name} must take {size} bytes, not {end - begin}")
     if name in _SMALL:
-        return unreadable(shape, name, why=f"tensor {key} of {path} has the type {name}, which no weight here has")
+        return Stored.odd(shape, name, where=f"tensor {key} of {path}", reason=f"of the type {name}")
     dtype = _DTYPES[name]
     return Stored(shape, dtype.name, lambda: np.frombuffer(data.view(start + begin, size), dtype).reshape(shape))
 

@@ -109,15 +109,6 @@ class Stored:
         return int(np.prod(self.shape, dtype=np.int64)) * itemsize_of(self.dtype)
 
 
-def unreadable(shape: tuple[int, ...], dtype: str, *, why: str) -> Stored:
-    """A tensor of a type that no weight has: it is listed, and only reading it is an error."""
-
-    def read() -> np.ndarray:
-        raise InputError(why)
-
-    return Stored(shape, dtype, read)
-
-
 @dataclass
 class Source:
     """What a file or folder holds, before names are understood.

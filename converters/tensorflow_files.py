@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from converters.bundle import Bundle, open_bundle
-from converters.checkpoints import Found, is_v1_table, resolve_prefix
+from converters.bundle_index import DTYPES, OTHER_DTYPES, STRING
+from converters.checkpoints import GRAPHS, STATE, Found, is_v1_table, resolve_prefix
 from converters.graph_def import find_selector
+from converters.kinds import check_itself
 from converters.object_graph import GRAPH_KEY, SLOT
 from converters.saved_model import variable_keys
 from converters.stored import Source, Stored
@@ -29,13 +31,14 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     if is_v1_table(path):
         return _by_tensorflow(path)
     found = resolve_prefix(path, step=step)
+    _check_downloaded(found)
     bundle = open_bundle(found.prefix)
-    names = {name: key for name, key in variable_keys(bundle).keys.items() if bundle.dtype(key).kind != "O"}
+    names = {name: key for name, key in variable_keys(bundle).keys.items() if bundle.entries[key].dtype != STRING}
     selector = find_selector(found.prefix)
     return Source(
         path,
         _container(found, bundle),
-        {name: Stored(bundle.shape(key), bundle.dtype(key).name, _reader(bundle, key)) for name, key in names.items()},
+        {name: _stored(bundle, key) for name, key in names.items()},
         slots=frozenset(name for name in names if _is_slot(name, names)),
         step=_step(bundle, names),
         selector=selector.value if selector else None,
@@ -78,8 +81,22 @@ def _container(found: Found, bundle: Bundle) -> str:
     return "TF1 hub module" if found.saved_model else "TF1 checkpoint"
 
 
-def _reader(bundle: Bundle, key: str):
-    return lambda: bundle[key]
+def _check_downloaded(found: Found) -> None:
+    """Raises `InputError` where a pointer or a page lies in place of one of the checkpoint's files."""
+    folder, stem = found.prefix.parent, found.prefix.name + "."
+    files = [path for path in folder.iterdir() if path.name.startswith(stem) or path.name == STATE]
+    files += [(found.saved_model or folder) / name for name in GRAPHS]
+    for path in sorted(files):
+        if path.is_file() and path.stat().st_size:
+            check_itself(path)
+
+
+def _stored(bundle: Bundle, key: str) -> Stored:
+    entry = bundle.entries[key]
+    if entry.dtype in DTYPES:
+        return Stored(bundle.shape(key), bundle.dtype(key).name, lambda: bundle[key])
+    name = OTHER_DTYPES.get(entry.dtype, f"TensorFlow's dtype {entry.dtype}")
+    return Stored.odd(entry.shape, name, where=f"tensor {key} of {bundle.index}", reason=f"of the type {name}")
 
 
 def _is_slot(name: str, names: dict[str, str]) -> bool:
