@@ -61,8 +61,7 @@ MAY_IMPORT = {
     "tf_simclr.monitoring": {"tf_simclr.training"} | JOBS | METHOD | BASE,
     "tf_simclr.training": {"tf_simclr.checkpoint"} | METHOD | BASE,
     "tf_simclr.chest": JOBS | METHOD | BASE,
-    "tf_simclr.chest.app": {"tf_simclr.chest"} | JOBS | METHOD | BASE,  # Gradio, and nobody else may
-    "tf_simclr.chest.app_server": {"tf_simclr.chest", "tf_simclr.chest.app"} | JOBS | METHOD | BASE,
+    "tf_simclr.chest.app_server": {"tf_simclr.chest"} | JOBS | METHOD | BASE,  # the web server, and nobody else may
     "tf_simclr.tasks.chest_app": {"tf_simclr.tasks", "tf_simclr.chest.app_server"} | TASKS,
     "tf_simclr.checkpoint": {"converters"} | METHOD | BASE,
     "tf_simclr.evaluation": METHOD | BASE,
@@ -99,8 +98,6 @@ ONLY_IN = {
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
     "pandas": {"tf_simclr.chest"},
-    "gradio": {"tf_simclr.chest.app"},
-    "fastapi": {"tf_simclr.chest.app_server"},
     "uvicorn": {"tf_simclr.chest.app_server"},
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
     "matplotlib": {"tf_simclr.plots", "tf_simclr.diagnostics"},

@@ -17,39 +17,46 @@ from tf_simclr.chest.explain_image import Explanation, in_words, laid_over
 from tf_simclr.chest.explain_overlay import data_uri
 
 STYLE = files("tf_simclr.chest").joinpath("app_page.css").read_text()
-PRIVACY = "Your file is read on the machine that runs this page and deleted at once. Nothing is stored or sent on."
-HIDE = """() => {
-  const drop = document.querySelector("#drop"), result = document.querySelector("#result");
-  const hide = () => { result.style.display = "none"; };
-  for (const kind of ["change", "drop"]) drop.addEventListener(kind, hide, true);
-  new MutationObserver(() => { result.style.display = ""; })
-    .observe(result, { childList: true, subtree: true });
-}"""
-"""Hides an answer from the moment another file is given: one that is too large never reaches the server."""
+SCRIPT = files("tf_simclr.chest").joinpath("app_page.js").read_text()
+PRIVACY = "Your file is read in the memory of the machine that runs this page, and is gone with its answer. "
+PRIVACY += "Nothing is stored or sent on."
 FEW = 0.1
 """Half-width of an interval of AUC above which few patients were tested."""
 
 
-def banner(deployed: Deployed) -> str:
-    """What stays in view, and what the page is."""
-    title = str(deployed.about["card"].get("title", deployed.positive))
+def document(deployed: Deployed, *, max_bytes: int) -> str:
+    """The whole page, without an answer; `app_page.js` fills it.
+
+    Args:
+        deployed: the model.
+        max_bytes: of a file; larger ones are not sent.
+    """
     return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(NOTE)}</title>"
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">'
+        '<script src="page.js" defer></script></head><body>'
         f'<div class="note" role="note"><strong>{escape(NOTE)}</strong></div>'
-        f"<h1>{escape(title)}</h1>"
-        f"<p>Drop one frontal chest radiograph below: a DICOM, PNG or JPEG file. {escape(PRIVACY)}</p>"
+        f'<main class="page">{banner(deployed)}{drop(max_bytes)}'
+        '<p id="said" role="status" class="unseen"></p>'
+        f'<section id="result" aria-label="Answer"></section>{card(deployed)}</main></body></html>'
     )
 
 
-def waiting(name: str, step: str) -> str:
-    """Shown while the network computes."""
-    return f'<div class="box" aria-busy="true"><p><strong>{escape(name)}</strong>: {escape(step)} …</p></div>'
+def banner(deployed: Deployed) -> str:
+    """What the page is."""
+    title = str(deployed.about["card"].get("title", deployed.positive))
+    return f"<h1>{escape(title)}</h1><p>Drop one frontal chest radiograph below. {escape(PRIVACY)}</p>"
 
 
-def refusal(name: str, reason: str) -> str:
-    """The sentence for a file that could not be read."""
+def drop(max_bytes: int) -> str:
+    """Where a file is dropped, or chosen by a click or the keyboard."""
     return (
-        f'<div class="box bad" role="alert"><h2>{escape(name)} was not read</h2>'
-        f"<p>{escape(sentence(reason))}</p><p>Nothing was computed. Drop another file above.</p></div>"
+        f'<label id="drop" data-bytes="{max_bytes}"><input type="file" id="file">'
+        f"<span><strong>Choose a radiograph</strong> or drop it here: a DICOM, PNG or JPEG file of at most "
+        f"{max_bytes >> 20} MB</span></label>"
+        "<noscript><p>This page needs JavaScript, which is its own and asks no other machine.</p></noscript>"
     )
 
 
@@ -63,19 +70,27 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def result(deployed: Deployed, found: Explanation, *, name: str) -> str:
-    """Probability, pictures and cases of one radiograph."""
-    parts = [answer(deployed, found, name=name), pictures(deployed, found), neighbours(deployed, found.cases)]
+def result(deployed: Deployed, found: Explanation) -> str:
+    """Probability, pictures and cases of one radiograph; what its file is called never came here."""
+    parts = [answer(deployed, found), pictures(deployed, found), neighbours(deployed, found.cases)]
     return "".join(parts).replace(" %", "&nbsp;%")
 
 
-def answer(deployed: Deployed, found: Explanation, *, name: str) -> str:
+def in_a_sentence(deployed: Deployed, found: Explanation) -> str:
+    """The answer for who hears it."""
+    verdict = found.verdict
+    said = f"{percent(verdict.probability)} % probability of {deployed.positive}, interval "
+    said += f"{percent(verdict.low)} to {percent(verdict.high)} %."
+    return " ".join([said, *found.doubts, NOTE])
+
+
+def answer(deployed: Deployed, found: Explanation) -> str:
     """The probability with its interval, and how far it may be believed."""
     verdict, positive = found.verdict, escape(deployed.positive)
     low, high = percent(verdict.low), percent(verdict.high)
     doubts = "".join(f'<p class="warn">{escape(doubt)}</p>' for doubt in found.doubts)
     return (
-        f'<div class="box" id="answer"><p class="file">{escape(name)}</p>{doubts}'
+        f'<div class="box" id="answer"><p class="file"></p>{doubts}'
         f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
         f"<p>Interval: {low} to {high} %</p>{bar(deployed, found)}"
         f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
@@ -99,12 +114,13 @@ def bar(deployed: Deployed, found: Explanation) -> str:
     """From 0 to 100 %: the interval, the probability, and the share of positives in the calibration."""
     verdict, base = found.verdict, base_rate(deployed)
     place, width = 100 * verdict.low, max(100 * (verdict.high - verdict.low), 0.5)
+    point, dashed = 100 * verdict.probability, 100 * base
     label = f"{percent(verdict.probability)} %, interval {percent(verdict.low)} to {percent(verdict.high)} %"
-    return (
-        f'<div class="bar" role="img" aria-label="{label}">'
-        f'<div class="interval" style="left:{place:.1f}%;width:{width:.1f}%"></div>'
-        f'<div class="base" style="left:{100 * base:.1f}%"></div>'
-        f'<div class="point" style="left:{100 * verdict.probability:.1f}%"></div></div>'
+    return (  # drawn by attributes: the browser is told to take no style from within a page
+        f'<svg class="bar" role="img" aria-label="{label}" viewBox="0 0 100 10" preserveAspectRatio="none">'
+        f'<rect class="interval" x="{place:.1f}" width="{width:.1f}" height="10"/>'
+        f'<line class="base" x1="{dashed:.1f}" x2="{dashed:.1f}" y2="10"/>'
+        f'<line class="point" x1="{point:.1f}" x2="{point:.1f}" y2="10"/></svg>'
         '<div class="scale"><span>0 %</span><span>100 %</span></div>'
         f'<p class="small">Dashed: {100 * base:.0f} % of the test radiographs had this label.</p>'
     )

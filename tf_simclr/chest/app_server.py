@@ -1,118 +1,108 @@
-"""The page's server: this machine only, no request to another one, nothing left behind."""
+"""The page's server: this machine only, unless told otherwise, and nobody holds a connection for nothing."""
 
+import asyncio
 import contextlib
 import logging
 import signal
 import socket
-import tempfile
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from tf_simclr.chest.app import build, import_gradio
-from tf_simclr.chest.app_page import HIDE, STYLE
+from tf_simclr.chest.app import Limits, Page
+from tf_simclr.chest.app_gate import LOCAL, Gate, check_origin
 from tf_simclr.chest.deployed import Deployed
 from tf_simclr.errors import InputError, check
 
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'self'"
-)
-"""By this the browser itself refuses to fetch from, or send to, any other machine; Gradio's scripts are inline."""
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-OPEN = ("/assets/", "/static/", "/gradio_api/upload", "/gradio_api/queue/", "/gradio_api/heartbeat/", "/svelte/")
-"""What begins so is served; of the rest only what `EXACT` names."""
-EXACT = ("/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/gradio_api/startup-events")
-LOCAL = ("127.0.0.1", "localhost")
-KEPT_SECONDS = 300.0
-"""An upload that nobody asked about in this time is removed."""
-PROMPT = 30.0
-"""Seconds between two looks at the uploads."""
+__all__ = ["LOCAL", "Times", "import_uvicorn", "listen", "serve"]
+
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals on which the folder of uploads is removed, too; Windows has no second one."""
-FORM_BYTES = 4096
-"""What a form adds to its file."""
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+"""Signals on which the decoders are ended, too; Windows has no second one."""
+CONNECTIONS = 512
+"""Most at a time; further ones are closed at once."""
 
 
-class Gate:
-    """Lets requests for the page through and nothing else, and marks each answer with `HEADERS`.
+class Times:
+    """How long a connection may do nothing, in seconds."""
 
-    Args:
-        app: the page, an ASGI application.
-        max_bytes: of an upload; longer ones are refused before a byte of them is kept.
-        hosts: names by which this server may be called, against pages of others that point their name at this machine;
-            empty: any.
+    head = 15.0
+    """From its beginning, or the end of an answer, to the end of the next request's headers."""
+    taking = 30.0
+    """In which nothing of an answer is taken; then it is dropped, and what was kept for it with it."""
+
+
+def import_uvicorn() -> Any:
+    """The server.
+
+    Raises:
+        InputError: it is not installed.
     """
-
-    def __init__(self, app: Any, *, max_bytes: int, hosts: tuple[str, ...]):
-        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
-
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
-
-        async def marked(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [pair for pair in message["headers"] if pair[0] not in dict(own)] + own
-            await send(message)
-
-        status = self.refused(scope)
-        if status:
-            await marked({"type": "http.response.start", "status": status, "headers": []})
-            await marked({"type": "http.response.body", "body": b"refused"})
-        else:
-            await self.app(scope, receive, marked)
-
-    def refused(self, scope: dict[str, Any]) -> int:
-        """The status with which a request is refused, or 0."""
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode(errors="replace").rsplit(":", 1)[0]
-        if self.hosts and host not in self.hosts:
-            return 403
-        if scope["path"] not in EXACT and not scope["path"].startswith(OPEN):
-            return 404
-        length = headers.get(b"content-length", b"")
-        if scope["method"] == "POST" and not length.isdigit():
-            return 411
-        return 413 if length.isdigit() and int(length) > self.max_bytes + FORM_BYTES else 0
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise InputError(f"the page needs uvicorn ({error}): pip install 'tf-simclr[app]'") from error
+    return uvicorn
 
 
-@contextlib.contextmanager
-def uploads() -> Iterator[Path]:
-    """A folder for uploads, in memory where the system has such a place, emptied as it goes and removed at the end."""
-    memory = Path("/dev/shm")  # Linux; elsewhere the system's folder for temporary files
-    place = memory if memory.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="tf_simclr_", dir=place, ignore_cleanup_errors=True) as name:
-        folder, done = Path(name), threading.Event()
-        threading.Thread(target=sweep, args=(folder, done), daemon=True).start()
-        try:
-            yield folder
-        finally:
-            done.set()
+class Patience:
+    """Ends a connection unless something happens in time."""
+
+    def __init__(self, connection: Any):
+        self.connection = connection
+        self.timer: asyncio.TimerHandle | None = None
+
+    def begin(self, seconds: float) -> None:
+        """From now on."""
+        self.end()
+        self.timer = self.connection.loop.call_later(seconds, self.connection.transport.abort)
+
+    def end(self) -> None:
+        """It has happened."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
-def sweep(folder: Path, done: threading.Event, *, every: float = PROMPT, seconds: float = KEPT_SECONDS) -> None:
-    """Removes files that are older than `seconds`, until the event is set."""
-    while not done.wait(every):
-        for path in [path for path in folder.rglob("*") if path.is_file()]:
-            with contextlib.suppress(OSError):  # another one may have removed it
-                if time.time() - path.stat().st_mtime > seconds:
-                    path.unlink()
+def timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP/1.1, of which half-open and half-asleep connections are closed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Timed(H11Protocol):
+        """One connection."""
+
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            self.asking, self.taking = Patience(self), Patience(self)
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > CONNECTIONS:
+                transport.abort()
+            else:
+                self.asking.begin(times.head)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.asking.end()
+            self.taking.end()
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            before = self.cycle
+            super().handle_events()
+            if self.cycle is not before and not self.cycle.response_complete:
+                self.asking.end()  # a request has come; its content is the page's to wait for
+
+        def on_response_complete(self) -> None:
+            self.asking.begin(times.head)  # first: the next request may have come already, and is looked at in there
+            super().on_response_complete()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.taking.begin(times.taking)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.taking.end()
+
+    return Timed
 
 
 def serve(
@@ -122,6 +112,8 @@ def serve(
     port: int,
     max_bytes: int,
     neighbours: int = 5,
+    origin: str = "",
+    limits: Limits | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Serves the page until it is interrupted.
@@ -132,26 +124,49 @@ def serve(
         port: 0 for any that is free.
         max_bytes: of an upload.
         neighbours: training cases to show.
-        say: told the page's address when it can be opened.
+        origin: address of a proxy before the page, as browsers see it.
+        limits: what the page takes upon itself at a time.
+        say: told the page's address when it can be opened, and one line for each upload that is refused.
 
     Raises:
-        InputError: Gradio is not installed, or nobody can listen there.
+        InputError: uvicorn is not installed, or nobody can listen there.
     """
-    with uploads() as cache:
-        import_gradio(cache)
-        import uvicorn
-
-        listening = listen(host, port)
-        app = application(deployed, cache=cache, host=host, max_bytes=max_bytes, neighbours=neighbours, say=say)
+    import_uvicorn()
+    check_origin(origin)
+    with contextlib.closing(listen(host, port)) as listening:
+        port = listening.getsockname()[1]
+        gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
+        page = Page(deployed, gate=gate, neighbours=neighbours, limits=limits, say=say)
+        server = server_of(page)
         for number in ENDINGS:
             signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
-        settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(settings)
-        with contextlib.closing(listening), quiet_end(server), contextlib.suppress(KeyboardInterrupt):
-            say(f"open http://{host}:{listening.getsockname()[1]} in a browser; Ctrl+C ends it")
+        with contextlib.closing(page), quiet_end(server), contextlib.suppress(KeyboardInterrupt):
+            shown = f"[{host}]" if ":" in host else host
+            say(f"open http://{shown}:{port} in a browser; Ctrl+C ends it")
             server.run(sockets=[listening])
+
+
+def server_of(page: Page, *, times: type[Times] = Times) -> Any:
+    """uvicorn's server of a page.
+
+    Args:
+        page: the application.
+        times: how long a connection may do nothing.
+    """
+    uvicorn = import_uvicorn()
+    settings = uvicorn.Config(
+        page,
+        http=timed(times),
+        ws="none",
+        lifespan="off",
+        log_level="critical",  # the page says itself what there is to say, and who asks must not fill the log
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(settings)
 
 
 @contextlib.contextmanager
@@ -183,35 +198,6 @@ def listen(host: str, port: int) -> socket.socket:
     check(0 <= port < 65536, "port must be between 0 and 65535", port=port)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise InputError(f"port {port} of {host} must be free ({error.strerror}); choose another --port") from error
-
-
-def application(
-    deployed: Deployed, *, cache: Path, host: str, max_bytes: int, neighbours: int, say: Callable[[str], None]
-) -> Gate:
-    """The page behind its gate, as an ASGI application."""
-    gradio = import_gradio(cache)
-    import fastapi
-
-    page = build(deployed, cache=cache, neighbours=neighbours, say=say)
-    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    app = gradio.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-        page,
-        path="/",
-        server_name=host,
-        footer_links=[],
-        run_history=False,
-        max_file_size=max_bytes,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        show_error=False,
-        theme=theme,
-        css=STYLE,
-        js=HIDE,
-    )
-    return Gate(app, max_bytes=max_bytes, hosts=LOCAL if host in LOCAL else ())

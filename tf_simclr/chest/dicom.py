@@ -10,10 +10,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import pydicom
+from pydicom import encaps
 from pydicom import pixels as codecs
 from pydicom.uid import UID, JPEGExtended12Bit
 
-from tf_simclr.chest.radiograph import MAX_PIXELS, Radiograph
+from tf_simclr.chest.headers import check_inflated, stated_size
+from tf_simclr.chest.radiograph import MAX_BYTES, MAX_PIXELS, Radiograph
 from tf_simclr.errors import InputError, check
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -45,6 +47,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's of odd values: what cannot be read raises below
+            check_inflated(content, name, largest=MAX_BYTES)
             data = pydicom.dcmread(io.BytesIO(content))
             check_kind(data, name, modalities=modalities)
             check_size(data, name)
@@ -86,6 +89,10 @@ def check_size(data: pydicom.Dataset, name: str) -> None:
         expected = rows * columns * int(data.BitsAllocated) // 8
         fits = len(data.PixelData) in (expected, expected + expected % 2)  # elements have an even length
         check(fits, f"{name} must hold {expected} bytes of pixels, as its header says", bytes=len(data.PixelData))
+        return
+    stated = next(filter(None, map(stated_size, encaps.generate_fragments(data.PixelData))), None)
+    fits = stated in (None, (rows, columns))
+    check(fits, f"{name} must hold {rows} × {columns} pixels, as its header says", its_stream=stated)
 
 
 def check_codec(syntax: UID, name: str, *, bits: int) -> None:

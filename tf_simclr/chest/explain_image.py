@@ -61,13 +61,18 @@ class Explanation:
         return [sentence for sentence, so in holds.items() if so]
 
 
-def ask(deployed: Deployed, path: str | Path, *, neighbours: int = 5) -> Explanation:
+def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
     """Everything but the checks.
+
+    Args:
+        deployed: the model.
+        source: a file, or what was read of one.
+        neighbours: training cases to name.
 
     Raises:
         InputError: the file is no radiograph that can be read.
     """
-    picture = deployed.open(path)
+    picture = source if isinstance(source, Picture) else deployed.open(source)
     seen = deployed.see(picture)
     verdict = deployed.judge(seen)
     cases = deployed.nearest(verdict.features, neighbours)

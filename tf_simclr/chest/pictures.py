@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from tf_simclr.chest.headers import stated_size
 from tf_simclr.chest.radiograph import MAX_PIXELS, Radiograph
 from tf_simclr.errors import InputError, check
 
@@ -22,14 +23,14 @@ def read(content: bytes, name: str) -> Radiograph:
     Raises:
         InputError: the picture is damaged, too large, or holds several frames.
     """
+    rows, columns = stated_size(content) or (0, 0)
+    check(rows * columns <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=(columns, rows))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
-                width, height = picture.size
-                check(
-                    width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=picture.size
-                )
+                width, height = picture.size  # of a stream whose header was not understood above
+                check(width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels")
                 check(getattr(picture, "n_frames", 1) == 1, f"{name} must hold one picture, not an animation")
                 picture.load()
                 return grey(ImageOps.exif_transpose(picture))

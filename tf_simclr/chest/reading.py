@@ -3,6 +3,7 @@
 DICOM, PNG and JPEG are told apart by their content.  What cannot be shown faithfully is refused with the reason.
 """
 
+import stat
 from pathlib import Path
 
 from tf_simclr.chest import dicom, pictures
@@ -34,10 +35,15 @@ def read(
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file that is not too large to be one radiograph."""
+    """The bytes of a file that is not too large to be one radiograph.
+
+    Only a regular file has an end: a device or a pipe would be read for ever.
+    """
     try:
-        size = path.stat().st_size
-        check(size <= MAX_BYTES, f"{path} must have at most {MAX_BYTES >> 20} MB", megabytes=size >> 20)
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} must be a readable file ({error.strerror})") from error
+        check(stat.S_ISREG(path.stat().st_mode), f"{path} must be a file, not a folder, device or pipe")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # whatever its size is said to be
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise InputError(f"{path} must be a readable file ({getattr(error, 'strerror', None) or error})") from error
+    check(len(content) <= MAX_BYTES, f"{path} must have at most {MAX_BYTES >> 20} MB")
+    return content

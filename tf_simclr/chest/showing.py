@@ -17,6 +17,8 @@ from tf_simclr.errors import check
 
 SIDE = 1024
 """Longest side of what is shown, in pixels."""
+PICTURED = "tf_simclr.chest.showing:pictured"
+"""What a worker of `bounded` is asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ def open_picture(path: str, *, size: int, fit: Fit, windowed: bool, seconds: flo
     Raises:
         InputError: the file cannot be read as a radiograph.
     """
-    request = {"path": path, "size": size, "fit": fit, "windowed": windowed}
-    answer = once("tf_simclr.chest.showing:pictured", request, seconds=seconds)
+    request = {"source": path, "size": size, "fit": fit, "windowed": windowed}
+    return unpacked(once(PICTURED, request, seconds=seconds))
+
+
+def unpacked(answer: bytes) -> Picture:
+    """What a worker answered."""
     head, pictures = answer.split(b"\n", 1)
     about = json.loads(head)
     length = about.pop("length")
@@ -59,9 +65,9 @@ def open_picture(path: str, *, size: int, fit: Fit, windowed: bool, seconds: flo
     return Picture(shown=shown, kept=pictures[length:], **about)
 
 
-def pictured(path: str, size: int, *, fit: Fit, windowed: bool) -> bytes:
+def pictured(source: str | bytes, size: int, *, fit: Fit, windowed: bool) -> bytes:
     """A worker's answer: a line of JSON, the PNG of what is shown, the PNG of what is kept."""
-    radiograph = read(path, windowed=windowed)
+    radiograph = read(source, windowed=windowed)
     height, width = radiograph.pixels.shape
     check(min(height, width) >= 32, "a radiograph must have at least 32 pixels a side", height=height, width=width)
     scale = min(1.0, SIDE / max(height, width))

@@ -4,6 +4,7 @@ For research, not for diagnosis.
 """
 
 from tf_simclr.chest import app_server, deployed
+from tf_simclr.chest.app import Limits
 from tf_simclr.chest.deployed import NOTE
 from tf_simclr.config import ChestApp
 from tf_simclr.tasks.inputs import say
@@ -13,11 +14,20 @@ def run(config: ChestApp) -> None:
     """Serves the page until it is interrupted.
 
     Raises:
-        InputError: the model cannot be read, Gradio is missing, or the port is taken.
+        InputError: the model cannot be read, uvicorn is missing, or the port is taken.
     """
     model = deployed.load(config.model)
     say(NOTE)
+    app_server.import_uvicorn()
     if config.host not in app_server.LOCAL:
         say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
-    limit = config.max_megabytes * 2**20
-    app_server.serve(model, host=config.host, port=config.port, max_bytes=limit, neighbours=config.neighbours, say=say)
+    app_server.serve(
+        model,
+        host=config.host,
+        port=config.port,
+        max_bytes=config.max_megabytes << 20,
+        neighbours=config.neighbours,
+        origin=config.origin,
+        limits=Limits(places=config.places, all_bytes=config.all_megabytes << 20, decoders=config.decoders),
+        say=say,
+    )
