@@ -114,7 +114,7 @@ class Page:
         """One request."""
         if scope["type"] != "http":  # no other kind is spoken here; the server does not wait for this one
             return
-        upload = scope["raw_path"] == UPLOAD.encode()
+        upload = scope["raw_path"] == UPLOAD.encode() and scope["method"] == "POST"
         try:
             length = self.gate.look(scope)
             if upload:

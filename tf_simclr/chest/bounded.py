@@ -58,8 +58,8 @@ class Worker:
         settings = {"function": self.function, "memory": self.memory, "seconds": self.seconds}
         command = [sys.executable, "-I", "-c", BOOT, json.dumps(sys.path), json.dumps(settings)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a fork keeps no threads
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, **pipes, env=environment, start_new_session=True)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
         self.requests, self.replies = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
         self.ready = False
 
