@@ -6,7 +6,6 @@ References:
 
 import contextlib
 import http.client
-import json
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,11 +15,30 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import checked_name, parse_json, reading
 
 HOST = "https://storage.googleapis.com"
+"""Nobody else is asked: a redirection to another host, or to a connection without encryption, is refused."""
 SECONDS = 60.0
 """Longest silence of the server."""
 BLOCK = 1 << 20
+PAGE, PAGES = 16 << 20, 200
+"""Longest page of a listing in bytes, and how many there may be; a page has a thousand files in some 200 kB."""
+
+
+class SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows the server to itself alone."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        """The request to the new address.
+
+        Raises:
+            InputError: it is somebody else's.
+        """
+        to = urllib.parse.urlsplit(newurl)
+        if f"{to.scheme}://{to.netloc}" != HOST:
+            raise InputError(f"{HOST} must answer itself, but sends to {to.scheme}://{to.netloc}, which was not asked")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class Interrupted(Exception):
@@ -83,7 +101,9 @@ def files(address: str) -> list[Remote]:
         InputError: there is none, the bucket cannot be listed or reached, or a name would lead out of the folder.
     """
     bucket, path = split(address)
-    found = [remote(bucket, path, item=item) for item in items(bucket, path) if not item["name"].endswith("/")]
+    listed = list(items(bucket, path))
+    with reading(address, "a folder that its bucket lists as it should"):
+        found = [remote(bucket, path, item=item) for item in listed if not item["name"].endswith("/")]
     inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/" if path else "")]
     check(bool(inside), f"{address} must hold a file; there is none in the bucket")
     return inside
@@ -99,12 +119,17 @@ def remote(bucket: str, folder: str, *, item: dict[str, Any]) -> Remote:
     relative = PurePosixPath(path).name if path == folder else path[len(folder) :].removeprefix("/")
     rule = f"files in gs://{bucket} must have plain names; nothing was downloaded"
     check(is_plain(relative), rule, name=path)
-    return Remote(bucket, path, relative, int(item["size"]), item.get("md5Hash", ""), item.get("crc32c", ""))
+    size, md5, crc = int(item["size"]), item.get("md5Hash", ""), item.get("crc32c", "")
+    check(size >= 0, f"files in gs://{bucket} must have sizes; nothing was downloaded", size=size, name=path)
+    return Remote(bucket, checked_name(path), relative, size, str(md5), str(crc))
 
 
 def items(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     """The bucket's own description of every file whose path begins so, page by page."""
-    yield from (item for page in pages(bucket, prefix=prefix) for item in page.get("items", []))
+    for page in pages(bucket, prefix=prefix):
+        with reading(f"gs://{bucket}", "a bucket that is listed with its files"):
+            found = list(page.get("items", []))
+        yield from found
 
 
 def folders(address: str) -> list[str]:
@@ -116,25 +141,31 @@ def folders(address: str) -> list[str]:
     bucket, path = split(address)
     below = f"{path}/" if path else ""
     found = list(pages(bucket, prefix=below, delimiter="/"))
-    names = [name for page in found for name in page.get("prefixes", [])]
-    names += [item["name"] for page in found for item in page.get("items", []) if item["name"] != below]
-    return [f"gs://{bucket}/{name}" for name in names]
+    with reading(address, "a folder that its bucket lists as it should"):
+        names = [name for page in found for name in page.get("prefixes", [])]
+        names += [item["name"] for page in found for item in page.get("items", []) if item["name"] != below]
+        return [f"gs://{bucket}/{checked_name(name)}" for name in names]
 
 
 def pages(bucket: str, **query: str) -> Iterator[dict[str, Any]]:
     """The answers of the listing, until one names no next page."""
     wanted = {"fields": "items(name,size,md5Hash,crc32c),prefixes,nextPageToken", "maxResults": "1000", **query}
-    while True:
+    for _ in range(PAGES):
         url = f"{HOST}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{urllib.parse.urlencode(wanted)}"
         try:
             with opened(url) as answer:
-                page = json.loads(answer.read())
-        except (Interrupted, ValueError) as error:
+                content = answer.read(PAGE + 1)
+        except (Interrupted, OSError, http.client.HTTPException) as error:
             raise InputError(unreachable(error)) from error
+        check(len(content) <= PAGE, f"{HOST} must list a bucket in pages of at most {PAGE >> 20} MB")
+        with reading(f"gs://{bucket}", "a bucket that is listed as JSON"):
+            page = parse_json(content)
+            check(type(page) is dict, "its listing must be an object", received=type(page).__name__)
         yield page
         if not page.get("nextPageToken"):
             return
         wanted["pageToken"] = page["nextPageToken"]
+    raise InputError(f"{HOST} must list gs://{bucket} in at most {PAGES} pages; name a folder in it")
 
 
 def unreachable(error: Exception) -> str:
@@ -152,7 +183,8 @@ def opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
     """
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
+        opener = urllib.request.build_opener(SameHost)
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
             yield answer
     except urllib.error.HTTPError as error:
         error.close()

@@ -2,17 +2,18 @@
 
 import base64
 import hashlib
-import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from converters import buckets
-from converters.buckets import BLOCK, Interrupted, Remote
+from converters.buckets import BLOCK, Interrupted, Remote, is_plain
 from converters.crc32c import crc32c
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import write_json
+from tf_simclr.foreign import DAMAGED, open_unlinked, read_json
 
 TRIES = 5
 """How often in a row a connection may break without one new byte."""
@@ -31,15 +32,17 @@ def fetch(address: str, folder: Path, *, progress: Callable[[int, int], None] = 
 
     Args:
         address: `gs://…`, of a checkpoint's folder or of one file.
-        folder: to make; if it is whole, the network is not asked.
+        folder: to make; if it holds what its record lists, by checksum, the network is not asked.
         progress: is told how many bytes are there, and of how many.
 
     Raises:
         InputError: the network is cut, the address is no checkpoint's, a checksum differs, or the disk is too small.
     """
-    if not is_whole(folder):
+    if not is_whole(folder, address):
         part = folder.with_name(folder.name + ".part")
         try:
+            for path in (folder, part):
+                check(not path.is_symlink(), f"{path} must be a folder to download into, and no link; remove it")
             if folder.exists() and not part.exists():
                 folder.rename(part)  # files are missing: keep the others
             wanted = chosen(address, buckets.files(address))
@@ -52,16 +55,35 @@ def fetch(address: str, folder: Path, *, progress: Callable[[int, int], None] = 
     return names[0] if len(names) == 1 and names[0].is_file() else folder
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder has every file that its record lists, in full length."""
-    record = folder / RECORD
-    if not record.exists():
-        return False
+def is_whole(folder: Path, address: str) -> bool:
+    """Whether a folder has every file that its record lists, with the checksums that the bucket gave.
+
+    Raises:
+        InputError: it holds what lies at another address.
+    """
     try:
-        known = json.loads(record.read_text())["files"]
-        return all((folder / name).stat().st_size == known[name]["size"] for name in known)
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_json(folder / RECORD)
+        known = [Remote(**entry) for entry in record["files"].values()]
+        held = record["address"]
+        whole = all(is_plain(one.relative) and is_same(folder, one) for one in known)
+    except DAMAGED:
+        return False  # it is not known what it holds
+    check(held == address, f"{folder} must hold {address}; choose another folder", it_holds=held)
+    return whole and bool(known)
+
+
+def is_same(folder: Path, file: Remote) -> bool:
+    """Whether a file is here as the bucket described it: its size, and one checksum, the fast one where there is it."""
+    path = folder / file.relative
+    if not is_inside(path, folder) or length(path) != file.size:
         return False
+    only = ("crc32c",) if file.crc32c else ("md5",)
+    return all(getattr(file, name) in ("", value) for name, value in checksums(path, only).items())
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether no link leads from a folder's file to somewhere else."""
+    return not path.is_symlink() and path.parent.resolve() == folder.resolve() / path.parent.relative_to(folder)
 
 
 def chosen(address: str, files: list[Remote]) -> list[Remote]:
@@ -96,6 +118,9 @@ def fill(folder: Path, files: list[Remote], *, progress: Callable[[int, int], No
     for file in files:
         path = folder / file.relative
         path.parent.mkdir(parents=True, exist_ok=True)
+        check(is_inside(path, folder), f"{path} must be a plain file below {folder}, and no link; remove it")
+        if length(path) == file.size > 0 and not is_same(folder, file):
+            path.unlink()  # it was changed after it had arrived
         complete(path, file, progress=within(progress, before, total=total))
         compare(path, file)
         before += file.size
@@ -119,7 +144,7 @@ def complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> No
     """
     if length(path) > file.size:
         path.unlink()
-    path.touch()
+    os.close(open_unlinked(path, os.O_RDWR | os.O_CREAT))
     failures, reason = 0, Interrupted("the connection ends too early")
     while (start := length(path)) < file.size:
         try:
@@ -136,7 +161,7 @@ def complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> No
 
 def append(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None:
     """One connection's bytes to the end of a file."""
-    with path.open("r+b") as sink:
+    with os.fdopen(open_unlinked(path, os.O_RDWR), "r+b") as sink:
         for position, block in buckets.read(file, length(path)):
             sink.seek(position)
             sink.truncate()
@@ -153,17 +178,24 @@ def compare(path: Path, file: Remote) -> None:
     Raises:
         InputError: it differs.
     """
-    md5, crc = hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as content:
-        while block := content.read(BLOCK):
-            md5.update(block)
-            crc = crc32c(block, crc)
-    ours = {"size": length(path), "md5": text(md5.digest()), "crc32c": text(crc.to_bytes(4, "big"))}
+    ours = {"size": length(path)} | checksums(path, ("md5", "crc32c"))
     differing = [name for name, value in ours.items() if getattr(file, name) not in ("", value)]
     if differing:
         path.unlink()
         rule = f"{file.path} must have the {' and '.join(differing)} that the bucket lists, but has not"
         raise InputError(f"{rule}; it was removed: run the same command again")
+
+
+def checksums(path: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """A file's `md5` and `crc32c` as the bucket writes them."""
+    md5, crc = hashlib.md5(usedforsecurity=False), 0
+    with os.fdopen(open_unlinked(path, os.O_RDONLY), "rb") as content:
+        while block := content.read(BLOCK):
+            if "md5" in names:
+                md5.update(block)
+            if "crc32c" in names:
+                crc = crc32c(block, crc)
+    return {name: text({"md5": md5.digest(), "crc32c": crc.to_bytes(4, "big")}[name]) for name in names}
 
 
 def text(checksum: bytes) -> str:

@@ -26,6 +26,8 @@ class Bucket:
         checksums: path → fields of the listing that replace the true ones.
         ranges: whether the server knows Range.
         refuse: path (or `listing`) → status codes to answer, one a request, then no more.
+        moved: path (or `listing`) → address that requests are sent on to.
+        said: what the listing answers, whatever the bucket holds.
         asked: paths of requests for files, with their Range.
     """
 
@@ -35,6 +37,8 @@ class Bucket:
     checksums: dict[str, dict] = field(default_factory=dict)
     ranges: bool = True
     refuse: dict[str, list[int]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    said: bytes | None = None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def described(self, key: str) -> dict:
@@ -70,7 +74,7 @@ def handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
             if url.path.startswith("/storage/v1/b/"):
                 if not self.refused("listing"):
                     page = bucket.listing(url.path.split("/")[4], parse_qs(url.query))
-                    self.answer(200, json.dumps(page).encode())
+                    self.answer(200, json.dumps(page).encode() if bucket.said is None else bucket.said)
                 return
             key = unquote(url.path[1:])
             bucket.asked.append((key, self.headers.get("Range")))
@@ -78,6 +82,9 @@ def handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
                 self.file(key)
 
         def refused(self, key: str) -> bool:
+            if key in bucket.moved:
+                self.answer(302, b"", headers={"Location": bucket.moved[key]})
+                return True
             codes = bucket.refuse.get(key, [])
             if codes:
                 self.answer(codes.pop(0), b"no")

@@ -1,6 +1,7 @@
 """The official checkpoints: what is said of them, and their way from a bucket to a converted file."""
 
 import json
+import os
 import socket
 import sys
 
@@ -168,10 +169,110 @@ def test_a_damaged_part_of_an_earlier_call_is_not_taken(bucket, tmp_path):
     part.mkdir()
     (part / NAMES[2]).write_bytes(b"x" * 100_002)
     (part / NAMES[3]).write_bytes(b"x" * 200_000)
-    with pytest.raises(InputError, match="must have the md5 and crc32c"):
-        fetch(ADDRESS, tmp_path / "r50")
     fetch(ADDRESS, tmp_path / "r50")
     assert_whole(tmp_path / "r50", bucket)
+
+
+def test_a_file_that_was_changed_in_the_cache_is_downloaded_again_alone(bucket, tmp_path):
+    fetch(ADDRESS, tmp_path / "r50")
+    path = tmp_path / "r50" / NAMES[2]
+    times = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    bucket.asked.clear()
+    fetch(ADDRESS, tmp_path / "r50")
+    assert_whole(tmp_path / "r50", bucket)
+    assert bucket.asked == [(f"{FOLDER}/{NAMES[2]}", None)]
+
+
+def test_a_folder_that_holds_another_address_is_not_taken_for_this_one(bucket, tmp_path):
+    fetch(ADDRESS, tmp_path / "r50")
+    with pytest.raises(InputError, match=r"must hold gs://bucket/other; choose another folder\. Received: it_holds="):
+        fetch("gs://bucket/other", tmp_path / "r50")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[" * 10_000,
+        b"null",
+        b'{"files": 1}',
+        b'{"files": {}}',
+        b'{"files": {"a": {"relative": "../x"}}}',
+        b"\xff",
+    ],
+)
+def test_a_record_of_any_content_is_no_proof(bucket, tmp_path, record):
+    fetch(ADDRESS, tmp_path / "r50")
+    (tmp_path / "r50" / download.RECORD).write_bytes(record)
+    fetch(ADDRESS, tmp_path / "r50")
+    assert_whole(tmp_path / "r50", bucket)
+
+
+@pytest.mark.parametrize("key", ["listing", f"{FOLDER}/{NAMES[2]}"])
+@pytest.mark.parametrize(
+    "to", ["https://127.0.0.1:9/x", "http://elsewhere.invalid/x", "ftp://127.0.0.1/x", "file:///etc/passwd"]
+)
+def test_a_redirection_to_somebody_else_is_not_followed(bucket, tmp_path, key, to):
+    bucket.moved[key] = to
+    with pytest.raises(InputError, match=r"must answer itself, but sends to|must be there for everyone"):
+        fetch(ADDRESS, tmp_path / "r50")
+    assert not (tmp_path / "r50").exists()
+
+
+def test_a_redirection_of_the_host_to_itself_is_followed(bucket, tmp_path):
+    path = f"{FOLDER}/{NAMES[2]}"
+    bucket.files["bucket/elsewhere"] = bucket.files[path]
+    bucket.moved[path] = f"{buckets.HOST}/bucket/elsewhere"
+    fetch(ADDRESS, tmp_path / "r50")
+    assert (tmp_path / "r50" / NAMES[2]).read_bytes() == bucket.files[path]
+
+
+@pytest.mark.parametrize("place", ["r50", "r50.part", f"r50.part/{NAMES[2]}", "r50.part/variables"])
+def test_links_in_the_cache_are_not_followed(bucket, tmp_path, place):
+    """A folder that others can write to: what the download writes must not land where a link leads."""
+    bucket.files[f"{FOLDER}/variables/x"] = b"x" * 1000
+    bucket.files[f"{FOLDER}/saved_model.pb"] = b"x"
+    for name in NAMES:
+        bucket.files.pop(f"{FOLDER}/{name}") if place.endswith("variables") else None
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    victim = outside / "victim"
+    victim.write_bytes(b"precious")
+    link = tmp_path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim if place.endswith(NAMES[2]) else outside)
+    with pytest.raises(InputError, match="no link"):
+        fetch(ADDRESS, tmp_path / "r50")
+    assert victim.read_bytes() == b"precious"
+    assert [path.name for path in outside.iterdir()] == ["victim"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"items": [{}]}',
+        b'{"items": 3}',
+        b'{"items": [{"name": 1, "size": "1"}]}',
+        b"\xff",
+    ],
+)
+def test_a_listing_of_any_content_is_one_sentence(bucket, tmp_path, answer):
+    bucket.said = answer
+    with pytest.raises(InputError) as caught:
+        fetch(ADDRESS, tmp_path / "r50")
+    assert str(caught.value).isprintable()
+
+
+def test_a_listing_without_end_ends(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(buckets, "PAGES", 5)
+    bucket.said = b'{"nextPageToken": "1", "items": []}'
+    with pytest.raises(InputError, match="in at most 5 pages; name a folder in it"):
+        fetch(ADDRESS, tmp_path / "r50")
 
 
 def test_a_file_that_was_lost_is_downloaded_again_alone(bucket, tmp_path):

@@ -133,3 +133,49 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file/run must be writable"), hold(tmp_path / "file" / "run"):
         pytest.fail("held")
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system cannot tell links when it opens files")
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for target in (victim, tmp_path / "new", folder / "lock", tmp_path):
+        (folder / "lock").symlink_to(target)
+        with pytest.raises(InputError, match=r"run/lock must be a plain file, and no link; remove it"), hold(folder):
+            pytest.fail("held")
+        (folder / "lock").unlink()
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "pipe"])
+def test_a_folder_or_a_pipe_in_place_of_the_lock_is_one_sentence(tmp_path, make):
+    make(tmp_path / "lock")
+    with pytest.raises(InputError, match=r"lock must be a plain file, and no link; remove it"), hold(tmp_path):
+        pytest.fail("held")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 2000,
+        b"\xff\xfe",
+        b"[" * 1000,
+        b"null",
+        b'{"pid": 1e400, "host": "x"}',
+        b'{"pid": ' + b"9" * 900 + b', "host": "x"}',
+        b'{"pid": -1, "host": "x"}',
+        b'{"pid": 0, "host": "x"}',
+        b'{"pid": true, "host": "x"}',
+        b'{"pid": 1, "host": "\\u001b[2J\\n"}',
+        b'{"pid": 1, "host": ["x"]}',
+    ],
+)
+def test_a_lock_of_any_content_without_a_holder_is_taken(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
+    with hold(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "lock").exists()

@@ -219,7 +219,7 @@ def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | 
         InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
             where it does not name it.
     """
-    budget = budget or _CURRENT.get() or Budget(made=max(MADE, RATIO * size_at(Path(path))))
+    budget = budget or _CURRENT.get() or Budget(made=max(MADE, RATIO * size_at(Path(path))), items=ITEMS)
     token = _CURRENT.set(budget)
     try:
         yield budget

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import open_unlinked
 
 try:
     import fcntl
@@ -60,12 +61,16 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
 
 
 def acquire(folder: Path, say: Callable[[str], None]) -> int:
-    """Opens, locks and signs the folder's `lock`, and returns its descriptor."""
+    """Opens, locks and signs the folder's `lock`, and returns its descriptor.
+
+    What lies at that name may be anybody's: a link is not followed, and the content is believed only as far as it
+    names a process.
+    """
     path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = open_unlinked(path, os.O_RDWR | os.O_CREAT)
             safe = take(file, folder)
             if is_at(file, path):
                 break
@@ -77,6 +82,8 @@ def acquire(folder: Path, say: Callable[[str], None]) -> int:
             wait_for_silence(file, folder)
         sign(file)
     except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(f"{path} must be a plain file, and no link; remove it") from error
         raise InputError(f"{folder} must be writable: {error.strerror}; choose another folder") from error
     return file
 
@@ -110,12 +117,14 @@ def refuse(file: int, folder: Path) -> None:
 
 
 def holder_of(file: int) -> dict[str, Any]:
-    """Process and machine that signed the file; nothing if nobody did."""
+    """Process and machine that signed the file; nothing if nobody did, whatever it holds."""
     try:
         content = json.loads(os.pread(file, 1000, 0))
-        return {"pid": int(content["pid"]), "host": str(content["host"])}
-    except (ValueError, TypeError, KeyError):
+        pid, host = content["pid"], content["host"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return {}
+    fits = type(pid) is int and 0 < pid < 1 << 31 and type(host) is str and host.isprintable()
+    return {"pid": pid, "host": host} if fits else {}
 
 
 def sign(file: int) -> None:
@@ -128,7 +137,7 @@ def sign(file: int) -> None:
 def is_at(file: int, path: Path) -> bool:
     """Whether an open file is still the one at its path."""
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
+        return os.path.samestat(os.fstat(file), path.lstat())
     except FileNotFoundError:
         return False
 
