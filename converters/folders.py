@@ -14,6 +14,8 @@ from tf_simclr.errors import InputError, check
 
 ARCHITECTURE = "architecture.json"
 """What marks a run folder (tf_simclr/checkpoint.py)."""
+KERAS = {"config.json", "model.weights.h5"}
+"""What `keras.saving.save_model(model, folder, zipped=False)` leaves in a folder."""
 DEEPEST = 8
 """Levels below a folder that are looked through."""
 MOST = 20_000
@@ -39,7 +41,7 @@ class Place:
     """A checkpoint on disk.
 
     Attributes:
-        path: The folder (of `run` and `tensorflow`) or the file.
+        path: The folder (of `run`, `tensorflow` and an unzipped `keras`) or the file.
         kind: `run`, `tensorflow`, `shards`, or a file's kind (`kinds.kind_of`).
         shards: The files of `shards`.
     """
@@ -98,6 +100,8 @@ def at(folder: Path) -> list[Place]:
         return [Place(folder, "run")]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not PASSED.fullmatch(path.name)]
     names = [path.name for path in files]
+    if set(names) >= KERAS:
+        return [Place(folder, "keras")]
     tensorflow = STATE in names or any(name.endswith(".index") for name in names) or is_saved_model(folder)
     sets = shards.sets_in(names, folder)
     parts = {path for one in sets for path in one.files}

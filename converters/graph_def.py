@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from converters.protobuf import MESSAGE, Message
 from tf_simclr.errors import InputError, check
@@ -23,6 +24,7 @@ MARKS = (b"linear_layer/dense", b"logits_sup")
 NODE_LINE = re.compile(r'^(?:node \{|  (name|op|input): "([^"]*)")', re.MULTILINE)
 """A line of a text graph as TensorFlow prints it: a node's fields are indented by two, those of attributes by more."""
 
+Answer = TypeVar("Answer")
 Graph = dict[str, tuple[str, list[str]]]
 """Node name -> its operation and the names of the nodes that it reads."""
 
@@ -80,7 +82,7 @@ def in_saved_model(path: Path) -> int | None:
     return in_graph(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
 
 
-def in_graph(path: Path, read: Callable[[bytes], int | None]) -> int | None:
+def in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
     with reading(path, "an intact graph"):
         return read(path.read_bytes())
 
@@ -163,3 +165,42 @@ def count_dense_layers(graph: Graph, classifier: str) -> int | None:
             waiting += graph[name][1]
     operations = [graph[name][0] for name in seen]
     return None if any(op.endswith("PartitionedCall") for op in operations) else operations.count("MatMul")
+
+
+def layers_before(prefix: Path, first: str) -> list[str]:
+    """Names of the layers without weights that a SavedModel's images pass on their way to a convolution.
+
+    Args:
+        prefix: The SavedModel's variables, `variables/variables`.
+        first: Name of the convolution's layer; operations are named after the layers that hold them, with a number.
+    """
+    path = prefix.parent.parent / "saved_model.pb"
+    found: list[str] = []
+    if not path.is_file():
+        return found
+
+    def read(data: bytes) -> None:
+        for meta in Message(data).messages(2):
+            for function in meta.message(2).message(2).raw(1):
+                content = bytes(function)
+                if first.encode() in content:
+                    found.extend(_on_the_way(graph_of(map(Message, Message(content).raw(3))), first))
+
+    in_graph(path, read)
+    return list(dict.fromkeys(found))
+
+
+def _on_the_way(graph: Graph, first: str) -> Iterator[str]:
+    def layer_of(name: str) -> str:  # `sequential_1/rescaling_1/mul` → `rescaling`
+        return re.sub(r"_\d+$", "", name.split("/")[-2]) if "/" in name else ""
+
+    waiting = [inputs[0] for name, (op, inputs) in graph.items() if op == "Conv2D" and layer_of(name) == first]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in graph or name in seen:
+            continue
+        seen.add(name)
+        waiting += graph[name][1]
+        if layer_of(name) and not layer_of(name).startswith(first) and graph[name][0] != "Const":
+            yield layer_of(name)

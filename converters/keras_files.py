@@ -1,114 +1,190 @@
-"""Keras' `.keras` and `.weights.h5` files: Keras names a layer there by its class and its place among its kind.
+"""Keras' files: `.keras` (zipped or a folder), `.weights.h5`, and the HDF5 files of whole models that preceded them.
 
 References:
-    keras-team/keras keras/src/saving/saving_lib.py, `_save_container_state`
+    keras-team/keras keras/src/saving/saving_lib.py (`_save_state`, `H5IOStore`),
+    keras/src/legacy/saving/legacy_h5_format.py
 """
 
-import io
-import json
+import re
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import h5py
 
-from converters.keras_groups import layer_groups_of
+from converters import hdf5
+from converters.keras_config import layer_groups_of, read_config
+from converters.keras_layers import OWN, Around, LayerArrays, assemble
 from converters.stored import Source, Stored
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
+from tf_simclr.foreign import parse_json, reading, spend
 
+CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 
-_ORDER = {
-    "conv": ("kernel", "bias"),
-    "dense": ("kernel", "bias"),
-    "bn": ("gamma", "beta", "moving_mean", "moving_variance"),
-}
+NONE: Mapping[str, int] = MappingProxyType({})
+INPUT_LAYERS = ("rescaling", "normalization", "resizing", "center_crop")
+"""Classes, as `.weights.h5` files name them, that change images where they stand before an encoder."""
 
 
 def open_keras(path: Path) -> Source:
-    """Opens a model that this project built, or a part of it; weights get their layers' names.
+    """Opens a Keras file whose model has this project's encoder in it; what surrounds that is listed.
+
+    Args:
+        path: A `.keras` file or folder, a `.weights.h5` file, or an HDF5 file of the legacy format.
 
     Raises:
-        InputError: the file is damaged, or holds layers that are none of a SimCLR network.
+        InputError: the file is damaged, no encoder of this project is in it, or it is one that weights alone would
+            show wrong.
     """
-    try:
+    with reading(path, "a whole Keras file that holds an encoder of tf_simclr"):
+        if path.is_dir():
+            config = parse_json((path / CONFIG).read_bytes())
+            return _open_model(path, "Keras folder", file=hdf5.open_hdf5(path / WEIGHTS), config=config)
         if zipfile.is_zipfile(path):
-            return _open_model(path)
-        file = h5py.File(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} must be a whole Keras file, but {error}") from error
-    return _open_weights(path, file)
+            content, config = _unzip(path)
+            return _open_model(path, ".keras file", file=hdf5.open_hdf5(path, content), config=config)
+        file = hdf5.open_hdf5(path)
+        if "layer_names" in file.attrs or "model_weights" in file:
+            return _open_legacy(path, file)
+        return _open_weights(path, file)
 
 
-def _open_model(path: Path) -> Source:
+def _unzip(path: Path) -> tuple[bytes, Any]:
+    """The weights' file, whose checksum the zip holds, and the configuration."""
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
+        names = archive.namelist()
+        check(len(set(names)) == len(names), "a member's name is there twice", members=names[:10])
+        check(WEIGHTS in names, f"it must hold {WEIGHTS}, the one form of weights that is read", members=names[:10])
+        spend(made=sum(archive.getinfo(name).file_size for name in (CONFIG, WEIGHTS)))
         # HDF5 seeks; the member is stored without compression in the files that Keras writes.
-        file = h5py.File(io.BytesIO(archive.read(WEIGHTS)))
-    source = _source(path, ".keras file", file, layer_groups_of(config))
-    source.selector = _selector(config)
-    source.selector_from = "the model's configuration" if source.selector is not None else ""
+        return archive.read(WEIGHTS), parse_json(archive.read(CONFIG))
+
+
+def _open_model(path: Path, container: str, *, file: h5py.File, config: Any) -> Source:
+    around = read_config(config)
+    layers = list(_layers(path, file, {}))
+    if not any(layer.name for layer in layers):  # before Keras 3.7
+        layers = list(_layers(path, file, layer_groups_of(config)))
+    return _closing(assemble(path, container, layers=layers, around=around), file)
+
+
+def _closing(source: Source, file: h5py.File) -> Source:
+    source.close = file.close
     return source
 
 
 def _open_weights(path: Path, file: h5py.File) -> Source:
-    """The file names no layer: a network of the same sizes is built and its order taken."""
-    from converters.keras_order import layer_groups
-
-    return _source(path, ".weights.h5 file", file, layer_groups(path, _shapes(file)))
-
-
-def _shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
-    """Path → shape of every array of weights."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def visit(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset) and "/vars/" in name and not name.startswith("optimizer"):
-            shapes[name] = tuple(item.shape)
-
-    file.visititems(visit)
-    return shapes
+    """A file without a configuration: the groups' attributes name the layers."""
+    layers = list(_layers(path, file, {}))
+    check(bool(layers), f"{path} must hold weights of a Keras model, but has no groups `vars`", groups=list(file)[:5])
+    check(
+        any(layer.name for layer in layers),
+        f"{path} must name its layers, as files of Keras 3.7 and later do: without, weights of one shape look "
+        "alike; load it into its model, and save that as .keras",
+        layers=[layer.path for layer in layers][:5],
+    )
+    return _closing(assemble(path, ".weights.h5 file", layers=layers, around=_around_of_groups(file)), file)
 
 
-def _source(path: Path, container: str, file: h5py.File, groups: dict[str, tuple[str, str]]) -> Source:
-    """Gives each array its hub name.
+def _around_of_groups(file: h5py.File) -> Around:
+    """Layers without weights have an empty group each; their order is not stored."""
+    groups = [name for name, item in hdf5.objects(file) if isinstance(item, h5py.Group) and name.endswith("/vars")]
+    kinds = [re.sub(r"_\d+$", "", name.split("/")[-2]) for name in groups]
+    words = ["".join(part.title() for part in kind.split("_")) for kind in kinds if kind in INPUT_LAYERS]
+    return Around(before=words, uncertain=True)
+
+
+def _layers(path: Path, file: h5py.File, known: dict[str, tuple[str, str]]) -> Iterator[LayerArrays]:
+    """Every group with weights.
 
     Args:
-        path: For errors.
-        container: In words.
+        path: The file.
         file: Opened.
-        groups: Group in the file → layer name and kind.
+        known: Group → layer's name and class, where the groups do not tell.
     """
-    tensors = {}
-    for key in _shapes(file):
-        group, index = key.rsplit("/vars/", 1)
-        layer, kind = groups.get(group, ("", ""))
-        check(bool(layer), f"{path} must hold this project's networks only", found=group)
-        tensors[f"{layer}/{_weight(kind, int(index), len(file[group + '/vars']))}"] = _stored(file[key])
-    return Source(path, container, tensors, close=file.close)
+    items = dict(hdf5.objects(file))
+    datasets = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
+    checksums = hdf5.checksums_of(path, file)
+    weights: dict[str, dict[str, h5py.Dataset]] = {}
+    for key, dataset in datasets.items():
+        group, _, number = key.rpartition("/")
+        if group.endswith("/vars") or group == "vars":
+            weights.setdefault(group, {})[number] = dataset
+    for group, arrays in weights.items():
+        place = group.removesuffix("vars").removesuffix("/")
+        name, kind = known.get(place, ("", ""))
+        name = hdf5.text_attribute(items[group], "name") or name
+        yield LayerArrays(
+            place,
+            _scope(place),
+            name,
+            {
+                number: _stored(path, f"{group}/{number}", dataset=item, checksums=checksums)
+                for number, item in arrays.items()
+            },
+            words=_words(place, kind, name=name, arrays=list(arrays.values())),
+        )
 
 
-def _weight(kind: str, index: int, count: int) -> str:
-    names = _ORDER[kind]
-    return names[index] if kind != "bn" or count == len(names) else ("gamma", "moving_mean", "moving_variance")[index]
+def _stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[str, int] = NONE) -> Stored | None:
+    """The tensor; None where a data set holds no numbers, which matters only if the network needs it."""
+    known = hdf5.is_number(dataset)
+    return hdf5.stored(path, key, dataset=dataset, checksums=checksums) if known else None
 
 
-def _stored(dataset: h5py.Dataset) -> Stored:
-    return Stored(tuple(dataset.shape), dataset.dtype.name, lambda: dataset[()])
+def _scope(place: str) -> str:
+    """The model that holds a layer: `layers/functional/layers/conv2d_3` → `functional`."""
+    parts = place.split("/")[:-1]
+    return "/".join(part for part in parts if part != "layers")
 
 
-def _selector(config: dict) -> int | None:
-    """Which output of the projection head feeds the classifier; None: there is no classifier."""
-    layers = config.get("config", {}).get("layers", [])
-    classifier = next((layer for layer in layers if layer["config"].get("name") == "logits_sup"), None)
-    if classifier is None:
-        return None
-    name, _, output = _history(classifier["inbound_nodes"])
-    return output if name == "projection_head" else 0
+def _words(place: str, kind: str, *, name: str, arrays: list[h5py.Dataset]) -> str:
+    """A group's name tells the class in a list of layers, else the attribute that holds the layer."""
+    *parents, last = place.split("/")
+    if not kind and parents[-1:] == ["layers"]:
+        kind = "".join(part.title() for part in re.sub(r"_\d+$", "", last).split("_"))
+    sizes = [array.shape for array in arrays if array.shape]
+    return f"{kind or name or place}({sizes[0][-1]})" if sizes and kind in ("Dense", "") else kind
 
 
-def _history(node) -> list:
-    """The first `keras_history` – layer, node, output – in a node's description."""
-    if isinstance(node, dict) and "keras_history" in node:
-        return node["keras_history"]
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return next((found for child in children if (found := _history(child))), [])
+def _open_legacy(path: Path, file: h5py.File) -> Source:
+    """A whole model, or the weights of one, as Keras 2 and `model.save("….h5")` write it: arrays have names there."""
+    around = Around()
+    whole = "model_weights" in file
+    if whole:
+        config = hdf5.text_attribute(file, "model_config")
+        check(bool(config), f"{path} must hold its model's configuration in the attribute model_config")
+        around = read_config(parse_json(config))
+    root = file["model_weights"] if whole else file
+    check(isinstance(root, h5py.Group), f"{path} must hold a group model_weights", found=type(root).__name__)
+    items = dict(hdf5.objects(root))
+    arrays: dict[tuple[str, str], dict[str, h5py.Dataset]] = {}
+    for layer in hdf5.texts_attribute(root, "layer_names"):
+        group = items.get(layer)
+        check(isinstance(group, h5py.Group), f"{path} must hold every layer that it lists", missing=layer)
+        for name in hdf5.texts_attribute(group, "weight_names"):
+            item = items.get(f"{layer}/{name}")
+            check(isinstance(item, h5py.Dataset), f"{path} must hold every weight that it lists", missing=name)
+            inner, _, weight = name.removesuffix(":0").rpartition("/")
+            arrays.setdefault((layer, inner), {})[weight] = item
+    layers = [_legacy_layer(path, *place, arrays=found) for place, found in arrays.items()]
+    if "optimizer_weights" in file and isinstance(file["optimizer_weights"], h5py.Group):
+        names = [key for key, item in hdf5.objects(file["optimizer_weights"]) if isinstance(item, h5py.Dataset)]
+        layers.append(LayerArrays("optimizer", "", "", dict.fromkeys(names)))
+    container = "legacy Keras .h5 file" if whole else "legacy Keras .h5 file of weights"
+    return _closing(assemble(path, container, layers=layers, around=around), file)
+
+
+def _legacy_layer(path: Path, layer: str, inner: str, *, arrays: dict[str, h5py.Dataset]) -> LayerArrays:
+    """A layer of the model's own, or one of a model in it: then its name is in the names of its weights."""
+    name = inner.rpartition("/")[2]
+    place = f"{layer}/{inner}"
+    own = OWN.fullmatch(name) is not None
+    found = {weight: _stored(path, f"{place}/{weight}", dataset=item) for weight, item in arrays.items()}
+    sizes = [item.shape for item in arrays.values() if item.shape]
+    words = f"{name or layer}({sizes[0][-1]})" if sizes else name or layer
+    scope = layer if layer != name else ""
+    return LayerArrays(place, scope, name if own else name or layer, found, words=words)

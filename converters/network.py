@@ -80,6 +80,7 @@ def understand(source: Source, *, naming: str | None = None, ema: bool = False, 
     averages = {key for key in usual if key.startswith(EMA)}
     match = recognise(usual.keys() - averages, what=str(source.path), naming=naming)
     found, left = _split(usual, match, averages)
+    left |= source.left
     if source.slots:
         left["optimizer state, which inference has no use for"] = sorted(source.slots)
     architecture = infer(match.naming, _shapes(found), what=str(source.path))

@@ -28,7 +28,7 @@ SLOT = "/.OPTIMIZER_SLOT/"
 VALUE = "VARIABLE_VALUE"
 GENERATED = re.compile(
     r"(non_)?trainable_variables(_list)?|variables|weights|keras_api|regularization_losses|signatures"
-    r"|layer(_with_weights)?-\d+|_(non_)?trainable_variables|_self_.*"
+    r"|layer(_with_weights)?-\d+|_(non_)?trainable_variables|_all_variables|_self_.*"
 )
 """Edges that Keras or an export adds: second ways to a variable, numbered differently by each version."""
 

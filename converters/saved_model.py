@@ -57,13 +57,17 @@ class Variables:
     keys: dict[str, str]
 
 
-def variable_keys(bundle: Bundle) -> Variables:
+def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> Variables:
     """Finds out what the keys of a TF1 checkpoint, a TF2 object checkpoint or a SavedModel stand for.
+
+    Args:
+        bundle: Opened.
+        variables: What `read_variables` found in it, where that is known.
 
     Raises:
         InputError: the object graph is damaged, or tells neither by attributes nor by names what a variable is.
     """
-    variables = read_variables(bundle)
+    variables = read_variables(bundle) if variables is None else variables
     if not variables:
         return Variables("tf1", {key: key for key in bundle})
     weights = [variable for variable in variables if SLOT not in (variable.path or "")]

@@ -124,6 +124,7 @@ class Source:
         architecture: Stored architecture as a dictionary; empty: none.
         notes: What the user should know.
         skipped: Class → places of objects that are no tensors.
+        left: Why something that the file holds is no key → what.
         close: Releases files.
     """
 
@@ -137,4 +138,5 @@ class Source:
     architecture: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None

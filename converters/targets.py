@@ -91,10 +91,12 @@ def _write_keras(network: Network, path: Path, naming: Naming) -> None:
 
 
 def _write_h5(network: Network, path: Path, naming: Naming) -> None:
+    from converters.hdf5 import seal
     from converters.keras_network import build_keras
 
     with replacing_path(path) as temporary:
         build_keras(network).save_weights(temporary)
+        seal(temporary)  # .keras files have the zip's checksums
 
 
 def _write_huggingface(network: Network, path: Path, naming: Naming) -> None:

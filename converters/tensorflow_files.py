@@ -10,9 +10,11 @@ import numpy as np
 from converters.bundle import Bundle, open_bundle
 from converters.bundle_index import DTYPES, OTHER_DTYPES, STRING
 from converters.checkpoints import GRAPHS, STATE, Found, is_v1_table, resolve_prefix
-from converters.graph_def import find_selector
+from converters.graph_def import find_selector, layers_before
+from converters.keras_layers import FIRST
+from converters.keras_objects import holds_keras, open_objects
 from converters.kinds import check_itself
-from converters.object_graph import GRAPH_KEY, SLOT
+from converters.object_graph import GRAPH_KEY, SLOT, Variable, read_variables
 from converters.saved_model import variable_keys
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError
@@ -33,7 +35,11 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     found = resolve_prefix(path, step=step)
     _check_downloaded(found)
     bundle = open_bundle(found.prefix)
-    names = {name: key for name, key in variable_keys(bundle).keys.items() if bundle.entries[key].dtype != STRING}
+    variables = read_variables(bundle)
+    if holds_keras(variables):
+        return _keras(path, found, bundle=bundle, variables=variables)
+    keys = variable_keys(bundle, variables).keys
+    names = {name: key for name, key in keys.items() if bundle.entries[key].dtype != STRING}
     selector = find_selector(found.prefix)
     return Source(
         path,
@@ -46,6 +52,18 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
         notes=list(found.notes),
         close=bundle.close,
     )
+
+
+def _keras(path: Path, found: Found, *, bundle: Bundle, variables: list[Variable]) -> Source:
+    """A Keras model of this project, or with its encoder in it."""
+    container = "SavedModel of a Keras model" if found.saved_model else "TF2 object checkpoint of a Keras model"
+    before = layers_before(found.prefix, FIRST) if found.saved_model else []
+    source = open_objects(path, container, bundle=bundle, variables=variables, before=before)
+    selector = find_selector(found.prefix) if source.selector is None else None
+    if selector:
+        source.selector, source.selector_from = selector.value, selector.source.name
+    source.notes = [*found.notes, *source.notes]
+    return source
 
 
 def _by_tensorflow(path: Path) -> Source:

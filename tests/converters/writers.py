@@ -119,6 +119,8 @@ def outcome(row: Row, folder: Path) -> Outcome:
             wrong = list(_differences(made, network, read))
     except InputError as error:
         return _refused(row, str(error))
+    except Exception as error:  # what a user would see as a traceback
+        return Outcome(False, f"TRACEBACK: {type(error).__name__}: {error}")
     if row.expect == "refused":
         return Outcome(False, f"READ, but is to be refused ({row.reason})")
     if row.reason and not any(re.search(row.reason, text) for text in told):
