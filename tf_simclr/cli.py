@@ -168,17 +168,27 @@ def read_config(path: Path):
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must be a run folder's config.json ({error})") from error
-    command = values.pop("command", None) if isinstance(values, dict) else None
+    return configured(values, where=str(path))
+
+
+def configured(values, *, where: str):
+    """The configuration that JSON values mean; `where` is what a message calls the place that they are from.
+
+    Raises:
+        InputError: as `read_config`.
+    """
+    values = dict(values) if isinstance(values, dict) else {}
+    command = values.pop("command", None)
     known = isinstance(command, str) and command in COMMANDS
-    check(known, f"{path} must be a run folder's config.json, which names its command")
+    check(known, f"{where} must be a run folder's config.json, which names its command")
     fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
     unknown = sorted(values.keys() - fields.keys())
-    check(not unknown, f"{path} must hold options of {command} only", unknown=unknown)
+    check(not unknown, f"{where} must hold options of {command} only", unknown=unknown)
     needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(needed - values.keys())
-    check(not missing, f"{path} must hold every option of {command} without a default", missing=missing)
+    check(not missing, f"{where} must hold every option of {command} without a default", missing=missing)
     wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
-    check(not wrong, f"{path} must hold values of the options' types", **wrong)
+    check(not wrong, f"{where} must hold values of the options' types", **wrong)
     return COMMANDS[command](**{name: valued(value, fields[name].type) for name, value in values.items()})
 
 

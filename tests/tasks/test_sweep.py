@@ -34,7 +34,8 @@ def trials(monkeypatch):
 
 def plan(folder: Path, **changed) -> Sweep:
     search = {"learning_rate": [0.01, 0.1, 1.0], "weight_decay": [0.0, 0.5]}
-    options = {"options": {"train_epochs": 1, "eval_split": "train[90%:]"}, "search": search} | changed
+    splits = {"train_split": "train[:90%]", "eval_split": "train[90%:]"}
+    options = {"options": {"train_epochs": 1, **splits}, "search": search} | changed
     return Sweep(model_dir=folder, **options)
 
 
@@ -86,6 +87,165 @@ def test_trials_that_always_fail_end_the_search_with_what_they_said(tmp_path, mo
     with pytest.raises(InputError, match="trials must not fail"):
         sweep.run(plan(tmp_path))
     assert capfd.readouterr().err.count("failed with code 2: the checkpoint must exist") == 3
+
+
+def tried(trials: list[dict]) -> list[tuple]:
+    return [(c["learning_rate"], c["weight_decay"]) for c in trials]
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "tpe"])
+def test_a_search_that_is_stopped_anywhere_is_the_search_that_never_was(trials, tmp_path, monkeypatch, method):
+    """The same combinations in the same order, the same folders, the same best; none is trained twice."""
+    sweep.run(plan(tmp_path / "whole", method=method, trials=5, seed=3))
+    whole = tried(trials)
+    assert len(set(whole)) == 5
+    run = sweep.subprocess.run
+    for stop in range(5):
+        trials.clear()
+
+        def stopped(command, *, stop=stop, **options):
+            if len(trials) == stop:
+                raise KeyboardInterrupt
+            return run(command, **options)
+
+        folder = tmp_path / f"stopped-{stop}"
+        monkeypatch.setattr(sweep.subprocess, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(plan(folder, method=method, trials=5, seed=3))
+        monkeypatch.setattr(sweep.subprocess, "run", run)
+        sweep.run(plan(folder, method=method, trials=5, seed=3))
+        assert tried(trials) == whole
+        results = [json.loads((at / "result.json").read_text()) for at in (folder, tmp_path / "whole")]
+        assert results[0]["best"] == results[1]["best"]
+        assert results[0]["trial"] == results[1]["trial"]
+
+
+def test_the_seed_orders_a_random_search_and_more_trials_go_on_with_it(trials, tmp_path):
+    orders = []
+    for seed in range(4):
+        trials.clear()
+        sweep.run(plan(tmp_path / str(seed), method="random", trials=6, seed=seed))
+        orders.append(tried(trials))
+        assert len(set(orders[-1])) == 6
+    assert len(set(map(tuple, orders))) > 1
+    trials.clear()
+    sweep.run(plan(tmp_path / "more", method="random", trials=2, seed=1))
+    sweep.run(plan(tmp_path / "more", method="random", trials=6, seed=1))
+    assert tried(trials) == orders[1]
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "tpe"])
+def test_more_trials_after_a_finished_search_test_another_best_again_and_say_so(trials, tmp_path, capsys, method):
+    search = {"learning_rate": [1.0, 0.5, 0.1], "weight_decay": [0.0]}
+    final = {"eval_split": "test"}
+    sweep.run(plan(tmp_path, method=method, search=search, trials=1, final=final))
+    first = json.loads((tmp_path / "result.json").read_text())
+    assert "the images of final were looked at once, for the best alone: final/result.json" in first["note"]
+    sweep.run(plan(tmp_path, method=method, search=search, trials=3, final=final))
+    second = json.loads((tmp_path / "result.json").read_text())
+    assert second["best"]["learning_rate"] == 0.1
+    looks = 1 if first["best"] == second["best"] else 2
+    assert second["looks_at_test_images"] == looks
+    assert (f"looked at {looks} times" in second["note"]) is (looks == 2)
+    assert len([c for c in trials if c["eval_split"] != "test"]) == 3
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf")], ids=["failed", "nan", "inf"])
+@pytest.mark.parametrize("method", ["grid", "random", "tpe"])
+def test_a_failed_trial_is_tried_once_and_the_others_once(trials, tmp_path, monkeypatch, capsys, method, bad):
+    run = sweep.subprocess.run
+
+    def sometimes(command, **options):
+        done = run(command, **options)
+        if trials[-1]["learning_rate"] == 0.1 and trials[-1]["weight_decay"] == 0.0:
+            write_json(Path(command[-1]).parent / "result.json", {"top1": {"accuracy": bad}})
+            return subprocess.CompletedProcess(command, 1 if bad is None else 0)
+        return done
+
+    monkeypatch.setattr(sweep.subprocess, "run", sometimes)
+    sweep.run(plan(tmp_path, method=method, trials=6))
+    assert len(trials) == len(set(tried(trials))) == 6
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["failed"] == [{"learning_rate": 0.1, "weight_decay": 0.0}]
+    assert result["top1.accuracy"] == pytest.approx(1 - 0.09)
+    assert "failed  learning_rate=0.1, weight_decay=0.0" in capsys.readouterr().out
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    sweep.run(plan(tmp_path, method=method, trials=6))  # the next start tries it once more, in its folder
+    assert tried(trials)[6:] == [(0.1, 0.0)]
+    assert json.loads((tmp_path / "result.json").read_text())["best"]["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "tpe"])
+def test_of_equal_trials_the_first_of_the_search_is_the_best(tmp_path, trials, method):
+    search = {"learning_rate": [0.2, 0.0, 0.1], "weight_decay": [0.5, 0.0]}  # 0.2 and 0.0 are equally far from 0.1
+    for seed in range(3):
+        sweep.run(plan(tmp_path / str(seed), method=method, search=search | {"learning_rate": [0.2, 0.0]}, seed=seed))
+        best = json.loads((tmp_path / str(seed) / "result.json").read_text())["best"]
+        assert best == {"learning_rate": 0.2, "weight_decay": 0.0}
+
+
+SPLITS = {
+    "nobody has named validation images": ({}, {}, "options must name the eval_split"),
+    "the last test is the trials' own": (
+        {"eval_split": "test"},
+        {"train_epochs": 9},
+        "final must test on images",
+    ),
+    "the last test is partly the trials'": (
+        {"eval_split": "test[:50%]"},
+        {"eval_split": "test"},
+        "final must test on images",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_splits_that_contradict_a_search_are_refused_before_a_trial(trials, tmp_path, case):
+    options, final, reason = SPLITS[case]
+    with pytest.raises(InputError, match=reason):
+        sweep.run(plan(tmp_path / "s", options=options, final=final))
+    assert not trials
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"eval_split": "test"}, "chosen on the test images (test): the best one's number is too good"),
+        ({"train_split": "train", "eval_split": "train[90%:]"}, "from which trials learned"),
+        ({"train_split": "train[:90%]", "eval_split": "train[90%:]"}, "no test images were looked at"),
+        ({"train_split": "train", "eval_split": "validation"}, "no test images were looked at"),
+    ],
+)
+def test_what_a_number_may_be_taken_for_is_said_and_written(trials, tmp_path, capsys, options, said):
+    sweep.run(plan(tmp_path, options=options))
+    assert said in capsys.readouterr().out
+    note = json.loads((tmp_path / "result.json").read_text())["note"]
+    assert said in note
+    assert ("no test images" in note) is (options["eval_split"] != "test")
+
+
+def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command, **_):
+        config = json.loads(Path(command[-1]).read_text())
+        ran.append(config)
+        score = {"accuracy": config["l2_strengths"] / 45}
+        write_json(Path(config["result"]), {"results": {"checkpoint": {"logistic_regression": score}}})
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    options = {"checkpoint": "x", "train_split": "train[:90%]", "eval_split": "train[90%:]"}
+    config = Sweep(task="linear-eval", model_dir=tmp_path, options=options, search={"l2_strengths": [5, 45]})
+    sweep.run(config)
+    assert len(ran) == 2
+    assert json.loads((tmp_path / "result.json").read_text())["best"] == {"l2_strengths": 45}
+
+
+def test_tasks_without_numbers_are_refused(tmp_path):
+    with pytest.raises(InputError, match="task must be one that writes numbers: pretrain, linear-eval"):
+        sweep.run(Sweep(task="embed", model_dir=tmp_path / "s", search={"image_size": [32]}))
 
 
 @pytest.mark.parametrize("method", ["random", "tpe"])
