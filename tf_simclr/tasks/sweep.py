@@ -129,7 +129,7 @@ def place_of(config: Sweep) -> str:
     return str(found)
 
 
-def words(config: Sweep, folder: Path, changes: Values) -> Values:
+def words(config: Sweep, folder: Path, *, changes: Values) -> Values:
     """The configuration of a run of the task with these changes, as JSON."""
     place = place_of(config)
     own = folder if config.task == "transfer" else folder / PLACES[place]
@@ -174,7 +174,7 @@ def splits_of(config: Sweep) -> Splits:
             last test is on images that trials were compared on.
     """
     changes = {name: values[0] for name, values in config.search.items()}
-    configured(words(config, config.model_dir / "trial-000", changes), where=f"the plan of {config.model_dir}")
+    configured(words(config, config.model_dir / "trial-000", changes=changes), where=f"the plan of {config.model_dir}")
     fields = COMMANDS[config.task].__dataclass_fields__
     if "eval_split" not in fields:
         return Splits("those that the task tests on", tests=True)
@@ -382,7 +382,7 @@ def settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] |
     """The result of a run of the task with these changes, from the folder if it is finished there; None if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "trial.json"
-    write_json(plan, words(config, folder, changes))
+    write_json(plan, words(config, folder, changes=changes))
     read_config(plan)  # refuses unknown knobs and values before a process is started
     log = folder / "log.txt"
     with open(log, "ab") as file, terminable():
@@ -423,7 +423,7 @@ def last(config: Sweep, best: Values) -> tuple[dict[str, Any], int]:
     for looks in range(1, 1000):
         folder = config.model_dir / final_folder(looks)
         plan = folder / "trial.json"
-        if not plan.exists() or read_json(plan) == words(config, folder, best | config.final):
+        if not plan.exists() or read_json(plan) == words(config, folder, changes=best | config.final):
             break
     say(f"the best, {describe(best)}, with {describe(config.final)} …")
     result = settled(config, folder, changes=best | config.final)
