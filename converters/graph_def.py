@@ -21,8 +21,9 @@ from tf_simclr.foreign import checked_name, read_json, reading, spend
 CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
 """The classifier's multiplication in the official graphs, and in SavedModels of this package."""
 MARKS = (b"linear_layer/dense", b"logits_sup")
-NODE_LINE = re.compile(r'^(?:node \{|  (name|op|input): "([^"]*)")', re.MULTILINE)
-"""A line of a text graph as TensorFlow prints it: a node's fields are indented by two, those of attributes by more."""
+TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "((?:[^"\\\n]|\\.)*)")', re.MULTILINE)
+"""A line of a graph as TensorFlow prints it in text: a node's fields are indented by two more than it, those of its
+attributes by more."""
 
 Answer = TypeVar("Answer")
 Graph = dict[str, tuple[str, list[str]]]
@@ -42,7 +43,8 @@ class Selector:
 
 
 def find_selector(prefix: str | Path) -> Selector | None:
-    """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb` or `flags.json`.
+    """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb`,
+    `saved_model.pbtxt` or `flags.json`.
 
     Args:
         prefix: A checkpoint's prefix (a SavedModel's is `variables/variables`), or a folder.
@@ -66,9 +68,9 @@ def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]
     if not prefix.is_dir():
         yield prefix.with_name(prefix.name + ".meta"), in_meta
     yield folder / "graph.pbtxt", in_pbtxt
-    yield folder / "saved_model.pb", in_saved_model
-    if folder.name == "variables":
-        yield folder.parent / "saved_model.pb", in_saved_model
+    for above in (folder, folder.parent) if folder.name == "variables" else (folder,):
+        yield above / "saved_model.pb", in_saved_model
+        yield above / "saved_model.pbtxt", in_pbtxt
     yield folder / "flags.json", in_flags
 
 
@@ -88,18 +90,31 @@ def in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
 
 
 def in_pbtxt(path: Path) -> int | None:
-    """The selector of a `graph.pbtxt`."""
-    graph: Graph = {}
-    node: dict[str, list[str]] = {}
-    for found in NODE_LINE.finditer(path.read_text("utf-8", "replace") + "\nnode {"):
+    """The selector of a `graph.pbtxt` or a `saved_model.pbtxt`."""
+    with reading(path, "a graph in text form"):
+        graphs = text_graphs(path.read_text("utf-8", "replace"))
+    check(any(graphs), f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
+    return agreed(graphs)
+
+
+def text_graphs(text: str) -> list[Graph]:
+    """The graph, and those of functions, in a text of one or more of them."""
+    graphs: list[Graph] = [{}]
+    fields: dict[str, list[str]] = {}
+    inside = -1
+    for found in TEXT_LINE.finditer(text + "\nnode {"):
         spend(items=MESSAGE)
-        if found[1]:
-            node.setdefault(found[1], []).append(found[2])
-        elif "name" in node:
-            graph[node["name"][0]] = (node.get("op", [""])[0], sources_of(node.get("input", [])))
-        node = node if found[1] else {}
-    check(len(graph) > 0, f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
-    return agreed([graph])
+        indent, block, key, value = found.groups()
+        if not block:
+            if len(indent) == inside:
+                fields.setdefault(key, []).append(value)
+            continue
+        if "name" in fields:
+            name, op = checked_name(fields["name"][0]), fields.get("op", [""])[0]
+            graphs[-1][name] = (op, sources_of(fields.get("input", [])))
+        fields, inside = {}, -1 if block == "function" else len(indent) + 2
+        graphs += [{}] if block == "function" else []
+    return graphs
 
 
 def in_flags(path: Path) -> int | None:

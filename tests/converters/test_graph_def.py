@@ -1,5 +1,6 @@
 """`ft_proj_selector` from the graph beside a checkpoint."""
 
+import contextlib
 import gzip
 import json
 
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from converters.graph_def import find_selector, in_meta, in_pbtxt
+from converters.loading import load
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError
@@ -44,6 +46,38 @@ def test_saved_model_tells_the_layer_that_feeds_the_classifier(tmp_path, selecto
         found = find_selector(path)
         assert found.value == selector
         assert found.source == tmp_path / "saved" / "saved_model.pb"
+
+
+def as_text(folder) -> None:
+    """Rewrites a SavedModel's graph as text, which TensorFlow's loader takes as well."""
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    (folder / "saved_model.pbtxt").write_text(text_format.MessageToString(graph))
+    (folder / "saved_model.pb").unlink()
+
+
+@pytest.mark.parametrize("selector", [0, 1, 2])
+def test_a_saved_model_in_text_form_tells_it_too_and_is_read(tmp_path, selector):
+    official.write_saved_model(tmp_path / "saved", "r18_1x_sk0_cifar", selector=selector)
+    values = {}
+    for form in ("binary", "text"):
+        if form == "text":
+            as_text(tmp_path / "saved")
+        for path in (tmp_path / "saved", tmp_path, *(tmp_path / "saved").glob("saved_model.pb*")):
+            with contextlib.closing(load(path)) as network:
+                assert network.container == "TF2 SavedModel"
+                assert network.architecture.ft_proj_selector == selector
+                values.setdefault(form, {name: network[name].tobytes() for name in network.weights})
+    assert values["text"] == values["binary"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\xff\xfe" * 100, b"saved_model_schema_version: 1\n"])
+def test_a_text_without_a_graph_is_refused(tmp_path, content):
+    (tmp_path / "saved_model.pbtxt").write_bytes(content)
+    with pytest.raises(InputError, match=r"saved_model\.pbtxt must be a graph in text form"):
+        find_selector(tmp_path)
 
 
 def test_the_meta_file_of_the_checkpoint_goes_before_the_folders_graph(stored, tmp_path):
