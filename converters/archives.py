@@ -15,7 +15,6 @@ import shutil
 import stat
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ import numpy as np
 from converters.folders import PASSED, SeveralError
 from converters.kinds import compression_of, head_of
 from converters.stored import Source, Stored
+from converters.zips import opened_zip
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 
@@ -186,7 +186,7 @@ def _members(path: Path, *, kind: str) -> Generator[Member, None, None]:
 
 
 def _zip_members(path: Path) -> Generator[Member, None, None]:
-    with zipfile.ZipFile(path) as archive:
+    with opened_zip(path) as archive:
         for info in archive.infolist():
             form = stat.S_IFMT(info.external_attr >> 16)
             special = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "a link"}.get(form, "a device")

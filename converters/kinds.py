@@ -9,12 +9,12 @@ import gzip
 import lzma
 import re
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from converters.safetensors_files import is_safetensors
+from converters.zips import opened_zip
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import means_damaged, reading
 from tf_simclr.places import is_address
@@ -80,7 +80,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def _kind_of_zip(path: Path) -> str:
-    with reading(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
+    with reading(path, "a whole zip file"), opened_zip(path) as archive:
         names = archive.namelist()
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from converters.stored import Source, Stored, checked_shape
+from converters.zips import opened_zip
 from tf_simclr.errors import InputError
-from tf_simclr.foreign import checked_name, reading
+from tf_simclr.foreign import reading
 
 WHOLE = "a whole .npz file of plain arrays"
 ENDING = ".npy"
@@ -26,18 +27,15 @@ def open_npz(path: Path) -> Source:
         InputError: the file is damaged, or holds arrays that no weights are.
     """
     with reading(path, WHOLE), contextlib.ExitStack() as opened:
-        archive = opened.enter_context(zipfile.ZipFile(path))
-        names = archive.namelist()
-        if len(set(names)) < len(names):
-            raise InputError("it has two arrays of one name")
-        tensors = {name.removesuffix(ENDING): _entry(path, archive, name) for name in names}
+        archive = opened.enter_context(opened_zip(path))
+        tensors = {name.removesuffix(ENDING): _entry(path, archive, name) for name in archive.namelist()}
         close = opened.pop_all().close  # from here on it is the source's
     return Source(path, ".npz file", tensors, close=close)
 
 
 def _entry(path: Path, archive: zipfile.ZipFile, name: str) -> Stored:
     """One array, whose header must account for every byte of its member."""
-    key = checked_name(name.removesuffix(ENDING))
+    key = name.removesuffix(ENDING)
     with archive.open(name) as member:
         shape, dtype = _header(member, key)
         header = member.tell()

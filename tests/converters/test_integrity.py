@@ -5,7 +5,9 @@ Oracles: the library `safetensors`, and the arrays that went in.
 
 import contextlib
 import dataclasses
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -231,3 +233,77 @@ def test_a_selector_or_step_that_is_no_whole_number_is_refused(tmp_path, selecto
         load(tmp_path / "x.safetensors", step=selector)
     with contextlib.closing(load(tmp_path / "x.safetensors", selector=np.int64(1))) as network:
         assert network.architecture.ft_proj_selector == 1
+
+
+# NumPy's .npz
+
+
+def npz(path, members) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def npy(value, *, header=None) -> bytes:
+    """A `.npy` of an array, or with another header."""
+    out = io.BytesIO()
+    if header is None:
+        np.lib.format.write_array(out, value, allow_pickle=True)
+        return out.getvalue()
+    text = str(header).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + value.tobytes()
+
+
+EIGHT = np.arange(2, dtype="<f4")
+PLAIN = {"descr": "<f4", "fortran_order": False, "shape": (2,)}
+NPZ = {
+    "big-endian numbers": ([("w.npy", npy(EIGHT.astype(">f4")))], "array w is big-endian; save it again as <f4"),
+    "objects": ([("w.npy", npy(np.array([{}], object)))], "array w holds objects, which could run code"),
+    "records": ([("w.npy", npy(np.zeros(2, "i4,f4")))], "array w holds records"),
+    "a shape longer than the bytes": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (3,)}))], "12 bytes .* has 8"),
+    "a shape shorter than the bytes": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (1,)}))], "4 bytes .* has 8"),
+    "an absurd shape": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (1 << 60, 1 << 60)}))], "can be addressed"),
+    "a negative shape": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (-1, -2)}))], "whole number of at least 0"),
+    "a shape of fractions": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (1.9,)}))], "shape is not valid|whole"),
+    "a shape of truths": ([("w.npy", npy(EIGHT, header=PLAIN | {"shape": (True, 2)}))], "whole number"),
+    "a header that is code": ([("w.npy", npy(EIGHT, header="__import__('os').system('true')"))], "damaged"),
+    "a dtype that is none": ([("w.npy", npy(EIGHT, header=PLAIN | {"descr": "<q9"}))], "damaged"),
+    "no array": ([("w.npy", b"text")], "damaged"),
+    "nothing": ([("w.npy", b"")], "damaged"),
+    "a newer version": ([("w.npy", b"\x93NUMPY\x09\x00" + bytes(100))], "version"),
+    "a name twice": ([("w.npy", npy(EIGHT)), ("w.npy", npy(EIGHT))], "the member w.npy twice"),
+}
+
+
+@pytest.mark.parametrize("case", NPZ)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_arrays_that_no_writer_of_weights_means_are_refused(tmp_path, case):
+    members, message = NPZ[case]
+    npz(tmp_path / "x.npz", members)
+    with pytest.raises(InputError, match=rf"x\.npz must be a whole .*, but .*{message}"):
+        open_source(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_no_damage_of_an_npz_is_read_otherwise_without_a_word(tmp_path, save):
+    arrays = {
+        "w": np.random.RandomState(0).rand(40),
+        "f": np.arange(6.0).reshape(2, 3).T,
+        "s": np.int64(3),
+    }
+    save(tmp_path / "x.npz", **arrays)
+    path, refused = tmp_path / "x.npz", 0
+    whole, intact = path.read_bytes(), everything(path)[0]
+    assert {name: value[2] for name, value in intact.items()} == {k: np.asarray(v).tobytes() for k, v in arrays.items()}
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            found = everything(path)[0]
+        except InputError:
+            refused += 1
+            continue
+        # A member's name has no checksum: in the directory and before the data it can be damaged alike, here in one.
+        assert sorted(map(str, found.values())) == sorted(map(str, intact.values()))
+    assert refused > len(whole) // 2

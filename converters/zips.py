@@ -1,0 +1,56 @@
+"""Zips, every member of which is there: Python's reader does not compare how many its directory has with its end.
+
+A damaged length in an entry of the directory swallows the entries behind it, without a word.
+
+References:
+    PKWARE, APPNOTE.TXT 4.3.16 (end of central directory)
+"""
+
+import struct
+import zipfile
+from pathlib import Path
+
+from tf_simclr.errors import InputError
+from tf_simclr.foreign import TENSOR, checked_name, spend
+
+END = struct.Struct("<4s4H2IH")
+LONGEST_COMMENT = 0xFFFF
+MANY = 0xFFFF
+"""A number of members that stands in another place."""
+
+
+def opened_zip(path: Path) -> zipfile.ZipFile:
+    """Opens a zip whose directory is whole; to be called, like what reads it, inside of `foreign.reading`.
+
+    Raises:
+        InputError: its directory is damaged, or names a member twice.
+    """
+    archive = zipfile.ZipFile(path)
+    try:
+        names = archive.namelist()
+        spend(items=TENSOR * len(names))
+        for name in names:
+            checked_name(name)
+        count = number_of_members(path)
+        if count not in (len(names), MANY):
+            raise InputError(f"its directory must have {count} members, but has {len(names)}; copy it again")
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise InputError(f"its directory has the member {twice} twice")
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+def number_of_members(path: Path) -> int:
+    """How many members the end of a zip says there are."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(0, size - END.size - LONGEST_COMMENT)
+        file.seek(start)
+        tail = file.read()
+    place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or len(tail) - place < END.size:
+        raise InputError("it has no end of a directory; copy it again")
+    return int(END.unpack_from(tail, place)[4])
