@@ -125,6 +125,17 @@ def test_a_teacher_without_a_classifier_or_of_other_classes_is_refused(images, t
         distill.load_teacher(config(tmp_path, images), 3)
 
 
+@pytest.mark.parametrize("views", ["same", "cached"])
+def test_labels_that_mean_other_classes_in_the_test_are_refused(images, tmp_path, views):
+    """Sorted by name, red would have been learned as what is tested as crimson's neighbour."""
+    for split, red in (("train", "red"), ("test", "azure")):
+        pictures.write(tmp_path / split, per_class=2, size=16)
+        (tmp_path / split / "red").rename(tmp_path / split / red)
+    with pytest.raises(InputError, match=r"must have the same classes.*differing=\['azure', 'red'\]"):
+        distill.run(config(tmp_path / "run", tmp_path, alpha=0.5, teacher_views=views))
+    assert not (tmp_path / "run").exists()
+
+
 def encoder_alone() -> keras.Model:
     features = keras.Input((2,))
     return keras.Model(features, {"final_avg_pool": features})

@@ -156,6 +156,27 @@ def test_splits_of_a_folder_with_different_classes_are_refused(tmp_path):
         transfer.run(config(tmp_path, tmp_path, datasets="pets", image_dir=tmp_path))
 
 
+def test_an_error_in_one_set_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    for name in ("pets", "dtd", "cars196"):
+        for split in ("train", "validation", "test") if name == "dtd" else ("train", "test"):
+            pictures.write(tmp_path / name / split, per_class=6)
+    (tmp_path / "pets" / "test" / "red").rename(tmp_path / "pets" / "test" / "pink")
+    features = transfer.Extractor.features
+
+    def broken(self, source, **options):
+        if "cars196" in source.origin:
+            raise OSError("Input/output error")
+        return features(self, source, **options)
+
+    monkeypatch.setattr(transfer.Extractor, "features", broken)
+    with pytest.raises(InputError, match=r"were not; the others are done: .*Pets: .*Cars: Input/output error"):
+        transfer.run(config(tmp_path, tmp_path, datasets="pets,cars196,dtd", image_dir=tmp_path))
+    assert "DTD" in capsys.readouterr().out
+    found = result(tmp_path)
+    assert list(found["results"]) == ["dtd"]
+    assert sorted(found["failed"]) == ["cars196", "pets"]
+
+
 @pytest.mark.slow
 def test_mean_colours_of_the_real_cifar10_are_worth_little_but_not_nothing(tmp_path):
     folder = golden.ROOT.parent / "shared" / "data" / "tfds"

@@ -29,7 +29,7 @@ from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.tasks.finetune import Given
-from tf_simclr.tasks.inputs import find_devices, in_folder, open_source, say, show
+from tf_simclr.tasks.inputs import find_devices, in_folder, open_source, same_classes, say, show
 from tf_simclr.tasks.pretrain import plan_of, schedule_of
 from tf_simclr.tasks.supervised import Job, begin, compile_on, finished, summary, supervise
 from tf_simclr.training import Plan
@@ -41,6 +41,8 @@ def run(config: Distill) -> None:
     source = open_source(config, config.train_split, labelled=None if config.alpha == 1 else True)
     test = open_source(config, config.eval_split, labelled=True)
     check(test.labelled, f"{test.origin} must have labels to test on")
+    if config.alpha < 1:  # else labels to learn from play no part
+        same_classes(source, test)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")

@@ -87,7 +87,16 @@ def labelled_sources(config) -> tuple[Source, Source]:
     train, test = (open_source(config, split, labelled=True) for split in (config.train_split, config.eval_split))
     for source in (train, test):
         check(source.labelled, f"{source.origin} must have labels to learn from and to test on")
+    same_classes(train, test)
+    return train, test
+
+
+def same_classes(train: Source, test: Source) -> None:
+    """Refuses sources whose labels do not mean the same: what was learned as one class would be tested as another.
+
+    Raises:
+        InputError: the classes or their order differ.
+    """
     differing = sorted(set(train.class_names) ^ set(test.class_names))
     rule = f"{train.origin} and {test.origin} must have the same classes"
     check(train.class_names == test.class_names, rule, differing=differing)
-    return train, test

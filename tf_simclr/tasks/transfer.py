@@ -2,12 +2,13 @@
 
 Protocol: SimCLR, Appendix B.8 (`linear_eval`'s `transfer`), with each set's splits and metric (`transfer_sets`).  The
 creators' validation split where there is one, else validation images drawn by the seed.  A finished set is not computed
-again; one that is missing is named, with what to do, and the others still run.
+again; one that is missing or cannot be tested is named, with what to do, and the others still run.
 """
 
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from tf_simclr.checkpoint import RunFolder, read_json
 from tf_simclr.config import Transfer, plain
@@ -30,22 +31,31 @@ def run(config: Transfer) -> None:
     """Tests on each data set, prints one table and writes the numbers.
 
     Raises:
-        InputError: a data set is unknown, or every one of them is missing.
+        InputError: a data set is unknown, every one of them is missing, or, when all others are done, one that is there
+            could not be tested.
     """
     wanted = chosen_sets(config.datasets)
     folder = config.result or default_result(config.checkpoint)
     extractor = Extractor(config, load_features_network(config))
-    results, missing = {}, {}
+    results, missing, failed = {}, {}, {}
     for name in wanted:
         try:
             results[name] = finished_or_new(config, name, extractor=extractor, path=folder / f"{name}.json")
         except NotThere as error:
             missing[name] = str(error)
             say(missing[name])
+        except (InputError, OSError, ValueError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
+            failed[name] = (
+                f"{TRANSFER_SETS[name].title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            )
+            say(failed[name])
+    if results:
+        write_report(folder / "result.json", command=plain(config), results=results, missing=missing, failed=failed)
+        show(table(results))
+        show(f"\nnumbers and intervals: {folder}/result.json")
+    rule = "every data set that is there must be testable, but these were not"
+    check(not failed, f"{rule}; the others are done: {'; '.join(failed.values())}")
     check(results, f"at least one of the data sets must be there: {'; '.join(missing.values())}")
-    write_report(folder / "result.json", command=plain(config), results=results, missing=missing)
-    show(table(results))
-    show(f"\nnumbers and intervals: {folder}/result.json")
 
 
 class NotThere(InputError):
@@ -100,7 +110,8 @@ def evaluate(
     """The metric on the test images, with its interval, and how it came about; the answers where each image has one."""
     classes = {split: source.class_names for split, source in sources.items()}
     differing = sorted(set.union(*map(set, classes.values())) - set.intersection(*map(set, classes.values())))
-    check(not differing, f"the splits of {one.title} must have the same classes", differing=differing)
+    rule = f"the splits of {one.title} must have the same classes in the same order"
+    check(len(set(classes.values())) == 1, rule, differing=differing or classes)
     parts = {split: extractor.features(s, image_size=config.image_size) for split, s in sources.items()}
     values, labels, held = learned_from(parts, one, seed=config.seed)
     say(f"{one.title}: {values.shape[1]} features, {len(values):,} images to learn from …")
