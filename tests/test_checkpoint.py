@@ -16,6 +16,7 @@ from tf_simclr.checkpoint import (
     load_encoder,
     load_model,
     read_arrays,
+    read_json,
     restore_state,
     save_state,
     state,
@@ -259,3 +260,11 @@ def test_a_run_that_has_saved_nothing_yet_cannot_be_loaded(tmp_path):
     RunFolder(tmp_path).begin(CONFIG, ARCHITECTURE)
     with pytest.raises(InputError, match="must hold a checkpoint"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "result.json"])
+@pytest.mark.parametrize("text", ['{"seed": 1, "seed": 2}', "{", "[]", "[" * 100_000])
+def test_a_runs_json_that_is_none_or_has_a_key_twice_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name} must "):
+        read_json(tmp_path / name)

@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "tf_simclr.tasks",
         "tf_simclr.tasks.demo",
         "tf_simclr.errors",
+        "tf_simclr.foreign",
         "tf_simclr.places",
     },
     "tf_simclr.accelerators": {"tf_simclr.errors"},

@@ -7,7 +7,6 @@ and while a process trains in it, `lock`.  Files appear whole or not at all.
 
 import contextlib
 import dataclasses
-import json
 import re
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
+from tf_simclr.foreign import parse_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expand
 
@@ -113,8 +113,8 @@ def read_json(path: Path) -> dict:
         InputError: the file is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = parse_json(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be readable JSON ({error}); put it back, or start in another folder") from error
     check(isinstance(content, dict), f"{path} must hold a JSON object", content=content)
     return content

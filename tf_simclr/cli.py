@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import os
 import shlex
 import sys
@@ -16,6 +15,7 @@ import tyro
 from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
+from tf_simclr.foreign import parse_json
 from tf_simclr.places import expanded
 
 EXTRAS = {
@@ -165,8 +165,8 @@ def read_config(path: Path):
         InputError: there is none, or it is of no known command, or options are unknown, missing or of another type.
     """
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = parse_json(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be a run folder's config.json ({error})") from error
     return configured(values, where=str(path))
 

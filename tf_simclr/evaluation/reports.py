@@ -5,7 +5,6 @@ test images and each method's scores.
 """
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
+from tf_simclr.foreign import parse_json
 
 PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -89,8 +89,8 @@ def read_report(path: Path) -> dict[str, Any]:
         InputError: it is none.
     """
     try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        report = parse_json(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be the result of an evaluation ({error})") from error
     check(isinstance(report, dict) and "results" in report, f"{path} must be the result of an evaluation")
     return dict(report)
