@@ -12,6 +12,7 @@ from tests import golden, tiny_runs
 from tests.converters import networks, official
 from tests.models import formula
 from tf_simclr.checkpoint import (
+    STREAM_KEY,
     RunFolder,
     load_encoder,
     load_model,
@@ -21,6 +22,7 @@ from tf_simclr.checkpoint import (
     save_state,
     state,
 )
+from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head
@@ -76,6 +78,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_changes_a_number(saved, tmp_path):
             assert str(path) in str(error)  # noqa: PT017 - both are right: a flip may hit what nobody reads
             refused += 1
         else:
+            assert arrays.pop(STREAM_KEY) == STREAM
             assert all(arrays[name].tobytes() == expected[name].tobytes() for name in arrays)
     assert refused > 200
 

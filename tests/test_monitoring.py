@@ -16,7 +16,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
 from tf_simclr.monitoring import collapse
-from tf_simclr.monitoring.callbacks import Collapse, Neighbours, parts, sample
+from tf_simclr.monitoring.callbacks import Collapse, Neighbours, parts
 from tf_simclr.monitoring.pairs import draw_pairs
 from tf_simclr.monitoring.weights_and_biases import Report, package
 from tf_simclr.training import read_history, train
@@ -85,7 +85,11 @@ def test_those_that_vote_and_those_that_are_asked_are_other_images():
 def test_a_sample_of_class_folders_has_all_classes():
     labels = np.repeat(np.arange(3), 10)  # one class after the other, as in a folder
     source = from_arrays(np.zeros((30, 4, 4, 3), np.uint8), labels)
-    assert {int(record["label"]) for record in sample(source, 15, seed=0).ordered()} == {0, 1, 2}
+    assert {int(record["label"]) for part in parts(source, None, count=15, seed=0) for record in part.ordered()} == {
+        0,
+        1,
+        2,
+    }
 
 
 def neighbours(every: int = 2) -> Neighbours:

@@ -110,6 +110,18 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(t
         tiny_runs.run(tmp_path)
 
 
+@pytest.mark.parametrize("version", [None, 1, 99])  # None: as runs were saved before there were versions
+def test_a_run_whose_images_came_in_another_order_is_not_resumed(tmp_path, version):
+    tiny_runs.run(tmp_path, stop=Stop(4))
+    for path in RunFolder(tmp_path).checkpoints():
+        arrays = tiny_runs.arrays(path)
+        del arrays["stream/version"]
+        np.savez(path, **arrays | ({} if version is None else {"stream/version": np.int64(version)}))
+    rule = f"order of version {version or 1}, and this is 2.*start in another folder, from these weights"
+    with pytest.raises(InputError, match=rule):
+        tiny_runs.run(tmp_path)
+
+
 def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
     tiny_runs.run(tmp_path, stop=Stop(2))
     left = [tmp_path / "checkpoints" / ".4711.step-00000004.npz", tmp_path / ".4711.network.keras"]

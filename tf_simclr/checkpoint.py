@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
 from tf_simclr.foreign import parse_json
@@ -31,6 +32,14 @@ PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
 they may change when it resumes."""
+
+
+STREAM_KEY = "stream/version"
+"""Of a checkpoint's member that says in which order the training saw its images (`data.STREAM`)."""
+
+
+class OtherStream(InputError):
+    """A checkpoint of a training whose images came in an order that is no more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,16 +187,18 @@ def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
     check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
     if write:
         with replacing(path, durable=True) as [file]:
-            np.savez(file, **arrays)
+            np.savez(file, **{STREAM_KEY: np.int64(STREAM)}, **arrays)
 
 
 def restore_state(path: Path, model: "keras.Model") -> None:
     """Reads a state into a compiled model of the same form.
 
     Raises:
+        OtherStream: the training saw its images in another order than it would from here on.
         InputError: the file is damaged, or holds other variables; the model is as it was.
     """
     variables, arrays = state(model), read_arrays(path)
+    version = int(arrays.pop(STREAM_KEY, np.int64(1)))
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
     differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
     for name in sorted(variables.keys() & arrays.keys()):
@@ -196,6 +207,13 @@ def restore_state(path: Path, model: "keras.Model") -> None:
     if differing:
         raise InputError(
             "\n".join([f"{path} does not fit this model; {len(differing)} variables differ:", *differing[:20]])
+        )
+    if version != STREAM:
+        raise OtherStream(
+            f"{path} must have been saved by this version of the input to go on from it, but its images came in the "
+            f"order of version {version}, and this is {STREAM}: what follows would not be the rest of that training; "
+            "finish it with the version of tf_simclr that began it, or start in another folder, from these weights "
+            "with --checkpoint"
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

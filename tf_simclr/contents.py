@@ -46,9 +46,14 @@ _VERSION = 1
 """Of the memory: one of another version is not read."""
 _DAY = 24 * 60 * 60
 
+Say = Callable[[str], None]
 Stamp = tuple[int, int, int]
 """Size, and the times of the last change of content and of anything, in nanoseconds.  The second one cannot be set by
 programs, so a file that was written over and given its old time back is seen, too."""
+
+
+def silent(line: str) -> None:
+    """What says nothing to the user."""
 
 
 def cache_folder() -> Path:
@@ -68,7 +73,7 @@ def digest(path: str | os.PathLike) -> str:
     return found
 
 
-def digests(paths: Sequence[str | os.PathLike], *, say: Callable[[str], None] = lambda line: None) -> list[str | None]:
+def digests(paths: Sequence[str | os.PathLike], *, say: Say = silent) -> list[str | None]:
     """The digests of many files' bytes, in their order, remembered; None for one that cannot be read.
 
     Args:
@@ -157,7 +162,7 @@ class Memory:
         say: takes a line for the user where it cannot be used.
     """
 
-    def __init__(self, path: Path, *, say: Callable[[str], None] = lambda line: None):
+    def __init__(self, path: Path, *, say: Say = silent):
         self.path, self.say, self.usable = path, say, True
 
     @contextlib.contextmanager

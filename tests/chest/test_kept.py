@@ -9,8 +9,9 @@ import pytest
 
 from tests.chest import made
 from tf_simclr.chest.covid import Fit
-from tf_simclr.chest.kept import Kept, digest
+from tf_simclr.chest.kept import Kept
 from tf_simclr.config import ChestCovid
+from tf_simclr.contents import of_array
 from tf_simclr.errors import InputError
 from tf_simclr.tasks import covid_arms
 
@@ -110,8 +111,8 @@ def test_the_longest_time_is_remembered_whatever_lies_there(tmp_path):
 
 def test_digests_tell_values_shapes_and_texts_apart():
     arrays = [np.arange(4), np.arange(4.0), np.arange(4).reshape(2, 2), np.array(["a", "b"]), np.array(["a", "c"])]
-    assert len({digest(array) for array in [*arrays, arrays[0][::-1], np.array([])]}) == 7
-    assert digest(np.arange(8)[::2]) == digest(np.array([0, 2, 4, 6]))
+    assert len({of_array(array) for array in [*arrays, arrays[0][::-1], np.array([])]}) == 7
+    assert of_array(np.arange(8)[::2]) == of_array(np.array([0, 2, 4, 6]))
 
 
 class FakeLearner:

@@ -146,6 +146,55 @@ def test_data_is_told_apart_by_files_and_pixels_wherever_it_lies(tmp_path):
     assert source_digest(black) != source_digest(white)
 
 
+def test_data_is_told_apart_by_labels_and_by_what_a_file_holds(tmp_path):
+    pixels = np.zeros((2, 4, 4), np.uint8)
+    labels = [None, np.array([0, 1]), np.array([1, 0])]
+    assert len({source_digest(from_arrays(pixels, one, class_names=("a", "b"))) for one in labels}) == 3
+    path = tmp_path / "cat" / "1.png"
+    path.parent.mkdir()
+    digests = []
+    for content in (b"12345", b"12346"):
+        path.write_bytes(content)
+        digests.append(source_digest(from_folder(tmp_path)))
+    assert digests[0] != digests[1]
+
+
+def test_networks_of_the_same_weights_are_told_apart_by_what_they_compute():
+    def build(strides=1, activation="relu"):
+        images = keras.Input((8, 8, 3))
+        convolved = keras.layers.Conv2D(2, 3, strides, kernel_initializer="ones", activation=activation)(images)
+        return keras.Model(images, keras.layers.GlobalAveragePooling2D()(convolved))
+
+    same, other, smooth = weights_digest(build()), weights_digest(build(2)), weights_digest(build(activation="gelu"))
+    assert weights_digest(build()) == same  # though Keras counts on with the names of its layers
+    assert len({same, other, smooth}) == 3
+    compiled = build()
+    compiled.compile("sgd", "mse")
+    assert weights_digest(compiled) == same
+
+
+def test_names_are_those_of_the_folder_that_is_asked_for(counted):
+    cache, _, calls, _ = counted
+
+    def compute(place):
+        calls.append(1)
+        return Features(np.ones((1, 2), np.float32), None, np.array([f"{place}cat/1.png"])), [f"{place}cat/2.png"]
+
+    for place in ("/here/", "/elsewhere/"):
+        found, unreadable = cache.fetch(KEY, lambda place=place: compute(place), place=place)
+        assert (found.names.tolist(), unreadable) == ([f"{place}cat/1.png"], [f"{place}cat/2.png"])
+    assert len(calls) == 1
+
+
+def test_features_of_images_that_changed_meanwhile_are_not_kept(counted):
+    cache, said, calls, compute = counted
+    for _ in range(2):
+        cache.fetch(KEY, compute, settled=lambda: False)
+    assert len(calls) == 2
+    assert files(cache) == []
+    assert "have changed while they were computed" in said[0]
+
+
 def test_an_entry_says_what_it_is_of(counted):
     cache, _, _, compute = counted
     cache.fetch(KEY, compute)

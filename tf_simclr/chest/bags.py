@@ -7,19 +7,15 @@ References:
     Azizi et al., Big Self-Supervised Models Advance Medical Image Classification, arXiv:2101.05224, Section 3.2 (MICLe)
 """
 
-import struct
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr import contents
 from tf_simclr.chest import partition
-from tf_simclr.chest.prepared import FEATURES, Prepared, shards
+from tf_simclr.chest.prepared import Prepared, Record
+from tf_simclr.contents import silent
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
-
-Record = dict[str, tf.Tensor]
 
 
 def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None) -> Source:
@@ -33,16 +29,14 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
     """
     check(len(rows) > 0, f"a part of {prepared.folder} must hold at least one image", rows=0)
     labels, names = partition.task(prepared, positive)
-    known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
-    encoded, chosen = reader(prepared.folder), tf.constant(np.sort(rows), tf.int64)
+    every = prepared.records(np.arange(len(prepared)), labels)
+    known = [np.sort(rows), prepared.patients, *([] if labels is None else [labels])]
+    chosen = tf.constant(np.sort(rows), tf.int64)
+    order, place, first, count = map(tf.constant, bags(prepared.patients, rows))
 
     @in_graph
     def of_row(row: tf.Tensor) -> Record:
-        example = tf.io.parse_single_example(encoded(row), FEATURES)
-        found = {"image": example["picture"], "name": example["image"], "row": row}
-        return found | {key: column[row] for key, column in known.items()}
-
-    order, place, first, count = map(tf.constant, bags(prepared.patients, rows))
+        return every(row) | {"row": row}
 
     @in_graph
     def partner(record: Record, seed: tf.Tensor) -> Record:
@@ -55,6 +49,7 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
         origin=str(prepared.folder),
         num_examples=len(rows),
         class_names=names,
+        identity=lambda say=silent: [prepared.content(say), *map(contents.of_array, known)],
         record=in_graph(lambda index: of_row(chosen[index])),
         partner=partner,
     )
@@ -92,33 +87,3 @@ def bags(patients: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     first[rows], count[rows] = starts[member], sizes[member]
     place[order] = np.arange(len(rows)) - first[order]
     return order.astype(np.int64), place, first, count
-
-
-def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
-    files = shards(folder)
-    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
-    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
-
-    @in_graph
-    def encoded(row: tf.Tensor) -> tf.Tensor:
-        number, begin, length = tf.unstack(places[row])
-        rest = tf.cast(sizes[number], tf.int64) - begin - length
-        only = tf.data.FixedLengthRecordDataset(
-            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
-        )
-        return only.get_single_element()
-
-    return encoded
-
-
-def framed(path: Path) -> list[tuple[int, int]]:
-    """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind."""
-    found, begin, size = [], 12, path.stat().st_size
-    with path.open("rb") as file:
-        while begin < size:
-            (length,) = struct.unpack("<Q", file.read(8))
-            found.append((begin, length))
-            begin += length + 16
-            file.seek(begin - 12)
-    return found

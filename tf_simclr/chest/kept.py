@@ -4,7 +4,6 @@ A file is named after a digest of all that its training depends on, and holds th
 at all; one that is damaged, or of other settings than its name says, is made again.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -14,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from tf_simclr import contents
 from tf_simclr.checkpoint import read_arrays, read_json
 from tf_simclr.chest.covid import Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Of the files, and of what the settings do not tell: how a head is made and trained."""
 ARRAYS = ("settings", "history", "probabilities", "labels", "patients", "pace", "seconds")
 
@@ -74,7 +74,7 @@ class Kept:
     def place(self, settings: Mapping[str, Any], ending: str) -> tuple[Path, str]:
         """The file of these settings, and they as text."""
         text = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}{ending}", text
+        return self.folder / f"{contents.of_bytes(text.encode())}{ending}", text
 
 
 def read(path: Path, text: str) -> Fit:
@@ -97,11 +97,3 @@ def write(path: Path, fit: Fit, *, text: str) -> None:
     columns = {name: np.asarray(getattr(fit, name)) for name in ARRAYS[2:]}
     with replacing(path) as [file]:
         np.savez_compressed(file, settings=np.array(text), history=np.array(json.dumps(fit.history)), **columns)
-
-
-def digest(array: np.ndarray) -> str:
-    """A few letters that differ for different numbers or texts."""
-    array = np.ascontiguousarray(array)
-    content = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
-    content.update(array.view(np.uint8) if array.size else b"")
-    return content.hexdigest()[:16]

@@ -1,19 +1,22 @@
 """A prepared folder as arrays of what is known, and as sources of what is seen."""
 
 import dataclasses
-import hashlib
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr import contents
 from tf_simclr.chest.shrinking import Fit
-from tf_simclr.data.sources import Records, Sequential, Source, in_graph
+from tf_simclr.contents import Say, silent
+from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import expanded
 
+Record = dict[str, tf.Tensor]
 FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
     "image": tf.io.FixedLenFeature((), tf.string),
@@ -83,31 +86,32 @@ class Prepared:
         check(8 <= side <= self.size, rule, side=side)
         classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
-        chosen = hashlib.sha256(np.where(wanted, classes, -2).tobytes()).hexdigest()
-        return Sequential(
+        return Indexed(
             origin=str(self.folder),
             num_examples=int(wanted.sum()),
             class_names=class_names if labels is not None else (),
-            identity=lambda: [(chosen, side), *((path.name, path.stat().st_size) for path in shards(self.folder))],
+            identity=lambda say=silent: [self.content(say), side, contents.of_array(np.where(wanted, classes, -2))],
             read=picture,
-            epoch=self.epochs(tf.constant(wanted), tf.constant(classes), labelled=labels is not None),
+            record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
         )
 
-    def epochs(self, wanted: tf.Tensor, classes: tf.Tensor, *, labelled: bool) -> Callable[[tf.Tensor | None], Records]:
-        """Seed to the records of one epoch; the order of records is the folder's, whatever the seed."""
-        files = [str(path) for path in shards(self.folder)]
+    def content(self, say: Say = silent) -> list[str | None]:
+        """The digests of the record files."""
+        return contents.digests(shards(self.folder), say=say)
+
+    def records(self, rows: np.ndarray, labels: np.ndarray | None = None) -> Callable[[tf.Tensor], Record]:
+        """Place among the rows → the record of that image, with its label where there is one."""
+        encoded, chosen = reader(self.folder), tf.constant(rows, tf.int64)
+        known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
 
         @in_graph
-        def record(number: tf.Tensor, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            example = tf.io.parse_single_example(encoded, FEATURES)
+        def record(index: tf.Tensor) -> Record:
+            row = chosen[index]
+            example = tf.io.parse_single_example(encoded(row), FEATURES)
             found = {"image": example["picture"], "name": example["image"]}
-            return found | ({"label": classes[number]} if labelled else {})
+            return found | {key: column[row] for key, column in known.items()}
 
-        def epoch(seed: tf.Tensor | None) -> Records:
-            numbered = tf.data.TFRecordDataset(files).enumerate()
-            return numbered.filter(lambda number, _: wanted[number]).map(record)
-
-        return epoch
+        return record
 
 
 def smaller(encoded: tf.Tensor, side: int) -> tf.Tensor:
@@ -119,6 +123,41 @@ def smaller(encoded: tf.Tensor, side: int) -> tf.Tensor:
 def shards(folder: Path) -> list[Path]:
     """The record files, in their order."""
     return sorted(folder.glob("records-*.tfrecord"))
+
+
+def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
+    files = shards(folder)
+    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
+    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
+
+    @in_graph
+    def encoded(row: tf.Tensor) -> tf.Tensor:
+        number, begin, length = tf.unstack(places[row])
+        rest = tf.cast(sizes[number], tf.int64) - begin - length
+        only = tf.data.FixedLengthRecordDataset(
+            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
+        )
+        return only.get_single_element()
+
+    return encoded
+
+
+def framed(path: Path) -> list[tuple[int, int]]:
+    """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind.
+
+    Raises:
+        InputError: the file ends within a record.
+    """
+    found, begin, size = [], 12, path.stat().st_size
+    with path.open("rb") as file:
+        while begin - 12 < size:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; prepare the radiographs again")
+            found.append((begin, length))
+            begin += length + 16
+            file.seek(begin - 12)
+    return found
 
 
 def load(folder: Path) -> Prepared:

@@ -2,18 +2,21 @@
 
 A source yields *records*: dicts of `image` (encoded bytes, a path or pixels), `name` (a string that tells a person
 which example it is, different for each) and, where there are labels, `label` (int64).  It yields them once in order,
-or endlessly in a shuffled order that is a function of a seed, from any position on.
+or endlessly in a shuffled order that is a function of a seed, from any position on.  `docs/properties.md` lists what
+must hold for every source; tests/data/test_properties.py holds each of them to it.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr import contents
+from tf_simclr.contents import silent
 from tf_simclr.data import images
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import expanded
@@ -23,6 +26,17 @@ in_graph = tf.autograph.experimental.do_not_convert
 """For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 """Files of a folder that count as images, in any case of letters."""
+PERMUTED = 2**16
+"""Up to so many examples an epoch's order is drawn as a whole, all permutations alike likely; beyond, each place is
+computed alone by a cipher, which costs the same for any number.  On few examples the cipher is uneven."""
+ROUNDS = 8
+"""Of the cipher; with TensorFlow's four, neighbours of one epoch are visibly apart in the next."""
+AT_ONCE = 32
+"""Files of which a source read front to back takes one record after the other (reference)."""
+HELD_BYTES = 2**28
+"""Encoded examples that a source read front to back is shuffled among at least, however few a batch has."""
+_ORDER, _FILES = 2, 3
+"""What the seed draws: orders of examples and orders of files.  1 is `examples`', the augmentation."""
 _SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
@@ -36,8 +50,10 @@ class Source(ABC):
         class_names: in the order of the labels; empty where there are no labels.
         read: a record's `image` → encoded bytes or pixels; may fail on an unreadable one.
         in_memory: whether records hold what memory holds anyway.
-        identity: what tells these examples from any others: name and size in bytes of each file that they are in;
-            None where nobody can tell.
+        identity: what tells these examples from any others, JSON types that hang on the content of each of them, its
+            name below `place` and its label (`contents`); takes what says a line to the user.  None where nobody can
+            tell.
+        place: what the names of all examples begin with, and says nothing about them: the folder that they lie in.
         partner: a record and a seed → the record that it makes a positive pair with, such as another image of the
             patient, or itself; None where a pair is two views of one image.
     """
@@ -47,7 +63,8 @@ class Source(ABC):
     class_names: tuple[str, ...]
     read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
     in_memory: bool = False
-    identity: Callable[[], list[tuple[str, int]]] | None = None
+    identity: Callable[..., list[Any]] | None = None
+    place: str = ""
     partner: Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]] | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -73,8 +90,25 @@ class Source(ABC):
         Args:
             seed: the only thing that the order depends on.
             start: position in the endless stream; what lies before is not decoded.
-            buffer: examples to shuffle among, where a source can only be read front to back from a disk.
+            buffer: examples to shuffle among at least, where a source can only be read front to back from a disk.
         """
+
+    def epochs(self, start: int | tf.Tensor, epoch: Callable[[tf.Tensor, tf.Tensor], Records]) -> Records:
+        """Epochs one after the other: `epoch` takes a number and how many of its first records to leave out."""
+        first, skipped = start // self.num_examples, start % self.num_examples  # numbers or tensors
+        begun = tf.data.Dataset.range(first, first + 1).flat_map(in_graph(lambda number: epoch(number, skipped)))
+        rest = tf.data.Dataset.counter(first + 1).flat_map(in_graph(lambda number: epoch(number, 0)))
+        return begun.concatenate(rest)
+
+
+def drawn(seed: int, what: int, *, number: tf.Tensor, count: int) -> tf.Tensor:
+    """Random int64 `(count,)` over their full range, a function of seed, what they are for, and a number.
+
+    `stateless_fold_in` returns (hash of the seed, number): a seed of its own as a pair, but neither half of it is a
+    random number.  The first is the same for each number, the second for each seed.
+    """
+    pair = tf.random.experimental.stateless_fold_in(tf.constant([seed, what], tf.int64), number)
+    return tf.random.stateless_uniform((count,), pair, minval=None, maxval=None, dtype=tf.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,39 +122,56 @@ class Indexed(Source):
         return tf.data.Dataset.range(self.num_examples).map(self.record)
 
     def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
-        @in_graph
-        def at(position):
-            epoch, rank = position // self.num_examples, position % self.num_examples
-            last = tf.constant(self.num_examples - 1, tf.int64)
-            return self.record(tf.random.experimental.index_shuffle(rank, seed=[seed, epoch], max_index=last))
+        if self.num_examples > PERMUTED:
+            return tf.data.Dataset.counter(start).map(in_graph(lambda position: self.record(self.at(position, seed))))
 
-        return tf.data.Dataset.counter(start).map(at)
+        def epoch(number: tf.Tensor, skipped: tf.Tensor) -> Records:
+            keys = drawn(seed, _ORDER, number=number, count=self.num_examples)
+            return tf.data.Dataset.from_tensor_slices(tf.cast(tf.argsort(keys, stable=True), tf.int64)[skipped:])
+
+        return self.epochs(start, epoch).map(self.record)
+
+    def at(self, position: tf.Tensor, seed: int) -> tf.Tensor:
+        """The index at a position of the endless stream of many examples."""
+        epoch, rank = position // self.num_examples, position % self.num_examples
+        keys = tf.bitcast(drawn(seed, _ORDER, number=epoch, count=2), tf.uint32)  # (2, 2)
+        return tf.raw_ops.RandomIndexShuffle(
+            index=rank,
+            seed=tf.reshape(keys, (4,))[:3],
+            max_index=tf.constant(self.num_examples - 1, tf.int64),
+            rounds=ROUNDS,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sequential(Source):
-    """A source that is read front to back: every epoch shuffles within a buffer, as the reference does."""
+    """A source that is read front to back: every epoch shuffles within a buffer, as the reference does.
+
+    Files are opened in another order each epoch, many at a time (`AT_ONCE`).  The buffer holds as many batches as the
+    reference's, and never less than `HELD_BYTES` of examples: small sets are shuffled as a whole.
+    """
 
     epoch: Callable[[tf.Tensor | None], Records]
     """Seed of the order of files, scalar int64, or None for their own order → the records of one epoch."""
+    example_bytes: int = 0
+    """What an encoded example takes in memory, about; 0 where nobody knows."""
 
     def ordered(self) -> Records:
         return self.epoch(None)
 
     def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
-        buffer = self.num_examples if self.in_memory else buffer
+        small = HELD_BYTES // self.example_bytes if self.example_bytes else 0
+        held = self.num_examples if self.in_memory else min(max(buffer, small, 1), self.num_examples)
 
-        @in_graph
-        def epoch(number):
+        def epoch(number: tf.Tensor, skipped: tf.Tensor) -> Records:
             # Within a map this sets the map's own seed: the order must not depend on the global one.  Not 0: with that,
             # TensorFlow compares the tensor seeds below in Python, which fails.
             tf.random.set_seed(1)
-            own = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int64), number)
-            return self.epoch(own[0]).shuffle(buffer, seed=own[1])
+            (files,) = tf.unstack(drawn(seed, _FILES, number=number, count=1))
+            (order,) = tf.unstack(drawn(seed, _ORDER, number=number, count=1))
+            return self.epoch(files).shuffle(held, seed=order).skip(tf.cast(skipped, tf.int64))
 
-        first, skipped = start // self.num_examples, start % self.num_examples  # numbers or tensors
-        rest = tf.data.Dataset.counter(first + 1).flat_map(epoch)
-        return tf.data.Dataset.range(first, first + 1).flat_map(epoch).skip(skipped).concatenate(rest)
+        return self.epochs(start, epoch)
 
 
 def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_names: tuple[str, ...] = ()) -> Source:
@@ -150,7 +201,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     return Indexed(
         origin="arrays",
         in_memory=True,
-        identity=lambda: [(hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest(), pixels.nbytes)],
+        identity=lambda say=silent: [{key: contents.of_array(value.numpy()) for key, value in content.items()}],
         num_examples=len(pixels),
         class_names=class_names if labels is not None else (),
         record=record,
@@ -188,6 +239,7 @@ def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
     labelled = len(loose) == 0 if labelled is None else labelled
     classes = _classes(root, files, loose) if labelled else ()
     content = {"image": tf.constant([str(file) for file in files])}
+    names = [file.relative_to(root).as_posix() for file in files]
     if labelled:
         number = {name: i for i, name in enumerate(classes)}
         content["label"] = tf.constant([number[file.relative_to(root).parts[0]] for file in files], tf.int64)
@@ -200,7 +252,8 @@ def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
         origin=str(folder),
         num_examples=len(files),
         class_names=classes,
-        identity=lambda: [(file.relative_to(root).as_posix(), file.stat().st_size) for file in files],
+        identity=lambda say=silent: [names, contents.digests(files, say=say)],
+        place=f"{root}/",
         read=tf.io.read_file,
         record=record,
     )
@@ -256,6 +309,7 @@ def cached(source: Source) -> Source:
         num_examples=source.num_examples,
         class_names=source.class_names,
         identity=source.identity,
+        place=source.place,
         partner=source.partner,
         epoch=lambda seed: memory,
         in_memory=True,

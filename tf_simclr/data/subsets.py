@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr import contents
+from tf_simclr.contents import silent
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
 from tf_simclr.errors import check
 
@@ -118,6 +120,8 @@ def held(part: Source) -> Source:
         origin=part.origin,
         num_examples=part.num_examples,
         class_names=part.class_names,
+        identity=part.identity,
+        place=part.place,
         read=part.read,
         in_memory=True,
         record=record,
@@ -127,7 +131,8 @@ def held(part: Source) -> Source:
 def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
     """These rows of a source, in its order; the names are theirs."""
     changes = {"origin": f"{source.origin}, {len(rows):,} of {source.num_examples:,} images", "num_examples": len(rows)}
-    changes["identity"] = None  # the rows are not in the names of the files
+    known = source.identity
+    changes["identity"] = known and (lambda say=silent: [known(say), contents.of_array(np.asarray(rows, np.int64))])
     if isinstance(source, Indexed):
         table = tf.constant(rows, tf.int64)
         return dataclasses.replace(source, **changes, record=in_graph(lambda index: source.record(table[index])))

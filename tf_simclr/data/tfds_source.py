@@ -1,5 +1,6 @@
 """Examples of a TensorFlow Datasets data set, under its name, configuration, version and split syntax."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_simclr.data.sources import Records, Sequential, Source, in_graph
+from tf_simclr import contents
+from tf_simclr.contents import Say, silent
+from tf_simclr.data.sources import AT_ONCE, Records, Sequential, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import expanded
 
@@ -49,7 +52,10 @@ def from_tfds(
 
     def epoch(seed: tf.Tensor | None) -> Records:
         # tfds' own small cache would be filled anew in each epoch; `sources.cached` is the one to use.
-        reading = tfds.ReadConfig(shuffle_seed=seed, add_tfds_id=True, try_autocache=False)
+        reading = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+        if seed is not None:  # a set that is stored in an order is no exception: in training nothing may hang on it
+            mixed = {"interleave_cycle_length": AT_ONCE, "interleave_block_length": 1, "enable_ordering_guard": False}
+            reading = reading.replace(shuffle_seed=seed, **mixed)
         encoded = {image: tfds.decode.SkipDecoding()}
         return builder.as_dataset(
             split=split, shuffle_files=seed is not None, decoders=encoded, read_config=reading
@@ -64,8 +70,9 @@ def from_tfds(
         origin=f"{name} ({split})",
         num_examples=_split_size(builder, split),
         class_names=() if label is None else tuple(_classes(features[label]).names),
-        identity=lambda: [(f"{builder.info.full_name} {split}", 0), *_files(builder)],
+        identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
         epoch=epoch,
+        example_bytes=_example_bytes(builder),
     )
 
 
@@ -83,11 +90,28 @@ def _label(example: dict[str, Any], key: str, *, kind: tfds.features.FeatureConn
     return 2 * tf.cast(certain, tf.int64) - tf.cast(present, tf.int64)
 
 
-def _files(builder: tfds.core.DatasetBuilder) -> list[tuple[str, int]]:
-    """Name and size of each file of a prepared set."""
-    folder = str(builder.data_dir)
-    names = sorted(tf.io.gfile.listdir(folder))
-    return [(name, tf.io.gfile.stat(f"{folder}/{name}").length) for name in names]
+def _files(builder: tfds.core.DatasetBuilder, split: str, *, say: Say) -> list[list[Any]]:
+    """What a split reads: name, content and first and number of records of each file.
+
+    Of a file in a bucket the address, size and time stand for its content: it cannot be changed, only written anew.
+    """
+    parts = builder.info.splits[split].file_instructions
+    local = [part.filename for part in parts if not re.match(r"\w{2,}://", part.filename)]
+    known = dict(zip(local, contents.digests(local, say=say), strict=True))
+
+    def content(name: str) -> Any:
+        if name in known:
+            return known[name]
+        status = tf.io.gfile.stat(name)
+        return [name, status.length, status.mtime_nsec]
+
+    return [[os.path.basename(part.filename), content(part.filename), part.skip, part.take] for part in parts]
+
+
+def _example_bytes(builder: tfds.core.DatasetBuilder) -> int:
+    """What an example takes, about; 0 where the set does not tell."""
+    splits = [one for one in builder.info.splits.values() if one.num_bytes]
+    return -(-sum(one.num_bytes for one in splits) // max(1, sum(one.num_examples for one in splits)))
 
 
 def is_prepared(name: str, *, data_dir: str | Path | None = None) -> bool:

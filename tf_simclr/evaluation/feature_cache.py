@@ -5,23 +5,27 @@ key, and size and checksum of each file).  It appears whole or not at all, and a
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from tf_simclr import contents
+from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
 from tf_simclr.places import expanded
 
-FORMAT = 1
+FORMAT = 2
 """Of the entries and of what the key does not tell: how images are decoded and seen."""
+NO_PART = ("compile_config", "build_config", "shared_object_id")
+"""Of a network's configuration: what its answers do not hang on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +44,51 @@ class FeatureCache:
 
     folder: Path
     """Made when it is needed."""
-    say: Callable[[str], None] = lambda line: None
+    say: Say = silent
     """Takes one line for the user at a time."""
 
     def fetch(
-        self, key: Mapping[str, object], compute: Callable[[], tuple[Features, list[str]]]
+        self,
+        key: Mapping[str, object],
+        compute: Callable[[], tuple[Features, list[str]]],
+        *,
+        place: str = "",
+        settled: Callable[[], bool] = lambda: True,
     ) -> tuple[Features, list[str]]:
         """The features of a key, from disk as a memory map, or computed and kept; and the unreadable images' names.
 
         What cannot be written, on a full disk say, is not kept; the features are returned all the same.
+
+        Args:
+            key: all that the features depend on, JSON types.
+            compute: makes them.
+            place: what names begin with and is no part of the key: kept without it, they are told with it.
+            settled: asked after the computation whether the key still fits: images may have changed meanwhile.
         """
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-        entry = expanded(self.folder) / hashlib.sha256(text.encode()).hexdigest()[:32]
+        entry = expanded(self.folder) / contents.of_bytes(text.encode())
         if (entry / "entry.json").exists():
             damage = damage_of(entry)
             if damage is None:
-                return read(entry)
+                return moved(*read(entry), change=lambda name: place + name)
             self.say(f"the kept features in {entry} are damaged ({damage}); they are computed again")
         features, unreadable = compute()
+        if not settled():
+            self.say("features are not kept: images have changed while they were computed")
+            return features, unreadable
         try:
-            keep(entry, features, notes={"key": json.loads(text), "unreadable": unreadable})
+            kept, missing = moved(features, unreadable, change=lambda name: name.removeprefix(place))
+            keep(entry, kept, notes={"key": json.loads(text), "unreadable": missing})
         except OSError as error:
             self.say(f"features are not kept: {entry} cannot be written ({error.strerror or error})")
         return features, unreadable
+
+
+def moved(features: Features, unreadable: list[str], *, change: Callable[[str], str]) -> tuple[Features, list[str]]:
+    """The same with changed names."""
+    names = features.names
+    names = None if names is None else np.array([change(str(name)) for name in names])
+    return dataclasses.replace(features, names=names), [change(name) for name in unreadable]
 
 
 def read(entry: Path) -> tuple[Features, list[str]]:
@@ -114,19 +140,51 @@ def keep(entry: Path, features: Features, *, notes: Mapping[str, object]) -> Non
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Tells networks apart by every weight's name, shape, type and value."""
-    digest = hashlib.sha256(str(model.dtype_policy.name).encode())
+    """Tells networks apart by what they compute: layers and how they are connected, and every weight's value."""
+    found: list[Any] = [model.dtype_policy.name, graph(model)]
     for weight in model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        # Names within the network: that of the network itself may count up with each one that is built.
-        digest.update(f"{weight.path.split('/')[-2:]} {array.shape} {array.dtype}".encode())
-        digest.update(array.view(np.uint8) if array.size else b"")
-    return digest.hexdigest()
+        # Which layer it is of its place tells; some layers' names count up with each network that is built.
+        found.append([weight.name, contents.of_array(keras.ops.convert_to_numpy(weight))])
+    return contents.of_values(found)
 
 
-def source_digest(source: Source) -> str | None:
-    """Tells data apart by the names and sizes of their files, their number and their classes; None: nobody can."""
+def graph(model: keras.Model) -> Any:
+    """A network's configuration with its layers numbered in the place of their names, some of which Keras counts up.
+
+    Of a network that cannot say how it is made its class stands here.
+    """
+    try:
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model), default=repr))
+    except (NotImplementedError, TypeError, ValueError):
+        return f"{type(model).__module__}.{type(model).__qualname__}"
+    known: dict[str, str] = {}
+
+    def number(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("config"), dict) and isinstance(part["config"].get("name"), str):
+                known.setdefault(part["config"]["name"], f"#{len(known)}")
+            part = list(part.values())
+        for one in part if isinstance(part, list) else ():
+            number(one)
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: renamed(value) for key, value in part.items() if key not in NO_PART}
+        if isinstance(part, list):
+            return [renamed(one) for one in part]
+        return known.get(part, part) if isinstance(part, str) else part
+
+    number(config)
+    return renamed(config)
+
+
+def source_digest(source: Source, say: Say = silent) -> str | None:
+    """Tells data apart by the content of each example, its name and its class; None where nobody can.
+
+    Args:
+        source: the examples.
+        say: takes a line for the user where much has to be read.
+    """
     if source.identity is None:
         return None
-    content = [source.num_examples, list(source.class_names), source.identity()]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return contents.of_values(source.num_examples, list(source.class_names), source.identity(say))

@@ -1,10 +1,14 @@
 """Numbers that an epoch gets besides its losses: signs of collapse, and what the features are worth."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.data.sources import Sequential, Source
+from tf_simclr.data.sources import Records, Sequential, Source, in_graph
+from tf_simclr.data.subsets import lookup
+from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.metrics import accuracy
 from tf_simclr.evaluation.probes import knn_scores
@@ -104,31 +108,69 @@ class Neighbours(Watch):
         return {"knn_acc": accuracy(votes.argmax(axis=1), asked.labels)}
 
 
-def sample(source: Source, count: int, *, seed: int, start: int = 0) -> Source:
-    """Some examples of a source, drawn by the seed; those of another `start` are others, up to its number of examples.
+def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
+    """Examples that vote and examples that are classified, drawn by the seed; no example is both.
+
+    Without another source they are pieces of one draw, of which a fifth is classified.  With one, those of it are drawn
+    first, and none of them votes: the two may be overlapping parts of one data set.  Examples without a label (-1) are
+    neither.
 
     Args:
-        source: examples.
-        count: how many, at most as many as there are from `start` on.
-        start: how many to pass over.
+        source: labelled training images.
+        other: labelled images to classify, or None.
+        count: how many, at most, of both together or of each.
+        seed: of the draws.
+
+    Raises:
+        InputError: there is nothing to classify, or nothing that may vote.
     """
+    if other is None:
+        both = draw(source, count, seed=seed)
+        found = len(keys(both))
+        asked = max(1, found // 5)
+        check(
+            found > 1, f"{source.origin} must have at least two labelled images for a test by neighbours", found=found
+        )
+        return piece(source, both.skip(asked), count=found - asked), piece(source, both.take(asked), count=asked)
+    tested = draw(other, count, seed=seed)
+    taken = keys(tested)
+    check(len(taken) > 0, f"{other.origin} must have labelled images for a test by neighbours")
+    known = draw(source, count, seed=seed, without=taken)
+    found = len(keys(known))
+    check(found > 0, f"{source.origin} must have labelled images besides the {len(taken):,} of {other.origin}")
+    return piece(source, known, count=found), piece(other, tested, count=len(taken))
 
-    def records(_):
-        return source.shuffled(seed, start=start, buffer=10 * count).take(count)
 
+def draw(source: Source, count: int, *, seed: int, without: Sequence[bytes] = ()) -> Records:
+    """So many records, or all, of one epoch: of those with a label, and without those that have one of the keys."""
+    records = source.shuffled(seed, buffer=2 * count).take(source.num_examples)
+    if records.element_spec["label"].shape.rank == 0:
+        records = records.filter(in_graph(lambda record: record["label"] >= 0))
+    if without:
+        taken = lookup(np.array(without))
+        records = records.filter(in_graph(lambda record: taken.lookup(key(record)) < 0))
+    return records.take(count)
+
+
+def keys(records: Records) -> list[bytes]:
+    """What tells records from any others, of two sources, too."""
+    return list(records.map(in_graph(key)).as_numpy_iterator())
+
+
+def key(record: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Name, and a hash of the path, the bytes or the pixels: images in memory have numbers for names."""
+    image = record["image"]
+    content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
+    hashed = tf.strings.to_hash_bucket_strong(content, 2**62, [18, 45])
+    return tf.strings.join([record["name"], " ", tf.strings.as_string(hashed)])
+
+
+def piece(source: Source, records: Records, *, count: int) -> Source:
+    """These records of a source as a source."""
     return Sequential(
         origin=f"{count} of {source.origin}",
         num_examples=count,
         class_names=source.class_names,
         read=source.read,
-        epoch=records,
+        epoch=lambda _: records,
     )
-
-
-def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
-    """Examples that vote and examples that are classified: of another source, else a fifth of those drawn."""
-    if other is not None:
-        return tuple(sample(one, min(count, one.num_examples), seed=seed) for one in (source, other))
-    count = min(count, source.num_examples)
-    asked = max(1, count // 5)
-    return sample(source, count - asked, seed=seed, start=asked), sample(source, asked, seed=seed)

@@ -12,12 +12,14 @@ import numpy as np
 
 from tf_simclr.checkpoint import load_encoder
 from tf_simclr.chest.covid import ROWS, Fit, Row, split
-from tf_simclr.chest.kept import Kept, digest
+from tf_simclr.chest.kept import Kept
 from tf_simclr.chest.learner import Learner
 from tf_simclr.chest.partition import task
 from tf_simclr.chest.prepared import Prepared
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
+from tf_simclr.contents import of_array
+from tf_simclr.data import STREAM
 from tf_simclr.errors import check
 from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
@@ -91,7 +93,7 @@ class Study:
         check(
             whole, f"all images of {self.data.folder} must be readable; prepare again", unreadable=extractor.unreadable
         )
-        settings = {"encoder": extractor.weights, "data": source_digest(source), "image_size": sizes[1]}
+        settings = {"encoder": extractor.weights, "data": source_digest(source, say), "image_size": sizes[1]}
         self.seconds["features"] += self.kept.longest(settings, time.monotonic() - began)
         return np.asarray(found.values)
 
@@ -114,7 +116,7 @@ class Study:
             learner = self.learner(values.shape[1], **form)
             return learner.on_features(values, labels, patients=self.data.patients, **options)
 
-        settings = form | {"row": asdict(row), "learning_rate": self.rate(optimizer), "features": digest(values)}
+        settings = form | {"row": asdict(row), "learning_rate": self.rate(optimizer), "features": of_array(values)}
         fits = self.trained(settings, train, labels=labels, seeds=config.seeds, epochs=row.epochs)
         done = [fit for kind in fits.values() for fit in kind]
         spent = sum(fit.seconds for fit in done)
@@ -144,8 +146,8 @@ class Study:
             return learner().on_images(self.data, self.labels, sizes=self.sizes, **options)
 
         source = self.data.source(np.arange(len(self.data)), side=self.sizes[0])
-        settings = form | {"row": asdict(row), "encoder": weights_digest(encoder), "data": source_digest(source)}
-        settings |= {"image_size": self.sizes[1]}
+        settings = form | {"row": asdict(row), "encoder": weights_digest(encoder), "data": source_digest(source, say)}
+        settings |= {"image_size": self.sizes[1], "stream": STREAM}
         fits = self.trained(settings, train, labels=self.labels, seeds=config.tuning_seeds, epochs=config.tuning_epochs)
         pace = np.concatenate([fit.pace for kind in fits.values() for fit in kind])
         an_epoch = self.seconds["an epoch, " + TRAINS[after_block]] = float(np.median(pace))
@@ -157,11 +159,11 @@ class Study:
     ) -> dict[str, list[Fit]]:
         """A fit a seed on each split; those that an earlier run has done are kept in the study's folder."""
         fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
-        known = {"labels": digest(labels), "patients": digest(self.data.patients)}
+        known = {"labels": of_array(labels), "patients": of_array(self.data.patients)}
         for kind, seed in self.draws(seeds):
             parts = self.parts(labels, kind=kind, seed=seed)
             options = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
-            whole = dict(settings) | known | options | {part: digest(rows) for part, rows in parts.items()}
+            whole = dict(settings) | known | options | {part: of_array(rows) for part, rows in parts.items()}
             fits[kind].append(self.kept.fetch(whole, functools.partial(train, parts=parts, **options)))
         return fits
 

@@ -4,7 +4,7 @@ from tf_simclr.checkpoint import load_model
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
-from tf_simclr.evaluation.feature_cache import weights_digest
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
 from tf_simclr.tasks.extraction import Counter
 from tf_simclr.tasks.inputs import open_source, say, show
 
@@ -14,12 +14,13 @@ def run(config: Embed) -> None:
     source = open_source(config, config.train_split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
     identity = {key: value for key, value in plain(config).items() if key not in ("eval_batch_size", "out")}
+    identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
     count = embed(
         network,
         source,
         out=config.out,
         image_size=config.image_size,
-        identity=identity | {"weights": weights_digest(network), "images": source.num_examples},
+        identity=identity,
         endpoint=config.layer,
         batch_size=config.eval_batch_size,
         unreadable=unreadable,

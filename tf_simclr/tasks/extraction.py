@@ -3,12 +3,12 @@
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import keras
 
 from tf_simclr.checkpoint import load_encoder, load_model
 from tf_simclr.config.evaluation import Probing
+from tf_simclr.contents import cache_folder
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
@@ -17,8 +17,6 @@ from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.tasks.inputs import say
 
 POOLED = "final_avg_pool"
-CACHE = Path("~/.cache/tf_simclr/features")
-"""Where features are kept."""
 WHOLE = 1.0
 """Share of the shorter side that the transfer protocol keeps: all of it (SimCLR, Appendix B.8)."""
 
@@ -55,7 +53,7 @@ class Extractor:
 
     def __post_init__(self):
         self.weights = weights_digest(self.network)
-        self.cache = FeatureCache(self.config.cache_dir or CACHE, say)
+        self.cache = FeatureCache(self.config.cache_dir or cache_folder() / "features", say)
 
     def features(self, source: Source, *, image_size: int, crop_proportion: float | None = WHOLE) -> Features:
         """Features of every readable image, in the source's order."""
@@ -67,12 +65,14 @@ class Extractor:
             progress = Counter(f"features of {source.origin}{self.label}", source.num_examples)
             return extract(self.network, batches, progress=progress), unreadable.names
 
-        data = source_digest(source) if self.config.cache_features else None
+        data = source_digest(source, say) if self.config.cache_features else None
         if data is None:
             found, unreadable = compute()
         else:
             key = {"weights": self.weights, "endpoint": self.config.endpoint, "data": data, **seen}
-            found, unreadable = self.cache.fetch(key, compute)
+            found, unreadable = self.cache.fetch(
+                key, compute, place=source.place, settled=lambda: source_digest(source, say) == data
+            )
         self.unreadable += unreadable
         return found
 

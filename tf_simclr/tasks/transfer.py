@@ -66,7 +66,7 @@ def finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: 
     """The numbers of a data set: those that lie there, if they are of the same features and knobs, else new ones."""
     knobs = {key: value for key, value in plain(config).items() if key not in PLACES} | {"weights": extractor.weights}
     sources = open_sets(config, name)
-    data = {split: source_digest(source) for split, source in sources.items()}
+    data = {split: source_digest(source, say) for split, source in sources.items()}
     stored = read_json(path) if path.exists() else {}
     if stored.get("knobs") == knobs and stored.get("data") == data:
         say(f"{TRANSFER_SETS[name].title} is finished in {path}")

@@ -8,6 +8,7 @@ from tf_simclr.checkpoint import RunFolder, read_json
 from tf_simclr.config import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
+from tf_simclr.errors import check
 from tf_simclr.monitoring.callbacks import Collapse, Neighbours, Watch, parts
 from tf_simclr.monitoring.pairs import PAIRS, draw_pairs
 from tf_simclr.monitoring.weights_and_biases import Report
@@ -55,8 +56,19 @@ def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> l
 
 
 def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
-    """The test by nearest neighbours, on `eval_split` if there is one."""
-    other = None if config.eval_split is None else open_source(config, config.eval_split, labelled=True)
+    """The test by nearest neighbours, on `eval_split` if there is one other than that to train on.
+
+    Raises:
+        InputError: `eval_split` has no labels, or all images that could vote are in it.
+    """
+    other = None
+    if config.eval_split not in (None, config.train_split):
+        other = open_source(config, config.eval_split, labelled=True)
+        check(
+            other.labelled, f"eval_split must have labels, but {other.origin} has none; leave it out, or name another"
+        )
+        rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
+        check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
     sizes = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
     known, asked = (
         evaluation_batches(part, **sizes, unreadable=Unreadable())

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_simclr.checkpoint import RunFolder, restore_state
+from tf_simclr.checkpoint import OtherStream, RunFolder, restore_state
 from tf_simclr.errors import InputError
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
@@ -107,10 +107,16 @@ def execute(model: keras.Model, steps: int) -> None:
 
 
 def resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -> int:
-    """Restores the newest whole checkpoint and returns its step; damaged ones are named and passed over."""
+    """Restores the newest whole checkpoint and returns its step; damaged ones are named and passed over.
+
+    Raises:
+        InputError: there are checkpoints but none is whole, or they are of another version of the stream.
+    """
     for path in run.checkpoints():
         try:
             restore_state(path, model)
+        except OtherStream:
+            raise  # an older checkpoint of the same training is no better
         except InputError as error:
             say(f"refused: {error}")
             continue

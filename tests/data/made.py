@@ -1,0 +1,153 @@
+"""Every kind of source, made of the same pictures: flat greys, so that a pixel tells the image.
+
+`changed` makes one picture another grey: with the same names, numbers of bytes and labels, so that only the content
+tells the two sets apart.
+"""
+
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tests.chest import made as radiographs
+from tf_simclr.data import sources, subsets, tfds_source
+from tf_simclr.data.sources import Source
+
+COUNT = 60
+FILES = 6
+CLASSES = 3
+
+
+def greys(count: int, changed: bool) -> np.ndarray:
+    """A grey an image; one of them is another where the set is to be another."""
+    found = np.arange(count) % 200
+    found[count // 2] = 255 if changed else found[count // 2]
+    return found.astype(np.uint8)
+
+
+def picture(grey: int) -> np.ndarray:
+    return np.full((4, 4, 3), grey, np.uint8)
+
+
+def bmp(pixels: np.ndarray) -> bytes:
+    """A file whose size does not hang on what it shows."""
+    height, width, _ = pixels.shape
+    size = 54 + 3 * height * width
+    head = b"BM" + np.array([size, 0, 54, 40, width, height], "<u4").tobytes()
+    rows = pixels[::-1, :, ::-1].tobytes()  # from below, blue first
+    return head + np.array([1, 24], "<u2").tobytes() + bytes(24) + rows
+
+
+def write_folder(place: Path, changed: bool = False, *, count: int = COUNT) -> Path:
+    for number, grey in enumerate(greys(count, changed)):
+        path = place / f"class{number % CLASSES}" / f"{number:03}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bmp(picture(int(grey))))
+    return place
+
+
+def write_tfds(place: Path, changed: bool = False, *, count: int = COUNT, files: int = FILES, ordered: bool = False):
+    """Lets tfds prepare a set; each image of one grey."""
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
+            features["label"] = tfds.features.ClassLabel(num_classes=CLASSES)
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=ordered)
+
+        def _split_generators(self, manager):
+            images = enumerate(greys(count, changed))
+            return {"train": ((number, {"image": picture(g), "label": number % CLASSES}) for number, g in images)}
+
+        def _generate_examples(self):
+            return iter(())
+
+    Builder.name = "made"
+    config = tfds.download.DownloadConfig(num_shards=files, try_download_gcs=False)
+    Builder(data_dir=place).download_and_prepare(download_config=config)
+    return place
+
+
+def from_arrays(place: Path, changed: bool) -> Source:
+    pixels = np.stack([picture(int(grey)) for grey in greys(COUNT, changed)])
+    return sources.from_arrays(pixels, np.arange(COUNT) % CLASSES)
+
+
+def from_folder(place: Path, changed: bool, **options) -> Source:
+    return sources.from_folder(write_folder(place, changed), **options)
+
+
+def from_tfds(place: Path, changed: bool, split: str = "train", **options) -> Source:
+    return tfds_source.from_tfds("made", split, data_dir=write_tfds(place, changed, **options))
+
+
+def prepared(place: Path, changed: bool):
+    patients = "".join(2 * letter for letter in string.ascii_letters[: COUNT // 2])
+    found = radiographs.folder(place, patients, shard=COUNT // FILES)
+    if changed:  # the same names, classes and patients
+        path = sorted(place.glob("records-*.tfrecord"))[FILES // 2]
+        records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+        example = tf.train.Example.FromString(records[0])
+        values = example.features.feature["picture"].bytes_list.value
+        values[0] = tf.io.encode_png(np.full((16, 16, 1), 255, np.uint8)).numpy()
+        records[0] = example.SerializeToString()
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+    return found
+
+
+def from_radiographs(place: Path, changed: bool) -> Source:
+    from tf_simclr.chest import partition
+
+    return partition.part(prepared(place, changed), "all", positive="ARDS")
+
+
+def from_pairs(place: Path, changed: bool) -> Source:
+    from tf_simclr.chest import bags
+
+    return bags.part(prepared(place, changed), "all", positive="ARDS")
+
+
+def part(source: Source) -> Source:
+    return subsets.labelled_part(source, 0.7)[0]
+
+
+def far(source: Source) -> Source:
+    """A part too large for memory, so that it is read where it lies."""
+    before, subsets.HELD_BYTES = subsets.HELD_BYTES, 10
+    try:
+        return part(source)
+    finally:
+        subsets.HELD_BYTES = before
+
+
+def retargeted(source: Source) -> Source:
+    return subsets.with_targets(source, lambda record: record["label"] + 0)
+
+
+Make = Callable[[Path, bool], Source]
+SOURCES: dict[str, Make] = {
+    "arrays": from_arrays,
+    "folder": from_folder,
+    "folder, unlabelled": lambda place, changed: from_folder(place, changed, labelled=False),
+    "folder, cached": lambda place, changed: sources.cached(from_folder(place, changed)),
+    "folder, few labels": lambda place, changed: part(from_folder(place, changed)),
+    "folder, other targets": lambda place, changed: retargeted(from_folder(place, changed)),
+    "tfds": from_tfds,
+    "tfds, one file": lambda place, changed: from_tfds(place, changed, files=1),
+    "tfds, stored in an order": lambda place, changed: from_tfds(place, changed, ordered=True),
+    "tfds, cached": lambda place, changed: sources.cached(from_tfds(place, changed)),
+    "tfds, slice": lambda place, changed: from_tfds(place, changed, "train[20%:]"),
+    "tfds, few labels in memory": lambda place, changed: part(from_tfds(place, changed)),
+    "tfds, few labels on disk": lambda place, changed: far(from_tfds(place, changed)),
+    "radiographs": from_radiographs,
+    "radiographs, pairs": from_pairs,
+}
+"""Every kind of source; a new kind is a line here, and is held to all properties."""
