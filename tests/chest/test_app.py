@@ -105,13 +105,13 @@ def test_the_page_escapes_what_others_wrote_and_names_no_other_machine(model, fo
     whole = app_page.document(model, max_bytes=2**20)
     assert "Squares &lt;b&gt;" in whole
     assert "Only squares &amp; nothing." in whole
-    for page in [whole, app_page.result(model, found), app_page.STYLE, app_page.SCRIPT]:
-        assert not re.search(r"https?:|[\"'(]//|@import|url\(|(src|href)=\"(?!data:|page\.)", page)
+    for page in [whole, app_page.result(model, found), app_page.STYLE, app_page.SCRIPT, app_page.VIEWER]:
+        assert not re.search(r"https?:|[\"'(]//|@import|url\(|(src|href)=\"(?!data:|page\.|viewer\.)", page)
     for page in [
         whole,
         app_page.result(model, found),
     ]:  # the browser is told to run and style nothing that stands in it
-        assert not re.search(r"<script(?! src=\"page\.js\")|<style|\sstyle=|\son\w+=|javascript:", page)
+        assert not re.search(r"<script(?! src=\"(page|viewer)\.js\")|<style|\sstyle=|\son\w+=|javascript:", page)
 
 
 def test_the_page_says_at_every_time_that_it_is_no_diagnosis_and_what_becomes_of_the_file(model):

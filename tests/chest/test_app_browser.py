@@ -135,7 +135,7 @@ def test_a_dicom_is_answered_nothing_is_kept_and_nobody_else_is_asked(browser, s
     assert in_view(browser)
     broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
     assert browser.execute_script(broken) == 0
-    assert browser.execute_script("return document.querySelectorAll('#result img').length") == 7
+    assert browser.execute_script("return document.querySelectorAll('#result img').length") == 6
     asked = requests(browser)
     assert any(url.endswith("/read") for url in asked)
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(server[1]).netloc}
@@ -276,6 +276,204 @@ def waits_for_text(browser, words):
     from selenium.webdriver.support.ui import WebDriverWait
 
     WebDriverWait(browser, SECONDS).until(lambda d: words in d.page_source)
+
+
+def radiograph(path, **elements):
+    """A made-up DICOM of 12 bits with a window, a view and sides."""
+    from tests.chest.dicoms import content, dataset
+
+    pixels = np.kron(16 * tiny.picture(3).astype(np.uint16), np.ones((8, 8), np.uint16))
+    pixels[5, :4096] = np.arange(pixels.shape[1])  # odd values in the low byte, too
+    header = {"WindowCenter": 1500, "WindowWidth": 1000, "ViewPosition": "PA", "PatientOrientation": ["L", "F"]}
+    path.write_bytes(content(dataset(pixels, bits=12, **header | elements)))
+    return pixels
+
+
+def press(browser, *keys):
+    from selenium.webdriver.common.by import By
+
+    browser.find_element(By.CSS_SELECTOR, ".stage").send_keys(*keys)
+    browser.execute_script("viewer.draw()")
+
+
+def grey_in_the_middle(browser):
+    script = """
+    const canvas = document.querySelector('.stage canvas');
+    return [...canvas.getContext('2d').getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data];"""
+    return browser.execute_script(script)
+
+
+def test_the_viewer_has_every_level_of_the_file_and_shows_them_by_window_and_level(browser, tmp_path):
+    pixels = radiograph(tmp_path / "a.dcm")
+    dropped(browser, tmp_path / "a.dcm", until=DONE)
+    script = "const {width, height, values} = viewer.copies[0]; return [width, height, [...values]]"
+    width, height, values = browser.execute_script(script)
+    assert (height, width) == pixels.shape
+    levels = pixels / 4095
+    np.testing.assert_allclose(np.reshape(values, pixels.shape), np.rint(levels * 65535), atol=1)  # of float32
+    low, high = browser.execute_script("return viewer.about.window")
+    assert (low, high) == pytest.approx((1000 / 4095, 1999 / 4095), abs=2e-4)  # the standard's half a level
+    browser.execute_script("viewer.controls.opacity.value = 0; viewer.draw()")
+    middle = levels[height // 2, width // 2]
+    copies = browser.execute_script("return viewer.copies.length")
+    assert copies > 1
+    for keys in ("", "]]]]", "..", ",,,,", "[["):
+        press(browser, "0", keys)
+        level, wide = browser.execute_script("return [viewer.level, viewer.width]")
+        red, green, blue, opaque = grey_in_the_middle(browser)
+        assert red == green == blue
+        assert opaque == 255
+        assert red == pytest.approx(255 * np.clip((middle - level) / wide + 0.5, 0, 1), abs=6)  # of a smaller copy
+    press(browser, "0", "i")
+    level, wide = browser.execute_script("return [viewer.level, viewer.width]")
+    assert grey_in_the_middle(browser)[0] == pytest.approx(255 * np.clip(0.5 - (middle - level) / wide, 0, 1), abs=6)
+
+
+def test_it_zooms_and_moves_by_keys_mouse_and_sliders_and_never_out_of_view(browser, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    radiograph(tmp_path / "a.dcm")
+    dropped(browser, tmp_path / "a.dcm", until=DONE)
+    state = lambda: browser.execute_script("viewer.draw(); return [viewer.zoom, viewer.x, viewer.y]")  # noqa: E731
+    assert state() == [1, 0.5, 0.5]
+    press(browser, *"++++")
+    zoom, x, y = state()
+    assert zoom == pytest.approx(1.25**4)
+    press(browser, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    assert state()[1] > x
+    assert state()[2] > y
+    press(browser, *[Keys.ARROW_RIGHT] * 60)
+    assert 0.5 < state()[1] < 1  # its edge at the window's edge
+    stage = browser.find_element(By.CSS_SELECTOR, ".stage")
+    before = state()[1]
+    ActionChains(browser).move_to_element(stage).click_and_hold().move_by_offset(50, 0).release().perform()
+    assert state()[1] < before
+    level, wide = browser.execute_script("return [viewer.level, viewer.width]")
+    ActionChains(browser).key_down(Keys.SHIFT).move_to_element(stage).click_and_hold().move_by_offset(
+        30, 20
+    ).release().key_up(Keys.SHIFT).perform()
+    assert browser.execute_script("return viewer.width") > wide
+    assert browser.execute_script("return viewer.level") > level
+    browser.find_element(By.CSS_SELECTOR, "[name=zoom]").send_keys(Keys.END)
+    assert state()[0] == 32
+    browser.find_element(By.CSS_SELECTOR, ".reset").click()
+    assert state() == [1, 0.5, 0.5]
+
+
+def test_the_map_is_a_layer_and_sides_and_view_are_the_headers(browser, tmp_path):
+    radiograph(tmp_path / "a.dcm")
+    text = dropped(browser, tmp_path / "a.dcm", until=DONE)
+    assert "View PA, as the file's header has it." in text
+    places = """
+    const found = [...document.querySelectorAll('.side, .view')];
+    return Object.fromEntries(found.map(e => [e.className, e.textContent]));"""
+    expected = {"side left": "R", "side right": "L", "side top": "H", "side bottom": "F", "view": "PA"}
+    assert browser.execute_script(places) == expected
+    colours = """
+    const canvas = document.querySelector('.stage canvas');
+    viewer.controls.opacity.value = arguments[0]; viewer.draw();
+    const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let most = 0;
+    for (let i = 0; i < data.length; i += 4) most = Math.max(most, data[i] - data[i + 2]);
+    return most;"""
+    none, some, all_ = (browser.execute_script(colours, opacity) for opacity in (0, 40, 100))
+    assert none == 0 < some < all_
+    press(browser, "m")
+    assert browser.execute_script("return viewer.controls.opacity.value") == "0"
+    heard = browser.execute_script("return document.querySelector('.stage').getAttribute('aria-label')")
+    assert "% probability of Square, interval" in heard
+    assert "For research use, not a diagnosis." in heard
+    assert "occlusion check" in heard or "no place speaks" in heard.lower()
+    radiograph(tmp_path / "b.dcm", ViewPosition="", PatientOrientation="")
+    assert "The file's header names no view." in dropped(browser, tmp_path / "b.dcm", until=DONE)
+    assert set(browser.execute_script(places).values()) == {""}
+
+
+def test_several_files_in_a_row_give_a_table_to_save_and_a_report_to_print(browser, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    names = ["one.dcm", "=cmd|' C calc'!A0.dcm", 'not, a "picture".pdf', "two.dcm"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"%PDF") if name.endswith("pdf") else radiograph(tmp_path / name)
+    paths = "\n".join(str(tmp_path / name) for name in names)
+    browser.find_element(By.CSS_SELECTOR, INPUT).send_keys(paths)
+    rows = lambda d: d.find_elements(By.CSS_SELECTOR, "#files tbody tr")  # noqa: E731
+    WebDriverWait(browser, SECONDS).until(lambda d: len(rows(d)) == 4)
+    assert [row.find_element(By.TAG_NAME, "th").text for row in rows(browser)] == names
+    assert "not read" in rows(browser)[2].text
+    script = """
+    const done = arguments[0], real = URL.createObjectURL;
+    URL.createObjectURL = (blob) => { blob.text().then(done); URL.createObjectURL = real; return real(blob); };
+    document.querySelector('#save').click();"""
+    import csv
+
+    table = list(csv.DictReader(browser.execute_async_script(script).lstrip("\ufeff").splitlines()))
+    assert [row["file"] for row in table] == [names[0], "'" + names[1], names[2], names[3]]
+    low, probability, high = (float(table[0][name]) for name in ("interval_low", "probability", "interval_high"))
+    assert 0 <= low <= probability <= high <= 1
+    assert table[2]["probability"] == ""
+    assert "must be a DICOM, PNG or JPEG file" in table[2]["remarks"]
+    assert {row["note"] for row in table} == {"For research use, not a diagnosis."}
+    rows(browser)[0].find_element(By.TAG_NAME, "button").click()  # one of them again
+    waits(browser, lambda text: "one.dcm" in text and "probability of Square" in text)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    seen = "return [...document.querySelectorAll(arguments[0])].map(e => e.getClientRects().length > 0)"
+    assert not any(browser.execute_script(seen, "#drop, .controls, #save, #print"))
+    assert all(browser.execute_script(seen, ".note, #answer, .stage canvas, #check, #files table, #card li"))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_everything_is_reached_by_the_keyboard_heard_and_in_contrast(browser, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    radiograph(tmp_path / "a.dcm")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF")
+    dropped(browser, tmp_path / "b.pdf", until=".bad")
+    said = browser.find_element(By.CSS_SELECTOR, "#said[role=status]")
+    assert said.get_attribute("textContent").startswith("The file was not read. The file must be a DICOM")
+    assert browser.execute_script(CONTRAST) == []
+    dropped(browser, tmp_path / "a.dcm", until=DONE)
+    assert re.match(r"[\w ]+ % probability of Square, interval", said.get_attribute("textContent"))
+    assert browser.execute_script(CONTRAST) == []
+    assert browser.execute_script("return [...document.images].filter(i => !i.alt).length") == 0
+    browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(24):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.append(browser.execute_script("const e = document.activeElement; return e.id || e.name || e.className"))
+    for name in ("file", "stage", "opacity", "zoom", "width", "level", "invert", "reset", "save", "print"):
+        assert name in reached, name
+
+
+CONTRAST = """
+const light = (colour) => {
+  const [r, g, b] = colour.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+const behind = (element) => {
+  for (; element; element = element.parentElement) {
+    const [r, g, b, a = 1] = parse(getComputedStyle(element).backgroundColor);
+    if (a > 0.5) return [r, g, b];
+  }
+  return [255, 255, 255];
+};
+const bad = [];
+for (const element of document.querySelectorAll('body *')) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  if (!own || !element.getClientRects().length) continue;
+  const [one, two] = [light(parse(getComputedStyle(element).color).slice(0, 3)), light(behind(element))];
+  const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
+  if (ratio < 4.5) bad.push([element.outerHTML.slice(0, 80), ratio]);
+}
+return bad;
+"""
+"""Texts of less than 4.5 : 1 (WCAG 2.2, 1.4.3), with their ratio."""
 
 
 def test_it_ends_when_it_is_told_to_and_says_nothing_more(server):

@@ -1,5 +1,6 @@
 """The page on a real port, asked by browsers' requests, scripts and attackers."""
 
+import base64
 import concurrent.futures
 import io
 import json
@@ -56,6 +57,43 @@ def test_a_file_is_answered_step_by_step_with_what_the_model_says_of_it(served, 
     assert second["said"].startswith(f"{100 * found.verdict.probability:.0f} % probability of Square, interval")
     assert second["said"].endswith("For research use, not a diagnosis.")
     served.idle()
+
+
+def test_every_pixel_of_a_file_is_sent_with_the_window_of_its_header_and_its_sides(served, tmp_path):
+    from tests.chest.dicoms import content, dataset
+
+    pixels = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80) % 4096
+    header = {"WindowCenter": 1500, "WindowWidth": 1000, "ViewPosition": "PA", "PatientOrientation": ["L", "F"]}
+    found = served.lines(content(dataset(pixels, bits=12, **header)))
+    (about,) = (line["picture"] for line in found if "picture" in line)
+    assert about["sides"] == {"left": "R", "right": "L", "top": "H", "bottom": "F"}
+    assert about["view"] == "PA"
+    assert about["window"] == pytest.approx([1000 / 4095, 1999 / 4095], abs=2e-4)
+    with Image.open(io.BytesIO(b"".join(base64.b64decode(line["part"]) for line in found if "part" in line))) as png:
+        high, low, none = np.asarray(png.convert("RGB"), np.int64).transpose(2, 0, 1)
+    np.testing.assert_allclose(256 * high + low, np.rint(pixels / 4095 * 65535), atol=1)  # of float32
+    assert not none.any()
+    assert found[-1]["numbers"]["low"] <= found[-1]["numbers"]["probability"] <= found[-1]["numbers"]["high"]
+
+
+HEADERS = [
+    ({"PatientOrientation": ["L", "F"]}, ["R", "H", "L", "F"]),
+    ({"PatientOrientation": ["RA", "F"]}, ["LP", "H", "RA", "F"]),
+    ({"PatientOrientation": "L"}, [""] * 4),
+    ({"PatientOrientation": ["DOE", "JANE"]}, [""] * 4),
+    ({}, [""] * 4),
+]
+
+
+@pytest.mark.parametrize(("header", "expected"), HEADERS, ids=str)
+def test_only_sides_and_views_of_the_standard_are_shown(served, header, expected):
+    from tests.chest.dicoms import content, dataset, stored
+
+    found = served.lines(content(dataset(stored(8), bits=8, ViewPosition="JANE DOE", **header)))
+    (about,) = (line["picture"] for line in found if "picture" in line)
+    assert [about["sides"][place] for place in ("left", "top", "right", "bottom")] == expected
+    assert about["view"] == ""
+    assert "DOE" not in json.dumps(found)
 
 
 GRADIO = ["upload", "queue/join", "queue/data", "run/predict", "run/0", "api/predict", "call/read", "stream/x", "login"]

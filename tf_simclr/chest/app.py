@@ -12,7 +12,9 @@ decoder time and memory.
 """
 
 import asyncio
+import base64
 import contextlib
+import dataclasses
 import itertools
 import json
 import traceback
@@ -28,7 +30,7 @@ from tf_simclr.chest.app_room import Room
 from tf_simclr.chest.bounded import Crew
 from tf_simclr.chest.deployed import Deployed
 from tf_simclr.chest.explain_image import Explanation, ask, checked
-from tf_simclr.chest.showing import PICTURED, unpacked
+from tf_simclr.chest.showing import PICTURED, Picture, unpacked
 from tf_simclr.errors import InputError
 
 Message = dict[str, Any]
@@ -37,7 +39,10 @@ Send = Callable[[Message], Awaitable[None]]
 Tell = Callable[[Message], Awaitable[None]]
 """Takes one line of an answer."""
 
-TEXT = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript"}
+TEXT = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8"}
+SCRIPT = "text/javascript; charset=utf-8"
+PART = 3 * 2**16
+"""Bytes of a picture in one line."""
 FULL = "Too many files are waiting. Nothing was read of yours; try again in a minute."
 SLOW = "The file came too slowly and was not read. Try again."
 FAILED = "the program failed on this file; whoever runs it can see why"
@@ -52,13 +57,13 @@ class Limits:
     places: int = 64
     """Uploads in line; the next one is told to come again."""
     all_bytes: int = 512 * 2**20
-    """Of all uploads in memory; who comes later sends when there is room."""
+    """Of all uploads in memory, and as many again of all pictures on their way out; who comes later waits for room."""
     decoders: int = 2
     """Files that are decoded at a time, each in a process of its own."""
     seconds: float = 30.0
     """For decoding one file."""
     memory: int = 3 * 2**30
-    """Address space of a decoder in bytes; a radiograph of 64 million pixels of 16 bits needs 2.4 GB."""
+    """Address space of a decoder in bytes; 64 million pixels of 16 bits, the most that is decoded, fit."""
     silence: float = 10.0
     """Seconds without a byte of an upload after which it is given up."""
     rate: float = 128 * 2**10
@@ -97,10 +102,12 @@ class Page:
             "/": app_page.document(deployed, max_bytes=gate.max_bytes).encode(),
             "/page.css": app_page.STYLE.encode(),
             "/page.js": app_page.SCRIPT.encode(),
+            "/viewer.js": app_page.VIEWER.encode(),
         }
         self.tickets = itertools.count()
         self.line: set[int] = set()
         self.bytes = Room(max(self.limits.all_bytes, gate.max_bytes))
+        self.pictures = Room(self.limits.all_bytes)
         self.decoding, self.asking = Room(self.limits.decoders), Room(1)
         self.crew = Crew(PICTURED, workers=self.limits.decoders, memory=self.limits.memory, seconds=self.limits.seconds)
         self.threads = ThreadPoolExecutor(self.limits.decoders + 1, thread_name_prefix="page")
@@ -121,7 +128,7 @@ class Page:
                 await self.read(length, receive, send)
             else:
                 path = scope["raw_path"].decode()
-                await respond(send, 200, self.texts[path], kind=TEXT[path])
+                await respond(send, 200, self.texts[path], kind=TEXT.get(path, SCRIPT))
         except Refused as refused:
             if upload:
                 self.say(f"an upload was refused: {refused.kind}")
@@ -217,14 +224,20 @@ class Page:
         """
         try:
             await tell({"step": "reading the file"})
-            picture = unpacked(await self.decoded(content))
-            del content
-            await done()
+            async with contextlib.AsyncExitStack() as outgoing:
+                picture = await self.decoded(content, outgoing=outgoing)
+                del content
+                await done()
+                patience = self.limits.silence + len(picture.full) / self.limits.rate
+                await asyncio.wait_for(pictured(picture, tell), patience)
+                picture = dataclasses.replace(picture, full=b"")
             await tell({"step": "asking the network"})
             found = await self.asked(lambda: ask(self.deployed, picture, neighbours=self.neighbours), rank=ANSWERS)
             await tell(await self.shown(found))
             found = await self.asked(lambda: checked(self.deployed, found), rank=CHECKS)
             await tell(await self.shown(found))
+        except asyncio.TimeoutError:
+            raise Gone from None  # who takes a picture that slowly
         except InputError as error:
             self.say("an upload was refused: not a radiograph that can be read")
             await tell({"refused": app_page.sentence(str(error).replace("the upload", "the file"))})
@@ -232,12 +245,14 @@ class Page:
             self.say(f"an upload could not be answered: {where(error)}")
             await tell({"refused": app_page.sentence(FAILED)})
 
-    async def decoded(self, content: bytearray) -> bytes:
-        """A decoder's answer."""
+    async def decoded(self, content: bytearray, *, outgoing: contextlib.AsyncExitStack) -> Picture:
+        """What a decoder made of a file.  It takes no other one before there is room for the picture, which is held."""
         about = self.deployed.about
-        request = {"size": about["kept_size"], "fit": about["fit"], "windowed": about["windowed"]}
+        request = {"size": about["kept_size"], "fit": about["fit"], "windowed": about["windowed"], "full": True}
         async with self.decoding.held():
-            return await self.apart(lambda: self.crew(request, content))
+            answer = await self.apart(lambda: self.crew(request, content))
+            await outgoing.enter_async_context(self.pictures.held(min(len(answer), self.pictures.size)))
+        return await self.apart(lambda: unpacked(answer))
 
     async def asked(self, job: Callable[[], Explanation], *, rank: int) -> Explanation:
         """What the network says, one image at a time."""
@@ -248,7 +263,15 @@ class Page:
         """A line with a finished answer; drawn aside, for pictures take long to compress."""
         html = await self.apart(lambda: app_page.result(self.deployed, found))
         said = app_page.in_a_sentence(self.deployed, found)
-        return {"html": html, "said": said, "checked": found.correlation is not None}
+        verdict = found.verdict
+        numbers = {
+            "class": self.deployed.positive,
+            "probability": verdict.probability,
+            "low": verdict.low,
+            "high": verdict.high,
+            "doubts": found.doubts,
+        }
+        return {"html": html, "said": said, "checked": found.correlation is not None, "numbers": numbers}
 
     async def apart(self, job: Callable[[], Any]) -> Any:
         """A job in another thread, which is waited for even when the answer is not wanted any more.
@@ -263,6 +286,17 @@ class Page:
             if not running.cancelled():
                 running.exception()  # seen
             raise
+
+
+async def pictured(picture: Picture, tell: Tell) -> None:
+    """Tells every pixel of a picture: what is to be known of it, and its PNG in parts."""
+    sides = app_page.sides(picture.orientation)
+    about = {"width": picture.width, "height": picture.height, "bits": picture.bits, "window": picture.window}
+    said = app_page.header_says(picture.view, sides)
+    await tell({"picture": about | {"view": picture.view, "sides": sides, "said": said}})
+    for start in range(0, len(picture.full), PART):
+        await tell({"part": base64.b64encode(picture.full[start : start + PART]).decode()})
+        await asyncio.sleep(0)  # others have their turn between two parts
 
 
 def where(error: Exception) -> str:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from tf_simclr.errors import InputError, check
 
 UPLOAD = "/read"
-ROUTES = {"/": ("GET", "HEAD"), "/page.css": ("GET", "HEAD"), "/page.js": ("GET", "HEAD"), UPLOAD: ("POST",)}
+TEXTS = ("/", "/page.css", "/page.js", "/viewer.js")
+ROUTES = dict.fromkeys(TEXTS, ("GET", "HEAD")) | {UPLOAD: ("POST",)}
 """Everything that there is, and how it may be asked."""
 CONTENT = "application/octet-stream"
 """Of an upload; a form cannot send it, and a script elsewhere would have to ask first, which is refused."""

@@ -1,31 +1,49 @@
 "use strict";
-// Sends a file, shows the lines that come back.  The file's name stays in the browser; answers are escaped on the server.
+// Sends files, one after the other, and shows the lines that come back.  A file's name stays in the browser; answers are
+// escaped on the server.
 
 const drop = document.querySelector("#drop");
 const chosen = drop.querySelector("input");
 const result = document.querySelector("#result");
 const said = document.querySelector("#said");
+const table = document.querySelector("#files");
+const viewer = new Viewer(document.querySelector("#viewer"));
 const largest = Number(drop.dataset.bytes);
 let running = null;  // what is being sent or answered
+const rows = [];  // of the table: a file and what was found
 
 chosen.addEventListener("change", () => {
-  if (chosen.files.length) read(chosen.files[0]);
+  if (chosen.files.length) readAll([...chosen.files]);
   chosen.value = "";  // else the same file could not be chosen again
 });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();  // else the browser would open the file in the page's place
     drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files.length) read(event.dataTransfer.files[0]);
+    if (kind === "drop" && event.dataTransfer.files.length) readAll([...event.dataTransfer.files]);
   });
 }
+document.querySelector("#save").addEventListener("click", save);
+document.querySelector("#print").addEventListener("click", () => window.print());
+window.addEventListener("beforeprint", () => {
+  document.querySelector("#printed").textContent = `Printed ${new Date().toLocaleString("en-GB")}`;
+});
 
-/** Sends one file and shows its answer as it comes; another file takes its place. */
-async function read(file) {
-  if (running) running.abort();
+/** Reads files in a row; others take their place. */
+async function readAll(files) {
+  running?.abort();
   const mine = running = new AbortController();
+  for (const [number, file] of files.entries()) {
+    if (mine.signal.aborted) return;
+    await read(file, mine, files.length > 1 ? ` (${number + 1} of ${files.length})` : "");
+  }
+}
+
+/** Sends one file and shows its answer as it comes. */
+async function read(file, mine, which) {
   const show = (...what) => { if (running === mine) put(file, ...what); };
-  show(waiting("sending the file"));
+  viewer.clear();
+  show(waiting(`sending the file${which}`), "Reading a file.");
   let last = null;
   try {
     if (file.size > largest) throw new Refusal(`A file must have at most ${largest / 2 ** 20} MB.`);
@@ -34,18 +52,30 @@ async function read(file) {
       method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal,
     });
     if (!response.ok) throw new Refusal((await response.json()).refused, response.status === 429);
+    let picture = null, parts = [];
     for await (const line of lines(response.body)) {
       if (line.refused) throw new Refusal(line.refused);
-      if (line.step) last = line.step;
-      if (line.html) show(answered(line), line.checked ? line.said : "");
-      else if (line.before && last === "reading the file") show(waiting(`in line, ${line.before} before you`));
-      else if (!("before" in line)) show(waiting(last));
-      last = line.html ? (line.checked ? "done" : "checking") : last;
+      if (line.picture) picture = line.picture;
+      else if (line.part) parts.push(Uint8Array.from(atob(line.part), (letter) => letter.charCodeAt(0)));
+      else if (line.html) {
+        show(answered(line), line.checked ? line.said : "");
+        last = line.checked ? "done" : "checking";
+        if (line.checked) note(file, line.numbers);
+      } else if (line.step) {
+        last = line.step;
+        if (parts.length && running === mine) {
+          await viewer.load(picture, new Blob(parts, { type: "image/png" }));
+          parts = [];
+        }
+        show(waiting(last + which));
+      } else if (line.before && last === "reading the file") show(waiting(`in line, ${line.before} before you`));
     }
     if (last !== "done") throw new Refusal("The connection ended before the answer was whole.", true);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || running !== mine) return;
     if (!(error instanceof Refusal)) error = new Refusal("The page's server could not be reached.", true);
+    viewer.clear();
+    note(file, { refused: error.message });
     show(refused(error, file), `The file was not read. ${error.message}`);
   }
 }
@@ -57,21 +87,26 @@ class Refusal extends Error {
 /** Objects from lines of JSON. */
 async function* lines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest = [];
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const whole = (rest + value).split("\n");
-    rest = whole.pop();
-    for (const line of whole) yield JSON.parse(line);
+    const [first, ...others] = value.split("\n");
+    rest.push(first);
+    for (const next of others) {
+      yield JSON.parse(rest.join(""));
+      rest = [next];
+    }
   }
 }
 
 /** Puts an element in the answer's place, with the file's name where it belongs, and says a sentence. */
 function put(file, element, sentence = "") {
   for (const place of element.querySelectorAll(".file")) place.textContent = file.name;
+  (element.querySelector(".place") ?? element).append(viewer.element);
   result.replaceChildren(element);
-  said.textContent = sentence;
+  viewer.later();
+  if (sentence) said.textContent = sentence;
 }
 
 function box(className, ...children) {
@@ -88,6 +123,13 @@ function text(tag, content, className = "") {
   return element;
 }
 
+function button(content, act) {
+  const element = text("button", content);
+  element.type = "button";
+  element.addEventListener("click", act);
+  return element;
+}
+
 function waiting(step) {
   const element = box("box busy", text("strong", "", "file"), text("p", `${step} …`));
   element.setAttribute("aria-busy", "true");
@@ -98,16 +140,51 @@ function refused(error, file) {
   const heading = text("h2", " was not read");
   heading.prepend(text("span", "", "file"));
   const element = box("box bad", heading, text("p", error.message), text("p", "Nothing was computed."));
-  if (error.again) {
-    const button = text("button", "Try again");
-    button.addEventListener("click", () => read(file));
-    element.append(button);
-  }
+  if (error.again) element.append(button("Try again", () => readAll([file])));
   return element;
 }
 
 function answered(line) {
   const element = document.createElement("div");
   element.innerHTML = line.html;
+  const map = element.querySelector("img.map");
+  if (map) viewer.lay(map);
   return element;
+}
+
+/** Writes a file's numbers, or why it has none, into the table. */
+function note(file, found) {
+  const known = rows.findIndex((row) => row.file === file);
+  rows.splice(known < 0 ? rows.length : known, known < 0 ? 0 : 1, { file, ...found });
+  table.hidden = false;
+  table.querySelector("tbody").replaceChildren(...rows.map((row) => {
+    const line = document.createElement("tr"), name = document.createElement("th");
+    name.scope = "row";
+    name.append(button(row.file.name, () => readAll([row.file])));
+    line.append(name, text("td", row.probability === undefined ? "not read" : percent(row.probability)),
+      text("td", row.low === undefined ? "" : `${percent(row.low)} to ${percent(row.high)}`),
+      text("td", row.refused ?? row.doubts.join(" ")));
+    return line;
+  }));
+}
+
+function percent(share) {
+  return share < 0.01 ? "under 1 %" : share > 0.99 ? "over 99 %" : `${Math.round(100 * share)} %`;
+}
+
+/** Saves the table for a spreadsheet; what begins like a formula is made a text. */
+function save() {
+  const cell = (value) => {
+    const written = String(value ?? ""), safe = /^[=+\-@\t\r]/.test(written) && isNaN(written) ? `'${written}` : written;
+    return /[",\r\n']/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const names = ["file", "class", "probability", "interval_low", "interval_high", "remarks", "model", "note"];
+  const lines = rows.map((row) => [row.file.name, row.class, row.probability, row.low, row.high,
+    row.refused ?? row.doubts.join(" "), document.querySelector("h1").textContent, document.title]);
+  const content = [names, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv;charset=utf-8" }));
+  link.download = "radiographs.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

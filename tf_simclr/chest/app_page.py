@@ -13,11 +13,12 @@ from PIL import Image
 
 from tf_simclr.chest.cases import Case
 from tf_simclr.chest.deployed import INTERVAL, NOTE, Deployed
-from tf_simclr.chest.explain_image import Explanation, in_words, laid_over
+from tf_simclr.chest.explain_image import Explanation, in_words, map_alone
 from tf_simclr.chest.explain_overlay import data_uri
 
 STYLE = files("tf_simclr.chest").joinpath("app_page.css").read_text()
 SCRIPT = files("tf_simclr.chest").joinpath("app_page.js").read_text()
+VIEWER = files("tf_simclr.chest").joinpath("app_viewer.js").read_text()
 PRIVACY = "Your file is read in the memory of the machine that runs this page, and is gone with its answer. "
 PRIVACY += "Nothing is stored or sent on."
 FEW = 0.1
@@ -36,28 +37,75 @@ def document(deployed: Deployed, *, max_bytes: int) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(NOTE)}</title>"
         '<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">'
-        '<script src="page.js" defer></script></head><body>'
+        '<script src="viewer.js" defer></script><script src="page.js" defer></script></head><body>'
         f'<div class="note" role="note"><strong>{escape(NOTE)}</strong></div>'
         f'<main class="page">{banner(deployed)}{drop(max_bytes)}'
         '<p id="said" role="status" class="unseen"></p>'
-        f'<section id="result" aria-label="Answer"></section>{card(deployed)}</main></body></html>'
+        f'<section id="result" aria-label="Answer"></section>{LOOK}{FILES}{card(deployed)}'
+        '<p id="printed"></p></main></body></html>'
     )
 
 
 def banner(deployed: Deployed) -> str:
     """What the page is."""
     title = str(deployed.about["card"].get("title", deployed.positive))
-    return f"<h1>{escape(title)}</h1><p>Drop one frontal chest radiograph below. {escape(PRIVACY)}</p>"
+    return f"<h1>{escape(title)}</h1><p>Drop frontal chest radiographs below. {escape(PRIVACY)}</p>"
 
 
 def drop(max_bytes: int) -> str:
     """Where a file is dropped, or chosen by a click or the keyboard."""
     return (
-        f'<label id="drop" data-bytes="{max_bytes}"><input type="file" id="file">'
-        f"<span><strong>Choose a radiograph</strong> or drop it here: a DICOM, PNG or JPEG file of at most "
-        f"{max_bytes >> 20} MB</span></label>"
+        f'<label id="drop" data-bytes="{max_bytes}"><input type="file" id="file" multiple>'
+        f"<span><strong>Choose radiographs</strong> or drop them here: DICOM, PNG or JPEG files of at most "
+        f"{max_bytes >> 20} MB each</span></label>"
         "<noscript><p>This page needs JavaScript, which is its own and asks no other machine.</p></noscript>"
     )
+
+
+LOOK = (
+    '<div id="viewer" hidden><div class="stage" tabindex="0" role="img" aria-label="The radiograph">'
+    "<canvas></canvas>"
+    + "".join(f'<span class="side {place}" aria-hidden="true"></span>' for place in ("left", "right", "top", "bottom"))
+    + '<span class="view" aria-hidden="true"></span></div><p class="header small"></p><div class="controls">'
+    '<label>Map <input type="range" name="opacity" min="0" max="100" value="60"></label>'
+    '<label>Zoom <input type="range" name="zoom" min="0" max="5" step="0.05" value="0"></label>'
+    '<label>Window <input type="range" name="width" min="0.5" max="200" step="0.5"></label>'
+    '<label>Level <input type="range" name="level" min="0" max="100" step="0.5"></label>'
+    '<label><input type="checkbox" name="invert"> Invert</label>'
+    '<button type="button" class="reset">Reset</button></div>'
+    '<details class="small"><summary>Mouse, fingers and keys</summary><p>Drag to move, with Shift or the right button '
+    "to set window (across) and level (down); turn the wheel or spread two fingers to zoom. Keys, when the picture has "
+    "the focus: arrows move, + and − zoom, [ and ] narrow and widen the window, comma and full stop lower and raise "
+    "the level, i inverts, m hides and shows the map, 0 resets.</p></details></div>"
+)
+"""The viewer, which `app_viewer.js` moves into each answer."""
+FILES = (
+    '<section id="files" class="box" hidden><h2>Files of this visit</h2><table><thead><tr><th scope="col">File</th>'
+    '<th scope="col">Probability</th><th scope="col">Interval</th><th scope="col">Remarks</th></tr></thead>'
+    '<tbody></tbody></table><p class="actions"><button type="button" id="save">Save the table</button> '
+    '<button type="button" id="print">Print a report</button></p></section>'
+)
+"""What was read so far; it is in the browser alone, and gone when the page is closed."""
+OPPOSITE = {"A": "P", "P": "A", "R": "L", "L": "R", "H": "F", "F": "H"}
+
+
+def sides(orientation: tuple[str, ...]) -> dict[str, str]:
+    """The patient's sides at the picture's edges, as its header has them; empty where it names none.
+
+    Example:
+        >>> sides(("L", "F"))
+        {'left': 'R', 'right': 'L', 'top': 'H', 'bottom': 'F'}
+    """
+    right, bottom = orientation or ("", "")
+    left, top = ("".join(OPPOSITE[letter] for letter in side) for side in (right, bottom))
+    return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+
+def header_says(view: str, named: dict[str, str]) -> str:
+    """View and sides in words."""
+    first = f"View {view}, as the file's header has it. " if view else "The file's header names no view. "
+    second = "The letters at the edges are the header's." if named["left"] else "It names no sides of the patient."
+    return first + (second if view or named["left"] else "It names no sides of the patient either.")
 
 
 def sentence(text: str) -> str:
@@ -153,8 +201,8 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
 
 
 def pictures(deployed: Deployed, found: Explanation) -> str:
-    """The radiograph, and the heat map over it."""
-    shown, heat = data_uri(found.picture.shown), data_uri(laid_over(deployed, found, values=found.heat))
+    """Where the viewer goes, and the heat map for it."""
+    heat = data_uri(map_alone(deployed, found))
     if found.correlation is None:
         check = "Checking it by occlusion …"
     else:
@@ -164,12 +212,12 @@ def pictures(deployed: Deployed, found: Explanation) -> str:
     rim = "; the network does not see the rim" if deployed.about["crop_proportion"] < 1 else ""
     legend = f'<span class="ramp"></span> speaks a little … most for {positive}{rim}'
     legend = legend if found.heat.max() > 0 else f"Nothing speaks for {positive}"
+    heard = f"The radiograph with the heat map. {in_a_sentence(deployed, found)} {check}"
     return (
-        '<div class="box"><h2>Where the network looks</h2><div class="pair">'
-        f'<figure><img src="{shown}" alt="The radiograph as a viewer shows it">'
-        f"<figcaption>As a viewer shows it; {found.picture.width} × {found.picture.height} pixels</figcaption></figure>"
-        f'<figure><img src="{heat}" alt="The radiograph with the heat map">'
-        f"<figcaption>{legend}</figcaption></figure></div>"
+        '<div class="box"><h2>Where the network looks</h2><div class="place"></div>'
+        f'<img class="map" hidden src="{heat}" alt="{escape(heard)}">'
+        f'<p class="small">{found.picture.width} × {found.picture.height} pixels, first in the window of the file. '
+        f"Map: {legend}</p>"
         f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{HEAT}</p></div>'
     )
 
@@ -183,7 +231,8 @@ HEAT = (
 def neighbours(deployed: Deployed, cases: list[Case]) -> str:
     """The nearest training cases."""
     figures = "".join(
-        f'<figure><img src="{data_uri(enlarged(case.picture))}" alt="Training case {case.number}">'
+        f'<figure><img src="{data_uri(enlarged(case.picture))}" alt="Training case {case.number}: '
+        f'{escape(", ".join(case.findings) or "no finding")}, similarity {case.similarity:.2f}">'
         f"<figcaption><strong>{escape(', '.join(case.findings) or 'No finding')}</strong><br>"
         f"similarity {case.similarity:.2f}</figcaption></figure>"
         for case in cases

@@ -15,7 +15,7 @@ from pydicom import pixels as codecs
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from tf_simclr.chest.headers import check_inflated, stated_size
-from tf_simclr.chest.radiograph import MAX_BYTES, MAX_PIXELS, Radiograph
+from tf_simclr.chest.radiograph import MAX_BYTES, MAX_PIXELS, VIEWS, Radiograph
 from tf_simclr.errors import InputError, check
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -120,11 +120,21 @@ def shown(data: pydicom.Dataset, *, windowed: bool) -> Radiograph:
     return Radiograph(
         pixels=np.where(padding, 0, pixels).astype(np.float32),
         bits=int(data.BitsStored),
+        view=view if (view := str(data.get("ViewPosition") or "").strip().upper()) in VIEWS else "",
+        orientation=orientation(data),
         patient=str(data.get("PatientID", "")),
         study=str(data.get("StudyInstanceUID", "")),
         series=str(data.get("SeriesInstanceUID", "")),
         image=str(data.get("SOPInstanceUID", "")),
     )
+
+
+def orientation(data: pydicom.Dataset) -> tuple[str, ...]:
+    """PatientOrientation (C.7.6.1.1.1), where it is two directions of one to three letters; else nothing."""
+    values = data.get("PatientOrientation") or ()
+    found = tuple(str(value).strip().upper() for value in np.atleast_1d(values))
+    whole = len(found) == 2 and all(1 <= len(value) <= 3 and set(value) <= set("APRLHF") for value in found)
+    return found if whole else ()
 
 
 def stored_values(data: pydicom.Dataset) -> np.ndarray:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_simclr.chest.cases import Case, small_picture
 from tf_simclr.chest.deployed import INTERVAL, NOTE, Deployed, Verdict
 from tf_simclr.chest.explain import agreement, grad_cam, occlusion, shades, shuffled_networks
-from tf_simclr.chest.explain_overlay import overlay, put_back
+from tf_simclr.chest.explain_overlay import layer, overlay, put_back
 from tf_simclr.chest.showing import Picture
 from tf_simclr.data.images import to_rgb
 
@@ -102,6 +102,13 @@ def laid_over(deployed: Deployed, found: Explanation, *, values: np.ndarray) -> 
     shape = found.picture.shown.shape
     back = put_back(shades(values), shape, fit=about["fit"], crop_proportion=about["crop_proportion"])
     return overlay(found.picture.shown, back)
+
+
+def map_alone(deployed: Deployed, found: Explanation) -> np.ndarray:
+    """Grad-CAM for a viewer to lay over: uint8 `(h, w, 4)` of the proportions of what is shown, a third its side."""
+    about = deployed.about
+    shape = tuple(max(1, side // 3) for side in found.picture.shown.shape)
+    return layer(put_back(shades(found.heat), shape, fit=about["fit"], crop_proportion=about["crop_proportion"]))
 
 
 def in_words(found: Explanation) -> str:

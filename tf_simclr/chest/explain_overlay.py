@@ -57,10 +57,21 @@ def overlay(shown: np.ndarray, heat: np.ndarray) -> np.ndarray:
         shown: uint8 `(h, w)`.
         heat: in [0, 1], `(h, w)`.
     """
+    painted = layer(heat) / np.float32(255)
+    opacity = STRONGEST * painted[..., 3:]
+    return np.rint(255 * opacity * painted[..., :3] + (1 - opacity) * shown[..., None]).astype(np.uint8)
+
+
+def layer(heat: np.ndarray) -> np.ndarray:
+    """A heat map alone, to be laid over at an opacity of its own: uint8 `(h, w, 4)`, red, green, blue, opacity.
+
+    Args:
+        heat: in [0, 1], `(h, w)`.
+    """
     places = np.linspace(0, 1, len(COLOURS))
     colours = np.stack([np.interp(heat, places, channel) for channel in COLOURS.T], -1)
-    opacity = STRONGEST * np.clip((heat - FAINTEST) / (1 - FAINTEST), 0, 1)[..., None] ** 0.7
-    return np.rint(opacity * colours + (1 - opacity) * shown[..., None]).astype(np.uint8)
+    opacity = 255 * np.clip((heat - FAINTEST) / (1 - FAINTEST), 0, 1)[..., None] ** 0.7
+    return np.rint(np.concatenate([colours, opacity], -1)).astype(np.uint8)
 
 
 def data_uri(pixels: np.ndarray) -> str:
