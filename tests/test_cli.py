@@ -268,9 +268,9 @@ def test_a_folder_without_images_is_named(monkeypatch, capfd, tmp_path):
 def test_a_split_that_is_not_there_is_named(monkeypatch, capfd, images):
     rule = "image_dir must hold a folder of the split's name"
     err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", images, "--train_split", "trian")
-    assert err == f"{rule}, trian. Received: image_dir='{images}'"
+    assert err == f"{rule}, trian (it has train). Received: image_dir='{images}'"
     err = one_sentence(monkeypatch, capfd, "linear-eval", "--checkpoint", "x", "--image_dir", images)
-    assert err == f"{rule}, test. Received: image_dir='{images}'"
+    assert err == f"{rule}, test (it has train). Received: image_dir='{images}'"
 
 
 def test_too_few_images_for_a_batch_are_counted_and_bind_the_folder_to_nothing(monkeypatch, capfd, images, tmp_path):

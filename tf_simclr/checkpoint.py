@@ -10,7 +10,7 @@ import dataclasses
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import keras
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
-PLACES = ("model_dir", "data_dir", "download", "keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
+PLACES = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
+PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
 PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
@@ -88,7 +89,14 @@ class RunFolder:
         return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
 
     def begin(
-        self, config: Mapping, architecture: Architecture, *, images: int | None = None, origin: str | None = None
+        self,
+        config: Mapping,
+        architecture: Architecture,
+        *,
+        images: int | None = None,
+        origin: str | None = None,
+        roster: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
 
@@ -99,20 +107,35 @@ class RunFolder:
             architecture: of the network.
             images: how many are trained on; their number decides which of them each step sees.
             origin: where they are from; they may lie somewhere else when the run resumes.
+            roster: tells their list of names from others, wherever they lie; None: their number alone counts.
+            say: takes a line for the user where what is noted of the images is damaged.
 
         Raises:
-            InputError: the folder holds a run with another configuration or on another number of images.
+            InputError: the folder holds a run with another configuration or on other images.
         """
-        data = {"images": images, "origin": origin}
+        data = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
         if self.config.exists() and (self.checkpoints() or self.network.exists()):
             check_same(self.config, read_json(self.config), given=dict(config))
             if images is not None and self.data.exists():
-                check_same_data(self.data, read_json(self.data), given=data)
+                self.check_data(data, say)
             return
         if images is not None:
             write_json(self.data, data)
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
+
+    def check_data(self, given: dict, say: Callable[[str], None]) -> None:
+        """Refuses to resume on other images than the run was begun with.
+
+        What is noted of them decides nothing but this: if it is damaged, the checkpoint suffices to go on.
+        """
+        try:
+            stored = read_json(self.data)
+        except InputError as error:
+            say(f"{error.args[0].split(';')[0]}; the run resumes, but nothing tells whether its images are the same")
+            write_json(self.data, given)
+            return
+        check_same_data(self.data, stored, given=given)
 
 
 def read_json(path: Path) -> dict:
@@ -123,9 +146,10 @@ def read_json(path: Path) -> dict:
     """
     try:
         content = parse_json(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be readable JSON ({error}); put it back, or start in another folder") from error
-    check(isinstance(content, dict), f"{path} must hold a JSON object", content=content)
     return content
 
 
@@ -144,12 +168,15 @@ def check_same(path: Path, stored: dict, *, given: dict) -> None:
 
 
 def check_same_data(path: Path, stored: dict, *, given: dict) -> None:
-    """Raises `InputError` unless a run resumes on as many images as it began with."""
-    if stored.get("images") != given["images"]:
+    """Raises `InputError` unless a run resumes on the images it began with, as far as is noted of them."""
+    images, known = stored.get("images"), "roster" in stored and "roster" in given  # notes of old runs have none
+    if images != given["images"] or (known and stored["roster"] != given["roster"]):
+        count = f"{images:,}" if isinstance(images, int) else f"{images!r}"
+        others = ", with other names" if images == given["images"] else ""
         raise InputError(
-            f"{path.parent} must resume on the images it was begun with, {stored.get('images'):,} of "
-            f"{stored.get('origin')}, but there are {given['images']:,} of {given['origin']}; bring those back, or "
-            "take another folder to start anew"
+            f"{path.parent} must resume on the images it was begun with, {count} of {stored.get('origin')}, but there "
+            f"are {given['images']:,} of {given['origin']}{others}; bring those back, or take another folder to start "
+            "anew"
         )
 
 

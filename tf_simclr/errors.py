@@ -2,6 +2,7 @@
 
 import contextlib
 import operator
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -57,10 +58,25 @@ def shortened(text: str, most: int = 1000) -> str:
 
 
 @contextlib.contextmanager
+def surfacing() -> Iterator[None]:
+    """Raises the `InputError` again that Python raised within a TensorFlow graph, which makes another error of it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = re.search(rf"{InputError.__name__}: ([^\n]+)", str(error))
+        if found is None:
+            raise
+        raise InputError(found[1]) from error
+
+
+@contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turns an `InputError` into its message on stderr and exit code 2, and an interrupt into exit code 130."""
     try:
-        yield
+        with surfacing():
+            yield
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None

@@ -122,3 +122,17 @@ def _value(value: Any) -> Any:
     if isinstance(value, str):  # a `Place` stays a string
         return str(expanded(value)) if not is_address(value) else value
     return value if value is None else expanded(value)
+
+
+def shown(path: str | bytes | Path) -> str:
+    """A path as text for people and files: always UTF-8, on one line, and the same path always the same text.
+
+    Bytes that are no UTF-8 and characters that are not printable, such as new lines and what moves a terminal's
+    cursor, become `\\xff` or `\\u2028`.
+
+    Example:
+        >>> shown("é.jpg"), shown(b"\\xff.jpg"), shown("a\\nb.jpg")
+        ('é.jpg', '\\\\xff.jpg', 'a\\\\nb.jpg')
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -86,6 +86,7 @@ class Prepared:
         check(8 <= side <= self.size, rule, side=side)
         classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
+        roster = contents.of_values(self.hashes[wanted].tolist(), classes[wanted].tolist(), side)
         return Indexed(
             origin=str(self.folder),
             num_examples=int(wanted.sum()),
@@ -93,6 +94,7 @@ class Prepared:
             identity=lambda say=silent: [self.content(say), side, contents.of_array(np.where(wanted, classes, -2))],
             read=picture,
             record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
+            roster=roster,
         )
 
     def content(self, say: Say = silent) -> list[str | None]:

@@ -30,6 +30,8 @@ class Export(Checked):
     """Whether images are bytes of 0 to 255 instead of numbers in [0, 1]."""
     image_dir: Path | None = None
     """Images for the comparison and for int8's ranges; by default made-up ones, with which int8 seldom passes."""
+    exif_orientation: bool = False
+    """Turn them as their EXIF orientation says."""
     samples: int = 64
     """How many of them."""
     seed: int = 0

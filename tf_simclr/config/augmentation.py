@@ -75,6 +75,8 @@ class Augmentations(Augmentation):
 
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Image files: the operators of the first are drawn, and pairs of each.  By default scikit-learn's flower."""
+    exif_orientation: bool = False
+    """Turn them as their EXIF orientation says; the official code does not."""
     out: Path = Path("augmentations.png")
     """Where the figure goes, in the format of its ending."""
     image_size: int = 224

@@ -87,7 +87,12 @@ class Transfer(Probing):
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not ~/tensorflow_datasets."""
     image_dir: Path | None = None
-    """Folder with data sets of your own, which come first: cars196/train/CLASS/…, cars196/test/CLASS/… in it."""
+    """Folder with data sets of your own, which come first: cars196/train/CLASS/…, cars196/test/CLASS/… in it; one
+    without splits is divided by its images' content."""
+    validation_fraction: float | None = None
+    """Of data sets without splits: share of each class to test on; by default 0.2."""
+    exif_orientation: bool = False
+    """Turn images as their EXIF orientation says; the official code does not."""
     download: bool = False
     """Whether to download data sets that are not there."""
     image_size: int = 224
@@ -99,3 +104,6 @@ class Transfer(Probing):
     def __post_init__(self):
         super().__post_init__()
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
+        share = self.validation_fraction
+        rule = "validation_fraction must lie between 0 and 1"
+        check(share is None or 0 < share < 1, rule, validation_fraction=share)

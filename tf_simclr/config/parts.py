@@ -27,13 +27,18 @@ class Data(Checked):
     data_dir: Path | None = None
     """Its folder, if not ~/tensorflow_datasets."""
     image_dir: Path | None = None
-    """A folder of images instead; folders in it are classes.  Its splits are folders, too: --train_split train."""
+    """A folder of images instead; folders in it are classes.  Its splits are folders, too: --train_split train; one
+    without splits is divided by its images' content."""
+    validation_fraction: float | None = None
+    """image_dir without splits: share of each class to test on; by default 0.2, and nothing where nothing is tested."""
+    exif_orientation: bool = False
+    """Turn images as their EXIF orientation says; the official code does not."""
     radiographs: Path | None = None
     """A folder of `chest prepare` instead; its splits, which share no patient, are train, validation, test and all."""
     positive: str | None = None
     """radiographs: the class to tell from the rest; else all classes, where every image has exactly one."""
     split_seed: int = 0
-    """radiographs: seed of the split, where the collection has no official one."""
+    """Seed of the split of radiographs without an official one, and of an image_dir without splits."""
     train_split: str = "train"
     """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
     download: bool = False
@@ -48,6 +53,9 @@ class Data(Checked):
         check(one, "images must come from image_dir or from radiographs, not both", image_dir=str(self.image_dir))
         named = self.positive is None or self.radiographs is not None
         check(named, "positive names a class of radiographs; give --radiographs, too", positive=self.positive)
+        share = self.validation_fraction
+        rule = "validation_fraction must lie between 0 and 1"
+        check(share is None or 0 < share < 1, rule, validation_fraction=share)
         check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
 
 

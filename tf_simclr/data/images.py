@@ -7,8 +7,10 @@ removed: that is what the networks take.
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
+from tf_simclr.data import rasters
 from tf_simclr.errors import check
 
 Bicubic = Literal["tf1", "tf2"]
@@ -37,17 +39,21 @@ def to_rgb(raw: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
 
 
 def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
-    """RGB image in [0, 1] from the bytes of a JPEG, PNG, GIF, BMP or WebP file; of an animation the first frame.
+    """RGB image in [0, 1] from the bytes of an image file; of an animation or several pages the first.
 
-    Grey becomes three equal channels, transparency is dropped, CMYK is converted, and PNGs of 16 bits a channel
-    keep them.  Metadata (EXIF orientation) is ignored, as the reference does.
+    Its format is told by its content.  Grey becomes three equal channels, transparency is dropped, CMYK is converted,
+    and PNGs of 16 bits a channel (of other formats grey images of 16 bits) keep them.  Metadata (EXIF orientation) is
+    ignored, as the reference does; `upright` is for those who want it.
+
+    TensorFlow decodes JPEG, PNG, BMP of 24 bits and lossy WebP without transparency, as the reference does and without
+    Python; all others are Pillow's (`tf_simclr.data.rasters`), also those that TensorFlow decodes to other colours.
 
     Args:
         encoded: scalar string.
         then: see `to_rgb`.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are none of these formats, or damaged.
+        tf.errors.InvalidArgumentError: the bytes are no image, or damaged.
     """
 
     def starts(text: bytes, position: int = 0) -> tf.Tensor:
@@ -56,18 +62,42 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
     def finished(pixels: tf.Tensor) -> Any:
         return then(tf.ensure_shape(pixels, (None, None, 3)))
 
-    def others() -> tf.Tensor:
+    def by_pillow() -> Any:
+        shallow, deep = tf.numpy_function(_both_depths, [encoded], [tf.uint8, tf.uint16])
+        return tf.cond(tf.size(deep) > 0, lambda: finished(deep), lambda: finished(shallow))
+
+    def others() -> Any:
+        long = tf.strings.length(encoded) > 54  # a BMP's header
+        plain_bmp = starts(_BMP) & long & starts(b"\x28\0\0\0", 14) & starts(b"\x18\0\0\0\0\0", 28)
+        lossy_webp = starts(_RIFF) & starts(_WEBP + b"VP8 ", 8)
         branches = [
-            (starts(_BMP), lambda: from_pixels(tf.io.decode_bmp(encoded), tf.identity)),
-            (starts(_RIFF) & starts(_WEBP, 8), lambda: tf.io.decode_webp(encoded, 3)[0]),
+            (starts(_PNG) & starts(b"\x10", 24), lambda: finished(tf.io.decode_png(encoded, 3, tf.uint16))),
+            (starts(_PNG), lambda: finished(tf.io.decode_png(encoded, 3))),
+            (plain_bmp, lambda: finished(tf.io.decode_bmp(encoded))),
+            (lossy_webp, lambda: finished(tf.io.decode_webp(encoded, 3)[0])),
         ]
-        return tf.case(branches, lambda: tf.io.decode_image(encoded, 3, expand_animations=False))
+        return tf.case(branches, by_pillow)
 
-    def eight_bits() -> tf.Tensor:  # JPEG first, since most are: questions cost time, too
-        return tf.cond(starts(_JPEG), lambda: tf.io.decode_jpeg(encoded, 3), others)
+    # JPEG first, since most are: questions cost time, too.
+    return tf.cond(starts(_JPEG), lambda: finished(tf.io.decode_jpeg(encoded, 3)), others)
 
-    deep = starts(_PNG) & starts(b"\x10", 24)
-    return tf.cond(deep, lambda: finished(tf.io.decode_png(encoded, 3, tf.uint16)), lambda: finished(eight_bits()))
+
+def _both_depths(encoded: bytes | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture as bytes or as 16 bits, and nothing as the other."""
+    pixels = rasters.rgb(_bytes(encoded))
+    nothing = np.zeros((0, 0, 3), np.uint16 if pixels.dtype == np.uint8 else np.uint8)
+    return (pixels, nothing) if pixels.dtype == np.uint8 else (nothing, pixels)
+
+
+def upright(encoded: tf.Tensor) -> tf.Tensor:
+    """An image file's bytes, its picture turned as its EXIF orientation says; Python looks at each."""
+    turned = tf.numpy_function(lambda data: rasters.upright(_bytes(data)), [encoded], tf.string)
+    return tf.ensure_shape(turned, ())
+
+
+def _bytes(encoded: bytes | np.ndarray) -> bytes:
+    """What TensorFlow hands to Python: bytes within a graph, an array without dimensions outside of one."""
+    return encoded if isinstance(encoded, bytes) else encoded.item()
 
 
 def from_pixels(pixels: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:

@@ -6,6 +6,7 @@ or endlessly in a shuffled order that is a function of a seed, from any position
 must hold for every source; tests/data/test_properties.py holds each of them to it.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +19,13 @@ import tensorflow as tf
 from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data import images
-from tf_simclr.errors import InputError, check
-from tf_simclr.places import expanded
+from tf_simclr.data.folders import Folder, look
+from tf_simclr.errors import check
+from tf_simclr.places import shown
 
 Records = tf.data.Dataset
 in_graph = tf.autograph.experimental.do_not_convert
 """For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-"""Files of a folder that count as images, in any case of letters."""
 PERMUTED = 2**16
 """Up to so many examples an epoch's order is drawn as a whole, all permutations alike likely; beyond, each place is
 computed alone by a cipher, which costs the same for any number.  On few examples the cipher is uneven."""
@@ -37,7 +37,6 @@ HELD_BYTES = 2**28
 """Encoded examples that a source read front to back is shuffled among at least, however few a batch has."""
 _ORDER, _FILES = 2, 3
 """What the seed draws: orders of examples and orders of files.  1 is `examples`', the augmentation."""
-_SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,10 @@ class Source(ABC):
         place: what the names of all examples begin with, and says nothing about them: the folder that they lie in.
         partner: a record and a seed → the record that it makes a positive pair with, such as another image of the
             patient, or itself; None where a pair is two views of one image.
+        notes: what a user should know of these examples, a line each.
+        roster: tells this list of names from others, wherever the files lie; a run that resumes knows its images by
+            it.  None: by their number alone.
+        division: where a set without splits was divided: how, for the result.
     """
 
     origin: str
@@ -66,6 +69,9 @@ class Source(ABC):
     identity: Callable[..., list[Any]] | None = None
     place: str = ""
     partner: Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]] | None = None
+    notes: tuple[str, ...] = ()
+    roster: str | None = None
+    division: dict[str, object] | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
@@ -179,7 +185,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
 
     Args:
         pixels: uint8 or uint16 over their full range, (n, h, w), or (n, h, w, c) with 1, 3 or 4 channels.
-        labels: (n,) integers from 0 on, or None.
+        labels: (n,) integers from 0 on, or None; all -1 means the same.
         class_names: by default the numbers up to the largest label.
 
     Raises:
@@ -191,6 +197,9 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
     check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
     content = {"image": tf.constant(pixels)}
+    notes: tuple[str, ...] = ()
+    if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == NO_LABEL):
+        labels, notes = None, (missing_labels(np.asarray(labels), "arrays"),)
     if labels is not None:
         content["label"], class_names = _array_labels(labels, class_names, len(pixels))
 
@@ -205,88 +214,92 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
         num_examples=len(pixels),
         class_names=class_names if labels is not None else (),
         record=record,
+        notes=notes,
     )
+
+
+NO_LABEL = -1
+"""What TensorFlow Datasets gives an image that has no label, such as STL-10's `unlabelled`."""
+
+
+def missing_labels(labels: np.ndarray, origin: str) -> str:
+    """A line for the user where labels are missing: the images are then taken without any; nothing where none is.
+
+    Example:
+        >>> missing_labels(np.array([-1, -1]), "stl10 (unlabelled)")
+        'stl10 (unlabelled) has no labels (all are -1)'
+    """
+    count = int(np.sum(labels == NO_LABEL))
+    if count == labels.size > 0:
+        return f"{origin} has no labels (all are -1)"
+    if count:
+        return f"{origin} is taken without labels: {count:,} of {labels.size:,} images looked at have none (-1)"
+    return ""
 
 
 def _array_labels(labels: np.ndarray, class_names: tuple[str, ...], count: int) -> tuple[tf.Tensor, tuple[str, ...]]:
     labels = np.asarray(labels)
     fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0
-    check(fits, "labels must be one integer from 0 on for each image", shape=labels.shape, images=count)
+    check(fits, "labels must be one integer from 0 on for each image, or all -1", shape=labels.shape, images=count)
     class_names = tuple(class_names) or tuple(map(str, range(int(labels.max()) + 1)))
     check(labels.max() < len(class_names), "each label must have a class name", largest_label=int(labels.max()))
     return tf.constant(labels, tf.int64), class_names
 
 
-def from_folder(folder: str | Path, *, labelled: bool | None = None) -> Source:
+def from_folder(
+    folder: str | Path | Folder,
+    *,
+    labelled: bool | None = None,
+    numbers: np.ndarray | None = None,
+    exif_orientation: bool = False,
+) -> Source:
     """Image files of a folder; in one sub-folder a class, in any depth below it, or all in the folder itself.
 
-    Hidden files and folders and files with other extensions are passed over.  Classes are the sub-folders with images,
-    sorted by name.
+    Hidden files and folders are passed over; what else is no picture is told in `notes`.  Classes are the sub-folders
+    with images, sorted by name.
 
     Args:
-        folder: where to look.
+        folder: where to look, or what `folders.look` has found there.
         labelled: whether sub-folders are classes; by default they are where they alone hold images.
+        numbers: of the files that are taken; by default all.
+        exif_orientation: whether pictures are turned as their EXIF orientation says; the reference does not.
 
     Raises:
         InputError: no such folder, no image in it, or a layout that can be read in two ways.
     """
-    root = expanded(folder)
-    check(root.is_dir(), "the image folder must exist", folder=str(folder))
-    files = _image_files(root)
-    formats = ", ".join(EXTENSIONS)
-    check(files, f"a folder of images must hold at least one file of the kinds {formats}", folder=str(folder))
-    loose = [file for file in files if file.parent == root]
-    labelled = len(loose) == 0 if labelled is None else labelled
-    classes = _classes(root, files, loose) if labelled else ()
-    content = {"image": tf.constant([str(file) for file in files])}
-    names = [file.relative_to(root).as_posix() for file in files]
-    if labelled:
-        number = {name: i for i, name in enumerate(classes)}
-        content["label"] = tf.constant([number[file.relative_to(root).parts[0]] for file in files], tf.int64)
+    found = folder if isinstance(folder, Folder) else look(folder)
+    labelled = not found.loose if labelled is None else labelled
+    labels = found.labels() if labelled else None
+    rows = range(len(found.files)) if numbers is None else numbers
+    files = [found.files[row] for row in rows]
+    content = {
+        "image": tf.constant([os.fsencode(file) for file in files]),
+        "name": tf.constant([shown(file) for file in files]),
+    }
+    if labels is not None:
+        content["label"] = tf.constant(labels if numbers is None else labels[numbers], tf.int64)
+    names = [shown(file.relative_to(found.root).as_posix()) for file in files]
 
     @in_graph
     def record(index):
-        return {key: value[index] for key, value in content.items()} | {"name": content["image"][index]}
+        return {key: value[index] for key, value in content.items()}
+
+    @in_graph
+    def read(path):
+        encoded = tf.io.read_file(path)
+        return images.upright(encoded) if exif_orientation else encoded
 
     return Indexed(
-        origin=str(folder),
+        origin=shown(found.root),
         num_examples=len(files),
-        class_names=classes,
-        identity=lambda say=silent: [names, contents.digests(files, say=say)],
-        place=f"{root}/",
-        read=tf.io.read_file,
+        class_names=tuple(map(shown, found.classes)) if labelled else (),
+        identity=lambda say=silent: [names, contents.digests(files, say=say), *["upright"] * exif_orientation],
+        place=f"{shown(found.root)}/",
+        read=read,
         record=record,
+        notes=tuple(found.notes(labelled=labelled)),
+        roster=found.roster,
     )
-
-
-def _classes(root: Path, files: list[Path], loose: list[Path]) -> tuple[str, ...]:
-    if loose:
-        raise InputError(
-            f"each image of a labelled folder must lie in a class folder, but {loose[0]} does not; "
-            "move it, or read the folder without labels"
-        )
-    classes = tuple(sorted({file.relative_to(root).parts[0] for file in files}))
-    if {name.lower() for name in classes} <= _SPLITS:
-        raise InputError(
-            f"class folders must hold classes, but those of {root} look like splits; give {root / classes[0]}"
-        )
-    return classes
-
-
-def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """Sorted image files at any depth; links are followed, but not in circles."""
-    real = folder.resolve()
-    if real in above:
-        return []
-    found = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            found += _image_files(entry, above | {real})
-        elif entry.suffix.lower() in EXTENSIONS:
-            found.append(entry)
-    return found
 
 
 def cached(source: Source) -> Source:

@@ -5,14 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
-from tf_simclr.data.sources import AT_ONCE, Records, Sequential, Source, in_graph
+from tf_simclr.data.sources import AT_ONCE, Records, Sequential, Source, in_graph, missing_labels
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import expanded
+
+LOOKED_AT = 1000
+"""Examples whose labels tell whether a split has any: tfds shuffles when it prepares a set."""
 
 
 def from_tfds(
@@ -31,7 +35,8 @@ def from_tfds(
         split: in tfds' syntax: `train`, `train[:10%]`, `train+test`.
         data_dir: tfds' folder; by default tfds' own, `~/tensorflow_datasets`.
         image_key: feature with the image; by default the set's input, else its only image.
-        label_key: feature with the class; by default the set's target, else its only class; none: it is unlabelled.
+        label_key: feature with the class; by default the set's target, else its only class; none: it is unlabelled,
+            and so is a split whose labels are -1, which is tfds' word for none.
             One with any number of classes an example must be named: then labels are `(classes,)` of 1, 0, and -1 for
             what `<label_key>_no_difficult` leaves out (PASCAL VOC).
         download: whether to download and prepare a set that is not there.
@@ -50,26 +55,35 @@ def from_tfds(
     image = _image_key(builder, image_key)
     label = _label_key(builder, label_key)
 
-    def epoch(seed: tf.Tensor | None) -> Records:
+    def examples(seed: tf.Tensor | None) -> Records:
         # tfds' own small cache would be filled anew in each epoch; `sources.cached` is the one to use.
         reading = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
         if seed is not None:  # a set that is stored in an order is no exception: in training nothing may hang on it
             mixed = {"interleave_cycle_length": AT_ONCE, "interleave_block_length": 1, "enable_ordering_guard": False}
             reading = reading.replace(shuffle_seed=seed, **mixed)
         encoded = {image: tfds.decode.SkipDecoding()}
-        return builder.as_dataset(
-            split=split, shuffle_files=seed is not None, decoders=encoded, read_config=reading
-        ).map(record)
+        return builder.as_dataset(split=split, shuffle_files=seed is not None, decoders=encoded, read_config=reading)
+
+    def epoch(seed: tf.Tensor | None) -> Records:
+        return examples(seed).map(record)
 
     @in_graph
     def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
         target = {} if label is None else {"label": _label(example, label, kind=features[label])}
         return {"image": example[image], "name": example["tfds_id"]} | target
 
+    origin, size = f"{name} ({split})", _split_size(builder, split)
+    note = ""
+    if label is not None and not isinstance(features[label], tfds.features.Sequence):
+        chosen = label
+        first = examples(None).take(LOOKED_AT).map(in_graph(lambda example: tf.cast(example[chosen], tf.int64)))
+        note = missing_labels(np.fromiter(first.as_numpy_iterator(), np.int64), origin)
+        label = None if note else label
     return Sequential(
-        origin=f"{name} ({split})",
-        num_examples=_split_size(builder, split),
+        origin=origin,
+        num_examples=size,
         class_names=() if label is None else tuple(_classes(features[label]).names),
+        notes=(note,) if note else (),
         identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
         epoch=epoch,
         example_bytes=_example_bytes(builder),
@@ -84,10 +98,21 @@ def _classes(kind: tfds.features.FeatureConnector) -> tfds.features.ClassLabel:
 def _label(example: dict[str, Any], key: str, *, kind: tfds.features.FeatureConnector) -> tf.Tensor:
     """The class of an example, or 1, 0 or -1 for each class."""
     if not isinstance(kind, tfds.features.Sequence):
-        return tf.cast(example[key], tf.int64)
+        label = tf.cast(example[key], tf.int64)
+        # Seldom, since the first images were looked at; an error by TensorFlow's own means would hide the sentence.
+        refused = tf.cond(label < 0, lambda: tf.numpy_function(_refuse, [key], tf.int64), lambda: label)
+        return tf.ensure_shape(refused, ())
     lists = [example[key], example.get(f"{key}_no_difficult", example[key])]
     present, certain = (tf.reduce_sum(tf.one_hot(one, kind.feature.num_classes), 0) > 0 for one in lists)
     return 2 * tf.cast(certain, tf.int64) - tf.cast(present, tf.int64)
+
+
+def _refuse(key: bytes) -> np.int64:
+    """Never a label."""
+    raise InputError(
+        f"each image must have a label, or none of the first {LOOKED_AT:,}, but a {key.decode()} further on is -1; "
+        "give a split whose images have labels"
+    )
 
 
 def _files(builder: tfds.core.DatasetBuilder, split: str, *, say: Say) -> list[list[Any]]:

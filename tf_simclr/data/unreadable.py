@@ -21,7 +21,7 @@ class Unreadable:
     def add(self, name: bytes) -> np.bool_:
         """Notes a name once, however often an epoch meets it; always false, the answer to "was it read?"."""
         with self._lock:
-            self._names.add(name.decode(errors="replace"))
+            self._names.add(name.decode(errors="backslashreplace"))
         return np.bool_(False)
 
     @property

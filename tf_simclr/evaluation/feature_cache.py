@@ -22,7 +22,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
 from tf_simclr.places import expanded
 
-FORMAT = 2
+FORMAT = 3
 """Of the entries and of what the key does not tell: how images are decoded and seen."""
 NO_PART = ("compile_config", "build_config", "shared_object_id")
 """Of a network's configuration: what its answers do not hang on."""

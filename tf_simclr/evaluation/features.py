@@ -83,4 +83,6 @@ def join(parts: list[np.ndarray]) -> np.ndarray:
 
 def text(names: np.ndarray) -> np.ndarray:
     """File names as strings; tf.data gives bytes."""
-    return np.array([name.decode() if isinstance(name, bytes) else str(name) for name in names])
+    return np.array(
+        [name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names]
+    )

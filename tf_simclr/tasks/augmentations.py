@@ -12,6 +12,7 @@ from tf_simclr.data import augment, images
 from tf_simclr.data.digits import flower_file
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
+from tf_simclr.places import shown
 from tf_simclr.tasks.inputs import say, show
 
 ROWS = {
@@ -31,27 +32,28 @@ ROWS = {
 def run(config: Augmentations) -> None:
     """Draws the sheet and says where it is."""
     files = config.images or (flower_file(),)
-    pictures = [read(file) for file in files]
+    pictures = [read(file, exif_orientation=config.exif_orientation) for file in files]
     recipe = Recipe.of(config)
     rows = operator_rows(pictures[0], recipe, size=config.image_size, draws=config.draws, seed=config.seed)
     chosen = pictures if len(pictures) > 1 else pictures * config.draws
     pairs = [pair(picture, recipe, size=config.image_size, seed=[config.seed, i]) for i, picture in enumerate(chosen)]
     figure = plots.augmentations(rows, np.stack(pairs), original=np.clip(pictures[0], 0, 1))
     plots.save(figure, config.out)
-    say(f"{len(rows)} operators on {files[0]}, {len(pairs)} pairs of views")
+    say(f"{len(rows)} operators on {shown(files[0])}, {len(pairs)} pairs of views")
     show(str(config.out))
 
 
-def read(file: Path) -> np.ndarray:
-    """The picture in a file, float32 (h, w, 3).
+def read(file: Path, *, exif_orientation: bool = False) -> np.ndarray:
+    """The picture in a file, float32 (h, w, 3), turned as its EXIF orientation says if it is asked for.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return images.decode(tf.io.read_file(str(file))).numpy()
+        encoded = tf.constant(file.read_bytes())
+        return images.decode(images.upright(encoded) if exif_orientation else encoded).numpy()
     except (tf.errors.OpError, OSError) as error:
-        raise InputError(f"an image must be a readable JPEG, PNG, GIF, BMP or WebP. Received: {file}") from error
+        raise InputError(f"an image must be a readable JPEG, PNG, GIF, BMP or WebP. Received: {shown(file)}") from error
 
 
 def operator_rows(

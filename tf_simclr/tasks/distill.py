@@ -38,14 +38,23 @@ from tf_simclr.training import Plan
 def run(config: Distill) -> None:
     """Distils as configured, tests, and says where the student is."""
     devices = find_devices(config)
-    source = open_source(config, config.train_split, labelled=None if config.alpha == 1 else True)
-    test = open_source(config, config.eval_split, labelled=True)
-    check(test.labelled, f"{test.origin} must have labels to test on")
-    if config.alpha < 1:  # else labels to learn from play no part
-        same_classes(source, test)
+    source, test = sources(config)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")
+
+
+def sources(config: Distill) -> tuple[Source, Source]:
+    """The images to learn from, which need labels only where these count, and those to test on.
+
+    Raises:
+        InputError: there are none, or no labels where they are needed.
+    """
+    source = open_source(config, config.train_split, labelled=None if config.alpha == 1 else True)
+    test = open_source(config, config.eval_split, labelled=True)
+    if config.alpha < 1:  # else labels to learn from play no part
+        same_classes(source, test)
+    return source, test
 
 
 def distill(config: Distill, source: Source, *, test: Source, devices: Devices = ONE_DEVICE) -> dict:

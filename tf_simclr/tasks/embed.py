@@ -13,7 +13,8 @@ def run(config: Embed) -> None:
     """Embeds as configured and says what the file holds."""
     source = open_source(config, config.train_split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
-    identity = {key: value for key, value in plain(config).items() if key not in ("eval_batch_size", "out")}
+    apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
+    identity = {key: value for key, value in plain(config).items() if key not in apart}
     identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
     count = embed(
         network,

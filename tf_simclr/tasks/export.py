@@ -73,7 +73,7 @@ def folder(config: Export) -> tuple[list[np.ndarray], str]:
     Raises:
         InputError: none of them can be read.
     """
-    source = from_folder(config.image_dir, labelled=False)
+    source = from_folder(config.image_dir, labelled=False, exif_orientation=config.exif_orientation)
     found, unreadable = [], []
     for record in source.ordered():
         try:

@@ -59,7 +59,9 @@ def run(config: LinearEval) -> None:
     drawn = draw_features(config, encoder, sources=sources) if config.figures else []
     place = config.result or default_result(config)
     answered = Answers(test.names, test.labels, answers)
-    write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names)
+    divisions = {part: source.division for part, source in zip(("train", "test"), sources, strict=True)}
+    more = {"division": divisions} if any(divisions.values()) else {}
+    write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names, **more)
     show(table(results))
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
     for path in drawn:

@@ -27,7 +27,7 @@ from tf_simclr.models.precision import precision
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.monitoring.weights_and_biases import package
 from tf_simclr.replicas import ONE_DEVICE, Devices
-from tf_simclr.tasks.inputs import find_devices, in_folder, open_source, say, show
+from tf_simclr.tasks.inputs import check_labels, find_devices, in_folder, open_source, say, show
 from tf_simclr.tasks.objective import objective
 from tf_simclr.tasks.start import start_from
 from tf_simclr.tasks.watching import watching
@@ -50,12 +50,25 @@ def run(config: Pretrain) -> None:
 
 def to_pretrain_on(config: Pretrain) -> Source:
     """The images of the training split; with pairs of a patient's images each knows its partners."""
+    by_labels = config.method == "simclr" and config.loss == "supcon"
     if config.pairs == "image":
-        return open_source(config, config.train_split)
-    from tf_simclr.chest import bags, prepared
+        source = open_source(config, config.train_split, labelled=True if by_labels else None)
+    else:
+        from tf_simclr.chest import bags, prepared
 
-    known = prepared.load(config.radiographs)
-    return bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
+        known = prepared.load(config.radiographs)
+        source = bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
+        if by_labels:
+            check_labels(source)
+    return probed(source)
+
+
+def probed(source: Source) -> Source:
+    """The source, without its labels where they are of one class: a probe of them would be right whatever happens."""
+    if source.num_classes != 1:
+        return source
+    say(f"{source.origin} has one class, {source.class_names[0]}: it is taken without labels, and there is no probe")
+    return dataclasses.replace(source, class_names=())
 
 
 def pretrain(
@@ -89,7 +102,14 @@ def pretrain(
     same = {key: value for key, value in plain(config).items() if key not in OWN} | {"images": source.num_examples}
     devices.agree("the options", same)
     if devices.chief:
-        folder.begin(notes or plain(config), architecture, images=source.num_examples, origin=source.origin)
+        folder.begin(
+            notes or plain(config),
+            architecture,
+            images=source.num_examples,
+            origin=source.origin,
+            roster=source.roster,
+            say=say,
+        )
     if folder.network.exists() and folder.result.exists():
         say(f"{folder.path} is finished; nothing is left to train")
         return read_json(folder.result)
@@ -101,7 +121,7 @@ def pretrain(
     if config.checkpoint is not None and not folder.checkpoints():
         start_from(config.checkpoint, model, say=say)
     unreadable = Unreadable()
-    result = Result(folder, unreadable, devices=devices)
+    result = Result(folder, unreadable, devices=devices, division=source.division)
     batches = stream(config, source, view=view, unreadable=unreadable)
 
     def views(size: int) -> tf.data.Dataset:
@@ -125,8 +145,16 @@ class Result(keras.callbacks.Callback):
     Of several processes each knows bad images of its own; the chief writes them all.
     """
 
-    def __init__(self, folder: RunFolder, unreadable: Unreadable, *, devices: Devices = ONE_DEVICE):
+    def __init__(
+        self,
+        folder: RunFolder,
+        unreadable: Unreadable,
+        *,
+        devices: Devices = ONE_DEVICE,
+        division: dict[str, object] | None = None,
+    ):
         super().__init__()
+        self.division = division
         self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
         resumes = folder.checkpoints() and folder.result.exists()
         self.before = read_json(folder.result) if resumes else {"seconds": 0, "unreadable": []}
@@ -143,6 +171,7 @@ class Result(keras.callbacks.Callback):
         found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
         names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
         result = {**found[0]["content"], "unreadable": sorted(names)}
+        result |= {} if self.division is None else {"division": self.division}
         if self.devices.chief:
             write_json(self.folder.result, result)
         return result

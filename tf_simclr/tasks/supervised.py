@@ -59,7 +59,14 @@ def begin(config: Finetune | Distill, source: Source, *, architecture: Architect
     devices.agree("the options", same | {"images": source.num_examples})
     folder = RunFolder(Path(config.model_dir))
     if devices.chief:
-        folder.begin(plain(config), architecture, images=source.num_examples, origin=source.origin)
+        folder.begin(
+            plain(config),
+            architecture,
+            images=source.num_examples,
+            origin=source.origin,
+            roster=source.roster,
+            say=say,
+        )
     return folder
 
 
@@ -77,7 +84,7 @@ def compile_on(
 def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
     unreadable, devices = Unreadable(), job.devices
-    result = Result(job.folder, unreadable, devices=devices)
+    result = Result(job.folder, unreadable, devices=devices, division=source.division)
     watchers = [Tests(job)] if job.config.eval_epochs else []
     train(
         model,
@@ -105,6 +112,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     config, scores = job.config, accuracies(found, seed=job.config.seed)
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values})
+    tested |= {} if job.test.division is None else {"eval_division": job.test.division}
     more = before | scores | ranked(found, seed=config.seed) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more

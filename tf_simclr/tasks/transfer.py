@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_simclr.checkpoint import RunFolder, read_json
 from tf_simclr.config import Transfer, plain
-from tf_simclr.data.sources import Source, from_folder
+from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.feature_cache import source_digest
 from tf_simclr.evaluation.features import Features
@@ -21,7 +21,7 @@ from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.tasks.extraction import Extractor, load_features_network
-from tf_simclr.tasks.inputs import say, show
+from tf_simclr.tasks.inputs import check_labels, open_folder, say, show, upright
 
 PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
 """Knobs that do not change a data set's numbers."""
@@ -89,7 +89,12 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
     one = TRANSFER_SETS[name]
     own = None if config.image_dir is None else config.image_dir / name
     if own is not None and own.is_dir():
-        return {split: from_folder(own / split, labelled=True) for split in folders(one)}
+        options = {"fraction": config.validation_fraction, "exif_orientation": config.exif_orientation}
+        names = folders(one)
+        found = {split: open_folder(own, split, labelled=True, asked=names, **options) for split in names}
+        for line in (line for source in found.values() for line in source.notes):
+            say(line)
+        return found
     place = str(config.data_dir or "~/tensorflow_datasets")
     if one.tfds is None:
         raise NotThere(how_to_get(name, data_dir=place))
@@ -99,15 +104,18 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
     if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
         raise NotThere(how_to_get(name, data_dir=place))
     names = {"train": one.train, "validation": one.validation, "test": one.test}
-    return {
+    found = {
         split: from_tfds(one.tfds, part, label_key=one.label_key, **options) for split, part in names.items() if part
     }
+    return {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
 
 
 def evaluate(
     config: Transfer, one: TransferSet, *, extractor: Extractor, sources: dict[str, Source]
 ) -> tuple[dict, Answers | None]:
     """The metric on the test images, with its interval, and how it came about; the answers where each image has one."""
+    for source in sources.values():
+        check_labels(source)
     classes = {split: source.class_names for split, source in sources.items()}
     differing = sorted(set.union(*map(set, classes.values())) - set.intersection(*map(set, classes.values())))
     rule = f"the splits of {one.title} must have the same classes in the same order"
@@ -135,6 +143,8 @@ def evaluate(
         "seed": config.seed,
         "note": one.note,
     }
+    divisions = {split: source.division for split, source in sources.items() if source.division}
+    found |= {"division": divisions} if divisions else {}
     return found, answers
 
 

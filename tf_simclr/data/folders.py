@@ -1,0 +1,291 @@
+"""Folders of images: which files are pictures, what the folders mean, and a division where there are no splits.
+
+A folder of images is laid out in one of three ways:
+
+    splits    pets/train/cat/1.jpg, pets/test/dog/2.jpg    a folder a split, in it a folder a class (or none)
+    classes   pets/cat/1.jpg, pets/dog/2.jpg               a folder a class, and no splits: divided by content
+    flat      pets/1.jpg, pets/2.jpg                       images without labels
+
+Nothing is passed over in silence: what is no picture by its ending, a link to nothing, a class without a picture, all
+are counted and named in `Folder.notes`.  Names are bytes that need not be UTF-8; `places.shown` makes text of them.
+"""
+
+import dataclasses
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tf_simclr import contents
+from tf_simclr.data.rasters import ENDINGS
+from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded, shown
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test",), "test"),
+}
+"""Names of folders that are splits where nothing speaks against it, and the part that each means."""
+OTHER_SPLITS = frozenset({"unlabelled", "unlabeled", "unsupervised", "extra", "dev", "eval", "evaluation", "holdout"})
+"""Names that may stand beside them."""
+HELD_OUT = 0.2
+"""Share of each class to test on where nothing else is asked for."""
+SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+"""Files that Windows leaves in folders of pictures, as hidden as those with a dot in front are elsewhere."""
+NAMED = 5
+"""Files that a note names."""
+LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/test/CLASS/image.jpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """The pictures below a folder.
+
+    Attributes:
+        root: the folder.
+        files: pictures in their order, sorted by name folder by folder.
+        left_out: the other files, with the reason.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    left_out: tuple[tuple[Path, str], ...]
+
+    @property
+    def loose(self) -> list[Path]:
+        """Pictures in the folder itself."""
+        return [file for file in self.files if file.parent == self.root]
+
+    def top(self, file: Path) -> str:
+        """The name of the sub-folder of the root that a file lies in."""
+        return file.relative_to(self.root).parts[0]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The sub-folders with pictures, sorted by name."""
+        return tuple(sorted({self.top(file) for file in self.files if file.parent != self.root}))
+
+    @property
+    def roster(self) -> str:
+        """Tells this list of names from others, wherever the folder lies."""
+        names = (os.fsencode(file.relative_to(self.root).as_posix()) for file in self.files)
+        return hashlib.blake2b(b"\0".join(names), digest_size=contents.SIZE).hexdigest()
+
+    def notes(self, *, labelled: bool) -> list[str]:
+        """What a user should know of what is not taken: counts and the first names, a line a reason."""
+        lines = []
+        for reason in sorted({reason for _, reason in self.left_out}):
+            names = [shown(file.relative_to(self.root)) for file, why in self.left_out if why == reason]
+            count = f"{len(names):,} file{'s' if len(names) > 1 else ''} of {shown(self.root)}"
+            lines.append(f"{count} left out, {reason}: {listed(names)}")
+        if labelled:
+            empty = sorted(map(shown, {*folders_in(self.root)} - {*self.classes}))
+            if empty:
+                lines.append(f"no class, since no file in it can be read as a picture: {listed(empty)}")
+        return lines
+
+    def labels(self) -> np.ndarray:
+        """`(n,)` the number of each picture's class.
+
+        Raises:
+            InputError: a picture lies in no class folder, or the classes look like splits.
+        """
+        root = shown(self.root)
+        if self.loose and len(self.loose) == len(self.files):
+            raise InputError(
+                f"images with labels must lie in class folders, {LAYOUT}; those of {root} lie in it itself"
+            )
+        if self.loose:
+            raise InputError(
+                f"each image of a labelled folder must lie in a class folder, but {shown(self.loose[0])} does not; "
+                "move it, or read the folder without labels"
+            )
+        names = {name.lower() for name in self.classes}
+        if names & PARTS.keys() and names <= PARTS.keys() | OTHER_SPLITS:
+            first = shown(self.root / self.classes[0])
+            raise InputError(f"class folders must hold classes, but those of {root} look like splits; give {first}")
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.array([number[self.top(file)] for file in self.files], np.int64)
+
+
+def look(folder: str | Path) -> Folder:
+    """Finds the pictures below a folder, at any depth; links are followed, but not in circles.
+
+    Hidden files and folders, whose names begin with a dot, are passed over.
+
+    Raises:
+        InputError: there is no such folder, it cannot be listed, or no picture is in it.
+    """
+    root = expanded(folder)
+    check(root.is_dir(), "the image folder must exist", folder=shown(folder))
+    found: list[tuple[Path, str]] = list(entries(root))
+    files = tuple(path for path, reason in found if not reason)
+    left_out = tuple((path, reason) for path, reason in found if reason)
+    if not files:
+        endings = f"{', '.join(('.jpg', '.png', '.gif', '.bmp', '.webp', '.tif'))} and {len(ENDINGS) - 6} more"
+        others = [shown(path.relative_to(root)) for path, _ in left_out]
+        came = {"others": f"{len(others):,} files: {listed(others)}"} if others else {}
+        check(
+            False, f"a folder of images must hold at least one file of the kinds {endings}", folder=shown(root), **came
+        )
+    return Folder(root, files, left_out)
+
+
+def entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, str]]:
+    """Each file below a folder with why it is no picture, nothing for pictures; sorted by name in each folder."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as listing:
+            inside = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"the folder {shown(folder)} must be readable ({error.strerror})") from error
+    for entry in inside:
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+            continue
+        path = folder / entry.name
+        if is_folder(entry):
+            yield from entries(path, above | {real})
+        else:
+            yield path, reason_against(entry)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def reason_against(entry: os.DirEntry) -> str:
+    """Why a file cannot be a picture, nothing if it may be one."""
+    if os.path.splitext(entry.name)[1].lower() not in ENDINGS:
+        return "no pictures by their endings"
+    try:
+        if entry.is_file():
+            return ""
+        kind = os.stat(entry.path).st_mode
+    except OSError:
+        return "links that lead nowhere"
+    return "no regular files" if not stat.S_ISREG(kind) else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether any picture is below a folder."""
+    return any(not reason for _, reason in entries(folder))
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are passed over."""
+    with os.scandir(folder) as listing:
+        return sorted(entry.name for entry in listing if is_folder(entry) and not entry.name.startswith("."))
+
+
+def sub_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold pictures, sorted."""
+    return [name for name in folders_in(folder) if has_pictures(folder / name)]
+
+
+def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path | None:
+    """The folder of a split; None where there is none of that name, or where it is a class beside others.
+
+    `train` beside `bus` and `car` is a class, if pictures lie in it; if it holds folders of its own, those of another
+    split must have the same names.
+
+    Args:
+        root: where the splits' folders would be.
+        split: its name.
+        asked: other names that are splits, since somebody asks for them.
+
+    Raises:
+        InputError: it can be read in both ways.
+    """
+    folder = root / split
+    if not folder.is_dir():
+        return None
+    if split.lower() not in PARTS:
+        return folder  # a name that only a user can have chosen
+    others = [name for name in sub_folders(root) if name != split]
+    unlike = [name for name in others if name.lower() not in PARTS.keys() | OTHER_SPLITS and name not in asked]
+    if not unlike:
+        return folder
+    if any(not reason for path, reason in entries(folder) if path.parent == folder):
+        return None
+    inner = set(sub_folders(folder))
+    if any(inner & set(sub_folders(root / name)) for name in others):
+        return folder
+    raise InputError(
+        f"{shown(root)} can be read in two ways, {split} as a split with the classes {listed(sorted(inner))} or as a "
+        f"class beside {listed(unlike)}; for the first give {shown(folder)} as the folder (without other splits), "
+        "or move the others out of it; for the second name the class otherwise"
+    )
+
+
+def splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
+    """The splits that a folder holds: folders with a split's usual name that are no classes."""
+    names = [name for name in sub_folders(root) if name.lower() in PARTS]
+    return [name for name in names if split_folder(root, name, asked=asked) is not None]
+
+
+def part_numbers(
+    folder: Folder, labels: np.ndarray, *, part: str, without: Collection[str], fraction: float, seed: int
+) -> np.ndarray:
+    """The pictures of a part of a folder that has no splits: of each class the same share, drawn by their content.
+
+    Which part a picture belongs to depends on its bytes, its class's other pictures and the seed alone, not on names:
+    copies of a picture are in one part, even across classes.  `test` is drawn first, then `validation` of the rest;
+    `train` is what is not `test`, and not `validation` where that is among `without`.
+
+    Args:
+        folder: the pictures.
+        labels: `(n,)` their classes.
+        part: train, validation or test.
+        without: the parts that are asked for beside this one.
+        fraction: of each class that `test` and `validation` have.
+        seed: of the draw.
+
+    Returns:
+        Numbers of the files, sorted.
+
+    Raises:
+        InputError: a class has too few different pictures.
+    """
+    check(0 < fraction < 1, "validation_fraction must lie between 0 and 1", validation_fraction=fraction)
+    digests = contents.digests(folder.files)
+    empty = contents.of_bytes(b"")
+    known = np.array([digest not in (None, empty) for digest in digests])
+    keys = np.array(["" if digest is None else contents.of_bytes(f"{seed} {digest}".encode()) for digest in digests])
+    wanted = ["test", "validation"] if "validation" in {*without, part} else ["test"]
+    free, found = np.ones(len(keys), bool), {}
+    for name in wanted:
+        held = held_out(keys, labels, candidates=free & known, fraction=fraction)
+        found[name], free = np.isin(keys, held) & free, free & ~np.isin(keys, held)
+    chosen = free if part == "train" else found[part]
+    few = [shown(name) for i, name in enumerate(folder.classes or ("",)) if not (chosen & (labels == i)).any()]
+    rule = f"each class must have at least {1 + len(wanted)} different pictures to be divided"
+    check(not few, f"{rule}, or the folder splits of its own: {LAYOUT}", too_few=few)
+    return np.flatnonzero(chosen)
+
+
+def held_out(keys: np.ndarray, labels: np.ndarray, *, candidates: np.ndarray, fraction: float) -> list[str]:
+    """The keys that are held out: in each class the smallest, until they have the share; never all of a class."""
+    held: set[str] = set()
+    for label in np.unique(labels):
+        own = labels == label
+        different, counts = np.unique(keys[own & candidates], return_counts=True)
+        wanted = max(1, round(fraction * int(own.sum())))
+        enough = int(np.searchsorted(np.cumsum(counts), wanted)) + 1
+        held |= set(different[: min(enough, len(different) - 1)].tolist())
+    return sorted(held)

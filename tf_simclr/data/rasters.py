@@ -1,0 +1,93 @@
+"""Images by Pillow: formats that TensorFlow does not decode, or decodes to something else than the picture.
+
+TensorFlow takes palette BMPs for their indices, fills a GIF's transparent pixels, and fails on WebP with transparency
+or several frames, on BMPs of other depths, and on TIFF, JPEG 2000, AVIF, PPM and the rest.  All of these are decoded
+here, to what Pillow's `convert("RGB")` gives; of several frames or pages the first.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tf_simclr.foreign import DAMAGED
+
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
+    "WEBP",
+)
+"""What is tried; no vector graphics, nothing that starts another program (EPS), no containers of science."""
+ENDINGS = frozenset({
+    *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc"),
+    *(".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".rgb"),
+    *(".rgba", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
+})  # fmt: skip
+"""Endings of files that count as images, in lower case; what is in them, their content tells."""
+ORIENTATION = 0x0112
+"""EXIF's tag (and TIFF's)."""
+MOST_PIXELS = 2 * 89_478_485
+"""Of a picture, which is Pillow's own limit; a file of a few bytes can claim more than memory holds."""
+
+
+class NoPicture(ValueError):
+    """Bytes of which no picture can be made."""
+
+
+def rgb(encoded: bytes) -> np.ndarray:
+    """The picture in the bytes of any of `FORMATS`, (h, w, 3): uint8, or uint16 where a grey one has 16 bits.
+
+    Transparency is dropped, CMYK is converted.
+
+    Raises:
+        NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
+    """
+    try:
+        with quiet(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise NoPicture(f"a picture must have at most {MOST_PIXELS:,} pixels, not {image.size}")
+            image.seek(0)
+            image.load()
+            return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        raise error if isinstance(error, NoPicture) else NoPicture(f"no picture can be read ({error})") from error
+
+
+def deep(image: Image.Image) -> np.ndarray:
+    """A grey picture of 16 bits, (h, w, 3) uint16; Pillow's own conversion would cut its values off at 255."""
+    values = np.asarray(image)
+    fits = values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**16
+    if not fits:
+        raise NoPicture(f"a picture's numbers must be bytes, or of 16 bits from 0 on, not {image.mode}")
+    return np.repeat(values.astype(np.uint16)[..., None], 3, axis=2)
+
+
+def upright(encoded: bytes) -> bytes:
+    """The picture turned as its EXIF orientation says: a BMP (deep ones: PNG) of the same pixels.
+
+    Bytes that have none, or one that asks for no turn, come back as they are; so do those that cannot be read, for
+    which their decoder will say so.
+    """
+    try:
+        with quiet(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if image.format == "TIFF" or image.getexif().get(ORIENTATION, 1) not in range(2, 9):
+                return encoded  # Pillow turns TIFFs itself: there the tag is a part of the format
+            if image.width * image.height > MOST_PIXELS:
+                return encoded
+            turned = ImageOps.exif_transpose(image)
+            into = io.BytesIO()
+            if turned.mode.startswith("I;16"):
+                turned.save(into, "PNG", compress_level=1)
+            else:
+                turned.convert("RGB").save(into, "BMP")
+            return into.getvalue()
+    except (*DAMAGED, Image.DecompressionBombError):
+        return encoded
+
+
+class quiet(warnings.catch_warnings):
+    """Pillow's warnings about odd files are no user's business: what cannot be read is an error."""
+
+    def __enter__(self):
+        super().__enter__()
+        warnings.simplefilter("ignore")
