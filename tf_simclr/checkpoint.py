@@ -244,6 +244,8 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
+    if hasattr(model.optimizer, "restored"):
+        model.optimizer.restored()
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

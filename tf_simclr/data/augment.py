@@ -277,7 +277,9 @@ def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tenso
     number = tf.cast(draws[0] * len(colors.ORDERS), tf.int32)  # float32 draws are below 1 by 2^-23: never 24
     limits = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     summands = tf.unstack((2 * draws[1:] - 1) * recipe.color_jitter_strength * tf.constant(limits))
-    brightness = summands[0] if recipe.additive_brightness else tf.maximum(1 + summands[0], 0)
+    brightness, delta = summands[0], recipe.brightness * recipe.color_jitter_strength
+    if not recipe.additive_brightness:  # uniform from max(1 - delta, 0) on, as the reference: not many zeros
+        brightness = 1 + summands[0] if delta <= 1 else draws[1] * (1 + delta)
     return colors.adjust_planes(
         channels,
         tf.gather(tf.constant(colors.ORDERS), number),

@@ -27,7 +27,7 @@ class Recipe:
     color_jitter_strength: float = 1.0
     """s of the paper, which multiplies the next four."""
     brightness: float = 0.8
-    """Factor within 1 ± this, not below 0."""
+    """Factor from 1 - this, or from 0 where that is below, to 1 + this, each as likely."""
     contrast: float = 0.8
     saturation: float = 0.8
     hue: float = 0.2

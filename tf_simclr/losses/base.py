@@ -1,5 +1,7 @@
 """What all losses share as Keras losses."""
 
+from collections.abc import Callable
+
 import keras
 
 
@@ -29,6 +31,10 @@ class ContrastiveLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """Loss of each example, `(n,)`, from the projections of both views, `(n, d)` each."""
         return self.function(y_true, y_pred, **self.options)
+
+    def at(self, step) -> Callable:
+        """The loss of a training step, an integer or a scalar tensor: itself, unless it draws random numbers."""
+        return self
 
     def get_config(self):
         return super().get_config() | self.options

@@ -8,8 +8,10 @@ References:
 
 import functools
 import math
+from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_simclr import replicas
@@ -17,6 +19,8 @@ from tf_simclr.errors import check
 from tf_simclr.losses.base import ContrastiveLoss
 from tf_simclr.losses.similarity import (
     MASKED,
+    check_at_least,
+    check_scale,
     check_temperature,
     contrastive_logits,
     gather_views,
@@ -30,7 +34,9 @@ PRIORS = ("logsumexp", "normal", "uniform")
 
 def check_sigma(sigma: float | None) -> None:
     """Raises `InputError` unless sigma is None or above 0."""
-    check(sigma is None or sigma > 0, "sigma must be None or above 0", sigma=sigma)
+    if sigma is not None:
+        check(sigma > 0, "sigma must be None or above 0", sigma=sigma)
+        check_scale("sigma", sigma)
 
 
 def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_norm: bool = True):
@@ -83,7 +89,7 @@ def mises_fisher_weights(similarity, sigma: float):
 def check_generalized(temperature: float, weight: float, prior: str) -> None:
     """Raises `InputError` unless the options of `generalized_contrastive` can be used."""
     check_temperature(temperature)
-    check(weight >= 0, "weight must be at least 0", weight=weight)
+    check_at_least("weight", weight, least=0)
     check(prior in PRIORS, f"prior must be one of {', '.join(PRIORS)}", prior=prior)
 
 
@@ -96,6 +102,7 @@ def generalized_contrastive(
     prior: str = "logsumexp",
     hidden_norm: bool = True,
     seed: int | None = None,
+    step=0,
 ):
     """Alignment of both views plus `weight` times the distance of all projections from a prior distribution.
 
@@ -112,8 +119,11 @@ def generalized_contrastive(
         weight: the paper's λ, at least 0; it does what the temperature does in NT-Xent.
         prior: `logsumexp`, `normal` or `uniform`.
         hidden_norm: whether projections are divided by their length.
-        seed: of the points and directions: an integer draws the same ones in each call, None goes on in Keras' own
-            stream.  With None each replica draws its own, and JAX refuses: both need an integer to be like one replica.
+        seed: of the points and directions: an integer and the step draw the same ones in each call, None goes on in
+            Keras' own stream.  With None each replica draws its own, and JAX refuses: both need an integer to be like
+            one replica.
+        step: an integer or a scalar tensor, folded into the seed: another step, other points and directions.  A
+            distance from points that never change would pull projections to these points, not to their distribution.
 
     Returns:
         `(n,)`: the sum of both directions, twice the mean of the authors' code.  A Wasserstein distance belongs to
@@ -134,7 +144,7 @@ def generalized_contrastive(
     every = ops.concatenate(gather_views(z1, z2)[:2])
     if prior == "logsumexp":
         return alignment + weight * sum(density(z, every, temperature) for z in (z1, z2))
-    points, directions = draw(every, prior, hidden_norm=hidden_norm, seed=seed)
+    points, directions = draw(every, prior, hidden_norm=hidden_norm, seed=seed, step=step)
     return alignment + weight * 2 * sliced_wasserstein(every, points, directions)
 
 
@@ -143,13 +153,33 @@ def density(z, every, temperature: float):
     return ops.logsumexp(ops.matmul(z, ops.transpose(every)) / temperature, axis=1) - math.log(every.shape[1])
 
 
-def draw(every, prior: str, *, hidden_norm: bool, seed: int | None):
+class AtStep(keras.random.SeedGenerator):
+    """A seed and a step as a source of random numbers that has no state: the same draw whenever both are the same.
+
+    Args:
+        seed: an integer.
+        step: an integer or a scalar tensor.
+    """
+
+    def __init__(self, seed: int, step):
+        self.seed, self.step = seed, step  # and no variable, which Keras' class keeps
+
+    def next(self, ordered=True):
+        """The two numbers that Keras' random functions start from, `(2,)`."""
+        dtype = "uint32" if keras.backend.backend() == "jax" else "int32"
+        seed = np.array(self.seed & 0xFFFFFFFF, "uint32").astype(dtype)
+        return ops.stack([ops.convert_to_tensor(seed, dtype), ops.cast(self.step, dtype)])
+
+
+def draw(every, prior: str, *, hidden_norm: bool, seed: int | None, step=0):
     """As many points of the prior as there are views, `(2N, d)`, and orthogonal directions, `(d, d)`."""
+    of_points = of_directions = None
+    if seed is not None:  # with the same one the first points would be the directions
+        of_points, of_directions = AtStep(seed, step), AtStep(seed + 1, step)
     sample = keras.random.normal if prior == "normal" else functools.partial(keras.random.uniform, minval=-1.0)
-    points = sample(ops.shape(every), dtype=every.dtype, seed=seed)
-    another = None if seed is None else seed + 1  # with the same one the first points would be the directions
+    points = sample(ops.shape(every), dtype=every.dtype, seed=of_points)
     width = every.shape[1]
-    directions, _ = ops.qr(keras.random.normal((width, width), dtype=every.dtype, seed=another))
+    directions, _ = ops.qr(keras.random.normal((width, width), dtype=every.dtype, seed=of_directions))
     return normalize(points) if hidden_norm else points, directions
 
 
@@ -191,7 +221,7 @@ class DCL(ContrastiveLoss):
 
 @keras.saving.register_keras_serializable("tf_simclr")
 class GeneralizedContrastive(ContrastiveLoss):
-    """`generalized_contrastive` as a Keras loss.
+    """`generalized_contrastive` as a Keras loss; `SimCLR` draws from the prior anew in each step (`at`).
 
     Raises:
         InputError: the temperature is not above 0, the weight below 0, or the prior not known.
@@ -212,3 +242,11 @@ class GeneralizedContrastive(ContrastiveLoss):
         options = {"temperature": temperature, "weight": weight, "prior": prior}
         options |= {"hidden_norm": hidden_norm, "seed": seed}
         super().__init__(generalized_contrastive, options, name=name, **kwargs)
+
+    def at(self, step) -> Callable:
+        """The loss of a step: another step, another draw from the prior, if that is one that is drawn from."""
+        if self.options["prior"] == "logsumexp" or self.options["seed"] is None:
+            return self
+        loss = type(self)(**self.get_config())
+        loss.options["step"] = step
+        return loss

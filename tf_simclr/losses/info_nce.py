@@ -7,13 +7,13 @@ References:
 import keras
 from keras import ops
 
-from tf_simclr.losses.similarity import check_temperature, normalize
+from tf_simclr.losses.similarity import check_temperature, normalize, wide
 
 
 def info_nce_logits(queries, keys, queue, temperature: float = 0.2):
     """Similarities over temperature of each query with its own key, column 0, and with the queue: `(n, 1 + K)`."""
     check_temperature(temperature)
-    queries, keys = normalize(ops.convert_to_tensor(queries)), normalize(ops.convert_to_tensor(keys))
+    queries, keys, queue = normalize(wide(queries)), normalize(wide(keys)), wide(queue)
     own = ops.sum(queries * keys, axis=1, keepdims=True)
     return ops.concatenate([own, ops.matmul(queries, ops.transpose(queue))], axis=1) / temperature
 

@@ -3,17 +3,18 @@
 from keras import ops
 
 from tf_simclr.losses import blockwise
-from tf_simclr.losses.similarity import check_temperature, gather_views, prepare
+from tf_simclr.losses.similarity import check_temperature, gather_views, prepare, wide
 
 
 def contrastive_accuracy(ab, targets):
     """Share of first views whose most similar second view is their own, `(n,)` of 0 and 1 (fact 17)."""
+    ab = wide(ab)
     return ops.cast(ops.equal(ops.argmax(ab, axis=1), targets), ab.dtype)
 
 
 def contrastive_entropy(ab):
     """Entropy in nats of the softmax of each first view over all second views, `(n,)` (fact 17)."""
-    p = ops.softmax(ab, axis=1)
+    p = ops.softmax(wide(ab), axis=1)
     return -ops.sum(p * ops.log(p + 1e-8), axis=1)
 
 

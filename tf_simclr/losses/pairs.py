@@ -13,10 +13,11 @@ References:
 import keras
 from keras import ops
 
-from tf_simclr.errors import check
 from tf_simclr.losses.base import ContrastiveLoss
 from tf_simclr.losses.similarity import (
     MASKED,
+    check_at_least,
+    check_scale,
     check_temperature,
     contrastive_logits,
     gather_views,
@@ -90,7 +91,7 @@ def margin_triplet(z1, z2, margin: float = 0.4, *, semi_hard: bool = False, hidd
         >>> margin_triplet(z, z, margin=1.5).numpy()
         array([1., 1., 1., 1.], dtype=float32)
     """
-    check(margin >= 0, "margin must be at least 0", margin=margin)
+    check_at_least("margin", margin, least=0)
     ab, _, ba, _, targets = contrastive_logits(z1, z2, 1.0, hidden_norm=hidden_norm)
     own = own_columns(targets, ops.transpose(ab))
     return sum(triplet_terms(similarity, own, margin=margin, semi_hard=semi_hard) for similarity in (ab, ba))
@@ -140,7 +141,7 @@ def hadsell(z1, z2, margin: float = 1.0, *, hidden_norm: bool = True):
         >>> hadsell(z, z + [[0.0, 2.0]], margin=6.0, hidden_norm=False).numpy().round(4)
         array([6.8667, 6.8667])
     """
-    check(margin > 0, "margin must be above 0", margin=margin)
+    check_scale("margin", margin)
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
     every1, every2, targets = gather_views(z1, z2)
     own = own_columns(targets, every1)
@@ -195,7 +196,7 @@ class MarginTriplet(ContrastiveLoss):
         name: str = "margin_triplet",
         **kwargs,
     ):
-        check(margin >= 0, "margin must be at least 0", margin=margin)
+        check_at_least("margin", margin, least=0)
         options = {"margin": margin, "semi_hard": semi_hard, "hidden_norm": hidden_norm}
         super().__init__(margin_triplet, options, name=name, **kwargs)
 
@@ -209,5 +210,5 @@ class Hadsell(ContrastiveLoss):
     """
 
     def __init__(self, margin: float = 1.0, *, hidden_norm: bool = True, name: str = "hadsell", **kwargs):
-        check(margin > 0, "margin must be above 0", margin=margin)
+        check_scale("margin", margin)
         super().__init__(hadsell, {"margin": margin, "hidden_norm": hidden_norm}, name=name, **kwargs)

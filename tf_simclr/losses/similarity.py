@@ -1,5 +1,13 @@
-"""Similarities of each view with all others, on all replicas: what every loss is made of."""
+"""Similarities of each view with all others, on all replicas: what every loss is made of.
 
+Whatever projections come in, losses are computed in float32 at least: float16 ends at 65,504, and a length's square or
+an exponential of a similarity is soon beyond it.
+"""
+
+import math
+import numbers
+
+import keras
 from keras import ops
 
 from tf_simclr import replicas
@@ -7,21 +15,45 @@ from tf_simclr.errors import check
 
 MASKED = 1e9
 """Taken from a logit that must not count; the reference's number, also its limit in float32."""
+SCALES = (1e-8, 1e15)
+"""Range of what similarities are divided by: below, they would pass `MASKED` and float32; above, nothing is left."""
+
+
+def check_scale(what: str, value: float) -> None:
+    """Raises `InputError` unless a temperature, or what else divides similarities, is a number that can do so."""
+    check(isinstance(value, numbers.Real), f"{what} must be a number", **{what: value})
+    check(value > 0, f"{what} must be above 0", **{what: value})
+    check(SCALES[0] <= value <= SCALES[1], f"{what} must lie from {SCALES[0]:g} to {SCALES[1]:g}", **{what: value})
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises `InputError` unless the temperature is above 0."""
-    check(temperature > 0, "temperature must be above 0", temperature=temperature)
+    """Raises `InputError` unless the temperature is above 0 and similarities over it are finite."""
+    check_scale("temperature", temperature)
+
+
+def check_at_least(what: str, value: float, *, least: float) -> None:
+    """Raises `InputError` unless a number is finite and at least as large."""
+    check(isinstance(value, numbers.Real), f"{what} must be a number", **{what: value})
+    check(value >= least, f"{what} must be at least {least:g}", **{what: value})
+    check(value < math.inf, f"{what} must be finite", **{what: value})
+
+
+def wide(z):
+    """A tensor of numbers in float32, or as it is in float64."""
+    z = ops.convert_to_tensor(z)
+    return z if keras.backend.standardize_dtype(z.dtype) == "float64" else ops.cast(z, "float32")
 
 
 def normalize(z):
-    """Divides each row by its length; a row of zeros stays zero (fact 20)."""
-    return z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12))
+    """Divides each row by its length, in the row's precision; a row of zeros stays zero (fact 20)."""
+    z = ops.convert_to_tensor(z)
+    own, z = (z.dtype if keras.backend.is_float_dtype(z.dtype) else "float32"), wide(z)
+    return ops.cast(z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12)), own)
 
 
 def prepare(z1, z2, *, hidden_norm: bool = True):
-    """Both views' projections as tensors, divided by their lengths if `hidden_norm` says so."""
-    z1, z2 = (ops.convert_to_tensor(z) for z in (z1, z2))
+    """Both views' projections as tensors in float32 at least, divided by their lengths if `hidden_norm` says so."""
+    z1, z2 = wide(z1), wide(z2)
     return (normalize(z1), normalize(z2)) if hidden_norm else (z1, z2)
 
 
