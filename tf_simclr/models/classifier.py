@@ -13,7 +13,9 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import check
-from tf_simclr.models import network
+from tf_simclr.models import labels as labelled
+from tf_simclr.models import network, parts
+from tf_simclr.models.base import Trained, no_loss_of_ones_own, share
 from tf_simclr.models.heads import supervised_head
 from tf_simclr.optimizers import left_to_loss
 
@@ -25,17 +27,21 @@ ALL = 4
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
-class Classifier(replicas.FitOnReplicas, keras.Model):
+class Classifier(Trained):
     """Learns classes from labelled images, with all of the encoder or with its upper block groups.
 
-    `fit` takes batches of images `(n, h, w, 3)` in [0, 1] and integer labels `(n,)`.
+    `fit` takes batches of images `(n, h, w, 3)` in [0, 1] and labels: integers `(n,)`, or rows `(n, num_classes)`,
+    one-hot or the shares of the classes; weights of classes and examples weigh the loss.
 
     Args:
         encoder: images to features `(n, d)`; `tf_simclr.resnet(...)`, `tf_simclr.load_encoder(...)`, or any Keras model
-            of this kind (of one without block groups only all or nothing can be frozen).
-        projection: features to the list of each projection layer's output; needed if `ft_proj_selector` is not 0.
+            of this kind (of one without block groups only all or nothing can be frozen), also one that gives feature
+            maps `(n, h, w, d)`, which are averaged (`models.parts`).
+        projection: features to the list of each projection layer's output, or to the last one alone; needed if
+            `ft_proj_selector` is not 0.
         num_classes: at least 1.
-        fine_tune_after_block: groups up to this one are frozen: -1 none, 0 the stem, 1 to 3, 4 all but the classifier.
+        fine_tune_after_block: groups up to this one are frozen: -1 none (but what the encoder itself has frozen), 0 the
+            stem, 1 to 3, 4 all but the classifier.
         ft_proj_selector: projection layer that feeds the classifier; 0: the features, -1: the last (trap 14).
         frozen_layers: `still`: nothing in a frozen group changes, and its BatchNorm uses its moving statistics; the
             projection head trains up to the layer that feeds the classifier, unless all is frozen.  `tf1`, `tf2`: as
@@ -86,46 +92,49 @@ class Classifier(replicas.FitOnReplicas, keras.Model):
         self.encoder, self.projection = encoder, projection
         self.num_classes, self.weight_decay, self.zero_init = num_classes, weight_decay, zero_init
         self.fine_tune_after_block, self.frozen_layers = fine_tune_after_block, frozen_layers
-        self.ft_proj_selector = selected(projection, ft_proj_selector)
-        width = projection.output_shape[self.ft_proj_selector][-1] if projection else encoder.output_shape[-1]
+        self.ft_proj_selector = ft_proj_selector
         self.head = supervised_head(num_classes, zero=zero_init)
-        self.head.build((None, width))
         self.means = {metric: keras.metrics.Mean(name=metric) for metric in self.METRICS}
+        self.begin(encoder)
 
-    def build(self, images_shape):
-        """Nothing is left to build: the parts are."""
+    def make_parts(self, width: int) -> None:
+        """Builds what takes features `(n, width)`."""
+        widths = [width]
+        if self.projection is not None:
+            widths = [output.shape[-1] for output in parts.projections_spec(self.projection, width)]
+        self.ft_proj_selector = selected(len(widths) - 1, self.ft_proj_selector)
+        self.head.build((None, widths[self.ft_proj_selector]))
+        if self.compiled:
+            freeze(self)
 
-    def compile(self, optimizer="sgd", **kwargs):
+    def label_range(self) -> tuple[int, int] | None:
+        """All classes, from 0 on."""
+        return self.num_classes, 0
+
+    def compile(self, optimizer="sgd", loss=None, **kwargs):
         """As Keras' own, and settles which weights train: some do by the loss's weight decay alone."""
+        no_loss_of_ones_own(loss, what=f"the loss of {type(self).__name__} is the softmax cross entropy of its logits")
         super().compile(optimizer, **kwargs)
-        freeze(self)
-
-    def compile_from_config(self, config):
-        """As Keras' own, which refuses a model whose `compile` does more."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        if self.built:
+            freeze(self)
 
     def call(self, images, training=None):
         """Images `(n, h, w, 3)` to logits `(n, num_classes)`."""
-        features = self.encoder(images, training=training)
+        training = training or False  # else a layer such as Resizing, for which None means True, hands that on
+        features = parts.features_of(self.encoder, images, training=training)
         # All of the projection head runs: the reference's moving statistics move above the selected layer, too.
-        layers = [features] if self.projection is None else self.projection(features, training=training)
+        head = self.projection
+        layers = [features] if head is None else parts.projections_of(head, features, training=training)
         return self.head(layers[self.ft_proj_selector])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: cross entropy and weight decay."""
-        check(sample_weight is None, "Classifier takes no sample weights", sample_weight=sample_weight)
         check(y is not None, "Classifier needs labels: give batches of (images, labels)")
-        y_pred = ops.cast(y_pred, keras.config.floatx())
-        self.means["supervised_acc"].update_state(keras.metrics.sparse_categorical_accuracy(y, y_pred))
-        cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, y_pred)
-        return self.total({"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()})
-
-    def total(self, losses: dict):
-        """The sum of this replica's parts of the losses, each of which goes into its metric."""
-        for name, loss in losses.items():
-            self.means[name].update_state(loss * replicas.count(), sample_weight=1 / replicas.count())
-        return sum(losses.values())
+        y_pred, y = ops.cast(y_pred, keras.config.floatx()), labelled.prepared(y, classes=self.num_classes)
+        self.observe("supervised_acc", labelled.hits(y, y_pred))
+        cross_entropy = share(weighed(labelled.cross_entropy(y, y_pred), sample_weight))
+        losses = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
+        return self.observe_losses(losses, examples=ops.shape(y_pred)[0])
 
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
@@ -137,11 +146,15 @@ class Classifier(replicas.FitOnReplicas, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
+        self.compiled_metrics(y, y_pred, sample_weight=sample_weight)
         return self.get_metrics_result()
 
     def network(self) -> keras.Model:
         """The same weights as a model from images `(n, h, w, 3)` to a dict of endpoints; see `network.build`."""
-        return network.connect(self.encoder, self.projection, logits=self.head, ft_proj_selector=self.ft_proj_selector)
+        selected = self.ft_proj_selector
+        return network.connect(
+            self.encoder, self.projection, logits=self.head, ft_proj_selector=selected, images=self.images_shape
+        )
 
     def get_config(self):
         parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
@@ -185,18 +198,25 @@ def depth_factor(name: str, decay: float, *, projects: bool = False) -> float:
 def check_freezable(encoder: keras.Model, block: int) -> None:
     """Raises `InputError` unless the encoder's groups up to this one can be frozen."""
     check(-1 <= block <= ALL, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
-    grouped = any(group_of(layer.name) for layer in encoder.layers)
+    grouped = any(group_of(layer.name) for layer in getattr(encoder, "layers", []))
     rule = "fine_tune_after_block must be -1 or 4 for an encoder without block groups"
     check(grouped or block in (-1, ALL), rule, fine_tune_after_block=block)
 
 
-def selected(projection: keras.Model | None, selector: int) -> int:
-    """The projection layer that a selector means; below 0 they are counted from the last.
+def weighed(losses, weights):
+    """Losses `(n,)` times the examples' weights, if there are any."""
+    if weights is None:
+        return losses
+    weights = ops.cast(weights, losses.dtype)
+    return losses * (ops.reshape(weights, (-1,)) if len(weights.shape) > 1 else weights)
+
+
+def selected(last: int, selector: int) -> int:
+    """The projection layer, of 0 to `last`, that a selector means; below 0 they are counted from the last.
 
     Raises:
         InputError: there is no such layer.
     """
-    last = len(projection.outputs) - 1 if projection else 0
     rule = f"ft_proj_selector must lie in {-last - 1}..{last}, as the projection head has {last} layers"
     check(-last - 1 <= selector <= last, rule, ft_proj_selector=selector)
     return selector if selector >= 0 else last + 1 + selector
@@ -204,13 +224,15 @@ def selected(projection: keras.Model | None, selector: int) -> int:
 
 def freeze(model: Classifier) -> None:
     """Sets which weights train and which BatchNorm layers stay in inference mode."""
-    for layer in network.leaves(model.encoder):
-        if layer.weights:
-            settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=encoder_still(model))
+    if model.fine_tune_after_block >= 0:  # else what the encoder itself has frozen stays so, and nothing more
+        for layer in network.leaves(model.encoder):
+            if layer.weights:
+                settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=encoder_still(model))
     if model.projection is not None:
         for layer in network.leaves(model.projection):
             if layer.weights:
-                settle_projection(model, layer, place=int(re.findall(r"\d+", layer.name)[0]))
+                found = re.match(r"proj(\d+)_", layer.name)
+                settle_projection(model, layer, place=int(found[1]) if found else 1)
 
 
 def encoder_still(model: Classifier) -> bool:

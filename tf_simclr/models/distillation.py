@@ -10,9 +10,12 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from tf_simclr import replicas
 from tf_simclr.errors import check
-from tf_simclr.models.classifier import Classifier
+from tf_simclr.losses.similarity import check_scale, wide
+from tf_simclr.models import labels as labelled
+from tf_simclr.models import parts
+from tf_simclr.models.base import share
+from tf_simclr.models.classifier import Classifier, weighed
 
 UNKNOWN = -1
 """Label of an image that has none."""
@@ -34,6 +37,8 @@ def distillation_loss(teacher_logits, student_logits, *, temperature: float = 1.
         >>> distillation_loss(np.zeros((1, 4)), np.zeros((1, 4))).numpy().round(4)
         array([1.3863])
     """
+    check_scale("temperature", temperature)
+    teacher_logits, student_logits = wide(teacher_logits), wide(student_logits)
     target = ops.softmax(teacher_logits / temperature, axis=-1)
     return -ops.sum(target * ops.log_softmax(student_logits / temperature, axis=-1), axis=-1)
 
@@ -89,7 +94,7 @@ class Distiller(Classifier):
         **options,
     ):
         super().__init__(encoder, projection, num_classes=num_classes, name=name, **options)
-        check(temperature > 0, "temperature must be above 0", temperature=temperature)
+        check_scale("temperature", temperature)
         check(0 < alpha <= 1, "alpha must lie in (0, 1]", alpha=alpha)
         self.temperature, self.alpha = temperature, alpha
         # Within a function Keras does not find the teacher's layers, which have the names of the student's.
@@ -97,37 +102,46 @@ class Distiller(Classifier):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: the teacher's and the labels' cross entropies, and weight decay."""
-        check(sample_weight is None, "Distiller takes no sample weights", sample_weight=sample_weight)
         y_pred = ops.cast(y_pred, keras.config.floatx())
         labels = y.get("label") if isinstance(y, dict) else y
         wanted = self.wanted(x, y)
-        self.means["agreement"].update_state(ops.equal(ops.argmax(wanted, -1), ops.argmax(y_pred, -1)))
+        self.observe("agreement", ops.equal(ops.argmax(wanted, -1), ops.argmax(y_pred, -1)))
         losses = distillation_loss(wanted, y_pred, temperature=self.temperature)
-        parts = {"distillation_loss": self.alpha * share(losses), "weight_decay": self.l2_loss()}
-        self.means["distillation_loss"].update_state(losses)
+        self.observe("distillation_loss", losses)
+        total = self.alpha * share(weighed(losses, sample_weight))
         if labels is not None and self.alpha < 1:
-            parts["supervised_loss"] = (1 - self.alpha) * share(self.label_losses(labels, y_pred))
-        self.means["weight_decay"].update_state(
-            parts["weight_decay"] * replicas.count(), sample_weight=1 / replicas.count()
-        )
-        return sum(parts.values())
+            losses = self.label_losses(labelled.prepared(labels, classes=self.num_classes, least=UNKNOWN), y_pred)
+            total += (1 - self.alpha) * share(weighed(losses, sample_weight))
+        return total + self.observe_losses({"weight_decay": self.l2_loss()}, examples=ops.shape(y_pred)[0])
 
     def wanted(self, images, targets):
         """The teacher's logits for these images."""
         if isinstance(targets, dict) and "teacher_logits" in targets:
-            return ops.cast(targets["teacher_logits"], keras.config.floatx())
-        rule = "Distiller needs a teacher, or batches of (images, targets) with teacher_logits among the targets"
-        check(self.ask is not None, rule)
-        return ops.cast(ops.stop_gradient(self.ask(images)), keras.config.floatx())
+            logits = targets["teacher_logits"]
+        else:
+            rule = "Distiller needs a teacher, or batches of (images, targets) with teacher_logits among the targets"
+            check(self.ask is not None, rule)
+            logits = ops.stop_gradient(self.ask(images))
+        rule = f"a teacher must give logits (n, num_classes={self.num_classes})"
+        check(len(logits.shape) == 2 and logits.shape[1] == self.num_classes, rule, shape=tuple(logits.shape))
+        return ops.cast(logits, keras.config.floatx())
+
+    def label_range(self) -> tuple[int, int] | None:
+        """All classes, and -1 where there is none."""
+        return self.num_classes, UNKNOWN
+
+    def compiled_metrics(self, y, y_pred, *, sample_weight=None) -> None:
+        """Refuses the metrics that `compile` took: images without a label are in no metric of Keras."""
+        check(self._compile_metrics is None, "Distiller takes no metrics; evaluate its network, or a Classifier")
 
     def label_losses(self, labels, logits):
         """Cross entropy of each image to its label, 0 where there is none; counts the metrics over the others."""
-        known = ops.cast(ops.not_equal(labels, UNKNOWN), logits.dtype)
-        labels = ops.maximum(labels, 0)
-        losses = known * keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        hits = keras.metrics.sparse_categorical_accuracy(labels, logits)
-        self.means["supervised_loss"].update_state(losses, sample_weight=known)
-        self.means["supervised_acc"].update_state(hits, sample_weight=known)
+        known = ops.ones_like(logits[:, 0])
+        if len(labels.shape) == 1:
+            known, labels = ops.cast(ops.not_equal(labels, UNKNOWN), logits.dtype), ops.maximum(labels, 0)
+        losses = known * labelled.cross_entropy(labels, logits)
+        self.observe("supervised_loss", losses, weight=known)
+        self.observe("supervised_acc", labelled.hits(labels, logits), weight=known)
         return losses
 
     def get_metrics_result(self):
@@ -142,9 +156,4 @@ class Distiller(Classifier):
 def answer(teacher: Callable, images):
     """The teacher's logits in inference mode; of a network with endpoints those of its classifier."""
     outputs = teacher(images, training=False) if isinstance(teacher, keras.layers.Layer) else teacher(images)
-    return outputs["logits_sup"] if isinstance(outputs, dict) else outputs
-
-
-def share(losses):
-    """This replica's part of the mean of the losses `(n,)` of each replica."""
-    return ops.mean(losses) / replicas.count()
+    return outputs["logits_sup"] if isinstance(outputs, dict) and "logits_sup" in outputs else parts.one_of(outputs)

@@ -12,8 +12,9 @@ from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
 from tf_simclr.losses.info_nce import InfoNCE, info_nce_logits
 from tf_simclr.losses.similarity import normalize
+from tf_simclr.models import parts
 from tf_simclr.models.recomputation import recomputed_blocks
-from tf_simclr.models.simclr import SimCLR
+from tf_simclr.models.simclr import SimCLR, check_views
 
 PREFIX = "key_"
 """In front of the layers' names of the encoder of keys."""
@@ -65,7 +66,7 @@ class MoCo(SimCLR):
     head is SimCLR's, with BatchNorm; two layers are MoCo v2's number.
 
     Args:
-        encoder: images to features `(n, d)`; a functional or sequential Keras model.
+        encoder: images to features `(n, d)`, as for `SimCLR`; one of a class of your own needs a `get_config`.
         projection: features to the list of each projection layer's output, as for `SimCLR`.
         queue_length: keys to tell each query's own one from.
         key_momentum: of the weights of the keys' encoder, in [0, 1); 0.999 in the paper (Section 4.1).
@@ -97,13 +98,24 @@ class MoCo(SimCLR):
         name: str = "moco",
         **kwargs,
     ):
-        super().__init__(encoder, projection, name=name, **kwargs)
         check(0 <= key_momentum < 1, "key_momentum must lie in [0, 1)", key_momentum=key_momentum)
+        self.queue_length, self.key_momentum = queue_length, key_momentum  # the parts are made by SimCLR's constructor
+        super().__init__(encoder, projection, name=name, **kwargs)
         rule = "microbatch_size must be 0 with MoCo, whose batch need not be large"
         check(self.microbatch_size == 0, rule, microbatch_size=self.microbatch_size)
-        self.queue_length, self.key_momentum = queue_length, key_momentum
-        self.key_encoder, self.key_projection = follower(encoder), follower(self.projection)
-        self.queue = Queue(queue_length, self.projection.outputs[-1].shape[-1])
+
+    def make_parts(self, width: int) -> None:
+        """Makes and builds what takes features `(n, width)`, the copies for the keys and the queue."""
+        super().make_parts(width)
+        self.key_encoder = parts.copied(self.encoder, prefix=PREFIX)
+        self.key_projection = parts.copied(self.projection, prefix=PREFIX)
+        parts.features_spec(self.key_encoder, self.images_shape)
+        key = parts.projections_spec(self.key_projection, width)[-1]
+        self.catch_up()
+        for copy in (self.key_encoder, self.key_projection):
+            for weight in copy.weights:
+                weight.trainable = False  # not the layers, which decide whether BatchNorm takes the batch's statistics
+        self.queue = Queue(self.queue_length, key.shape[-1])
 
     @property
     def contrastive_loss(self) -> InfoNCE:
@@ -118,13 +130,15 @@ class MoCo(SimCLR):
 
         In training the keys' encoder takes its step first, towards the weights that the last step has left.
         """
-        check(len(views.shape) == 5, "views must have the shape (n, 2, h, w, 3)", shape=tuple(views.shape))
+        check_views(views.shape)
+        training = training or False
         if training:
             self.follow()
         encoder = recomputed_blocks(self.encoder) if training and self.remat else self.encoder
-        features = encoder(views[:, 0], training=training)
-        queries = self.projection(features, training=training)[-1]
-        keys = self.key_projection(self.key_encoder(views[:, 1], training=training), training=training)[-1]
+        features = parts.features_of(encoder, views[:, 0], training=training)
+        queries = parts.projections_of(self.projection, features, training=training)[-1]
+        keys = parts.features_of(self.key_encoder, views[:, 1], training=training)
+        keys = parts.projections_of(self.key_projection, keys, training=training)[-1]
         outputs = {"projections": ops.stack([queries, ops.stop_gradient(keys)], axis=1)}
         if self.probe:
             outputs["logits_sup"] = ops.expand_dims(self.probe(ops.stop_gradient(features)), 1)
@@ -133,6 +147,10 @@ class MoCo(SimCLR):
     def catch_up(self):
         """Gives the keys' encoder the encoder's weights, after these were set from elsewhere."""
         for model, copy in ((self.encoder, self.key_encoder), (self.projection, self.key_projection)):
+            check(
+                [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in model.weights],
+                f"{type(model).__name__}'s get_config() must make a model with the same weights, for the keys",
+            )
             copy.set_weights(model.get_weights())
 
     def follow(self):
@@ -163,17 +181,3 @@ class MoCo(SimCLR):
 
     def get_config(self):
         return super().get_config() | {"queue_length": self.queue_length, "key_momentum": self.key_momentum}
-
-
-def follower(model: keras.Model) -> keras.Model:
-    """A copy of a model with the same weights, which no optimizer moves, and a prefix before its layers' names."""
-
-    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        return type(layer).from_config(config | {"name": PREFIX + config["name"]})
-
-    copy = keras.models.clone_model(model, clone_function=renamed)
-    copy.set_weights(model.get_weights())
-    for weight in copy.weights:
-        weight.trainable = False  # not the layers: theirs decides whether BatchNorm takes the batch's statistics
-    return copy

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_simclr.models import parts
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head, supervised_head
 from tf_simclr.models.normalization import BatchNormalization, Normalization
@@ -39,16 +40,40 @@ def connect(
     *,
     logits: keras.layers.Layer | None = None,
     ft_proj_selector: int = 0,
+    images: tuple = (None, None, None, 3),
 ) -> keras.Model:
-    """Joins an encoder and the heads that there are to one model with named endpoints; the weights are shared."""
-    endpoints = encoder_endpoints(encoder)
-    projections = [encoder.output]
+    """Joins an encoder and the heads that there are to one model with named endpoints; the weights are shared.
+
+    Args:
+        encoder: of `resnet`, or of another kind, whose only endpoint is `final_avg_pool`.
+        projection: if there is one.
+        logits: the supervised head, if there is one.
+        ft_proj_selector: the projection layer that feeds it; 0: the features.
+        images: shape of the images that an encoder of another kind takes.
+    """
+    own = is_resnet(encoder)
+    inputs = encoder.input if own else keras.Input(images[1:], name="images")
+    features = encoder.output if own else parts.features_of(encoder, inputs, training=None)
+    endpoints = encoder_endpoints(encoder) if own else {"final_avg_pool": features}
+    projections = [features]
     if projection is not None:
-        projections = projection(encoder.output)
+        projections = parts.projections_of(projection, features, training=None)
         endpoints |= projection_endpoints(projections)
     if logits is not None:
         endpoints["logits_sup"] = logits(projections[ft_proj_selector])
-    return keras.Model(encoder.input, endpoints, name="network")
+    return (keras.Model if own else Network)(inputs, endpoints, name="network")
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class Network(keras.Model):
+    """A network on an encoder of any kind: called without `training` it is in inference mode, whatever is in it.
+
+    Some of Keras' layers, such as `Resizing`, take no word for training, and hand that on to all layers behind them.
+    """
+
+    def call(self, inputs, training=None, *, mask=None):
+        """Images to endpoints."""
+        return super().call(inputs, training=training or False, mask=mask)
 
 
 def build_encoder(architecture: Architecture, normalization: Normalization = Normalization()) -> keras.Model:
@@ -61,6 +86,12 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
         cifar_stem=architecture.cifar_stem,
         normalization=normalization,
     )
+
+
+def is_resnet(encoder: keras.Model) -> bool:
+    """Whether an encoder has the layers of `resnet`, by their names."""
+    names = {layer.name for layer in getattr(encoder, "layers", [])}
+    return "stem_conv1" in names and all(f"group{i}_block1_out" in names for i in range(1, 5))
 
 
 def plain(model: keras.Model) -> keras.Model:

@@ -4,13 +4,17 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709, Section 2.1 and Algorithm 1.
 """
 
+from collections.abc import Mapping
+
 import keras
 from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
 from tf_simclr.losses import NTXent, contrastive_metrics
-from tf_simclr.models import network
+from tf_simclr.models import labels as labelled
+from tf_simclr.models import network, parts
+from tf_simclr.models.base import Trained, share
 from tf_simclr.models.gradient_cache import GradientCache, check_local
 from tf_simclr.models.heads import projection_head, supervised_head
 from tf_simclr.models.recomputation import recomputed_blocks
@@ -21,7 +25,7 @@ OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
-class SimCLR(replicas.FitOnReplicas, keras.Model):
+class SimCLR(Trained):
     """Learns an encoder from two views of each image.
 
     `fit` takes batches of views `(n, 2, h, w, 3)` in [0, 1], alone or with integer labels `(n,)`.  Labels train a
@@ -29,15 +33,18 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
     loss asks for them (`needs_labels`, `SupCon`).
 
     Args:
-        encoder: images to features `(n, d)`; `tf_simclr.resnet(...)`, or any Keras model of this kind.
-        projection: features to the list of each projection layer's output, the last one `z`; by default three layers
-            with 128 outputs (SimCLRv2).
-        num_classes: classes of the probe; 0: no probe, labels are ignored.
+        encoder: images to features `(n, d)`; `tf_simclr.resnet(...)`, or any Keras model of this kind, also one that
+            gives feature maps `(n, h, w, d)`, which are averaged (`models.parts`).
+        projection: features to the list of each projection layer's output, the last one `z`, or to `z` alone; by
+            default three layers with 128 outputs (SimCLRv2).
+        num_classes: classes of the probe, which needs labels; 0: no probe, labels are ignored.
         weight_decay: times half the squared length of the weights that the optimizer does not decay itself is added
             to the loss (fact 12): with LARS the probe's kernel, with AdamW and Lamb none, else all but BatchNorm's.
         microbatch_size: examples that are in the encoder at once at most while it trains, 0: all.  The loss sees the
             whole batch, BatchNorm one piece of it (`GradientCache`).
         remat: keeps the inputs of the encoder's blocks alone for the backward pass and computes the blocks again.
+
+    Labels may be one-hot rows `(n, num_classes)`, too.  Metrics that `compile` takes are of the probe, for both views.
 
     Metrics: `contrast_loss`; `contrast_acc` and `contrast_entropy`, how well the second view is found among those of
     all images; `supervised_loss`, `supervised_acc` and `supervised_top5_acc` (with fewer classes 1) of the probe;
@@ -69,21 +76,40 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
         check(num_classes >= 0, "num_classes must be at least 0", num_classes=num_classes)
         check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
         check(microbatch_size >= 0, "microbatch_size must be at least 0", microbatch_size=microbatch_size)
-        self.encoder = encoder
-        self.projection = projection or projection_head(encoder.output_shape[-1])
+        self.encoder, self.projection = encoder, projection
         self.num_classes, self.weight_decay = num_classes, weight_decay
         self.microbatch_size, self.remat = microbatch_size, remat
-        if microbatch_size:
-            check_local([self.encoder, self.projection])
         self.probe = supervised_head(num_classes) if num_classes else None
-        if self.probe:
-            self.probe.build((None, encoder.output_shape[-1]))
         names = ["contrast_loss", "contrast_acc", "contrast_entropy", "weight_decay"]
         names += ["supervised_loss", "supervised_acc", "supervised_top5_acc"] if num_classes else []
         self.means = {metric: keras.metrics.Mean(name=metric) for metric in names}
+        self.begin(encoder)
+
+    def make_parts(self, width: int) -> None:
+        """Makes and builds what takes features `(n, width)`."""
+        self.projection = self.projection or projection_head(width)
+        parts.projections_spec(self.projection, width)
+        if self.probe:
+            self.probe.build((None, width))
+        if self.microbatch_size:
+            check_local([self.encoder, self.projection])
 
     def build(self, views_shape):
-        """Nothing is left to build: the parts are."""
+        """Builds for a first batch of views what could not be built before."""
+        check_views(views_shape)
+        super().build(views_shape)
+
+    def label_range(self) -> tuple[int, int] | None:
+        """The probe's classes; a loss that asks for labels takes any."""
+        asked = getattr(getattr(self, "loss", None), "needs_labels", False)
+        return (self.num_classes, 0) if self.num_classes or asked else None
+
+    def check_given(self, y, options: Mapping = {}) -> None:
+        """Raises `InputError` unless the model can use the targets and weights that it was called with."""
+        for name in ("class_weight", "sample_weight"):
+            rule = f"SimCLR takes no {name}, as its loss is of pairs of images; a Classifier does"
+            check(options.get(name) is None, rule)
+        super().check_given(y, options)
 
     @property
     def contrastive_loss(self) -> keras.losses.Loss:
@@ -95,7 +121,7 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
 
     def call(self, views, training=None):
         """Views `(n, 2, h, w, 3)` to projections `(n, 2, d)` and, with a probe, logits `(n, 2, num_classes)`."""
-        check(len(views.shape) == 5, "views must have the shape (n, 2, h, w, 3)", shape=tuple(views.shape))
+        check_views(views.shape)
         embed = self.embed_cached if training and self.microbatch_size else self.embed
         projections, *features = embed(views, training)
         outputs = {"projections": projections}
@@ -107,8 +133,8 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
         """Views to projections `(n, 2, d)` and, for a probe, features; BatchNorm sees both views at once."""
         images = ops.concatenate([views[:, 0], views[:, 1]], axis=0)
         encoder = recomputed_blocks(self.encoder) if training and self.remat else self.encoder
-        features = encoder(images, training=training)
-        projections = self.projection(features, training=training)[-1]
+        features = parts.features_of(encoder, images, training=training or False)
+        projections = parts.projections_of(self.projection, features, training=training or False)[-1]
         values = (projections, features) if self.probe else (projections,)
         return [ops.stack(ops.split(value, 2), axis=1) for value in values]
 
@@ -126,19 +152,24 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: contrastive, and with labels the probe's, and weight decay."""
-        check(sample_weight is None, "SimCLR takes no sample weights", sample_weight=sample_weight)
+        check(sample_weight is None, "SimCLR takes no sample weights: batches must be views, or (views, labels)")
+        rule = f"a probe of num_classes={self.num_classes} needs labels: give (views, labels), or num_classes=0"
+        check(not self.probe or y is not None, rule)
+        metrics = "metrics are of the probe: give num_classes, or compile without metrics"
+        check(self.probe or self._compile_metrics is None, metrics)
+        if y is not None and self.label_range():
+            y = labelled.prepared(y, classes=self.num_classes)
         z1, z2 = ops.unstack(ops.cast(y_pred["projections"], keras.config.floatx()), axis=1)
         losses = {"contrast_loss": self.contrast(z1, z2, labels=y), "weight_decay": self.l2_loss()}
         self.observe_contrast(z1, z2)
-        if self.probe and y is not None:
+        if self.probe:
             losses["supervised_loss"] = self.supervised_loss(y, y_pred["logits_sup"])
-        for name, loss in losses.items():
-            self.means[name].update_state(loss * replicas.count(), sample_weight=1 / replicas.count())
-        return sum(losses.values())
+        return self.observe_losses(losses, examples=ops.shape(z1)[0])
 
     def contrast(self, z1, z2, *, labels=None):
         """The compiled loss of this replica, `loss(z1, z2)`, or `loss(labels, (z1, z2))` if it needs them."""
         loss = self.contrastive_loss
+        loss = loss.at(self.clock.number) if hasattr(loss, "at") else loss
         if not getattr(loss, "needs_labels", False):
             return loss(z1, z2)
         check(labels is not None, "this loss needs labels: give batches of (views, labels)", loss=loss.name)
@@ -146,12 +177,10 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
 
     def supervised_loss(self, labels, logits):
         """Cross entropy of the probe on both views, labels `(n,)` and logits `(n, 2, num_classes)`."""
-        labels = ops.repeat(ops.expand_dims(labels, 1), logits.shape[1], axis=1)
-        self.means["supervised_acc"].update_state(keras.metrics.sparse_categorical_accuracy(labels, logits))
-        scores = ops.cast(logits, "float32")  # the only type that TensorFlow's in_top_k takes
-        best = keras.metrics.sparse_top_k_categorical_accuracy(labels, scores, k=min(5, self.num_classes))
-        self.means["supervised_top5_acc"].update_state(best)
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+        labels, logits = of_views(labels, ops.cast(logits, keras.config.floatx()))
+        self.observe("supervised_acc", labelled.hits(labels, logits))
+        self.observe("supervised_top5_acc", labelled.top_hits(labels, logits, k=min(5, self.num_classes)))
+        return share(labelled.cross_entropy(labels, logits))
 
     def observe_contrast(self, z1, z2):
         """Updates the contrastive metrics; for a loss that has no temperature at 1."""
@@ -170,11 +199,13 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
+        if self._compile_metrics is not None and self.probe:
+            self.compiled_metrics(*of_views(labelled.prepared(y, classes=self.num_classes), y_pred["logits_sup"]))
         return self.get_metrics_result()
 
     def network(self) -> keras.Model:
         """The same weights as a model from images `(n, h, w, 3)` to a dict of endpoints; see `network.build`."""
-        return network.connect(self.encoder, self.projection, logits=self.probe)
+        return network.connect(self.encoder, self.projection, logits=self.probe, images=self.images_shape)
 
     def get_config(self):
         parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
@@ -184,3 +215,14 @@ class SimCLR(replicas.FitOnReplicas, keras.Model):
     def from_config(cls, config, custom_objects=None):
         parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in ("encoder", "projection")}
         return cls(**config | parts)
+
+
+def check_views(shape) -> None:
+    """Raises `InputError` unless this is the shape of a batch of two views."""
+    check(len(shape) == 5, "views must have the shape (n, 2, h, w, 3)", shape=tuple(shape))
+
+
+def of_views(labels, logits):
+    """Labels `(n, …)` and logits `(n, views, classes)` as one batch of views: `(n * views, …)` each."""
+    views, classes = logits.shape[1:]
+    return ops.repeat(labels, views, axis=0), ops.reshape(logits, (-1, classes))

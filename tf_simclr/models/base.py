@@ -1,0 +1,217 @@
+"""What all models of this package share as Keras models: how they are built, fed, weighed and protected."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_simclr import replicas
+from tf_simclr.errors import InputError, check
+from tf_simclr.models import labels as labelled
+from tf_simclr.models import parts
+from tf_simclr.replicas.fitting import strategy_of
+
+
+class Step:
+    """The number of the training step that is being computed; 0 outside of one."""
+
+    number = 0
+
+
+class Trained(replicas.FitOnReplicas, keras.Model):
+    """A model around an encoder of any kind: `compile` and `fit` are the only loop.
+
+    A subclass makes the parts that depend on the encoder's features in `make_parts`, says in `label_range` which labels
+    it takes, computes `compute_loss` and gives what it observes to `self.means` by `observe`.
+
+    An encoder that knows the shape of its images, or takes any, is built at once; another one by the first batch.
+    """
+
+    encoder: keras.Model
+    means: dict[str, keras.metrics.Mean]
+
+    def begin(self, encoder) -> None:
+        """Builds what can be built before the first batch."""
+        self.clock = Step()
+        shape = parts.images_shape(encoder)
+        if shape is not None:
+            self.build_parts(shape)
+            self.built = True
+
+    def build_parts(self, images: tuple) -> None:
+        """Builds the encoder for images of a shape, and what its features go into."""
+        self.images_shape = images
+        width = parts.features_spec(self.encoder, images).shape[-1]
+        rule = "encoder must give features of a known length; give it images of one size, by keras.Input((h, w, 3))"
+        check(width is not None, rule, input_shape=images)
+        self.make_parts(width)
+
+    def make_parts(self, width: int) -> None:
+        """Makes and builds what takes features `(n, width)`."""
+        raise NotImplementedError
+
+    def build(self, images_shape):
+        """Builds the parts for a first batch."""
+        if not hasattr(self, "images_shape"):
+            self.build_parts((None, *images_shape[-3:]))
+
+    def build_for(self, data) -> None:
+        """Builds for data whose shape is known what is not built yet: callbacks such as BackupAndRestore need it."""
+        if self.built:
+            return
+        spec = data.element_spec if hasattr(data, "element_spec") else data
+        while isinstance(spec, list | tuple) and spec and not hasattr(spec, "shape"):
+            spec = spec[0]
+        if getattr(spec, "shape", None) is not None:
+            strategy = strategy_of(self)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self.build(tuple(spec.shape))
+
+    def label_range(self) -> tuple[int, int] | None:
+        """The number of classes, 0 for any, and the smallest label; None where labels are not looked at."""
+        raise NotImplementedError
+
+    def compile_from_config(self, config):
+        """As Keras' own, which refuses a model whose `compile` does more."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *rest, **options):
+        """As Keras' own; labels that lie in memory are looked at before the first step."""
+        self.build_for(x)
+        self.check_given(y, options)
+        held = options.get("validation_data")
+        if isinstance(held, list | tuple) and len(held) > 1:
+            self.check_given(held[1])
+        return super().fit(x, y, *rest, **options)
+
+    def evaluate(self, x=None, y=None, *rest, **options):
+        """As Keras' own; every number is a mean over examples, however they are in batches."""
+        self.build_for(x)
+        self.check_given(y, options)
+        return super().evaluate(x, y, *rest, **options)
+
+    def train_on_batch(self, x, y=None, *rest, **options):
+        """As Keras' own."""
+        self.check_given(y, dict(zip(("sample_weight", "class_weight"), rest, strict=False)) | options)
+        return super().train_on_batch(x, y, *rest, **options)
+
+    def test_on_batch(self, x, y=None, *rest, **options):
+        """As Keras' own."""
+        self.check_given(y, dict(zip(("sample_weight",), rest, strict=False)) | options)
+        return super().test_on_batch(x, y, *rest, **options)
+
+    def check_given(self, y, options: Mapping = {}) -> None:
+        """Raises `InputError` unless the model can use the targets and weights that it was called with."""
+        targets = y.get("label") if isinstance(y, dict) else y
+        if targets is not None and self.label_range():
+            classes, least = self.label_range()
+            if isinstance(targets, list):
+                targets = np.asarray(targets)
+            labelled.check_values(targets, classes=classes, least=least)
+
+    def _make_function(self, step_function: Callable, **options):
+        """As Keras' own; labels out of their range are said in one sentence."""
+        function = super()._make_function(step_function, **options)
+        if keras.backend.backend() == "jax":
+            return lambda state, iterator: function(state, map(self.seen, iterator))
+
+        def checked(iterator):
+            import tensorflow as tf
+
+            try:
+                return function(iterator)
+            except tf.errors.InvalidArgumentError as error:
+                raise labelled.told(error) or error from None
+
+        return checked
+
+    def seen(self, batch):
+        """A batch whose labels were looked at: within a step JAX can refuse nothing."""
+        if isinstance(batch, list | tuple) and len(batch) > 1:
+            self.check_given(batch[1])
+        return batch
+
+    def train_step(self, *inputs):
+        """As Keras' own; where float16 overflows, nothing that is not a number stays in the model's state.
+
+        A scaled loss skips the step of the weights. What the forward pass has moved itself, statistics of BatchNorm or
+        MoCo's queue, is put back.
+        """
+        if keras.backend.backend() == "jax":
+            return self.train_step_of_jax(*inputs)
+        kept = [(v, ops.copy(v)) for v in self.protected()]
+        self.clock.number = self.optimizer.iterations if self.optimizer else 0
+        try:
+            logs = super().train_step(*inputs)
+        finally:
+            self.clock.number = 0
+        if kept:
+            finite = all_finite([v for v, _ in kept])
+            for variable, value in kept:
+                variable.assign(ops.where(finite, variable, value))
+        return logs
+
+    def train_step_of_jax(self, state, data):
+        """The same for a step that is a function of its state."""
+        places = {id(v): i for i, v in enumerate(self.optimizer.variables)}
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        counts = (self.optimizer.iterations, inner._iterations)
+        self.clock.number = state[2][next(places[id(v)] for v in counts if id(v) in places)]
+        try:
+            logs, after = super().train_step(state, data)
+        finally:
+            self.clock.number = 0
+        protected = {id(v) for v in self.protected()}
+        pairs = list(zip(self.non_trainable_variables, state[1], after[1], strict=True))
+        finite = all_finite([new for v, _, new in pairs if id(v) in protected])
+        states = [ops.where(finite, new, old) if id(v) in protected else new for v, old, new in pairs]
+        return logs, (after[0], states, *after[2:])
+
+    def protected(self) -> list:
+        """Variables that a forward pass moves and that have to stay numbers."""
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            return []
+        return [v for v in self.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+
+    def observe(self, name: str, value, *, weight=None) -> None:
+        """Adds a number a replica, or an example, to a mean.
+
+        Args:
+            name: of the mean.
+            value: this replica's mean over its examples, a scalar, or one number an example.
+            weight: how many examples a scalar stands for, or the weight of each.
+        """
+        self.means[name].update_state(value, sample_weight=weight)
+
+    def observe_losses(self, losses: dict, *, examples):
+        """Adds this replica's parts of the losses, each with its number of examples; returns their sum."""
+        weight = ops.cast(examples, keras.config.floatx())
+        for name, loss in losses.items():
+            self.observe(name, loss * replicas.count(), weight=weight)
+        return sum(losses.values())
+
+    def compiled_metrics(self, y, y_pred, *, sample_weight=None) -> None:
+        """Updates the metrics that `compile` took, of labels and logits."""
+        if self._compile_metrics is not None:
+            self._compile_metrics.update_state(y, y_pred, sample_weight)
+
+
+def share(losses):
+    """This replica's part of the mean of the losses `(n,)` of each replica; 0 of a replica without an example."""
+    count = ops.maximum(ops.shape(losses)[0], 1)
+    return ops.sum(losses) / ops.cast(count, losses.dtype) / replicas.count()
+
+
+def all_finite(values):
+    """Whether every number is finite, a scalar tensor."""
+    return ops.all(ops.stack([ops.all(ops.isfinite(v)) for v in values])) if values else True
+
+
+def no_loss_of_ones_own(loss, *, what: str) -> None:
+    """Raises `InputError` where `compile` was given a loss that the model would not use."""
+    if loss is not None:
+        raise InputError(f"{what}; compile it without a loss. Received: loss={loss!r}")

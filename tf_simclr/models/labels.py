@@ -1,0 +1,93 @@
+"""Labels as users give them: integers, one-hot rows or shares of classes, checked where they can be seen."""
+
+import re
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_simclr.errors import InputError, check
+
+
+def rule(classes: int, least: int) -> str:
+    """What labels must be."""
+    most, shares = ("", "") if not classes else (f" to {classes - 1}", f", or rows of {classes} shares")
+    return f"labels must be integers from {least}{most}{shares}"
+
+
+def check_values(labels, *, classes: int, least: int = 0) -> None:
+    """Raises `InputError` where integer labels that lie in memory are out of their range.
+
+    Args:
+        labels: an array `(n,)` or `(n, 1)`; anything else is left to the step.
+        classes: how many there are; 0: any number.
+        least: the smallest label.
+    """
+    if not isinstance(labels, np.ndarray) and not hasattr(labels, "__array__"):
+        return
+    values = np.asarray(labels)
+    if values.size == 0 or values.dtype.kind not in "iufb" or (values.ndim > 1 and values.shape[-1] > 1):
+        return
+    wrong = values[(values < least) | (values >= (classes or np.inf)) | (values != np.round(values))]
+    check(wrong.size == 0, rule(classes, least), labels=np.unique(wrong)[:3].tolist())
+
+
+def prepared(labels, *, classes: int, least: int = 0):
+    """Labels as a tensor `(n,)` of integers, or `(n, classes)` of shares, which fails in the step where it is neither.
+
+    Where XLA compiles the step nothing can fail in it; Keras' cross entropy is then not a number.
+
+    Raises:
+        InputError: of a shape that is neither.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2 and labels.shape[1] == 1:
+        labels = ops.squeeze(labels, 1)
+    shares = len(labels.shape) == 2 and labels.shape[1] == classes
+    check(len(labels.shape) == 1 or shares, rule(classes, least), shape=tuple(labels.shape))
+    if shares:
+        return ops.cast(labels, keras.config.floatx())
+    labels = ops.cast(labels, "int32")
+    return asserted(labels, classes=classes, least=least)
+
+
+def asserted(labels, *, classes: int, least: int):
+    """The labels, once TensorFlow has seen that they are in their range."""
+    if keras.backend.backend() != "tensorflow":
+        return labels
+    import tensorflow as tf
+
+    inside = (labels >= least) & (labels < classes) if classes else labels >= least
+    message = f"{rule(classes, least)}. Received: labels="
+    wrong = tf.boolean_mask(labels, ~inside)[:3]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message, wrong])]):
+        return tf.identity(labels)
+
+
+def told(error: Exception) -> InputError | None:
+    """The sentence of `asserted` in an error of TensorFlow, if it is one."""
+    found = re.search(r"(labels must be integers [^']*?Received: labels=)[^\[]*\[(-?\d+(?: -?\d+)*)", str(error))
+    return InputError(f"{found[1]}[{found[2].replace(' ', ', ')}]") if found else None
+
+
+def cross_entropy(labels, logits):
+    """Of each example, `(n,)`, from prepared labels and logits `(n, classes)`."""
+    if len(labels.shape) == 2:
+        return keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    if keras.backend.backend() == "jax":  # which has a one-hot row of zeros, and so the loss 0, for a label too large
+        losses = ops.where((labels >= 0) & (labels < logits.shape[-1]), losses, float("nan"))
+    return losses
+
+
+def hits(labels, logits):
+    """1 where the largest logit is that of the label, `(n,)`."""
+    labels = ops.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
+    return keras.metrics.sparse_categorical_accuracy(labels, logits)
+
+
+def top_hits(labels, logits, *, k: int):
+    """1 where the label's logit is among the `k` largest, `(n,)`."""
+    labels = ops.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
+    scores = ops.cast(logits, "float32")  # the only type that TensorFlow's in_top_k takes
+    return keras.metrics.sparse_top_k_categorical_accuracy(labels, scores, k=k)

@@ -1,0 +1,153 @@
+"""Encoders and projection heads of any kind that Keras can build, as `SimCLR`, `Classifier` and `MoCo` call them.
+
+An encoder takes images `(n, h, w, c)` and gives features `(n, d)`: one tensor, alone or in a list or dict; of a network
+with this project's endpoints its `final_avg_pool`; feature maps `(n, h, w, d)` are averaged over their positions.
+A projection takes features and gives the list of each of its layers' outputs, or the last one alone.
+"""
+
+import keras
+from keras import ops
+
+from tf_simclr.errors import InputError, check
+
+
+def check_encoder(encoder) -> None:
+    """Raises `InputError` unless this is a Keras model or layer that takes images whose channels come last."""
+    check(isinstance(encoder, keras.layers.Layer), "encoder must be a Keras model or layer", encoder=type(encoder))
+    layers = encoder._flatten_layers()
+    first = next((layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"), None)
+    moved = any(isinstance(layer, keras.layers.Permute) for layer in encoder._flatten_layers())
+    check(
+        first is None or moved,
+        "encoder must take images with the channels last, (n, h, w, 3), but a layer of it wants them first: make it "
+        'with data_format="channels_last", or set image_data_format in ~/.keras/keras.json',
+        layer=getattr(first, "name", None),
+    )
+
+
+def images_shape(encoder) -> tuple | None:
+    """The shape `(None, h, w, c)` of the images that an encoder was made for, sizes that are free None.
+
+    An encoder that has seen no image yet is built here, if it takes images of any size.
+
+    Returns:
+        None for one that only images of their size can build.
+
+    Raises:
+        InputError: it takes something else.
+    """
+    check_encoder(encoder)
+    shape = input_shape(encoder)
+    if shape is None:
+        shape = (None, None, None, 3)
+        return shape if builds(encoder, shape) else None
+    rule = "encoder must take one tensor of images, (n, h, w, 3)"
+    check(isinstance(shape, tuple) and len(shape) == 4 and not isinstance(shape[0], tuple), rule, input_shape=shape)
+    return (None, *shape[1:])
+
+
+def input_shape(model):
+    """The shape that a built model takes; None: it is not known."""
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):
+        return None
+    items = list(shape.values()) if isinstance(shape, dict) else shape if isinstance(shape, list) else []
+    return items[0] if len(items) == 1 else shape
+
+
+def builds(encoder, shape: tuple) -> bool:
+    """Whether a symbolic call with this shape builds an encoder, and says how long its features are."""
+    layers = list(encoder._layers) if isinstance(encoder, keras.Sequential) else None
+    try:
+        return features_spec(encoder, shape).shape[-1] is not None
+    except InputError:
+        raise
+    except Exception:  # whatever its layers raise: it is built by the first batch, whose errors the user sees
+        if layers is not None:  # Keras has put an input of this shape before them
+            encoder._layers, encoder._functional, encoder.built = layers, None, False
+        return False
+
+
+def features_spec(encoder, shape: tuple) -> keras.KerasTensor:
+    """What an encoder gives for images of a shape, found by a symbolic call, which builds it."""
+    return features_of(encoder, keras.KerasTensor(shape, dtype=keras.config.floatx()), training=False)
+
+
+def features_of(encoder, images, *, training):
+    """The features `(n, d)` of images `(n, h, w, c)`.
+
+    Raises:
+        InputError: the encoder gives several tensors, or one of another rank.
+    """
+    return pooled(encoder(images, training=training))
+
+
+def pooled(outputs):
+    """The features among an encoder's outputs; maps are averaged over their positions."""
+    features = one_of(outputs)
+    rank = len(features.shape)
+    check(
+        rank in (2, 4),
+        "encoder must give features (n, d), or maps (n, h, w, d), which are averaged; end it with a layer such as "
+        "keras.layers.GlobalAveragePooling1D() or Flatten()",
+        output_shape=tuple(features.shape),
+    )
+    return ops.mean(features, axis=(1, 2)) if rank == 4 else features
+
+
+def one_of(outputs):
+    """The only tensor of an encoder's outputs, or the endpoint `final_avg_pool`."""
+    if isinstance(outputs, dict) and "final_avg_pool" in outputs:
+        return outputs["final_avg_pool"]
+    tensors = keras.tree.flatten(outputs)
+    if len(tensors) != 1:
+        names = list(outputs) if isinstance(outputs, dict) else [tuple(x.shape) for x in tensors]
+        raise InputError(
+            "encoder must give one tensor of features: choose one of its outputs, as by "
+            f"keras.Model(encoder.input, encoder.output[{names[-1] if isinstance(outputs, dict) else 0!r}]). "
+            f"Received: {len(tensors)} outputs, {names}"
+        )
+    return tensors[0]
+
+
+def projections_of(projection, features, *, training) -> list:
+    """The outputs of a projection's layers, the last one `z` `(n, d)`; features and `z` where it gives `z` alone.
+
+    Raises:
+        InputError: it gives a dict, or `z` of another rank.
+    """
+    outputs = projection(features, training=training)
+    rule = "projection must give z (n, d), or the list of each layer's output, z the last"
+    check(not isinstance(outputs, dict), rule, output=list(outputs) if isinstance(outputs, dict) else None)
+    outputs = list(outputs) if isinstance(outputs, list | tuple) else [features, outputs]
+    check(len(outputs) > 0 and len(outputs[-1].shape) == 2, rule, shapes=[tuple(x.shape) for x in outputs])
+    return outputs
+
+
+def projections_spec(projection, width: int) -> list:
+    """What a projection gives for features of a width, found by a symbolic call, which builds it."""
+    features = keras.KerasTensor((None, width), dtype=keras.config.floatx())
+    return projections_of(projection, features, training=False)
+
+
+def copied(model, *, prefix: str):
+    """A model of the same kind and configuration, a prefix before its layers' names; not built, if it builds itself.
+
+    Raises:
+        InputError: the model cannot say its configuration.
+    """
+
+    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        return type(layer).from_config(config | {"name": prefix + config["name"]})
+
+    if type(model).__name__ in ("Functional", "Sequential"):
+        return keras.models.clone_model(model, clone_function=renamed)
+    try:
+        return type(model).from_config(model.get_config())
+    except NotImplementedError as error:
+        raise InputError(
+            f"{type(model).__name__} must have a get_config() that gives the arguments of its constructor, as MoCo "
+            "makes a second one for the keys; see keras.io/guides/serialization_and_saving"
+        ) from error
