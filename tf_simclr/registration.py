@@ -21,6 +21,7 @@ PLACES = {
     "models.distillation": ("Distiller",),
     "models.evaluation_view": ("EvaluationView",),
     "models.moco": ("MoCo", "Queue"),
+    "models.network": ("Network",),
     "models.normalization": ("BatchNormalization",),
     "models.simclr": ("SimCLR",),
     "optimizers.adaptive": ("AdamW", "Lamb"),

@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import keras
-import numpy as np
 from keras import ops
 
 from tf_simclr import replicas
@@ -82,36 +82,39 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         self.build_for(x)
-        self.check_given(y, options)
         held = options.get("validation_data")
         if isinstance(held, list | tuple) and len(held) > 1:
-            self.check_given(held[1])
-        return super().fit(x, y, *rest, **options)
+            options["validation_data"] = (held[0], self.given(held[1]), *held[2:])
+        return super().fit(x, self.given(y, options), *rest, **options)
 
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         self.build_for(x)
-        self.check_given(y, options)
-        return super().evaluate(x, y, *rest, **options)
+        return super().evaluate(x, self.given(y, options), *rest, **options)
 
     def train_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
-        self.check_given(y, dict(zip(("sample_weight", "class_weight"), rest, strict=False)) | options)
-        return super().train_on_batch(x, y, *rest, **options)
+        weights = dict(zip(("sample_weight", "class_weight"), rest, strict=False))
+        return super().train_on_batch(x, self.given(y, weights | options), *rest, **options)
 
     def test_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
-        self.check_given(y, dict(zip(("sample_weight",), rest, strict=False)) | options)
-        return super().test_on_batch(x, y, *rest, **options)
+        weights = dict(zip(("sample_weight",), rest, strict=False))
+        return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
 
-    def check_given(self, y, options: Mapping = {}) -> None:
-        """Raises `InputError` unless the model can use the targets and weights that it was called with."""
-        targets = y.get("label") if isinstance(y, dict) else y
-        if targets is not None and self.label_range():
-            classes, least = self.label_range()
-            if isinstance(targets, list):
-                targets = np.asarray(targets)
-            labelled.check_values(targets, classes=classes, least=least)
+    def given(self, y, options: Mapping = MappingProxyType({})):
+        """The targets to use, of those that a method of Keras was called with.
+
+        Raises:
+            InputError: the model cannot use them, or the weights that came with them.
+        """
+        if y is None or not self.label_range():
+            return y
+        classes, least = self.label_range()
+        if isinstance(y, dict):
+            own = {"label": labelled.given(y["label"], classes=classes, least=least)} if "label" in y else {}
+            return y | own
+        return labelled.given(y, classes=classes, least=least)
 
     def _make_function(self, step_function: Callable, **options):
         """As Keras' own; labels out of their range are said in one sentence."""
@@ -132,7 +135,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def seen(self, batch):
         """A batch whose labels were looked at: within a step JAX can refuse nothing."""
         if isinstance(batch, list | tuple) and len(batch) > 1:
-            self.check_given(batch[1])
+            self.given(batch[1])
         return batch
 
     def train_step(self, *inputs):

@@ -15,21 +15,28 @@ def rule(classes: int, least: int) -> str:
     return f"labels must be integers from {least}{most}{shares}"
 
 
-def check_values(labels, *, classes: int, least: int = 0) -> None:
-    """Raises `InputError` where integer labels that lie in memory are out of their range.
+def given(labels, *, classes: int, least: int = 0):
+    """Labels that lie in memory, once they were looked at, in one of the two forms of `prepared`; others as they are.
 
     Args:
-        labels: an array `(n,)` or `(n, 1)`; anything else is left to the step.
+        labels: an array or list, `(n,)`, `(n, 1)` or `(n, classes)`; anything else is left to the step.
         classes: how many there are; 0: any number.
         least: the smallest label.
+
+    Raises:
+        InputError: a label is no integer in its range.
     """
-    if not isinstance(labels, np.ndarray) and not hasattr(labels, "__array__"):
-        return
+    if not isinstance(labels, list) and not hasattr(labels, "__array__"):
+        return labels
     values = np.asarray(labels)
-    if values.size == 0 or values.dtype.kind not in "iufb" or (values.ndim > 1 and values.shape[-1] > 1):
-        return
+    if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
+        return labels
+    if values.ndim == 2 and values.shape[1] > 1:
+        return values.astype(keras.config.floatx())
+    values = values.reshape(-1)
     wrong = values[(values < least) | (values >= (classes or np.inf)) | (values != np.round(values))]
     check(wrong.size == 0, rule(classes, least), labels=np.unique(wrong)[:3].tolist())
+    return values.astype("int32")
 
 
 def prepared(labels, *, classes: int, least: int = 0):
@@ -41,6 +48,8 @@ def prepared(labels, *, classes: int, least: int = 0):
         InputError: of a shape that is neither.
     """
     labels = ops.convert_to_tensor(labels)
+    if getattr(labels.shape, "rank", 1) is None:  # a stream's batches differ in it: they cannot be rows of shares
+        labels = ops.reshape(labels, (-1,))
     if len(labels.shape) == 2 and labels.shape[1] == 1:
         labels = ops.squeeze(labels, 1)
     shares = len(labels.shape) == 2 and labels.shape[1] == classes

@@ -125,7 +125,10 @@ def projection_endpoints(projections: list) -> dict:
 
 
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models within it."""
+    """The layers of a model and of the models within it; a layer that is no model is its only one."""
+    if not isinstance(model, keras.Model):
+        yield model
+        return
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from leaves(layer)

@@ -18,6 +18,9 @@ from keras import layers, ops
 from tf_simclr.models.architecture import BLOCKS, Architecture
 from tf_simclr.models.normalization import Normalization
 
+LAST = {"data_format": "channels_last"}
+"""Images are (n, h, w, c) everywhere in this package, whatever a user's keras.json says."""
+
 
 def resnet(
     depth: int,
@@ -57,7 +60,7 @@ def resnet(
     for group, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(1, blocks + 1):
             x = parts.block(x, architecture, group, block)
-    return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool")(x), name=name)
+    return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool", **LAST)(x), name=name)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Parts:
         else:
             x = self.conv_bn(x, filters, "stem_", 1, size=7, stride=2)
         # SAME pads an even input at the bottom and right only; torch's padding=1 sees other windows.
-        return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+        return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool", **LAST)(x)
 
     def block(self, x, architecture: Architecture, group: int, block: int):
         """A residual block; the first one of a group projects its shortcut, in group 1 too."""
@@ -115,7 +118,7 @@ class Parts:
 
     def selective_kernel(self, x, filters: int, ratio: float, name: str, min_dim: int = 32):
         """Mixes two streams of channels with softmax weights computed from their pooled sum."""
-        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool")(x)
+        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **LAST)(x)
         mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)
         mix = convolution(mix, max(int(filters * ratio), min_dim), name + "sk_conv1")
         mix = layers.ReLU(name=name + "sk_relu")(self.normalization.layer(name + "sk_bn1")(mix))
@@ -137,9 +140,9 @@ def convolution(x, filters: int, name: str, *, size: int = 1, stride: int = 1):
     if stride > 1:
         padding = "valid"
         if size > 1:
-            x = layers.ZeroPadding2D((size - 1) // 2, name=name + "_pad")(x)
+            x = layers.ZeroPadding2D((size - 1) // 2, name=name + "_pad", **LAST)(x)
     return layers.Conv2D(
-        filters, size, stride, padding=padding, use_bias=False, kernel_initializer="variance_scaling", name=name
+        filters, size, stride, padding=padding, use_bias=False, kernel_initializer="variance_scaling", name=name, **LAST
     )(x)
 
 
@@ -147,15 +150,15 @@ def average_pool(x, stride: int, name: str):
     """ResNet-D's 2x2 average: the zeros of a stride-2 border count, those of a stride-1 border do not."""
     padding = "same"
     if stride > 1:
-        x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad")(x), "valid"
-    return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool")(x)
+        x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad", **LAST)(x), "valid"
+    return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool", **LAST)(x)
 
 
 def squeeze_excite(x, filters: int, name: str):
     """Scales each channel by a sigmoid of the pooled channels; both convolutions have a bias."""
-    scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool")(x)
+    scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool", **LAST)(x)
     for i, (outputs, activation) in enumerate(((max(1, filters), "relu"), (x.shape[-1], "sigmoid")), 1):
         scale = layers.Conv2D(
-            outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}"
+            outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}", **LAST
         )(scale)
     return layers.Multiply(name=name + "se_scale")([x, scale])

@@ -5,6 +5,7 @@ References:
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import keras
 from keras import ops
@@ -104,12 +105,12 @@ class SimCLR(Trained):
         asked = getattr(getattr(self, "loss", None), "needs_labels", False)
         return (self.num_classes, 0) if self.num_classes or asked else None
 
-    def check_given(self, y, options: Mapping = {}) -> None:
-        """Raises `InputError` unless the model can use the targets and weights that it was called with."""
+    def given(self, y, options: Mapping = MappingProxyType({})):
+        """The labels to use, as of every model here; weights are refused."""
         for name in ("class_weight", "sample_weight"):
             rule = f"SimCLR takes no {name}, as its loss is of pairs of images; a Classifier does"
             check(options.get(name) is None, rule)
-        super().check_given(y, options)
+        return super().given(y, options)
 
     @property
     def contrastive_loss(self) -> keras.losses.Loss:

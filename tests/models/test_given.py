@@ -1,0 +1,255 @@
+"""What users give beside images – labels, weights, metrics, projections, temperatures – is used, or answered."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from tf_simclr import Classifier, Distiller, SimCLR, losses
+from tf_simclr.errors import InputError
+from tf_simclr.models.distillation import distillation_loss
+from tf_simclr.models.moco import MoCo
+
+rng = np.random.default_rng(0)
+IMAGES = rng.uniform(size=(10, 8, 8, 3)).astype("float32")
+VIEWS = np.stack([IMAGES, IMAGES[::-1]], axis=1)
+LABELS = np.arange(10) % 3
+ONE_HOT = np.eye(3, dtype="float32")[LABELS]
+LABEL_RULE = "labels must be integers from 0 to 2, or rows of 3 shares"
+
+
+def encoder() -> keras.Model:
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(6)], name="encoder")
+
+
+def classifier(**options) -> Classifier:
+    keras.utils.set_random_seed(1)
+    model = Classifier(encoder(), num_classes=3)
+    model.head.kernel.assign(rng.normal(size=(6, 3)))
+    model.compile(keras.optimizers.SGD(0.1), **options)
+    return model
+
+
+def simclr(num_classes: int = 3, projection=None, **options) -> SimCLR:
+    model = SimCLR(encoder(), projection, num_classes=num_classes)
+    model.compile(keras.optimizers.SGD(0.1), **options)
+    return model
+
+
+def distiller(alpha: float = 0.5) -> Distiller:
+    model = Distiller(encoder(), teacher=lambda x: ops.mean(x, (1, 2)), num_classes=3, alpha=alpha)
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+def cross_entropy(logits) -> np.ndarray:
+    logits = np.asarray(logits, "float64")
+    return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), LABELS]
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS[:, None], ONE_HOT, LABELS.astype("float32")])
+def test_labels_in_every_form_are_the_same(labels):
+    model = classifier()
+    logits = model(IMAGES)
+    logs = model.evaluate(IMAGES, labels, batch_size=4, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["supervised_loss"], cross_entropy(logits).mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["supervised_acc"], (np.argmax(logits, 1) == LABELS).mean(), rtol=1e-6)
+    probe = simclr()
+    before = probe.evaluate(VIEWS, LABELS, batch_size=5, verbose=0, return_dict=True)
+    assert probe.evaluate(VIEWS, labels, batch_size=5, verbose=0, return_dict=True) == before
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 10])
+def test_evaluate_weighs_examples_not_batches(batch_size):
+    """Ten examples in batches of four are two of four and one of two, which counted as much."""
+    model = classifier(metrics=["accuracy"], weighted_metrics=["accuracy"])
+    logits = model(IMAGES)
+    logs = model.evaluate(IMAGES, LABELS, batch_size=batch_size, verbose=0, return_dict=True)
+    expected = cross_entropy(logits).mean()
+    np.testing.assert_allclose([logs["loss"], logs["supervised_loss"]], expected, rtol=1e-5)
+    np.testing.assert_allclose(logs["accuracy"], logs["supervised_acc"], rtol=1e-6)
+    student = distiller()
+    whole = student.evaluate(IMAGES, LABELS, batch_size=10, verbose=0, return_dict=True)
+    parts = student.evaluate(IMAGES, LABELS, batch_size=batch_size, verbose=0, return_dict=True)
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (9, 4), (7, 6)])
+def test_replicas_weigh_examples_too(rows, batch_size):
+    """The last batch gives replicas unequal parts, or none."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+    with strategy.scope():
+        model = classifier(metrics=["accuracy"])
+    alone = classifier(metrics=["accuracy"])
+    alone.set_weights(model.get_weights())
+    expected = alone.evaluate(IMAGES[:rows], LABELS[:rows], batch_size=rows, verbose=0, return_dict=True)
+    logs = model.evaluate(IMAGES[:rows], LABELS[:rows], batch_size=batch_size, verbose=0, return_dict=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_weights_of_classes_and_examples_weigh_the_loss():
+    weights = np.array([1.0, 2.0, 0.5])
+    model = classifier()
+    expected = (weights[LABELS] * cross_entropy(model(IMAGES))).mean()
+    logs = model.evaluate(IMAGES, LABELS, sample_weight=weights[LABELS], verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["supervised_loss"], expected, rtol=1e-5)
+    for labels in (LABELS, ONE_HOT):
+        model = classifier()
+        expected = (weights[LABELS] * cross_entropy(model(IMAGES))).mean()
+        logs = model.fit(IMAGES, labels, batch_size=10, class_weight=dict(enumerate(weights)), verbose=0).history
+        np.testing.assert_allclose(logs["supervised_loss"][0], expected, rtol=1e-5)
+
+
+def test_compiled_metrics_are_those_of_the_logits():
+    history = simclr(metrics=["accuracy"]).fit(VIEWS, LABELS, verbose=0).history
+    np.testing.assert_allclose(history["accuracy"], history["supervised_acc"], rtol=1e-6)
+    model = classifier(metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")])
+    logs = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    best = np.argsort(-np.asarray(model(IMAGES)), axis=1)[:, :2]
+    np.testing.assert_allclose(logs["top2"], (best == LABELS[:, None]).any(axis=1).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [7, 3, -1])
+@pytest.mark.parametrize("make", [classifier, simclr])
+@pytest.mark.parametrize("stream", [False, True], ids=["array", "stream"])
+def test_labels_beyond_the_classes_are_said(make, wrong, stream):
+    labels = LABELS.copy()
+    labels[4] = wrong
+    images = VIEWS if make is simclr else IMAGES
+    given = (tf.data.Dataset.from_tensor_slices((images, labels)).batch(5),) if stream else (images, labels)
+    with pytest.raises(InputError, match=rf"^{re.escape(LABEL_RULE)}\. Received: labels=\[{wrong}\]$"):
+        make().fit(*given, shuffle=not stream, verbose=0)
+
+
+def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
+    labels = np.where(LABELS == 1, -1, LABELS)
+    assert np.isfinite(distiller().fit(IMAGES, labels, verbose=0).history["loss"][0])
+    with pytest.raises(InputError, match=r"labels must be integers from -1 to 2.*\[5\]"):
+        distiller().fit(IMAGES, np.where(LABELS == 1, 5, LABELS), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: simclr().fit(VIEWS, verbose=0), "a probe of num_classes=3 needs labels"),
+        (lambda: simclr().fit(VIEWS, LABELS, class_weight={0: 1.0}, verbose=0), "SimCLR takes no class_weight"),
+        (lambda: simclr().fit(VIEWS, LABELS, sample_weight=LABELS, verbose=0), "SimCLR takes no sample_weight"),
+        (lambda: simclr(0, metrics=["accuracy"]).fit(VIEWS, verbose=0), "metrics are of the probe: give num_classes"),
+        (lambda: classifier(loss="mse"), "the loss of Classifier is the softmax cross entropy"),
+        (lambda: classifier().fit(IMAGES, verbose=0), "Classifier needs labels"),
+        (lambda: classifier().fit(IMAGES, ONE_HOT[:, :2], verbose=0), r"rows of 3 shares. Received: shape=\(None, 2\)"),
+        (lambda: classifier().fit(IMAGES, LABELS + 0.5, verbose=0), "labels must be integers from 0 to 2"),
+        (lambda: simclr(projection=layers.Reshape((2, 3))), "projection must give"),
+        (lambda: teacher(5), r"a teacher must give logits \(n, num_classes=3\). Received: shape=\(None, 5\)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_in_one_sentence(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def teacher(width: int):
+    model = Distiller(encoder(), teacher=lambda x: ops.zeros((ops.shape(x)[0], width)), num_classes=3)
+    model.compile("sgd")
+    model.fit(IMAGES, verbose=0)
+
+
+@pytest.mark.parametrize("form", ["tensor", "list", "sequential", "layer"])
+@pytest.mark.parametrize("kind", [SimCLR, MoCo, Classifier])
+def test_a_projection_may_give_its_last_output_alone(form, kind):
+    """`projection(…)[-1]` was the last example's row."""
+    features = keras.Input((6,))
+    z = layers.Dense(4)(features)
+    make = {
+        "tensor": lambda: keras.Model(features, z),
+        "list": lambda: keras.Model(features, [features, z]),
+        "sequential": lambda: keras.Sequential([layers.Dense(4)]),
+        "layer": lambda: layers.Dense(4),
+    }[form]
+    if kind is Classifier:
+        model = Classifier(encoder(), make(), num_classes=3, ft_proj_selector=1)
+        assert model.head.kernel.shape == (4, 3)
+        batch = IMAGES
+    else:
+        model = kind(encoder(), make(), **{"queue_length": 8} if kind is MoCo else {})
+        assert model(VIEWS)["projections"].shape == (10, 2, 4)
+        batch = VIEWS
+    model.compile(keras.optimizers.SGD(0.1))
+    assert np.isfinite(model.fit(batch, LABELS, verbose=0).history["loss"][0])
+    assert model.network()(IMAGES)["proj_head_output"].shape == (10, 4)
+
+
+def test_layers_that_the_user_has_frozen_stay_frozen():
+    part = encoder()
+    part.trainable = False
+    before = part.get_weights()
+    model = Classifier(part, num_classes=3)
+    model.compile(keras.optimizers.SGD(1.0))
+    model.fit(IMAGES, LABELS, verbose=0)
+    for a, b in zip(before, part.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), 1e-40, 1e-9, "0.1", None])
+@pytest.mark.parametrize(
+    "make", [losses.NTXent, losses.NTLogistic, losses.DCL, losses.SupCon, losses.GeneralizedContrastive, losses.InfoNCE,
+             lambda t: Distiller(encoder(), num_classes=3, temperature=t),
+             lambda t: distillation_loss(IMAGES[:, 0, 0], IMAGES[:, 1, 1], temperature=t)],
+)  # fmt: skip
+def test_temperatures_that_overflow_are_refused(make, temperature):
+    with pytest.raises(InputError, match=r"temperature must (be above 0|be a number|lie from 1e-08 to 1e\+15)"):
+        make(temperature)
+
+
+@pytest.mark.parametrize("temperature", [1e-8, 1e-4, 1e15])
+@pytest.mark.parametrize("make", [losses.NTXent, losses.NTLogistic, losses.DCL, losses.GeneralizedContrastive])
+def test_temperatures_that_are_taken_give_numbers(make, temperature):
+    z = rng.normal(size=(2, 6, 4)).astype("float32")
+    with tf.GradientTape() as tape:
+        first = tf.constant(z[0])
+        tape.watch(first)
+        loss = make(temperature)(first, z[1])
+    assert np.isfinite(loss)
+    assert np.isfinite(tape.gradient(loss, first)).all()
+
+
+def test_jax_says_the_same():
+    pytest.importorskip("jax")
+    code = """
+import keras, numpy as np
+from keras import layers
+from tests.models import test_given as given
+from tf_simclr.errors import InputError
+for make, images in ((given.classifier, given.IMAGES), (given.simclr, given.VIEWS)):
+    for wrong in (7, -1):
+        labels = given.LABELS.copy(); labels[4] = wrong
+        batches = [(images[:5], labels[:5]), (images[5:], labels[5:])]
+        for data in ((images, labels), ((b for b in batches),)):
+            try:
+                make().fit(*data, verbose=0)
+                print("not refused")
+            except InputError as error:
+                print(error)
+model = given.classifier(metrics=["accuracy"])
+logs = model.evaluate(given.IMAGES, given.ONE_HOT, batch_size=4, verbose=0, return_dict=True)
+assert abs(logs["accuracy"] - logs["supervised_acc"]) < 1e-6, logs
+history = given.simclr(projection=layers.Dense(4)).fit(given.VIEWS, given.LABELS, verbose=0).history
+assert np.isfinite(history["loss"][0])
+"""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = run.stdout.splitlines()
+    assert len(lines) == 8
+    for line, wrong in zip(lines, (7, 7, -1, -1) * 2, strict=True):
+        assert line == f"{LABEL_RULE}. Received: labels=[{wrong}]"
