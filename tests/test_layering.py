@@ -113,7 +113,6 @@ POSITIONAL = {
     "update_step": "Keras decides",
     "redirect_request": "urllib decides",
     "__exit__": "Python decides",
-    "find_spec": "Python decides",
     "resnet": "resnet(depth, width=1, sk_ratio=0.0, …) is a documented public name",
     "nt_xent": "nt_xent(z1, z2, temperature=0.1) is a documented public name",
 }

@@ -71,6 +71,7 @@ def test_two_replicas_build_by_the_first_batch():
     assert np.isfinite(logs["loss"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["import keras, tf_simclr", "import tf_simclr, keras"])
 def test_saved_models_load_in_a_fresh_process_that_imports_the_package_alone(tmp_path, order):
     views = np.random.default_rng(0).uniform(size=(2, 2, 8, 8, 3)).astype("float32")
