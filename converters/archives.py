@@ -37,7 +37,9 @@ _NEEDED = re.compile(
 """Names of files that are unpacked; `x.pth.tar` is PyTorch's, too."""
 
 BLOCK = 1 << 20
-SMALLEST = 4 << 30
+MEMBER = 10 * TENSOR
+"""Items of the budget that a member costs: a file is made of it, so that there are 6,250 at most."""
+SMALLEST = 256 << 20
 RATIO = 8
 """An archive may become so many bytes, or so many times its own: weights hardly compress."""
 TAIL = 64 << 20
@@ -137,7 +139,7 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
     names: list[str] = []
     with reading(path, what), contextlib.closing(_members(path, kind=kind)) as members:
         for member in members:
-            spend(items=TENSOR)
+            spend(items=MEMBER)
             name = _place(path, checked_name(member.name), kind=member.kind)
             total += member.size
             check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)

@@ -16,7 +16,11 @@ import numpy as np
 from converters import integrity
 from converters.stored import Stored, checked_shape
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import checked_name, deeper, spend
+from tf_simclr.foreign import AXES, checked_name, deeper, spend
+
+FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+FILTERS |= {h5py.h5z.FILTER_SZIP, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET}
+"""What HDF5 itself undoes; for others it would load code from a folder of plug-ins."""
 
 
 def open_hdf5(path: Path, content: bytes | None = None) -> h5py.File:
@@ -52,9 +56,20 @@ def _objects(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[s
             elif isinstance(item, h5py.Dataset):
                 elsewhere = bool(item.external) or item.is_virtual
                 check(not elsewhere, "a data set's bytes must be in the file, not in others", data_set=path)
+                _check_layout(path, item)
                 yield path, item
             else:
                 raise InputError(f"it must hold groups and data sets, but {path} is a {type(item).__name__}")
+
+
+def _check_layout(path: str, dataset: h5py.Dataset) -> None:
+    """Refuses what was never written, whose values HDF5 makes up, and filters that a plug-in would have to undo."""
+    check(dataset.shape is None or len(dataset.shape) <= AXES, "a data set has too many axes", data_set=path)
+    written = dataset.size in (None, 0) or dataset.id.get_space_status() == h5py.h5d.SPACE_STATUS_ALLOCATED
+    check(written, "a data set in it was never written, or not all of it", data_set=path)
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    check(filters <= FILTERS, "a data set is packed by a filter that is none of HDF5's own", data_set=path)
 
 
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
@@ -62,7 +77,7 @@ def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
     value = item.attrs.get(name, "")
     value = value.decode() if isinstance(value, bytes) else value
     check(isinstance(value, str), f"attribute {name} must be a text", found=type(value).__name__)
-    spend(made=len(value))
+    spend(outline=len(value))
     return value
 
 

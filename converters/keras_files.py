@@ -58,7 +58,7 @@ def _unzip(path: Path) -> tuple[bytes, Any]:
         names = archive.namelist()
         check(len(set(names)) == len(names), "a member's name is there twice", members=names[:10])
         check(WEIGHTS in names, f"it must hold {WEIGHTS}, the one form of weights that is read", members=names[:10])
-        spend(made=sum(archive.getinfo(name).file_size for name in (CONFIG, WEIGHTS)))
+        spend(made=archive.getinfo(WEIGHTS).file_size, outline=archive.getinfo(CONFIG).file_size)
         # HDF5 seeks; the member is stored without compression in the files that Keras writes.
         return archive.read(WEIGHTS), parse_json(archive.read(CONFIG))
 

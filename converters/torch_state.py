@@ -310,6 +310,7 @@ def flatten(
     """
     check(depth < DEEPEST, f"a PyTorch file must have less than {DEEPEST} dictionaries within each other", key=prefix)
     if isinstance(content, kind):
+        spend(items=TENSOR)
         yield checked_name(prefix), content
     for key, value in _children(content, prefix):
         spend(items=1)

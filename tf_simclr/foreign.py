@@ -42,7 +42,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, shortened
 
 DAMAGED: tuple[type[Exception], ...] = (
     ArithmeticError,
@@ -224,10 +224,10 @@ def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | 
     try:
         yield budget
     except InputError as error:
-        name = Path(path).name
-        if name and name in str(error):
+        name, text = Path(path).name, printable(str(error))
+        if name and name in text and text == str(error):
             raise
-        raise InputError(f"{path} must be {what}, but {error}") from error
+        raise InputError(text if name and name in text else f"{path} must be {what}, but {text}") from error
     except Exception as error:
         if not means_damaged(error):
             raise
@@ -254,10 +254,20 @@ def sentence(path: str | Path, what: str, *, error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror:
         reason = f"it cannot be read: {error.strerror}"
     else:
-        text = " ".join(str(error).split())
-        text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+        text = printable(" ".join(str(error)[:200].split()))
         reason = f"it is damaged ({type(error).__name__}{f': {text}' if text else ''})"
     return f"{path} must be {what}, but {reason}; copy or download it again"
+
+
+def printable(text: str) -> str:
+    """A text without letters that could move a terminal's cursor, and not without end.
+
+    Example:
+        >>> printable("no tensor a\\x1b[2J\\n")
+        'no tensor a\\\\x1b[2J\\\\n'
+    """
+    text = shortened(text, 3000)
+    return text if text.isprintable() else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
 
 
 def size_at(path: Path, *, most: int = 10_000) -> int:

@@ -3,6 +3,7 @@
 None recomputes a checksum; that is the business of those who know the container (`containers.py`).
 """
 
+import itertools
 import json
 import pickletools
 import random
@@ -14,8 +15,36 @@ from converters.protobuf import encode_varint, varint
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 1 << 15, (1 << 16) - 1, 1 << 20, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 40)
 NUMBERS += ((1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 """Where lengths, counts and places go wrong."""
-TEXTS = ("", "a", "\0", "../../x", "/etc/passwd", "²", "\x1b[2J", "a\nb", "x" * 5000, "😀", "resnet/" * 300, "-1", "nan")
-VALUES: tuple[Any, ...] = (None, True, -1, 0, 10**30, 1.5, float("nan"), float("inf"), [], {}, [[[[]]]], {"a": {"b": []}}, *TEXTS)
+TEXTS = (
+    "",
+    "a",
+    "\0",
+    "../../x",
+    "/etc/passwd",
+    "²",
+    "\x1b[2J",
+    "a\nb",
+    "x" * 5000,
+    "😀",
+    "resnet/" * 300,
+    "-1",
+    "nan",
+)
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    1.5,
+    float("nan"),
+    float("inf"),
+    [],
+    {},
+    [[[[]]]],
+    {"a": {"b": []}},
+    *TEXTS,
+)
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -185,7 +214,7 @@ def opcodes(content: bytes, rng: random.Random) -> bytes:
         starts = [place for _, _, place in pickletools.genops(content)] + [len(content)]
     except Exception:
         return raw(content, rng)
-    parts = [content[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [content[a:b] for a, b in itertools.pairwise(starts)]
     i, action = rng.randrange(len(parts)), rng.random()
     if action < 0.5:
         parts[i] = parts[i][:1] + raw(parts[i][1:], rng) if len(parts[i]) > 1 else raw(parts[i], rng)

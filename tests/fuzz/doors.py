@@ -26,6 +26,32 @@ def checkpoint(path: Path) -> str:
     return seen.hexdigest()
 
 
+def hdf5(path: Path) -> str:
+    """Every array of a file of weights, whatever network they are of; then the whole door, which wants an encoder."""
+    import h5py
+
+    from converters import hdf5 as reader
+    from converters import keras_files
+    from converters.formats import open_source
+    from tf_simclr.errors import InputError
+    from tf_simclr.foreign import reading
+
+    seen = hashlib.sha256()
+    with reading(path, "a whole Keras file"):
+        content, config = keras_files._unzip(path) if path.suffix == ".keras" else (None, None)
+        seen.update(json.dumps(config, sort_keys=True).encode())
+        with contextlib.closing(reader.open_hdf5(path, content)) as file:
+            checksums = reader.checksums_of(path, file)
+            for key, item in reader.objects(file):
+                seen.update(repr((key, reader.text_attribute(item, "name"))).encode())
+                if isinstance(item, h5py.Dataset):
+                    stored = reader.stored(path, key, dataset=item, checksums=checksums)
+                    seen.update(repr((stored.shape, stored.dtype)).encode() + stored.read().tobytes())
+    with contextlib.suppress(InputError):
+        open_source(path).close()
+    return seen.hexdigest()
+
+
 def network(path: Path) -> str:
     """A checkpoint, understood; every weight."""
     import converters
@@ -62,4 +88,4 @@ def radiograph(path: Path) -> str:
     return hashlib.sha256(repr((found.pixels.shape, found.bits)).encode() + found.pixels.tobytes()).hexdigest()
 
 
-DOORS = {"checkpoint": checkpoint, "network": network, "run": run, "radiograph": radiograph}
+DOORS = {"checkpoint": checkpoint, "hdf5": hdf5, "network": network, "run": run, "radiograph": radiograph}

@@ -329,7 +329,7 @@ def zip_member_of_gigabytes(folder: Path) -> Path:
 @case
 def zip_of_many_members(folder: Path) -> Path:
     with zipfile.ZipFile(folder / "v1.zip", "w") as archive:
-        for i in range(60_000):
+        for i in range(30_000):
             archive.writestr(f"{i}.index", b"")
     return folder / "v1.zip"
 
@@ -369,7 +369,7 @@ def npz_of_many_members(folder: Path) -> Path:
     member = io.BytesIO()
     np.lib.format.write_array(member, np.zeros(0, np.float32))
     with zipfile.ZipFile(folder / "x.npz", "w") as archive:
-        for i in range(63_000):
+        for i in range(61_000):
             archive.writestr(f"{i}.npy", member.getvalue())
     return folder / "x.npz"
 
@@ -396,7 +396,7 @@ def tar_member_of_gigabytes(folder: Path) -> Path:
 
 @case
 def tar_of_many_members(folder: Path) -> Path:
-    blocks = b"".join(tarfile.TarInfo(f"{i}.index").tobuf() for i in range(100_000))
+    blocks = b"".join(tarfile.TarInfo(f"{i}.index").tobuf() for i in range(40_000))
     (folder / "module.tar.gz").write_bytes(gzip.compress(blocks + bytes(1024), 1))
     return folder / "module.tar.gz"
 

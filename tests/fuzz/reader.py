@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SECONDS, BYTES = 5.0, 500 << 20
 """What reading a small file may take at most."""
-PATIENCE = 60.0
-"""Seconds of waiting after which the process is ended."""
+PATIENCE = 30.0
+"""Seconds of computing at one file after which the process is ended; waiting, on a busy machine, ten times that."""
 IMPORTED = ("h5py", "torch", "converters", "converters.keras_files", "converters.torch_files")
 IMPORTED += ("converters.tensorflow_files", "tf_simclr.models.network", "tf_simclr.chest.reading")
 """What is imported while a file is read would count as its memory."""
@@ -62,24 +62,40 @@ class Reader:
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.reader"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+        assert process.stdout.readline() == b"ready\n", "the reading process must start"
+        return process
 
     def read(self, door: str, path: Path) -> Outcome:
         """Reads a path through a door of `doors.py`."""
         self.process.stdin.write(json.dumps([door, str(path)]).encode() + b"\n")
         self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        line = self.process.stdout.readline() if ready else b""
+        line = self.answer()
         if line:
             return Outcome(**json.loads(line))
         self.process.kill()
         code = self.process.wait()
         self.process = self.start()
-        if ready:
-            return Outcome("traceback", f"the process died with code {code}")
-        return Outcome("refused", "it was never refused", seconds=PATIENCE)
+        if line is None:
+            return Outcome("refused", "it was never refused", seconds=PATIENCE)
+        return Outcome("traceback", f"the process died with code {code}")
+
+    def answer(self) -> bytes | None:
+        """The next line; empty when the process has died, None when it takes too long."""
+        begin, end = self.computed(), time.monotonic() + 10 * PATIENCE
+        while time.monotonic() < end and self.computed() - begin < PATIENCE:
+            if select.select([self.process.stdout], [], [], 0.5)[0]:
+                return self.process.stdout.readline()
+        return None
+
+    def computed(self) -> float:
+        """Seconds that the process has computed, where the system tells."""
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -152,6 +168,8 @@ def serve() -> None:
     limit()
     answers = os.fdopen(os.dup(1), "w")  # Keras and TensorFlow write to the standard output
     os.dup2(2, 1)
+    answers.write("ready\n")
+    answers.flush()
     for line in sys.stdin:
         door, path = json.loads(line)
         answers.write(json.dumps(vars(outcome(door, Path(path)))) + "\n")
