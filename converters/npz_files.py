@@ -14,7 +14,7 @@ import numpy as np
 from converters.stored import Source, Stored, checked_shape
 from converters.zips import opened_zip
 from tf_simclr.errors import InputError
-from tf_simclr.foreign import TENSOR, reading, spend
+from tf_simclr.foreign import reading
 
 WHOLE = "a whole .npz file of plain arrays"
 ENDING = ".npy"
@@ -28,7 +28,6 @@ def open_npz(path: Path) -> Source:
     """
     with reading(path, WHOLE), contextlib.ExitStack() as opened:
         archive = opened.enter_context(opened_zip(path))
-        spend(items=TENSOR * len(archive.namelist()))
         tensors = {name.removesuffix(ENDING): _entry(path, archive, name) for name in archive.namelist()}
         close = opened.pop_all().close  # from here on it is the source's
     return Source(path, ".npz file", tensors, close=close)

@@ -8,6 +8,7 @@ References:
 
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from tf_simclr.errors import InputError
@@ -34,9 +35,9 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
         count = number_of_members(path)
         if count not in (len(names), MANY):
             raise InputError(f"its directory must have {count} members, but has {len(names)}; copy it again")
-        if len(set(names)) < len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise InputError(f"its directory has the member {twice} twice")
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise InputError(f"its directory has the member {twice[0]} twice")
     except BaseException:
         archive.close()
         raise
