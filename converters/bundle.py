@@ -78,7 +78,8 @@ class Bundle(Mapping[str, np.ndarray]):
                     f"{entry.offset + entry.size}, but has {size}; it is cut off, copy it again"
                 )
             wanted = entry.count * DTYPES[entry.dtype].itemsize if entry.dtype in DTYPES else entry.size
-            if entry.size < entry.count or (entry.dtype != STRING and entry.size != wanted):
+            short = entry.dtype in DTYPES and entry.size < entry.count
+            if short or (entry.dtype != STRING and entry.size != wanted):
                 raise InputError(f"tensor {title(key)} of {self.index} must have {wanted} bytes, not {entry.size}")
 
         total = sum(entry.size for entry in self.stored().values())

@@ -1,12 +1,15 @@
 """Every naming by name, and which of them a file's keys are written in."""
 
 import functools
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters import namings, torch_namings
-from converters.infer import candidate_names, head_names
-from converters.namings import Naming
+from converters.infer import apart, candidate_names, head_names, nearest, short
+from converters.layers import part_of
+from converters.namings import TRACKED, Naming
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
 
@@ -23,6 +26,14 @@ NAMINGS: dict[str, Naming] = {
         *torch_namings.LIBRARIES,
     )
 }
+
+
+ALSO: tuple[Naming, ...] = (
+    replace(namings.TF2, keys=namings.tf2_keys_below_any_name),
+    replace(NAMINGS["lightly-sequential"], keys=torch_namings.bare_sequential_keys),
+)
+"""Spellings that are read, too, and never written: an official TF2 model under another name than `model`, and the
+children of a torchvision ResNet in an `nn.Sequential` of any name."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +58,28 @@ def recognise(keys: Collection[str], *, what: str, naming: str | None = None) ->
         naming: The user's choice; None: all are tried.
 
     Raises:
-        InputError: none fits.
+        InputError: none fits; says what is nearest.
     """
-    check(naming is None or naming in NAMINGS, f"naming must be one of {', '.join(NAMINGS)}", naming=naming)
-    chosen = [NAMINGS[naming]] if naming else list(NAMINGS.values())
-    keys = frozenset(keys)
-    ranked = [(score, match) for one in chosen for score, match in _matches(one, keys)]
+    ranked = _ranked(frozenset(keys), naming)
     if not ranked:
-        shown = ", ".join(sorted(keys)[:5]) or "nothing"
-        raise InputError(
-            f"{what} must hold a ResNet of SimCLR under names of {naming or ', '.join(NAMINGS)}; it begins with {shown}"
-        )
+        raise InputError(unrecognised(keys, what=what, naming=naming))
     return max(ranked, key=lambda pair: pair[0])[1]
+
+
+def matches_by_place(keys: frozenset[str], *, naming: str | None = None) -> list[Match]:
+    """For every stem in the file the naming that fits best there."""
+    best: dict[str, tuple[tuple[int, int, str], Match]] = {}
+    for score, match in _ranked(keys, naming):
+        stem = match.outer + _first(match.naming)
+        if stem not in best or score > best[stem][0]:
+            best[stem] = (score, match)
+    return [match for _, match in best.values()]
+
+
+def _ranked(keys: frozenset[str], naming: str | None) -> list[tuple[tuple[int, int, str], Match]]:
+    check(naming is None or naming in NAMINGS, f"naming must be one of {', '.join(NAMINGS)}", naming=naming)
+    chosen = [one for one in (*NAMINGS.values(), *ALSO) if naming in (None, one.name)]
+    return [(score, match) for one in chosen for score, match in _matches(one, keys)]
 
 
 def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, int, str], Match]]:
@@ -71,6 +92,52 @@ def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, 
             if 2 * found >= len(shared):
                 heads = sum(outer + name in keys for name in head_names(naming))
                 yield (-len(outer), heads, outer), Match(naming, outer)
+
+
+LEAST = 4
+"""Names that a network must share with a file to be near it."""
+
+
+def unrecognised(keys: Collection[str], *, what: str, naming: str | None = None) -> str:
+    """Says that no network was found, and which is nearest; else which namings were tried.
+
+    Names are compared without regard to case and to what separates their parts.
+    """
+    known: dict[str, list[Naming]] = {}
+    for one in NAMINGS.values():
+        if naming in (None, one.name):
+            for name in frozenset[str]().union(*candidate_names(one)):
+                known.setdefault(_alike(name), []).append(one)
+    votes: Counter[tuple[str, str]] = Counter()
+    for key in keys:
+        for start in (0, *(i + 1 for i, letter in enumerate(key) if letter in "./")):
+            votes.update((one.name, key[:start]) for one in known.get(_alike(key[start:]), ()))
+    most = max(votes.values(), default=0)
+    if most < LEAST:
+        shown = ", ".join(sorted(keys)[:5]) or "nothing"
+        names = naming or ", ".join(NAMINGS)
+        return f"{what} must hold a ResNet of SimCLR under names of {names}; it begins with {shown}"
+    # A block alone has names of a stem: of places that share about as much, the outer one.
+    near = min((pair for pair in votes if 2 * votes[pair] >= most), key=lambda pair: (len(pair[1]), -votes[pair]))
+    chosen, outer = NAMINGS[near[0]], near[1]
+    below = {key[len(outer) :] for key in keys if key.startswith(outer) and not key.endswith(TRACKED)}
+    found = {name: () for name in below if name not in head_names(chosen)}
+    closest = nearest(chosen, found)
+    expected: dict[str, tuple[int, ...]] = {
+        key: () for hub, key in chosen.table(closest).items() if part_of(hub) == "encoder"
+    }
+    place = f" below {outer!r}" if outer else ""
+    shared = len(expected.keys() & found.keys())
+    spelled = len(set(map(_alike, expected)) & set(map(_alike, found))) - shared
+    return (
+        f"{what} must hold a ResNet of SimCLR; nearest network: {short(closest)} in {chosen.name} names{place}, with "
+        f"{shared} of its {len(expected)} names{f' and {spelled} spelled otherwise' if spelled > 0 else ''}; "
+        f"{apart(expected, found)}"
+    )
+
+
+def _alike(name: str) -> str:
+    return re.sub(r"[./_-]+", ".", name.lower())
 
 
 @functools.cache

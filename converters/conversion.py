@@ -78,6 +78,7 @@ def convert(
     selector: int | None = None,
     step: int | None = None,
     source_naming: str | None = None,
+    source_part: str | None = None,
     rescale: float | None = None,
     verify: bool = True,
     engine: str = "auto",
@@ -95,6 +96,7 @@ def convert(
         selector: The projection layer that feeds the classifier; by default as stored, else 0.
         step: Which of a folder's checkpoints.
         source_naming: Naming of the source's keys; by default recognised.
+        source_part: Of several networks in the source the one whose names begin so; by default the trained one.
         rescale: Multiplies the convolutions that a BatchNorm follows, and its statistics with them.
         verify: Reads the written file and compares weights and endpoints with the source; nothing is put at the target
             if they differ.
@@ -106,7 +108,9 @@ def convert(
         InputError: the source is damaged or unknown, the target cannot hold it, or the verification fails.
     """
     source = expanded(source)
-    network = load(source, naming=source_naming, ema=ema, part=part, selector=selector, step=step)
+    network = load(
+        source, naming=source_naming, ema=ema, part=part, selector=selector, step=step, source_part=source_part
+    )
     with contextlib.closing(network):
         to, naming = choose(network, target, to=to, naming=naming, usual=usual)
         target = expanded(target) if target is not None else default_target(source, to)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from converters.layers import Shape, part_of, weights
@@ -33,6 +34,35 @@ def infer(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architec
     """
     encoder = _encoder(naming, shapes, what=what)
     return _with_heads(naming, encoder, shapes)
+
+
+def nearest(naming: Naming, found: Collection[str]) -> Architecture:
+    """The encoder of width 1 whose names differ least from those that are there."""
+    return min(_known(naming).items(), key=lambda pair: len(pair[1] ^ frozenset(found)))[0]
+
+
+def apart(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+    """What is missing, unexpected and of another shape, with counts and first names."""
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    wrong = sorted(key for key in expected.keys() & found.keys() if tuple(expected[key]) != tuple(found[key]))
+    texts = [
+        f"{what} {len(keys)}{': ' * bool(keys)}{', '.join(keys[:3])}{', …' * (len(keys) > 3)}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if keys or what != "of another shape"
+    ]
+    return "; ".join(texts)
+
+
+def short(architecture: Architecture) -> str:
+    """An encoder's name.
+
+    Example:
+        >>> short(Architecture(18, cifar_stem=True))
+        'ResNet-18 1x with a stem for small images'
+    """
+    a = architecture
+    more = ["SK"] * (a.sk_ratio > 0) + ["SE"] * (a.se_ratio > 0) + ["a stem for small images"] * a.cifar_stem
+    return f"ResNet-{a.depth} {a.width}x" + (f" with {' and '.join(more)}" if more else "")
 
 
 def mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, what: str) -> None:
@@ -87,14 +117,15 @@ def _known(naming: Naming) -> dict[Architecture, frozenset[str]]:
 def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
     heads = head_names(naming)
     found = {key: tuple(shape) for key, shape in shapes.items() if key not in heads}
-    apart = {candidate: len(names ^ found.keys()) for candidate, names in _known(naming).items()}
-    nearest = [candidate for candidate, count in apart.items() if count == min(apart.values())]
-    fitted = [_fit_sizes(naming, candidate, found) for candidate in nearest]
+    counts = {candidate: len(names ^ found.keys()) for candidate, names in _known(naming).items()}
+    close = [candidate for candidate, count in counts.items() if count == min(counts.values())]
+    fitted = [_fit_sizes(naming, candidate, found) for candidate in close]
     best = min(fitted, key=lambda architecture: _shape_errors(naming, architecture, found))
     described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
     text = f"{what} must hold every weight of one network in {naming.name} names"
     text += f"; the nearest is depth={best.depth} width={best.width} {described}"
     expected = expected_shapes(naming, best)
+    text += f" (nearest network: {short(best)}; {apart(expected, found)})"
     first = {key for hub, key in naming.table(best).items() if hub.startswith("group1_block1_shortcut_")}
     if not best.bottleneck and expected.keys() - found.keys() == first:
         text += (
@@ -143,10 +174,34 @@ def _linear() -> Architecture:
 
 
 @functools.cache
+def head_parts(naming: Naming) -> dict[str, str]:
+    """Keys that belong to heads in any network → which head."""
+    tables = (naming.table(_full()), naming.table(_linear()))
+    heads = {key: str(part_of(hub)) for table in tables for hub, key in table.items() if part_of(hub) != "encoder"}
+    zeros = {key: "projection" for key in naming.zeros(_full()) if key not in heads}
+    return heads | zeros
+
+
 def head_names(naming: Naming) -> frozenset[str]:
     """Keys that belong to heads in any network."""
-    tables = (naming.table(_full()), naming.table(_linear()))
-    return frozenset(key for table in tables for hub, key in table.items() if part_of(hub) != "encoder")
+    return frozenset(head_parts(naming))
+
+
+@functools.cache
+def territory(naming: Naming) -> tuple[str, frozenset[str]]:
+    """What all the encoder's keys begin with, and the components that follow it in any network.
+
+    What lies there must be the encoder's; other keys are left behind.
+    """
+    names = sorted({key for keys in candidate_names(naming) for key in keys})
+    alike = next((i for i, (a, b) in enumerate(zip(names[0], names[-1], strict=False)) if a != b), len(names[0]))
+    shared = names[0][: max(names[0].rfind(sign, 0, alike) for sign in "./") + 1]
+    return shared, frozenset(component(key.removeprefix(shared)) for key in names)
+
+
+def component(key: str) -> str:
+    """What comes before the first dot or slash."""
+    return re.split(r"[./]", key, maxsplit=1)[0]
 
 
 def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shape]) -> Architecture:
@@ -162,9 +217,9 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
         changes |= {"proj_head_mode": "linear", "num_proj_layers": 1}
     if changes:
         last = tuple(shapes[layers[-1] if layers else lone])
-        changes["proj_out_dim"] = last[0] if naming.torch else last[-1]
+        changes["proj_out_dim"] = (last[0] if naming.torch else last[-1]) if last else 0
     bias = full.get("logits_sup/bias", "")
-    if bias in shapes:
+    if len(shapes.get(bias, ())) == 1:
         changes["num_classes"] = shapes[bias][0]
         kernel = tuple(shapes.get(full["logits_sup/kernel"], ()))
         inputs = kernel[-1 if naming.torch else 0] if kernel else 0

@@ -30,6 +30,8 @@ class Options:
     """Projection layer that feeds the classifier; by default as the stored graph says."""
     step: int | None = None
     """Which of a folder's checkpoints; by default the newest."""
+    source_part: str | None = None
+    """Of several networks in it the one whose names begin so; by default the trained one."""
 
     def __post_init__(self):
         expand(self)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.formats import open_source
-from converters.network import Network, restrict, understand
+from converters.network import Network, understand
 
 if TYPE_CHECKING:
     from converters.torch_resnet import TwinResNet
@@ -18,6 +18,7 @@ def load(
     part: str = "all",
     selector: int | None = None,
     step: int | None = None,
+    source_part: str | None = None,
 ) -> Network:
     """Opens a checkpoint of any format; weights are read when asked for.
 
@@ -28,6 +29,8 @@ def load(
         part: `encoder`, `encoder+projection` or `all`.
         selector: The projection layer that feeds the classifier; by default as stored, else 0.
         step: Which of a folder's checkpoints; by default the newest.
+        source_part: Of several networks in the file (model and EMA, student and teacher) the one whose names begin so;
+            by default the trained one.
 
     Returns:
         `architecture`, and `weights`: name (`group1_block1_conv3/kernel`, …) → tensor in TensorFlow's layout;
@@ -36,7 +39,12 @@ def load(
     Raises:
         InputError: it is damaged, unknown, or not whole.
     """
-    return restrict(understand(open_source(path, step=step), naming=naming, ema=ema, selector=selector), part)
+    source = open_source(path, step=step)
+    try:
+        return understand(source, naming=naming, ema=ema, selector=selector, part=part, source_part=source_part)
+    except BaseException:
+        source.close()
+        raise
 
 
 def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":

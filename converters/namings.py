@@ -107,6 +107,11 @@ def _tf2_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
     return ((layer, f"model/{tf2_path(layer, architecture)}") for layer in walk(architecture))
 
 
+def tf2_keys_below_any_name(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
+    """The same where the model has another name in its checkpoint than `model`, as `tf.train.Checkpoint` allows."""
+    return ((layer, tf2_path(layer, architecture)) for layer in walk(architecture))
+
+
 def tf2_path(layer: Layer, architecture: Architecture) -> str:
     """A layer's path in the object graph of the official TF2 `Model` (google-research/simclr tf2/resnet.py)."""
     if layer.part == "supervised":

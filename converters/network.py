@@ -1,7 +1,6 @@
 """A checkpoint understood: one architecture, and its weights under the hub's names and in the hub's layout."""
 
 import dataclasses
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from converters.catalogue import Match, recognise
-from converters.infer import candidate_names, expected_shapes, head_names, infer, mismatch
+from converters.candidates import EMA, PARALLEL, WRAPPERS, Candidate, candidates, choose, compared, unwrapped
+from converters.catalogue import Match, unrecognised
+from converters.description import some
+from converters.infer import (
+    candidate_names,
+    component,
+    expected_shapes,
+    head_names,
+    head_parts,
+    infer,
+    mismatch,
+    territory,
+)
 from converters.layers import part_of, weights
 from converters.layout import from_layout
 from converters.namings import TRACKED, Naming
@@ -18,9 +28,6 @@ from converters.selector import settle_selector
 from converters.stored import Source, Stored
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
-
-EMA = "ema_model/"
-"""Scope of the moving averages in SimCLRv2's checkpoints (trap 15)."""
 
 
 @dataclass
@@ -38,6 +45,8 @@ class Network:
         ema: Whether these are the moving averages.
         has_ema: Whether the file has moving averages.
         slots: How many tensors of optimizer state there are.
+        source_part: What the encoder's keys begin with in the file.
+        skipped: Class → places of objects in the file that are no tensors.
         close: Releases the file.
     """
 
@@ -51,6 +60,8 @@ class Network:
     ema: bool = False
     has_ema: bool = False
     slots: int = 0
+    source_part: str = ""
+    skipped: dict[str, list[str]] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -64,7 +75,15 @@ class Network:
         return sum(int(np.prod(stored.shape, dtype=np.int64)) for stored in trained)
 
 
-def understand(source: Source, *, naming: str | None = None, ema: bool = False, selector: int | None = None) -> Network:
+def understand(
+    source: Source,
+    *,
+    naming: str | None = None,
+    ema: bool = False,
+    selector: int | None = None,
+    part: str = "all",
+    source_part: str | None = None,
+) -> Network:
     """Finds naming, architecture and weights; every key is used or listed as left behind with the reason.
 
     Args:
@@ -72,29 +91,143 @@ def understand(source: Source, *, naming: str | None = None, ema: bool = False, 
         naming: Its naming; None: recognised.
         ema: Takes the moving averages of encoder and projection head.
         selector: `ft_proj_selector`; None: as stored, else 0.
+        part: `encoder`, `encoder+projection` or `all`; heads that are cut off are not looked at.
+        source_part: Of several networks in the file the one below this prefix; None: the trained one.
 
     Raises:
-        InputError: no architecture fits, weights are missing or unexpected, or there are no moving averages.
+        InputError: no architecture fits, weights are missing or unexpected, there are no moving averages, or several
+            networks and none of them clearly meant.
     """
-    usual = {key: stored for key, stored in source.tensors.items() if key not in source.slots}
-    averages = {key for key in usual if key.startswith(EMA)}
-    match = recognise(usual.keys() - averages, what=str(source.path), naming=naming)
-    found, left = _split(usual, match, averages)
-    left |= source.left
+    check(part in PARTS, f"part must be one of {', '.join(PARTS)}", part=part)
+    what = str(source.path)
+    # 1. Names without what wrappers put into them; optimizer state aside.
+    own = unwrapped([key for key in source.tensors if key not in source.slots])
+    usual = {name: source.tensors[key] for name, key in own.items()}
+
+    # 2. Which networks there are, and the one that is meant.
+    several = candidates(usual, naming=naming, writer=source.writer)
+    if not several:
+        raise InputError(unrecognised(usual, what=what, naming=naming))
+    chosen = choose(several, usual, ema=ema, source_part=source_part, what=what)
+    match = chosen.match
+    found, left = _split(usual, match, [one for one in several if one is not chosen])
+
+    # 3. Heads that are not asked for are cut before anything is checked.
+    cut = sorted(name for name in found if head_parts(match.naming).get(name) in _CUT[part])
+    if cut:
+        left[f"heads, by --part {part}"] = [match.outer + name for name in cut]
+        found = {name: stored for name, stored in found.items() if name not in cut}
+
+    # 4. What cannot be a weight and is none of the network's; then the architecture.
+    _leave_odd(found, left, match)
+    if match.outer == EMA:
+        _borrow_classifier(found, usual, several, match=match, part=part)
+    architecture = infer(match.naming, _shapes(found), what=what)
+
+    left = {why: sorted(own[name] for name in names) for why, names in left.items()} | source.left
     if source.slots:
         left["optimizer state, which inference has no use for"] = sorted(source.slots)
-    architecture = infer(match.naming, _shapes(found), what=str(source.path))
     network = Network(architecture, {}, source.container, match.naming.name, source.step, left, list(source.notes))
-    network.slots, network.has_ema, network.close = len(source.slots), bool(averages), source.close
-    network.architecture = settle_selector(architecture, source, match=match, asked=selector, notes=network.notes)
-    _settle_heads(network, found, match.naming, what=str(source.path))
-    network.ema = ema
-    tensors = _averaged(usual, found, source) if ema else found
-    if averages and not ema:
-        left["moving averages (--ema takes these instead)"] = sorted(averages)
-    network.weights = _hub_weights(match.naming, network.architecture, tensors)
+    network.slots, network.close, network.skipped = len(source.slots), source.close, source.skipped
+    network.ema, network.has_ema = chosen.role == "average", any(one.role == "average" for one in several)
+    network.source_part = chosen.prefix
+    network.notes += _about_parts(several, chosen, usual) + _about_wrappers(own)
+
+    # 5. What feeds the classifier, and whether the heads are whole.
+    asked = selector if part == "all" else None
+    network.architecture = settle_selector(architecture, source, match=match, asked=asked, notes=network.notes)
+    _settle_heads(network, found, match, own=own, what=what)
+    _check_usable(found, match, own=own, what=what)
+    network.weights = _hub_weights(match.naming, network.architecture, found)
     network.naming = _plain_name(match.naming, network.architecture)
     return network
+
+
+_CUT: dict[str, set[str]] = {
+    "encoder": {"projection", "supervised"},
+    "encoder+projection": {"supervised"},
+    "all": set(),
+}
+"""What is chosen → the heads that are cut off."""
+PARTS = tuple(_CUT)
+
+
+def _about_parts(several: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
+    """Says which networks a file holds where there are several, and what tells them from the one that was taken."""
+    if len(several) == 1:
+        alone = "These are moving averages: the file holds no other network."
+        return [alone] if chosen.role == "average" and chosen.match.outer else []
+    averages = sum(one.role == "average" for one in several)
+    how = {"average": "moving averages, ", "follower": "", "trained": ""}
+    texts = []
+    for one in several:
+        if one is not chosen:
+            option = "--ema" if one.role == "average" and averages == 1 else f"--source_part {one.prefix.rstrip('./')}"
+            texts.append(f"{one.title} ({how[one.role]}{compared(chosen, one, tensors)}; {option})")
+    taken = f"{chosen.title}{', moving averages,' if chosen.role == 'average' else ''}"
+    return [f"Holds {len(several)} networks: {taken} was taken; also there: {'; '.join(texts)}."]
+
+
+def _about_wrappers(own: dict[str, str]) -> list[str]:
+    changed = [key for name, key in own.items() if name != key]
+    if not changed:
+        return []
+    words = [word for word in (*WRAPPERS, PARALLEL) if any(f".{word}." in f".{key}" for key in changed)]
+    return [f"Took {', '.join(word + '.' for word in words)} out of {len(changed)} names ({some(changed)})."]
+
+
+def _leave_odd(found: dict[str, Stored], left: dict[str, list[str]], match: Match) -> None:
+    """Leaves behind what lies among the encoder's names and does not matter to what it computes.
+
+    That is what no layer of any network has: buffers of quantisation and of other normalisations, and tensors that
+    are no plain numbers.  What belongs to a layer – another bias – stays, to be refused.
+    """
+    naming = match.naming
+    known = frozenset[str]().union(*candidate_names(naming)) | head_names(naming)
+    layers = {re.split(r"[./](?=[^./]*$)", name)[0] for name in known}
+    for name in [name for name in found if name not in known]:
+        layer, _, weight = re.match(r"(?:(.*)([./]))?([^./]*)$", name).groups("")  # type: ignore[union-attr]
+        odd = found[name].unusable
+        if _BUFFERS.search(name):
+            why = "buffers that inference has no use for"
+        elif odd and not (layer in layers and weight in _PARAMETERS):
+            why = f"{odd}, no part of this network"
+        else:
+            continue
+        left.setdefault(why, []).append(match.outer + name)
+        del found[name]
+
+
+_BUFFERS = re.compile(
+    r"(^|[./_])(activation_post_process|weight_fake_quant|fake_quant\w*|observer_enabled)([./]|$)"
+    r"|[./](renorm_\w+|biased|local_step|eval_enabled|momentum_buffer)$"
+)
+_PARAMETERS = frozenset({"weight", "bias", "running_mean", "running_var", "kernel", "gamma", "beta"})
+
+
+def _check_usable(found: dict[str, Stored], match: Match, *, own: dict[str, str], what: str) -> None:
+    """Raises `InputError` where a weight is no plain numbers."""
+    bad = {match.outer + name: stored.unusable for name, stored in found.items() if stored.unusable}
+    if not bad:
+        return
+    name, reason = next(iter(bad.items()))
+    lost = ", whose imaginary parts would be lost" if "complex" in reason else ""
+    more = f", as {len(bad) - 1} others are" if len(bad) > 1 else ""
+    heads = head_names(match.naming) >= {name.removeprefix(match.outer) for name in bad}
+    raise InputError(
+        f"{own[name]} of {what} must be plain real numbers, as the network needs it, but is {reason}{lost}{more}; "
+        + ("leave the heads with --part encoder" if heads else "save it as float32 where it was made")
+    )
+
+
+def _borrow_classifier(
+    found: dict[str, Stored], usual: dict[str, Stored], several: list[Candidate], *, match: Match, part: str
+) -> None:
+    """SimCLRv2's moving averages have no classifier: it is the one beside them."""
+    if part == "all" and any(one.match.outer == "" for one in several):
+        for name, owner in head_parts(match.naming).items():
+            if owner == "supervised" and name in usual:
+                found.setdefault(name, usual[name])
 
 
 def _plain_name(naming: Naming, architecture: Architecture) -> str:
@@ -102,8 +235,9 @@ def _plain_name(naming: Naming, architecture: Architecture) -> str:
     return "twin" if naming.name in ("torchvision", "tonylins") and naming.refuses(architecture) else naming.name
 
 
-def _settle_heads(network: Network, found: dict[str, Stored], naming: Naming, *, what: str) -> None:
+def _settle_heads(network: Network, found: dict[str, Stored], match: Match, *, own: dict[str, str], what: str) -> None:
     """Checks that the heads are whole; a library's heads may be left behind."""
+    naming = match.naming
     for key in naming.zeros(network.architecture):
         if key in found:
             largest = float(np.abs(found[key].read()).max(initial=0))
@@ -112,7 +246,7 @@ def _settle_heads(network: Network, found: dict[str, Stored], naming: Naming, *,
             elif not naming.library:
                 raise InputError(f"{key} of {what} must be zero, as SimCLR's last normalisation only scales: {largest}")
     if naming.library:
-        _drop_heads(network, found, naming)
+        _drop_heads(network, found, match, own=own)
     mismatch(expected_shapes(naming, network.architecture), _shapes(found), what=f"{what} must hold whole heads")
 
 
@@ -121,7 +255,7 @@ def _shapes(tensors: dict[str, Stored]) -> dict[str, tuple[int, ...]]:
 
 
 def _split(
-    usual: dict[str, Stored], match: Match, averages: set[str]
+    usual: dict[str, Stored], match: Match, others: list[Candidate]
 ) -> tuple[dict[str, Stored], dict[str, list[str]]]:
     """The weights of the network by the naming's own keys, and what is none of it."""
     naming, heads = match.naming, head_names(match.naming)
@@ -129,57 +263,50 @@ def _split(
     left: dict[str, list[str]] = {}
     for key, stored in usual.items():
         name = key.removeprefix(match.outer)
-        if key in averages or name.endswith(TRACKED) or (naming.selector and name == naming.selector):
-            continue
-        if key.startswith(match.outer) and (name in heads or _is_encoders(name, naming)):
+        own = key.startswith(match.outer) and (name in heads or _is_encoders(name, naming))
+        if own and not name.endswith(TRACKED):
             found[name] = stored
+        elif key.endswith(TRACKED) or (naming.selector and name == naming.selector):
+            continue
         else:
-            left.setdefault(_reason(key), []).append(key)
-    return found, {why: sorted(keys) for why, keys in left.items()}
+            left.setdefault(_reason(key, stored, others), []).append(key)
+    return found, left
 
 
-def _reason(key: str) -> str:
+def _reason(key: str, stored: Stored, others: list[Candidate]) -> str:
     if re.search(r"(^|[./])global_step|save_counter", key):
         return "counters"
     if re.search(r"optim|momentum_buffer|exp_avg", key):
         return "optimizer state, which inference has no use for"
-    return "no part of this network"
-
-
-@functools.cache
-def _territory(naming: Naming) -> tuple[str, frozenset[str]]:
-    """What all the encoder's keys begin with, and the components that follow it in any network.
-
-    What lies there must be the encoder's; other keys are left behind.
-    """
-    names = sorted({key for names in candidate_names(naming) for key in names})
-    alike = next((i for i, (a, b) in enumerate(zip(names[0], names[-1], strict=False)) if a != b), len(names[0]))
-    shared = names[0][: max(names[0].rfind(sign, 0, alike) for sign in "./") + 1]
-    return shared, frozenset(_component(key.removeprefix(shared)) for key in names)
-
-
-def _component(key: str) -> str:
-    return re.split(r"[./]", key, maxsplit=1)[0]
+    averages = [one for one in others if one.role == "average"]
+    if key.startswith(EMA) or any(one.match.outer and key.startswith(one.match.outer) for one in averages):
+        return "moving averages (--ema takes these instead)"
+    for one in others:
+        if key.startswith(one.match.outer or one.prefix) and (one.match.outer or one.prefix):
+            return f"another network (--source_part {one.prefix.rstrip('./')} takes it instead)"
+    return f"{stored.unusable}, no part of this network" if stored.unusable else "no part of this network"
 
 
 def _is_encoders(key: str, naming: Naming) -> bool:
-    shared, following = _territory(naming)
+    shared, following = territory(naming)
     if not key.startswith(shared):
         return False
     # TensorFlow's scopes hold the encoder alone; PyTorch's encoders may have an own classifier beside the layers.
-    return (bool(shared) and not naming.torch) or _component(key.removeprefix(shared)) in following
+    return (bool(shared) and not naming.torch) or component(key.removeprefix(shared)) in following
 
 
-def _drop_heads(network: Network, found: dict[str, Stored], naming: Naming) -> None:
+def _drop_heads(network: Network, found: dict[str, Stored], match: Match, *, own: dict[str, str]) -> None:
     """Leaves a library's heads behind where they are built otherwise than SimCLR's."""
+    naming = match.naming
     expected, table = expected_shapes(naming, network.architecture), naming.table(network.architecture)
     parts = {key: part_of(hub) for hub, key in table.items()}
-    heads = {key: parts.get(key, "projection") for key in found if key in head_names(naming) or key in parts}
+    heads = {key: owner for key, owner in head_parts(naming).items() if key in found}
     for part in ("projection", "supervised"):
         keys = {key for key, owner in heads.items() if owner == part}
         wanted = {key for key, owner in parts.items() if owner == part}
         if keys != wanted or any(tuple(found[key].shape) != tuple(expected[key]) for key in keys):
-            network.left[f"a {part} head that is built otherwise than SimCLR's"] = sorted(keys)
+            names = sorted(own[match.outer + key] for key in keys)
+            network.left[f"a {part} head that is built otherwise than SimCLR's"] = names
             network.architecture = without(network.architecture, part)
             for key in keys:
                 del found[key]
@@ -191,17 +318,6 @@ def without(architecture: Architecture, part: str) -> Architecture:
         return dataclasses.replace(architecture, num_classes=0, ft_proj_selector=0)
     none: dict[str, Any] = {"proj_head_mode": "none", "num_proj_layers": 0, "proj_out_dim": 128, "ft_proj_selector": 0}
     return dataclasses.replace(architecture, **none)
-
-
-def _averaged(usual: dict[str, Stored], found: dict[str, Stored], source: Source) -> dict[str, Stored]:
-    """Encoder and projection head from the moving averages; the classifier has none and is the one beside them."""
-    wanted = {key: key if key.startswith("head_supervised/") else EMA + key for key in found}
-    missing = sorted(key for key in wanted.values() if key not in usual)
-    if len(missing) == len([key for key in wanted if wanted[key] != key]):
-        raise InputError(f"{source.path} must hold moving averages (names in {EMA}) for --ema, but has none")
-    if missing:
-        raise InputError(f"{source.path} must hold all moving averages, but {len(missing)} are missing: {missing[:5]}")
-    return {key: usual[average] for key, average in wanted.items()}
 
 
 def _hub_weights(naming: Naming, architecture: Architecture, tensors: dict[str, Stored]) -> dict[str, Stored]:
@@ -229,6 +345,3 @@ def restrict(network: Network, part: str) -> Network:
     if dropped:
         left[f"heads, by --part {part}"] = dropped
     return dataclasses.replace(network, architecture=architecture, weights=kept, left=left)
-
-
-PARTS = ("encoder", "encoder+projection", "all")

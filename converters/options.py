@@ -38,6 +38,9 @@ class Options:
     """Multiply the convolutions that a BatchNorm follows, and its statistics with them: no output changes."""
     source_naming: str | None = None
     """Names in the source; by default recognised."""
+    source_part: str | None = None
+    """Of several networks in the source (model and ema, student and teacher) the one whose names begin so; by default
+    the trained one."""
     verify: bool = True
     """Read the written file again, compare every weight bit by bit and every endpoint on seeded images; a file that
     differs is not put in place."""

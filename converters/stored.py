@@ -123,6 +123,7 @@ class Source:
         selector_from: The file that tells.
         architecture: Stored architecture as a dictionary; empty: none.
         notes: What the user should know.
+        writer: The program that wrote it, where the file tells and its layout depends on it.
         skipped: Class → places of objects that are no tensors.
         left: Why something that the file holds is no key → what.
         close: Releases files.
@@ -137,6 +138,7 @@ class Source:
     selector_from: str = ""
     architecture: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    writer: str = ""
     skipped: dict[str, list[str]] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None

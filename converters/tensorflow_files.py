@@ -39,14 +39,14 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     if holds_keras(variables):
         return _keras(path, found, bundle=bundle, variables=variables)
     keys = variable_keys(bundle, variables).keys
-    names = {name: key for name, key in keys.items() if bundle.entries[key].dtype != STRING}
+    tensors = {name: _stored(bundle, key) for name, key in keys.items()}
     selector = find_selector(found.prefix)
     return Source(
         path,
         _container(found, bundle),
-        {name: _stored(bundle, key) for name, key in names.items()},
-        slots=frozenset(name for name in names if _is_slot(name, names)),
-        step=_step(bundle, names),
+        tensors,
+        slots=frozenset(name for name in keys if _is_slot(name, keys)),
+        step=_step(tensors),
         selector=selector.value if selector else None,
         selector_from=selector.source.name if selector else "",
         notes=list(found.notes),
@@ -79,7 +79,7 @@ def _by_tensorflow(path: Path) -> Source:
     except (tf.errors.OpError, ValueError) as error:
         raise InputError(f"{path} must be a whole checkpoint, but TensorFlow says: {error}") from error
     types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
-    kept = {name: name for name, dtype in sorted(types.items()) if dtype != tf.string}
+    kept = {name: name for name in sorted(types)}
     return Source(
         path,
         "TF1 checkpoint (read by TensorFlow)",
@@ -111,9 +111,9 @@ def _check_downloaded(found: Found) -> None:
 
 def _stored(bundle: Bundle, key: str) -> Stored:
     entry = bundle.entries[key]
-    if entry.dtype in DTYPES:
+    if entry.dtype in DTYPES and entry.dtype != STRING:
         return Stored(bundle.shape(key), bundle.dtype(key).name, lambda: bundle[key])
-    name = OTHER_DTYPES.get(entry.dtype, f"TensorFlow's dtype {entry.dtype}")
+    name = "string" if entry.dtype == STRING else OTHER_DTYPES.get(entry.dtype, f"TensorFlow's dtype {entry.dtype}")
     return Stored.odd(entry.shape, name, where=f"tensor {key} of {bundle.index}", reason=f"of the type {name}")
 
 
@@ -124,6 +124,6 @@ def _is_slot(name: str, names: dict[str, str]) -> bool:
     return "/" in name and name.rsplit("/", 1)[0] in names
 
 
-def _step(bundle: Bundle, names: dict[str, str]) -> int | None:
-    key = names.get("global_step")
-    return int(bundle[key]) if key and bundle.shape(key) == () else None
+def _step(tensors: dict[str, Stored]) -> int | None:
+    stored = tensors.get("global_step")
+    return int(stored.read()) if stored and stored.shape == () and stored.dtype in ("int32", "int64") else None

@@ -109,6 +109,11 @@ def _keys(
             yield layer, name
 
 
+def bare_sequential_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
+    """`sequential_trunk` without a prefix of its own, and without heads."""
+    return _keys("", sequential_trunk, _trunk_only, architecture)
+
+
 def _separius_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
     for layer in walk(architecture):
         if layer.part == "encoder":
@@ -178,7 +183,11 @@ SEPARIUS = Naming(
     origin="Separius/SimCLRv2-Pytorch: names of resnet.py's modules, {'resnet': …, 'head': …} of convert.py",
 )
 TORCHVISION = _library(
-    "torchvision", "", partial(_classifier, "fc"), "pytorch/vision torchvision/models/resnet.py; timm/models/resnet.py"
+    "torchvision",
+    "",
+    partial(_classifier, "fc"),
+    "pytorch/vision torchvision/models/resnet.py; timm/models/resnet.py",
+    library=True,
 )
 TONYLINS = _library(
     "tonylins",
@@ -186,6 +195,7 @@ TONYLINS = _library(
     partial(_classifier, "fc"),
     "tonylins/simclr-converter resnet_wider.py, convert.py",
     wrapper="state_dict",
+    library=True,
 )
 _MM_NECK = "open-mmlab/mmpretrain mmpretrain/models/necks/nonlinear_neck.py (fc0, bn0, …), models/heads/linear_head.py"
 

@@ -272,6 +272,8 @@ def _source(path: Path, container: str, content: Any, read: _Reader) -> Source:
     step = content.get("global_step") if isinstance(content, Mapping) else None
     source = Source(path, container, tensors, step=step if type(step) is int else None, skipped=things)
     source.notes += [_skipped(things)] if things else []
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    source.writer = "mmengine" if isinstance(meta, Mapping) and "mmengine_version" in meta else ""
     return source
 
 

@@ -33,6 +33,8 @@ class Options:
     """Take the moving averages where there are any."""
     selector: int | None = None
     """Projection layer that feeds the classifier, for both; by default as the stored graphs say."""
+    source_part: str | None = None
+    """Of several networks in a file the one whose names begin so; by default the trained one."""
 
     def __post_init__(self):
         expand(self)
@@ -67,12 +69,13 @@ def run(options: Options) -> tuple[bool, list[str]]:
 
 
 def _open(path: Path, options: Options) -> "Network":
+    """A file that holds one network needs no choice: what was chosen is for the other one."""
     from converters.loading import load
 
     try:
-        return load(path, ema=options.ema, selector=options.selector)
+        return load(path, ema=options.ema, selector=options.selector, source_part=options.source_part)
     except InputError as error:
-        if options.ema and "moving averages" in str(error):
+        if (options.ema and "moving averages" in str(error)) or "--source_part must be one of" in str(error):
             return load(path, selector=options.selector)
         raise
 
