@@ -204,9 +204,11 @@ def _one(found: list[Candidate], tensors: Mapping[str, Stored], *, what: str) ->
         if len(usual) == 1:
             return usual[0]
     some = [one for one in found if _is_plain(one)] or found
-    if all(compared(some[0], other, tensors).endswith("equal values") for other in some[1:]):
+    if all(compared(some[0], other, tensors=tensors).endswith("equal values") for other in some[1:]):
         return min(some, key=lambda one: (len(one.prefix), one.prefix))
-    differ = "; ".join(f"{one.title} against {some[0].title}: {compared(some[0], one, tensors)}" for one in some[1:])
+    differ = "; ".join(
+        f"{one.title} against {some[0].title}: {compared(some[0], one, tensors=tensors)}" for one in some[1:]
+    )
     raise InputError(
         f"{what} must hold one network that is clearly meant, but holds {listed(found)} ({differ}); choose one by "
         f"--source_part {some[0].prefix.rstrip('./') or repr('')} (in Python source_part=)"
@@ -230,7 +232,7 @@ def listed(found: Iterable[Candidate]) -> str:
     return ", ".join(one.title + kinds[one.role] for one in found)
 
 
-def compared(one: Candidate, other: Candidate, tensors: Mapping[str, Stored]) -> str:
+def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored]) -> str:
     """What tells two networks apart: names, shapes, or values from some tensor on; reads until they differ."""
     a, b = (
         {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if c.holds(key) and _own(c, key)}

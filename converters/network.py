@@ -163,7 +163,7 @@ def _about_parts(several: list[Candidate], chosen: Candidate, tensors: dict[str,
     for one in several:
         if one is not chosen:
             option = "--ema" if one.role == "average" and averages == 1 else f"--source_part {one.prefix.rstrip('./')}"
-            texts.append(f"{one.title} ({how[one.role]}{compared(chosen, one, tensors)}; {option})")
+            texts.append(f"{one.title} ({how[one.role]}{compared(chosen, one, tensors=tensors)}; {option})")
     taken = f"{chosen.title}{', moving averages,' if chosen.role == 'average' else ''}"
     return [f"Holds {len(several)} networks: {taken} was taken; also there: {'; '.join(texts)}."]
 
