@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_runs
+from tests.data import made
 from tests.models import grouped
 from tests.tasks import pictures
 from tf_simclr.checkpoint import RunFolder
@@ -88,6 +89,74 @@ def test_cached_answers_are_computed_once_and_shared_by_students(images, tmp_pat
     assert len(stored["names"]) == 30
     seen = np.stack([keras.utils.img_to_array(keras.utils.load_img(name.decode())) / 255 for name in stored["names"]])
     np.testing.assert_allclose(stored["logits"], teacher(seen)["logits_sup"], rtol=2e-3)  # kept in float16
+
+
+CACHED = {"teacher_views": "cached", "alpha": 1.0}
+
+
+def learned_from(images, tmp_path, teacher, **options) -> dict[str, np.ndarray]:
+    """Name of a picture → the answer that the student is to learn."""
+    source = from_folder(images / "train")
+    options = config(tmp_path, images, **CACHED | options)
+    changed = distill.with_answers(options, source, teacher=teacher, folder=RunFolder(tmp_path))
+    return {
+        record["image"].decode(): record["label"]["teacher_logits"] for record in changed.ordered().as_numpy_iterator()
+    }
+
+
+def asked(teacher, path: str) -> np.ndarray:
+    return teacher(keras.utils.img_to_array(keras.utils.load_img(path))[None] / 255)["logits_sup"][0]
+
+
+def head(teacher) -> keras.Model:
+    return keras.Model(teacher.input, teacher.output["logits_sup"])
+
+
+def test_an_answer_that_is_missing_is_computed(images, tmp_path, teacher, capsys):
+    first = learned_from(images, tmp_path, head(teacher))
+    path = tmp_path / "cache" / "teacher_logits.npz"
+    stored = tiny_runs.arrays(path)
+    np.savez(path, **stored | {name: stored[name][5:] for name in ("names", "logits")})
+    capsys.readouterr()
+    again = learned_from(images, tmp_path, head(teacher))
+    assert "the teacher answers for 5 images" in capsys.readouterr().err
+    assert first.keys() == again.keys()
+    for name, answer in again.items():
+        np.testing.assert_array_equal(answer, first[name])
+        np.testing.assert_allclose(answer, asked(teacher, name), rtol=2e-3)  # kept in float16
+    assert len(tiny_runs.arrays(path)["names"]) == 30
+
+
+def test_an_image_that_could_not_be_read_is_never_learned_from(tmp_path, teacher, capsys):
+    pictures.write(tmp_path / "train", per_class=2, size=16)
+    path = tmp_path / "train" / "red" / "broken.png"
+    path.write_bytes(b"no image")
+    found = learned_from(tmp_path, tmp_path / "run", head(teacher))
+    assert str(path) not in found
+    assert len(found) == 7  # six pictures, and one place without a path
+    assert "1 images cannot be read and have no answer" in capsys.readouterr().err
+
+
+def test_answers_are_those_of_the_images_that_lie_there(tmp_path, teacher, capsys):
+    """Also after one was written over by another picture of as many bytes, and in another folder."""
+    for place in ("here", "there"):
+        (tmp_path / place / "train" / "one").mkdir(parents=True)
+        for number, colour in enumerate(((255, 0, 0), (0, 255, 0))):
+            pixels = np.broadcast_to(np.array(colour, np.uint8), (16, 16, 3))
+            (tmp_path / place / "train" / "one" / f"{number}.bmp").write_bytes(made.bmp(pixels))
+    run = tmp_path / "run"
+    learned_from(tmp_path / "here", run, head(teacher))
+    capsys.readouterr()
+    moved = learned_from(tmp_path / "there", run, head(teacher))
+    assert "the teacher answers" not in capsys.readouterr().err
+    path = tmp_path / "there" / "train" / "one" / "0.bmp"
+    assert str(path) in moved
+    path.write_bytes(made.bmp(np.broadcast_to(np.array((0, 0, 255), np.uint8), (16, 16, 3))))
+    found = learned_from(tmp_path / "there", run, head(teacher))
+    assert "of another teacher, other images or another size" in capsys.readouterr().err
+    np.testing.assert_allclose(found[str(path)], asked(teacher, path), atol=1e-3)
+    with pytest.raises(InputError, match="must hold this teacher's answers to these images"):
+        learned_from(tmp_path / "here", run, head(teacher), teacher_logits=run / "cache" / "teacher_logits.npz")
 
 
 def test_the_cached_answers_of_another_teacher_are_refused(images, tmp_path, teacher):

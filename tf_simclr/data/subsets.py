@@ -5,7 +5,7 @@ part for a smaller share lies within the one for a larger share, as a learning c
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ from tf_simclr.contents import silent
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
 from tf_simclr.errors import check
 
+Record = dict[str, tf.Tensor]
 HELD_BYTES = 2**31
 """A part with fewer bytes of encoded images is kept in memory: to read 1 % of a data set that can only be read front to
 back, an epoch would read all of it."""
@@ -52,6 +53,12 @@ def listing(source: Source) -> Listing:
     batches = source.ordered().map(entry, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(READ_AT_ONCE)
     columns = zip(*batches.as_numpy_iterator(), strict=True)
     return Listing(*(np.concatenate(column) for column in columns))
+
+
+def names_of(source: Source) -> np.ndarray:
+    """The names of all examples `(n,)`, bytes, in the source's order; no image is decoded."""
+    batches = source.ordered().map(in_graph(lambda record: record["name"])).batch(READ_AT_ONCE)
+    return np.concatenate(list(batches.as_numpy_iterator()))
 
 
 def choose(labels: np.ndarray, fraction: float, *, names: Sequence[bytes] | np.ndarray, seed: int = 0) -> np.ndarray:
@@ -159,9 +166,14 @@ def with_targets(source: Source, target, *, class_names: tuple[str, ...] = ()) -
         target: record → tensor, or a dictionary of tensors.
         class_names: of a source that has none.
     """
-    changed = in_graph(lambda record: record | {"label": target(record)})
+    return mapped(source, lambda record: record | {"label": target(record)}, class_names=class_names)
+
+
+def mapped(source: Source, change: Callable[[Record], Record], *, class_names: tuple[str, ...] = ()) -> Source:
+    """The same records, each changed; `class_names` are those of a source that has none."""
+    changed = in_graph(change)
     names = {"class_names": source.class_names or class_names, "identity": None}
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
-    check(isinstance(source, Sequential), "targets fit indexed and sequential sources", kind=type(source))
+    check(isinstance(source, Sequential), "records of indexed and sequential sources can change", kind=type(source))
     return dataclasses.replace(source, **names, epoch=lambda seed: source.epoch(seed).map(changed))

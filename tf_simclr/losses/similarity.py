@@ -51,9 +51,23 @@ def normalize(z):
     return ops.cast(z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12)), own)
 
 
+def check_pair(z1, z2) -> None:
+    """Raises `InputError` unless both views' projections are `(n, d)`; a loss of more views is one of each pair."""
+    shapes = tuple(z1.shape), tuple(z2.shape)
+    fits = len(shapes[0]) == len(shapes[1]) == 2
+    fits = fits and all(a == b or None in (a, b) for a, b in zip(*shapes, strict=True))
+    check(
+        fits,
+        "z1 and z2 must have the shape (n, d) each, one projection an example and view",
+        z1=shapes[0],
+        z2=shapes[1],
+    )
+
+
 def prepare(z1, z2, *, hidden_norm: bool = True):
     """Both views' projections as tensors in float32 at least, divided by their lengths if `hidden_norm` says so."""
     z1, z2 = wide(z1), wide(z2)
+    check_pair(z1, z2)
     return (normalize(z1), normalize(z2)) if hidden_norm else (z1, z2)
 
 

@@ -14,7 +14,7 @@ from tf_simclr.losses.info_nce import InfoNCE, info_nce_logits
 from tf_simclr.losses.similarity import normalize
 from tf_simclr.models import parts
 from tf_simclr.models.recomputation import recomputed_blocks
-from tf_simclr.models.simclr import SimCLR, check_views
+from tf_simclr.models.simclr import SimCLR, two_views
 
 PREFIX = "key_"
 """In front of the layers' names of the encoder of keys."""
@@ -130,7 +130,7 @@ class MoCo(SimCLR):
 
         In training the keys' encoder takes its step first, towards the weights that the last step has left.
         """
-        check_views(views.shape)
+        views = two_views(views)
         training = training or False
         if training:
             self.follow()

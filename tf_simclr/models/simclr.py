@@ -122,7 +122,7 @@ class SimCLR(Trained):
 
     def call(self, views, training=None):
         """Views `(n, 2, h, w, 3)` to projections `(n, 2, d)` and, with a probe, logits `(n, 2, num_classes)`."""
-        check_views(views.shape)
+        views = two_views(views)
         embed = self.embed_cached if training and self.microbatch_size else self.embed
         projections, *features = embed(views, training)
         outputs = {"projections": projections}
@@ -218,9 +218,23 @@ class SimCLR(Trained):
         return cls(**config | parts)
 
 
+def two_views(views):
+    """Views `(n, 2, h, w, 3)` as they are; any other number of them is refused, and none is left out.
+
+    Where the number is not known while a step is traced, the step itself sees to it.
+    """
+    check_views(views.shape)
+    if views.shape[1] is None and keras.backend.backend() == "tensorflow" and not keras.utils.is_keras_tensor(views):
+        import tensorflow as tf
+
+        return tf.ensure_shape(views, (None, 2, None, None, None))
+    return views
+
+
 def check_views(shape) -> None:
-    """Raises `InputError` unless this is the shape of a batch of two views."""
-    check(len(shape) == 5, "views must have the shape (n, 2, h, w, 3)", shape=tuple(shape))
+    """Raises `InputError` unless this is the shape of a batch of two views; their number may not be known yet."""
+    rule = "views must have the shape (n, 2, h, w, 3); of more views of an image give two at a time"
+    check(len(shape) == 5 and shape[1] in (2, None), rule, shape=tuple(shape))
 
 
 def of_views(labels, logits):

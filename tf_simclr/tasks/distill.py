@@ -4,7 +4,6 @@ Protocol: SimCLRv2, Section 2.3 and 3.1: random crop and flip, teacher and stude
 projection head.  Labels count only with alpha below 1, and then those of `labels_fraction` alone.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr import optimizers
+from tf_simclr import contents, optimizers
 from tf_simclr.checkpoint import RunFolder, load_model, read_arrays, read_json
 from tf_simclr.config import Distill
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
-from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, with_targets
-from tf_simclr.errors import InputError, check
+from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, mapped, names_of, of_rows, with_targets
+from tf_simclr.errors import check
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
 from tf_simclr.evaluation.features import extract
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
@@ -33,6 +33,9 @@ from tf_simclr.tasks.inputs import find_devices, in_folder, open_source, same_cl
 from tf_simclr.tasks.pretrain import plan_of, schedule_of
 from tf_simclr.tasks.supervised import Job, begin, compile_on, finished, summary, supervise
 from tf_simclr.training import Plan
+
+ANSWERS = {"key", "place", "names", "logits", "unreadable"}
+"""Members of a file with a teacher's answers; `place` is what the names began with where they were made."""
 
 
 def run(config: Distill) -> None:
@@ -145,12 +148,17 @@ def with_answers(config: Distill, source: Source, *, teacher: keras.Model, folde
     path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
     names, logits = answers(config, source, teacher=teacher, path=path)
     places, table = lookup(names), tf.constant(logits)
+    all_answered = len(names) == source.num_examples
 
-    def target(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        # An unreadable image has no answer; the pipeline puts another image with its own answer in its place.
-        return {"label": labels(record), "teacher_logits": table[tf.maximum(places.lookup(record["name"]), 0)]}
+    def changed(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        place = places.lookup(record["name"])
+        found = {"label": labels(record), "teacher_logits": table[tf.maximum(place, 0)]}
+        # An image without an answer could not be read.  Should it be readable by now, it is still none to learn from:
+        # without content it fails to decode, and the pipeline puts another image with its own answer in its place.
+        image = record["image"] if all_answered else tf.where(place >= 0, record["image"], "")
+        return record | {"label": found, "image": image}
 
-    return with_targets(source, target, class_names=tuple(map(str, range(logits.shape[1]))))
+    return mapped(source, changed, class_names=tuple(map(str, range(logits.shape[1]))))
 
 
 def known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
@@ -171,31 +179,58 @@ def known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Tens
 
 
 def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Names and logits of the images, in the view that evaluation has: from the file if it is there, else computed.
+    """Names (bytes) and logits of the images, in the view that evaluation has: those in the file, the rest computed.
 
     Raises:
-        InputError: the file is damaged, or another teacher's or of other images.
+        InputError: the file is damaged; it was named, and is another teacher's or of other images; or the images
+            change while they are looked at.
     """
-    key = fingerprint(teacher, f"{config.image_size} px, {source.origin}")
-    if not path.exists():
-        say(f"the teacher answers for {source.num_examples:,} images, into {path} …")
-        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
-        found = extract(teacher, evaluation_batches(source, **sizes, unreadable=Unreadable()))
-        with replacing(path) as [file]:
-            np.savez(file, key=np.array(key), names=np.char.encode(found.names), logits=found.values.astype(np.float16))
-    stored = read_arrays(path)
-    if stored.keys() != {"key", "names", "logits"} or str(stored["key"]) != key:
+    key = answers_key(config, source, teacher=teacher)
+    kept = {} if not path.exists() else read_arrays(path)
+    if kept and (kept.keys() != ANSWERS or str(kept["key"]) != key):
         rule = "must hold this teacher's answers to these images at this size; remove it, or name another file"
-        raise InputError(f"{path} {rule}")
-    return stored["names"], stored["logits"].astype(np.float32)
+        check(config.teacher_logits is None, f"{path} {rule}")
+        say(f"{path} is of another teacher, other images or another size; the teacher answers again")
+        kept = {}
+    listed = names_of(source)
+    known, failed = moved(kept, source.place) if kept else ({}, set())
+    rows = np.array([i for i, name in enumerate(listed) if name not in known and name not in failed], np.int64)
+    if len(rows):
+        say(f"the teacher answers for {len(rows):,} images, into {path} …")
+        part = source if len(rows) == len(listed) else of_rows(source, rows, names=listed[rows])
+        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
+        found = extract(teacher, evaluation_batches(part, **sizes, unreadable=Unreadable()))
+        known |= zip(np.char.encode(found.names).tolist(), found.values.astype(np.float16), strict=True)
+        same = answers_key(config, source, teacher=teacher) == key
+        check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
+        answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}
+        text = {
+            "place": np.array(source.place),
+            "names": np.array(answered),
+            "unreadable": np.array(sorted(failed), bytes),
+        }
+        with replacing(path) as [file]:
+            np.savez(file, key=np.array(key), logits=np.stack([known[name] for name in answered]), **text)
+    if failed:
+        some = ", ".join(name.decode(errors="replace") for name in sorted(failed)[:3])
+        say(f"{len(failed):,} images cannot be read and have no answer; others take their places: {some}")
+    answered = [name for name in listed if name in known]
+    return np.array(answered), np.stack([known[name] for name in answered]).astype(np.float32)
 
 
-def fingerprint(teacher: keras.Model, images: str) -> str:
-    """Tells teachers and what they saw apart."""
-    digest = hashlib.sha256(images.encode())
-    for weight in teacher.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
+def moved(kept: dict[str, np.ndarray], place: str) -> tuple[dict[bytes, np.ndarray], set[bytes]]:
+    """Name → answer, and names without one, of images that may lie in another folder by now."""
+    names, failed = (
+        [place.encode() + name.removeprefix(str(kept["place"]).encode()) for name in kept[column].tolist()]
+        for column in ("names", "unreadable")
+    )
+    check(len(names) == len(kept["logits"]), "a teacher's answers must be one an image; remove their file")
+    return dict(zip(names, kept["logits"], strict=True)), set(failed)
+
+
+def answers_key(config: Distill, source: Source, *, teacher: keras.Model) -> str:
+    """All that the answers hang on: what the teacher computes, what is in the images, and how large it sees them."""
+    return contents.of_values(weights_digest(teacher), source_digest(source, say), config.image_size)
 
 
 def introduction(config: Distill, source: Source, *, architecture: Architecture, plan: Plan) -> str:
