@@ -103,6 +103,8 @@ def _is_bfloat16(dataset: h5py.Dataset) -> bool:
 def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[str, int]) -> Stored:
     """A data set as a tensor that is read when asked for; in the machine's byte order, whatever the file's is.
 
+    One that holds no numbers is listed, and only reading it is an error.
+
     Args:
         path: The file.
         key: Of the data set.
@@ -110,10 +112,11 @@ def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[st
         checksums: What `checksums_of` returned.
 
     Raises:
-        InputError: it holds no numbers; when it is read: it is damaged, or its checksum does not fit.
+        InputError: its shape cannot be; when it is read: it is damaged, or its checksum does not fit.
     """
-    found = f"{dataset.dtype} of shape {dataset.shape}"
-    check(is_number(dataset), f"{path} must hold numbers in {key}, as a network needs it", found=found)
+    if not is_number(dataset):
+        kind = str(dataset.dtype)
+        return Stored.odd(dataset.shape or (), kind, where=f"{key} of {path}", reason=f"of HDF5's type {kind}")
     dtype = np.dtype(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else dataset.dtype.newbyteorder("=")
     shape = checked_shape(dataset.shape, key, itemsize=dtype.itemsize)
 

@@ -94,8 +94,9 @@ def read_config(config: Any) -> Around:
     if root is None:
         raise InputError("its configuration must describe a Keras model")
     nodes = list(_everything(root))
+    names = {node.name for node in nodes}
     for node in nodes:
-        _check_settings(node)
+        _check_settings(node, names)
     around = Around(selector=_selector(root, nodes))
     _surroundings(root, around)
     return around
@@ -187,7 +188,17 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
     check(not foreign, "no other layers may stand between the encoder's: it is another network", between=foreign)
 
 
-def _check_settings(node: _Node) -> None:
+def _stride(name: str, names: set[str]) -> int:
+    """The stride of a convolution of the encoder, by its name and those of the others (tf_simclr/models/resnet.py)."""
+    selective = "group1_block1_sk_conv1" in names  # with ResNet-D's stem and pooled shortcuts
+    if name == FIRST:
+        return 2 if selective or "stem_pool" in names else 1
+    strided = "conv2" if "group1_block1_conv3" in names else "conv1"
+    found = re.fullmatch(r"group([234])_block1_(\w+)", name)
+    return 2 if found and (found[2] == strided or (found[2] == "shortcut_conv" and not selective)) else 1
+
+
+def _check_settings(node: _Node, names: set[str]) -> None:
     """Raises `InputError` where a layer of the encoder has settings that its name does not have."""
     if not OWN.fullmatch(node.name):
         return
@@ -197,7 +208,9 @@ def _check_settings(node: _Node) -> None:
         bare = re.fullmatch(r"proj\d+_bn", node.name) and config.get("center") is False
         wanted = {"epsilon": 1e-5, "scale": True, "center": not bare, "renorm": False}
     elif node.kind == "Conv2D":
-        wanted = {"dilation_rate": [1, 1], "groups": 1, "data_format": "channels_last"}
+        stride = _stride(node.name, names)
+        wanted = {"strides": [stride, stride], "padding": "valid" if stride > 1 else "same"}
+        wanted |= {"dilation_rate": [1, 1], "groups": 1, "data_format": "channels_last"}
         if not node.name.endswith(("se_conv1", "se_conv2")):
             wanted |= {"activation": "linear"}
     elif node.kind == "Dense":
@@ -253,7 +266,7 @@ def snake_case(name: str) -> str:
 
 
 def layer_groups_of(config: Any) -> dict[str, tuple[str, str]]:
-    """Group in the HDF5 file → (layer name, class), for files of Keras before 3.7, which hold no names.
+    """Group in the HDF5 file → (name, class) of every layer and model, those of Keras before 3.7 too.
 
     Keras names a group there by the layer's class and its place among its kind (keras/src/saving/saving_lib.py,
     `_save_container_state`).
@@ -264,8 +277,8 @@ def layer_groups_of(config: Any) -> dict[str, tuple[str, str]]:
 
 def _groups(node: _Node, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
     layers = node.config.get("layers")
+    yield prefix.removesuffix("/"), (node.name, node.kind)
     if not isinstance(layers, list):
-        yield prefix.removesuffix("/"), (node.name, node.kind)
         for key, value in node.config.items():
             child = _node(value)
             if child is not None:

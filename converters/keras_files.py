@@ -9,22 +9,20 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import h5py
 
 from converters import hdf5
 from converters.keras_config import layer_groups_of, read_config
-from converters.keras_layers import OWN, Around, LayerArrays, assemble
-from converters.stored import Source, Stored
+from converters.keras_layers import NOT_READ, OWN, Around, LayerArrays, assemble
+from converters.stored import Source
 from tf_simclr.errors import check
 from tf_simclr.foreign import parse_json, reading, spend
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 
-NONE: Mapping[str, int] = MappingProxyType({})
 INPUT_LAYERS = ("rescaling", "normalization", "resizing", "center_crop")
 """Classes, as `.weights.h5` files name them, that change images where they stand before an encoder."""
 
@@ -65,9 +63,7 @@ def _unzip(path: Path) -> tuple[bytes, Any]:
 
 def _open_model(path: Path, container: str, *, file: h5py.File, config: Any) -> Source:
     around = read_config(config)
-    layers = list(_layers(path, file, {}))
-    if not any(layer.name for layer in layers):  # before Keras 3.7
-        layers = list(_layers(path, file, layer_groups_of(config)))
+    layers = list(_layers(path, file, layer_groups_of(config)))
     return _closing(assemble(path, container, layers=layers, around=around), file)
 
 
@@ -97,13 +93,13 @@ def _around_of_groups(file: h5py.File) -> Around:
     return Around(before=words, uncertain=True)
 
 
-def _layers(path: Path, file: h5py.File, known: dict[str, tuple[str, str]]) -> Iterator[LayerArrays]:
+def _layers(path: Path, file: h5py.File, known: Mapping[str, tuple[str, str]]) -> Iterator[LayerArrays]:
     """Every group with weights.
 
     Args:
         path: The file.
         file: Opened.
-        known: Group → layer's name and class, where the groups do not tell.
+        known: Group → name and class by the configuration; where a group gives its layer's name, that is taken.
     """
     items = dict(hdf5.objects(file))
     datasets = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
@@ -119,26 +115,21 @@ def _layers(path: Path, file: h5py.File, known: dict[str, tuple[str, str]]) -> I
         name = hdf5.text_attribute(items[group], "name") or name
         yield LayerArrays(
             place,
-            _scope(place),
+            _scope(place, known),
             name,
             {
-                number: _stored(path, f"{group}/{number}", dataset=item, checksums=checksums)
+                number: hdf5.stored(path, f"{group}/{number}", dataset=item, checksums=checksums)
                 for number, item in arrays.items()
             },
             words=_words(place, kind, name=name, arrays=list(arrays.values())),
         )
 
 
-def _stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[str, int] = NONE) -> Stored | None:
-    """The tensor; None where a data set holds no numbers, which matters only if the network needs it."""
-    known = hdf5.is_number(dataset)
-    return hdf5.stored(path, key, dataset=dataset, checksums=checksums) if known else None
-
-
-def _scope(place: str) -> str:
-    """The model that holds a layer: `layers/functional/layers/conv2d_3` → `functional`."""
+def _scope(place: str, known: Mapping[str, tuple[str, str]]) -> str:
+    """The model that holds a layer, by its name where that is known: `layers/functional/layers/add` → `encoder`."""
     parts = place.split("/")[:-1]
-    return "/".join(part for part in parts if part != "layers")
+    names = (known.get("/".join(parts[: i + 1]), (part, ""))[0] for i, part in enumerate(parts) if part != "layers")
+    return "/".join(names)
 
 
 def _words(place: str, kind: str, *, name: str, arrays: list[h5py.Dataset]) -> str:
@@ -173,7 +164,7 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
     layers = [_legacy_layer(path, *place, arrays=found) for place, found in arrays.items()]
     if "optimizer_weights" in file and isinstance(file["optimizer_weights"], h5py.Group):
         names = [key for key, item in hdf5.objects(file["optimizer_weights"]) if isinstance(item, h5py.Dataset)]
-        layers.append(LayerArrays("optimizer", "", "", dict.fromkeys(names)))
+        layers.append(LayerArrays("optimizer", "", "", dict.fromkeys(names, NOT_READ)))
     container = "legacy Keras .h5 file" if whole else "legacy Keras .h5 file of weights"
     return _closing(assemble(path, container, layers=layers, around=around), file)
 
@@ -183,7 +174,9 @@ def _legacy_layer(path: Path, layer: str, inner: str, *, arrays: dict[str, h5py.
     name = inner.rpartition("/")[2]
     place = f"{layer}/{inner}"
     own = OWN.fullmatch(name) is not None
-    found = {weight: _stored(path, f"{place}/{weight}", dataset=item) for weight, item in arrays.items()}
+    found = {
+        weight: hdf5.stored(path, f"{place}/{weight}", dataset=item, checksums={}) for weight, item in arrays.items()
+    }
     sizes = [item.shape for item in arrays.values() if item.shape]
     words = f"{name or layer}({sizes[0][-1]})" if sizes else name or layer
     scope = layer if layer != name else ""

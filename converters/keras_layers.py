@@ -8,11 +8,11 @@ surroundings: listed, and left behind.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from converters.stored import Source, Stored
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
 
 OWN = re.compile(
     r"(stem|group[1-4]_block\d{1,3})_(conv\d|bn\d|shortcut_conv|shortcut_bn|sk_conv\d|sk_bn\d|se_conv\d)"
@@ -22,7 +22,7 @@ OWN = re.compile(
 FIRST = "stem_conv1"
 """The one layer that every encoder has once."""
 KEYS = "key_"
-"""Precedes the names of MoCo's second encoder (tf_simclr/models/moco.py)."""
+"""Precedes the names of MoCo's second encoder (tf_simclr/models/moco.py), whose keys are below `key_encoder/`."""
 
 OPTIMIZER = re.compile(r"(^|/)(optimizer|_?optimizers?)(/|$)")
 COUNTS = re.compile(r"(^|/)(means|metrics|_metrics|_compile_metrics|_loss_tracker|queue|seed_generator\w*)(/|$)")
@@ -35,6 +35,10 @@ _ORDER = {
 """Kind → how many weights → their names, in the order in which Keras numbers them."""
 
 
+NOT_READ = Stored.odd((), "", where="optimizer state", reason="no weight")
+"""In place of tensors that are only listed."""
+
+
 @dataclass(frozen=True)
 class LayerArrays:
     """A layer with weights.
@@ -43,14 +47,14 @@ class LayerArrays:
         path: In the file: `layers/functional/layers/conv2d_3`, `model/encoder/_operations/1`.
         scope: The part of the path that leads to the model that holds the layer.
         name: The layer's name; empty where the file does not tell.
-        arrays: Weight's name, or its number in Keras' order → tensor; None where it is none that a network can need.
+        arrays: Weight's name, or its number in Keras' order → tensor.
         words: The layer as a person calls it, `Dense(10)`.
     """
 
     path: str
     scope: str
     name: str
-    arrays: dict[str, Stored | None]
+    arrays: dict[str, Stored]
     words: str = ""
 
 
@@ -97,7 +101,8 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     Raises:
         InputError: none of the layers is this project's, or one has weights that it cannot have.
     """
-    own = [layer for layer in layers if OWN.fullmatch(layer.name)]
+    own = [layer for layer in layers if OWN.fullmatch(layer.name) and _fits(path, layer)]
+    keys = [layer for layer in layers if layer.name.startswith(KEYS) and OWN.fullmatch(layer.name.removeprefix(KEYS))]
     check(
         any(layer.name == FIRST for layer in own),
         f"{path} must hold an encoder that tf_simclr builds, told by its layers' names ({FIRST}, group1_block1_conv1, "
@@ -108,8 +113,10 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     tensors = {}
     for layer in own:
         scope = f"{layer.scope}/" if repeated and layer.scope else ""
-        tensors |= {f"{scope}{layer.name}/{weight}": array for weight, array in _named(path, layer).items()}
-    others = [layer for layer in layers if not OWN.fullmatch(layer.name)]
+        tensors |= {f"{scope}{layer.name}/{weight}": array for weight, array in _named(layer).items()}
+    for layer in (replace(layer, name=layer.name.removeprefix(KEYS)) for layer in keys):
+        tensors |= {f"{KEYS}encoder/{layer.name}/{weight}": array for weight, array in _named(layer).items()}
+    others = [layer for layer in layers if layer not in own and layer not in keys]
     source = Source(path, container, tensors, slots=frozenset(_keys(others, OPTIMIZER)))
     source.left = _left(others)
     source.notes = [*around.notes, *_sentences(around)]
@@ -117,18 +124,27 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     return source
 
 
-def _named(path: Path, layer: LayerArrays) -> dict[str, Stored]:
-    names = _ORDER[kind_of(layer.name)]
+def _fits(path: Path, layer: LayerArrays) -> bool:
+    """Whether a layer of one of our names has as many weights as ours; a head may be somebody else's.
+
+    Raises:
+        InputError: it has not, and is the encoder's.
+    """
+    wanted, arrays = _ORDER[kind_of(layer.name)], layer.arrays
+    if not all(key.isdigit() for key in arrays):
+        return True
+    fits = len(arrays) in wanted and arrays.keys() == {str(i) for i in range(len(arrays))}
+    rule = f"{path} must hold {layer.name} with {' or '.join(map(str, wanted))} weights"
+    check(fits or not layer.name.startswith(("stem", "group")), rule, found=sorted(arrays))
+    return fits
+
+
+def _named(layer: LayerArrays) -> dict[str, Stored]:
     arrays = layer.arrays
-    if all(key.isdigit() for key in arrays):
-        count = len(arrays)
-        whole = count in names and arrays.keys() == {str(i) for i in range(count)}
-        check(whole, f"{path} must hold {layer.name} with {' or '.join(map(str, names))} weights", found=sorted(arrays))
-        arrays = {name: arrays[str(i)] for i, name in enumerate(names[count])}
-    for weight, array in arrays.items():
-        if array is None:
-            raise InputError(f"{path} must hold numbers in {layer.name}/{weight}, as a network needs it")
-    return {weight: array for weight, array in arrays.items() if array is not None}
+    if not all(key.isdigit() for key in arrays):
+        return arrays
+    names = _ORDER[kind_of(layer.name)].get(len(arrays), tuple(arrays))
+    return {name: arrays[str(i)] for i, name in enumerate(names)}
 
 
 def _keys(layers: Iterable[LayerArrays], sign: re.Pattern) -> list[str]:
@@ -145,8 +161,6 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
             continue
         if COUNTS.search(layer.path):
             left.setdefault("metrics, queues and random states of the training", []).extend(keys)
-        elif OWN.fullmatch(layer.name.removeprefix(KEYS)):
-            left.setdefault("MoCo's second encoder, a moving average of this one", []).extend(keys)
         else:
             around.append(layer)
     if around:

@@ -7,13 +7,11 @@ and tell in which model of several a layer is.
 """
 
 import re
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from converters.bundle import Bundle
-from converters.bundle_index import DTYPES
-from converters.keras_layers import FIRST, KEYS, OPTIMIZER, OWN, Around, LayerArrays, assemble
+from converters.keras_layers import FIRST, KEYS, NOT_READ, OPTIMIZER, OWN, Around, LayerArrays, assemble
 from converters.object_graph import SLOT, SUFFIX, Variable
 from converters.stored import Source, Stored
 from tf_simclr.errors import check
@@ -36,7 +34,15 @@ def _parts(variable: Variable) -> tuple[str, str]:
     return (owners[-1], weight) if owners else ("", variable.name or variable.key)
 
 
-def open_objects(path: Path, container: str, *, bundle: Bundle, variables: list[Variable], before: list[str]) -> Source:
+def open_objects(
+    path: Path,
+    container: str,
+    *,
+    bundle: Bundle,
+    variables: list[Variable],
+    read: Callable[[str], Stored],
+    before: list[str],
+) -> Source:
     """The source of a Keras model in an object checkpoint or SavedModel.
 
     Args:
@@ -44,6 +50,7 @@ def open_objects(path: Path, container: str, *, bundle: Bundle, variables: list[
         container: What it is, in words.
         bundle: Opened.
         variables: Of its object graph.
+        read: Key in the bundle → its tensor.
         before: Layers that the stored graph has before the encoder; empty: there are none, or no graph.
 
     Raises:
@@ -62,8 +69,8 @@ def open_objects(path: Path, container: str, *, bundle: Bundle, variables: list[
             "or its encoder alone",
             keys=[other.key, variable.key],
         )
-    found = [_layer(bundle, scope, name, arrays=arrays) for (scope, name), arrays in layers.items()]
-    found += [LayerArrays("optimizer", "", "", {_short(v.key): None for v in variables if _is_optimizers(v)})]
+    found = [_layer(scope, name, arrays=arrays, read=read) for (scope, name), arrays in layers.items()]
+    found += [LayerArrays("optimizer", "", "", {_short(v.key): NOT_READ for v in variables if _is_optimizers(v)})]
     source = assemble(path, container, layers=found, around=Around(before=before) if before else _around(weights))
     source.close = bundle.close
     return source
@@ -100,21 +107,15 @@ def _same(bundle: Bundle, a: Variable, b: Variable) -> bool:
     return a.key == b.key or (alike and not first.slices and not second.slices)
 
 
-def _layer(bundle: Bundle, scope: str, name: str, *, arrays: dict[str, Variable]) -> LayerArrays:
+def _layer(scope: str, name: str, *, arrays: dict[str, Variable], read: Callable[[str], Stored]) -> LayerArrays:
     first = next(iter(arrays.values()))
     place = (first.path or first.key).rpartition("/")[0]
-    found = {weight: _stored(bundle, variable.key) for weight, variable in arrays.items()}
-    sizes = [stored.shape for stored in found.values() if stored is not None and stored.shape]
+    found = {weight: read(variable.key) for weight, variable in arrays.items()}
+    sizes = [stored.shape for stored in found.values() if stored.shape]
     words = f"{name}({sizes[0][-1]})" if sizes else name
     if STEP.search(first.path or ""):
         place = "metrics"
     return LayerArrays(place, scope, name if "/" not in name else "", found, words=words)
-
-
-def _stored(bundle: Bundle, key: str) -> Stored | None:
-    if bundle.entries[key].dtype not in DTYPES or bundle.dtype(key).kind not in "fiuV":
-        return None
-    return Stored(bundle.shape(key), bundle.dtype(key).name, partial(bundle.__getitem__, key))
 
 
 def _around(weights: list[Variable]) -> Around:

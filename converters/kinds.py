@@ -54,6 +54,8 @@ OTHERS = (
     (0, b"%PDF", "a PDF document"),
 )
 """Place, bytes there, and what a file is that has them."""
+ONNX = re.compile(rb"\x08[\x01-\x1f]\x12.[\w.\- ]{2}", re.DOTALL)
+"""Its version, then the name of the program that wrote it (onnx/onnx `onnx/onnx.proto`, `ModelProto`)."""
 
 
 def head_of(path: Path) -> bytes:
@@ -147,6 +149,8 @@ def unknown(path: Path) -> str:
     """The sentence for a file that is nothing which this project reads: what it is instead, and what to do."""
     instead, head = substitute(path), head_of(path)
     instead = instead or next((what for at, mark, what in OTHERS if head[at:].startswith(mark)), None)
+    if not instead and ONNX.match(head):
+        instead = "an ONNX model, whose weights have no layers' names; take the checkpoint that it was made from"
     compression = compression_of(head)
     if not instead and compression:
         instead = f"compressed by {compression[0]}, and no tar; unpack it first, and name what was in it"

@@ -58,7 +58,8 @@ def _keras(path: Path, found: Found, *, bundle: Bundle, variables: list[Variable
     """A Keras model of this project, or with its encoder in it."""
     container = "SavedModel of a Keras model" if found.saved_model else "TF2 object checkpoint of a Keras model"
     before = layers_before(found.prefix, FIRST) if found.saved_model else []
-    source = open_objects(path, container, bundle=bundle, variables=variables, before=before)
+    read = partial(_stored, bundle)
+    source = open_objects(path, container, bundle=bundle, variables=variables, read=read, before=before)
     selector = find_selector(found.prefix) if source.selector is None else None
     if selector:
         source.selector, source.selector_from = selector.value, selector.source.name

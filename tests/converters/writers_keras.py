@@ -4,6 +4,7 @@ The weights are read off the live model by its layers' own names, the features a
 """
 
 import functools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -393,4 +394,259 @@ ROWS: list[Row] = [
     for what in MODELS
     for writer in (*ALL, *MORE.get(what, ()))
     if not (what.startswith("MoCo") and writer == "model.save('m.h5')")  # Keras cannot: layers have one name
+]
+
+
+# --- what is refused, and what was damaged
+
+
+def two_encoders() -> tuple[Any, ...]:
+    import keras
+
+    a, b = resnet("left_eye"), resnet("right_eye")
+    for weight in b.weights:
+        weight.assign(weight + 1)
+    images = keras.Input((SIZE, SIZE, 3))
+    return keras.Model(images, keras.layers.Concatenate()([a(images), b(images)])), a, b
+
+
+def two(save: Callable[[Any, Path], Path], which: int | None = None) -> Callable[[Path], Made]:
+    """Two different encoders in one model; one of them is asked for."""
+
+    def make(folder: Path) -> Made:
+        model, *encoders = two_encoders()
+        path = save(model, folder)
+        return Made(path) if which is None else made(path, encoders[which])
+
+    return make
+
+
+def of(build: Callable[[], Any], save: Callable[[Any, Path], Path] = _keras) -> Callable[[Path], Made]:
+    """A model that is no network of this project's."""
+    return lambda folder: Made(save(build(), folder))
+
+
+def loose() -> Any:
+    """An encoder whose BatchNorm has another epsilon, under the same names."""
+    import keras
+
+    def renewed(layer: Any) -> Any:
+        more = {"epsilon": 1e-3} if isinstance(layer, keras.layers.BatchNormalization) else {}
+        return type(layer).from_config(layer.get_config() | more)
+
+    return keras.models.clone_model(resnet(), clone_function=renewed)
+
+
+def between() -> Any:
+    """An encoder with a layer of the user's own between two of its layers."""
+    import keras
+
+    encoder = resnet()
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        return keras.layers.UnitNormalization(name="mine")(outputs) if layer.name == "group2_block2_out" else outputs
+
+    return keras.models.clone_model(
+        encoder, call_function=call, clone_function=lambda x: type(x).from_config(x.get_config())
+    )
+
+
+def dilated() -> Any:
+    import keras
+
+    def renewed(layer: Any) -> Any:
+        more = {"strides": (1, 1)} if layer.name == "group4_block1_conv1" else {}
+        more = more or ({"strides": (1, 1)} if layer.name == "group4_block1_shortcut_conv" else {})
+        return type(layer).from_config(layer.get_config() | more)
+
+    return keras.models.clone_model(resnet(), clone_function=renewed)
+
+
+def small_cnn() -> Any:
+    import keras
+
+    layers = keras.layers
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Dense(2)])
+
+
+def quantised() -> tuple[Any, ...]:
+    """A network whose classifier is in eight bits: a kernel, a bias, a scale."""
+    model, encoder, *_ = network()
+    model.quantize("int8", filters=lambda layer: layer.name == "logits_sup")
+    return model, encoder
+
+
+def changed(
+    change: Callable[[Path], None], *, save: Callable[[Any, Path], Path] = _weights, right: bool = False
+) -> Any:
+    """The encoder's file, changed afterwards; `right`: it is to be read all the same."""
+
+    def make(folder: Path) -> Made:
+        model, encoder = built("the encoder alone")
+        path = save(model, folder)
+        change(path)
+        return made(path, encoder) if right else Made(path)
+
+    return make
+
+
+def ours(change: Callable[[Path], None]) -> Callable[[Path], Made]:
+    """A `.weights.h5` file of this project's own writing, changed afterwards."""
+
+    def make(folder: Path) -> Made:
+        from converters import targets
+        from tests.converters import networks
+
+        path = folder / "ours.weights.h5"
+        targets.write(networks.network(networks.SMALL), path, to="h5", naming="keras")
+        change(path)
+        return Made(path, networks.arrays(networks.SMALL) if change is _nothing else {})
+
+    return make
+
+
+def _nothing(path: Path) -> None:
+    pass
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+FIRST = "layers/conv2d/vars/0"
+
+
+def _edit(change: Callable[[Any], None]) -> Callable[[Path], None]:
+    def edited(path: Path) -> None:
+        import h5py
+
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return edited
+
+
+def _big_endian(file: Any) -> None:
+    for name in [n for n in _datasets(file) if n.startswith("layers/")]:
+        array = file[name][()]
+        del file[name]
+        file[name] = array.astype(array.dtype.newbyteorder(">"))
+
+
+def _datasets(file: Any) -> list[str]:
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return names
+
+
+def _replace(value: Any) -> Callable[[Path], None]:
+    def change(file: Any) -> None:
+        del file[FIRST]
+        file[FIRST] = value
+
+    return _edit(change)
+
+
+def _link(file: Any) -> None:
+    import h5py
+
+    del file[FIRST]
+    file[FIRST] = h5py.ExternalLink("/etc/other.h5", "/x")
+
+
+def _rename(file: Any) -> None:
+    file["layers/conv2d/vars"].attrs["name"] = "stem_conv2"
+
+
+def _unname(file: Any) -> None:
+    for group in [file[name.rpartition("/")[0]] for name in _datasets(file)]:
+        group.attrs.pop("name", None)
+
+
+def _double_key(path: Path) -> None:
+    """A configuration that has one key twice."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["config.json"] = members["config.json"].replace(b'{"module"', b'{"module": "other", "module"', 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def _onnx(folder: Path) -> Made:
+    (folder / "encoder.onnx").write_bytes(b"\x08\x08\x12\x05keras" + bytes(64))
+    return Made(folder / "encoder.onnx")
+
+
+def _bad(writer: str, what: str, make: Any, reason: str) -> Row:
+    return Row(writer, what, make, expect="refused", reason=reason, needs=("tensorflow",))
+
+
+ROWS += [
+    _bad("model.save('m.keras')", "two different encoders in one model", two(_keras), "left_eye.*right_eye"),
+    _bad(
+        "model.save_weights('m.weights.h5')",
+        "two different encoders in one model",
+        two(_weights),
+        "functional.*functional_1",
+    ),
+    _bad("tf.train.Checkpoint(model=…)", "two different encoders in one model", two(_checkpoint), "model/1.*model/2"),
+    _bad(
+        "model.export(dir)",
+        "two different encoders in one model",
+        two(_export),
+        "two weights that differ have the name",
+    ),
+    Row(
+        "model.save('m.keras')", "one of two encoders, asked for", two(_keras, 1), options={"source_part": "right_eye"}
+    ),
+    _bad("model.save('m.keras')", "encoder with another epsilon", of(loose), "epsilon=0.001"),
+    _bad("model.save('m.keras')", "encoder with another stride", of(dilated), "strides"),
+    _bad(
+        "model.save('m.keras')", "encoder with a layer of the user's between its own", of(between), "UnitNormalization"
+    ),
+    _bad("model.save('m.keras')", "a small CNN", of(small_cnn), "must hold an encoder that tf_simclr builds"),
+    _bad(
+        "model.save_weights('m.weights.h5')",
+        "a small CNN",
+        of(small_cnn, _weights),
+        "must hold an encoder that tf_simclr",
+    ),
+    _bad("model.save('m.h5')", "a small CNN", of(small_cnn, _legacy), "must hold an encoder that tf_simclr builds"),
+    Row(
+        "model.quantize('int8')",
+        "a classifier in eight bits, --part encoder",
+        lambda folder: made(_keras((both := quantised())[0], folder), both[1]),
+        options={"part": "encoder"},
+        reason="around the encoder",
+        needs=("tensorflow",),
+    ),
+    Row("this project (--to h5)", ".weights.h5 with checksums", ours(_nothing)),
+    _bad("this project (--to h5)", "a flipped bit", ours(_flip), "checksum"),
+    _bad("this project (--to h5)", "a layer renamed", ours(_edit(_rename)), "checksum"),
+    _bad("model.save('m.keras')", "a flipped bit", changed(_flip, save=_keras), "CRC-32|damaged"),
+    _bad("model.save('m.keras')", "cut off", changed(_cut, save=_keras), "."),
+    _bad(
+        "model.save('m.keras')",
+        "a configuration with one key twice",
+        changed(_double_key, save=_keras),
+        "more than once",
+    ),
+    _bad("model.save_weights('m.weights.h5')", "cut off", changed(_cut), "damaged|whole"),
+    Row("h5py", "big-endian arrays", changed(_edit(_big_endian), right=True)),
+    _bad("h5py", "text in place of a kernel", changed(_replace("text")), "stem_conv1/kernel|numbers"),
+    _bad(
+        "h5py", "a kernel of another shape", changed(_replace(np.zeros((3, 3, 3, 32), np.float32))), "stem_conv1/kernel"
+    ),
+    _bad("h5py", "an external link", changed(_edit(_link)), "leads elsewhere"),
+    _bad("h5py", "a layer renamed", changed(_edit(_rename)), "must hold an encoder"),
+    _bad("Keras before 3.7", ".weights.h5 without names", changed(_edit(_unname)), "must name its layers"),
+    _bad("encoder.export(format='onnx')", "ONNX file", _onnx, "ONNX"),
 ]
