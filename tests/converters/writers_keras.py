@@ -220,7 +220,7 @@ MODELS: dict[str, tuple[Callable[[], tuple[Any, ...]], str]] = {
     "the encoder alone": (alone, ""),
     "SimCLR after fit": (simclr, "optimizer state"),
     "SimCLR with classes after fit": (functools.partial(simclr, classes=CLASSES), "classifier reads the pooled"),
-    "MoCo after fit": (moco, "second encoder"),
+    "MoCo after fit": (moco, "key_encoder"),
     "MoCo with classes after fit": (functools.partial(moco, classes=CLASSES), "classifier reads the pooled"),
     "Classifier after fit": (classifier, "optimizer state"),
     "Classifier on projection layer 1": (functools.partial(classifier, selector=1), "reads projection layer 1"),
@@ -405,7 +405,7 @@ def two_encoders() -> tuple[Any, ...]:
 
     a, b = resnet("left_eye"), resnet("right_eye")
     for weight in b.weights:
-        weight.assign(weight + 1)
+        weight.assign(weight * 1.01)
     images = keras.Input((SIZE, SIZE, 3))
     return keras.Model(images, keras.layers.Concatenate()([a(images), b(images)])), a, b
 
