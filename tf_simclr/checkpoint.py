@@ -8,9 +8,7 @@ and while a process trains in it, `lock`.  Files appear whole or not at all.
 import contextlib
 import dataclasses
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,7 @@ import numpy as np
 from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
-from tf_simclr.foreign import parse_json
+from tf_simclr.foreign import checked_name, parse_json, reading, spend
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expand
 
@@ -144,13 +142,12 @@ def read_json(path: Path) -> dict:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        content = parse_json(path.read_text())
+    with reading(path, "readable JSON", advice="put it back, or start in another folder"):
+        spend(outline=path.stat().st_size)
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be readable JSON ({error}); put it back, or start in another folder") from error
-    return content
+        return content
 
 
 def check_same(path: Path, stored: dict, *, given: dict) -> None:
@@ -254,20 +251,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is damaged.
     """
-    with reading_arrays(path), path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-@contextlib.contextmanager
-def reading_arrays(path: Path, *, what: str = "") -> Iterator[None]:
-    """Turns all that reading a damaged `.npz` raises into an `InputError` that names the file, and `what` of it."""
-    try:
-        yield
-    except InputError:
-        raise
-    # RuntimeError: a flipped bit of the archive's directory can claim encryption or an unknown compression.
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{what}{path} must be a whole checkpoint, but it is damaged ({error}); remove it") from error
+    with (
+        reading(path, "a whole checkpoint", advice="remove it"),
+        path.open("rb") as content,
+        np.load(content, allow_pickle=False) as file,
+    ):
+        members = file.zip.infolist()
+        spend(made=sum(member.file_size for member in members), items=len(members))
+        return {checked_name(name): file[name] for name in file.files}
 
 
 def load_model(path, **selection) -> "keras.Model":

@@ -15,7 +15,7 @@ import tyro
 from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
-from tf_simclr.foreign import parse_json
+from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.places import expanded
 
 EXTRAS = {
@@ -164,10 +164,9 @@ def read_config(path: Path):
     Raises:
         InputError: there is none, or it is of no known command, or options are unknown, missing or of another type.
     """
-    try:
-        values = parse_json(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a run folder's config.json ({error})") from error
+    with reading(path, "a run folder's config.json"):
+        spend(outline=path.stat().st_size)
+        values = parse_json(path.read_bytes())
     return configured(values, where=str(path))
 
 

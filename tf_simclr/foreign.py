@@ -34,6 +34,7 @@ import stat
 import struct
 import tarfile
 import time
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ DAMAGED: tuple[type[Exception], ...] = (
     pickle.UnpicklingError,
     struct.error,
     tarfile.TarError,
+    tokenize.TokenError,  # NumPy's headers
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,
@@ -206,7 +208,13 @@ def checked_name(text: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | None = None) -> Iterator[Budget]:
+def reading(
+    path: str | Path,
+    what: str = "an intact file",
+    *,
+    budget: Budget | None = None,
+    advice: str = "copy or download it again",
+) -> Iterator[Budget]:
     """Runs a parser of foreign bytes: within a budget, and with one sentence for whatever it raises.
 
     Args:
@@ -214,6 +222,7 @@ def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | 
         what: completes "PATH must be …".
         budget: goes on with this one.  By default that of the `reading` around, else a new one for the size of what
             is at the path.
+        advice: what to do about a damaged one.
 
     Raises:
         InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
@@ -231,7 +240,7 @@ def reading(path: str | Path, what: str = "an intact file", *, budget: Budget | 
     except Exception as error:
         if not means_damaged(error):
             raise
-        raise InputError(sentence(path, what, error=error)) from error
+        raise InputError(sentence(path, what, error=error, advice=advice)) from error
     finally:
         _CURRENT.reset(token)
 
@@ -243,10 +252,8 @@ def means_damaged(error: BaseException) -> bool:
     )
 
 
-def sentence(path: str | Path, what: str, *, error: Exception) -> str:
+def sentence(path: str | Path, what: str, *, error: Exception, advice: str) -> str:
     """What a user is told instead of a traceback."""
-    if isinstance(error, FileNotFoundError):
-        return f"{path} must exist, but is not there"
     if isinstance(error, MemoryError):
         reason = "reading it takes more memory than there is"
     elif isinstance(error, RecursionError):
@@ -256,7 +263,7 @@ def sentence(path: str | Path, what: str, *, error: Exception) -> str:
     else:
         text = printable(" ".join(str(error)[:200].split()))
         reason = f"it is damaged ({type(error).__name__}{f': {text}' if text else ''})"
-    return f"{path} must be {what}, but {reason}; copy or download it again"
+    return f"{path} must be {what}, but {reason}; {advice}"
 
 
 def printable(text: str) -> str:

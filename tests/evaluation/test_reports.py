@@ -30,7 +30,7 @@ def test_what_is_no_report_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InputError, match=r"x\.json must be the result of an evaluation"):
         read_report(tmp_path / "x.json")
-    with pytest.raises(InputError, match=r"x\.npz must hold the answers"):
+    with pytest.raises(InputError, match=r"x\.npz must be the answers"):
         read_answers(tmp_path / "x.json")
 
 

@@ -1,13 +1,13 @@
 """The card of a deployed model: plain JSON, checked entry by entry before anything else of the folder is believed."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
+from tf_simclr.foreign import parse_json, reading
 
 FORMAT = 1
 MAX_CARD = 2**20
@@ -46,16 +46,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / "card.json"
     advice = "`chest covid` and `chest ards` write one"
-    try:
+    with reading(folder, "a folder that holds a model for radiographs", advice=advice):
         check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
-        about = json.loads(path.read_text())
+        about = parse_json(path.read_bytes())
         known = isinstance(about, dict) and about.get("format") == FORMAT
         check(known, f"{path} must be the card of a model for radiographs, format {FORMAT}; {advice}")
         wrong = [name for name, rule in RULES.items() if not rule(about[name])]
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{folder} must hold a model for radiographs ({error}); {advice}") from error
     check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
     return about
 

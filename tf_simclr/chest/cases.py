@@ -15,6 +15,7 @@ from tf_simclr.chest.duplicates import looks_like
 from tf_simclr.chest.prepared import Prepared
 from tf_simclr.chest.shrinking import perceptual_hash
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import reading
 
 SIDE = 96
 """Of a case's small picture, in pixels."""
@@ -191,10 +192,8 @@ def array(path: Path, *, kind: type, axes: int, what: str) -> np.ndarray:
     Raises:
         InputError: it is none.
     """
-    try:
+    with reading(path, f"a whole array of {what}"):
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
-        raise InputError(f"{path} must be a whole array of {what} ({error})") from error
     fits = isinstance(found, np.ndarray) and found.dtype == kind and found.ndim == axes
     rule = f"{path} must be an array of {what}, {np.dtype(kind).name} of {axes} axes"
     check(fits, rule, received=str(getattr(found, "dtype", type(found))))

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
+from tf_simclr.foreign import reading
 
 ENDINGS = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 """Files of a folder that count as radiographs, in any case of letters."""
@@ -58,13 +59,10 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     Raises:
         InputError: there is no such file, it lacks a column, or a row has more or fewer cells than the head.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-            names = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} must be a readable csv file ({error})") from error
+    with reading(path, "a readable csv file"), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows = list(reader)
+        names = reader.fieldnames or []
     missing = [column for column in columns if column not in names]
     check(not missing, f"{path} must have the columns that its kind of collection has", missing=missing, has=names)
     uneven = [i for i, row in enumerate(rows, 2) if None in row or None in row.values()]

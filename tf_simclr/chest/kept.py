@@ -18,6 +18,7 @@ from tf_simclr.checkpoint import read_arrays, read_json
 from tf_simclr.chest.covid import Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
+from tf_simclr.foreign import parse_json, reading
 
 FORMAT = 2
 """Of the files, and of what the settings do not tell: how a head is made and trained."""
@@ -86,7 +87,9 @@ def read(path: Path, text: str) -> Fit:
     arrays = read_arrays(path)
     check(set(arrays) == set(ARRAYS), f"{path} must hold a training", received=sorted(arrays))
     check(str(arrays["settings"]) == text, f"{path} must be of the settings that its name stands for")
-    fit = Fit(json.loads(str(arrays["history"])), *(arrays[name] for name in ARRAYS[2:6]), float(arrays["seconds"]))
+    with reading(path, "a training", advice="remove it"):
+        history = parse_json(str(arrays["history"]))
+        fit = Fit(history, *(arrays[name] for name in ARRAYS[2:6]), float(arrays["seconds"]))
     whole = len(fit.probabilities) == len(fit.labels) == len(fit.patients) > 0
     check(whole, f"{path} must have an answer, a label and a patient for each image")
     return fit

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_simclr.chest.collection import Collection, Entry, files_by_name, read_table, unmatched
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import reading
 
 FINDINGS = (
     "Atelectasis",
@@ -83,7 +84,8 @@ def official_split(folder: Path) -> dict[str, str]:
         InputError: an image is in both.
     """
     lists = {"train": folder / "train_val_list.txt", "test": folder / "test_list.txt"}
-    names = {split: set(path.read_text().split()) for split, path in lists.items() if path.exists()}
+    with reading(folder, "a folder whose lists of images are text"):
+        names = {split: set(path.read_text().split()) for split, path in lists.items() if path.exists()}
     both = set.intersection(*names.values()) if len(names) == 2 else set()
     check(not both, "no image may be in train_val_list.txt and in test_list.txt", both=sorted(both)[:3])
     return {image: split for split, images in names.items() for image in images}

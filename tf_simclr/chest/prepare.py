@@ -19,6 +19,7 @@ from tf_simclr.chest.collection import Collection, Entry
 from tf_simclr.chest.shrinking import Fit, pseudonym, unpacked
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
+from tf_simclr.foreign import reading
 from tf_simclr.places import expanded
 
 SHARD = 512
@@ -77,7 +78,8 @@ def prepare(
         if not path.with_suffix(".json").exists():
             answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
             write_shard(path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)))
-        rows += json.loads(path.with_suffix(".json").read_text())["rows"]
+        with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
+            rows += json.loads(path.with_suffix(".json").read_bytes())["rows"]
     check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
     return rows
 
@@ -96,7 +98,8 @@ def begin(folder: Path, settings: Settings) -> None:
     if not path.exists():
         write_json(path, given)
         return
-    there = json.loads(path.read_text())
+    with reading(path, "the settings of a preparation", advice="take another folder"):
+        there = dict(json.loads(path.read_bytes()))
     changed = {key: (there.get(key), value) for key, value in given.items() if there.get(key) != value}
     check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
 

@@ -13,7 +13,8 @@ from tf_simclr import contents
 from tf_simclr.chest.shrinking import Fit
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import Indexed, Source, in_graph
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
+from tf_simclr.foreign import reading
 from tf_simclr.places import expanded
 
 Record = dict[str, tf.Tensor]
@@ -169,19 +170,17 @@ def load(folder: Path) -> Prepared:
         InputError: it is none, or not finished.
     """
     folder = expanded(folder)
-    try:
-        settings = json.loads((folder / "settings.json").read_text())
-        rows = [row for path in shards(folder) for row in json.loads(path.with_suffix(".json").read_text())["rows"]]
-    except (OSError, ValueError, KeyError) as error:
-        advice = "prepare it with `python -m tf_simclr chest prepare`"
-        raise InputError(f"{folder} must be a whole prepared folder ({error}); {advice}") from error
-    whole = len(rows) == settings["images"]
-    check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
-    readable = [row for row in rows if not row["refused"]]
-    columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
-    columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
-    kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
-    return Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
+    advice = "prepare it with `python -m tf_simclr chest prepare`"
+    with reading(folder, "a whole prepared folder", advice=advice):
+        settings = json.loads((folder / "settings.json").read_bytes())
+        rows = [row for path in shards(folder) for row in json.loads(path.with_suffix(".json").read_bytes())["rows"]]
+        whole = len(rows) == settings["images"]
+        check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
+        readable = [row for row in rows if not row["refused"]]
+        columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
+        columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
+        kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
+        return Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
 
 
 COLUMNS = {"images": "image", "patients": "patient", "studies": "study", "splits": "split", "hashes": "hash"}

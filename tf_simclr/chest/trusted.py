@@ -4,7 +4,6 @@ A `.keras` file is a program: its configuration names classes and functions to c
 is stored in it; here nothing but a list of layers, initializers and operations is let through at all.
 """
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import keras
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import parse_json, reading, spend
 
 LAYERS = {
     *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
@@ -60,13 +60,14 @@ def load_network(path: Path) -> keras.Model:
 
 def check_plain(path: Path) -> None:
     """Refuses a file that names anything but plain layers, or that unpacks to more than a network can have."""
-    with zipfile.ZipFile(path) as archive:
+    with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
         sizes = {member.filename: member.file_size for member in archive.infolist()}
         once = len(sizes) == len(archive.infolist())
         check(once and set(sizes) == MEMBERS, f"{path} must hold a network and nothing else", members=sorted(sizes))
         small = sizes["config.json"] <= MAX_CONFIG and sizes["model.weights.h5"] <= MAX_WEIGHTS
         check(small, f"{path} must unpack to a network's size", bytes=sum(sizes.values()))
-        config = json.loads(archive.read("config.json"))
+        spend(made=sizes["model.weights.h5"], outline=sizes["config.json"])
+        config = parse_json(archive.read("config.json"))
     named = {(part.get("module"), str(part.get("class_name"))) for part in parts(config) if "class_name" in part}
     unknown = sorted(f"{module}.{name}" for module, name in named if name not in ALLOWED.get(module, set()))
     check(not unknown, f"{path} must be made of plain layers", unknown=unknown[:5])

@@ -13,6 +13,7 @@ from tf_simclr.data.sources import Sequential, Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.files import replacing, replacing_path, write_json
+from tf_simclr.foreign import read_json, reading
 
 PART = 4096
 """Images a part."""
@@ -81,7 +82,8 @@ def begin(folder: Path, identity: dict) -> None:
     """Notes what the parts are of, or checks that those there are of the same."""
     path, given = folder / "of.json", json.loads(json.dumps(identity))
     if path.exists():
-        there = json.loads(path.read_text())
+        there = read_json(path)
+        check(isinstance(there, dict), f"{path} must hold a JSON object; remove {folder} to start anew")
         changed = sorted(key for key in there.keys() | given.keys() if there.get(key) != given.get(key))
         check(not changed, f"{folder} must hold parts of the same features; remove it to start anew", differing=changed)
         return
@@ -97,8 +99,9 @@ def save_part(path: Path, features: Features) -> None:
 def parts(paths: list[Path]):
     """Yields values, labels and names of each part."""
     for path in paths:
-        with np.load(path, allow_pickle=False) as stored:
-            yield stored["values"], stored["labels"], stored["names"]
+        with reading(path, "a whole part of the features", advice="remove it"), np.load(path) as stored:
+            columns = stored["values"], stored["labels"], stored["names"]
+        yield columns
 
 
 def write_npz(paths: list[Path], out: Path) -> int:

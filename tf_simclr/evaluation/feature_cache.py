@@ -20,6 +20,7 @@ from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
+from tf_simclr.foreign import DAMAGED
 from tf_simclr.places import expanded
 
 FORMAT = 3
@@ -107,7 +108,7 @@ def damage_of(entry: Path) -> str | None:
     try:
         files = json.loads((entry / "entry.json").read_text())["files"]
         wrong = [name for name, stored in files.items() if described(entry / name) != stored]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except DAMAGED as error:
         return f"entry.json: {error}"
     return f"{', '.join(wrong)} differs from what was written" if wrong or "values.npy" not in files else None
 

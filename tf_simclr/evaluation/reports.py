@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
-from tf_simclr.foreign import parse_json
+from tf_simclr.foreign import parse_json, reading
 
 PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -74,12 +74,9 @@ def read_answers(path: Path) -> Answers:
         InputError: there are none, or the file is damaged.
     """
     place = path.with_suffix(".npz")
-    try:
-        with np.load(place, allow_pickle=False) as stored:
-            scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
-            return Answers(stored["names"], stored["labels"], scores)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{place} must hold the answers of an evaluation ({error}); evaluate again") from error
+    with reading(place, "the answers of an evaluation", advice="evaluate again"), np.load(place) as stored:
+        scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
+        return Answers(stored["names"], stored["labels"], scores)
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -88,10 +85,8 @@ def read_report(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is none.
     """
-    try:
-        report = parse_json(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be the result of an evaluation ({error})") from error
+    with reading(path, "the result of an evaluation", advice="evaluate again"):
+        report = parse_json(path.read_bytes())
     check(isinstance(report, dict) and "results" in report, f"{path} must be the result of an evaluation")
     return dict(report)
 

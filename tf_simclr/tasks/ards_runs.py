@@ -1,7 +1,6 @@
 """What the stages of the ARDS pipeline ask of the other commands: one place for every knob that they are given."""
 
 import csv
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.foreign import parse_json, reading
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.replicas import Devices
 from tf_simclr.tasks import finetune, pretrain, sweep
@@ -190,11 +190,12 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
     sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=METRIC))
     for checkpoints in folder.glob("trial-*/checkpoints"):
         shutil.rmtree(checkpoints)
-    best = json.loads((folder / "result.json").read_text())["best"]
-    with (folder / "trials.csv").open(newline="") as file:
-        rows = [{name: json.loads(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    first = next(row for row in rows if all(row[name] == value for name, value in best.items()))
-    return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": METRIC}
+    with reading(folder, "the folder of a whole search", advice="remove it"):
+        best = parse_json((folder / "result.json").read_bytes())["best"]
+        with (folder / "trials.csv").open(newline="") as file:
+            rows = [{name: parse_json(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        first = next(row for row in rows if all(row[name] == value for name, value in best.items()))
+        return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": METRIC}
 
 
 def classifiers(job: Job, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None) -> list[Path]:

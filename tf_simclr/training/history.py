@@ -7,6 +7,7 @@ import keras
 
 from tf_simclr.checkpoint import RunFolder
 from tf_simclr.files import replacing
+from tf_simclr.foreign import reading
 from tf_simclr.training.plan import Plan
 
 
@@ -37,7 +38,7 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
     """The lines of a run's history, numbers all; a line has no entry for what was not measured."""
     if not run.history.exists():
         return []
-    with open(run.history, newline="") as file:
+    with reading(run.history, "the lines of a training", advice="remove it"), open(run.history, newline="") as file:
         return [
             {name: (int if name in ("step", "epoch") else float)(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)
