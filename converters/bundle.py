@@ -8,6 +8,7 @@ References:
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ class Bundle(Mapping[str, np.ndarray]):
         total = sum(entry.size for entry in self.stored().values())
         if total > sum(map(len, self.maps.values())):
             raise InputError(f"{self.index} must give each tensor its own bytes, but they add up to {total}")
+        whole = {key: e for key, e in self.entries.items() if e.size and not e.slices}
+        places = [(e.shard, e.offset, e.size, key) for key, e in whole.items()]
+        for (shard, offset, size, one), (following, start, _, other) in pairwise(sorted(places, key=lambda p: p[:3])):
+            if shard == following and start < offset + size:
+                both = f"{title(one)} and {title(other)}"
+                raise InputError(f"{self.index} must give each tensor its own bytes, but {both} overlap; copy it again")
 
     def __enter__(self) -> "Bundle":
         return self

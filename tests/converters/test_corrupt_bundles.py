@@ -327,3 +327,21 @@ def test_many_tensors_of_the_same_bytes_are_refused_as_they_would_grow_when_conv
     index_of(folder).write_bytes(write_table([(b"", HEADER), *pairs]))
     data_of(folder).write_bytes(DATA)
     refused(folder, "must give each tensor its own bytes, but they add up to 64000")
+
+
+@pytest.mark.parametrize("offset", [0, 4, 7])
+def test_tensors_that_lie_over_each_other_are_refused(folder, offset):
+    second = entry(offset=offset, crc=checked(DATA[offset : offset + 8]))
+    pairs = [(b"", HEADER), (b"a", entry(crc=checked(DATA[:8]))), (b"b", second)]
+    index_of(folder).write_bytes(write_table(pairs))
+    data_of(folder).write_bytes(DATA)
+    refused(folder, "must give each tensor its own bytes, but a and b overlap")
+
+
+def test_bytes_between_tensors_do_no_harm(folder):
+    """A writer may align them."""
+    pairs = [(b"", HEADER), (b"a", entry(crc=checked(DATA[:8]))), (b"b", entry(offset=32, crc=checked(DATA[32:40])))]
+    index_of(folder).write_bytes(write_table(pairs))
+    data_of(folder).write_bytes(DATA)
+    with open_bundle(folder / "model.ckpt-7") as bundle:
+        assert [bundle[name].tobytes() for name in bundle] == [DATA[:8], DATA[32:40]]
