@@ -1,6 +1,5 @@
 """`python -m converters.inspect`: what a checkpoint holds."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import tyro
 
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand
+from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
     from converters.network import Network
@@ -44,7 +44,7 @@ def main() -> None:
         from converters.loading import load
 
         network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})
-        sys.stdout.write("\n".join(f"{head:<12}{text}" for head, text in describe_network(network)) + "\n")
+        write("\n".join(f"{head:<12}{text}" for head, text in describe_network(network)) + "\n")
 
 
 def describe_network(network: "Network") -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """The command line that `tf2torch` and `torch2tf` share; nothing heavy is imported before the options are read."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ import tyro
 
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand
+from tf_simclr.terminal import write
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ def run(program: str, *, description: str, usual: str) -> None:
         from converters.report import report
 
         done = convert(**vars(options), usual=usual)
-        sys.stdout.write(report(done))
+        write(report(done))

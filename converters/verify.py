@@ -1,6 +1,5 @@
 """`python -m converters.verify`: whether two checkpoints of any formats are one network."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +9,7 @@ import tyro
 from converters.options import spare_threads
 from tf_simclr.errors import InputError, exit_on_input_error
 from tf_simclr.places import expand
+from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
     from converters.network import Network
@@ -46,7 +46,7 @@ def main() -> None:
         options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
         spare_threads()
         equal, lines = run(options)
-        sys.stdout.write("\n".join(lines) + "\n")
+        write("\n".join(lines) + "\n")
     raise SystemExit(0 if equal else 1)
 
 

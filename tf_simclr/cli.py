@@ -17,6 +17,7 @@ from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
 from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.places import expanded
+from tf_simclr.terminal import write
 
 EXTRAS = {
     "optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
@@ -29,7 +30,7 @@ def main() -> None:
     with exit_on_input_error():
         words = sys.argv[1:]
         if wants_overview(words):
-            sys.stdout.write(overview(words))
+            write(overview(words))
             return
         execute(words)
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from tf_simclr.terminal import forgive, write
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used.
@@ -74,12 +76,13 @@ def surfacing() -> Iterator[None]:
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turns an `InputError` into its message on stderr and exit code 2, and an interrupt into exit code 130."""
+    forgive()
     try:
         with surfacing():
             yield
     except InputError as error:
-        sys.stderr.write(f"{error}\n")
+        write(f"{error}\n", sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing half-written is left\n")
+        write("interrupted; nothing half-written is left\n", sys.stderr)
         raise SystemExit(130) from None

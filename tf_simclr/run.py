@@ -8,6 +8,7 @@ import sys
 from tf_simclr import cli
 from tf_simclr.config import official
 from tf_simclr.errors import exit_on_input_error
+from tf_simclr.terminal import write
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     with exit_on_input_error():
         words = sys.argv[1:]
         if {"-h", "--help", "-help", "--helpfull"} & set(words):
-            sys.stdout.write(official.overview())
+            write(official.overview())
             return
         job = official.parse(words)
         cli.task("official").run(job)

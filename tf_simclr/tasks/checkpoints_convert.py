@@ -1,7 +1,6 @@
 """`tf-simclr checkpoints convert`: an official checkpoint for PyTorch, Keras or another format, with proof."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import converters
@@ -11,6 +10,7 @@ from converters.report import report
 from converters.selector import ASSUMED
 from tf_simclr.config.checkpoints import CheckpointsConvert
 from tf_simclr.tasks.checkpoints_get import get, say
+from tf_simclr.terminal import write
 
 
 def run(config: CheckpointsConvert) -> None:
@@ -27,7 +27,7 @@ def run(config: CheckpointsConvert) -> None:
     expected = None if official is None or config.part != "all" else official.selector
     if expected is not None and done.architecture.ft_proj_selector != expected:
         say(f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken")
-    sys.stdout.write(report(done))
+    write(report(done))
 
 
 def selector(config: CheckpointsConvert, source: Path) -> int | None:

@@ -9,6 +9,7 @@ from converters.official import find
 from tf_simclr.config.checkpoints import CheckpointsGet
 from tf_simclr.errors import check
 from tf_simclr.lock import hold
+from tf_simclr.terminal import write
 
 
 def run(config: CheckpointsGet) -> None:
@@ -17,7 +18,7 @@ def run(config: CheckpointsGet) -> None:
     Raises:
         InputError: it is not known, or cannot be downloaded.
     """
-    sys.stdout.write(f"{get(config)}\n")
+    write(f"{get(config)}\n")
 
 
 def get(config: CheckpointsGet) -> Path:
@@ -41,8 +42,7 @@ def place(config: CheckpointsGet) -> str:
 
 
 def say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    write(line + "\n", sys.stderr)
 
 
 class Progress:
@@ -58,5 +58,4 @@ class Progress:
             self.said = share
             end = "\r" if sys.stderr.isatty() and share < steps else "\n"
             text = f"{self.address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
-            sys.stderr.write(text + end)
-            sys.stderr.flush()
+            write(text + end, sys.stderr)

@@ -1,11 +1,10 @@
 """`tf-simclr checkpoints list`: the official checkpoints.  No framework is loaded for that."""
 
-import sys
-
 from converters.buckets import folders
 from converters.official import CHECKPOINTS, FOLDERS, STATUS, TF1, TF2, Official
 from tf_simclr.config.checkpoints import CheckpointsList
 from tf_simclr.errors import check
+from tf_simclr.terminal import write
 
 NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
@@ -27,7 +26,7 @@ def run(config: CheckpointsList) -> None:
         found = [one for name, one in CHECKPOINTS.items() if config.match in name]
         check(bool(found), "match must be a part of at least one name", match=config.match)
         lines = details(found[0]) if len(found) == 1 else table(found)
-    sys.stdout.write("\n".join(lines) + "\n")
+    write("\n".join(lines) + "\n")
 
 
 def table(found: list[Official]) -> list[str]:

@@ -11,6 +11,7 @@ from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_band
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
+from tf_simclr.places import shown
 from tf_simclr.tasks.inputs import show
 
 Rows = dict[str, tuple[Answers, str]]
@@ -20,10 +21,10 @@ def run(config: Compare) -> None:
     """Compares as configured and prints one table."""
     check(config.runs, "compare needs at least one run folder or result", runs=0)
     rows = {f"{place}: {method}": (answers, method) for place, answers in loaded(config) for method in answers.scores}
+    figures = draw(rows, config.figures) if config.figures else []
     show(table(rows, seed=config.seed))
-    if config.figures:
-        for path in draw(rows, config.figures):
-            show(f"figure  {path}")
+    for path in figures:
+        show(f"figure  {path}")
 
 
 def loaded(config: Compare) -> list[tuple[str, Answers]]:
@@ -32,7 +33,7 @@ def loaded(config: Compare) -> list[tuple[str, Answers]]:
     for place in config.runs:
         paths = sorted(path.with_suffix(".json") for path in place.glob("*.npz")) if place.is_dir() else [place]
         check(paths, f"{place} must hold an evaluation; run linear-eval on it", found=0)
-        found += [(str(place if place.is_dir() and len(paths) == 1 else path), read_answers(path)) for path in paths]
+        found += [(shown(place if place.is_dir() and len(paths) == 1 else path), read_answers(path)) for path in paths]
     return found
 
 

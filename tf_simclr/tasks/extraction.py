@@ -15,6 +15,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.feature_cache import FeatureCache, source_digest, weights_digest
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.tasks.inputs import say
+from tf_simclr.terminal import write
 
 POOLED = "final_avg_pool"
 WHOLE = 1.0
@@ -93,5 +94,4 @@ class Counter:
         rate = done / max(now - self.began, 1e-9)
         line = f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {(self.total - done) / rate:,.0f} s left"
         line = f"{self.what}: {done:,} in {now - self.began:,.0f} s ({rate:,.0f} images/s)" if last else line
-        self.out.write(f"\r{line}\x1b[K" + "\n" * last if self.out.isatty() else line + "\n")
-        self.out.flush()
+        write(f"\r{line}\x1b[K" + "\n" * last if self.out.isatty() else line + "\n", self.out)

@@ -17,18 +17,17 @@ from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import check
 from tf_simclr.lock import hold
 from tf_simclr.places import shown
+from tf_simclr.terminal import write
 
 
 def say(line: str) -> None:
     """Writes a line to the user, beside the progress line and apart from results that are piped on."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    write(line + "\n", sys.stderr)
 
 
 def show(text: str) -> None:
     """Writes a result to standard output."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    write(text + "\n")
 
 
 def find_devices(config: Placement) -> replicas.Devices:

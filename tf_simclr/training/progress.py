@@ -7,6 +7,7 @@ import time
 import keras
 
 from tf_simclr.replicas import steps_done
+from tf_simclr.terminal import write
 from tf_simclr.training.plan import Plan
 
 REDRAWN = 0.5
@@ -32,8 +33,7 @@ class Progress(keras.callbacks.Callback):
         now = time.monotonic()
         if self.out.isatty() and now - self.drawn > REDRAWN:
             self.drawn = now
-            self.out.write("\r" + self.line(logs) + "\x1b[K")
-            self.out.flush()
+            write("\r" + self.line(logs) + "\x1b[K", self.out)
         elif not self.out.isatty() and now - self.kept["step"] > KEPT["step"]:
             self.keep(logs)
 
@@ -45,8 +45,7 @@ class Progress(keras.callbacks.Callback):
     def keep(self, logs: dict) -> None:
         """Writes the line and leaves it."""
         self.kept = dict.fromkeys(self.kept, time.monotonic())
-        self.out.write(("\r\x1b[K" if self.out.isatty() else "") + self.line(logs) + "\n")
-        self.out.flush()
+        write(("\r\x1b[K" if self.out.isatty() else "") + self.line(logs) + "\n", self.out)
 
     def line(self, logs: dict) -> str:
         """Step, epoch, the metrics a person watches, images a second and time left."""
