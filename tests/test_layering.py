@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "tf_simclr.errors",
         "tf_simclr.foreign",
         "tf_simclr.places",
+        "tf_simclr.terminal",
     },
     "tf_simclr.accelerators": {"tf_simclr.errors"},
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.errors", "tf_simclr.terminal"},
