@@ -422,7 +422,9 @@ def test_several_files_in_a_row_give_a_table_to_save_and_a_report_to_print(brows
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     seen = "return [...document.querySelectorAll(arguments[0])].map(e => e.getClientRects().length > 0)"
     assert not any(browser.execute_script(seen, "#drop, .controls, #save, #print"))
-    assert all(browser.execute_script(seen, ".note, #answer, .stage canvas, #check, #files table, #card li"))
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert all(browser.execute_script(seen, ".note, #answer, .stage canvas, #check, #files table, #card li, #printed"))
+    assert browser.execute_script(seen, "#files tbody tr") == [True, False, False, False]  # of no other patient
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

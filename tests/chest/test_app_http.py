@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+from collections import Counter
 from importlib.util import find_spec
 
 import httpx
@@ -607,6 +608,64 @@ def test_a_failure_of_the_program_is_answered_and_told_by_its_place_alone(model,
         (said,) = served.said
         assert re.fullmatch(r"an upload could not be answered: ValueError in test_app_http\.py, line \d+", said)
         served.idle()
+
+
+def mutated(served, picture, rng):
+    """A request for an answer with something of it changed, and whether only its content was."""
+    lines = ["POST /read HTTP/1.1", f"Host: {served.host}", "Content-Type: application/octet-stream"]
+    lines += [f"Origin: {served.url}", "Sec-Fetch-Site: same-origin", "Connection: close"]
+    content = bytearray(picture)
+    kind = rng.integers(8)
+    words = ["", "*", "/", "//", "..", "%00", "\x7f", "a" * 70000, "0", "-1", "1e9", "null", "chunked", "é", ","]
+    if kind == 0:
+        for at in rng.integers(0, len(content), rng.integers(1, 20)):
+            content[at] = rng.integers(256)
+    elif kind == 1:
+        del content[rng.integers(1, len(content)) :]
+    length = len(content) if kind != 2 else int(rng.choice([0, 1, len(content) - 1, len(content) + 1, 2**31, 2**63]))
+    lines.append(f"Content-Length: {length}")
+    at = int(rng.integers(len(lines)))
+    if kind == 3:
+        lines.append(lines[at])
+    elif kind == 4:
+        del lines[at]
+    elif kind == 5:
+        name, _, value = lines[at].partition(": " if at else " ")
+        lines[at] = f"{name}{': ' if at else ' '}{rng.choice(words)}{value if rng.integers(2) else ''}"
+    elif kind == 6:
+        name = rng.choice(["X", "Transfer-Encoding", "Expect", "Upgrade"])
+        lines.insert(int(rng.integers(1, len(lines))), f"{name}: {rng.choice(words)}")
+    elif kind == 7:
+        broken = bytearray("\r\n".join(lines).encode("latin-1"))
+        for place in rng.integers(0, len(broken), rng.integers(1, 6)):
+            broken[place] = rng.integers(256)
+        return bytes(broken) + b"\r\n\r\n" + content, False
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content, kind <= 1
+
+
+@pytest.mark.parametrize(("count", "seed"), [(60, 1), pytest.param(600, 2, marks=pytest.mark.slow)])
+def test_a_request_with_anything_changed_is_answered_refused_or_dropped_and_the_next_one_is_answered(
+    model, image, count, seed
+):
+    rng, found = np.random.default_rng(seed), Counter()
+    with serving(model, times=Quick, silence=0.5) as served:
+        whole = served.lines(image.read_bytes())[-1]["html"]
+        for _ in range(count):
+            request, only_content = mutated(served, image.read_bytes(), rng)
+            answer = served.raw(request, wait=SECONDS)
+            status = re.match(rb"HTTP/1\.1 (\d+)", answer)
+            kind = int(status[1]) if status else 0
+            assert kind in {0, 200, 400, 403, 404, 405, 408, 411, 413, 415, 431}, answer[:200]
+            if only_content:
+                assert kind == 200
+                assert b'"checked": true' in answer or b'"refused"' in answer
+            assert b"Traceback" not in answer
+            found[kind] += 1
+        served.idle()
+        assert served.lines(image.read_bytes())[-1]["html"] == whole
+        assert not [line for line in served.said if "could not be answered" in line]
+    assert found[200] > count / 10
+    assert len(found) > 3
 
 
 def test_no_decoder_outlives_its_page(model):

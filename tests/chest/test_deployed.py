@@ -38,10 +38,12 @@ def model(tiny_run):
 
 @pytest.fixture
 def copied(folder, tmp_path):
-    """A copy to damage."""
+    """A copy to damage, in a folder where nothing else is."""
+    place = tmp_path / "copied"
+    place.mkdir()
     for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+        (place / path.name).write_bytes(path.read_bytes())
+    return place
 
 
 def file_of(data, number):

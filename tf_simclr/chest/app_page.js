@@ -10,6 +10,7 @@ const table = document.querySelector("#files");
 const viewer = new Viewer(document.querySelector("#viewer"));
 const largest = Number(drop.dataset.bytes);
 let running = null;  // what is being sent or answered
+let current = null;  // the file whose answer is in view
 const rows = [];  // of the table: a file and what was found
 
 chosen.addEventListener("change", () => {
@@ -26,6 +27,9 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 document.querySelector("#save").addEventListener("click", save);
 document.querySelector("#print").addEventListener("click", () => window.print());
 window.addEventListener("beforeprint", () => {
+  for (const [number, line] of [...table.querySelectorAll("tbody tr")].entries()) {
+    line.classList.toggle("now", rows[number].file === current);  // a report is of one patient and names no other
+  }
   document.querySelector("#printed").textContent = `Printed ${new Date().toLocaleString("en-GB")}`;
 });
 
@@ -102,6 +106,7 @@ async function* lines(stream) {
 
 /** Puts an element in the answer's place, with the file's name where it belongs, and says a sentence. */
 function put(file, element, sentence = "") {
+  current = file;
   for (const place of element.querySelectorAll(".file")) place.textContent = file.name;
   (element.querySelector(".place") ?? element).append(viewer.element);
   result.replaceChildren(element);

@@ -49,7 +49,8 @@ def document(deployed: Deployed, *, max_bytes: int) -> str:
 def banner(deployed: Deployed) -> str:
     """What the page is."""
     title = str(deployed.about["card"].get("title", deployed.positive))
-    return f"<h1>{escape(title)}</h1><p>Drop frontal chest radiographs below. {escape(PRIVACY)}</p>"
+    intro = f"Drop frontal chest radiographs below. {PRIVACY}"
+    return f'<h1>{escape(title)}</h1><p class="intro">{escape(intro)}</p>'
 
 
 def drop(max_bytes: int) -> str:
