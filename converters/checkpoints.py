@@ -57,6 +57,8 @@ def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
     prefix = path.with_name(ENDS.sub("", path.name))
     check(not is_v1_table(path), f"{path} is in the format of TensorFlow before 1.0; save it again with a newer one")
     if prefix.with_name(prefix.name + ".index").is_file():
+        rule = f"--step chooses among a folder's checkpoints, but {prefix} is one: leave it out, or name the folder"
+        check(step in (None, step_of(prefix)), rule, step=step)
         return around(prefix)
     raise InputError(f"{path} must be a checkpoint, but {prefix.name}.index is not in {prefix.parent}; name the folder")
 

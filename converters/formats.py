@@ -101,23 +101,32 @@ def _open_file(path: Path, *, step: int | None) -> Source:
 
 def _open_kind(path: Path, kind: str | None, *, step: int | None) -> Source:
     """Opens a file whose kind is known."""
-    if kind == "torch":
-        return _open_torch(path)
-    if kind in ("keras", "hdf5"):
-        from converters.keras_files import open_keras
-
-        return open_keras(path)
-    if kind == "safetensors":
-        return open_safetensors(path)
-    if kind == "npz":
-        return open_npz(path)
     if kind in ("zip", "tar"):
         from converters.archives import open_archive
 
         return open_archive(path, kind=kind, step=step, open_folder=_open_any)
+    openers = {"torch": _open_torch, "keras": _open_keras, "hdf5": _open_keras}
+    openers |= {"safetensors": open_safetensors, "npz": open_npz}
+    if kind in openers:
+        return _of_step(openers[kind](path), step)
     if is_tensorflow(path):
         return _open_tensorflow(path, step=step)
     raise InputError(unknown(path))
+
+
+def _of_step(source: Source, step: int | None) -> Source:
+    """The source, unless another step was asked for: a file is one checkpoint."""
+    if step in (None, source.step):
+        return source
+    source.close()
+    its = "stores no step" if source.step is None else f"is of step {source.step}"
+    raise InputError(f"--step chooses among a folder's checkpoints, but {source.path} is one and {its}: leave it out")
+
+
+def _open_keras(path: Path) -> Source:
+    from converters.keras_files import open_keras
+
+    return open_keras(path)
 
 
 def _open_torch(path: Path) -> Source:

@@ -180,6 +180,16 @@ def test_folders_without_end_are_looked_through_to_a_bound(tmp_path, monkeypatch
     same(read(tmp_path / "many")[0])
 
 
+def test_a_step_of_a_single_file_is_its_own(tmp_path):
+    weights(tmp_path / "w.npz")
+    weights(tmp_path / "ckpt" / "model.ckpt-7.index")
+    for path in (tmp_path / "w.npz", tmp_path / "ckpt" / "model.ckpt-7", tmp_path / "ckpt" / "model.ckpt-7.index"):
+        with pytest.raises(InputError, match="--step chooses among a folder's checkpoints, but "):
+            open_source(path, step=8)
+    for path in (tmp_path / "ckpt", tmp_path / "ckpt" / "model.ckpt-7"):
+        same(read(path, step=7)[0])
+
+
 # Shards
 
 
