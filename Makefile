@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | docs | bench | clean; each makes .venv first.  ARGS=… goes to the command,
+# make demo | test | test-slow | fuzz | lint | docs | bench | licences | hashes | clean; each makes .venv first.  ARGS=… goes to the command,
 # PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
 EXTRAS ?= dev,torch,chest,app,export,sweep
 ARGS ?=
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: .venv demo test test-slow lint docs bench clean
+.PHONY: .venv demo test test-slow fuzz lint docs bench licences hashes clean
 .venv: $(STAMP)
 
 # The stamp comes last: an install that was interrupted is taken up again, a finished one only after a change.
@@ -35,6 +35,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest $(WORKERS) --dist loadfile -m slow $(ARGS)
 
+# Changed files of every container; what was read wrong, crashed, was slow or large is listed, and the exit code is 1.
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m tests.fuzz --files 5000 $(ARGS)
+
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
@@ -54,6 +58,18 @@ docs: $(STAMP)
 # Hours; QUICK=1: minutes.  Each benchmark prints its table; what fails is named at the end, and the exit code is 1.
 bench: $(STAMP)
 	$(VENV)/bin/python benchmarks/run_all.py $(if $(QUICK),--quick) $(ARGS)
+
+# The licence of every installed package that this project needs; exit code 1 where one is copyleft, or unknown.
+licences: $(STAMP)
+	$(VENV)/bin/python tools/licences.py
+
+# requirements-hashed.txt: constraints.txt with everything that it leaves to others, and the checksums of the files;
+# for `pip install --require-hashes -r requirements-hashed.txt`, and then `pip install --no-deps .`.
+hashes: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(VENV)/bin/uv pip compile pyproject.toml $(foreach extra,dev torch chest app export sweep,--extra $(extra)) \
+		--constraint constraints.txt --universal --python-version 3.10 --generate-hashes --quiet \
+		--custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
