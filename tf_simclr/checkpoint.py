@@ -267,7 +267,7 @@ def load_model(path, **selection) -> "keras.Model":
     Args:
         path: a run folder, an official SimCLR checkpoint, SavedModel or hub module, or PyTorch weights; recognised by
             content.
-        **selection: as in `converters.load`: `ema`, `part`, `selector`, `step`.
+        **selection: as in `converters.load`: `ema`, `part`, `selector`, `step`, `source_part`.
 
     Returns:
         A trainable model from images `(n, h, w, 3)` in [0, 1] to a dict by the official endpoint names
