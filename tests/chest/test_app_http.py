@@ -361,6 +361,7 @@ BAD_ORIGINS = [
     "https://u@x",
     "https://X",
     "https://x:y",
+    "https://x:443",
     "https://",
     "https://[x",
 ]
@@ -565,6 +566,25 @@ def test_an_answer_that_nobody_takes_is_dropped(impatient):
         with pytest.raises(OSError, match=CUT):
             connection.sendall(asks * 100)
         assert time.monotonic() - began < 30
+
+
+def test_a_picture_that_nobody_takes_is_dropped_and_others_are_answered_meanwhile(impatient, image):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8)).save(file, "PNG")
+    content = file.getvalue()
+    asleep = []
+    try:
+        for _ in range(4):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", impatient.port))
+            connection.sendall(post_head(impatient, len(content)) + content)
+            asleep.append(connection)
+        assert impatient.lines(image.read_bytes())[-1]["checked"]
+        impatient.idle(60)
+    finally:
+        for connection in asleep:
+            connection.close()
 
 
 def test_an_upload_whose_sender_leaves_holds_nothing_any_more(model):

@@ -168,7 +168,8 @@ def check_origin(origin: str) -> None:
     try:
         parts = urlsplit(origin)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-        plain = origin == f"{parts.scheme}://{parts.netloc}" == origin.lower() and parts.port != -1
+        usual = {"http": 80, "https": 443}.get(parts.scheme)  # which browsers leave out
+        plain = origin == f"{parts.scheme}://{parts.netloc}" == origin.lower() and parts.port != usual
     except ValueError as error:
         raise InputError(f"origin must be the page's address, e.g. https://page.hospital.example ({error})") from error
     check(whole and plain, "origin must be the page's address alone, e.g. https://page.hospital.example", origin=origin)

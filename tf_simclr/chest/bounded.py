@@ -107,8 +107,7 @@ class Worker:
             return frame(self.replies)
         except EOFError:
             self.process.wait()
-            code = -signal.SIGALRM if late.is_set() else self.process.returncode
-            raise InputError(death(code, seconds=seconds)) from None
+            raise InputError(death(None if late.is_set() else self.process.returncode, seconds=seconds)) from None
         finally:
             timer.cancel()
 
@@ -134,10 +133,9 @@ class Worker:
                 pipe.close()
 
 
-def death(code: int, *, seconds: float) -> str:
-    """Why a decoder ended, as the sentence of a refusal."""
-    late = [-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name)]
-    if code in late:
+def death(code: int | None, *, seconds: float) -> str:
+    """Why a decoder ended, as the sentence of a refusal; without a code it was late."""
+    if code is None or (FORKS and code == -signal.SIGXCPU):
         return f"the file must be decodable within {seconds:.0f} seconds"
     return f"the file must be decodable, but its decoder crashed (ended with code {code})"
 
