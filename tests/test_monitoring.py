@@ -14,6 +14,7 @@ from tests.tiny_runs import PLAN
 from tf_simclr.checkpoint import RunFolder, restore_state
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
+from tf_simclr.data.subsets import of_rows, with_targets
 from tf_simclr.errors import InputError
 from tf_simclr.monitoring import collapse
 from tf_simclr.monitoring.callbacks import Collapse, Neighbours, parts
@@ -90,6 +91,27 @@ def test_a_sample_of_class_folders_has_all_classes():
         1,
         2,
     }
+
+
+def test_images_whose_label_is_unknown_neither_vote_nor_are_asked():
+    labels = np.where(np.arange(30) % 2, np.arange(30) % 3, -1)
+    source = with_targets(images(), lambda record: tf.constant(labels)[tf.strings.to_number(record["name"], tf.int32)])
+    known, asked = parts(source, None, count=99, seed=0)
+    assert (known.num_examples, asked.num_examples) == (12, 3)
+    assert all(int(name) % 2 for name in names(known) | names(asked))
+    nobody = with_targets(images(), lambda record: tf.constant(-1, tf.int64))
+    with pytest.raises(InputError, match="must have at least two labelled images"):
+        parts(nobody, None, count=99, seed=0)
+
+
+def test_images_that_are_asked_do_not_vote_though_the_splits_overlap():
+    source = images()
+    half = of_rows(source, np.arange(0, 30, 2), names=np.array([str(i) for i in range(0, 30, 2)]))
+    known, asked = parts(source, half, count=99, seed=0)
+    assert (known.num_examples, asked.num_examples) == (15, 15)
+    assert not names(known) & names(asked)
+    with pytest.raises(InputError, match="must have labelled images besides the 30 of arrays"):
+        parts(source, images(), count=99, seed=0)
 
 
 def neighbours(every: int = 2) -> Neighbours:

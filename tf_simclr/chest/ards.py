@@ -4,7 +4,6 @@ A stage's folder has `stage.json`: its settings from its beginning on, and its r
 the stages before it are part of its own, so that nothing is built on what was made anew.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_simclr import contents
 from tf_simclr.checkpoint import read_json
 from tf_simclr.chest.duplicates import near_duplicates
 from tf_simclr.chest.prepared import Prepared
@@ -105,7 +105,7 @@ class Stage:
 
     def whole_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Its own, and a digest of those before it, as JSON has them."""
-        earlier = {stage.name: digest(stage.noted()["settings"]) for stage in self.before()}
+        earlier = {stage.name: contents.of_values(stage.noted()["settings"]) for stage in self.before()}
         return json.loads(json.dumps(dict(settings) | {f"stage {name}": found for name, found in earlier.items()}))
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -118,15 +118,11 @@ class Stage:
         return self.noted()["result"]
 
 
-def digest(content: Any) -> str:
-    """A few letters that differ for different JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def identity(prepared: Prepared) -> dict[str, Any]:
     """What tells a prepared folder from another, wherever it lies."""
-    known = [prepared.images.tolist(), prepared.hashes.tolist(), prepared.labels.tolist(), prepared.patients.tolist()]
-    return {"images": len(prepared), "size": prepared.size, "content": digest(known)}
+    known = [prepared.images, prepared.hashes, prepared.labels, prepared.patients]
+    content = contents.of_values(prepared.content(), [column.tolist() for column in known])
+    return {"images": len(prepared), "size": prepared.size, "content": content}
 
 
 def check_split(prepared: Prepared, rows: Split, *, positive: str) -> None:
