@@ -28,6 +28,8 @@ NO_PLACES = {
     "match": "a part of a name",
     "data_service": "host and port",
     "host": "an address",
+    "origin": "an address",
+    "source_part": "the beginning of names in a checkpoint",
     "tpu_name": "a name, or a grpc:// address",
     "positive": "a class",
     "task": "a command",
