@@ -5,6 +5,7 @@ References:
 """
 
 import bz2
+import codecs
 import gzip
 import lzma
 import re
@@ -56,6 +57,12 @@ OTHERS = (
 """Place, bytes there, and what a file is that has them."""
 ONNX = re.compile(rb"\x08[\x01-\x1f]\x12.[\w.\- ]{2}", re.DOTALL)
 """Its version, then the name of the program that wrote it (onnx/onnx `onnx/onnx.proto`, `ModelProto`)."""
+
+BY_ENDING = {
+    ".pb": "a graph without its weights, or one that was frozen; take the checkpoint or SavedModel that it is from",
+    ".msgpack": "weights of Flax, which are not read; save them as safetensors",
+}
+"""Ending → what a file is that nothing else tells."""
 
 
 def head_of(path: Path) -> bytes:
@@ -147,20 +154,39 @@ def check_itself(path: Path) -> None:
 
 def unknown(path: Path) -> str:
     """The sentence for a file that is nothing which this project reads: what it is instead, and what to do."""
-    instead, head = substitute(path), head_of(path)
-    instead = instead or next((what for at, mark, what in OTHERS if head[at:].startswith(mark)), None)
-    if not instead and ONNX.match(head):
-        instead = "an ONNX model, whose weights have no layers' names; take the checkpoint that it was made from"
-    compression = compression_of(head)
-    if not instead and compression:
-        instead = f"compressed by {compression[0]}, and no tar; unpack it first, and name what was in it"
-    if not instead and head.lstrip()[:1] in (b"{", b"["):
-        instead = "JSON, which may describe a network but holds no weights; name the file of weights, or their folder"
-    if not instead and all(byte in b"\t\r\n\f" or 31 < byte != 127 for byte in head):
-        instead = "text; name the file of weights, or their folder"
+    head = head_of(path)
+    instead = substitute(path) or _other(path, head) or f"none of these: it begins with the bytes {head[:8].hex(' ')}"
     formats = "a TensorFlow checkpoint, .pth, .safetensors, .keras, .h5, .npz, or a zip or tar of these"
-    begin = f"none of these: it begins with the bytes {head[:8].hex(' ')}"
-    return f"{path} must be a checkpoint ({formats}), but is {instead or begin}"
+    return f"{path} must be a checkpoint ({formats}), but is {instead}"
+
+
+def _other(path: Path, head: bytes) -> str | None:
+    """What a file of another program is, and what to do; None: nothing tells."""
+    known = next((what for at, mark, what in OTHERS if head[at:].startswith(mark)), None)
+    compression = compression_of(head)
+    if known:
+        return known
+    if ONNX.match(head):
+        return "an ONNX model, whose weights have no layers' names; take the checkpoint that it was made from"
+    if compression:
+        return f"compressed by {compression[0]}, and no tar; unpack it first, and name what was in it"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return "JSON, which may describe a network but holds no weights; name the file of weights, or their folder"
+    return "text; name the file of weights, or their folder" if is_text(head) else BY_ENDING.get(path.suffix)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether these bytes are the beginning of a text that a person reads.
+
+    Example:
+        >>> is_text("naïve".encode()[:3]), is_text(b"\\0\\1")  # the cut is within a letter
+        (True, False)
+    """
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
 
 
 def missing(path: Path) -> str:

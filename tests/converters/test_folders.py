@@ -1,6 +1,7 @@
 """Folders and archives as they come: what is taken is said, several are listed, nothing is unpacked elsewhere."""
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -457,6 +458,26 @@ def test_what_lies_in_place_of_a_file_has_a_sentence_of_its_own(tmp_path, case, 
     with pytest.raises(InputError, match=rf"{name} must be a checkpoint \(.*\), but {message}") as caught:
         open_source(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+OTHERS = {
+    "w.npy": (b"\x93NUMPY\x01\0v\0", "one array of NumPy; save all weights"),
+    "w.tflite": (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
+    "w.onnx": (b"\x08\x07\x12\x07pytorch", "an ONNX model, .* take the checkpoint that it was made from"),
+    "frozen.pb": (b"\x0a\x10\x0a\x05input\0\xff", "a graph without its weights, or one that was frozen"),
+    "w.pth.gz": (gzip.compress(b"weights"), "compressed by gzip, and no tar; unpack it first"),
+    "w.7z": (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive; unpack it first"),
+    "cat.jpg": (b"\xff\xd8\xff\xe0\0\x10JFIF", "a picture"),
+    "w.dat": (b"\xff\xfe\xfd\xfc", "none of these: it begins with the bytes ff fe fd fc"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_other_programs_are_told_by_name(tmp_path, name):
+    content, message = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} must be a checkpoint \(.*\), but is {message}"):
+        open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize("case", ["pointer", "page", "answer"])
