@@ -183,7 +183,7 @@ def count_dense_layers(graph: Graph, classifier: str) -> int | None:
 
 
 def layers_before(prefix: Path, first: str) -> list[str]:
-    """Names of the layers without weights that a SavedModel's images pass on their way to a convolution.
+    """Names of the layers that a SavedModel's images pass on their way to a convolution, about in this order.
 
     Args:
         prefix: The SavedModel's variables, `variables/variables`.
@@ -202,7 +202,7 @@ def layers_before(prefix: Path, first: str) -> list[str]:
                     found.extend(_on_the_way(graph_of(map(Message, Message(content).raw(3))), first))
 
     in_graph(path, read)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(reversed(found)))
 
 
 def _on_the_way(graph: Graph, first: str) -> Iterator[str]:

@@ -159,7 +159,7 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
         keys = [f"{layer.name or layer.path}/{weight}" for weight in layer.arrays]
         if OPTIMIZER.search(layer.path):
             continue
-        if COUNTS.search(layer.path):
+        if COUNTS.search(layer.path) or COUNTS.search(layer.name):
             left.setdefault("metrics, queues and random states of the training", []).extend(keys)
         else:
             around.append(layer)
