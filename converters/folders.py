@@ -16,6 +16,8 @@ ARCHITECTURE = "architecture.json"
 """What marks a run folder (tf_simclr/checkpoint.py)."""
 KERAS = {"config.json", "model.weights.h5"}
 """What `keras.saving.save_model(model, folder, zipped=False)` leaves in a folder."""
+KERAS_SHARD = re.compile(r"_\d{5,}\.weights\.h5")
+"""What follows the stem of `stem.weights.json` in the names of the files that this index lists."""
 DEEPEST = 8
 """Levels below a folder that are looked through."""
 MOST = 20_000
@@ -105,6 +107,8 @@ def at(folder: Path) -> list[Place]:
     tensorflow = STATE in names or any(name.endswith(".index") for name in names) or is_saved_model(folder)
     sets = shards.sets_in(names, folder)
     parts = {path for one in sets for path in one.files}
+    stems = [name.removesuffix(".weights.json") for name in names if name.endswith(".weights.json")]
+    parts |= {path for path in files for stem in stems if KERAS_SHARD.fullmatch(path.name.removeprefix(stem))}
     found = [Place(folder, "tensorflow")] if tensorflow else []
     found += [Place(one.index or one.files[0], "shards", one) for one in sets]
     for path in files:

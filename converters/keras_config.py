@@ -45,7 +45,9 @@ class _Node:
 
     @property
     def words(self) -> str:
-        """`Dense(10)`."""
+        """`Dense(10)`; of a model its layers, too."""
+        if isinstance(self.config.get("layers"), list):
+            return f"{self.kind}[{', '.join(one.words for one in _children(self) if one.kind != 'InputLayer')}]"
         values = [_short(self.config.get(key)) for key in SHOWN.get(self.kind, ())]
         while values and values[-1] in ("0", "0.0", ""):
             values.pop()
@@ -151,12 +153,9 @@ def _inputs(entry: Any) -> Iterator[str]:
 
 def _graph(node: _Node, children: list[_Node]) -> dict[str, set[str]]:
     """Name of a layer → names of those that it takes as input; empty for a model of own code."""
-    if any("inbound_nodes" in child.entry for child in children):
-        return {child.name: set(_inputs(child.entry.get("inbound_nodes"))) for child in children}
-    if node.kind != "Sequential":
-        return {}
-    names = [child.name for child in children]
-    return {name: {before} for before, name in itertools.pairwise(names)}
+    if node.kind == "Sequential":
+        return {name: {before} for before, name in itertools.pairwise(child.name for child in children)}
+    return {child.name: set(_inputs(child.entry.get("inbound_nodes"))) for child in children}
 
 
 def _reach(graph: dict[str, set[str]], names: set[str]) -> set[str]:
@@ -192,7 +191,7 @@ def _stride(name: str, names: set[str]) -> int:
     """The stride of a convolution of the encoder, by its name and those of the others (tf_simclr/models/resnet.py)."""
     selective = "group1_block1_sk_conv1" in names  # with ResNet-D's stem and pooled shortcuts
     if name == FIRST:
-        return 2 if selective or "stem_pool" in names else 1
+        return 2 if "stem_pool" in names else 1
     strided = "conv2" if "group1_block1_conv3" in names else "conv1"
     found = re.fullmatch(r"group([234])_block1_(\w+)", name)
     return 2 if found and (found[2] == strided or (found[2] == "shortcut_conv" and not selective)) else 1

@@ -5,15 +5,18 @@ References:
     keras/src/legacy/saving/legacy_h5_format.py
 """
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from converters import hdf5
+from converters.buckets import is_plain
 from converters.keras_config import layer_groups_of, read_config
 from converters.keras_layers import NOT_READ, OWN, Around, LayerArrays, assemble
 from converters.stored import Source
@@ -22,6 +25,8 @@ from tf_simclr.foreign import parse_json, reading, spend
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
+SHARDED = ".weights.json"
+"""Ending of the index of weights in several files, `model.save_weights("m.weights.json", max_shard_size=…)`."""
 
 INPUT_LAYERS = ("rescaling", "normalization", "resizing", "center_crop")
 """Classes, as `.weights.h5` files name them, that change images where they stand before an encoder."""
@@ -31,13 +36,16 @@ def open_keras(path: Path) -> Source:
     """Opens a Keras file whose model has this project's encoder in it; what surrounds that is listed.
 
     Args:
-        path: A `.keras` file or folder, a `.weights.h5` file, or an HDF5 file of the legacy format.
+        path: A `.keras` file or folder, a `.weights.h5` file or the index of several (`.weights.json`), or an HDF5 file
+            of the legacy format.
 
     Raises:
         InputError: the file is damaged, no encoder of this project is in it, or it is one that weights alone would
             show wrong.
     """
     with reading(path, "a whole Keras file that holds an encoder of tf_simclr"):
+        if path.name.endswith(SHARDED):
+            return _open_sharded(path)
         if path.is_dir():
             config = parse_json((path / CONFIG).read_bytes())
             return _open_model(path, "Keras folder", file=hdf5.open_hdf5(path / WEIGHTS), config=config)
@@ -83,6 +91,39 @@ def _open_weights(path: Path, file: h5py.File) -> Source:
         layers=[layer.path for layer in layers][:5],
     )
     return _closing(assemble(path, ".weights.h5 file", layers=layers, around=_around_of_groups(file)), file)
+
+
+def _open_sharded(path: Path) -> Source:
+    """Weights in several `.weights.h5` files; one layer's may be in two of them."""
+    index = parse_json(path.read_bytes())
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    values = list(places.values()) if isinstance(places, dict) else []
+    listed = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    check(bool(listed) and all(isinstance(name, str) for name in listed), f"{path} must list files in its weight_map")
+    names = list(dict.fromkeys(listed))
+    wrong = [name for name in names if not is_plain(name) or not (path.parent / name).is_file()]
+    check(not wrong, f"every file that {path} lists must lie beside it; copy them as well", missing=wrong[:5])
+    layers: dict[str, LayerArrays] = {}
+    with contextlib.ExitStack() as opened:
+        files = {name: opened.enter_context(hdf5.open_hdf5(path.parent / name)) for name in names}
+        # Where a layer's weights begin a new file, its name has stayed in the one before.
+        known = {place: (name, "") for file in files.values() for place, name in _names(file) if name}
+        for name, file in files.items():
+            for layer in _layers(path.parent / name, file, known):
+                earlier = layers.setdefault(layer.path, layer)
+                twice = sorted(earlier.arrays.keys() & layer.arrays.keys()) if earlier is not layer else []
+                check(not twice, f"{path} must have each weight in one of its files", twice=[layer.path, *twice])
+                layers[layer.path] = replace(layer, arrays=earlier.arrays | layer.arrays)
+        source = assemble(path, f"{len(names)} .weights.h5 files", layers=list(layers.values()), around=Around())
+        source.close = opened.pop_all().close
+    return source
+
+
+def _names(file: h5py.File) -> Iterator[tuple[str, str]]:
+    """Place and name of every layer that the groups name."""
+    for key, item in hdf5.objects(file):
+        if isinstance(item, h5py.Group) and key.endswith("/vars"):
+            yield key.removesuffix("/vars"), hdf5.text_attribute(item, "name")
 
 
 def _around_of_groups(file: h5py.File) -> Around:

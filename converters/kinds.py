@@ -85,6 +85,8 @@ def kind_of(path: Path) -> str | None:
         return "safetensors"
     if head.startswith(PICKLES):
         return "torch"
+    if path.name.endswith(".weights.json") and head.lstrip().startswith(b"{"):
+        return "keras"
     return "tar" if is_tar(path, head) else None
 
 

@@ -260,6 +260,15 @@ def _weights(model: Any, folder: Path) -> Path:
     return folder / "m.weights.h5"
 
 
+def _shards(model: Any, folder: Path) -> Path:
+    model.save_weights(folder / "m.weights.json", max_shard_size=0.01)
+    return folder / "m.weights.json"
+
+
+def _shards_folder(model: Any, folder: Path) -> Path:
+    return _shards(model, folder).parent
+
+
 def _legacy(model: Any, folder: Path) -> Path:
     import logging
 
@@ -325,6 +334,8 @@ WAYS: dict[str, tuple[Callable[[Any, Path], Path], str]] = {
     "model.save('m.keras')": (_keras, "keras"),
     "keras.saving.save_model(zipped=False)": (_folder, "keras"),
     "model.save_weights('m.weights.h5')": (_weights, "weights"),
+    "model.save_weights('m.weights.json')": (_shards, ""),
+    "model.save_weights('m.weights.json'), its folder": (_shards_folder, ""),
     "model.save('m.h5')": (_legacy, "keras"),
     "legacy weights .h5": (_legacy_weights, "weights"),
     "model.export(dir)": (_export, "graph"),
@@ -370,6 +381,8 @@ def _said(reason: str, stores: str) -> str:
     before = reason in ("Rescaling", "Normalization")
     if stores == "checkpoint" and before:
         return "1 layer without weights, whose kind"
+    if not stores and before:
+        return "around the encoder"
     if stores == "graph" and before:
         return f"has {reason.lower()}, left here: the encoder takes"
     return reason if stores == "keras" or not reason.startswith(("classifier", "reads", "optimizer")) else ""
