@@ -24,6 +24,9 @@ from tf_simclr.errors import InputError
 EMA = "ema_model/"
 """Scope of the moving averages in SimCLRv2's checkpoints (trap 15)."""
 
+SHADOW = "ExponentialMovingAverage"
+"""What `tf.train.ExponentialMovingAverage` puts behind a variable's name."""
+
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module")
 """What torch.compile, FSDP, activation checkpointing and Lightning's strategies put into names, at any depth."""
 PARALLEL = "module"
@@ -111,6 +114,22 @@ _INNER = frozenset(
     }
 )
 """Components of networks' own names."""
+
+
+def averaged_names(keys: Collection[str], slots: Collection[str]) -> dict[str, str]:
+    """Names below `ExponentialMovingAverage/` → keys, where TensorFlow 1 put that behind a variable's name.
+
+    Its `tf.train.ExponentialMovingAverage` averages what is trained; what it has no average of – a BatchNorm's own
+    moving statistics – is the variable itself.
+
+    Example:
+        >>> averaged_names(["a", "b", "a/ExponentialMovingAverage"], ["a/ExponentialMovingAverage"])
+        {'ExponentialMovingAverage/a': 'a/ExponentialMovingAverage', 'ExponentialMovingAverage/b': 'b'}
+    """
+    if not any(key.endswith(f"/{SHADOW}") for key in keys):
+        return {}
+    names = [key for key in keys if key not in slots and not key.endswith(f"/{SHADOW}")]
+    return {f"{SHADOW}/{name}": f"{name}/{SHADOW}" if f"{name}/{SHADOW}" in keys else name for name in names}
 
 
 def candidates(keys: Collection[str], *, naming: str | None = None, writer: str = "") -> list[Candidate]:

@@ -153,6 +153,7 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": _mapping,
     "collections defaultdict": lambda factory=None, *items: _mapping(*items),
     "collections Counter": _mapping,
+    "collections deque": lambda items=(), *_: _listed(items),
     "_codecs encode": _encoded,
 }
 for _module in ("builtins", "__builtin__"):

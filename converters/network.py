@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from converters.candidates import EMA, PARALLEL, WRAPPERS, Candidate, candidates, choose, compared, unwrapped
+from converters.candidates import (
+    EMA,
+    PARALLEL,
+    WRAPPERS,
+    Candidate,
+    averaged_names,
+    candidates,
+    choose,
+    compared,
+    unwrapped,
+)
 from converters.catalogue import Match, unrecognised
 from converters.description import some
 from converters.infer import (
@@ -101,7 +111,9 @@ def understand(
     check(part in PARTS, f"part must be one of {', '.join(PARTS)}", part=part)
     what = str(source.path)
     # 1. Names without what wrappers put into them; optimizer state aside.
-    own = unwrapped([key for key in source.tensors if key not in source.slots])
+    shadows = averaged_names(source.tensors, source.slots)
+    slots = source.slots - set(shadows.values())
+    own = unwrapped([key for key in source.tensors if key not in source.slots]) | shadows
     usual = {name: source.tensors[key] for name, key in own.items()}
 
     # 2. Which networks there are, and the one that is meant.
@@ -120,15 +132,17 @@ def understand(
 
     # 4. What cannot be a weight and is none of the network's; then the architecture.
     _leave_odd(found, left, match)
-    if match.outer == EMA:
+    if match.outer == EMA or (shadows and chosen.role == "average"):
         _borrow_classifier(found, usual, several, match=match, part=part)
     architecture = infer(match.naming, _shapes(found), what=what)
 
-    left = {why: sorted(own[name] for name in names) for why, names in left.items()} | source.left
-    if source.slots:
-        left["optimizer state, which inference has no use for"] = sorted(source.slots)
+    used = {own[match.outer + name] for name in found if match.outer + name in own}
+    keys = {why: sorted({own[name] for name in names} - used) for why, names in left.items()}
+    left = {why: names for why, names in keys.items() if names} | source.left
+    if slots:
+        left["optimizer state, which inference has no use for"] = sorted(slots)
     network = Network(architecture, {}, source.container, match.naming.name, source.step, left, list(source.notes))
-    network.slots, network.close, network.skipped = len(source.slots), source.close, source.skipped
+    network.slots, network.close, network.skipped = len(slots), source.close, source.skipped
     network.ema, network.has_ema = chosen.role == "average", any(one.role == "average" for one in several)
     network.source_part = chosen.prefix
     network.notes += _about_parts(several, chosen, usual) + _about_wrappers(own)

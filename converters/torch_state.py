@@ -28,7 +28,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 
 DEEPEST, MOST = 32, 100_000
-"""Dictionaries within each other, and entries of one, that no checkpoint reaches; a hostile one may contain itself."""
+"""Dictionaries within each other, and tensors in one, that no checkpoint reaches; a hostile one may hold itself."""
 
 WHOLE = "a whole PyTorch file"
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -314,18 +314,24 @@ def flatten(
     if isinstance(content, kind):
         spend(items=TENSOR)
         yield checked_name(prefix), content
-    for key, value in _children(content, prefix):
-        spend(items=1)
-        if not isinstance(value, (int, float, str, bytes, type(None))):
-            yield from flatten(value, kind, prefix=f"{prefix}.{key}" if prefix else key, depth=depth + 1)
+    # A history of a million losses is no reason to refuse a file: numbers and texts are passed over.
+    children = [(key, value) for key, value in _children(content) if not isinstance(value, _VALUES)]
+    check(len(children) < MOST, f"a dictionary must have less than {MOST} tensors and dictionaries", key=prefix)
+    spend(items=len(children))
+    for key, value in children:
+        yield from flatten(value, kind, prefix=f"{prefix}.{key}" if prefix else key, depth=depth + 1)
 
 
-def _children(content: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+_VALUES = (int, float, str, bytes, type(None))
+
+
+def _children(content: Any) -> Iterator[tuple[str, Any]]:
     """What lies one level down, by the names that a `state_dict` has."""
-    pairs: Mapping = content if isinstance(content, Mapping) else {}
     if isinstance(content, (list, tuple)):
-        pairs = dict(enumerate(content))
-    elif isinstance(content, Thing):
+        yield from ((str(number), value) for number, value in enumerate(content))
+        return
+    pairs: Mapping = content if isinstance(content, Mapping) else {}
+    if isinstance(content, Thing):
         pairs = content.pairs
         if isinstance(content.state, dict):
             if {"_parameters", "_modules"} <= content.state.keys():  # torch.nn.Module
@@ -333,6 +339,5 @@ def _children(content: Any, prefix: str) -> Iterator[tuple[str, Any]]:
                 pairs = {key: value for group in groups if isinstance(group, dict) for key, value in group.items()}
             elif content.kind.startswith("__torch__."):  # TorchScript
                 pairs = content.state
-    check(len(pairs) < MOST, f"a dictionary must have less than {MOST} entries", key=prefix)
     for number, (key, value) in enumerate(pairs.items()):
         yield f"<key {number}>" if isinstance(key, OddKey) else str(key), value

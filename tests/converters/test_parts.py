@@ -115,6 +115,23 @@ def test_lightnings_weight_averaging_puts_the_average_at_the_usual_place():
     np.testing.assert_array_equal(stem(understand(source(tensors), ema=True)), OTHER["conv1.weight"])
 
 
+def test_tensorflows_exponential_moving_averages_stand_behind_the_names(tmp_path):
+    values = official.tf1_values("r18_1x_sk0_cifar")
+    trained = [key for key in values if key.startswith("base_model/") and "moving_" not in key]
+    shadows = {f"{key}/ExponentialMovingAverage": values[key] + 1 for key in trained}
+    official.save(tmp_path / "model.ckpt-7", values | shadows)
+    raw, averaged = (converters.load(tmp_path / "model.ckpt-7", ema=ema) for ema in (False, True))
+    assert raw.has_ema
+    assert not raw.ema
+    assert averaged.ema
+    assert raw.architecture == averaged.architecture
+    np.testing.assert_array_equal(raw["stem_conv1/kernel"], values["base_model/conv2d/kernel"])
+    np.testing.assert_array_equal(averaged["stem_conv1/kernel"], values["base_model/conv2d/kernel"] + 1)
+    for name in ("stem_bn1/moving_mean", "logits_sup/bias", "proj1_dense/kernel"):
+        np.testing.assert_array_equal(raw[name], averaged[name])
+    assert sorted(raw.left["moving averages (--ema takes these instead)"]) == sorted(shadows)
+
+
 def test_mmengines_averages_are_swapped_with_the_trained_weights():
     tensors = below("state_dict.backbone.", OTHER) | below("ema_state_dict.module.backbone.")
     tensors["ema_state_dict.steps"] = np.asarray(3)

@@ -290,6 +290,14 @@ def test_dictionaries_that_name_each_other_again_and_again_are_refused(tmp_path)
         open_source(tmp_path / "x.pth")
 
 
+def test_a_long_history_of_numbers_refuses_nothing(tmp_path):
+    history = {"losses": [float(i) for i in range(300_000)], "last": collections.deque([1.0], maxlen=3)}
+    torch.save([{"w": torch.ones(1)}, history], tmp_path / "x.pth")
+    source = open_source(tmp_path / "x.pth")
+    assert list(source.tensors) == ["0.w"]
+    assert not source.notes
+
+
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     torch.save({"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="no two of its tensors may have one name"):
