@@ -122,6 +122,19 @@ class RunFolder:
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
 
+    def check_there(self) -> None:
+        """Refuses to write into a folder that was removed while a training holds it, or removed and made anew.
+
+        Its `config.json` lies in it, and the training's `lock` as long as it is held; writing there would leave parts
+        of a run behind.
+
+        Raises:
+            InputError: so it is.
+        """
+        rule = f"{self.path} must stay while a training writes there, but it was removed or made anew"
+        there = self.config.exists() or (self.path / "lock").exists()
+        check(there, f"{rule}; give the same command to begin again")
+
     def check_data(self, given: dict, say: Callable[[str], None]) -> None:
         """Refuses to resume on other images than the run was begun with.
 

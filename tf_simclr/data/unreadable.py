@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr.data.sources import Source
+from tf_simclr.errors import InputError
 
 _NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
 
@@ -65,6 +66,20 @@ def loaded_or(
 
 
 def spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
-    """The readable examples, from a random one on."""
+    """The readable examples, from a random one on; where there is none any more, an error that says so."""
     first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
-    return source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()
+    readable = source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()
+
+    def refused(_: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.numpy_function(refuse, [source.origin], tf.bool)]):
+            return tf.nest.map_structure(
+                lambda spec: tf.zeros([side or 0 for side in spec.shape], spec.dtype), readable.element_spec
+            )
+
+    return readable.concatenate(tf.data.Dataset.range(1).map(refused))
+
+
+def refuse(origin: bytes) -> np.bool_:
+    """Ends a training whose images are all gone."""
+    name = origin.decode(errors="backslashreplace")
+    raise InputError(f"at least one image of {name} must stay readable while it is trained on, but none is any more")

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import contents, optimizers
-from tf_simclr.checkpoint import RunFolder, load_model, read_arrays, read_json
+from tf_simclr.checkpoint import RunFolder, load_model, read_arrays
 from tf_simclr.config import Distill
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
@@ -72,9 +72,9 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     given = None if config.checkpoint is None else Given.read(config.checkpoint)
     architecture = describe(config, test.num_classes, given=given)
     folder = begin(config, source, architecture=architecture, devices=devices)
-    if finished(folder, config):
+    if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
-        return read_json(folder.result)
+        return there
     source = with_answers(config, source, teacher=teacher, folder=folder)
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)

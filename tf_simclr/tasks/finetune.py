@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.checkpoint import read_json, read_network
+from tf_simclr.checkpoint import read_network
 from tf_simclr.config import Finetune
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
@@ -48,9 +48,9 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     given = None if config.checkpoint is None else Given.read(config.checkpoint, ema=config.ema)
     architecture = describe(config, source.num_classes, given=given)
     folder = begin(config, source, architecture=architecture, devices=devices)
-    if finished(folder, config):
+    if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
-        return read_json(folder.result)
+        return there
     source, drawn = labels(config, source)
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)

@@ -16,6 +16,7 @@ from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
+from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head
@@ -110,9 +111,9 @@ def pretrain(
             roster=source.roster,
             say=say,
         )
-    if folder.network.exists() and folder.result.exists():
+    if (there := finished_result(folder)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
-        return read_json(folder.result)
+        return there
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
@@ -139,6 +140,40 @@ def pretrain(
     return result.write()
 
 
+def read_result(folder: RunFolder) -> dict:
+    """What a run's `result.json` holds.
+
+    Raises:
+        InputError: it is damaged, or holds something else.
+    """
+    content = read_json(folder.result)
+    numbers = [content.get("step"), content.get("seconds")]
+    names = content.get("unreadable")
+    fits = all(type(number) in (int, float) for number in numbers) and isinstance(names, list)
+    fits = fits and all(isinstance(name, str) for name in names or ())
+    check(fits, f"{folder.result} must hold a run's step, seconds and unreadable images", has=sorted(content)[:20])
+    return content
+
+
+def finished_result(folder: RunFolder) -> dict | None:
+    """What the `result.json` of a finished run holds, none if it is not finished.
+
+    A damaged one is said, and made again from the run's last checkpoint.
+
+    Raises:
+        InputError: it is damaged, and there is no checkpoint.
+    """
+    if not (folder.network.exists() and folder.result.exists()):
+        return None
+    try:
+        return read_result(folder)
+    except InputError as error:
+        if not folder.checkpoints():
+            raise
+        say(f"{error}; it is made again from the last checkpoint")
+        return None
+
+
 class Result(keras.callbacks.Callback):
     """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before.
 
@@ -157,7 +192,11 @@ class Result(keras.callbacks.Callback):
         self.division = division
         self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
         resumes = folder.checkpoints() and folder.result.exists()
-        self.before = read_json(folder.result) if resumes else {"seconds": 0, "unreadable": []}
+        self.before: dict = {"seconds": 0, "unreadable": []}
+        try:
+            self.before = read_result(folder) if resumes else self.before
+        except InputError as error:
+            say(f"{error}; its seconds and unreadable images are counted anew")
 
     def on_epoch_end(self, epoch, logs=None):
         self.write()
@@ -167,7 +206,9 @@ class Result(keras.callbacks.Callback):
         content: dict = {}
         if self.devices.chief:
             seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
-            content = {**read_history(self.folder)[-1], "seconds": seconds}
+            last = (int(path.stem.removeprefix("step-")) for path in self.folder.checkpoints())
+            rows = read_history(self.folder) or [{"step": next(last, 0)}]  # it was lost, and nothing is left to train
+            content = {**rows[-1], "seconds": seconds}
         found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
         names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
         result = {**found[0]["content"], "unreadable": sorted(names)}
@@ -298,13 +339,15 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
 
 def export(model: SimCLR, folder: RunFolder) -> None:
     """Writes the finished network, images to named endpoints, as a Keras file."""
+    folder.check_there()
     with replacing_path(folder.network) as temporary:
         plain_network(model.network()).save(temporary)
 
 
 def summary(model_dir: Path, result: dict) -> str:
     """What came of it, and what to do with it."""
-    lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes; loss {result['loss']:.3f}"]
+    loss = f"; loss {result['loss']:.3f}" if isinstance(result.get("loss"), float) else ""
+    lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes{loss}"]
     if result["unreadable"]:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
     lines += [

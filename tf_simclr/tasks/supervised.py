@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.checkpoint import RunFolder, read_json
+from tf_simclr.checkpoint import RunFolder
 from tf_simclr.config import Distill, Finetune, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.augment import crop_and_flip
@@ -26,7 +26,7 @@ from tf_simclr.monitoring.callbacks import Watch
 from tf_simclr.optimizers import LossScale
 from tf_simclr.replicas import Devices
 from tf_simclr.tasks.inputs import say
-from tf_simclr.tasks.pretrain import OWN, Result
+from tf_simclr.tasks.pretrain import OWN, Result, finished_result
 from tf_simclr.training import Plan, Stream, train
 
 TOP = 5
@@ -102,6 +102,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     content = result.write()
     if found is None:
         return content
+    job.folder.check_there()
     with replacing_path(job.folder.network) as temporary:
         plain_network(thaw(model.network())).save(temporary)
     return report(job, found, before=content)
@@ -118,11 +119,11 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     return more
 
 
-def finished(folder: RunFolder, config: Finetune | Distill) -> bool:
-    """Whether a run has ended, and was tested on the split that is asked for."""
-    if not (folder.network.exists() and folder.result.exists()):
-        return False
-    return read_json(folder.result).get("eval_split") == config.eval_split
+def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
+    """What `result.json` holds of a run that has ended, and was tested on the split that is asked for; else none."""
+    there = finished_result(folder)
+    whole = there is not None and there.get("eval_split") == config.eval_split and "top1" in there
+    return there if whole else None
 
 
 def stream(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Stream:

@@ -67,7 +67,13 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def save(self):
-        """Saves now."""
+        """Saves now.
+
+        Raises:
+            InputError: the run's folder is gone.
+        """
+        if self.devices.chief:
+            self.run.check_there()
         settle(self.model)
         save_state(self.run.checkpoint(self.step), self.model, write=self.devices.chief)
         self.saved, self.due = self.step, False

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_simclr.checkpoint import OtherStream, RunFolder, restore_state
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, surfacing
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, Stop
@@ -50,11 +50,12 @@ def train(
     Raises:
         InputError: another process trains in the run's folder, there are checkpoints but none is whole, or the loss
             or a weight is not finite.
-        SystemExit: with code 143, after SIGTERM; the last step is saved.
+        SystemExit: with code 143 after SIGTERM, 129 after SIGHUP; the last step is saved.
         KeyboardInterrupt: after Ctrl-C; likewise.
     """
     stopping = Stopping()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
         if devices.chief:
             stack.enter_context(hold(run.path, say=say))
         if devices.process[1] == 1:
@@ -64,7 +65,7 @@ def train(
         after = [saver, *callbacks, Stop(saver, say=say)]
         if devices.chief:
             tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
-            after = [History(run, plan, step=step), tensorboard, *after]
+            after = [History(run, plan, step=step, say=say), tensorboard, *after]
         begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):

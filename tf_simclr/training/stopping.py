@@ -1,15 +1,20 @@
-"""SIGTERM, which preemptible machines send before they vanish, and Ctrl-C: noted at once, obeyed after a step."""
+"""SIGTERM, which preemptible machines send before they vanish, SIGHUP, which a lost terminal sends, and Ctrl-C.
+
+They are noted at once and obeyed after a step.
+"""
 
 import signal
 import threading
 from typing import NoReturn
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    EXIT_CODES[signal.SIGHUP] = 129
 """What a stopped command ends with, as shells count: 128 and the signal's number."""
 
 
 class Stopping:
-    """A block in which SIGTERM and Ctrl-C set `signal` instead of ending the process; a second Ctrl-C ends it.
+    """A block in which SIGTERM, SIGHUP and Ctrl-C set `signal` instead of ending the process; a second Ctrl-C ends it.
 
     Outside of the main thread, where Python cannot receive signals, and for signals that the process ignores (`nohup`),
     nothing changes.
@@ -39,7 +44,7 @@ class Stopping:
         self.signal = signal.Signals(number)
 
     def obey(self) -> NoReturn:
-        """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with code 143."""
+        """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with its code."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(EXIT_CODES[self.signal])
