@@ -5,6 +5,7 @@ or several frames, on BMPs of other depths, and on TIFF, JPEG 2000, AVIF, PPM an
 here, to what Pillow's `convert("RGB")` gives; of several frames or pages the first.
 """
 
+import functools
 import io
 import warnings
 
@@ -30,6 +31,13 @@ MOST_PIXELS = 2 * 89_478_485
 """Of a picture, which is Pillow's own limit; a file of a few bytes can claim more than memory holds."""
 
 
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow has: AVIF came with 11.3."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 class NoPicture(ValueError):
     """Bytes of which no picture can be made."""
 
@@ -43,7 +51,7 @@ def rgb(encoded: bytes) -> np.ndarray:
         NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
     """
     try:
-        with quiet(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        with quiet(), Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise NoPicture(f"a picture must have at most {MOST_PIXELS:,} pixels, not {image.size}")
             image.seek(0)
@@ -69,7 +77,7 @@ def upright(encoded: bytes) -> bytes:
     which their decoder will say so.
     """
     try:
-        with quiet(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        with quiet(), Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
             if image.format == "TIFF" or image.getexif().get(ORIENTATION, 1) not in range(2, 9):
                 return encoded  # Pillow turns TIFFs itself: there the tag is a part of the format
             if image.width * image.height > MOST_PIXELS:
