@@ -193,7 +193,7 @@ def array(path: Path, *, kind: type, axes: int, what: str) -> np.ndarray:
         InputError: it is none.
     """
     with reading(path, f"a whole array of {what}"):
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.lib.format.open_memmap(path, mode="r")
     fits = isinstance(found, np.ndarray) and found.dtype == kind and found.ndim == axes
     rule = f"{path} must be an array of {what}, {np.dtype(kind).name} of {axes} axes"
     check(fits, rule, received=str(getattr(found, "dtype", type(found))))

@@ -87,5 +87,5 @@ def official_split(folder: Path) -> dict[str, str]:
     with reading(folder, "a folder whose lists of images are text"):
         names = {split: set(path.read_text().split()) for split, path in lists.items() if path.exists()}
     both = set.intersection(*names.values()) if len(names) == 2 else set()
-    check(not both, "no image may be in train_val_list.txt and in test_list.txt", both=sorted(both)[:3])
+    check(not both, f"no image may be in {lists['train']} and in test_list.txt", both=sorted(both)[:3])
     return {image: split for split, images in names.items() for image in images}

@@ -99,7 +99,11 @@ def save_part(path: Path, features: Features) -> None:
 def parts(paths: list[Path]):
     """Yields values, labels and names of each part."""
     for path in paths:
-        with reading(path, "a whole part of the features", advice="remove it"), np.load(path) as stored:
+        with (
+            reading(path, "a whole part of the features", advice="remove it"),
+            path.open("rb") as file,  # NumPy leaves what it opens itself open where it is damaged
+            np.load(file, allow_pickle=False) as stored,
+        ):
             columns = stored["values"], stored["labels"], stored["names"]
         yield columns
 

@@ -74,7 +74,11 @@ def read_answers(path: Path) -> Answers:
         InputError: there are none, or the file is damaged.
     """
     place = path.with_suffix(".npz")
-    with reading(place, "the answers of an evaluation", advice="evaluate again"), np.load(place) as stored:
+    with (
+        reading(place, "the answers of an evaluation", advice="evaluate again"),
+        place.open("rb") as file,  # NumPy leaves what it opens itself open where it is damaged
+        np.load(file, allow_pickle=False) as stored,
+    ):
         scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
         return Answers(stored["names"], stored["labels"], scores)
 
