@@ -10,7 +10,7 @@ from typing import Any
 from converters.keras_layers import FIRST, OWN, Around
 from tf_simclr.errors import InputError, check
 
-_HELPERS = re.compile(r"(stem|group[1-4]_block\d{1,3})_\w+|proj\d{1,2}_\w+|final_avg_pool|logits_sup")
+HELPERS = re.compile(r"(stem|group[1-4]_block\d{1,3})_\w+|proj\d{1,2}_\w+|final_avg_pool|logits_sup")
 """Names of this project's layers, those without weights too."""
 _HARMLESS = {
     "Dropout",
@@ -118,8 +118,8 @@ def _surroundings(node: _Node, around: Around) -> None:
     graph = _graph(node, children)
     ahead = _reach(graph, names)
     for child in children:
-        own = child.name in names or _HELPERS.fullmatch(child.name) or child.kind == "InputLayer"
-        if own or all(_HELPERS.fullmatch(one.name) or one.kind == "InputLayer" for one in _children(child) or [child]):
+        own = child.name in names or HELPERS.fullmatch(child.name) or child.kind == "InputLayer"
+        if own or all(HELPERS.fullmatch(one.name) or one.kind == "InputLayer" for one in _children(child) or [child]):
             continue
         if _is_operation(child, children):
             continue
@@ -182,7 +182,7 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
     foreign = [
         child.words
         for child in children
-        if child.name in between and not _HELPERS.fullmatch(child.name) and child.kind not in _HARMLESS
+        if child.name in between and not HELPERS.fullmatch(child.name) and child.kind not in _HARMLESS
     ]
     check(not foreign, "no other layers may stand between the encoder's: it is another network", between=foreign)
 

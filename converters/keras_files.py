@@ -17,7 +17,7 @@ import h5py
 
 from converters import hdf5
 from converters.buckets import is_plain
-from converters.keras_config import layer_groups_of, read_config
+from converters.keras_config import HELPERS, layer_groups_of, read_config
 from converters.keras_layers import NOT_READ, OWN, Around, LayerArrays, assemble
 from converters.stored import Source
 from tf_simclr.errors import check
@@ -202,6 +202,11 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
             check(isinstance(item, h5py.Dataset), f"{path} must hold every weight that it lists", missing=name)
             inner, _, weight = name.removesuffix(":0").rpartition("/")
             arrays.setdefault((layer, inner), {})[weight] = item
+    if not whole:  # the layers without weights are named there, too
+        held = {layer for layer, _ in arrays}
+        bare = [name for name in hdf5.texts_attribute(root, "layer_names") if name not in held]
+        around.before = [name for name in bare if not name.startswith("input") and not HELPERS.fullmatch(name)]
+        around.uncertain = True
     layers = [_legacy_layer(path, *place, arrays=found) for place, found in arrays.items()]
     if "optimizer_weights" in file and isinstance(file["optimizer_weights"], h5py.Group):
         names = [key for key, item in hdf5.objects(file["optimizer_weights"]) if isinstance(item, h5py.Dataset)]

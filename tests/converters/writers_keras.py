@@ -337,7 +337,7 @@ WAYS: dict[str, tuple[Callable[[Any, Path], Path], str]] = {
     "model.save_weights('m.weights.json')": (_shards, ""),
     "model.save_weights('m.weights.json'), its folder": (_shards_folder, ""),
     "model.save('m.h5')": (_legacy, "keras"),
-    "legacy weights .h5": (_legacy_weights, "weights"),
+    "legacy weights .h5": (_legacy_weights, ""),
     "model.export(dir)": (_export, "graph"),
     "tf.saved_model.save": (_saved_model, "graph"),
     "tf.train.Checkpoint(model=…)": (_checkpoint, "checkpoint"),
@@ -362,7 +362,6 @@ MORE = {
     "encoder used twice in one model": GRAPHS,
     "encoder's layers in a model of more layers": GRAPHS,
     "SimCLR under MirroredStrategy": CHECKPOINTS,
-    "subclassed model with the encoder in a dict of lists": CHECKPOINTS,
 }
 """Model → ways beside `ALL`."""
 
@@ -382,7 +381,7 @@ def _said(reason: str, stores: str) -> str:
     if stores == "checkpoint" and before:
         return "1 layer without weights, whose kind"
     if not stores and before:
-        return "around the encoder"
+        return "around the encoder|rescaling"
     if stores == "graph" and before:
         return f"has {reason.lower()}, left here: the encoder takes"
     return reason if stores == "keras" or not reason.startswith(("classifier", "reads", "optimizer")) else ""
@@ -653,6 +652,12 @@ ROWS += [
         "more than once",
     ),
     _bad("model.save_weights('m.weights.h5')", "cut off", changed(_cut), "damaged|whole"),
+    _bad(
+        "tf.train.Checkpoint(model=…)",
+        "encoder in a dict of lists, of which TensorFlow saves nothing",
+        of(lambda: subclassed()[0], _checkpoint),
+        "must hold a ResNet",
+    ),
     Row("h5py", "big-endian arrays", changed(_edit(_big_endian), right=True)),
     _bad("h5py", "text in place of a kernel", changed(_replace("text")), "stem_conv1/kernel|numbers"),
     _bad(
