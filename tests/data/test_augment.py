@@ -261,3 +261,16 @@ def test_the_views_of_one_image_are_independent():
 def test_fine_tuning_views_keep_the_colours():
     found = draws(lambda s: augment.crop_and_flip(tf.ones((20, 20, 3)) * [0.2, 0.5, 0.8], size=16, seed=s), 20)
     np.testing.assert_allclose(found, np.broadcast_to(np.float32([0.2, 0.5, 0.8]), found.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("brightness", [0.4, 1.0, 2.0])
+def test_brightness_is_uniform_from_zero_where_it_would_be_below(brightness):
+    """The reference draws from max(1 - δ, 0) to 1 + δ; cut off at 0, with δ = 2 a third of all views was black."""
+    recipe = Recipe(brightness=brightness, contrast=0.0, saturation=0.0, hue=0.0)
+    grey = tf.fill((1, 1, 3), 1e-3)
+    draws = tf.random.stateless_uniform((300, 5), (1, 2))
+    views = [augment._jittered(colors.planes(grey), draw, recipe) for draw in draws]
+    factors = np.sort([float(tf.reduce_mean(view)) / 1e-3 for view in views])
+    low, high = max(1 - brightness, 0), 1 + brightness
+    expected = np.linspace(low, high, len(factors))
+    assert np.abs(factors - expected).max() <= 1.95 / np.sqrt(len(factors)) * (high - low)  # Kolmogorov–Smirnov, 0.1 %

@@ -9,10 +9,11 @@ from tf_simclr.checkpoint import restore_state, save_state, state
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
 from tf_simclr.models.heads import projection_head
+from tf_simclr.models.moco import MoCo
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
 from tf_simclr.models.simclr import SimCLR
-from tf_simclr.optimizers import LARS, LossScale, WarmUpCosine
+from tf_simclr.optimizers import LARS, AdamW, Lamb, LossScale, WarmUpCosine
 
 rng = np.random.default_rng(0)
 COLOURS = rng.uniform(size=(8, 1, 8, 8, 3))
@@ -129,3 +130,61 @@ def test_a_resumed_training_is_bit_equal(tmp_path, name):
 def test_another_precision_is_refused():
     with pytest.raises(InputError, match="precision must be one of float32, bfloat16, float16"), precision("int8"):
         pass
+
+
+def stepping(optimizer, weight, *, eager: bool):
+    """A function that applies a gradient."""
+
+    def step(gradient):
+        optimizer.apply([gradient], [weight])
+
+    return step if eager else tf.function(step)
+
+
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, AdamW, Lamb])
+@pytest.mark.parametrize("eager", [False, True])
+def test_steps_that_were_skipped_do_not_shrink_the_first_one_that_is_not(make, eager):
+    """The bias of Adam's moments is corrected by the number of steps that went into them; the schedule has them all."""
+    moved = []
+    for skipped in (0, 5):
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay([5], [0.5, 0.25])
+        optimizer = LossScale(make(schedule), initial_scale=1.0)
+        weight = keras.Variable(np.ones((2, 2), "float32"))
+        optimizer.build([weight])
+        step = stepping(optimizer, weight, eager=eager)
+        for _ in range(skipped):
+            step(tf.fill((2, 2), np.nan))
+        assert int(optimizer.iterations.numpy()) == skipped
+        assert float(optimizer.learning_rate) == 0.5
+        step(tf.ones((2, 2)))
+        moved.append(weight.numpy() - 1)
+        assert int(optimizer.iterations.numpy()) == skipped + 1
+        assert float(optimizer.learning_rate) == (0.25 if skipped else 0.5)
+    np.testing.assert_allclose(moved[1], moved[0], rtol=1e-5)
+    assert (moved[0] < -0.1).all()
+
+
+def test_a_state_that_counted_all_steps_as_applied_goes_on():
+    optimizer = LossScale(keras.optimizers.SGD(0.1))
+    optimizer.build([keras.Variable(np.ones(2, "float32"))])
+    optimizer.inner_optimizer.iterations.assign(7)
+    optimizer.restored()
+    assert int(optimizer.iterations.numpy()) == 7
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_forward_pass_that_overflows_leaves_statistics_and_queue_as_they_were(eager):
+    """Also those of Keras' own BatchNormalization, in an encoder of the user's."""
+    with precision("float16"):
+        parts = [keras.layers.Rescaling(1e4), keras.layers.Flatten(), keras.layers.Dense(4)]
+        encoder = keras.Sequential([keras.Input((8, 8, 3)), *parts, keras.layers.BatchNormalization()])
+        model = MoCo(encoder, projection_head(4, 2, proj_out_dim=4), queue_length=16)
+    model.compile(LossScale(keras.optimizers.SGD(0.1), initial_scale=1.0), run_eagerly=eager)
+    before = [w.numpy() for w in model.weights]
+    model.train_on_batch(VIEWS * 100)
+    assert int(model.optimizer.iterations.numpy()) == 1
+    for a, b in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=b.path)
+    model.train_on_batch(VIEWS * 1e-4)
+    assert any((a != b.numpy()).any() for a, b in zip(before, model.weights, strict=True))
+    assert all(np.isfinite(w.numpy()).all() for w in model.weights)

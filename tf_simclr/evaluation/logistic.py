@@ -7,6 +7,10 @@ The objective is convex, so what is found does not depend on how; three things m
   penalty have along it.  There the problem is almost round: tens of steps, where it takes hundreds to thousands.
 - Regressions of one path of strengths begin where the one before ended.
 
+Where classes are unbalanced and the penalty is weak, the loss is flat along directions that no fixed coordinates show,
+and L-BFGS creeps.  Newton's method ends what it began (`newton.finish`), and says by how much a minimum can still be
+missed: `converged` is a statement about the objective, not about why an optimizer stopped.
+
 References:
     Kornblith et al., Do Better ImageNet Models Transfer Better?, arXiv:1805.08974, Appendix A.4
     Liu and Nocedal, On the Limited Memory BFGS Method for Large Scale Optimization (1989)
@@ -20,12 +24,19 @@ from scipy.optimize import OptimizeResult, minimize
 from scipy.special import expit
 
 from tf_simclr.errors import check
+from tf_simclr.evaluation import newton
 from tf_simclr.evaluation.coordinates import Coordinates
 
 FLOOR = 1e-3
 """Least curvature of a class, as a share of what it has before its weights are learned."""
 TOLERANCE = {"float32": 1e-7, "float64": 1e-12}
 """Relative decrease of the objective in a step below which the optimizer stops: what the precision can still tell."""
+GAP = {"float32": 1e-5, "float64": 1e-9}
+"""Share of the objective by which a minimum may be missed at most by what calls itself converged."""
+STEPS = 100
+"""Of L-BFGS at most, where Newton's method follows with the whole matrix of second derivatives."""
+SMALL = 2**20
+"""Numbers in features that are computed with in double precision, whatever they came in: that takes no time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class LinearClassifier:
     bias: np.ndarray
     """`(classes,)`; minus infinity for a class without a training example."""
     converged: bool
-    """Whether the optimizer stopped by itself."""
+    """Whether the objective is that of the minimum, but for `GAP`."""
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Logits `(n, classes)`: unnormalised log probabilities, or each class's log odds."""
@@ -57,6 +68,9 @@ class Softmax:
         variance: `(k,)`, summed over the examples, that the classes have while nothing is learned.
     """
 
+    invariant = True
+    """Whether scores that all grow alike change nothing."""
+
     def __init__(self, labels: np.ndarray, held: np.ndarray):
         """Labels `(n,)`; examples that are held out do not count."""
         self.known, self.classes, self.used = np.unique(labels[~held]), int(labels.max()) + 1, ~held
@@ -67,16 +81,39 @@ class Softmax:
 
     def __call__(self, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The loss of logits `(n, k)`, which are overwritten, its gradient, and the classes' variances `(k,)`."""
+        # What is right is 1 less the others, which are summed without it: 1 - p would round a small loss away.
         rows = np.arange(len(logits))
         logits -= logits.max(axis=1, keepdims=True)
         own = logits[rows, self.targets]
+        logits[rows, self.targets] = -np.inf
         np.exp(logits, out=logits)
-        total = logits.sum(axis=1)
-        loss = np.sum(np.log(total) - own, where=self.used, dtype=np.float64)
-        logits *= (self.used / total).astype(logits.dtype)[:, None]
+        others, right = logits.sum(axis=1), np.exp(own)
+        total = others + right
+        loss = np.sum(np.where(own > -1, np.log1p(others / np.maximum(right, 0.1)), np.log(total) - own),
+                      where=self.used, dtype=np.float64)  # fmt: skip
+        share = (self.used / total).astype(logits.dtype)
+        logits *= share[:, None]
+        logits[rows, self.targets] = right * share
         variance = logits.sum(axis=0, dtype=np.float64) - np.einsum("nk,nk->k", logits, logits)
-        logits[rows, self.targets] -= self.used
+        logits[rows, self.targets] = -(others * share)
         return float(loss), logits, variance
+
+    def curvature(self, logits: np.ndarray) -> np.ndarray:
+        """The probabilities `(n, k)` at logits `(n, k)`, 0 for an example that does not count."""
+        logits = logits - logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        return np.asarray(logits * (self.used / logits.sum(axis=1)).astype(logits.dtype)[:, None])
+
+    @staticmethod
+    def change(shares: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """How the residuals change where the logits change by a direction, `(n, k)`."""
+        mean = np.einsum("nk,nk->n", shares, direction)[:, None]
+        return np.asarray(shares * (direction - mean))
+
+    @staticmethod
+    def blocks(shares: np.ndarray, i: int, j: int) -> np.ndarray:
+        """Second derivative of each example's loss by its logits i and j, `(n,)`."""
+        return np.asarray((shares[:, i] if i == j else 0) - shares[:, i] * shares[:, j])
 
     def free(self, position: np.ndarray) -> np.ndarray:
         """The part of weights or gradients `(…, k)` that the loss depends on: what all classes share cancels out."""
@@ -89,6 +126,8 @@ class Sigmoid:
     Attributes as of `Softmax`.
     """
 
+    invariant = False
+
     def __init__(self, labels: np.ndarray, held: np.ndarray):
         """Labels `(n, classes)`: 1 present, 0 absent, -1 does not count."""
         self.known, self.classes = np.arange(labels.shape[1]), labels.shape[1]
@@ -100,15 +139,30 @@ class Sigmoid:
 
     def __call__(self, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """As `Softmax` has it."""
-        loss = np.logaddexp(0, logits) - logits * self.targets
+        against = np.where(self.targets, -logits, logits)
+        loss, wrong = np.logaddexp(0, against), expit(against)
         shares = expit(logits)
         variance = np.asarray(np.sum(shares * (1 - shares), axis=0, where=self.used, dtype=np.float64))
-        residuals = np.where(self.used, shares - self.targets, 0).astype(logits.dtype)
+        residuals = np.where(self.used, np.where(self.targets, -wrong, wrong), 0).astype(logits.dtype)
         return float(np.sum(loss, where=self.used, dtype=np.float64)), residuals, variance
 
     def free(self, position: np.ndarray) -> np.ndarray:
         """As `Softmax` has it: all of it."""
         return position
+
+    def curvature(self, logits: np.ndarray) -> np.ndarray:
+        """The variances `(n, k)` at logits `(n, k)`, 0 where none counts."""
+        return np.where(self.used, expit(logits) * expit(-logits), 0).astype(logits.dtype)
+
+    @staticmethod
+    def change(shares: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """As `Softmax` has it."""
+        return np.asarray(shares * direction)
+
+    @staticmethod
+    def blocks(shares: np.ndarray, i: int, j: int) -> np.ndarray:
+        """As `Softmax` has it."""
+        return shares[:, i] if i == j else np.zeros_like(shares[:, i])
 
 
 class Solver:
@@ -117,7 +171,7 @@ class Solver:
     Minimises the *sum* of the cross entropies plus `l2 / 2` times the squared weights, without the bias.
 
     Args:
-        features: `(n, d)`; computed with in their own precision, float32 or float64.
+        features: `(n, d)`; computed with in their own precision, float32 or float64, few of them (`SMALL`) in float64.
         labels: `(n,)` integers from 0, or `(n, classes)` of 1, 0 and -1 (see `Sigmoid`).
         held: `(n,)` bool, examples not to learn from.
         standardise: penalise as if each feature had variance 1 among all of the examples.
@@ -135,6 +189,8 @@ class Solver:
     ):
         self.labels, self.max_iterations = labels, max_iterations
         self.loss = self.loss_without(held)
+        self.dtype, self.small = features.dtype, features.size <= SMALL
+        features = np.asarray(features, np.float64) if self.small else features
         self.coordinates = Coordinates(features, standardise=standardise)
         self.variance = self.loss.variance
         self.position = np.zeros((1 + len(self.coordinates.variances), len(self.loss.known)))  # bias first
@@ -146,23 +202,37 @@ class Solver:
         return (Softmax if self.labels.ndim == 1 else Sigmoid)(self.labels, held)
 
     def fit(self, l2: float, *, tolerance: float | None = None) -> LinearClassifier:
-        """The regression of this strength, above 0; tolerance as in `TOLERANCE`, by default that of the precision."""
+        """The regression of this strength, above 0.
+
+        Args:
+            l2: the strength.
+            tolerance: as in `TOLERANCE`, of a regression that only has to be near; by default the minimum is found.
+        """
         check(l2 > 0, "l2 must be above 0", l2=l2)
-        scale, tolerance = self.scale(l2), tolerance or TOLERANCE[str(self.coordinates.features.dtype)]
+        precision = str(self.coordinates.features.dtype)
+        whole, tolerance = tolerance is None, tolerance or max(TOLERANCE[precision], 1e-9)
+        scale = self.scale(l2)
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            position = self.loss.free(flat.reshape(scale.shape) * scale)
-            loss, gradient = self.loss_at(position)
-            position[0] = 0  # the bias is not penalised
-            gradient = self.loss.free(gradient + l2 * position) * scale
-            return loss + l2 / 2 * np.vdot(position, position), gradient.ravel()
+            value, gradient = self.objective_at(self.loss.free(flat.reshape(scale.shape) * scale), l2)
+            return value, (gradient * scale).ravel()
 
-        options = {"maxiter": self.max_iterations, "maxfun": 2 * self.max_iterations, "gtol": 0, "ftol": 0}
+        most = min(self.max_iterations, STEPS) if whole and newton.fits(self, l2) else self.max_iterations
+        options = {"maxiter": most, "maxfun": 2 * most, "gtol": 0, "ftol": 0}
         start = (self.ahead(np.log(l2)) / scale).ravel()
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options, callback=settled(tolerance))
-        self.position = self.loss.free(found.x.reshape(scale.shape) * scale)
+        self.position, converged = self.loss.free(found.x.reshape(scale.shape) * scale), found.status != 1
+        if whole:
+            missed = newton.finish(self, l2, scale=self.scale(l2), gap=GAP[precision], steps=self.max_iterations // 10)
+            converged = missed <= GAP[precision]
         self.path = [*self.path[-1:], (np.log(l2), self.position)]
-        return self.classifier(converged=found.status != 1)
+        return self.classifier(converged=converged)
+
+    def objective_at(self, position: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
+        """The objective and its gradient `(1 + r, k)`."""
+        loss, gradient = self.loss_at(position)
+        penalised = np.vstack([np.zeros_like(position[:1]), position[1:]])  # the bias is not
+        return loss + l2 / 2 * float(np.vdot(penalised, penalised)), self.loss.free(gradient + l2 * penalised)
 
     def ahead(self, log_l2: float) -> np.ndarray:
         """Where a strength's regression should lie: along the path, weights are about linear in its logarithm."""
@@ -186,10 +256,14 @@ class Solver:
     def classifier(self, *, converged: bool) -> LinearClassifier:
         """What was found, for features as they are, with a column for each label from 0 on."""
         weights, bias = self.coordinates.plain(self.position[1:], self.position[0])
-        columns = np.zeros((len(weights), self.loss.classes), weights.dtype)
-        offsets = np.full(self.loss.classes, -np.inf, weights.dtype)
+        columns = np.zeros((len(weights), self.loss.classes), self.dtype)
+        offsets = np.full(self.loss.classes, -np.inf, self.dtype)
         columns[:, self.loss.known], offsets[self.loss.known] = weights, bias
         return LinearClassifier(weights=columns, bias=offsets, converged=converged)
+
+    def begin_at(self, position: np.ndarray) -> None:
+        """The next strength begins at a position, not where the last ones point to."""
+        self.position, self.path = position, []
 
     def release(self, position: np.ndarray) -> None:
         """From now on learns from the examples that were held out, too, from an earlier position on."""

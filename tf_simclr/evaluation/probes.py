@@ -77,8 +77,9 @@ def chosen_regression(
     """SimCLR, Appendix B.8: the L2 strength that does best on validation, then a fit to all examples.
 
     Features are taken as they are, neither standardised nor normalised.  Strengths go from strong to weak, each
-    regression begun where those before point to (Kornblith et al., Appendix A.4); of equal ones the strongest is
-    taken.  Memory beside the features: a matrix of `(d, d)` and a few of `(n, classes)`.
+    regression begun where those before point to (Kornblith et al., Appendix A.4).  Those within two hits of the best
+    are fitted to their minimum before they are compared; of equal ones the strongest is taken.  Memory beside the
+    features: a matrix of `(d, d)` and a few of `(n, classes)`.
 
     Args:
         features: of training and validation examples, `(n, d)`; a memory map will do.
@@ -98,14 +99,26 @@ def chosen_regression(
     check(0 < held.sum() < len(held) == len(labels), "held must be some of the examples", held=int(held.sum()))
     solver, found = Solver(features, labels, held=held, max_iterations=max_iterations), {}
     validation, truth = features[held], labels[held]
-    best, position = -1.0, solver.position
-    for l2 in sorted(map(float, grid), reverse=True):
-        probe = solver.fit(l2, tolerance=PATH_TOLERANCE)
-        found[l2] = metric(probe.scores(validation), truth)
-        if found[l2] > best:
-            best, position, choice = found[l2], solver.position, l2
-    solver.release(position)
+    strengths = sorted(map(float, grid), reverse=True)
+    tolerance = None if solver.small else PATH_TOLERANCE
+    positions: dict[float, np.ndarray] = {}
+    for l2 in strengths:
+        found[l2] = metric(solver.fit(l2, tolerance=tolerance).scores(validation), truth)
+        near = [s for s in found if found[s] >= max(found.values()) - near_tie(truth)]
+        positions = {s: p for s, p in (positions | {l2: solver.position}).items() if s in near}
+    if tolerance is not None and len(positions) > 1:  # what a loose fit decides hangs on where it stopped
+        for l2 in positions:
+            solver.begin_at(positions[l2])
+            found[l2] = metric(solver.fit(l2).scores(validation), truth)
+            positions[l2] = solver.position
+    choice = max(positions, key=lambda l2: (found[l2], l2))
+    solver.release(positions[choice])
     return Choice(classifier=solver.fit(choice), l2=choice, validation=found)
+
+
+def near_tie(truth: np.ndarray) -> float:
+    """Difference of two metrics of these examples that a regression that only is near its minimum may well have."""
+    return max(2 / len(truth), 0.002)
 
 
 def hold_out(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray:
