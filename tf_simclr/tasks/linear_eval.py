@@ -101,6 +101,9 @@ def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Sour
         choice = chosen_regression(*learned, held=held, grid=np.logspace(-6, 5, config.l2_strengths))
         scores = {"logistic_regression": choice.classifier.scores(test.values)} | scores
         counts |= {"l2": choice.l2}
+        if not choice.classifier.converged:
+            counts |= {"converged": False}
+            say(f"the logistic regression with l2={choice.l2:.3g} stopped before its minimum; its accuracy is a bound")
     return accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
 
 
