@@ -111,7 +111,7 @@ class Softmax:
         return np.asarray(shares * (direction - mean))
 
     @staticmethod
-    def blocks(shares: np.ndarray, i: int, j: int) -> np.ndarray:
+    def blocks(shares: np.ndarray, *, i: int, j: int) -> np.ndarray:
         """Second derivative of each example's loss by its logits i and j, `(n,)`."""
         return np.asarray((shares[:, i] if i == j else 0) - shares[:, i] * shares[:, j])
 
@@ -160,7 +160,7 @@ class Sigmoid:
         return np.asarray(shares * direction)
 
     @staticmethod
-    def blocks(shares: np.ndarray, i: int, j: int) -> np.ndarray:
+    def blocks(shares: np.ndarray, *, i: int, j: int) -> np.ndarray:
         """As `Softmax` has it."""
         return shares[:, i] if i == j else np.zeros_like(shares[:, i])
 

@@ -46,7 +46,7 @@ def finish(problem, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> 
     for _ in range(steps):
         if missed <= target:
             break
-        step = dense_step(problem, gradient, l2) if dense else iterated_step(problem, gradient, l2, scale=scale)
+        step = dense_step(problem, gradient, l2=l2) if dense else iterated_step(problem, gradient, l2=l2, scale=scale)
         decrement = -float(np.vdot(gradient, step))
         missed = decrement / 2 / value
         if not decrement > 0 or missed <= target / 1000:
@@ -71,7 +71,7 @@ def shares_at(problem) -> np.ndarray:
     return np.asarray(problem.loss.curvature(problem.coordinates.scores(position[1:], position[0])))
 
 
-def dense_step(problem, gradient: np.ndarray, l2: float) -> np.ndarray:
+def dense_step(problem, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     """The step `(1 + r, k)` by the matrix of all second derivatives."""
     shares, (rows, k) = shares_at(problem).astype(np.float64), gradient.shape
     own = problem.coordinates
@@ -79,7 +79,7 @@ def dense_step(problem, gradient: np.ndarray, l2: float) -> np.ndarray:
     matrix = np.zeros((k, rows, k, rows))
     for i in range(k):
         for j in range(i + 1):
-            weights = problem.loss.blocks(shares, i, j)
+            weights = problem.loss.blocks(shares, i=i, j=j)
             if np.any(weights):
                 matrix[i, :, j, :] = inputs.T @ (inputs * weights[:, None])
                 matrix[j, :, i, :] = matrix[i, :, j, :]  # each block is symmetric
@@ -101,7 +101,7 @@ def dense_step(problem, gradient: np.ndarray, l2: float) -> np.ndarray:
     return -gradient
 
 
-def iterated_step(problem, gradient: np.ndarray, l2: float, *, scale: np.ndarray) -> np.ndarray:
+def iterated_step(problem, gradient: np.ndarray, *, l2: float, scale: np.ndarray) -> np.ndarray:
     """The step `(1 + r, k)` by conjugate gradients, in coordinates of about equal curvature."""
     shares = shares_at(problem)
 
