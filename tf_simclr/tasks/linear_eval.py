@@ -103,9 +103,7 @@ def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Sour
         counts |= {"l2": choice.l2}
         if not choice.classifier.converged:
             counts |= {"converged": False}
-            say(
-                f"the logistic regression with l2={choice.l2:.3g} stopped before its minimum: its accuracy may be another"
-            )
+            say(f"the logistic regression with l2={choice.l2:.3g} stopped before its minimum")
     return accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
 
 
