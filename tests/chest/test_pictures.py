@@ -75,6 +75,18 @@ def test_what_is_no_whole_picture_is_refused(content, reason):
         read(content)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(monkeypatch):
+    """Each scan goes over all pixels: 430 kB take minutes."""
+    out = io.BytesIO()
+    Image.fromarray(LEVELS.astype(np.uint8)).save(out, "JPEG", progressive=True)
+    whole = out.getvalue()
+    assert read(whole).pixels.shape == LEVELS.shape
+    monkeypatch.setattr(Image, "open", None)
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+    with pytest.raises(InputError, match=r"must have at most 64 scans, as a JPEG has\. Received: scans=2\d\d\d"):
+        read(whole[:-2] + last * 2000 + b"\xff\xd9")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.png must be a readable file \(No such file"):
         read(tmp_path / "nothing.png")

@@ -15,6 +15,12 @@ COLOURED = 32
 and the tint of a scan stay below."""
 
 
+SCAN = b"\xff\xda"
+"""The marker before each scan of a JPEG; compressed data cannot hold it."""
+MAX_SCANS = 64
+"""Progressive JPEGs have some ten, and as many may be in a preview; each goes over all pixels."""
+
+
 def read(content: bytes, name: str) -> Radiograph:
     """Reads a PNG or JPEG: grey levels over the full range of its bits, colour by its luminance, alpha left out.
 
@@ -25,6 +31,8 @@ def read(content: bytes, name: str) -> Radiograph:
     """
     rows, columns = stated_size(content) or (0, 0)
     check(rows * columns <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=(columns, rows))
+    scans = content.count(SCAN) if content.startswith(b"\xff\xd8") else 0
+    check(scans <= MAX_SCANS, f"{name} must have at most {MAX_SCANS} scans, as a JPEG has", scans=scans)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
