@@ -271,3 +271,15 @@ def test_a_runs_json_that_is_none_or_has_a_key_twice_is_refused(tmp_path, name, 
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=rf"{name} must "):
         read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_of_another_stream_is_told_so_before_its_options_are_compared(begun, finished):
+    begun.checkpoint(2).write_bytes(b"")  # a damaged one is passed over
+    np.savez(begun.checkpoint(1), x=np.zeros(1))
+    if finished:
+        for path in (begun.network, begun.result):
+            path.write_text("{}")
+    rule = "holds a run with other options" if finished else "order of version 1, and this is 2"
+    with pytest.raises(InputError, match=rule):
+        begun.begin(CONFIG | {"an_option_of_today": False}, ARCHITECTURE)

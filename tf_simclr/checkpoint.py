@@ -113,6 +113,8 @@ class RunFolder:
         """
         data = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
         if self.config.exists() and (self.checkpoints() or self.network.exists()):
+            if not (self.network.exists() and self.result.exists()):
+                check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
             check_same(self.config, read_json(self.config), given=dict(config))
             if images is not None and self.data.exists():
                 self.check_data(data, say)
@@ -227,6 +229,33 @@ def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
             np.savez(file, **{STREAM_KEY: np.int64(STREAM)}, **arrays)
 
 
+def check_stream(path: Path, version: int) -> None:
+    """Raises `OtherStream` unless a checkpoint was saved with the images in the order that they have now."""
+    if version != STREAM:
+        raise OtherStream(
+            f"{path} must have been saved by this version of the input to go on from it, but its images came in the "
+            f"order of version {version}, and this is {STREAM}: what follows would not be the rest of that training; "
+            "finish it with the version of tf_simclr that began it, or start in another folder, from these weights "
+            "with --checkpoint"
+        )
+
+
+def check_newest_stream(checkpoints: list[Path]) -> None:
+    """`check_stream` of the newest whole one; damaged ones are told when they are read."""
+    for path in checkpoints:
+        try:
+            with (
+                reading(path, "a whole checkpoint", advice="remove it"),
+                path.open("rb") as content,
+                np.load(content, allow_pickle=False) as file,
+            ):
+                version = int(file[STREAM_KEY]) if STREAM_KEY in file.files else 1
+        except InputError:
+            continue
+        check_stream(path, version)
+        return
+
+
 def restore_state(path: Path, model: "keras.Model") -> None:
     """Reads a state into a compiled model of the same form.
 
@@ -245,13 +274,7 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         raise InputError(
             "\n".join([f"{path} does not fit this model; {len(differing)} variables differ:", *differing[:20]])
         )
-    if version != STREAM:
-        raise OtherStream(
-            f"{path} must have been saved by this version of the input to go on from it, but its images came in the "
-            f"order of version {version}, and this is {STREAM}: what follows would not be the rest of that training; "
-            "finish it with the version of tf_simclr that began it, or start in another folder, from these weights "
-            "with --checkpoint"
-        )
+    check_stream(path, version)
     for name, variable in variables.items():
         variable.assign(arrays[name])
     if hasattr(model.optimizer, "restored"):
