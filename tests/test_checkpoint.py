@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import zipfile
 
 import keras
 import numpy as np
@@ -283,3 +284,11 @@ def test_a_run_of_another_stream_is_told_so_before_its_options_are_compared(begu
     rule = "holds a run with other options" if finished else "order of version 1, and this is 2"
     with pytest.raises(InputError, match=rule):
         begun.begin(CONFIG | {"an_option_of_today": False}, ARCHITECTURE)
+
+
+def test_a_state_with_a_member_that_is_no_array_is_refused(tmp_path):
+    np.savez(tmp_path / "step.npz", a=np.ones(2))
+    with zipfile.ZipFile(tmp_path / "step.npz", "a") as archive:
+        archive.writestr("b.npy", b"no array")
+    with pytest.raises(InputError, match=r"step\.npz must be a whole checkpoint, but it must hold arrays only.*'b'"):
+        read_arrays(tmp_path / "step.npz")

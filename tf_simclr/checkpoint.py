@@ -294,7 +294,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     ):
         members = file.zip.infolist()
         spend(made=sum(member.file_size for member in members), items=len(members))
-        return {checked_name(name): file[name] for name in file.files}
+        arrays = {checked_name(name): file[name] for name in file.files}
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        check(not strange, "it must hold arrays only", strange=strange[:3])  # NumPy gives others as bytes
+        return arrays
 
 
 def load_model(path, **selection) -> "keras.Model":
