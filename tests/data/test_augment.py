@@ -265,7 +265,7 @@ def test_fine_tuning_views_keep_the_colours():
 
 @pytest.mark.parametrize("brightness", [0.4, 1.0, 2.0])
 def test_brightness_is_uniform_from_zero_where_it_would_be_below(brightness):
-    """The reference draws from max(1 - δ, 0) to 1 + δ; cut off at 0, with δ = 2 a third of all views was black."""
+    """The reference draws from max(1 - δ, 0) to 1 + δ; cut off at 0, with δ = 2 a quarter of all views was black."""
     recipe = Recipe(brightness=brightness, contrast=0.0, saturation=0.0, hue=0.0)
     grey = tf.fill((1, 1, 3), 1e-3)
     draws = tf.random.stateless_uniform((300, 5), (1, 2))
