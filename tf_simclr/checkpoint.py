@@ -264,7 +264,8 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         InputError: the file is damaged, or holds other variables; the model is as it was.
     """
     variables, arrays = state(model), read_arrays(path)
-    version = int(arrays.pop(STREAM_KEY, np.int64(1)))
+    with reading(path, "a whole checkpoint", advice="remove it"):
+        version = int(arrays.pop(STREAM_KEY, np.int64(1)))
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
     differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
     for name in sorted(variables.keys() & arrays.keys()):
