@@ -46,6 +46,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / "card.json"
     advice = "`chest covid` and `chest ards` write one"
+    check(path.is_file(), f"{folder} must hold a model for radiographs, but there is no {path.name} in it; {advice}")
     with reading(folder, "a folder that holds a model for radiographs", advice=advice):
         check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
         about = parse_json(path.read_bytes())

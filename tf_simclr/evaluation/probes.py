@@ -90,7 +90,7 @@ def chosen_regression(
 
     Example:
         >>> line, halves = np.arange(16.0)[:, None], np.repeat([0, 1], 8)
-        >>> choice = chosen_regression(line, halves, held=np.arange(16) % 4 == 0, grid=[0.1, 1.0])
+        >>> choice = chosen_regression(line, halves, held=np.arange(16) % 4 == 1, grid=[0.1, 1.0])
         >>> choice.l2, choice.validation
         (1.0, {1.0: 1.0, 0.1: 1.0})
     """
