@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -16,7 +17,17 @@ import tyro
 from tests import golden
 from tf_simclr import cli
 from tf_simclr.checkpoint import RunFolder
-from tf_simclr.config import COMMANDS, CheckpointsGet, ChestCovid, Demo, LinearEval, Pretrain, plain
+from tf_simclr.config import (
+    COMMANDS,
+    CheckpointsGet,
+    ChestCovid,
+    Demo,
+    Finetune,
+    LinearEval,
+    Pretrain,
+    plain,
+    plain_defaults,
+)
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
@@ -302,6 +313,30 @@ def test_a_folder_with_another_run_is_named_with_what_differs(monkeypatch, capfd
     err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", images, "--model_dir", run.path)
     assert err.startswith(f"{run.path} holds a run with other options")
     assert err.endswith(": train_epochs=3 there, 100 here")
+
+
+@pytest.mark.parametrize(("kind", "finished"), [(Pretrain, False), (Pretrain, True), (Finetune, True)])
+def test_a_run_begun_before_an_option_came_had_its_default(monkeypatch, capfd, images, tmp_path, kind, finished):
+    """Before: `exif_orientation=None there, False here`."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(images / "train", images / "test")
+    config = kind(image_dir=images, model_dir=run.path, image_size=32, train_batch_size=4)
+    stored = plain(config)
+    for option in ("exif_orientation", "validation_fraction", "checkpoint"):
+        del stored[option]
+    run.begin(stored, Architecture())
+    run.checkpoint(1).parent.mkdir()
+    run.checkpoint(1).write_bytes(b"damaged, so that nothing can be trained here")
+    if finished:
+        run.network.write_bytes(b"")
+        write_json(run.result, {"loss": 0.5})
+    defaults = plain_defaults(stored["command"])
+    run.begin(plain(config), Architecture(), defaults=defaults)
+    with pytest.raises(InputError, match=r"anew: exif_orientation=False there, True here$"):
+        run.begin(plain(dataclasses.replace(config, exif_orientation=True)), Architecture(), defaults=defaults)
+    words = [stored["command"], "--image_dir", images, "--model_dir", run.path, "--image_size", "32"]
+    words += ["--train_batch_size", "4", "--exif_orientation", "True"]
+    assert "exif_orientation=False there, True here" in one_sentence(monkeypatch, capfd, *words)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capfd, images, tmp_path):

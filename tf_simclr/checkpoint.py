@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,6 +92,7 @@ class RunFolder:
         config: Mapping,
         architecture: Architecture,
         *,
+        defaults: Mapping = MappingProxyType({}),
         images: int | None = None,
         origin: str | None = None,
         roster: str | None = None,
@@ -103,6 +105,7 @@ class RunFolder:
         Args:
             config: the command's options.
             architecture: of the network.
+            defaults: of the command's options; a run that was begun before an option came had its default.
             images: how many are trained on; their number decides which of them each step sees.
             origin: where they are from; they may lie somewhere else when the run resumes.
             roster: tells their list of names from others, wherever they lie; None: their number alone counts.
@@ -115,7 +118,7 @@ class RunFolder:
         if self.config.exists() and (self.checkpoints() or self.network.exists()):
             if not (self.network.exists() and self.result.exists()):
                 check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
-            check_same(self.config, read_json(self.config), given=dict(config))
+            check_same(self.config, {**defaults, **read_json(self.config)}, given=dict(config))
             if images is not None and self.data.exists():
                 self.check_data(data, say)
             return

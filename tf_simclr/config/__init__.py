@@ -48,5 +48,15 @@ COMMANDS = {
 def plain(config) -> dict:
     """A configuration as JSON types, with its command."""
     names = {kind: name for name, kind in COMMANDS.items()}
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    return {"command": names[type(config)], **values}
+    return {"command": names[type(config)]} | {k: plain_value(v) for k, v in dataclasses.asdict(config).items()}
+
+
+def plain_defaults(command: str) -> dict:
+    """The options of a command that have a default, as `plain` gives them."""
+    fields = dataclasses.fields(COMMANDS[command])
+    return {f.name: plain_value(f.default) for f in fields if f.default is not dataclasses.MISSING}
+
+
+def plain_value(value):
+    """A knob's value as a JSON type."""
+    return str(value) if isinstance(value, Path) else value

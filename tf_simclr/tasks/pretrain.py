@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_simclr import optimizers
 from tf_simclr.checkpoint import RunFolder, read_json
-from tf_simclr.config import Pretrain, plain
+from tf_simclr.config import Pretrain, plain, plain_defaults
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View
 from tf_simclr.data.recipe import Recipe
@@ -103,9 +103,11 @@ def pretrain(
     same = {key: value for key, value in plain(config).items() if key not in OWN} | {"images": source.num_examples}
     devices.agree("the options", same)
     if devices.chief:
+        noted = notes or plain(config)
         folder.begin(
-            notes or plain(config),
+            noted,
             architecture,
+            defaults=plain_defaults(noted["command"]),
             images=source.num_examples,
             origin=source.origin,
             roster=source.roster,

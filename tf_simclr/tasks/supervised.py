@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr.checkpoint import RunFolder
-from tf_simclr.config import Distill, Finetune, plain
+from tf_simclr.config import Distill, Finetune, plain, plain_defaults
 from tf_simclr.data import pipeline
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.images import evaluation_view
@@ -59,9 +59,11 @@ def begin(config: Finetune | Distill, source: Source, *, architecture: Architect
     devices.agree("the options", same | {"images": source.num_examples})
     folder = RunFolder(Path(config.model_dir))
     if devices.chief:
+        noted = plain(config)
         folder.begin(
-            plain(config),
+            noted,
             architecture,
+            defaults=plain_defaults(noted["command"]),
             images=source.num_examples,
             origin=source.origin,
             roster=source.roster,
