@@ -66,6 +66,15 @@ def test_labels_in_every_form_are_the_same(labels):
     assert probe.evaluate(VIEWS, labels, batch_size=5, verbose=0, return_dict=True) == before
 
 
+def test_shares_may_be_mixed_smoothed_and_half_precise():
+    model = classifier()
+    shares = (0.9 * ONE_HOT + 0.1 / 3).astype("float16")
+    logits = np.asarray(model(IMAGES), "float64")
+    expected = (shares * (np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits)).sum(axis=1).mean()
+    logs = model.evaluate(IMAGES, shares, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["supervised_loss"], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 10])
 def test_evaluate_weighs_examples_not_batches(batch_size):
     """Ten examples in batches of four are two of four and one of two, which counted as much."""
@@ -148,6 +157,11 @@ def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
         (lambda: classifier().fit(IMAGES, verbose=0), "Classifier needs labels"),
         (lambda: classifier().fit(IMAGES, ONE_HOT[:, :2], verbose=0), r"rows of 3 shares. Received: shape=\(None, 2\)"),
         (lambda: classifier().fit(IMAGES, LABELS + 0.5, verbose=0), "labels must be integers from 0 to 2"),
+        (lambda: classifier().fit(IMAGES, LABELS.astype(str), verbose=0), r"from 0.*labels=\['0', '1', '2'\]"),
+        (lambda: simclr().fit(VIEWS, LABELS.astype(object), verbose=0), r"integers from 0 .*labels=\[0, 1, 2\]"),
+        (lambda: classifier().fit(IMAGES, 2 * ONE_HOT, verbose=0), r"rows of 3 shares.*labels=\[\[2.0, 0.0, 0.0\]\]"),
+        (lambda: classifier().evaluate(IMAGES, ONE_HOT - 1 / 3, verbose=0), "rows of 3 shares.*labels=.*-0.3"),
+        (lambda: simclr().fit(VIEWS, np.where(ONE_HOT == 1, np.nan, 0), verbose=0), "rows of 3 shares.*labels=.*nan"),
         (lambda: simclr(projection=layers.Reshape((2, 3))), "projection must give"),
         (lambda: teacher(5), r"a teacher must give logits \(n, num_classes=3\). Received: shape=\(None, 5\)"),
     ],

@@ -8,6 +8,9 @@ from keras import ops
 
 from tf_simclr.errors import InputError, check
 
+SUM_ERROR = 1e-2
+"""By which the shares of a row may miss 1: those of many classes in float16 do."""
+
 
 def rule(classes: int, least: int) -> str:
     """What labels must be."""
@@ -24,15 +27,19 @@ def given(labels, *, classes: int, least: int = 0):
         least: the smallest label.
 
     Raises:
-        InputError: a label is no integer in its range.
+        InputError: a label is no integer in its range, or a row is no shares: not negative, 1 in all.
     """
     if not isinstance(labels, list) and not hasattr(labels, "__array__"):
         return labels
     values = np.asarray(labels)
+    check(values.dtype.kind not in "USO", rule(classes, least), labels=values.reshape(-1)[:3].tolist())  # text, objects
     if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
         return labels
     if values.ndim == 2 and values.shape[1] > 1:
-        return values.astype(keras.config.floatx())
+        shares = values.astype(keras.config.floatx())
+        wrong = shares[~((shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) <= SUM_ERROR))]  # NaN is wrong
+        check(values.shape[1] != classes or len(wrong) == 0, rule(classes, least), labels=wrong[:1].tolist())
+        return shares
     values = values.reshape(-1)
     wrong = values[(values < least) | (values >= (classes or np.inf)) | (values != np.round(values))]
     check(wrong.size == 0, rule(classes, least), labels=np.unique(wrong)[:3].tolist())
