@@ -29,7 +29,17 @@ def test_embed_writes_features_by_name_and_says_what_it_did(network, tmp_path, c
     with np.load(out) as stored:
         assert stored["values"].shape == (9, 3)
         assert sorted(set(stored["labels"])) == [0, 1, 2]
-    assert "logits_sup of 9 images, 3 numbers each" in capsys.readouterr().out
+    assert "logits_sup of 9 images, 3 numbers each, with names and labels\n" in capsys.readouterr().out
+
+
+def test_embed_says_that_there_are_no_labels(network, tmp_path, capsys):
+    """Before: "with names and labels", which are all -1."""
+    folder = pictures.write(tmp_path / "images", per_class=3, size=16) / "red"
+    out = tmp_path / "features.npz"
+    embed.run(Embed(checkpoint=tmp_path, image_dir=folder, image_size=16, out=out))
+    with np.load(out) as stored:
+        assert set(stored["labels"]) == {-1}
+    assert "with names; the images have no labels, so all of these are -1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("resize", [False, True])

@@ -225,6 +225,20 @@ def test_what_a_number_may_be_taken_for_is_said_and_written(trials, tmp_path, ca
     assert ("no test images" in note) is (options["eval_split"] != "test")
 
 
+@pytest.mark.parametrize(
+    ("changed", "looks"),
+    [
+        ({"options": {"eval_split": "test[:50%]"}}, 6),
+        ({"options": {}, "search": {"learning_rate": [0.1], "eval_split": ["validation", "test"]}}, 1),
+        ({"options": {"eval_split": "train[90%:]", "train_split": "train[:90%]"}}, 0),
+    ],
+)
+def test_trials_on_test_images_are_looks_at_them(trials, tmp_path, changed, looks):
+    """Before, 0 stood beside "chosen on the test images"."""
+    sweep.run(plan(tmp_path, **changed))
+    assert json.loads((tmp_path / "result.json").read_text())["looks_at_test_images"] == looks
+
+
 def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
     ran = []
 

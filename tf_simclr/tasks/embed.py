@@ -30,4 +30,5 @@ def run(config: Embed) -> None:
     if unreadable.names:
         say(unreadable.report())
     shape = network.output[config.layer].shape[1:] if isinstance(network.output, dict) else network.output.shape[1:]
-    show(f"{config.out}: {config.layer} of {count:,} images, {shape[0]} numbers each, with names and labels")
+    labels = "names and labels" if source.labelled else "names; the images have no labels, so all of these are -1"
+    show(f"{config.out}: {config.layer} of {count:,} images, {shape[0]} numbers each, with {labels}")

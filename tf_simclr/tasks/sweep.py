@@ -86,7 +86,7 @@ def run(config: Sweep) -> None:
             metric_of(config): best.value,
             "failed": [trial.params for trial in trials if trial.value is None],
             "chosen_on": splits.compared,
-            "looks_at_test_images": looks,
+            "looks_at_test_images": looks + sum(on_test(config, trial) for trial in trials),
             "note": note,
             "final": final,
         },
@@ -193,8 +193,21 @@ def splits_of(config: Sweep) -> Splits:
         then = config.final.get("eval_split", tested)
         rule = "final must test on images that no trial was compared on; name its eval_split"
         check(not config.final or shared(then, tested) is not True, rule, trials=tested, final=then)
-    tests = any(name.split("[")[0].lower() in TESTS for names in compared for name in names.split("+"))
-    return Splits(", ".join(sorted(compared)), tests=tests, learned=learned)
+    return Splits(", ".join(sorted(compared)), tests=any(map(called_test, compared)), learned=learned)
+
+
+def called_test(names: str) -> bool:
+    """Whether one of the splits, with `+` between them, is called a test."""
+    return any(name.split("[")[0].lower() in TESTS for name in names.split("+"))
+
+
+def on_test(config: Sweep, trial: Trial) -> bool:
+    """Whether a trial gave a number of test images."""
+    fields = COMMANDS[config.task].__dataclass_fields__
+    if trial.value is None or "eval_split" not in fields:
+        return trial.value is not None
+    train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in SPLITS)
+    return called_test(str(tested or train))
 
 
 def note_plan(config: Sweep) -> None:
