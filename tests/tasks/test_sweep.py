@@ -78,6 +78,16 @@ def test_another_search_in_the_folder_is_refused(trials, tmp_path):
         sweep.run(plan(tmp_path, search={"learning_rate": [0.5]}))
 
 
+def test_a_plan_noted_before_an_option_came_had_its_default(trials, tmp_path):
+    sweep.run(plan(tmp_path))
+    noted = json.loads((tmp_path / "plan.json").read_text())
+    write_json(tmp_path / "plan.json", {key: value for key, value in noted.items() if key not in ("method", "metric")})
+    sweep.run(plan(tmp_path))
+    assert len(trials) == 6
+    with pytest.raises(InputError, match=r"differing=\['seed'\]"):
+        sweep.run(plan(tmp_path, seed=1))
+
+
 def test_trials_that_always_fail_end_the_search_with_what_they_said(tmp_path, monkeypatch, capfd):
     def fail(command, stdout, **_):
         stdout.write(b"the checkpoint must exist\n")

@@ -28,7 +28,7 @@ from typing import Any
 from tf_simclr import diagnostics, plots
 from tf_simclr.checkpoint import read_json
 from tf_simclr.cli import configured, read_config
-from tf_simclr.config import COMMANDS, Sweep, plain
+from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.splits import shared
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, write_json
@@ -220,7 +220,7 @@ def note_plan(config: Sweep) -> None:
         journal="journal.log",
     )
     if note.exists():
-        there = read_json(note)
+        there = {**plain_defaults("sweep"), **read_json(note)}  # a plan noted before an option came had its default
         free = {"trials", "model_dir"}  # more of the same search, and another path to it
         changed = sorted(name for name in plan if there.get(name) != plan[name] and name not in free)
         check(not changed, f"{config.model_dir} must hold the same search; take another folder", differing=changed)
