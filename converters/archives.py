@@ -145,6 +145,8 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
             check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)
             check(total < free, f"{path} must fit the disk at {folder.parent} when unpacked", bytes=total, free=free)
             if member.kind == "file" and _is_needed(name):
+                once = not (folder / name).exists()
+                check(once, f"{path} must hold each file once; pack it again", twice=member.name)
                 _extract(member, folder / name)
             elif len(names) < 10:
                 names.append(member.name)

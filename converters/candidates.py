@@ -35,7 +35,8 @@ PARALLEL = "module"
 Role = Literal["trained", "average", "follower"]
 
 _AVERAGES = {"ema", "swa", "averaged", "average", "avg", "polyak", "shadow"}
-_FOLLOWERS = {"teacher", "target", "momentum", "mom", "key", "k", "m", "old", "prev", "previous", "frozen", "init"}
+_FOLLOWERS = {"teacher", "target", "momentum", "mom", "key", "k", "m", "slow"}
+_FOLLOWERS |= {"old", "prev", "previous", "frozen", "init"}
 _USUAL = {"student", "online", "query", "q", "current", "raw"}
 _PLAIN = {
     *("model", "models", "module", "state", "dict", "net", "network", "backbone", "encoder", "trunk", "resnet", "base"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import targets, verification
+from converters import folders, targets, verification
 from converters.catalogue import NAMINGS
 from converters.formats import open_source
 from converters.layers import part_of
@@ -121,12 +121,23 @@ def convert(
         targets.check_free(target, to)
         with staged(target) as place:
             targets.write(network, place, to=to, naming=naming)
+            check_apart(source, place, target=target)
             if verify:
                 prove(done, place, engine=engine)
             if verify and rescale is not None:
                 prove_rescaling(done, original)
             tidy(network)
     return done
+
+
+def check_apart(source: Path, place: Path, *, target: Path) -> None:
+    """Raises `InputError` where what was written would replace what it was read from: the rest of it would be lost."""
+    goals = [target / path.relative_to(place) for path in place.rglob("*")] if place.is_dir() else [target]
+    replaced = [goal for goal in goals if goal.is_file()]
+    read = folders.files_of(source) if replaced else []
+    for goal in replaced:
+        if any(goal.samefile(path) for path in read):
+            raise InputError(f"{target} must not be where the source lies, but {goal} is read; choose another place")
 
 
 def prove_rescaling(done: Conversion, original: Network) -> None:

@@ -32,6 +32,12 @@ TRAINER = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*|ra
 """What Hugging Face's trainer keeps beside the weights, to resume from."""
 OTHER_FORM = re.compile(r".*\.bin|tf_model\.h5")
 """Names of Hugging Face's other forms of the weights that are in a safetensors file beside them."""
+VARIANT = re.compile(r"\.(fp16|bf16|fp32)(?=\.safetensors$)")
+"""What Hugging Face's `save_pretrained(variant=…)` puts into the name of a form beside the usual one."""
+BUNDLE = re.compile(r"(.*)\.(?:index|data-\d+-of-\d+)")
+"""Files of TensorFlow's checkpoints: the prefix, and what follows it."""
+WEIGHTS = re.compile(r".*\.(safetensors|pth|pt|ckpt|bin|pkl|tar|torch|npz|h5|keras)")
+"""Names that promise weights."""
 
 
 class SeveralError(InputError):
@@ -69,7 +75,7 @@ def choose(folder: Path) -> tuple[Place, list[str]]:
     Raises:
         InputError: there is none, or there are several and nothing tells which.
     """
-    here, notes = _preferred(folder, at(folder))
+    here, notes = _preferred(folder, _once(at(folder)))
     below, all_seen = ([], True) if any(place.whole for place in here) else _below(folder)
     if not here:
         rule = f"{folder} must hold a checkpoint among its first {MOST:,} files, in at most {DEEPEST} levels of folders"
@@ -85,6 +91,10 @@ def choose(folder: Path) -> tuple[Place, list[str]]:
             f"{folder} must hold one checkpoint; name the file you mean, or its folder. Received: "
             f"{len(names)} checkpoints, {', '.join(names[:SHOWN])}{more}"
         )
+    if here[0].kind not in ("run", "keras"):
+        for path in sorted(folder.iterdir()):
+            instead = path.is_file() and WEIGHTS.fullmatch(path.name) and substitute(path)
+            notes += [f"Not read: {path.name} is {instead}."] if instead else []
     if below:
         names = [_relative(place, folder) for place in below]
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -123,9 +133,12 @@ def _preferred(folder: Path, found: list[Place]) -> tuple[list[Place], list[str]
     trainer = sorted(path.name for path in folder.iterdir() if TRAINER.fullmatch(path.name))
     if trainer and found:
         notes.append(f"Not read, as they are a trainer's state and no weights: {', '.join(trainer)}.")
-    first = [place for place in found if place.kind == "tensorflow"] or [place for place in found if _is_safe(place)]
+    safe = [place for place in found if _is_safe(place)]
+    names = {_weights_name(place) for place in safe}
+    usual = [place for place in safe if VARIANT.sub("", _weights_name(place)) not in names - {_weights_name(place)}]
+    first = [place for place in found if place.kind == "tensorflow"] or usual
     others = [place for place in found if place not in first]
-    by_form = all(OTHER_FORM.fullmatch(_weights_name(place)) for place in others)
+    by_form = all(place in safe or OTHER_FORM.fullmatch(_weights_name(place)) for place in others)
     if len(first) == 1 and others and (first[0].kind == "tensorflow" or by_form):
         also = ", ".join(place.path.name for place in others)
         taken = "the TensorFlow checkpoint" if first[0].kind == "tensorflow" else first[0].path.name
@@ -161,15 +174,40 @@ def _below(folder: Path) -> tuple[list[Place], bool]:
     return _once(found), all_seen
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that hold the weights which a path – a file, a checkpoint's prefix or a folder – means."""
+    if path.is_dir():
+        place = choose(path)[0]
+        if place.shards:
+            return list(place.shards.files)
+        if place.path.is_dir():
+            files = [file for pattern in ("*", "*/*") for file in place.path.glob(pattern)]
+            return [file for file in files if BUNDLE.fullmatch(file.name) or file.suffix in (".npz", ".h5")]
+        return [place.path]
+    bundle = BUNDLE.fullmatch(path.name)
+    prefix = bundle[1] if bundle else path.name
+    beside = (file for file in path.parent.iterdir() if (found := BUNDLE.fullmatch(file.name)) and found[1] == prefix)
+    return [*([path] if path.is_file() else []), *beside]
+
+
 def _once(places: list[Place]) -> list[Place]:
-    """Each file once: Hugging Face's cache has the name as a link to a file that is called by its digest."""
+    """Each file once: `latest.pth` is a link to `epoch_200.pth`.
+
+    Of a file's names the one with an ending counts – Hugging Face's cache has the name as a link to a file that is
+    called by its digest –, and of several with one that which is no link.
+    """
     found: dict[tuple[int, int], Place] = {}
     for place in places:
         stat = place.path.stat()
         key = (stat.st_dev, stat.st_ino)
-        if key not in found or (place.path.suffix and not found[key].path.suffix):
+        if key not in found or _rank(place) > _rank(found[key]):
+            found.pop(key, None)  # in the order of the names that stay
             found[key] = place
     return list(found.values())
+
+
+def _rank(place: Place) -> tuple[bool, bool]:
+    return bool(place.path.suffix), not place.path.is_symlink()
 
 
 def _relative(place: Place, folder: Path) -> str:

@@ -153,6 +153,7 @@ def understand(
     _settle_heads(network, found, match, own=own, what=what)
     _check_usable(found, match, own=own, what=what)
     network.weights = _hub_weights(match.naming, network.architecture, found)
+    network.notes += _about_whole_numbers(network.weights)
     network.naming = _plain_name(match.naming, network.architecture)
     return network
 
@@ -232,6 +233,15 @@ def _check_usable(found: dict[str, Stored], match: Match, *, own: dict[str, str]
         f"{own[name]} of {what} must be plain real numbers, as the network needs it, but is {reason}{lost}{more}; "
         + ("leave the heads with --part encoder" if heads else "save it as float32 where it was made")
     )
+
+
+def _about_whole_numbers(weights: dict[str, Stored]) -> list[str]:
+    """Says that kernels are whole numbers: of a quantised network the scales may be missing."""
+    whole = [name for name, s in weights.items() if name.endswith("/kernel") and s.dtype.startswith(("int", "uint"))]
+    if not whole:
+        return []
+    types = ", ".join(sorted({weights[name].dtype for name in whole}))
+    return [f"{len(whole)} kernels are whole numbers ({types}; {some(whole)}): if quantised, no scale was applied."]
 
 
 def _borrow_classifier(

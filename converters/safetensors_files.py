@@ -88,6 +88,8 @@ def _header(data: MappedFile) -> tuple[dict[str, Any], int]:
 
 
 def _metadata(found: Any) -> dict[str, str]:
+    if found is None:  # as the format's own reader takes it
+        return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise InputError(f"its metadata are not text by name: {str(found)[:80]}")
     return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -175,6 +176,37 @@ def test_nan_weights_are_warned_of_and_kept(tmp_path):
     official.write_tf1(tmp_path / "nan", NAME, values={"base_model/conv2d_2/kernel": kernel})
     done = converters.convert(tmp_path / "nan", tmp_path / "nan.pth")
     assert "WARNING: group1_block1_conv1/kernel has 1 NaN, 1 infinite." in done.network.notes
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "to"),
+    [
+        ("ck", "ck", "tf1"),
+        ("ck/model.ckpt-7", "ck", "tf1"),
+        ("ck", "ck/model.ckpt-7.index", "pth"),
+        ("ck/model.ckpt-7", "ck/model.ckpt-7.data-00000-of-00001", "pth"),
+        ("f/a.pth", "f/a.pth", "pth"),
+        ("f/a.pth", "f/link.pth", "pth"),
+        ("f", "f/a.pth", "pth"),
+    ],
+)
+def test_what_is_read_is_never_replaced(tf1, pth, tmp_path, source, target, to):
+    shutil.copytree(tf1, tmp_path / "ck")
+    (tmp_path / "f").mkdir()
+    shutil.copy(pth, tmp_path / "f" / "a.pth")
+    (tmp_path / "f" / "link.pth").symlink_to("a.pth")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"must not be where the source lies, but .* is read; choose another place"):
+        converters.convert(tmp_path / source, tmp_path / target, to=to, verify=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "f" / "link.pth").is_symlink()
+
+
+def test_what_was_written_beside_the_source_is_written_again(tf1, tmp_path):
+    shutil.copytree(tf1, tmp_path / "ck")
+    for _ in range(2):
+        converters.convert(tmp_path / "ck", tmp_path / "ck" / "w.pth", verify=False)
+    assert (tmp_path / "ck" / "w.pth").is_file()
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int8"])

@@ -141,6 +141,47 @@ def test_of_hugging_faces_two_forms_safetensors_is_taken_and_said(tmp_path, othe
     assert any(f"Took model.safetensors; {other} also there" in note for note in notes)
 
 
+def test_a_variant_beside_the_usual_file_is_left_and_said(tmp_path):
+    weights(tmp_path / "model.safetensors")
+    weights(tmp_path / "model.fp16.safetensors", HALVES[0])
+    weights(tmp_path / "pytorch_model.bin", HALVES[1])
+    values, _, notes = read(tmp_path)
+    same(values)
+    assert any("model.fp16.safetensors, pytorch_model.bin also there" in note for note in notes)
+
+
+def test_a_variant_alone_is_read(tmp_path):
+    weights(tmp_path / "model.fp16.safetensors")
+    same(read(tmp_path)[0])
+
+
+@pytest.mark.parametrize("link", ["latest.pth", "a_first.pth"])
+def test_a_link_to_a_file_beside_it_is_the_same_checkpoint(tmp_path, link):
+    weights(tmp_path / "epoch_200.pth")
+    (tmp_path / link).symlink_to("epoch_200.pth")
+    values, _, _ = read(tmp_path)
+    same(values)
+    weights(tmp_path / "epoch_100.pth", HALVES[0])
+    with pytest.raises(InputError, match=r"2 checkpoints, epoch_100\.pth, epoch_200\.pth$"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "a Git-LFS pointer"),
+        (b"", "empty"),
+        (b"<html>", "HTML"),
+    ],
+)
+def test_what_lies_in_place_of_weights_beside_others_is_said(tmp_path, content, said):
+    weights(tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    values, _, notes = read(tmp_path)
+    same(values)
+    assert any(note.startswith("Not read: model.safetensors is ") and said in note for note in notes)
+
+
 def test_two_files_that_may_be_two_networks_are_not_chosen_between(tmp_path):
     weights(tmp_path / "student.safetensors")
     weights(tmp_path / "teacher.safetensors")
@@ -341,6 +382,16 @@ def test_members_elsewhere_are_not_unpacked(tmp_path, name, kind):
     with pytest.raises(InputError, match="plain files below its folder only"):
         open_source(path)
     assert set(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_file_that_is_twice_in_a_tar_is_told_so(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for content in (b"one", b"two"):
+            info = tarfile.TarInfo("./model.ckpt-1.index")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(InputError, match=r"x\.tar must hold each file once; pack it again"):
+        open_source(tmp_path / "x.tar")
 
 
 TYPES = {

@@ -156,6 +156,14 @@ def test_a_description_without_its_checksum_is_refused(tmp_path, lost):
         open_source(path)
 
 
+def test_metadata_of_null_are_none(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(pack({"__metadata__": None, "w": F32}, bytes(8)))
+    with safetensors.safe_open(path, framework="np") as theirs:
+        assert theirs.metadata() is None
+    assert open_safetensors(path).tensors.keys() == {"w"}
+
+
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 HEADERS = {
     "a key twice": b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"I32","shape":[2],'

@@ -58,6 +58,7 @@ TRAINED_AND_AVERAGE = [
     ("a.b.c.model.", "a.b.c.model_ema.module."),
 ]
 TRAINED_AND_FOLLOWER = [
+    ("fast_encoder.", "slow_encoder."),
     ("student.", "teacher."),
     ("student.module.backbone.", "teacher.backbone."),
     ("model.student.", "model.teacher."),
@@ -423,3 +424,12 @@ def test_safetensors_with_a_strange_tensor_are_read(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
     network = converters.load(tmp_path / "x.safetensors")
     assert network.left == {"of the type F8_E4M3, no part of this network": ["scale"]}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
+def test_kernels_of_whole_numbers_are_said(dtype):
+    whole = (STATE["conv1.weight"] * 9).astype(dtype)
+    network = understand(source(STATE | {"conv1.weight": whole}))
+    np.testing.assert_array_equal(stem(network), whole)
+    assert any(f"1 kernels are whole numbers ({dtype}; stem_conv1/kernel)" in note for note in network.notes)
+    assert not any("whole numbers" in note for note in understand(source(STATE)).notes)
