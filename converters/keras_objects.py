@@ -56,7 +56,9 @@ def open_objects(
     Raises:
         InputError: two networks have the same names, and nothing tells which variable belongs to which.
     """
-    weights = [v for v in variables if not _is_optimizers(v)]
+    named = _optimizers(variables)
+    slots = [v.key for v in variables if _is_optimizers(v, named)]
+    weights = [v for v in variables if not _is_optimizers(v, named)]
     layers: dict[tuple[str, str], dict[str, Variable]] = {}
     for variable in weights:
         layer, weight = _parts(variable)
@@ -70,7 +72,7 @@ def open_objects(
             keys=[other.key, variable.key],
         )
     found = [_layer(scope, name, arrays=arrays, read=read) for (scope, name), arrays in layers.items()]
-    found += [LayerArrays("optimizer", "", "", {_short(v.key): NOT_READ for v in variables if _is_optimizers(v)})]
+    found += [LayerArrays("optimizer", "", "", {_short(key): NOT_READ for key in slots})]
     source = assemble(path, container, layers=found, around=Around(before=before) if before else _around(weights))
     source.close = bundle.close
     return source
@@ -80,8 +82,19 @@ def _short(key: str) -> str:
     return key.removesuffix(SUFFIX).removeprefix("optimizer/")
 
 
-def _is_optimizers(variable: Variable) -> bool:
+def _optimizers(variables: Iterable[Variable]) -> set[str]:
+    """Names of Keras' optimizers, whatever attribute holds them: what counts iterations and has a learning rate."""
+    owners: dict[str, set[str]] = {"iteration": set(), "learning_rate": set()}
+    for variable in variables:
+        owner, weight = _parts(variable)
+        owners.get(weight, set()).add(owner)
+    return (owners["iteration"] & owners["learning_rate"]) - {""}
+
+
+def _is_optimizers(variable: Variable, named: set[str]) -> bool:
     path = variable.path or ""
+    if _parts(variable)[0] in named:
+        return True
     if SLOT in path or OPTIMIZER.search(path):
         return True
     # An optimizer lists the model's weights, too; those it has made itself are named after it.

@@ -4,6 +4,7 @@ The table of writers (`writers_keras.py`) reads what Keras itself saves; here ar
 HDF5 files made by hand, and the commands.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -206,3 +207,18 @@ def test_the_commands_and_functions_agree_with_keras_on_the_encoder(wrapped, tmp
     read = converters.load(tmp_path / "encoder.pth")
     for name, weight in weights_by_name(encoder).items():
         np.testing.assert_array_equal(read[name], np.asarray(weight))
+
+
+def test_an_optimizer_under_any_name_is_the_optimizers_state(tmp_path):
+    keras, tf = pytest.importorskip("keras"), pytest.importorskip("tensorflow")
+    encoder = writers_keras.resnet()
+    optimizer = keras.optimizers.AdamW(1e-3, use_ema=True)
+    optimizer.build(encoder.trainable_variables)
+    tf.train.Checkpoint(an_opt=optimizer, net=encoder).save(str(tmp_path / "ckpt"))
+    with contextlib.closing(converters.load(tmp_path)) as network:
+        for name, array in writers_keras.made(tmp_path, encoder).weights.items():
+            np.testing.assert_array_equal(network[name], array)
+        assert network.left.keys() == {
+            "metrics, queues and random states of the training",
+            "optimizer state, which inference has no use for",
+        }
