@@ -162,6 +162,8 @@ def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
         (lambda: classifier().fit(IMAGES, 2 * ONE_HOT, verbose=0), r"rows of 3 shares.*labels=\[\[2.0, 0.0, 0.0\]\]"),
         (lambda: classifier().evaluate(IMAGES, ONE_HOT - 1 / 3, verbose=0), "rows of 3 shares.*labels=.*-0.3"),
         (lambda: simclr().fit(VIEWS, np.where(ONE_HOT == 1, np.nan, 0), verbose=0), "rows of 3 shares.*labels=.*nan"),
+        (lambda: classifier().fit(VIEWS, LABELS, verbose=0), r"Classifier takes images \(n, h, w, 3\), not views"),
+        (lambda: distiller().evaluate(VIEWS, LABELS, verbose=0), r"Distiller takes images .*views\[:, 0\]"),
         (lambda: simclr(projection=layers.Reshape((2, 3))), "projection must give"),
         (lambda: teacher(5), r"a teacher must give logits \(n, num_classes=3\). Received: shape=\(None, 5\)"),
     ],

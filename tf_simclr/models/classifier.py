@@ -120,6 +120,9 @@ class Classifier(Trained):
 
     def call(self, images, training=None):
         """Images `(n, h, w, 3)` to logits `(n, num_classes)`."""
+        rank = images.shape.rank if hasattr(images.shape, "rank") else len(images.shape)  # may not be known yet
+        rule = f"{type(self).__name__} takes images (n, h, w, 3), not views: give one of each image, as views[:, 0]"
+        check(rank != 5, rule, shape=tuple(images.shape) if rank else None)
         training = training or False  # else a layer such as Resizing, for which None means True, hands that on
         features = parts.features_of(self.encoder, images, training=training)
         # All of the projection head runs: the reference's moving statistics move above the selected layer, too.
