@@ -164,6 +164,7 @@ def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
         (lambda: simclr().fit(VIEWS, np.where(ONE_HOT == 1, np.nan, 0), verbose=0), "rows of 3 shares.*labels=.*nan"),
         (lambda: classifier().fit(VIEWS, LABELS, verbose=0), r"Classifier takes images \(n, h, w, 3\), not views"),
         (lambda: distiller().evaluate(VIEWS, LABELS, verbose=0), r"Distiller takes images .*views\[:, 0\]"),
+        (lambda: Classifier(encoder(), num_classes=1), "num_classes must be at least 2: of one, every guess is right"),
         (lambda: simclr(projection=layers.Reshape((2, 3))), "projection must give"),
         (lambda: teacher(5), r"a teacher must give logits \(n, num_classes=3\). Received: shape=\(None, 5\)"),
     ],

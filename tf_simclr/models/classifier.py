@@ -39,7 +39,7 @@ class Classifier(Trained):
             maps `(n, h, w, d)`, which are averaged (`models.parts`).
         projection: features to the list of each projection layer's output, or to the last one alone; needed if
             `ft_proj_selector` is not 0.
-        num_classes: at least 1.
+        num_classes: at least 2.
         fine_tune_after_block: groups up to this one are frozen: -1 none (but what the encoder itself has frozen), 0 the
             stem, 1 to 3, 4 all but the classifier.
         ft_proj_selector: projection layer that feeds the classifier; 0: the features, -1: the last (trap 14).
@@ -85,7 +85,7 @@ class Classifier(Trained):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        check(num_classes >= 1, "num_classes must be at least 1", num_classes=num_classes)
+        check(num_classes >= 2, "num_classes must be at least 2: of one, every guess is right", num_classes=num_classes)
         check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
         check(frozen_layers in ("still", "tf1", "tf2"), "frozen_layers must be still, tf1 or tf2", got=frozen_layers)
         check_freezable(encoder, fine_tune_after_block)
