@@ -329,7 +329,9 @@ def big_endian_npz(folder: Path) -> Made:
 def scripted(folder: Path) -> Made:
     import torch
 
-    torch.jit.save(torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)), folder / "scripted.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch would rather have torch.export
+        torch.jit.save(torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)), folder / "scripted.pt")
     return Made(folder / "scripted.pt")
 
 

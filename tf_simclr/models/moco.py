@@ -109,6 +109,9 @@ class MoCo(SimCLR):
         super().make_parts(width)
         self.key_encoder = parts.copied(self.encoder, prefix=PREFIX)
         self.key_projection = parts.copied(self.projection, prefix=PREFIX)
+        known = self.encoder.get_build_config()
+        if known and not self.key_encoder.built:  # a loaded encoder of one size, which `images_shape` does not tell
+            self.key_encoder.build_from_config(known)
         parts.features_spec(self.key_encoder, self.images_shape)
         key = parts.projections_spec(self.key_projection, width)[-1]
         self.catch_up()
