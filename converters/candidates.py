@@ -22,7 +22,7 @@ from converters.stored import Stored
 from tf_simclr.errors import InputError
 
 EMA = "ema_model/"
-"""Scope of the moving averages in SimCLRv2's checkpoints (trap 15)."""
+"""Scope of the moving averages in SimCLRv2's checkpoints, which hold each weight of the encoder twice."""
 
 SHADOW = "ExponentialMovingAverage"
 """What `tf.train.ExponentialMovingAverage` puts behind a variable's name."""
