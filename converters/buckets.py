@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import checked_name, parse_json, reading
+from tf_simclr.foreign import checked_name, is_plain, parse_json, reading
 
 HOST = "https://storage.googleapis.com"
 """Nobody else is asked: a redirection to another host, or to a connection without encryption, is refused."""
@@ -81,17 +81,6 @@ def split(address: str) -> tuple[str, str]:
     check(address.startswith("gs://") and bool(bucket) and is_plain(bucket), rule, address=address)
     check(not path or is_plain(path), rule, address=address)
     return bucket, path
-
-
-def is_plain(path: str) -> bool:
-    """Whether a path stays below the folder that it is joined to, on every system.
-
-    Example:
-        >>> is_plain("hub/saved_model.pb"), is_plain("../x"), is_plain("/x"), is_plain("a:b")
-        (True, False, False, False)
-    """
-    parts = path.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and not set(path) & set('\\:*?"<>|\0')
 
 
 def files(address: str) -> list[Remote]:

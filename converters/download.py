@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from converters import buckets
-from converters.buckets import BLOCK, Interrupted, Remote, is_plain
+from converters.buckets import BLOCK, Interrupted, Remote
 from converters.crc32c import crc32c
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import write_json
-from tf_simclr.foreign import DAMAGED, open_unlinked, read_json
+from tf_simclr.foreign import DAMAGED, is_plain, open_unlinked, read_json
 
 TRIES = 5
 """How often in a row a connection may break without one new byte."""

@@ -16,12 +16,11 @@ from typing import Any
 import h5py
 
 from converters import hdf5
-from converters.buckets import is_plain
 from converters.keras_config import HELPERS, layer_groups_of, read_config
 from converters.keras_layers import NOT_READ, OWN, Around, LayerArrays, assemble
 from converters.stored import Source
 from tf_simclr.errors import check
-from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.foreign import is_plain, parse_json, reading, spend
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.buckets import is_plain
 from converters.stored import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import checked_name, parse_json, reading, spend
+from tf_simclr.foreign import checked_name, is_plain, parse_json, reading, spend
 
 INDEX = ".index.json"
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.(?:safetensors|bin|pth|pt))")

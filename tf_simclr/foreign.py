@@ -277,6 +277,17 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path stays below the folder that it is joined to, on every system.
+
+    Example:
+        >>> is_plain("hub/saved_model.pb"), is_plain("../x"), is_plain("/x"), is_plain("a:b")
+        (True, False, False, False)
+    """
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and not set(path) & set('\\:*?"<>|\0')
+
+
 def size_at(path: Path, *, most: int = 10_000) -> int:
     """Bytes of a file, of all files below a folder, or of those whose names begin so (a checkpoint's prefix)."""
     total = 0
