@@ -28,16 +28,16 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from converters import layers
-from converters.checkpoints import write_tf1
-from converters.namings import TF1
+from converters.names import walk as layers
+from converters.names.naming import TF1
+from converters.tensorflow.folders import write_tf1
 from tf_simclr.models.architecture import Architecture
 
 MEMORY = 1.3
 TIME = 2.5
 VERIFIED = 1 / 3
 
-IMPORTS = "import converters.options, converters.conversion, converters.report, converters.tensorflow_files"
+IMPORTS = "import converters.options, converters.conversion, converters.command, converters.tensorflow.source"
 
 PEER = """
 import sys, numpy as np, tensorflow as tf, torch

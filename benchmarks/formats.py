@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import layers, targets
+from converters import writing as targets
 from converters.conversion import convert
-from converters.network import Network
-from converters.stored import Stored
+from converters.names import walk as layers
+from converters.names.network import Network
+from converters.tensors import Stored
 from tf_simclr.models.architecture import Architecture
 
 SMALL = Architecture(18, cifar_stem=True, proj_head_mode="nonlinear", num_proj_layers=3, num_classes=10)

@@ -25,8 +25,8 @@ import numpy as np
 import tyro
 
 from tf_simclr import resnet
-from tf_simclr.chest.covid import ROWS
-from tf_simclr.chest.learner import Learner, batches
+from tf_simclr.chest.covid.learner import Learner, batches
+from tf_simclr.chest.covid.rows import ROWS
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.evaluation.features import extract

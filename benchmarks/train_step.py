@@ -84,7 +84,7 @@ def of_torch(contender: str, precision: str, case: tuple[int, int, int]):
     import torch
     from torch.nn import functional
 
-    from converters.torch_resnet import TwinResNet
+    from converters.networks.in_torch import TwinResNet
     from tf_simclr.models.architecture import Architecture
 
     depth, size, batch = case

@@ -8,6 +8,8 @@ Example:
 
 import importlib
 
+from tf_simclr.moved import remember
+
 _PLACES = {
     "Conversion": "conversion",
     "convert": "conversion",
@@ -16,6 +18,8 @@ _PLACES = {
 }
 
 __all__ = ["Conversion", "convert", "load", "load_torch"]
+
+remember()
 
 
 def __getattr__(name: str):

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import folders, targets, verification
-from converters.catalogue import NAMINGS
-from converters.formats import open_source
-from converters.layers import part_of
+from converters import verification
+from converters import writing as targets
 from converters.loading import load
-from converters.network import Network, understand, without
-from converters.numpy_resnet import TORCHVISION
-from converters.rescaling import rescaled
+from converters.names.network import Network, understand, without
+from converters.names.recognise import NAMINGS
+from converters.names.translate import left_behind
+from converters.names.walk import part_of
+from converters.networks.in_numpy import TORCHVISION
+from converters.opening import folders
+from converters.opening.source import open_source
 from converters.scrutiny import WARNING, tidy, watched
 from converters.staging import staged
-from converters.stored import Stored
 from converters.streams import each
-from converters.translate import left_behind
+from converters.tensors import Stored
+from converters.values import rescaled
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture

@@ -11,7 +11,7 @@ from tf_simclr.places import expand
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
-    from converters.network import Network
+    from converters.names.network import Network
 
 SHOWN = 10
 
@@ -49,8 +49,8 @@ def main() -> None:
 
 def describe_network(network: "Network") -> list[tuple[str, str]]:
     """Heading and text of each line."""
-    from converters.description import describe, some, tensors, version
-    from converters.rescaling import kernel_scale
+    from converters.names.describe import describe, some, tensors, version
+    from converters.values import kernel_scale
 
     a = network.architecture
     style = version(a, container=network.container, has_ema=network.has_ema)

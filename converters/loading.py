@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.formats import open_source
-from converters.network import Network, understand
+from converters.names.network import Network, understand
+from converters.opening.source import open_source
 
 if TYPE_CHECKING:
-    from converters.torch_resnet import TwinResNet
+    from converters.networks.in_torch import TwinResNet
 
 
 def load(
@@ -57,7 +57,7 @@ def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":
     Returns:
         A module from images `(n, 3, h, w)` in [0, 1], not normalised, to a dict of endpoints by the official names.
     """
-    from converters.twin import build_twin
+    from converters.networks.twin import build_twin
 
     network = load(path, **selection)
     try:

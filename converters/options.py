@@ -71,8 +71,8 @@ def run(program: str, *, description: str, usual: str) -> None:
     with exit_on_input_error():
         options = tyro.cli(Options, prog=f"python -m {program}", description=description)
         spare_threads()
+        from converters.command import report
         from converters.conversion import convert
-        from converters.report import report
 
         done = convert(**vars(options), usual=usual)
         write(report(done))

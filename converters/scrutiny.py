@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from converters.description import tensors
-from converters.network import Network
-from converters.stored import Stored
+from converters.names.describe import tensors
+from converters.names.network import Network
+from converters.tensors import Stored
 
 WARNING = "WARNING: "
 """How notes on a weight begin, before its name."""

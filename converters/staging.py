@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.checkpoints import STATE
+from converters.tensorflow.folders import STATE
 from tf_simclr.errors import InputError
 
 

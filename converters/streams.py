@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from converters.stored import Stored
+from converters.tensors import Stored
 
 WORKERS = 2
 """Reading, checking, transposing and writing run beside each other; more workers would hold more tensors in memory."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import numpy_resnet
-from converters.catalogue import NAMINGS, recognise
-from converters.formats import open_source
-from converters.layers import ENDPOINTS
-from converters.network import Network
+from converters.names.network import Network
+from converters.names.recognise import NAMINGS, recognise
+from converters.names.walk import ENDPOINTS
+from converters.networks import in_numpy as numpy_resnet
+from converters.opening.source import open_source
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
 
@@ -126,7 +126,7 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     """
     import torch
 
-    from converters.twin import build_twin
+    from converters.networks.twin import build_twin
 
     model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
 
 def keras_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Endpoints by the Keras network, in Keras' float type."""
-    from converters.keras_network import build_keras
+    from converters.networks.in_keras import build_keras
 
     return {name: np.asarray(x) for name, x in build_keras(network)(inputs, training=False).items()}
 
@@ -168,7 +168,7 @@ def written_endpoints(
         return torch_endpoints(written, inputs) if engine == "torch" else file_endpoints(path, written, inputs=inputs)
     if to not in IN_FLOAT32:
         return numpy_endpoints(written, inputs)
-    from converters import keras_network
+    from converters.networks import in_keras as keras_network
 
     if to == "h5":
         return keras_network.run_weights_file(path, inputs, network=written)

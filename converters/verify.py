@@ -12,7 +12,7 @@ from tf_simclr.places import expand
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
-    from converters.network import Network
+    from converters.names.network import Network
     from converters.verification import Difference
 
 
@@ -81,8 +81,8 @@ def _open(path: Path, options: Options) -> "Network":
 
 
 def _unlike(a: "Network", b: "Network") -> str:
-    from converters.description import describe
-    from converters.network import without
+    from converters.names.describe import describe
+    from converters.names.network import without
 
     bare = [without(without(n.architecture, "supervised"), "projection") for n in (a, b)]
     if bare[0] == bare[1]:
@@ -92,7 +92,7 @@ def _unlike(a: "Network", b: "Network") -> str:
 
 def _forward(b: "Network", options: Options):
     from converters import verification
-    from converters.catalogue import NAMINGS
+    from converters.names.recognise import NAMINGS
 
     engine = options.engine
     if engine == "auto":

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
 
-from converters import buckets, download
+from converters.published import bucket as buckets
+from converters.published import download
 
 
 @dataclass

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from converters import buckets, download, official
-from converters.download import fetch
+from converters.published import bucket as buckets
+from converters.published import catalogue as official
+from converters.published import download
+from converters.published.download import fetch
 from tests import golden
 from tests.bucket import Bucket, serving
 from tf_simclr import cli

@@ -12,17 +12,6 @@ import pytest
 from tests import golden, tiny_runs
 from tests.converters import networks, official
 from tests.models import formula
-from tf_simclr.checkpoint import (
-    STREAM_KEY,
-    RunFolder,
-    load_encoder,
-    load_model,
-    read_arrays,
-    read_json,
-    restore_state,
-    save_state,
-    state,
-)
 from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
@@ -30,6 +19,8 @@ from tf_simclr.models.heads import projection_head
 from tf_simclr.models.network import build_encoder
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS
+from tf_simclr.run_folder import STREAM_KEY, RunFolder, read_arrays, read_json, restore_state, save_state, state
+from tf_simclr.weights import load_encoder, load_model
 
 
 def values(model) -> dict[str, np.ndarray]:

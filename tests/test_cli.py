@@ -16,7 +16,6 @@ import tyro
 
 from tests import golden
 from tf_simclr import cli
-from tf_simclr.checkpoint import RunFolder
 from tf_simclr.config import (
     COMMANDS,
     CheckpointsGet,
@@ -31,6 +30,7 @@ from tf_simclr.config import (
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.run_folder import RunFolder
 
 NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "run"], "distill": ["--teacher", "run"]}
 NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests import tiny_runs
-from tests.tasks import pictures
-from tf_simclr.checkpoint import RunFolder
+from tests.commands import pictures
+from tf_simclr.commands import pretrain
 from tf_simclr.data.pipeline import Unreadable, training_views
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError, surfacing
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.tasks import pretrain
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
 from tf_simclr.training.stopping import EXIT_CODES, Stopping
 

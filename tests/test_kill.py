@@ -16,8 +16,9 @@ import pytest
 
 from tests import golden, killed_run, tiny_runs
 from tests.tiny_runs import PLAN
-from tf_simclr import checkpoint, files
-from tf_simclr.checkpoint import RunFolder
+from tf_simclr import files
+from tf_simclr import run_folder as checkpoint
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import callbacks, read_history, train
 from tf_simclr.training.stopping import Stopping
 

@@ -12,98 +12,104 @@ PACKAGES = ("tf_simclr", "converters")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
-BASE = {
-    "tf_simclr.contents",
-    "tf_simclr.data",
-    "tf_simclr.errors",
-    "tf_simclr.files",
-    "tf_simclr.foreign",
-    "tf_simclr.layerwise",
-    "tf_simclr.lock",
-    "tf_simclr.losses",
-    "tf_simclr.models",
-    "tf_simclr.models.architecture",
-    "tf_simclr.optimizers",
-    "tf_simclr.places",
-    "tf_simclr.replicas",
-    "tf_simclr.terminal",
-}
-METHOD = {
-    "tf_simclr.models.simclr",
-    "tf_simclr.models.moco",
-    "tf_simclr.models.classifier",
-    "tf_simclr.models.distillation",
-    "tf_simclr.data.pipeline",
-}
-JOBS = {"tf_simclr.checkpoint", "tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.diagnostics", "tf_simclr.exports"}
-TASKS = {"tf_simclr.config", "tf_simclr.chest", "tf_simclr.monitoring", "tf_simclr.training"} | JOBS | METHOD | BASE
-CHECKPOINTS = [f"tf_simclr.tasks.checkpoints_{verb}" for verb in ("list", "get", "convert")]
-
-ARDS = [f"tf_simclr.tasks.{name}" for name in ("chest_ards", "ards_runs", "ards_report")]
+GROUND = {f"tf_simclr.{name}" for name in ("errors", "files", "foreign", "lock", "places", "terminal")}
+METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
+METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
+LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
+LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
+COMMANDS = {"tf_simclr.commands"} | LIBRARY
+CHECKPOINTS = [f"tf_simclr.commands.checkpoints_{verb}" for verb in ("list", "get", "convert")]
+CONVERSION = {f"converters.{name}" for name in ("layout", "mapped", "streams", "tensors")}
+FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
+WAY = {f"converters.{path.stem}" for path in (ROOT / "converters").glob("[a-z]*.py")} - CONVERSION
+CHEST = {f"tf_simclr.chest.{room}" for room in ("collections", "files", "html", "model")}
 
 MAY_IMPORT = {
-    "tf_simclr": BASE | METHOD | {"tf_simclr.checkpoint", "tf_simclr.registration"},  # the public names
-    "tf_simclr.__main__": {"tf_simclr.cli"},
-    "tf_simclr.cli": {
-        "tf_simclr.config",
-        "tf_simclr.tasks",
-        "tf_simclr.tasks.demo",
-        "tf_simclr.errors",
-        "tf_simclr.foreign",
-        "tf_simclr.places",
-        "tf_simclr.terminal",
-    },
-    "tf_simclr.accelerators": {"tf_simclr.errors"},
-    "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.errors", "tf_simclr.terminal"},
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture", "tf_simclr.places"},
-    "tf_simclr.tasks": TASKS,
-    "tf_simclr.tasks.demo": {"tf_simclr.tasks", "converters"} | TASKS,  # shows the way to PyTorch, too
-    **dict.fromkeys(CHECKPOINTS, {"converters", *CHECKPOINTS} | TASKS),  # the official ones, by their catalogue
-    "tf_simclr.tasks.official": {"tf_simclr.tasks", "converters"} | TASKS,  # leaves SavedModels behind
-    **dict.fromkeys(ARDS, {"tf_simclr.tasks", "tf_simclr.tasks.sweep", *ARDS} | TASKS),  # its stages are commands
-    "tf_simclr.monitoring": {"tf_simclr.training"} | JOBS | METHOD | BASE,
-    "tf_simclr.training": {"tf_simclr.checkpoint"} | METHOD | BASE,
-    "tf_simclr.chest": JOBS | METHOD | BASE,
-    "tf_simclr.chest.app_server": {"tf_simclr.chest"} | JOBS | METHOD | BASE,  # the web server, and nobody else may
-    "tf_simclr.tasks.chest_app": {"tf_simclr.tasks", "tf_simclr.chest.app_server"} | TASKS,
-    "tf_simclr.checkpoint": {"converters"} | METHOD | BASE,
-    "tf_simclr.evaluation": METHOD | BASE,
-    "tf_simclr.plots": {"tf_simclr.errors", "tf_simclr.files"},
-    "tf_simclr.diagnostics": {"tf_simclr.errors"},
-    "tf_simclr.exports": {"tf_simclr.data", "tf_simclr.errors", "tf_simclr.files", "tf_simclr.models"},
-    "tf_simclr.tasks.sweep": {"tf_simclr.tasks", "tf_simclr.cli"} | TASKS,  # its trials are commands
-    **dict.fromkeys(METHOD, BASE),
-    "tf_simclr.models.distillation": {"tf_simclr.models.classifier"} | BASE,
-    "tf_simclr.models.moco": {"tf_simclr.models.simclr"} | BASE,
-    **dict.fromkeys(BASE, BASE),
-    "tf_simclr.models.architecture": {"tf_simclr.errors"},  # after BASE, whose entries they replace
-    "tf_simclr.contents": {"tf_simclr.errors"},
-    "tf_simclr.errors": {"tf_simclr.terminal"},
+    # the ground
     "tf_simclr.terminal": set(),
     "tf_simclr.registration": set(),  # imports by name what a file asks for
-    "tf_simclr.files": {"tf_simclr.errors"},
-    "tf_simclr.foreign": {"tf_simclr.errors"},
-    "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
-    "tf_simclr.places": {"tf_simclr.errors"},
-    "converters": {
-        "tf_simclr.models",
-        "tf_simclr.models.architecture",
-        "tf_simclr.checkpoint",
-        "tf_simclr.errors",
-        "tf_simclr.files",
-        "tf_simclr.foreign",
-        "tf_simclr.places",
-        "tf_simclr.terminal",
+    "tf_simclr.moved": set(),  # likewise
+    "tf_simclr.errors": {"tf_simclr.terminal"},
+    **{
+        f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("accelerators", "contents", "files", "foreign", "places")
     },
+    "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
+    "tf_simclr.models.architecture": {"tf_simclr.errors"},
+    # the method
+    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture", "tf_simclr.places"},
+    "tf_simclr.replicas": GROUND,
+    "tf_simclr.optimizers": GROUND,
+    "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
+    "tf_simclr.data": {"tf_simclr.contents"} | GROUND,
+    "tf_simclr.data.radiographs": {"tf_simclr.contents", "tf_simclr.data"} | GROUND,
+    "tf_simclr.models": METHOD - {"tf_simclr.data"} | GROUND,
+    "tf_simclr.plots": GROUND,
+    "tf_simclr.diagnostics": GROUND,
+    "tf_simclr.exports": METHOD | GROUND,
+    "tf_simclr.run_folder": METHOD | GROUND,
+    # checkpoints: tensors and names, then files, then networks, then the way from one to the other
+    "converters": {"tf_simclr.moved"},
+    **dict.fromkeys(CONVERSION, CONVERSION | GROUND),
+    "converters.names": CONVERSION | METHOD | GROUND,
+    **dict.fromkeys(
+        FILES_OF_ANY_KIND,
+        FILES_OF_ANY_KIND
+        | CONVERSION
+        | METHOD
+        | GROUND
+        | {"converters.names", "converters.published", "tf_simclr.run_folder"},
+    ),
+    "converters.published": {"converters.tensorflow"} | GROUND,
+    "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
+    **dict.fromkeys(
+        WAY,
+        {"converters", "converters.names", "converters.networks"}
+        | WAY
+        | FILES_OF_ANY_KIND
+        | CONVERSION
+        | METHOD
+        | GROUND,
+    ),
+    # what is done with them
+    "tf_simclr.evaluation": METHOD | GROUND,
+    "tf_simclr.training": {"tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.run_folder"} | METHOD | GROUND,
+    "tf_simclr.weights": {"converters.loading", "converters.networks"} | METHOD | GROUND,
+    "tf_simclr": {"tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"} | METHOD,  # the public names
+    # the commands
+    "tf_simclr.commands": LIBRARY,
+    "tf_simclr.commands.sweep": {"tf_simclr.cli"} | COMMANDS,  # its trials are commands
+    "tf_simclr.commands.demo": {"converters", "converters.verification", "converters.names"}
+    | COMMANDS,  # shows the way to PyTorch, too
+    **dict.fromkeys(
+        CHECKPOINTS,
+        {"converters", "converters.names", "converters.published", *CHECKPOINTS} | WAY | COMMANDS,
+    ),
+    "tf_simclr.official": {"converters"} | COMMANDS,  # leaves SavedModels behind
+    # the radiographs' wing
+    "tf_simclr.chest": set(),
+    "tf_simclr.chest.html": set(),
+    "tf_simclr.chest.files": LIBRARY,
+    "tf_simclr.chest.collections": {"tf_simclr.chest.files"} | COMMANDS,
+    "tf_simclr.chest.model": {"tf_simclr.chest.files"} | COMMANDS,
+    "tf_simclr.chest.covid": CHEST | COMMANDS,
+    "tf_simclr.chest.ards": {"tf_simclr.commands.sweep"} | CHEST | COMMANDS,
+    "tf_simclr.chest.page": CHEST | COMMANDS,
+    "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
+    "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
+    # the doors
+    "tf_simclr.cli": {"tf_simclr.config", "tf_simclr.commands"} | GROUND,
+    "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
+    "tf_simclr.__main__": {"tf_simclr.cli"},
 }
-"""Part → parts it may import besides itself; a module belongs to the longest name that it starts with."""
+"""Part → parts it may import besides itself, from the ground up; a module belongs to the longest name that it starts
+with."""
 
 ONLY_IN = {
     "torch": {"converters"},
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
     "pandas": {"tf_simclr.chest"},
-    "uvicorn": {"tf_simclr.chest.app_server"},
+    "uvicorn": {"tf_simclr.chest.page.server"},
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
     "matplotlib": {"tf_simclr.plots", "tf_simclr.diagnostics"},
     "tensorflow_datasets": {"tf_simclr.data", "tf_simclr.chest"},
@@ -122,7 +128,11 @@ POSITIONAL = {
 }
 """Public functions that take more than two arguments by position, and why."""
 LOSSES = ("cross_entropy", "decoupled", "info_nce", "metrics", "pairs", "similarity", "supervised")
-LAYER_FUNCTIONS = {"tf_simclr.models.resnet", "converters.numpy_resnet", *(f"tf_simclr.losses.{x}" for x in LOSSES)}
+LAYER_FUNCTIONS = {
+    "tf_simclr.models.resnet",
+    "converters.networks.in_numpy",
+    *(f"tf_simclr.losses.{x}" for x in LOSSES),
+}
 """Modules of functions of tensors, which are called as the formula is written: x, filters, name."""
 
 
@@ -137,7 +147,7 @@ def part(name: str) -> str:
     """The longest entry of the table that a module belongs to."""
     names = [entry for entry in MAY_IMPORT if name == entry or name.startswith(entry + ".")]
     found = max(names, key=len)
-    if found == "tf_simclr" != name:
+    if found in PACKAGES and found != name:
         raise AssertionError(f"{name} is in no part: give it one in MAY_IMPORT")
     return found
 
@@ -183,7 +193,7 @@ def reachable(start: str, arrows: dict[str, set[str]]) -> set[str]:
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    lazy = {"tf_simclr", "converters", "tf_simclr.checkpoint"}  # names on demand; checkpoint reads foreign weights
+    lazy = {"tf_simclr", "converters", "tf_simclr.run_folder"}  # names on demand; checkpoint reads foreign weights
     arrows = {module(path): imports(path) & (MODULES - lazy - {module(path)}) for path in FILES}
     circles = {name: arrows[name] for name in arrows if name in reachable(name, arrows)}
     assert not {name: {t for t in targets if t in circles} for name, targets in circles.items()}

@@ -11,16 +11,15 @@ import tensorflow as tf
 
 from tests import tiny_runs
 from tests.tiny_runs import PLAN
-from tf_simclr.checkpoint import RunFolder, restore_state
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.data.subsets import of_rows, with_targets
 from tf_simclr.errors import InputError
-from tf_simclr.monitoring import collapse
-from tf_simclr.monitoring.callbacks import Collapse, Neighbours, parts
-from tf_simclr.monitoring.pairs import draw_pairs
-from tf_simclr.monitoring.weights_and_biases import Report, package
-from tf_simclr.training import read_history, train
+from tf_simclr.run_folder import RunFolder, restore_state
+from tf_simclr.training import collapse, read_history, train
+from tf_simclr.training.pairs import draw_pairs
+from tf_simclr.training.watching import Collapse, Neighbours, parts
+from tf_simclr.training.weights_and_biases import Report, package
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from tests import golden
-from tests.tasks import pictures, small_cifar10
+from tests.commands import pictures, small_cifar10
 from tf_simclr import cli, run
-from tf_simclr.checkpoint import RunFolder
-from tf_simclr.config import Finetune, Pretrain, official
+from tf_simclr.config import Finetune, Pretrain
 from tf_simclr.errors import InputError
-from tf_simclr.tasks import official as official_task
+from tf_simclr.official import command as official_task
+from tf_simclr.official import flags as official
+from tf_simclr.run_folder import RunFolder
 
 TF2_FLAGS = {
     "learning_rate": 0.3,

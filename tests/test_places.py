@@ -12,10 +12,11 @@ import pytest
 
 from converters import inspect, options, verify
 from tf_simclr import cli, places
-from tf_simclr.checkpoint import RunFolder
-from tf_simclr.config import COMMANDS, official, plain
+from tf_simclr.config import COMMANDS, plain
 from tf_simclr.config.parts import Data
 from tf_simclr.errors import InputError
+from tf_simclr.official import flags as official
+from tf_simclr.run_folder import RunFolder
 
 CONVERTERS = {"tf2torch and torch2tf": options.Options, "verify": verify.Options, "inspect": inspect.Options}
 KINDS = COMMANDS | CONVERTERS
@@ -188,7 +189,8 @@ def test_a_folder_really_called_so_is_found_and_values_are_not_expanded_again(ho
 
 def test_public_functions_expand(home):
     import converters
-    from tf_simclr.chest import deployed, prepared
+    from tf_simclr.chest.model import deployed
+    from tf_simclr.data.radiographs import prepared
     from tf_simclr.data.sources import from_folder
 
     (home / "missing").mkdir()
@@ -225,8 +227,8 @@ def test_an_undefined_variable_is_said_without_a_traceback(home):
 
 def test_the_guard_against_a_missing_split_holds_behind_a_tilde(home):
     """Before, `--image_dir=~/pets` was tested on all its images: `~/pets` was no folder, so the guard let it pass."""
-    from tests.tasks import pictures
-    from tf_simclr.tasks.inputs import open_source
+    from tests.commands import pictures
+    from tf_simclr.commands.inputs import open_source
 
     pictures.write(home / "pets" / "train", per_class=1)
     config = Data(image_dir=Path("~/pets"))

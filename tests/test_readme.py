@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests import golden
+from tests.commands import pictures, small_cifar10
 from tests.converters import official
-from tests.tasks import pictures, small_cifar10
 
 README = golden.ROOT / "README.md"
 INSTEAD = {

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tests import tiny_runs
 from tests.tiny_runs import PLAN, Stop
 from tf_simclr import training
-from tf_simclr.checkpoint import RunFolder
 from tf_simclr.errors import InputError
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, train
 from tf_simclr.training import progress as progress_line
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.checkpoint import RunFolder, state
 from tf_simclr.models.heads import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, WarmUpCosine
+from tf_simclr.run_folder import RunFolder, state
 from tf_simclr.training import Plan, train
 
 BATCH = 8

@@ -6,10 +6,10 @@ saved in a `.keras` file loads from then on.
 
 from typing import TYPE_CHECKING
 
+from tf_simclr.moved import remember
 from tf_simclr.registration import when_keras_comes
 
 if TYPE_CHECKING:
-    from tf_simclr.checkpoint import load_encoder, load_model
     from tf_simclr.losses import NTXent, nt_xent
     from tf_simclr.models.architecture import Architecture
     from tf_simclr.models.classifier import Classifier
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tf_simclr.models.resnet import resnet
     from tf_simclr.models.simclr import SimCLR
     from tf_simclr.optimizers import LARS, WarmUpCosine
+    from tf_simclr.weights import load_encoder, load_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,13 +42,14 @@ _PLACES = {
     "NTXent": "losses",
     "SimCLR": "models.simclr",
     "WarmUpCosine": "optimizers",
-    "load_encoder": "checkpoint",
-    "load_model": "checkpoint",
+    "load_encoder": "weights",
+    "load_model": "weights",
     "nt_xent": "losses",
     "resnet": "models.resnet",
 }
 
 
+remember()
 when_keras_comes()
 
 

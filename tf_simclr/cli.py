@@ -24,6 +24,15 @@ EXTRAS = {
 }  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
+CHEST = {
+    "chest prepare": "chest.collections.command",
+    "chest covid": "chest.covid.command",
+    "chest ards": "chest.ards.command",
+    "chest explain": "chest.model.command",
+    "chest app": "chest.page.command",
+}
+"""Command of the radiographs' wing → its module."""
+
 
 def main() -> None:
     """Runs the command that the command line names."""
@@ -82,7 +91,7 @@ def task(name: str) -> ModuleType:
         stderr = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:
-            module = importlib.import_module(f"tf_simclr.tasks.{name.replace('-', '_').replace(' ', '_')}")
+            module = importlib.import_module(f"tf_simclr.{place(name)}")
             if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
                 tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
                 tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
@@ -95,6 +104,11 @@ def task(name: str) -> ModuleType:
             os.dup2(stderr, 2)
             os.close(stderr)
     return module
+
+
+def place(name: str) -> str:
+    """The module of a command: in its room of the radiographs' wing, or by its name among the commands."""
+    return CHEST.get(name, f"commands.{name.replace('-', '_').replace(' ', '_')}")
 
 
 def parse(words: Sequence[str]):

@@ -6,8 +6,8 @@
 import sys
 
 from tf_simclr import cli
-from tf_simclr.config import official
 from tf_simclr.errors import exit_on_input_error
+from tf_simclr.official import flags as official
 from tf_simclr.terminal import write
 
 

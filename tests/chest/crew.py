@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest import showing
+from tf_simclr.chest.files import showing
 from tf_simclr.errors import InputError
 
 LEFT = []

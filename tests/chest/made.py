@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.chest import prepare
-from tf_simclr.chest.prepared import Prepared, load
+from tf_simclr.chest.collections import prepare
+from tf_simclr.data.radiographs.prepared import Prepared, load
 from tf_simclr.files import write_json
 
 CLASSES = ("ARDS", "No Finding")

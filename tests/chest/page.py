@@ -8,9 +8,9 @@ import time
 
 import httpx
 
-from tf_simclr.chest import app_server
-from tf_simclr.chest.app import Limits, Page
-from tf_simclr.chest.app_gate import CONTENT, Gate
+from tf_simclr.chest.page import server as app_server
+from tf_simclr.chest.page.app import Limits, Page
+from tf_simclr.chest.page.gate import CONTENT, Gate
 
 PLAIN = {"Content-Type": CONTENT}
 SECONDS = 120
@@ -70,7 +70,7 @@ def serving(model, *, host="127.0.0.1", max_bytes=2**20, origin="", times=app_se
         function: asked of the decoders instead of the real one.
         limits: of `Limits`.
     """
-    from tf_simclr.chest import app
+    from tf_simclr.chest.page import app
 
     said, real = [], app.PICTURED
     app.PICTURED = function or real

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.chest import tiny_deployed as tiny
-from tf_simclr.chest import app_page, app_server, deployed, explain_image
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model import explain as explain_image
+from tf_simclr.chest.page import html as app_page
+from tf_simclr.chest.page import server as app_server
 from tf_simclr.errors import InputError
 
 

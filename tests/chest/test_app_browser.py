@@ -118,7 +118,7 @@ def dicom(path):
     """A made-up DICOM with a patient's name in it."""
     from pydicom import dcmread
 
-    from tf_simclr.chest import synthetic
+    from tf_simclr.chest.collections import synthetic
 
     pixels = np.kron(tiny.picture(3).astype(np.uint16) * 16, np.ones((8, 8), np.uint16))
     synthetic.save(path, pixels, patient="Doe^Jane", numbers=(1, 2, 3))

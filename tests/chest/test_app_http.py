@@ -20,8 +20,11 @@ from PIL import Image
 from tests.chest import tiny_deployed as tiny
 from tests.chest.page import PLAIN, SECONDS, everything, serving
 from tests.chest.test_headers import deflated
-from tf_simclr.chest import app_server, bounded, deployed, explain_image
-from tf_simclr.chest.app_gate import Gate, check_origin
+from tf_simclr.chest.files import worker as bounded
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model import explain as explain_image
+from tf_simclr.chest.page import server as app_server
+from tf_simclr.chest.page.gate import Gate, check_origin
 from tf_simclr.errors import InputError
 
 pytestmark = pytest.mark.skipif(find_spec("uvicorn") is None, reason="not installed: the extra app")
@@ -616,7 +619,7 @@ def test_the_log_has_one_line_for_a_refused_upload_and_nothing_of_what_was_in_it
 
 
 def test_a_failure_of_the_program_is_answered_and_told_by_its_place_alone(model, image, monkeypatch):
-    from tf_simclr.chest import app
+    from tf_simclr.chest.page import app
 
     def fail(*_, **__):
         raise ValueError("Doe^Jane")

@@ -18,7 +18,9 @@ from PIL import Image
 
 from tests.chest import tiny_deployed as tiny
 from tests.chest.page import PLAIN
-from tf_simclr.chest import deployed, explain_image, synthetic
+from tf_simclr.chest.collections import synthetic
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model import explain as explain_image
 
 pytestmark = [
     pytest.mark.slow,

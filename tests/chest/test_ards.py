@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.chest import made
-from tf_simclr.chest import ards, partition
-from tf_simclr.chest.ards import NEEDS, STAGES, Stage
+from tf_simclr.chest.ards import stages as ards
+from tf_simclr.chest.ards.runs import Job
+from tf_simclr.chest.ards.stages import NEEDS, STAGES, Stage
 from tf_simclr.config import ChestArds
+from tf_simclr.data.radiographs import partition
 from tf_simclr.errors import InputError
-from tf_simclr.tasks.ards_runs import Job
 
 
 def whole(root, name: str, **settings) -> Stage:

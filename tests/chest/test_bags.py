@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.chest import made
-from tf_simclr.chest import bags, partition
+from tf_simclr.commands.pretrain import to_pretrain_on
 from tf_simclr.config import Pretrain
 from tf_simclr.data.pipeline import Unreadable, training_views
+from tf_simclr.data.radiographs import bags, partition
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import cached
 from tf_simclr.errors import InputError
-from tf_simclr.tasks.pretrain import to_pretrain_on
 
 PATIENTS = "aaabbcdeeeef"
 FLAT = Recipe(jitter_probability=0, grayscale_probability=0, use_blur=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_simclr.chest.bounded import FORKS, Crew, each, once
+from tf_simclr.chest.files.worker import FORKS, Crew, each, once
 from tf_simclr.errors import InputError
 
 BEHAVE = "tests.chest.crew:behave"
@@ -101,7 +101,7 @@ def test_a_crew_answers_many_threads_each_its_own_and_one_that_hangs_keeps_no_ot
 def test_a_plain_script_without_a_main_guard_may_ask(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from tf_simclr.chest.bounded import each\n"
+        "from tf_simclr.chest.files.worker import each\n"
         f"print(list(each({BEHAVE!r}, [{{'kind': 'echo', 'value': 1}}], workers=2)))\n"
     )
     root = Path(__file__).parents[2]

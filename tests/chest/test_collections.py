@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_simclr.chest import nih, siim, tables
+from tf_simclr.chest.collections import nih, siim, tables
 from tf_simclr.errors import InputError
 
 STUDIES = "id,Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance\n"

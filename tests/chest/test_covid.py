@@ -7,12 +7,26 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tf_simclr.chest import covid, deployed, learner
-from tf_simclr.chest.prepared import load
-from tf_simclr.chest.splits import shared
+from tf_simclr.chest.collections import command as chest_prepare
+from tf_simclr.chest.covid import (
+    arms as covid_arms,
+)
+from tf_simclr.chest.covid import (
+    command as chest_covid,
+)
+from tf_simclr.chest.covid import (
+    deploy as covid_deploy,
+)
+from tf_simclr.chest.covid import learner
+from tf_simclr.chest.covid import rows as covid
+from tf_simclr.chest.covid import (
+    tables as covid_tables,
+)
+from tf_simclr.chest.model import deployed
 from tf_simclr.config import ChestCovid, ChestPrepare
+from tf_simclr.data.radiographs.prepared import load
+from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.errors import InputError
-from tf_simclr.tasks import chest_covid, chest_prepare, covid_arms, covid_deploy, covid_tables
 
 ROWS = (covid.Row(8, True, 2), covid.Row(8, False, 1))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.chest import tiny_deployed as tiny
-from tf_simclr.chest import deployed
-from tf_simclr.chest.card import digest
-from tf_simclr.chest.cases import gather
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.card import digest
+from tf_simclr.chest.model.cases import gather
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import InputError
 

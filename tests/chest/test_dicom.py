@@ -7,8 +7,8 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_windowing
 
 from tests.chest.dicoms import SYNTAXES, compressed, content, dataset, stored
-from tf_simclr.chest import dicom
-from tf_simclr.chest.reading import read
+from tf_simclr.chest.files import dicom
+from tf_simclr.chest.files.reading import read
 from tf_simclr.errors import InputError
 
 DEPTHS = [(8, False), (10, False), (12, False), (12, True), (14, False), (16, False), (16, True)]

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tests.chest import tiny_deployed as tiny
-from tf_simclr.chest import explain
-from tf_simclr.chest.explain_overlay import COLOURS, overlay, put_back
-from tf_simclr.chest.shrinking import resized
+from tf_simclr.chest.files.squares import resized
+from tf_simclr.chest.model import heat_maps as explain
+from tf_simclr.chest.model.overlay import COLOURS, overlay, put_back
 from tf_simclr.errors import InputError
 
 IMAGE = np.random.default_rng(0).uniform(0.1, 1, (6, 6, 3)).astype(np.float32)

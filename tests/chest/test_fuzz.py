@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.chest.dicoms import SYNTAXES, compressed, content, dataset, stored
-from tf_simclr.chest.bounded import each
-from tf_simclr.chest.shrinking import unpacked
+from tf_simclr.chest.files.squares import unpacked
+from tf_simclr.chest.files.worker import each
 from tf_simclr.errors import InputError
 
 FILES = 1200
@@ -58,7 +58,7 @@ def outcomes(folder, count: int, *, seed: int) -> Counter:
         paths.append(folder / f"{number:05d}.dcm")
         paths[-1].write_bytes(mutated(originals[number % len(originals)], rng))
     requests = [{"path": str(path), "size": 32} for path in paths]
-    answers = list(each("tf_simclr.chest.shrinking:shrunk", requests, workers=2, seconds=60))
+    answers = list(each("tf_simclr.chest.files.squares:shrunk", requests, workers=2, seconds=60))
     assert len(answers) == count
     found = Counter()
     for path, answer in zip(paths, answers, strict=True):

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom import encaps
 
 from tests.chest.dicoms import SYNTAXES, compressed, content, dataset, stored
-from tf_simclr.chest import headers, reading
+from tf_simclr.chest.files import headers, reading
 from tf_simclr.errors import InputError
 
 

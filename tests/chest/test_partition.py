@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tf_simclr.chest import partition, prepare, siim, synthetic
-from tf_simclr.chest.prepared import load
-from tf_simclr.chest.splits import shared
+from tf_simclr.chest.collections import prepare, siim, synthetic
+from tf_simclr.commands.inputs import open_source
 from tf_simclr.config import LinearEval
+from tf_simclr.data.radiographs import partition
+from tf_simclr.data.radiographs.prepared import load
+from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.errors import InputError
-from tf_simclr.tasks.inputs import open_source
 
 POSITIVE = "Typical Appearance"
 

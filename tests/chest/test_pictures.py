@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_simclr.chest.reading import read
+from tf_simclr.chest.files.reading import read
 from tf_simclr.errors import InputError
 
 LEVELS = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 85

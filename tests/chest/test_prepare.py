@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_simclr.chest import prepare, siim, synthetic
-from tf_simclr.chest.duplicates import near_duplicates
-from tf_simclr.chest.prepared import load, smaller
-from tf_simclr.chest.radiograph import Radiograph
-from tf_simclr.chest.reading import read
-from tf_simclr.chest.shrinking import perceptual_hash, png, pseudonym, resized, shrunk, side_by_side, unpacked
+from tf_simclr.chest.collections import prepare, siim, synthetic
+from tf_simclr.chest.files.radiograph import Radiograph
+from tf_simclr.chest.files.reading import read
+from tf_simclr.chest.files.squares import (
+    perceptual_hash,
+    png,
+    pseudonym,
+    resized,
+    shrunk,
+    side_by_side,
+    unpacked,
+)
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs.duplicates import near_duplicates
+from tf_simclr.data.radiographs.prepared import load, smaller
 from tf_simclr.errors import InputError
 
 

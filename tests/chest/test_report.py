@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
-from tf_simclr.chest import report
-from tf_simclr.chest.ards_numbers import Asked, Way, estimates, threshold
+from tf_simclr.chest.ards import page as report
+from tf_simclr.chest.ards.numbers import Asked, Way, estimates, threshold
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.binary import grouped_interval, roc_auc
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tf_simclr.chest import siim, siim_tfds, synthetic
-from tf_simclr.chest.reading import read
-from tf_simclr.chest.shrinking import pseudonym, resized
+from tf_simclr.chest.collections import siim, siim_tfds, synthetic
+from tf_simclr.chest.files.reading import read
+from tf_simclr.chest.files.squares import pseudonym, resized
 from tf_simclr.data.tfds_source import from_tfds
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_simclr.chest.splits import by_image, by_patient, check_patients, shared
+from tf_simclr.data.radiographs.splits import by_image, by_patient, check_patients, shared
 from tf_simclr.errors import InputError
 
 RNG = np.random.default_rng(0)

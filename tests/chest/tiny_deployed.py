@@ -4,10 +4,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest import deployed, prepare
-from tf_simclr.chest.collection import Collection, Entry
-from tf_simclr.chest.prepared import load
+from tf_simclr.chest.collections import prepare
+from tf_simclr.chest.collections.collection import Collection, Entry
+from tf_simclr.chest.model import deployed
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.evaluation.features import extract
 
 SIZE = 24

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 
-from converters import layers
-from converters.namings import TF1
-from converters.network import Network
-from converters.stored import Stored
+from converters.names import walk as layers
+from converters.names.naming import TF1
+from converters.names.network import Network
+from converters.tensors import Stored
 from tests import golden
 from tf_simclr.models.architecture import Architecture
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from converters.sstable import read_table
+from converters.tensorflow.sstable import read_table
 
 Compress = Callable[[int, bytes], tuple[int, bytes]]
 """Number and content of a block → its type byte and its bytes in the file."""

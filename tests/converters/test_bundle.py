@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.bundle import open_bundle
-from converters.bundle_writer import write_bundle
-from converters.object_graph import GRAPH_KEY
-from converters.ordered_code import signed
-from converters.sstable import BLOCK_SIZE, read_table, write_table
+from converters.tensorflow.bundle import open_bundle
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.object_graph import GRAPH_KEY
+from converters.tensorflow.ordered_code import signed
+from converters.tensorflow.sstable import BLOCK_SIZE, read_table, write_table
 from tests.converters import official
 from tf_simclr.errors import InputError
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.bundle_writer import write_bundle
-from converters.checkpoints import read_state, resolve_prefix, write_state, write_tf1
-from converters.formats import open_source
+from converters.opening.source import open_source
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.folders import read_state, resolve_prefix, write_state, write_tf1
 from tests.converters import official
 from tf_simclr.errors import InputError
 

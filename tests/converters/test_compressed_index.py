@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.bundle import open_bundle
-from converters.bundle_index import read_index
-from converters.bundle_writer import HEADER, NUMBERS
 from converters.loading import load
-from converters.protobuf import encode
-from converters.snappy import decompress
-from converters.sstable import FOOTER, TRAILER, handle, read_table
+from converters.tensorflow.bundle import open_bundle
+from converters.tensorflow.bundle_index import read_index
+from converters.tensorflow.bundle_writer import HEADER, NUMBERS
+from converters.tensorflow.snappy import decompress
+from converters.tensorflow.sstable import FOOTER, TRAILER, handle, read_table
+from converters.tensorflow.wire import encode
 from tests import golden
 from tests.converters import networks, official, tables
 from tests.converters.test_bundle import equal_to_tensorflow

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import converters
-from converters.catalogue import NAMINGS
-from converters.report import report
-from converters.rescaling import normalised, rescaled
+from converters.command import report
+from converters.names.recognise import NAMINGS
+from converters.values import normalised, rescaled
 from tests import golden
 from tests.converters import networks, official
 from tests.converters.networks import SMALL
@@ -52,7 +52,7 @@ def test_selector_travels_to_torch_and_back(tf1, pth, tmp_path):
 
 
 def test_state_dict_loads_strictly_without_running_code(pth):
-    from converters.torch_resnet import TwinResNet
+    from converters.networks.in_torch import TwinResNet
 
     state = torch.load(pth, weights_only=True)
     twin = TwinResNet(converters.load(pth).architecture)
@@ -118,7 +118,7 @@ def test_a_file_that_computes_something_else_is_found(tf1, tmp_path, monkeypatch
 
 
 def test_a_file_with_other_weights_is_found(tf1, tmp_path, monkeypatch):
-    from converters import targets
+    from converters import writing as targets
 
     true = targets.named
 
@@ -219,7 +219,7 @@ def test_integer_weights_are_cast_and_it_is_said(tmp_path, dtype):
 
 
 def test_double_precision_weights_are_kept_by_torch_and_cast_by_keras(tmp_path):
-    from converters import targets
+    from converters import writing as targets
     from converters.conversion import watched
 
     wide = networks.network(SMALL, np.float64)
@@ -250,7 +250,7 @@ def test_torchvision_pooling_is_reported_with_both_numbers(tmp_path):
     done = converters.convert(tmp_path / "r50", tmp_path / "r50.pth", naming="torchvision")
     assert done.worst.relative < 1e-12
     assert done.torchvision.relative > 0.01
-    assert "model.maxpool = converters.torch_resnet.TensorFlowMaxPool2d()" in report(done)
+    assert "model.maxpool = converters.networks.in_torch.TensorFlowMaxPool2d()" in report(done)
 
 
 def test_hub_folder_describes_itself_to_timm_and_to_us(tmp_path):

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.bundle import open_bundle
-from converters.bundle_writer import HEADER
-from converters.checkpoints import resolve_prefix
-from converters.crc32c import crc32c, mask
-from converters.ordered_code import slice_key
-from converters.protobuf import encode, encode_fixed32, encode_varint
-from converters.saved_model import variable_keys
-from converters.sstable import FOOTER, append_block, write_table
+from converters.tensorflow.bundle import open_bundle
+from converters.tensorflow.bundle_writer import HEADER
+from converters.tensorflow.crc32c import crc32c, mask
+from converters.tensorflow.folders import resolve_prefix
+from converters.tensorflow.ordered_code import slice_key
+from converters.tensorflow.saved_model import variable_keys
+from converters.tensorflow.sstable import FOOTER, append_block, write_table
+from converters.tensorflow.wire import encode, encode_fixed32, encode_varint
 from tests.converters import official
 from tf_simclr.errors import InputError
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from converters import crc32c as module
-from converters.crc32c import LANES, crc32c, extend, mask, unmask
+from converters.tensorflow import crc32c as module
+from converters.tensorflow.crc32c import LANES, crc32c, extend, mask, unmask
 
 
 def bit_by_bit(data: bytes) -> int:

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converters import archives, folders
-from converters.formats import open_source
 from converters.loading import load
+from converters.opening import archives, folders
+from converters.opening.source import open_source
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from converters import verification
-from converters.torch_resnet import TensorFlowMaxPool2d, shortcut_pool
-from converters.twin import build_twin
+from converters.networks.in_torch import TensorFlowMaxPool2d, shortcut_pool
+from converters.networks.twin import build_twin
 from tests import golden
 from tests.converters import networks
 from tests.converters.networks import FORWARD, SMALL, architecture
@@ -106,7 +106,7 @@ def pooled(x, *, size, stride, count):
 
 
 def test_state_dict_is_the_twin_namings_table():
-    from converters.catalogue import NAMINGS
+    from converters.names.recognise import NAMINGS
 
     twin, naming = build_twin(networks.network(SMALL)), NAMINGS["twin"]
     assert set(twin.state_dict()) == set(naming.table(SMALL).values()) | set(naming.extras(SMALL))

@@ -7,8 +7,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from converters.graph_def import find_selector, in_meta, in_pbtxt
 from converters.loading import load
+from converters.tensorflow.graph_def import find_selector, in_meta, in_pbtxt
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import converters
-from converters import targets, verify
-from converters.formats import open_source
+from converters import verify
+from converters import writing as targets
+from converters.opening.source import open_source
 from tests.converters import networks, official
 from tests.converters.networks import SMALL
 from tf_simclr.errors import InputError

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from converters.catalogue import NAMINGS
-from converters.infer import expected_shapes, infer
+from converters.names.infer import expected_shapes, infer
+from converters.names.recognise import NAMINGS
 from tests.converters.networks import SMALL, TF1_MANIFESTS, architecture
 from tf_simclr.errors import InputError
 

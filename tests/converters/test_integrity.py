@@ -14,11 +14,12 @@ import pytest
 import safetensors
 from safetensors.numpy import load_file, save_file
 
-from converters import integrity, targets
-from converters.formats import open_source
+from converters import writing as targets
 from converters.loading import load
-from converters.safetensors_files import open_safetensors, write_safetensors
-from converters.stored import Stored
+from converters.opening.source import open_source
+from converters.other import integrity
+from converters.other.safetensors_files import open_safetensors, write_safetensors
+from converters.tensors import Stored
 from tests.converters import networks
 from tests.converters.networks import SMALL
 from tf_simclr.errors import InputError

@@ -15,8 +15,9 @@ import pytest
 
 import converters
 import tf_simclr
-from converters import hdf5, keras_config
-from converters.keras_layers import OWN, kind_of
+from converters.keras_files import config as keras_config
+from converters.keras_files import hdf5
+from converters.keras_files.layers import OWN, kind_of
 from tests.converters import writers_keras
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture

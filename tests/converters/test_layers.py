@@ -2,7 +2,7 @@
 
 import pytest
 
-from converters import layers
+from converters.names import walk as layers
 from tests import golden
 from tests.converters.networks import SMALL, TF1_MANIFESTS, architecture
 

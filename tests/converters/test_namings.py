@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters import layout, namings, torch_namings
-from converters.catalogue import NAMINGS, recognise
+from converters import layout
+from converters.names import naming as namings
+from converters.names import pytorch as torch_namings
+from converters.names.recognise import NAMINGS, recognise
 from tests import golden
 from tests.converters.networks import SMALL, TF1_MANIFESTS, TF2_MANIFESTS, architecture
 from tf_simclr.errors import InputError

@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.formats import open_source
-from converters.network import restrict, understand
-from converters.stored import Source, Stored
+from converters.names.network import restrict, understand
+from converters.opening.source import open_source
+from converters.tensors import Source, Stored
 from tests import golden
 from tests.converters import networks, official
 from tests.converters.networks import SMALL, architecture
@@ -24,8 +24,8 @@ def source(tensors: dict[str, np.ndarray], **options) -> Source:
 
 
 def torch_state(network, naming: str = "twin") -> dict[str, np.ndarray]:
-    from converters.catalogue import NAMINGS
-    from converters.translate import named
+    from converters.names.recognise import NAMINGS
+    from converters.names.translate import named
 
     return {key: stored.read() for key, stored in named(network, NAMINGS[naming]).items()}
 

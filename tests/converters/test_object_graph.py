@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.bundle import open_bundle
-from converters.bundle_writer import write_bundle
-from converters.object_graph import GRAPH_KEY, SUFFIX, Node, encode_graph, object_keys, read_variables, write_tf2
+from converters.tensorflow.bundle import open_bundle
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.object_graph import (
+    GRAPH_KEY,
+    SUFFIX,
+    Node,
+    encode_graph,
+    object_keys,
+    read_variables,
+    write_tf2,
+)
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError

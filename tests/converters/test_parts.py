@@ -12,9 +12,9 @@ import torch
 
 import converters
 from converters import inspect
-from converters.candidates import candidates, unwrapped
-from converters.network import understand
-from converters.stored import Source, Stored
+from converters.names.candidates import candidates, unwrapped
+from converters.names.network import understand
+from converters.tensors import Source, Stored
 from tests import golden
 from tests.converters import networks, official
 from tests.converters.test_network import torch_state
@@ -191,7 +191,7 @@ def test_each_network_has_its_own_heads():
 @pytest.mark.parametrize("container", ["tf1", "tf2", "keras", "npz"])
 def test_tensorflows_and_keras_files_with_two_networks(container):
     network = networks.network(ENCODER)
-    naming = converters.catalogue.NAMINGS["keras" if container == "npz" else container]
+    naming = converters.names.recognise.NAMINGS["keras" if container == "npz" else container]
     names = naming.table(ENCODER)
     plain = {names[hub]: network[hub] for hub in names}
     if container == "tf2":

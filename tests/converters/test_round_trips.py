@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import converters
-from converters import targets
-from converters.catalogue import NAMINGS
+from converters import writing as targets
 from converters.conversion import fitted
+from converters.names.recognise import NAMINGS
 from tests.converters import networks
 from tests.converters.networks import SMALL, architecture
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.bundle import open_bundle
-from converters.graph_def import find_selector
-from converters.layers import ENDPOINTS
-from converters.namings import TF1, TF2
-from converters.object_graph import Variable
-from converters.saved_model import by_name, variable_keys, write_saved_model
+from converters.names.naming import TF1, TF2
+from converters.names.walk import ENDPOINTS
+from converters.tensorflow.bundle import open_bundle
+from converters.tensorflow.graph_def import find_selector
+from converters.tensorflow.object_graph import Variable
+from converters.tensorflow.saved_model import by_name, variable_keys, write_saved_model
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError

@@ -9,7 +9,7 @@ import torch
 
 import converters
 from converters import verification
-from converters.torch_resnet import TensorFlowMaxPool2d
+from converters.networks.in_torch import TensorFlowMaxPool2d
 from tests.converters import official
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from converters import torch_pickle, torch_zip
-from converters.formats import open_source
-from converters.inert_pickle import DamagedPickleError
-from converters.stored import Stored
-from converters.torch_files import to_torch
-from converters.torch_pickle import decode
-from converters.torch_state import flatten, open_state
+from converters.opening.source import open_source
+from converters.pytorch import state_pickle as torch_pickle
+from converters.pytorch import zip_file as torch_zip
+from converters.pytorch.by_torch import to_torch
+from converters.pytorch.inert_pickle import DamagedPickleError
+from converters.pytorch.state import flatten, open_state
+from converters.pytorch.state_pickle import decode
+from converters.tensors import Stored
 from tf_simclr.errors import InputError
 
 RNG = np.random.default_rng(0)

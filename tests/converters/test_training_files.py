@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from converters import inert_pickle
-from converters.formats import open_source
-from converters.inert_pickle import DamagedPickleError, Thing
+from converters.opening.source import open_source
+from converters.pytorch import inert_pickle
+from converters.pytorch.inert_pickle import DamagedPickleError, Thing
 from tf_simclr.errors import InputError
 
 

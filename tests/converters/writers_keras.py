@@ -507,7 +507,7 @@ def ours(change: Callable[[Path], None]) -> Callable[[Path], Made]:
     """A `.weights.h5` file of this project's own writing, changed afterwards."""
 
     def make(folder: Path) -> Made:
-        from converters import targets
+        from converters import writing as targets
         from tests.converters import networks
 
         path = folder / "ours.weights.h5"

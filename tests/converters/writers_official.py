@@ -1,6 +1,6 @@
 """Rows of the writers' table: what TensorFlow and the official code write.
 
-Names, shapes and values are the goldens' (`tests/converters/official.py`); TensorFlow itself writes.
+Names, shapes and values are the goldens' (`tests/converters/published/catalogue.py`); TensorFlow itself writes.
 """
 
 import shutil

@@ -104,13 +104,13 @@ def prepared(place: Path, changed: bool):
 
 
 def from_radiographs(place: Path, changed: bool) -> Source:
-    from tf_simclr.chest import partition
+    from tf_simclr.data.radiographs import partition
 
     return partition.part(prepared(place, changed), "all", positive="ARDS")
 
 
 def from_pairs(place: Path, changed: bool) -> Source:
-    from tf_simclr.chest import bags
+    from tf_simclr.data.radiographs import bags
 
     return bags.part(prepared(place, changed), "all", positive="ARDS")
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.data import oracles
 from tf_simclr import contents
+from tf_simclr.commands.inputs import open_folder
 from tf_simclr.data import folders
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
-from tf_simclr.tasks.inputs import open_folder
 
 
 @pytest.fixture(autouse=True)

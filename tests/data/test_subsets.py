@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.tasks import pictures
+from tests.commands import pictures
 from tf_simclr.data import subsets
 from tf_simclr.data.pipeline import Unreadable, training_batches
 from tf_simclr.data.sources import Sequential, from_arrays, from_folder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from tests.tasks import pictures
+from tests.commands import pictures
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError

@@ -21,12 +21,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from converters.bundle_writer import write_bundle
-from converters.object_graph import write_tf2
-from converters.protobuf import encode
-from converters.safetensors_files import write_safetensors
-from converters.sstable import read_table, write_table
-from converters.stored import Stored
+from converters.other.safetensors_files import write_safetensors
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.object_graph import write_tf2
+from converters.tensorflow.sstable import read_table, write_table
+from converters.tensorflow.wire import encode
+from converters.tensors import Stored
 from tests.converters import tables
 from tests.fuzz import changes
 from tf_simclr.models.architecture import Architecture

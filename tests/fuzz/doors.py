@@ -10,8 +10,8 @@ import numpy as np
 
 def checkpoint(path: Path) -> str:
     """Every tensor, as a conversion reads it; then what the names mean, which most fuzzed files are refused for."""
-    from converters.formats import open_source
-    from converters.network import understand
+    from converters.names.network import understand
+    from converters.opening.source import open_source
     from tf_simclr.errors import InputError
 
     seen = hashlib.sha256()
@@ -30,9 +30,9 @@ def hdf5(path: Path) -> str:
     """Every array of a file of weights, whatever network they are of; then the whole door, which wants an encoder."""
     import h5py
 
-    from converters import hdf5 as reader
-    from converters import keras_files
-    from converters.formats import open_source
+    from converters.keras_files import hdf5 as reader
+    from converters.keras_files import source as keras_files
+    from converters.opening.source import open_source
     from tf_simclr.errors import InputError
     from tf_simclr.foreign import reading
 
@@ -65,8 +65,8 @@ def network(path: Path) -> str:
 
 def run(folder: Path) -> str:
     """A run's files, as a training that resumes, an evaluation and a table of results read them."""
-    from tf_simclr.checkpoint import RunFolder, read_arrays, read_json
     from tf_simclr.lock import hold
+    from tf_simclr.run_folder import RunFolder, read_arrays, read_json
 
     found, files = RunFolder(folder), hashlib.sha256()
     with hold(folder):
@@ -82,7 +82,7 @@ def run(folder: Path) -> str:
 
 def radiograph(path: Path) -> str:
     """A picture's pixels."""
-    from tf_simclr.chest.reading import read
+    from tf_simclr.chest.files.reading import read
 
     found = read(path)
     return hashlib.sha256(repr((found.pixels.shape, found.bits)).encode() + found.pixels.tobytes()).hexdigest()

@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 import torch
 
-from converters.bundle_writer import HEADER, write_bundle
-from converters.object_graph import GRAPH_KEY, SUFFIX, Node, encode_graph
-from converters.protobuf import encode, encode_varint
-from converters.sstable import FOOTER, MAGIC, append_block
+from converters.tensorflow.bundle_writer import HEADER, write_bundle
+from converters.tensorflow.object_graph import GRAPH_KEY, SUFFIX, Node, encode_graph
+from converters.tensorflow.sstable import FOOTER, MAGIC, append_block
+from converters.tensorflow.wire import encode, encode_varint
 
 Maker = Callable[[Path], Path]
 CASES: dict[str, Maker] = {}
@@ -66,7 +66,7 @@ def as_checkpoint(folder: Path, index: bytes) -> Path:
 
 def sealed(content: bytes, kind: int = 0) -> bytes:
     """A block with its trailer."""
-    from converters.crc32c import crc32c, mask
+    from converters.tensorflow.crc32c import crc32c, mask
 
     content += bytes([kind])
     return content + mask(crc32c(content)).to_bytes(4, "little")

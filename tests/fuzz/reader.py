@@ -21,8 +21,8 @@ SECONDS, BYTES = 5.0, 500 << 20
 """What reading a small file may take at most."""
 PATIENCE = 30.0
 """Seconds of computing at one file after which the process is ended; waiting, on a busy machine, ten times that."""
-IMPORTED = ("h5py", "torch", "converters", "converters.keras_files", "converters.torch_files")
-IMPORTED += ("converters.tensorflow_files", "tf_simclr.models.network", "tf_simclr.chest.reading")
+IMPORTED = ("h5py", "torch", "converters", "converters.keras_files.source", "converters.pytorch.by_torch")
+IMPORTED += ("converters.tensorflow.source", "tf_simclr.models.network", "tf_simclr.chest.files.reading")
 """What is imported while a file is read would count as its memory."""
 SPACE = 6 << 30
 """Address space of the process beyond what its imports took: what asks for more fails there and not on the machine."""

@@ -21,7 +21,7 @@ from tf_simclr.errors import InputError
 def checkpoint(path: Path) -> None:
     import contextlib
 
-    from converters.formats import open_source
+    from converters.opening.source import open_source
 
     with contextlib.closing(open_source(path)) as source:
         for stored in source.tensors.values():
@@ -35,13 +35,13 @@ def network(path: Path) -> None:
 
 
 def arrays(path: Path) -> None:
-    from tf_simclr.checkpoint import read_arrays
+    from tf_simclr.run_folder import read_arrays
 
     read_arrays(path)
 
 
 def json_of_a_run(path: Path) -> None:
-    from tf_simclr.checkpoint import read_json
+    from tf_simclr.run_folder import read_json
 
     read_json(path)
 
@@ -53,7 +53,7 @@ def config(path: Path) -> None:
 
 
 def history(path: Path) -> None:
-    from tf_simclr.checkpoint import RunFolder
+    from tf_simclr.run_folder import RunFolder
     from tf_simclr.training.history import read_history
 
     (path.parent / "history.csv").write_bytes(path.read_bytes())
@@ -69,7 +69,7 @@ def lock(path: Path) -> None:
 
 
 def record(path: Path) -> None:
-    from converters.download import RECORD, is_whole
+    from converters.published.download import RECORD, is_whole
 
     (path.parent / RECORD).write_bytes(path.read_bytes())
     assert not is_whole(path.parent, "gs://bucket/folder")
@@ -109,19 +109,19 @@ def identity_of_features(path: Path) -> None:
 
 
 def radiograph(path: Path) -> None:
-    from tf_simclr.chest.reading import read
+    from tf_simclr.chest.files.reading import read
 
     read(path)
 
 
 def table(path: Path) -> None:
-    from tf_simclr.chest.tables import from_csv
+    from tf_simclr.chest.collections.tables import from_csv
 
     from_csv(path)
 
 
 def nih(path: Path) -> None:
-    from tf_simclr.chest.nih import collection
+    from tf_simclr.chest.collections.nih import collection
 
     for name in ("Data_Entry_2017.csv", "train_val_list.txt", "test_list.txt"):
         (path.parent / name).write_bytes(path.read_bytes())
@@ -129,7 +129,7 @@ def nih(path: Path) -> None:
 
 
 def siim(path: Path) -> None:
-    from tf_simclr.chest.siim import collection
+    from tf_simclr.chest.collections.siim import collection
 
     for name in ("train_study_level.csv", "train_image_level.csv"):
         (path.parent / name).write_bytes(path.read_bytes())
@@ -137,7 +137,7 @@ def siim(path: Path) -> None:
 
 
 def prepared(path: Path) -> None:
-    from tf_simclr.chest.prepared import load
+    from tf_simclr.data.radiographs.prepared import load
 
     for name in ("settings.json", "records-00000-of-00001.json", "records-00000-of-00001.tfrecord"):
         (path.parent / name).write_bytes(path.read_bytes())
@@ -145,26 +145,26 @@ def prepared(path: Path) -> None:
 
 
 def card(path: Path) -> None:
-    from tf_simclr.chest.card import read_card
+    from tf_simclr.chest.model.card import read_card
 
     (path.parent / "card.json").write_bytes(path.read_bytes())
     read_card(path.parent)
 
 
 def trusted(path: Path) -> None:
-    from tf_simclr.chest.trusted import check_plain
+    from tf_simclr.chest.model.trusted import check_plain
 
     check_plain(path)
 
 
 def kept_fit(path: Path) -> None:
-    from tf_simclr.chest.kept import read
+    from tf_simclr.chest.covid.store import read
 
     read(path, "{}")
 
 
 def cases(path: Path) -> None:
-    from tf_simclr.chest.cases import array
+    from tf_simclr.chest.model.cases import array
 
     array(path, kind=np.float32, axes=2, what="features")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import converters
-from converters.bundle_writer import write_bundle
-from converters.formats import open_source
-from converters.protobuf import encode
+from converters.opening.source import open_source
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.wire import encode
 from tests.fuzz import hostile
 from tf_simclr.errors import InputError
 

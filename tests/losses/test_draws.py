@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tf_simclr import SimCLR
-from tf_simclr.checkpoint import restore_state, save_state
 from tf_simclr.losses import GeneralizedContrastive, generalized_contrastive
+from tf_simclr.run_folder import restore_state, save_state
 
 VIEWS = np.random.default_rng(0).uniform(size=(16, 2, 4, 4, 3)).astype("float32")
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from converters import namings
+from converters.names import naming as namings
 from tests import golden
 from tf_simclr.models import network
 from tf_simclr.models.architecture import Architecture

@@ -15,13 +15,13 @@ from tests.models import formula, grouped
 from tests.models.test_simclr import Given, assert_equal_weights, flags_of, rounded
 from tf_simclr import optimizers
 from tf_simclr.errors import InputError
-from tf_simclr.layerwise import layerwise
 from tf_simclr.models import network
 from tf_simclr.models.classifier import Classifier, depth_factor, thaw
 from tf_simclr.models.heads import projection_head
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
 from tf_simclr.models.resnet import resnet
+from tf_simclr.optimizers.layerwise import layerwise
 
 RUNS = [
     f"ft_after{after}_sel{selector}{head}" for after in (-1, 2, 4) for selector in (0, 1) for head in ("", ".zerohead")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from converters.layers import weights
+from converters.names.walk import weights
 from tests import golden
 from tests.models import formula
 from tf_simclr.errors import InputError

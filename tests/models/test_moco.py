@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests import tiny_runs
 from tests.tiny_runs import Stop
 from tf_simclr import optimizers, training
-from tf_simclr.checkpoint import RunFolder, load_encoder, load_model, restore_state, save_state
+from tf_simclr.commands import pretrain
 from tf_simclr.config import Pretrain
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
@@ -20,7 +20,8 @@ from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo, Queue
 from tf_simclr.models.network import build_encoder
 from tf_simclr.models.normalization import Normalization
-from tf_simclr.tasks import pretrain
+from tf_simclr.run_folder import RunFolder, restore_state, save_state
+from tf_simclr.weights import load_encoder, load_model
 
 LENGTH, DIM, RATE, MOMENTUM = 20, 4, 0.5, 0.9
 rng = np.random.default_rng(0)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_simclr.checkpoint import restore_state, save_state, state
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
 from tf_simclr.models.heads import projection_head
@@ -14,6 +13,7 @@ from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, AdamW, Lamb, LossScale, WarmUpCosine
+from tf_simclr.run_folder import restore_state, save_state, state
 
 rng = np.random.default_rng(0)
 COLOURS = rng.uniform(size=(8, 1, 8, 8, 3))

@@ -14,7 +14,7 @@ import pytest
 
 from tests import golden, tiny_runs
 from tests.replicas import tiny, worker
-from tf_simclr.checkpoint import RunFolder
+from tf_simclr.run_folder import RunFolder
 
 pytestmark = [
     pytest.mark.slow,

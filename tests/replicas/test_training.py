@@ -8,8 +8,8 @@ import pytest
 from tests import tiny_runs
 from tests.replicas import tiny
 from tf_simclr import replicas
-from tf_simclr.checkpoint import RunFolder, state
 from tf_simclr.errors import InputError
+from tf_simclr.run_folder import RunFolder, state
 from tf_simclr.training import Plan, train
 
 PLAN = Plan(total_steps=6, steps_per_epoch=4, batch_size=tiny.BATCH, checkpoint_steps=2, keep_checkpoint_max=0)

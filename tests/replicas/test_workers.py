@@ -12,8 +12,8 @@ import pytest
 
 from tests import golden, tiny_runs
 from tests.replicas import worker
-from tf_simclr.checkpoint import RunFolder
 from tf_simclr.replicas import workers
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
 
 LAST = worker.PLAN.total_steps

@@ -13,9 +13,9 @@ import keras
 
 from tests.replicas import tiny
 from tf_simclr import replicas
-from tf_simclr.checkpoint import RunFolder
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.models.network import weights_by_name
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, train
 
 PLAN = Plan(total_steps=10, steps_per_epoch=4, batch_size=tiny.BATCH, checkpoint_steps=2, keep_checkpoint_max=0)

@@ -42,7 +42,7 @@ COMMANDS = {
     "presets": Presets,
     "augmentations": Augmentations,
 }
-"""Command, of one word or two, → its knobs; the task of `linear-eval` is `tf_simclr.tasks.linear_eval`."""
+"""Command, of one word or two, → its knobs; `tf_simclr.cli.place` says which module runs it."""
 
 
 def plain(config) -> dict:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import keras
 
-from tf_simclr.checkpoint import RunFolder, save_state
 from tf_simclr.errors import InputError
 from tf_simclr.replicas import Devices, settle, steps_done
+from tf_simclr.run_folder import RunFolder, save_state
 from tf_simclr.training.plan import Plan
 from tf_simclr.training.stopping import Stopping
 

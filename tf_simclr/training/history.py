@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import keras
 
-from tf_simclr.checkpoint import RunFolder
 from tf_simclr.errors import InputError
 from tf_simclr.files import replacing
 from tf_simclr.foreign import reading
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.plan import Plan
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_simclr.checkpoint import OtherStream, RunFolder, restore_state
 from tf_simclr.errors import InputError, surfacing
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
+from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, Stop
 from tf_simclr.training.history import History
 from tf_simclr.training.plan import Plan

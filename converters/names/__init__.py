@@ -1,0 +1,1 @@
+"""What weights are called, in whose naming, and what network they make."""

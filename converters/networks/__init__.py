@@ -1,0 +1,1 @@
+"""A network that was read, as one that computes: in NumPy, PyTorch and Keras."""

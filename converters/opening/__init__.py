@@ -1,0 +1,1 @@
+"""What a path holds, told by content, and opened."""

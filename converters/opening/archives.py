@@ -1,0 +1,244 @@
+"""Zips and tars that hold a checkpoint, as SimCLR v1's and TF Hub's are published: unpacked to a temporary folder.
+
+Both are read member by member under the same rules: plain files below the archive's own folder only – no absolute
+names, no `..`, no links, no devices –, each no longer than it says, and all of them together no larger than `Limit`
+allows and the disk has room for.
+
+References:
+    PKWARE, APPNOTE.TXT; POSIX, `pax`; Apple's AppleDouble files (`__MACOSX`, `._x`)
+"""
+
+import contextlib
+import dataclasses
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import numpy as np
+
+from converters.opening.folders import PASSED, SeveralError
+from converters.opening.kinds import compression_of, head_of
+from converters.opening.zips import opened_zip
+from converters.tensors import Source, Stored
+from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import TENSOR, checked_name, reading, spend
+
+_NEEDED = re.compile(
+    r"(checkpoint|graph\.pbtxt|flags\.json|config\.json|architecture\.json|saved_model\.pb(txt)?|tfhub_module\.pb)"
+    r"|.*\.(index|data-\d+-of-\d+|meta|pth|pt|ckpt|bin|pkl|tar|safetensors|h5|hdf5|keras|npz|index\.json)"
+)
+"""Names of files that are unpacked; `x.pth.tar` is PyTorch's, too."""
+
+BLOCK = 1 << 20
+MEMBER = 10 * TENSOR
+"""Items of the budget that a member costs: a file is made of it, so that there are 6,250 at most."""
+SMALLEST = 256 << 20
+RATIO = 8
+"""An archive may become so many bytes, or so many times its own: weights hardly compress."""
+TAIL = 64 << 20
+"""Bytes of padding that may follow the last member."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive.
+
+    Attributes:
+        name: With slashes.
+        size: Bytes, as it says.
+        kind: `file`, `folder` or what else it is, in words.
+        open: Opens its bytes.
+    """
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], IO[bytes]]
+
+
+def open_archive(path: Path, *, kind: str, step: int | None, open_folder: Callable[..., Source]) -> Source:
+    """Unpacks the checkpoint in an archive and opens it; the temporary folder goes when the source is closed.
+
+    Args:
+        path: The archive.
+        kind: `zip` or `tar`.
+        step: Which of the checkpoints in it.
+        open_folder: Opens a folder.
+
+    Raises:
+        InputError: a member would be written outside of the folder, the archive is damaged, or holds no checkpoint.
+    """
+    temporary = tempfile.TemporaryDirectory(prefix="simclr-")
+    folder = Path(temporary.name)
+    try:
+        with _as_in(path, folder):
+            _unpack(path, folder, kind=kind)
+            source = open_folder(folder, step=step)
+    except SeveralError as error:
+        temporary.cleanup()
+        several = str(error).replace("name the file you mean, or its folder", "unpack it, and name the one you mean")
+        raise SeveralError(several) from None
+    except BaseException:
+        temporary.cleanup()
+        raise
+    source.path, source.container = path, f"{source.container} in a {kind}"
+    source.tensors = {key: _renamed(path, folder, stored) for key, stored in source.tensors.items()}
+    source.notes = [_plain(note, path, folder) for note in source.notes]
+    source.close = _both(source.close, temporary.cleanup)
+    return source
+
+
+def _plain(text: str, path: Path, folder: Path) -> str:
+    """A sentence with the archive where the temporary folder was, which nobody knows."""
+    return text.replace(f"{folder}/", f"{path}/").replace(str(folder), str(path))
+
+
+@contextlib.contextmanager
+def _as_in(path: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(_plain(str(error), path, folder)) from None
+
+
+def _renamed(path: Path, folder: Path, stored: Stored) -> Stored:
+    """A tensor whose errors name the archive."""
+    inner = stored.parts
+
+    def read() -> np.ndarray:
+        with _as_in(path, folder):
+            return stored.read()
+
+    def parts() -> Iterator[np.ndarray]:
+        with _as_in(path, folder):
+            yield from inner() if inner else ()
+
+    return dataclasses.replace(stored, read=read, parts=parts if inner else None)
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def close() -> None:
+        first()
+        second()
+
+    return close
+
+
+def _unpack(path: Path, folder: Path, *, kind: str) -> None:
+    """Writes every member that a checkpoint may need."""
+    what = "a whole zip file without a password" if kind == "zip" else "a whole tar file"
+    free = shutil.disk_usage(folder).free
+    most, total = max(SMALLEST, RATIO * path.stat().st_size), 0
+    names: list[str] = []
+    with reading(path, what), contextlib.closing(_members(path, kind=kind)) as members:
+        for member in members:
+            spend(items=MEMBER)
+            name = _place(path, checked_name(member.name), kind=member.kind)
+            total += member.size
+            check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)
+            check(total < free, f"{path} must fit the disk at {folder.parent} when unpacked", bytes=total, free=free)
+            if member.kind == "file" and _is_needed(name):
+                once = not (folder / name).exists()
+                check(once, f"{path} must hold each file once; pack it again", twice=member.name)
+                _extract(member, folder / name)
+            elif len(names) < 10:
+                names.append(member.name)
+    check(any(folder.iterdir()), f"{path} must hold a checkpoint", members=names)
+
+
+def _place(path: Path, name: str, *, kind: str) -> PurePosixPath:
+    """Where a member belongs.
+
+    Raises:
+        InputError: it is outside of the archive's folder, or no plain file or folder.
+    """
+    place = PurePosixPath(name.replace("\\", "/"))
+    outside = place.is_absolute() or ".." in place.parts or ":" in name or "\0" in name
+    if outside or kind not in ("file", "folder"):
+        raise InputError(
+            f"{path} must hold plain files below its folder only, but has {name!r}"
+            f"{'' if outside else f', {kind}'}; not unpacked"
+        )
+    return place
+
+
+def _is_needed(place: PurePosixPath) -> bool:
+    return bool(_NEEDED.fullmatch(place.name)) and not any(PASSED.fullmatch(part) for part in place.parts)
+
+
+def _extract(member: Member, target: Path) -> None:
+    """Writes one member; as many bytes as it claims to have."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = member.size
+    with member.open() as source, target.open("xb") as sink:
+        while block := source.read(min(BLOCK, left + 1)):
+            left -= len(block)
+            check(left >= 0, f"member {member.name} must be as long as the archive says", bytes=member.size)
+            sink.write(block)
+    check(left == 0, f"member {member.name} must be as long as the archive says, but ends early", bytes=member.size)
+
+
+def _members(path: Path, *, kind: str) -> Generator[Member, None, None]:
+    return _zip_members(path) if kind == "zip" else _tar_members(path)
+
+
+def _zip_members(path: Path) -> Generator[Member, None, None]:
+    with opened_zip(path) as archive:
+        for info in archive.infolist():
+            form = stat.S_IFMT(info.external_attr >> 16)
+            special = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "a link"}.get(form, "a device")
+            kind = special or ("folder" if info.is_dir() else "file")
+            yield Member(info.filename, info.file_size, kind, partial(archive.open, info))
+
+
+def _tar_members(path: Path) -> Generator[Member, None, None]:
+    """The members of a tar; at its end its compression's checksum is compared."""
+    compression = compression_of(head_of(path))
+    with compression[1](path) if compression else path.open("rb") as content:
+        with tarfile.open(fileobj=cast(Any, _Careful(content)), mode="r:") as archive:
+            for info in archive:
+                yield Member(info.name, info.size, _kind_of(info), partial(_opened, archive, info))
+        left = TAIL
+        while compression and (block := content.read(BLOCK)):
+            left -= len(block)
+            check(left >= 0, f"{path} must end behind its last member", bytes=TAIL)
+
+
+def _kind_of(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return "a link"
+    if info.isdir():
+        return "folder"
+    return "file" if info.isreg() and not info.issparse() else "a device or another special file"
+
+
+def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    if file is None:
+        raise InputError(f"member {info.name} must have content")
+    return file
+
+
+class _Careful:
+    """A file of which no more is read at once than `BLOCK`: headers claim any length."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= BLOCK:
+            raise InputError("a header of it is longer than any name")
+        return self._file.read(size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

@@ -1,0 +1,1 @@
+"""Containers of no framework: safetensors, NumPy, folders for the hub, and checksums."""

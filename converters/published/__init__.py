@@ -1,0 +1,1 @@
+"""The official checkpoints: which there are, where they lie, and their download."""

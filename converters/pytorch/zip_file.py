@@ -1,0 +1,187 @@
+"""PyTorch's zip files without PyTorch: written tensor by tensor from two threads, and read by memory map.
+
+A file `name.pth` is a zip without compression: `name/data.pkl` describes the tensors (`torch_pickle.py`), and each
+`name/data/N` holds one storage, beginning at a multiple of 64 bytes.
+
+References:
+    pytorch caffe2/serialize/inline_container.cc, torch/serialization.py; PKWARE, APPNOTE.TXT 4.3.7 (local header),
+    4.3.12 (central directory), 4.3.14–4.3.16 (its ends), 4.5.3 (Zip64)
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.names.pytorch import NESTED
+from converters.pytorch.state_pickle import Content, Tensor, contiguous, encode
+from converters.streams import check_room, each, put
+from converters.tensors import Stored
+from tf_simclr.errors import check
+from tf_simclr.files import replacing
+
+TOP = "archive"
+"""Folder of all members; PyTorch takes any."""
+
+ALIGNMENT = 64
+MARKS = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little", "version": b"3\n"}
+"""Members that PyTorch adds; `version` it asks for."""
+
+LOCAL = struct.Struct("<4s5H3I2H")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR64 = struct.Struct("<4sIQI")
+DATE = 1 << 5 | 1
+"""The first day that zips know, 1980-01-01: equal weights give equal files."""
+
+LIMIT = FULL = 0xFFFFFFFF
+"""From here on, sizes and places need Zip64; the plain fields are full of ones then."""
+
+
+@dataclass
+class Member:
+    """A file in the zip.
+
+    Attributes:
+        name: Within the zip.
+        size: In bytes.
+        header: Offset of its local header.
+        start: Offset of its data.
+        checksum: CRC-32 of its data.
+    """
+
+    name: str
+    size: int
+    header: int
+    start: int
+    checksum: int = 0
+
+
+def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "") -> None:
+    """Writes a state_dict, inside the dictionaries that `wrapper` names, holding two tensors at most.
+
+    Args:
+        path: Where to.
+        tensors: Key → tensor.
+        wrapper: Keys, joined by slashes.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    described = {key: _described(str(number), stored) for number, (key, stored) in enumerate(tensors.items())}
+    content: Content = dict(described)
+    for key in reversed(wrapper.split("/") if wrapper else ()):
+        content = split(content) if key == NESTED else {key: content}
+    fixed = {"data.pkl": encode(content), **MARKS}
+    members = _places({name: len(data) for name, data in fixed.items()} | _sizes(described, tensors))
+    with replacing(path) as (file,):
+        zip_file = _Zip(file.fileno(), members)
+        for name, data in fixed.items():
+            zip_file.write(name, [data])
+        each(tensors, lambda key, stored: zip_file.write(f"data/{described[key].storage}", stored.pieces()))
+        zip_file.finish()
+
+
+def _described(number: str, stored: Stored) -> Tensor:
+    count = int(np.prod(stored.shape, dtype=np.int64))
+    return Tensor(number, stored.dtype, count, stored.shape, contiguous(stored.shape))
+
+
+def _sizes(described: Mapping[str, Tensor], tensors: Mapping[str, Stored]) -> dict[str, int]:
+    return {f"data/{tensor.storage}": tensors[key].nbytes for key, tensor in described.items()}
+
+
+def split(state: Mapping[str, Any]) -> Content:
+    """One dictionary per first component of the keys.
+
+    Example:
+        >>> split({"head.fc.weight": 1, "head.fc.bias": 2})
+        {'head': {'fc.weight': 1, 'fc.bias': 2}}
+    """
+    content: Content = {}
+    for key, tensor in state.items():
+        first, rest = key.split(".", 1)
+        content.setdefault(first, {})[rest] = tensor
+    return content
+
+
+def _places(sizes: Mapping[str, int]) -> dict[str, Member]:
+    """Lays the members out, one behind the other, each one's data at a multiple of `ALIGNMENT`."""
+    members, place = {}, 0
+    for name, size in sizes.items():
+        check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
+        begin = place + LOCAL.size + len(f"{TOP}/{name}") + 4
+        members[name] = Member(f"{TOP}/{name}", size, place, begin + -begin % ALIGNMENT)
+        place = members[name].start + size
+    return members
+
+
+class _Zip:
+    """The zip that is being written; members in any order and from any thread."""
+
+    def __init__(self, descriptor: int, members: Mapping[str, Member]):
+        self.descriptor, self.members = descriptor, members
+        self.written: set[str] = set()
+        last = list(members.values())[-1]
+        self.end = last.start + last.size
+        check_room(descriptor, self.end)
+
+    def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Writes a member, piece by piece.
+
+        Raises:
+            ValueError: the data are not as long as was said.
+        """
+        member = self.members[name]
+        place = member.start
+        for data in pieces:
+            member.checksum = zlib.crc32(data, member.checksum)
+            place = put(self.descriptor, data, place=place)
+        if place != member.start + member.size:
+            raise ValueError(f"{name} must have {member.size} bytes, not {place - member.start}")
+        put(self.descriptor, _local(member), place=member.header)
+        self.written.add(name)
+
+    def finish(self) -> None:
+        """Writes the central directory.
+
+        Raises:
+            ValueError: a member is missing.
+        """
+        missing = sorted(self.members.keys() - self.written)
+        if missing:
+            raise ValueError(f"every member must be written; {missing[:5]} are not")
+        entries = b"".join(map(_central, self.members.values()))
+        put(self.descriptor, entries + _ends(len(self.members), len(entries), start=self.end), place=self.end)
+
+
+def _local(member: Member) -> bytes:
+    """The header before the data; a field `FB`, as PyTorch's, pads it."""
+    name = member.name.encode()
+    gap = member.start - member.header - LOCAL.size - len(name)
+    sizes = (member.checksum, member.size, member.size, len(name), gap)
+    padding = struct.pack("<2sH", b"FB", gap - 4) + bytes(gap - 4)
+    return LOCAL.pack(b"PK\x03\x04", 20, 0, 0, 0, DATE, *sizes) + name + padding
+
+
+def _central(member: Member) -> bytes:
+    """The entry in the central directory; places from 4 GiB on stand in a Zip64 field."""
+    name, far = member.name.encode(), member.header >= LIMIT
+    extra = struct.pack("<2HQ", 1, 8, member.header) if far else b""
+    head = (b"PK\x01\x02", 45 if far else 20, 45 if far else 20, 0, 0, 0, DATE)
+    sizes = (member.checksum, member.size, member.size, len(name), len(extra))
+    return CENTRAL.pack(*head, *sizes, 0, 0, 0, 0, FULL if far else member.header) + name + extra
+
+
+def _ends(count: int, size: int, *, start: int) -> bytes:
+    """What follows the central directory: its place, in Zip64's form too where the plain one does not suffice."""
+    far = start + size >= LIMIT or count >= 0xFFFF
+    large = END64.pack(b"PK\x06\x06", END64.size - 12, 45, 45, 0, 0, count, count, size, start)
+    large += LOCATOR64.pack(b"PK\x06\x07", 0, start + size, 1)
+    fields = (0xFFFF, 0xFFFF, FULL, FULL) if far else (count, count, size, start)
+    return (large if far else b"") + END.pack(b"PK\x05\x06", 0, 0, *fields, 0)

@@ -1,0 +1,203 @@
+"""Folders of TensorFlow checkpoints: which one is meant, and the `checkpoint` file that tells.
+
+References:
+    TensorFlow, `python/training/checkpoint_state.proto`, `python/checkpoint/checkpoint_management.py`
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.sstable import FOOTER, MAGIC
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing
+
+STATE = "checkpoint"
+GRAPHS = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb")
+ENDS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on disk.
+
+    Attributes:
+        prefix: The common start of its files.
+        saved_model: The folder of the SavedModel or hub module that it is the `variables/` of, if any.
+        notes: What a user should know about the choice, a sentence each.
+    """
+
+    prefix: Path
+    saved_model: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
+    """Finds the checkpoint that a path means.
+
+    Args:
+        path: A folder (with checkpoints, a SavedModel or a hub module), a prefix, any one of a checkpoint's files, or
+            a `checkpoint` file.
+        step: Which of a folder's checkpoints; by default the newest that its `checkpoint` file names.
+
+    Raises:
+        InputError: there is none, or there are several and nothing tells which.
+    """
+    path = Path(path)
+    if path.is_file() and path.name in (STATE, *GRAPHS, "graph.pbtxt"):
+        path = path.parent
+    if path.is_dir():
+        return in_folder(path, step=step)
+    prefix = path.with_name(ENDS.sub("", path.name))
+    check(not is_v1_table(path), f"{path} is in the format of TensorFlow before 1.0; save it again with a newer one")
+    if prefix.with_name(prefix.name + ".index").is_file():
+        rule = f"--step chooses among a folder's checkpoints, but {prefix} is one: leave it out, or name the folder"
+        check(step in (None, step_of(prefix)), rule, step=step)
+        return around(prefix)
+    raise InputError(f"{path} must be a checkpoint, but {prefix.name}.index is not in {prefix.parent}; name the folder")
+
+
+def is_tensorflow(path: Path) -> bool:
+    """Whether a file is one of a checkpoint's, by its name or as a table by itself."""
+    named = path.name in (STATE, *GRAPHS, "graph.pbtxt") or bool(ENDS.search(path.name))
+    return named or path.with_name(path.name + ".index").is_file() or is_v1_table(path)
+
+
+def is_v1_table(path: Path) -> bool:
+    """Whether a file is a table by itself: a checkpoint in the format before the tensor bundle."""
+    if not path.is_file() or ENDS.search(path.name) or path.stat().st_size < FOOTER:
+        return False
+    with path.open("rb") as file:
+        file.seek(-8, 2)
+        return int.from_bytes(file.read(), "little") == MAGIC
+
+
+def around(prefix: Path, notes: tuple[str, ...] = ()) -> Found:
+    """The checkpoint at a prefix, with the SavedModel that it lies in."""
+    folder = prefix.parent.parent
+    inside = prefix.parent.name == "variables" and any((folder / name).is_file() for name in GRAPHS)
+    return Found(prefix, folder if inside else None, notes)
+
+
+def in_folder(folder: Path, *, step: int | None) -> Found:
+    variables = folder / "variables" / "variables"
+    if variables.with_name("variables.index").is_file():
+        return around(variables)
+    prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index") if not path.name.startswith("."))
+    check(
+        len(prefixes) > 0,
+        f"{folder} must hold a TensorFlow checkpoint, but no *.index file is in it",
+        files=listing(folder),
+    )
+    if step is not None:
+        chosen = [prefix for prefix in prefixes if step_of(prefix) == step]
+        names = ", ".join(prefix.name for prefix in prefixes)
+        check(len(chosen) == 1, f"--step must be that of one checkpoint in {folder}, which has {names}", step=step)
+        return around(chosen[0], notes(chosen[0], prefixes, why="by its step"))
+    return around(*newest(folder, prefixes))
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())[:10]
+
+
+def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
+    """The prefix that the `checkpoint` file names, else the one with the highest step."""
+    named = read_state(folder)[:1]
+    if named:
+        chosen = folder / named[0]
+        there = [prefix.name for prefix in prefixes]
+        check(chosen in prefixes, f"{folder / STATE} must name a checkpoint beside it", named=named[0], there=there)
+        return chosen, notes(chosen, prefixes, why=f"the newest by the file `{STATE}`")
+    if len(prefixes) == 1:
+        return prefixes[0], ()
+    steps = [step_of(prefix) for prefix in prefixes]
+    names = [prefix.name for prefix in prefixes]
+    check(None not in steps, f"{folder} must have one checkpoint, or a file `{STATE}`; name the one meant", found=names)
+    chosen = max(prefixes, key=lambda prefix: step_of(prefix) or 0)
+    return chosen, notes(chosen, prefixes, why=f"the highest step, as there is no file `{STATE}`")
+
+
+def notes(chosen: Path, prefixes: list[Path], *, why: str) -> tuple[str, ...]:
+    """A sentence on the checkpoints that were not taken."""
+    others = [prefix.name for prefix in prefixes if prefix != chosen]
+    if not others:
+        return ()
+    return (f"Took {chosen.name}, {why}; {', '.join(others)} also there (--step takes another).",)
+
+
+def step_of(prefix: Path) -> int | None:
+    """The step at the end of a prefix's name.
+
+    Example:
+        >>> step_of(Path("model.ckpt-250228"))
+        250228
+    """
+    found = re.search(r"-(\d+)$", prefix.name)
+    return int(found[1]) if found else None
+
+
+def read_state(folder: str | Path) -> list[str]:
+    """The names that a folder's `checkpoint` file gives, the newest first; empty without the file.
+
+    Paths of the machine where it was written count by their last component.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(folder) / STATE
+    if not path.is_file():
+        return []
+    try:
+        fields = FIELD.findall(path.read_text("utf-8"))
+    except UnicodeDecodeError:
+        fields = []
+    current = [unescape(value) for key, value in fields if key == "model_checkpoint_path"]
+    check(len(current) == 1 and current[0] != "", f"{path} must name one model_checkpoint_path", found=len(current))
+    older = [unescape(value) for key, value in fields if key == "all_model_checkpoint_paths"]
+    return list(dict.fromkeys(re.split(r"[/\\]", name)[-1] for name in (*current, *reversed(older))))
+
+
+def unescape(text: str) -> str:
+    """The value of a quoted string of a text proto.
+
+    Example:
+        >>> unescape(r"caf\\303\\251")
+        'café'
+    """
+
+    def value(found: re.Match[bytes]) -> bytes:
+        return bytes([int(found[1], 8) & 255]) if found[1][0] in b"01234567" else found[1]
+
+    return re.sub(rb"\\([0-7]{1,3}|.)", value, text.encode()).decode("utf-8", "replace")
+
+
+def write_state(folder: str | Path, name: str) -> None:
+    """Writes the `checkpoint` file that names one checkpoint."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    with replacing(Path(folder) / STATE) as (file,):
+        file.write(f'model_checkpoint_path: "{quoted}"\nall_model_checkpoint_paths: "{quoted}"\n'.encode())
+
+
+def write_tf1(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, step: int = 0) -> Path:
+    """Writes a TF1 checkpoint, as `tf.compat.v1.train.Saver` does: `model.ckpt-<step>` and the `checkpoint` file.
+
+    Args:
+        folder: Made if it is missing.
+        tensors: TF1 variable names and values; `global_step` is added.
+
+    Returns:
+        The checkpoint's prefix.
+    """
+    prefix = Path(folder) / f"model.ckpt-{step}"
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    weights = (pair for pair in tensors if pair[0] != "global_step")
+    write_bundle(prefix, chain([("global_step", np.asarray(step, np.int64))], weights))
+    write_state(folder, prefix.name)
+    return prefix

@@ -1,0 +1,221 @@
+"""Which projection layer feeds the classifier, read from the graph stored beside a checkpoint, without TensorFlow.
+
+Fine-tuned checkpoints of SimCLRv2 put the classifier on a hidden layer of the projection head; neither a name nor a
+shape tells, only the graph does.
+
+References:
+    SimCLRv2, arXiv:2006.10029, Section 2 (fine-tuning from a middle layer); TensorFlow, `core/framework/graph.proto`,
+    `function.proto`, `node_def.proto`, `core/protobuf/meta_graph.proto`, `saved_model.proto`
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from converters.tensorflow.wire import MESSAGE, Message
+from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import checked_name, read_json, reading, spend
+
+CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
+"""The classifier's multiplication in the official graphs, and in SavedModels of this package."""
+MARKS = (b"linear_layer/dense", b"logits_sup")
+TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "((?:[^"\\\n]|\\.)*)")', re.MULTILINE)
+"""A line of a graph as TensorFlow prints it in text: a node's fields are indented by two more than it, those of its
+attributes by more."""
+
+Answer = TypeVar("Answer")
+Graph = dict[str, tuple[str, list[str]]]
+"""Node name -> its operation and the names of the nodes that it reads."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The projection layer that feeds the classifier; 0: the pooled features.
+
+    Attributes:
+        source: The file that tells.
+    """
+
+    value: int
+    source: Path
+
+
+def find_selector(prefix: str | Path) -> Selector | None:
+    """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb`,
+    `saved_model.pbtxt` or `flags.json`.
+
+    Args:
+        prefix: A checkpoint's prefix (a SavedModel's is `variables/variables`), or a folder.
+
+    Returns:
+        What the first file with an answer says; None where none does.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for path, read in sources(Path(prefix)):
+        value = read(path) if path.is_file() else None
+        if value is not None:
+            return Selector(value, path)
+    return None
+
+
+def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]:
+    """The files that can tell, the one that is closest to the checkpoint first, and what reads each."""
+    folder = prefix if prefix.is_dir() else prefix.parent
+    if not prefix.is_dir():
+        yield prefix.with_name(prefix.name + ".meta"), in_meta
+    yield folder / "graph.pbtxt", in_pbtxt
+    for above in (folder, folder.parent) if folder.name == "variables" else (folder,):
+        yield above / "saved_model.pb", in_saved_model
+        yield above / "saved_model.pbtxt", in_pbtxt
+    yield folder / "flags.json", in_flags
+
+
+def in_meta(path: Path) -> int | None:
+    """The selector of a `.meta` file: a serialised `MetaGraphDef`."""
+    return in_graph(path, lambda data: agreed(graphs_of(Message(data))))
+
+
+def in_saved_model(path: Path) -> int | None:
+    """The selector of a `saved_model.pb`."""
+    return in_graph(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
+
+
+def in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
+    with reading(path, "an intact graph"):
+        return read(path.read_bytes())
+
+
+def in_pbtxt(path: Path) -> int | None:
+    """The selector of a `graph.pbtxt` or a `saved_model.pbtxt`."""
+    with reading(path, "a graph in text form"):
+        graphs = text_graphs(path.read_text("utf-8", "replace"))
+    check(any(graphs), f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
+    return agreed(graphs)
+
+
+def text_graphs(text: str) -> list[Graph]:
+    """The graph, and those of functions, in a text of one or more of them."""
+    graphs: list[Graph] = [{}]
+    fields: dict[str, list[str]] = {}
+    inside = -1
+    for found in TEXT_LINE.finditer(text + "\nnode {"):
+        spend(items=MESSAGE)
+        indent, block, key, value = found.groups()
+        if not block:
+            if len(indent) == inside:
+                fields.setdefault(key, []).append(value)
+            continue
+        if "name" in fields:
+            name, op = checked_name(fields["name"][0]), fields.get("op", [""])[0]
+            graphs[-1][name] = (op, sources_of(fields.get("input", [])))
+        fields, inside = {}, -1 if block == "function" else len(indent) + 2
+        graphs += [{}] if block == "function" else []
+    return graphs
+
+
+def in_flags(path: Path) -> int | None:
+    """The selector of a `flags.json`, which the official code writes beside its checkpoints.
+
+    Its -1, the last layer's output, is counted with the `num_proj_layers` beside it.
+    """
+    flags = read_json(path, "JSON")
+    flags = flags if isinstance(flags, dict) else {}
+    value, layers = flags.get("ft_proj_selector"), flags.get("num_proj_layers")
+    check(value is None or type(value) is int, f"{path} must give a whole number", ft_proj_selector=value)
+    if value is None or value >= 0:
+        return value
+    if type(layers) is not int or layers + 1 + value < 0:
+        raise InputError(
+            f"{path} must give the num_proj_layers that its ft_proj_selector={value} counts from: {layers}"
+        )
+    return layers + 1 + int(value)
+
+
+def graphs_of(meta: Message) -> Iterator[Graph]:
+    """The graph of a `MetaGraphDef` and those of its functions, as far as the classifier is in them."""
+    definition = meta.message(2)
+    yield graph_of(map(Message, definition.raw(1)))
+    for function in definition.message(2).raw(1):
+        content = bytes(function)
+        if any(mark in content for mark in MARKS):  # a SavedModel has hundreds of others
+            yield graph_of(map(Message, Message(content).raw(3)))
+
+
+def graph_of(nodes: Iterable[Message]) -> Graph:
+    """The graph of these nodes, one of which is in memory at a time."""
+    return {checked_name(node.text(1)): (node.text(2), sources_of(node.texts(3))) for node in nodes}
+
+
+def sources_of(inputs: list[str]) -> list[str]:
+    """Nodes whose data is read: without output numbers, without control edges."""
+    return [name.split(":")[0] for name in inputs if not name.startswith("^")]
+
+
+def agreed(graphs: Iterable[Graph]) -> int | None:
+    """The one answer of all classifiers in these graphs; None where there is none or they differ."""
+    answers = {
+        count_dense_layers(graph, name)
+        for graph in graphs
+        for name, (op, _) in graph.items()
+        if op == "MatMul" and CLASSIFIER.fullmatch(name)
+    } - {None}
+    return answers.pop() if len(answers) == 1 else None
+
+
+def count_dense_layers(graph: Graph, classifier: str) -> int | None:
+    """Dense layers between the pooled features and the classifier: convolutions aside, only they multiply matrices.
+
+    None where a function call hides a part.
+    """
+    seen: set[str] = set()
+    waiting = graph[classifier][1][:1]
+    while waiting:
+        name = waiting.pop()
+        if name in graph and name not in seen:
+            seen.add(name)
+            waiting += graph[name][1]
+    operations = [graph[name][0] for name in seen]
+    return None if any(op.endswith("PartitionedCall") for op in operations) else operations.count("MatMul")
+
+
+def layers_before(prefix: Path, first: str) -> list[str]:
+    """Names of the layers that a SavedModel's images pass on their way to a convolution, about in this order.
+
+    Args:
+        prefix: The SavedModel's variables, `variables/variables`.
+        first: Name of the convolution's layer; operations are named after the layers that hold them, with a number.
+    """
+    path = prefix.parent.parent / "saved_model.pb"
+    found: list[str] = []
+    if not path.is_file():
+        return found
+
+    def read(data: bytes) -> None:
+        for meta in Message(data).messages(2):
+            for function in meta.message(2).message(2).raw(1):
+                content = bytes(function)
+                if first.encode() in content:
+                    found.extend(_on_the_way(graph_of(map(Message, Message(content).raw(3))), first))
+
+    in_graph(path, read)
+    return list(dict.fromkeys(reversed(found)))
+
+
+def _on_the_way(graph: Graph, first: str) -> Iterator[str]:
+    def layer_of(name: str) -> str:  # `sequential_1/rescaling_1/mul` → `rescaling`
+        return re.sub(r"_\d+$", "", name.split("/")[-2]) if "/" in name else ""
+
+    waiting = [inputs[0] for name, (op, inputs) in graph.items() if op == "Conv2D" and layer_of(name) == first]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in graph or name in seen:
+            continue
+        seen.add(name)
+        waiting += graph[name][1]
+        if layer_of(name) and not layer_of(name).startswith(first) and graph[name][0] != "Const":
+            yield layer_of(name)

@@ -1,0 +1,198 @@
+"""SavedModels of the official TF2 code: which variable is which, and writing one.
+
+The keys of a SavedModel's variables (`trainable_variables_list/17/…`, `model/resnet_model/variables/230/…`) depend on
+the version of Keras that wrote it.  The stored object graph tells what they are: by the attributes that lead to a
+variable, else by the variable's name.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from converters.names.walk import ENDPOINTS
+from converters.tensorflow.bundle import Bundle
+from converters.tensorflow.object_graph import SLOT, Variable, canonical, read_variables
+from tf_simclr.errors import InputError, check
+from tf_simclr.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+
+LAYER = re.compile(r"(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?")
+ENCODER = re.compile(r"resnet(?:_\d+)?")
+HEADS = re.compile(r"(?:projection_head|head_supervised)(?:_\d+)?")
+HEAD = re.compile(r"n?l_\d+|linear_layer")
+
+
+@dataclass(frozen=True)
+class Named:
+    """The name of a variable of the official TF2 model, e.g. `resnet/…/conv2d_7/kernel`, in its parts.
+
+    Attributes:
+        kind: Of the layer; layers of a kind are numbered over the whole model, or process.
+        number: Of the layer.
+        weight: The variable's own name.
+        head: The head's layer; empty: the variable is the encoder's.
+    """
+
+    kind: str
+    number: int
+    weight: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Variables:
+    """The weights of a TensorFlow checkpoint by names that do not depend on what wrote it.
+
+    Attributes:
+        naming: `tf2`: object paths, `model/resnet_model/…/kernel`; `tf1`: TF1 variable names, `base_model/…/kernel`.
+        keys: Name in that naming -> key in the bundle; optimizer slots included.
+    """
+
+    naming: Literal["tf1", "tf2"]
+    keys: dict[str, str]
+
+
+def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> Variables:
+    """Finds out what the keys of a TF1 checkpoint, a TF2 object checkpoint or a SavedModel stand for.
+
+    Args:
+        bundle: Opened.
+        variables: What `read_variables` found in it, where that is known.
+
+    Raises:
+        InputError: the object graph is damaged, or tells neither by attributes nor by names what a variable is.
+    """
+    variables = read_variables(bundle) if variables is None else variables
+    if not variables:
+        return Variables("tf1", {key: key for key in bundle})
+    weights = [variable for variable in variables if SLOT not in (variable.path or "")]
+    if any(variable.path is None for variable in weights):
+        return Variables("tf1", by_name(weights, bundle.index))
+    return Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
+
+
+def by_name(variables: list[Variable], index: object) -> dict[str, str]:
+    """TF1 name -> key, from the names of variables.
+
+    The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
+    """
+    found = {variable.key: parse_name(variable.name) for variable in variables}
+    unknown = sorted(variable.name for variable in variables if not found[variable.key] and variable.path is None)
+    check(
+        not unknown,
+        f"{index} must be a SavedModel of the official code: neither its object graph nor the names of its "
+        "variables tell what they are",
+        names=unknown[:20],
+    )
+    matches = {key: match for key, match in found.items() if match}
+    numbers = {(m.kind, m.number) for m in matches.values() if not m.head}
+    kinds = {kind for kind, _ in numbers}
+    ranks = {kind: {n: i for i, n in enumerate(sorted(n for k, n in numbers if k == kind))} for kind in kinds}
+    names = {tf1_name(match, ranks): key for key, match in matches.items()}
+    check(len(names) == len(matches), f"{index} must hold one model", variables=len(matches), names=len(names))
+    return names
+
+
+def parse_name(name: str) -> Named | None:
+    """The parts of a variable's name, by the last part of the model in it; None: the official model has none such."""
+    *owners, layer, weight = ["", *name.split("/")]
+    found = LAYER.fullmatch(layer)
+    if not found or not re.fullmatch(r"\w+", weight):
+        return None
+    for i in reversed(range(len(owners))):
+        head = owners[i + 1] if i + 1 < len(owners) and HEADS.fullmatch(owners[i]) else ""
+        if ENCODER.fullmatch(owners[i]) or HEAD.fullmatch(head):
+            return Named(found["kind"], int(found["number"] or 0), weight, head if HEAD.fullmatch(head) else "")
+    return None
+
+
+def tf1_name(named: Named, ranks: dict[str, dict[int, int]]) -> str:
+    """The TF1 name of a variable of the TF2 model."""
+    if named.head:
+        part = "head_supervised" if named.head == "linear_layer" else "head_contrastive"
+        return f"{part}/{named.head}/{named.kind}/{named.weight}"
+    rank = ranks[named.kind][named.number]
+    return f"base_model/{named.kind}_{rank}/{named.weight}" if rank else f"base_model/{named.kind}/{named.weight}"
+
+
+def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture: Architecture) -> Path:
+    """Writes a SavedModel that is used like the official ones.
+
+    `tf.saved_model.load(folder)(images, trainable=True)` takes images `(n, h, w, 3)` in [0, 1] and returns a dict of
+    `ENDPOINTS`; its variables train, and with `trainable=True` BatchNorm uses the batch and moves its statistics.
+    The variables hang on the official model's attributes, so that readers of those find them.
+
+    Args:
+        folder: Must not exist, or be empty.
+        model: What `tf_simclr.models.network.build(architecture)` builds.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder is taken or cannot be written, or the architecture has no official TF2 form.
+    """
+    import tensorflow as tf
+
+    folder = Path(folder)
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    check(not taken, "the folder of a SavedModel must be new or empty; choose another", folder=str(folder))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    root = exported(model, architecture=architecture)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tf.saved_model.save(root, str(temporary))
+        temporary.replace(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"{folder} must be writable: {error}; choose another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def exported(model: "keras.Model", *, architecture: Architecture):
+    """The object to save: the official attributes around the variables, and the function."""
+    import tensorflow as tf
+
+    from converters.names.naming import TF2
+    from tf_simclr.models.network import weights_by_name
+
+    TF2.check(architecture)
+    weights = weights_by_name(model)
+    root = tf.Module()
+    for name, path in TF2.table(architecture).items():
+        attach(root, path, variable=weights[name].value)
+    root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
+    root.__call__ = traced(model)
+    return root
+
+
+def attach(root, path: str, *, variable) -> None:
+    """Makes the variable an attribute, with the objects in between."""
+    import tensorflow as tf
+
+    *parents, last = path.split("/")
+    for name in parents:
+        if not hasattr(root, name):
+            setattr(root, name, tf.Module())
+        root = getattr(root, name)
+    setattr(root, last, variable)
+
+
+def traced(model: "keras.Model"):
+    """The network as a function `(inputs, trainable=False)`, traced for both values."""
+    import tensorflow as tf
+
+    def call(inputs, trainable=False):
+        outputs = model(inputs, training=trainable)
+        return {name: outputs[name] for name in ENDPOINTS if name in outputs}
+
+    function = tf.function(call)
+    for trainable in (True, False):
+        function.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.float32), trainable=trainable)
+    return function

@@ -1,0 +1,152 @@
+"""Writes a network under a naming into a container; a file appears whole or not at all."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.names.naming import Naming
+from converters.names.network import Network, without
+from converters.names.recognise import NAMINGS
+from converters.names.translate import arrays, description, named
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing, replacing_path
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file that networks are written to.
+
+    Attributes:
+        name: As given to `--to`.
+        ending: Of the target's name; folders have none.
+        namings: What its keys can be; the first is the default.
+        write: (network, path, naming) → None.
+        float32: Whether it holds float32 only.
+        fresh: Whether the folder must be new or empty.
+    """
+
+    name: str
+    ending: str
+    namings: tuple[str, ...]
+    write: Callable[[Network, Path, Naming], None]
+    float32: bool = False
+    fresh: bool = False
+
+
+def _write_pth(network: Network, path: Path, naming: Naming) -> None:
+    from converters.pytorch.zip_file import write_state
+
+    write_state(path, named(network, naming), wrapper=naming.wrapper)
+
+
+def _write_safetensors(network: Network, path: Path, naming: Naming) -> None:
+    from converters.other.safetensors_files import write_safetensors
+
+    write_safetensors(path, named(network, naming), description=description(network, naming))
+
+
+def _write_tf1(network: Network, path: Path, naming: Naming) -> None:
+    from converters.tensorflow.folders import write_tf1
+
+    write_tf1(path, arrays(network, naming), step=network.step or 0)
+    _write_flags(network, path)
+
+
+def _write_flags(network: Network, folder: Path) -> None:
+    """The official code leaves its flags beside its checkpoints; among them what the shapes do not tell."""
+    a = network.architecture
+    flags = {
+        "ft_proj_selector": a.ft_proj_selector,
+        "num_proj_layers": a.num_proj_layers,
+        "proj_head_mode": a.proj_head_mode,
+        "resnet_depth": a.depth,
+        "se_ratio": a.se_ratio,
+        "sk_ratio": a.sk_ratio,
+        "width_multiplier": a.width,
+    }
+    with replacing(folder / "flags.json") as (file,):
+        file.write(json.dumps(flags, indent=2, sort_keys=True).encode())
+
+
+def _write_tf2(network: Network, path: Path, naming: Naming) -> None:
+    from converters.tensorflow.object_graph import write_tf2
+
+    write_tf2(path, arrays(network, naming), step=network.step or 0)
+    _write_flags(network, path)
+
+
+def _write_savedmodel(network: Network, path: Path, naming: Naming) -> None:
+    from converters.networks.in_keras import build_keras
+    from converters.tensorflow.saved_model import write_saved_model
+
+    write_saved_model(path, build_keras(network), architecture=network.architecture)
+
+
+def _write_keras(network: Network, path: Path, naming: Naming) -> None:
+    from converters.networks.in_keras import build_keras
+
+    with replacing_path(path) as temporary:
+        build_keras(network, fused=False).save(temporary)
+
+
+def _write_h5(network: Network, path: Path, naming: Naming) -> None:
+    from converters.keras_files.hdf5 import seal
+    from converters.networks.in_keras import build_keras
+
+    with replacing_path(path) as temporary:
+        build_keras(network).save_weights(temporary)
+        seal(temporary)  # .keras files have the zip's checksums
+
+
+def _write_huggingface(network: Network, path: Path, naming: Naming) -> None:
+    from converters.other.hub_folder import write_hub_folder
+
+    write_hub_folder(path, network, naming=naming)
+
+
+TORCH = ("twin", *(name for name, naming in NAMINGS.items() if naming.torch and name != "twin"))
+
+CONTAINERS: dict[str, Container] = {
+    container.name: container
+    for container in (
+        Container("pth", ".pth", TORCH, _write_pth),
+        Container("safetensors", ".safetensors", TORCH, _write_safetensors),
+        Container("huggingface", "", TORCH, _write_huggingface),
+        Container("tf1", "", ("tf1",), _write_tf1),
+        Container("tf2", "", ("tf2",), _write_tf2),
+        Container("savedmodel", "", ("tf2",), _write_savedmodel, float32=True, fresh=True),
+        Container("keras", ".keras", ("keras",), _write_keras, float32=True),
+        Container("h5", ".weights.h5", ("keras",), _write_h5, float32=True),
+    )
+}
+
+
+def usual_naming(network: Network, to: str) -> str:
+    """The container's own naming; for the hub torchvision's, which timm reads, where it can hold the encoder."""
+    if to == "huggingface" and not NAMINGS["torchvision"].refuses(without(network.architecture, "projection")):
+        return "torchvision"
+    return CONTAINERS[to].namings[0]
+
+
+def check_free(path: Path, to: str) -> None:
+    """Raises `InputError` where what is at the path must not be mixed with what is to be written."""
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    mixed = CONTAINERS[to].fresh and taken
+    check(not mixed, f"the folder that --to {to} writes must be new or empty; choose another", folder=str(path))
+
+
+def write(network: Network, path: Path, *, to: str, naming: str) -> None:
+    """Writes the network; `naming` is one of the container's.
+
+    Raises:
+        InputError: the naming cannot hold it, or the target cannot be written.
+    """
+    container = CONTAINERS[to]
+    chosen = NAMINGS[naming]
+    chosen.check(network.architecture)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        container.write(network, path, chosen)
+    except OSError as error:
+        raise InputError(f"{path} must be writable: {error.strerror or error}; choose another place") from error

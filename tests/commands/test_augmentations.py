@@ -1,0 +1,47 @@
+"""The sheet of augmentations: what it shows, and what it says of files that are no images."""
+
+import numpy as np
+import pytest
+from matplotlib import image as files
+
+from tests.data import oracles
+from tf_simclr import plots
+from tf_simclr.commands import augmentations
+from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.data.recipe import Recipe
+from tf_simclr.errors import InputError
+
+PICTURE = oracles.synth(40, 56, 3).astype(np.float32) / 255
+SMALL = {"size": 16, "seed": 0}
+
+
+def test_the_columns_of_a_sheet_share_a_crop():
+    rows = augmentations.operator_rows(PICTURE, Recipe(), draws=2, **SMALL)
+    assert list(rows) == list(augmentations.ROWS)
+    for plain, grey, cut in zip(rows["crop"], rows["colour drop"], rows["cutout"], strict=True):
+        np.testing.assert_allclose(grey, oracles.luma(plain), atol=0.05)  # the crop's overshoot is cut off later
+        assert np.all((cut == plain) | (cut == 0.5))
+
+
+def test_a_sheet_has_a_row_an_operator_and_two_an_image():
+    rows = {"crop": [PICTURE[:16, :16]] * 3, "blur": [PICTURE[:16, :16]] * 3}
+    pairs = np.stack([[PICTURE[:16, :16]] * 2] * 4)
+    figure = plots.augmentations(rows, pairs, original=PICTURE)
+    assert len(figure.axes) == 1 + 2 * 3 + 2 * 4
+    assert {axes.get_ylabel() for axes in figure.axes} == {"", "crop", "blur", "view 1", "view 2"}
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_sheet_of_scikit_learns_flower(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    augmentations.run(Augmentations(out=out, image_size=16, draws=2))
+    assert capsys.readouterr().out == f"{out}\n"
+    assert files.imread(out).std() > 0.1
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    file = tmp_path / "notes.png"
+    file.write_text("no image")
+    for path in (file, tmp_path / "absent.png"):
+        with pytest.raises(InputError, match=f"must be a readable JPEG.*{path.name}"):
+            augmentations.read(path)

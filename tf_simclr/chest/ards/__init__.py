@@ -1,0 +1,1 @@
+"""The ARDS pipeline: stages, findings, report."""

@@ -1,0 +1,226 @@
+"""`tf-simclr chest ards`: eight stages from an encoder to a report that a clinician can read.
+
+Each stage is a call of other commands with its own folder.  It is passed over where it is whole, and goes on where it
+was stopped.  Every choice is made on validation patients; `evaluate` and `compare` look at test patients, once.
+
+For research, not for diagnosis.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr import replicas
+from tf_simclr.chest.ards import findings as ards_report
+from tf_simclr.chest.ards import stages as ards
+from tf_simclr.chest.ards.runs import (
+    Job,
+    answer,
+    classifiers,
+    probing,
+    run_finetuning,
+    run_pretraining,
+    search,
+)
+from tf_simclr.chest.ards.stages import STAGES, Stage
+from tf_simclr.chest.collections import made_up, siim
+from tf_simclr.commands import linear_eval
+from tf_simclr.commands.inputs import say, show
+from tf_simclr.config import ChestArds, plain
+from tf_simclr.data.radiographs.prepared import load
+from tf_simclr.files import replacing_path, write_json
+from tf_simclr.lock import hold
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.network import build
+from tf_simclr.weights import load_model, read_network
+
+
+def run(config: ChestArds) -> None:
+    """Runs the stage that is asked for, or all that are not whole."""
+    # Trials of a search are processes of their own, which share a GPU with this one.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    with hold(config.model_dir, say=say):
+        job = opened(config)
+        ards.check_split(job.target, job.rows, positive=job.positive)
+        write_json(config.model_dir / "config.json", plain(config))
+        for name in STAGES if config.stage == "all" else [config.stage]:
+            perform(job, job.stage(name))
+
+
+def opened(config: ChestArds) -> Job:
+    """The knobs with the radiographs; made-up ones are written and prepared at first."""
+    positive = config.positive or synthetic_class()
+    if config.radiographs != "synthetic":
+        return Job(config, load(Path(config.radiographs)), positive, replicas.find())
+    data = made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
+    return Job(config, data, positive, replicas.find())
+
+
+def synthetic_class() -> str:
+    """What made-up radiographs are asked for: hazy patches in the lower lungs."""
+    return siim.CLASSES[1]
+
+
+def perform(job: Job, stage: Stage) -> None:
+    """Runs a stage, unless it is whole; the report is always written anew."""
+    due = stage.begin(settings(job, stage.name)) or extent(job, stage)
+    if not due and stage.name != "report":
+        say(f"{stage.title}: whole in {stage.path}")
+        return
+    say(stage.title)
+    stage.finish(STEPS[stage.name](job, stage.path))
+
+
+KNOBS = {
+    "initial": ("checkpoint", "ema", "resnet_depth", "image_size", "split_seed", "seed"),
+    "pretrain": (
+        "pairs",
+        "pretrain_epochs",
+        "pretrain_steps",
+        "pretrain_batch_size",
+        "pretrain_learning_rate",
+        "temperature",
+        "mixed_precision",
+    ),
+    "linear": (),
+    "finetune": ("finetune_epochs", "finetune_learning_rate", "finetune_batch_size"),
+    "grid": ("grid_learning_rates", "grid_weight_decays", "grid_epochs", "finetune_batch_size"),
+    "evaluate": (),
+    "compare": ("moco_queue", "moco_momentum"),
+    "report": (),
+}
+"""Stage → the knobs that it is made with, besides those of the stages that it needs.  `seeds` and `moco` are none:
+there may be more of them when a run goes on."""
+
+
+def settings(job: Job, name: str) -> dict[str, Any]:
+    """What a stage is made with."""
+    values = plain(job.config)
+    found = {knob: values[knob] for knob in KNOBS[name]}
+    if name == "initial":
+        found |= {"positive": job.positive, "radiographs": ards.identity(job.target)}
+    if name == "pretrain":
+        found |= {"radiographs": ards.identity(job.unlabelled[0])}
+    return found
+
+
+def extent(job: Job, stage: Stage) -> bool:
+    """Whether more seeds or ways are asked for than a whole stage has."""
+    if stage.name not in ("evaluate", "compare"):
+        return False
+    more = stage.name == "compare" and not starts(job, stage.path).keys() <= stage.result["ways"].keys()
+    return more or stage.result["seeds"] < job.config.seeds
+
+
+def initial(job: Job, folder: Path) -> dict[str, Any]:
+    """The checkpoint's network, or one with random weights, as a file of our own."""
+    config, path = job.config, folder / "network.keras"
+    keras.utils.set_random_seed(config.seed)
+    if config.checkpoint is None:
+        plainest = {"cifar_stem": config.image_size <= 32, "proj_head_mode": "none", "num_proj_layers": 0}
+        network, origin = build(Architecture(depth=config.resnet_depth, **plainest)), "random weights"
+    else:
+        network, origin = load_model(config.checkpoint, ema=config.ema), config.checkpoint.name
+    with replacing_path(path) as temporary:
+        network.save(temporary)
+    architecture = dataclasses.replace(read_network(path)[0], num_classes=0, ft_proj_selector=0)
+    counted = ards.counts(job.target, job.rows, positive=job.positive)
+    for part, of in counted.items():
+        say(f"  {part:<12}" + ", ".join(f"{number:,} {what}" for what, number in of.items()))
+    say(f"  {job.alike_in_words}")
+    return {"origin": origin, "architecture": dataclasses.asdict(architecture), "counts": counted}
+
+
+def pretrained(job: Job, folder: Path) -> dict[str, Any]:
+    """SimCLR from that encoder on."""
+    prepared, rows = job.unlabelled
+    patients = prepared.patients[rows]
+    known = {
+        "images": len(rows),
+        "patients": len(np.unique(patients)),
+        "patients with several images": int(np.sum(np.unique(patients, return_counts=True)[1] > 1)),
+        "left out": len(prepared) - len(rows),
+        "collection": prepared.name,
+        "own": prepared is job.target,
+    }
+    return known | {"training": run_pretraining(job, folder / "run")}
+
+
+def linear(job: Job, folder: Path) -> dict[str, Any]:
+    """Frozen features of the pretrained network, of an untrained one, and of a checkpoint to begin with."""
+    networks = {"simclr": job.stage("pretrain").path / "run"}
+    if job.config.checkpoint is not None:
+        networks["checkpoint"] = job.first_encoder
+    for name, network in networks.items():
+        linear_eval.run(probing(job, folder / f"{name}.json", checkpoint=network, part="validation"))
+    return {"networks": list(networks)}
+
+
+def finetuned(job: Job, folder: Path) -> dict[str, Any]:
+    """The first look at fine-tuning, with the knobs as they are."""
+    checkpoint = job.stage("pretrain").path / "run"
+    return run_finetuning(job, folder / "run", checkpoint=checkpoint, seed=job.config.seed)
+
+
+def grid(job: Job, folder: Path) -> dict[str, Any]:
+    """The best knobs by the AUC on validation patients."""
+    return search(job, folder / "search", checkpoint=job.stage("pretrain").path / "run")
+
+
+def evaluated(job: Job, folder: Path) -> dict[str, Any]:
+    """The choice with as many seeds as are asked for, and the frozen features, on test patients."""
+    checkpoint, before = job.stage("pretrain").path / "run", job.stage("grid")
+    networks = classifiers(job, folder, found=before.result, grid=before.path / "search", checkpoint=checkpoint)
+    for part in ("validation", "test"):
+        answer(job, networks, part=part, result=folder / f"{part}.json")
+        linear_eval.run(probing(job, folder / f"linear_{part}.json", checkpoint=checkpoint, part=part))
+    places = [str(network.relative_to(job.config.model_dir)) for network in networks]
+    return {"seeds": len(networks), "networks": places}
+
+
+def compared(job: Job, folder: Path) -> dict[str, Any]:
+    """The other ways, each with the same grid, the same seeds and the same look at test patients."""
+    ways, found = starts(job, folder), {}
+    for number, (name, checkpoint) in enumerate(ways.items(), 1):
+        place = folder / name
+        say(f"{job.stage('compare').title.split(':')[0]}: {ards.WAYS[name]} ({number} of {len(ways)})")
+        if name == "moco":
+            run_pretraining(job, checkpoint, method="moco")
+        found[name] = search(job, place / "search", checkpoint=checkpoint)
+        networks = classifiers(job, place, found=found[name], grid=place / "search", checkpoint=checkpoint)
+        for part in ("validation", "test"):
+            answer(job, networks, part=part, result=place / f"{part}.json")
+    return {"seeds": job.config.seeds, "ways": found}
+
+
+def starts(job: Job, folder: Path) -> dict[str, Path | None]:
+    """The other ways that are asked for, and the network that each begins with."""
+    found: dict[str, Path | None] = {"supervised": None}
+    found |= {"checkpoint": job.first_encoder} if job.config.checkpoint is not None else {}
+    again = job.config.moco or (folder / "moco" / "test.json").exists()
+    return found | ({"moco": folder / "moco" / "pretrain"} if again else {})
+
+
+def report(job: Job, folder: Path) -> dict[str, Any]:
+    """One page for readers, the numbers as JSON, and the model for `chest app`."""
+    summary = ards_report.write(job, folder)
+    show(summary)
+    return {"page": "report.html"}
+
+
+STEPS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
+    "initial": initial,
+    "pretrain": pretrained,
+    "linear": linear,
+    "finetune": finetuned,
+    "grid": grid,
+    "evaluate": evaluated,
+    "compare": compared,
+    "report": report,
+}
+"""Stage → what runs it in its folder, and gives its result."""

@@ -1,0 +1,213 @@
+"""What the report of the ARDS pipeline is made of: read from its stages; and the model that `chest app` opens."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.chest.ards import stages as ards
+from tf_simclr.chest.ards.numbers import Asked, Way, estimates
+from tf_simclr.chest.ards.page import NOTICE, Findings, aligned, written
+from tf_simclr.chest.ards.runs import Job
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.commands.compare import positives
+from tf_simclr.commands.inputs import say
+from tf_simclr.data.images import CROP_PROPORTION
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.evaluation.binary import roc_auc
+from tf_simclr.evaluation.features import extract
+from tf_simclr.evaluation.reports import Answers, read_answers, versions
+from tf_simclr.files import replacing, write_json
+from tf_simclr.weights import load_encoder, load_model
+
+PARTS = ("validation", "test")
+FROZEN = {
+    "checkpoint logistic_regression": "SimCLR on radiographs, frozen features",
+    "untrained logistic_regression": "Random weights, frozen features",
+}
+"""Probe of linear-eval → what a table calls it."""
+ASK = "ask it  python -m tf_simclr chest app --model"
+TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
+
+
+def write(job: Job, folder: Path) -> str:
+    """Writes `report.html`, `numbers.json` and the model, and returns a table for the terminal."""
+    found = findings(job)
+    with replacing(folder / "report.html") as [file]:
+        file.write(written(found).encode())
+    numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
+    write_json(folder / "numbers.json", {"note": NOTICE, "test": found.counts["test"], "ways": numbers})
+    model = deploy(job, found)
+    return table(job, found, folder=folder) + (f"\n{ASK} {job.config.model_dir}" if model else "")
+
+
+def findings(job: Job) -> Findings:
+    """All that the page tells, from the stages' results."""
+    places = {name: job.stage(name).path for name in ards.STAGES}
+    others = compared(job)
+    folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
+    asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in PARTS}
+    ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
+    ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in FROZEN.items()]
+    pairs = places["pretrain"] / "run" / "pairs.png"
+    return Findings(
+        positive=job.positive,
+        collection=job.target.name,
+        synthetic=job.config.radiographs == "synthetic",
+        counts=job.stage("initial").result["counts"],
+        alike=job.alike_in_words,
+        pretraining=job.stage("pretrain").result,
+        steps=steps(job),
+        ways=ways,
+        estimates=estimates(ways, validation=asked["validation"], test=asked["test"], seed=job.config.seed),
+        test=asked["test"],
+        grids={ards.WAYS["simclr"]: job.stage("grid").result} | {ards.WAYS[name]: of for name, of in others.items()},
+        frozen=frozen(places["linear"], job.stage("linear").result["networks"]),
+        pairs=pairs.read_bytes() if pairs.exists() else b"",
+        made=made(job),
+    )
+
+
+def compared(job: Job) -> dict[str, Any]:
+    """The other ways with their searches; none before the stage is whole."""
+    return job.stage("compare").noted().get("result", {"ways": {}})["ways"]
+
+
+def images(job: Job, answers: Answers) -> Asked:
+    """The images of a part with their patients."""
+    rows = aligned(job.target.images, answers.names)
+    return Asked(answers.names, answers.labels, job.target.patients[rows])
+
+
+def tuned(title: str, folder: Path, *, asked: dict[str, Asked]) -> Way:
+    """What the networks of a way say, a row a seed."""
+    return Way(title, **{part: said(read_answers(folder / f"{part}.json"), asked[part]) for part in PARTS})
+
+
+def said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndarray:
+    """Probabilities of the finding `(seeds, n)`, in the order of the images asked about."""
+    rows = aligned(answers.names, asked.names)
+    names = [name for name in answers.scores if probe in (None, name)]
+    return np.stack([positives(answers.scores[name])[rows] for name in names])
+
+
+def probed(title: str, folder: Path, *, probe: str, asked: dict[str, Asked]) -> Way:
+    """What a logistic regression on frozen features says."""
+    found = {part: said(read_answers(folder / f"linear_{part}.json"), asked[part], probe=probe) for part in PARTS}
+    return Way(title, **found)
+
+
+def frozen(folder: Path, networks: list[str]) -> list[tuple[str, float, float]]:
+    """Title, AUC and accuracy of frozen features on validation patients."""
+    found = []
+    for name in networks:
+        answers = read_answers(folder / f"{name}.json")
+        titles = (
+            FROZEN
+            if name == "simclr"
+            else {"checkpoint logistic_regression": "The checkpoint as it came, frozen features"}
+        )
+        for probe, title in titles.items():
+            scores = positives(answers.scores[probe])
+            found.append((title, roc_auc(scores, answers.labels), float(answers.hits(probe).mean())))
+    return found
+
+
+def steps(job: Job) -> list[str]:
+    """What was done, a sentence a stage."""
+    config, first, before = job.config, job.stage("initial").result, job.stage("pretrain").result
+    network = f"a ResNet-{first['architecture']['depth']} with {first['origin']}"
+    pair = "two views of one radiograph" if config.pairs == "image" else "views of two radiographs of a patient"
+    training = before["training"]
+    trials, seeds = len(job.stage("grid").result["trials"]), job.stage("evaluate").result["seeds"]
+    times = "once" if seeds == 1 else f"{seeds} times"
+    others = ", ".join(ards.WAYS[name] for name in compared(job))
+    return [
+        f"Begin with {network}.",
+        f"Pretrain it by SimCLR on {before['images']:,} radiographs without labels: {training['step']:,} steps; it "
+        f"learns to recognise {pair}, cropped, mirrored, and changed a little in brightness and contrast.",
+        "Test its frozen features by a logistic regression, on validation patients.",
+        f"Fine-tune all of it on the {first['counts']['train']['images']:,} labelled training radiographs with SGD and "
+        "cross-entropy, without augmentation.",
+        f"Search: {trials} settings, the best by the AUC on validation patients.",
+        f"Train as chosen, {times}, and ask the networks about the test patients, once.",
+        f"Do the same, with the same search, for: {others or 'no other way so far'}.",
+        "Write this page.",
+    ]
+
+
+def made(job: Job) -> dict[str, str]:
+    """Settings and versions; no path, which might name somebody."""
+    config = job.config
+    told = {name.replace("_", " "): str(getattr(config, name)) for name in TOLD}
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return told | {
+        "Seconds of pretraining": f"{job.stage('pretrain').result['training']['seconds']:,.0f}",
+        "With": used,
+    }
+
+
+def deploy(job: Job, found: Findings) -> Path | None:
+    """Leaves the first network of the choice, with its cases and card, for `chest app`."""
+    network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
+    encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
+    crop = CROP_PROPORTION if job.config.image_size > 32 else 1.0
+    rows = job.rows["train"]
+    sizes = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
+    features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))
+    try:
+        return deployed.leave(
+            job.config.model_dir,
+            say=say,
+            encoder=encoder,
+            heads=[deployed.linear_head(*classifier.get_weights())],
+            positive=job.positive,
+            image_size=job.config.image_size,
+            fit=job.target.fit,
+            windowed=job.target.windowed,
+            held_out=(found.ways[0].test[:1], found.test.labels, found.test.patients),
+            cases=(job.target, rows[aligned(job.target.images[rows], features.names)], features.values),
+            card=card(found),
+            crop_proportion=crop,
+            seed=job.config.seed,
+        )
+    finally:
+        keras.backend.clear_session()
+
+
+def card(found: Findings) -> dict[str, Any]:
+    """What a reader of the model's answers must know."""
+    return {
+        "title": f"{found.positive}: SimCLR on radiographs, fine-tuned",
+        "data": found.collection,
+        "training": " ".join(found.steps[:5]),
+        "limits": [
+            *([MADE_UP] * found.synthetic),
+            "Research use only. It has learned from radiographs of one collection; other hospitals, devices and "
+            "patients differ.",
+            "Its probability is calibrated on that collection's test patients and holds for as many ill among them.",
+            "It is one network of those in the report, which has several seeds and ways.",
+        ],
+    }
+
+
+def table(job: Job, found: Findings, *, folder: Path) -> str:
+    """The page's table for a terminal."""
+    lines = [f"{'on test patients':<48}{'AUC':>20}{'difference':>24}{'sensitivity':>14}{'specificity':>14}{'Brier':>8}"]
+    for number, (way, of) in enumerate(zip(found.ways, found.estimates, strict=True)):
+        auc, gain = of["auc"], of["auc_gain"]
+        cells = f"{auc['value']:.3f} ({auc['low']:.2f}–{auc['high']:.2f})".rjust(20)
+        difference = f"{-gain['value']:+.3f} ({-gain['high']:+.2f} to {-gain['low']:+.2f})"
+        cells += (difference if number else "").rjust(24)
+        cells += f"{100 * of['sensitivity']['value']:>12.0f} %{100 * of['specificity']['value']:>12.0f} %"
+        lines.append(f"{way.title:<48}{cells}{of['brier']['value']:>8.3f}")
+    counted = found.counts["test"]
+    lines += [
+        f"{counted['images']:,} test images of {counted['patients']:,} patients, {counted['positive images']:,} "
+        f"{found.positive}; 95 % bootstrap intervals over patients; differences in AUC from the first, in pairs",
+        NOTICE,
+        f"report  {folder / 'report.html'}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""The page that the ARDS pipeline ends with: what was done, what came of it and what it cannot say, for clinicians.
+
+It names no patient and no image; nothing in it is fetched from anywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tf_simclr.chest.ards.figures import figures
+from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
+from tf_simclr.chest.html import listed, page, picture, table, tag, text
+
+NOTICE = "Research use, not a diagnosis."
+COLUMNS = {
+    "auc": "AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "sensitivity_at_90": "Sensitivity at 90 % specificity",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+}
+"""Metric → what the table calls it."""
+FEW = 500
+"""Patients below whose number the interval of a share is wider than about 8 points."""
+PERCENT = ("sensitivity", "specificity", "sensitivity_at_90")
+WORDS = {
+    "AUC": "How often the network gives a radiograph with the finding the higher probability of two, one with and one "
+    "without it. 1 is perfect, 0.5 is a coin.",
+    "Sensitivity": "Share of radiographs with the finding that are called positive.",
+    "Specificity": "Share of radiographs without the finding that are called negative. Both are at the threshold that "
+    "did best on the validation patients.",
+    "Calibration": "Whether probabilities are true: of all radiographs that are given 70 %, about 70 % should have the "
+    "finding. The calibration error is the mean distance from that; the Brier score is the mean squared error of "
+    "the probabilities (0 is perfect, 0.25 a coin's).",
+    "95 % interval": "What else could have been measured with other patients of the same kind: the middle 95 % of "
+    "1,000 draws of the test patients. Where two intervals or a difference's interval leave both answers open, so "
+    "does this study.",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page tells."""
+
+    positive: str
+    collection: str
+    synthetic: bool
+    counts: dict[str, dict[str, int]]
+    """Part → images and patients."""
+    alike: str
+    """Whether radiographs of different parts look the same, a sentence."""
+    pretraining: dict[str, Any]
+    """Counts of the radiographs without labels."""
+    steps: Sequence[str]
+    """What was done, a sentence a stage."""
+    ways: Sequence[Way]
+    estimates: Sequence[dict[str, Estimate]]
+    test: Asked
+    grids: dict[str, dict[str, Any]]
+    """Way → trials, and the best."""
+    frozen: Sequence[tuple[str, float, float]]
+    """Of frozen features on validation patients: title, AUC, accuracy."""
+    pairs: bytes = b""
+    """A sheet of augmented pairs, PNG."""
+    made: dict[str, str] = field(default_factory=dict)
+    """How it was made: versions and settings."""
+
+
+def written(found: Findings) -> str:
+    """The page as HTML."""
+    title = f"{found.positive} on chest radiographs: learning without labels first"
+    return page(
+        title,
+        tag("h1", text(title)),
+        tag("p", text(f"Radiographs: {found.collection}."), kind="soft"),
+        *in_short(found),
+        *who(found),
+        *what_was_done(found),
+        *results(found),
+        *figures(found.ways, found.estimates, test=found.test),
+        *choices(found),
+        *seen(found),
+        *limits(found),
+        *closing(found),
+        notice=NOTICE,
+    )
+
+
+def in_short(found: Findings) -> list[str]:
+    """The answer in a few sentences."""
+    first, *others = zip(found.ways, found.estimates, strict=True)
+    test = found.counts["test"]
+    lines = [
+        f"{first[0].title}: AUC {spelled(first[1]['auc'])} on {test['images']:,} radiographs of {test['patients']:,} "
+        f"patients that took no part in training or in any choice."
+    ]
+    lines += [compared(first, other) for other in others]
+    if found.synthetic:
+        lines.append("These radiographs are made up: the numbers show that the program runs, and nothing else.")
+    return [tag("h2", "In short"), listed(lines, kind="short")]
+
+
+def compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
+    """One way beside the first, in words that do not say more than the interval does."""
+    gain = other[1]["auc_gain"]
+    verdict = "these patients do not tell which of the two is better"
+    if gain["low"] > 0:
+        verdict = f"{lower(first[0].title)} is better"
+    elif gain["high"] < 0:
+        verdict = f"{lower(first[0].title)} is worse"
+    difference = f"{signed(gain['value'])} ({signed(gain['low'])} to {signed(gain['high'])})"
+    return f"{other[0].title}: AUC {spelled(other[1]['auc'])}. The first minus this one is {difference}: {verdict}."
+
+
+def lower(title: str) -> str:
+    """A title within a sentence, names as they are.
+
+    Example:
+        >>> lower("From scratch"), lower("SimCLR on radiographs")
+        ('from scratch', 'SimCLR on radiographs')
+    """
+    return title if title[:2].isupper() or title[1:4].lower() != title[1:4] else title[0].lower() + title[1:]
+
+
+def who(found: Findings) -> list[str]:
+    """Patients and images of each part."""
+    names = {"train": "to learn from", "validation": "to choose by", "test": "to be tested on, once"}
+    rows = []
+    for part, counted in found.counts.items():
+        ill = f"{counted['positive images']:,} of {counted['positive patients']:,}"
+        cells = [f"{part} ({names[part]})", f"{counted['patients']:,}", f"{counted['images']:,}", ill]
+        rows.append([text(cell) for cell in cells])
+    heads = ["Part", "Patients", "Radiographs", f"with {found.positive}: radiographs of patients"]
+    caption = "No patient is in two parts. A patient may have radiographs with and without the finding. " + found.alike
+    own = found.pretraining
+    source = "the training part above" if own["own"] else f"{own['collection']}, {own['left out']:,} images left out"
+    unlabelled = (
+        f"Learning without labels used {own['images']:,} radiographs of {own['patients']:,} patients ({source}); "
+        f"{own['patients with several images']:,} of these patients have several."
+    )
+    return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", text(unlabelled))]
+
+
+def what_was_done(found: Findings) -> list[str]:
+    """The stages in words."""
+    return [tag("h2", "What was done"), listed(found.steps, ordered=True)]
+
+
+def results(found: Findings) -> list[str]:
+    """The table of ways."""
+    heads = ["Way to train", *COLUMNS.values()]
+    rows = []
+    for way, of in zip(found.ways, found.estimates, strict=True):
+        rows.append([text(way.title), *(cell(of[name], percent=name in PERCENT) for name in COLUMNS)])
+    seeds = max(len(way.test) for way in found.ways)
+    trained = "Of one training each" if seeds == 1 else f"Means over {seeds} trainings (of frozen features: one)"
+    caption = f"{trained}, below them 95 % intervals over test patients."
+    return [tag("h2", "Results on test patients"), table(heads, rows, caption=caption, first=True)]
+
+
+def cell(value: Estimate, *, percent: bool) -> str:
+    """A number above its interval."""
+    low, mean, high = (value[key] * (100 if percent else 1) for key in ("low", "value", "high"))
+    digits, unit = (0, " %") if percent else (2, "")
+    interval = f"{low:.{digits}f} to {high:.{digits}f}{unit}"
+    return tag("div", tag("b", f"{mean:.{digits}f}{unit}"), tag("span", interval))
+
+
+def spelled(value: Estimate) -> str:
+    """A number with its interval in a sentence."""
+    return f"{value['value']:.2f} (95 % interval {value['low']:.2f} to {value['high']:.2f})"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, and a minus that is one.
+
+    Example:
+        >>> signed(-0.05)
+        '−0.05'
+    """
+    return f"{value:+.2f}".replace("-", "−")
+
+
+KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}
+
+
+def choices(found: Findings) -> list[str]:
+    """What was searched, on validation patients."""
+    rows = []
+    for title, of in found.grids.items():
+        best = of["best"]
+        for trial in sorted(of["trials"], key=lambda trial: -trial[of["metric"]]):
+            chosen = "chosen" if all(trial[name] == value for name, value in best.items()) else ""
+            numbers = [f"{trial[name]:g}" for name in KNOBS]
+            rows.append([text(value) for value in (title, *numbers, f"{trial[of['metric']]:.3f}", chosen)])
+    validation = found.counts["validation"]
+    caption = f"Each trained once and asked about the {validation['images']:,} validation radiographs alone."
+    frozen = [f"{title}: AUC {auc:.2f}, accuracy {100 * accuracy:.0f} %" for title, auc, accuracy in found.frozen]
+    heads = ["Way to train", *KNOBS.values(), "AUC, validation", "Choice"]
+    return [
+        tag("h2", "What was chosen, and by what"),
+        tag(
+            "p", "Before any fine-tuning, a logistic regression on the frozen features said of the validation patients:"
+        ),
+        listed(frozen),
+        table(heads, rows, caption=caption),
+    ]
+
+
+def seen(found: Findings) -> list[str]:
+    """What the network was shown without labels."""
+    if not found.pairs:
+        return []
+    caption = "Each column is a positive pair: the network learns to give both the same features, and others apart."
+    return [
+        tag("h2", "What the network was shown without labels"),
+        picture(found.pairs, kind="png", alt="Pairs of augmented radiographs", caption=caption),
+    ]
+
+
+def limits(found: Findings) -> list[str]:
+    """What the numbers cannot say."""
+    test = found.counts["test"]
+    share = test["positive images"] / test["images"]
+    few = f"{test['patients']:,} test patients are few: read the intervals, not the numbers between their ends."
+    lines = [
+        *([few] if test["patients"] < FEW else []),
+        f"{share:.0%} of the test radiographs have the finding. Where it is rarer, as in most clinics, fewer positive "
+        "answers are right, and the probabilities are not calibrated.",
+        "All patients come from one collection. Other hospitals, machines, positions and exposures were not tested.",
+        "Labels are the collection's own; nobody read the radiographs again. A network can learn how a radiograph was "
+        "taken instead of what is on it.",
+        "The intervals cover the choice of test patients. They do not cover the choice of training patients, and the "
+        "luck of a training only as far as a few of them show it.",
+        "Several ways were compared with one another; some difference among several is large by chance alone.",
+    ]
+    return [tag("h2", "Limits"), listed(lines)]
+
+
+def closing(found: Findings) -> list[str]:
+    """Words, and how the page came about."""
+    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in WORDS.items()))
+    made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
+    return [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
+
+
+def aligned(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each of the wanted names stands among the names.
+
+    Example:
+        >>> aligned(np.array(["b", "a"]), np.array(["a", "b"])).tolist()
+        [1, 0]
+    """
+    order = np.argsort(names)
+    return np.asarray(order[np.searchsorted(names[order], wanted)])

@@ -1,0 +1,235 @@
+"""What the stages of the ARDS pipeline ask of the other commands: one place for every knob that they are given."""
+
+import csv
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.chest.ards import stages as ards
+from tf_simclr.chest.ards.stages import Stage
+from tf_simclr.commands import finetune, pretrain, sweep
+from tf_simclr.commands.inputs import say
+from tf_simclr.config import ChestArds, Finetune, LinearEval, Pretrain, Sweep, plain
+from tf_simclr.config.presets import settings
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs import bags, partition
+from tf_simclr.data.radiographs.duplicates import across, near_duplicates
+from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.data.radiographs.splits import Split
+from tf_simclr.data.sources import Source
+from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.foreign import parse_json, reading
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.replicas import Devices
+from tf_simclr.weights import load_model
+
+METRIC = "auc.value"
+"""What the search maximises: on validation patients; accuracy would leap with each of a few dozen images."""
+MOST_KEYS = 65536
+
+
+@dataclass(frozen=True)
+class Job:
+    """The pipeline's knobs and its images."""
+
+    config: ChestArds
+    target: Prepared
+    positive: str
+    devices: Devices
+
+    @cached_property
+    def rows(self) -> Split:
+        """Of the target: train, validation and test, no patient in two."""
+        return partition.parts(self.target, positive=self.positive, seed=self.config.split_seed)
+
+    @cached_property
+    def alike_in_words(self) -> str:
+        """Whether radiographs of different parts look the same, as a sentence."""
+        found = across(near_duplicates(list(self.target.hashes)), self.rows)
+        if not found:
+            return "No two radiographs of different parts look the same."
+        pairs = ", ".join(f"{number:,} in {names}" for names, number in found.items())
+        return f"Pairs of radiographs that look the same: {pairs}. They make the test easier than it should be."
+
+    @cached_property
+    def unlabelled(self) -> tuple[Prepared, np.ndarray]:
+        """The radiographs to pretrain on and which of them."""
+        other = self.config.pretrain_radiographs
+        prepared = self.target if other is None else load(other)
+        return prepared, ards.unlabelled(prepared, target=self.target, rows=self.rows)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The knobs by which the commands find the target."""
+        config = self.config
+        names = {"radiographs": self.target.folder, "positive": self.positive, "split_seed": config.split_seed}
+        return names | {"image_size": config.image_size}
+
+    def source(self, part: str) -> Source:
+        """The labelled images of a part."""
+        return partition.source(self.target, self.rows[part], positive=self.positive)
+
+    def stage(self, name: str) -> Stage:
+        return Stage(self.config.model_dir, name)
+
+    @property
+    def first_encoder(self) -> Path:
+        """The encoder to begin with."""
+        return self.stage("initial").path / "network.keras"
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the encoder to begin with."""
+        return Architecture(**self.stage("initial").result["architecture"])
+
+    @property
+    def encoder_options(self) -> dict[str, Any]:
+        """The knobs of a ResNet like the encoder to begin with."""
+        own = self.architecture
+        return {
+            "resnet_depth": own.depth,
+            "width_multiplier": own.width,
+            "sk_ratio": own.sk_ratio,
+            "se_ratio": own.se_ratio,
+        }
+
+
+def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
+    """Pretraining by the preset for radiographs; MoCo for as many steps, with the same optimizer."""
+    config, (prepared, rows) = job.config, job.unlabelled
+    queue = config.moco_queue or min(MOST_KEYS, max(1, len(rows) // 2))
+    own = {"method": "moco", "queue_length": queue, "key_momentum": config.moco_momentum, "num_proj_layers": 2}
+    knobs = settings("radiographs") | job.encoder_options | (own if method == "moco" else {})
+    same = {
+        "image_size": config.image_size,
+        "train_batch_size": min(config.pretrain_batch_size, len(rows)),
+        "train_epochs": config.pretrain_epochs,
+        "train_steps": config.pretrain_steps,
+        "warmup_epochs": min(10, config.pretrain_epochs / 10),
+        "learning_rate": config.pretrain_learning_rate,
+        "temperature": config.temperature,
+    }
+    kept = {"checkpoint_epochs": 10, "keep_checkpoint_max": 1, "cache_dataset": True}
+    return Pretrain(
+        **knobs | same | kept,
+        radiographs=prepared.folder,
+        pairs=config.pairs,
+        checkpoint=job.first_encoder,
+        model_dir=folder,
+        mixed_precision=config.mixed_precision,
+        seed=config.seed,
+    )
+
+
+def run_pretraining(job: Job, folder: Path, *, method: str = "simclr") -> dict[str, Any]:
+    """Pretrains, or goes on, and returns the last line of the history."""
+    prepared, rows = job.unlabelled
+    kind = bags if job.config.pairs == "patient" else partition
+    source = kind.source(prepared, rows, positive=job.positive if prepared is job.target else None)
+    config = pretraining(job, folder, method=method)
+    try:
+        return pretrain.pretrain(config, source, devices=job.devices)
+    finally:
+        keras.backend.clear_session()
+
+
+def probing(job: Job, result: Path, *, checkpoint: Path, part: str) -> LinearEval:
+    """Logistic regression on frozen features, beside an untrained network."""
+    return LinearEval(**job.data, checkpoint=checkpoint, eval_split=part, result=result, seed=job.config.seed)
+
+
+def finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> Finetune:
+    """Fine-tuning with SGD and cross-entropy, without augmentation; tested on validation patients."""
+    config = job.config
+    first = {"learning_rate": config.finetune_learning_rate, "train_epochs": config.finetune_epochs}
+    first["weight_decay"] = config.grid_weight_decays[0]
+    return Finetune(
+        **job.data | job.encoder_options | first | chosen,
+        checkpoint=checkpoint,
+        model_dir=folder,
+        eval_split="validation",
+        augment=False,
+        optimizer="sgd",
+        warmup_epochs=0,
+        train_batch_size=min(config.finetune_batch_size, len(job.rows["train"])),
+        mixed_precision=config.mixed_precision,
+        checkpoint_epochs=10,
+        keep_checkpoint_max=1,
+        cache_dataset=True,
+        seed=seed,
+    )
+
+
+def run_finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> dict[str, Any]:
+    """Fine-tunes, or goes on, and returns what `result.json` holds; of the checkpoints the last network stays."""
+    config = finetuning(job, folder, checkpoint=checkpoint, seed=seed, **chosen)
+    try:
+        result = finetune.finetune(config, job.source("train"), test=job.source("validation"), devices=job.devices)
+    finally:
+        keras.backend.clear_session()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return result
+
+
+def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]:
+    """Searches the grid by `sweep`, or goes on, and returns the trials and the best one's knobs and folder."""
+    config = job.config
+    grid = {
+        "learning_rate": list(config.grid_learning_rates),
+        "weight_decay": list(config.grid_weight_decays),
+        "train_epochs": list(config.grid_epochs),
+    }
+    options = plain(finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
+    left = {"command", "model_dir", *grid}
+    options = {name: value for name, value in options.items() if name not in left}
+    sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=METRIC))
+    for checkpoints in folder.glob("trial-*/checkpoints"):
+        shutil.rmtree(checkpoints)
+    with reading(folder, "the folder of a whole search", advice="remove it"):
+        best = parse_json((folder / "result.json").read_bytes())["best"]
+        with (folder / "trials.csv").open(newline="") as file:
+            rows = [{name: parse_json(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        first = next(row for row in rows if all(row[name] == value for name, value in best.items()))
+        return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": METRIC}
+
+
+def classifiers(job: Job, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None) -> list[Path]:
+    """Networks of as many seeds as are asked for, trained as the search has found; it has trained the first one."""
+    networks = [grid / found["trial"]]
+    for seed in range(job.config.seed + 1, job.config.seed + job.config.seeds):
+        place = folder / f"seed-{seed}"
+        run_finetuning(job, place, checkpoint=checkpoint, seed=seed, **found["best"])
+        networks.append(place)
+    return networks
+
+
+def answer(job: Job, networks: list[Path], *, part: str, result: Path) -> Answers:
+    """What networks say of a part's images, written for `compare`: a column of probabilities a class."""
+    scores: dict[str, np.ndarray] = {}
+    for number, network in enumerate(networks):
+        found = logits(job, network, part=part)
+        odds = np.exp(found.values - found.values.max(axis=1, keepdims=True))
+        scores[f"seed {job.config.seed + number}"] = odds / odds.sum(axis=1, keepdims=True)
+    answers = Answers(found.names, found.labels, scores)
+    write_report(result, command=plain(job.config), results={}, answers=answers, part=part)
+    return answers
+
+
+def logits(job: Job, network: Path, *, part: str) -> Features:
+    """The logits of a part's images, as fine-tuning's own test sees them."""
+    model, unreadable = load_model(network), Unreadable()
+    classifier = keras.Model(model.input, model.output["logits_sup"])
+    batches = evaluation_batches(
+        job.source(part), batch_size=64, image_size=job.config.image_size, unreadable=unreadable
+    )
+    found = extract(classifier, batches)
+    if unreadable.names:
+        say(unreadable.report())
+    keras.backend.clear_session()
+    return found

@@ -1,0 +1,170 @@
+"""The eight stages of the ARDS pipeline as folders: what each was made with, whether it is whole, what it needs.
+
+A stage's folder has `stage.json`: its settings from its beginning on, and its result once it is whole.  The settings of
+the stages before it are part of its own, so that nothing is built on what was made anew.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_simclr import contents
+from tf_simclr.data.radiographs.duplicates import near_duplicates
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.splits import Split
+from tf_simclr.errors import check
+from tf_simclr.files import write_json
+from tf_simclr.run_folder import read_json
+
+STAGES = {
+    "initial": "the encoder to begin with",
+    "pretrain": "SimCLR on the radiographs, without labels",
+    "linear": "what the frozen features are worth, on validation patients",
+    "finetune": "fine-tuning with SGD and cross-entropy, on validation patients",
+    "grid": "search of the fine-tuning's knobs, on validation patients",
+    "evaluate": "the choice on test patients, once",
+    "compare": "the same for the other ways to train",
+    "report": "one page for readers, and the model for `chest app`",
+}
+"""Stage → what it does, in order."""
+NEEDS: dict[str, tuple[str, ...]] = {
+    "initial": (),
+    "pretrain": ("initial",),
+    "linear": ("pretrain",),
+    "finetune": ("pretrain",),
+    "grid": ("pretrain",),
+    "evaluate": ("grid",),
+    "compare": ("evaluate",),
+    "report": ("linear", "finetune", "evaluate"),  # and whatever there is to compare with
+}
+"""Stage → those that it builds on."""
+WAYS = {
+    "simclr": "SimCLR on radiographs, fine-tuned",
+    "checkpoint": "The checkpoint, fine-tuned directly",
+    "moco": "MoCo v2 on radiographs, fine-tuned",
+    "supervised": "From scratch, labels alone",
+}
+"""Ways to train a classifier, and what a table calls them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's folder within the pipeline's."""
+
+    root: Path
+    name: str
+
+    @property
+    def number(self) -> int:
+        """From 1 on."""
+        return list(STAGES).index(self.name) + 1
+
+    @property
+    def path(self) -> Path:
+        return self.root / f"{self.number}-{self.name}"
+
+    @property
+    def title(self) -> str:
+        """What a line of progress calls it."""
+        return f"stage {self.number} of {len(STAGES)}, {self.name}: {STAGES[self.name]}"
+
+    def noted(self) -> dict[str, Any]:
+        """What `stage.json` holds; nothing where it has not begun."""
+        note = self.path / "stage.json"
+        return read_json(note) if note.exists() else {}
+
+    def before(self) -> "list[Stage]":
+        """The stages that it needs."""
+        return [Stage(self.root, name) for name in NEEDS[self.name]]
+
+    def begin(self, settings: Mapping[str, Any]) -> bool:
+        """Notes the settings, or checks that those there are the same; whether there is something to do.
+
+        Raises:
+            InputError: a stage that it needs is not whole, or the folder was begun with other settings.
+        """
+        for stage in self.before():
+            rule = f"stage {self.name} must have stage {stage.name} before it; run it, or all, in {self.root}"
+            check("result" in stage.noted(), rule)
+        there, given = self.noted(), self.whole_settings(settings)
+        if there:
+            changed = {
+                key: f"{there['settings'].get(key)!r} there, {given.get(key)!r} here"
+                for key in sorted(there["settings"].keys() | given.keys())
+                if there["settings"].get(key) != given.get(key)
+            }
+            advice = "give the same ones, or another model_dir, or remove this stage's folder and those behind it"
+            check(not changed, f"{self.path} must be of the same settings; {advice}", **changed)
+        else:
+            write_json(self.path / "stage.json", {"settings": given})
+        return "result" not in there
+
+    def whole_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Its own, and a digest of those before it, as JSON has them."""
+        earlier = {stage.name: contents.of_values(stage.noted()["settings"]) for stage in self.before()}
+        return json.loads(json.dumps(dict(settings) | {f"stage {name}": found for name, found in earlier.items()}))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Notes the result: the stage is whole."""
+        write_json(self.path / "stage.json", {"settings": self.noted()["settings"], "result": dict(result)})
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it came to; it is whole."""
+        return self.noted()["result"]
+
+
+def identity(prepared: Prepared) -> dict[str, Any]:
+    """What tells a prepared folder from another, wherever it lies."""
+    known = [prepared.images, prepared.hashes, prepared.labels, prepared.patients]
+    content = contents.of_values(prepared.content(), [column.tolist() for column in known])
+    return {"images": len(prepared), "size": prepared.size, "content": content}
+
+
+def check_split(prepared: Prepared, rows: Split, *, positive: str) -> None:
+    """Refuses patients of one class only.
+
+    Raises:
+        InputError: a part has some.
+    """
+    labels = prepared.column(positive)
+    for name, part in rows.items():
+        yes = int(labels[part].sum())
+        rule = f"the {name} patients must have images of both classes; take more patients or another split_seed"
+        check(0 < yes < len(part), rule, images=len(part), positive=yes)
+
+
+def unlabelled(prepared: Prepared, *, target: Prepared, rows: Split) -> np.ndarray:
+    """Rows to pretrain on: no patient, and no image that looks the same, is among those to validate and test on.
+
+    Args:
+        prepared: radiographs to pretrain on; the target's own, or others.
+        target: radiographs with the labels.
+        rows: of the target.
+    """
+    held = np.concatenate([rows["validation"], rows["test"]])
+    if identity(prepared) == identity(target):
+        return np.asarray(rows["train"])
+    pairs = near_duplicates([*target.hashes[held], *prepared.hashes])
+    alike = [b - len(held) for a, b, _ in pairs if a < len(held) <= b]
+    known = np.isin(prepared.patients, target.patients[held])
+    known[alike] = True
+    return np.flatnonzero(~known)
+
+
+def counts(prepared: Prepared, rows: Split, *, positive: str) -> dict[str, dict[str, int]]:
+    """Part → images, patients, and positives of both."""
+    labels, patients, found = prepared.column(positive), prepared.patients, {}
+    for name, part in rows.items():
+        ill = part[labels[part] == 1]
+        found[name] = {
+            "images": len(part),
+            "patients": len(np.unique(patients[part])),
+            "positive images": len(ill),
+            "positive patients": len(np.unique(patients[ill])),
+        }
+    return found

@@ -1,0 +1,20 @@
+"""Made-up radiographs for commands that are given none, so that their whole path can be seen on any machine."""
+
+from pathlib import Path
+
+from tf_simclr.chest.collections import prepare, siim, synthetic
+from tf_simclr.commands.inputs import say
+from tf_simclr.data.radiographs.prepared import Prepared, load
+
+PATIENTS = 120
+"""Made-up ones."""
+
+
+def radiographs(model_dir: Path, *, size: int, seed: int) -> Prepared:
+    """Radiographs of nobody in SIIM's layout, written to the run folder and prepared there, unless they are."""
+    raw, out = model_dir / "synthetic", model_dir / "synthetic_prepared"
+    if not (raw / "train_image_level.csv").exists():
+        say(f"making up {PATIENTS} patients …")
+        synthetic.write(raw, PATIENTS, seed=seed)
+    prepare.prepare(siim.collection(raw), out, size=size)
+    return load(out)

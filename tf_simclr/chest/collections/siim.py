@@ -1,0 +1,91 @@
+"""SIIM-FISABIO-RSNA COVID-19 (Kaggle, 2021): 6,334 DICOM radiographs of 6,054 studies.
+
+Layout: `train/<study>/<series>/<image>.dcm`, `train_study_level.csv` (ids end in `_study`; one of four appearances a
+study), `train_image_level.csv` (ids end in `_image`; boxes).  Labels belong to studies: every image of a study has its
+study's.  The patient stands in the DICOM alone.
+
+References:
+    Lakhani et al., The 2021 SIIM-FISABIO-RSNA Machine Learning COVID-19 Challenge, J Digit Imaging 36 (2023).
+"""
+
+import ast
+from pathlib import Path
+
+from tf_simclr.chest.collections.collection import Collection, Entry, read_table, unmatched, zero_or_one
+from tf_simclr.errors import InputError, check
+
+CLASSES = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
+
+
+def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
+    """Reads the tables and finds the files.
+
+    Args:
+        folder: where `train` and the two tables are.
+        boxless_siblings: keep images without boxes of studies that have another image with boxes: often poor repeats
+            that nobody annotated.
+
+    Raises:
+        InputError: a table or a column is missing, or a cell is not what it should be.
+    """
+    studies = study_labels(folder / "train_study_level.csv")
+    rows = image_rows(folder / "train_image_level.csv")
+    files = {path.stem: path for path in (folder / "train").glob("*/*/*.dcm")}
+    entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
+    boxed = {e.study for e in entries if e.boxes}
+    kept = [e for e in entries if boxless_siblings or e.boxes or e.study not in boxed]
+    listed = {row["image"] for row in rows}
+    return Collection(
+        name="SIIM-FISABIO-RSNA COVID-19",
+        classes=CLASSES,
+        entries=tuple(kept),
+        problems=unmatched("a row of train_image_level.csv has no file", listed - files.keys())
+        + unmatched("a file has no row in train_image_level.csv", files.keys() - listed),
+    )
+
+
+def study_labels(path: Path) -> dict[str, tuple[int, ...]]:
+    """Study → its appearance, one of four."""
+    labels = {}
+    for line, row in enumerate(read_table(path, columns=("id", *CLASSES)), 2):
+        values = tuple(zero_or_one(row[name], where=f"{path}, line {line}") for name in CLASSES)
+        check(sum(values) == 1, f"a study must have one appearance, {path}, line {line}", labels=values)
+        labels[row["id"].removesuffix("_study")] = values
+    return labels
+
+
+def image_rows(path: Path) -> list[dict]:
+    """Each image with its study and its number of boxes."""
+    rows = read_table(path, columns=("id", "boxes", "StudyInstanceUID"))
+    return [
+        {
+            "image": row["id"].removesuffix("_image"),
+            "study": row["StudyInstanceUID"],
+            "boxes": boxes(row["boxes"], where=f"{path}, line {line}"),
+        }
+        for line, row in enumerate(rows, 2)
+    ]
+
+
+def boxes(text: str, *, where: str) -> int:
+    """Number of boxes in a Python literal, a list of dictionaries; an empty cell has none.
+
+    Example:
+        >>> boxes("[{'x': 1.5, 'y': 2, 'width': 3, 'height': 4}]", where="here"), boxes("", where="here")
+        (1, 0)
+    """
+    if not text.strip():
+        return 0
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise InputError(f"boxes must be a list of dictionaries, {where}. Received: {text[:40]!r}") from error
+    check(isinstance(found, list) and all(isinstance(b, dict) for b in found), f"boxes must be a list, {where}")
+    return len(found)
+
+
+def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry:
+    """An image with its study's label."""
+    study = row["study"]
+    check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
+    return Entry(path=path, image=row["image"], labels=labels[study], study=study, boxes=row["boxes"])

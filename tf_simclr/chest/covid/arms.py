@@ -1,0 +1,238 @@
+"""What the COVID-19 study compares: its six rows, and what lies beyond them, each on both splits with several seeds."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.chest.covid.learner import Learner
+from tf_simclr.chest.covid.rows import ROWS, Fit, Row, split
+from tf_simclr.chest.covid.store import Kept
+from tf_simclr.commands.extraction import Extractor
+from tf_simclr.commands.inputs import say
+from tf_simclr.config import ChestCovid
+from tf_simclr.config.evaluation import Probing
+from tf_simclr.contents import of_array
+from tf_simclr.data import STREAM
+from tf_simclr.data.radiographs.partition import task
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.errors import check
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
+from tf_simclr.models.classifier import group_of
+from tf_simclr.models.resnet import resnet
+from tf_simclr.weights import load_encoder
+
+SPLITS = ("image", "patient")
+"""As the study drew it, and so that no patient is on both sides."""
+Arms = dict[str, dict[str, list[Fit]]]
+"""What a line of the table is called → split → a fit a seed."""
+TRAINS = {3: "group 4 trains", 2: "groups 3–4 train", 1: "groups 2–4 train", 0: "all but the stem train"}
+TRAINS[-1] = "all of it trains"
+
+
+@dataclass
+class Study:
+    """The radiographs, the encoders, and what has been spent on them."""
+
+    config: ChestCovid
+    data: Prepared
+    seconds: dict[str, float] = field(default_factory=lambda: {"features": 0.0, "heads": 0.0})
+    learners: dict[tuple, Learner] = field(default_factory=dict)
+
+    @functools.cached_property
+    def kept(self) -> Kept:
+        """The trainings that are done."""
+        return Kept(self.config.model_dir / "fits", say)
+
+    @property
+    def base(self) -> str:
+        """The name of the encoder that all is compared with."""
+        return "random" if self.config.checkpoint is None else "SimCLR"
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Pixels to which radiographs are made smaller, and to which they are then enlarged."""
+        return min(self.config.pixels, self.data.size), self.config.image_size
+
+    @property
+    def seen(self) -> str:
+        """The sizes in words."""
+        side, size = self.sizes
+        return f"{side} px" if side == size else f"{side} px enlarged to {size}"
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Whether an image has the class that is asked for."""
+        return self.data.column(self.config.positive)
+
+    @functools.cached_property
+    def simclr(self) -> keras.Model:
+        """The checkpoint's encoder, else an untrained one."""
+        config = self.config
+        return load_encoder(config.checkpoint, ema=config.ema) if config.checkpoint else self.random
+
+    @functools.cached_property
+    def random(self) -> keras.Model:
+        """The same network with random weights."""
+        keras.utils.set_random_seed(self.config.seed)
+        return keras.models.clone_model(self.simclr) if self.config.checkpoint else resnet(50)
+
+    def features(self, encoder: keras.Model, *, name: str, sizes: tuple[int, int]) -> np.ndarray:
+        """Features of every image `(n, d)`, in the order of the prepared folder, kept on disk."""
+        config, began = self.config, time.monotonic()
+        knobs = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
+        extractor = Extractor(Probing(checkpoint=Path(name), **knobs), encoder, label=f", {name}")
+        source = self.data.source(np.arange(len(self.data)), side=sizes[0])
+        found = extractor.features(source, image_size=sizes[1])
+        whole = len(found.values) == len(self.data)
+        check(
+            whole, f"all images of {self.data.folder} must be readable; prepare again", unreadable=extractor.unreadable
+        )
+        settings = {"encoder": extractor.weights, "data": source_digest(source, say), "image_size": sizes[1]}
+        self.seconds["features"] += self.kept.longest(settings, time.monotonic() - began)
+        return np.asarray(found.values)
+
+    def on_features(
+        self,
+        name: str,
+        values: np.ndarray,
+        *,
+        row: Row | None = None,
+        labels: np.ndarray | None = None,
+        classes: int = 1,
+        optimizer: str = "",
+    ) -> Arms:
+        """One head a seed and split, each on a split of its own; by default the study's own row."""
+        config, row = self.config, row or ROWS[0]
+        labels, optimizer = self.labels if labels is None else labels, optimizer or config.optimizer
+        form = {"row": row, "classes": classes, "optimizer": optimizer}
+
+        def train(**options: Any) -> Fit:
+            learner = self.learner(values.shape[1], **form)
+            return learner.on_features(values, labels, patients=self.data.patients, **options)
+
+        settings = form | {"row": asdict(row), "learning_rate": self.rate(optimizer), "features": of_array(values)}
+        fits = self.trained(settings, train, labels=labels, seeds=config.seeds, epochs=row.epochs)
+        done = [fit for kind in fits.values() for fit in kind]
+        spent = sum(fit.seconds for fit in done)
+        self.seconds["heads"] += spent
+        say(f"{name}: {len(done)} heads in {spent:.0f} s")
+        return {name: fits}
+
+    def learner(self, width: int, row: Row, *, classes: int = 1, optimizer: str = "sgd") -> Learner:
+        """A head for features, made once for all fits of its form."""
+        key = width, row.hidden, row.dropout, classes, optimizer
+        if key not in self.learners:
+            options = {"classes": classes, "optimizer": optimizer, "learning_rate": self.rate(optimizer)}
+            self.learners[key] = Learner(width, row, **options)
+        return self.learners[key]
+
+    def rate(self, optimizer: str) -> float | None:
+        """The learning rate that was asked for; None where it is the optimizer's own."""
+        return self.config.learning_rate if optimizer == self.config.optimizer else None
+
+    def on_images(self, name: str, encoder: keras.Model, *, after_block: int) -> Arms:
+        """The encoder in the loop, its groups above `after_block` trained with the head."""
+        config, row = self.config, ROWS[0]
+        form = {"optimizer": config.optimizer, "learning_rate": config.learning_rate, "after_block": after_block}
+        learner = functools.cache(lambda: Learner(encoder.output_shape[-1], row, encoder=encoder, **form))
+
+        def train(**options: Any) -> Fit:
+            return learner().on_images(self.data, self.labels, sizes=self.sizes, **options)
+
+        source = self.data.source(np.arange(len(self.data)), side=self.sizes[0])
+        settings = form | {"row": asdict(row), "encoder": weights_digest(encoder), "data": source_digest(source, say)}
+        settings |= {"image_size": self.sizes[1], "stream": STREAM}
+        fits = self.trained(settings, train, labels=self.labels, seeds=config.tuning_seeds, epochs=config.tuning_epochs)
+        pace = np.concatenate([fit.pace for kind in fits.values() for fit in kind])
+        an_epoch = self.seconds["an epoch, " + TRAINS[after_block]] = float(np.median(pace))
+        say(f"{name}: {len(pace)} epochs of {an_epoch:.1f} s")
+        return {name: fits}
+
+    def trained(
+        self, settings: Mapping[str, Any], train: Callable[..., Fit], *, labels: np.ndarray, seeds: int, epochs: int
+    ) -> dict[str, list[Fit]]:
+        """A fit a seed on each split; those that an earlier run has done are kept in the study's folder."""
+        fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
+        known = {"labels": of_array(labels), "patients": of_array(self.data.patients)}
+        for kind, seed in self.draws(seeds):
+            parts = self.parts(labels, kind=kind, seed=seed)
+            options = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
+            whole = dict(settings) | known | options | {part: of_array(rows) for part, rows in parts.items()}
+            fits[kind].append(self.kept.fetch(whole, functools.partial(train, parts=parts, **options)))
+        return fits
+
+    def draws(self, seeds: int) -> list[tuple[str, int]]:
+        """Each split with each seed."""
+        return [(kind, self.config.seed + i) for kind in SPLITS for i in range(seeds)]
+
+    def parts(self, labels: np.ndarray, *, kind: str, seed: int) -> dict[str, np.ndarray]:
+        """`train` and `test` rows."""
+        return split(list(self.data.patients), labels, kind=kind, test_share=self.config.test_share, seed=seed)
+
+
+def table(study: Study) -> Arms:
+    """The study's six rows on its encoder, and the first of them on the same with random weights."""
+    found: Arms = {}
+    values = study.features(study.simclr, name=study.base, sizes=study.sizes)
+    for row in ROWS:
+        found |= study.on_features(f"{study.base}, {row}", values, row=row)
+    study.seconds["six rows"] = sum(study.seconds.values())
+    if study.config.random_baseline and study.base != "random":
+        values = study.features(study.random, name="random", sizes=study.sizes)
+        found |= study.on_features(f"random, {ROWS[0]}", values)
+    return found
+
+
+def beyond(study: Study) -> Arms:
+    """What the study left open: its own row with one thing changed."""
+    found = frozen(study)
+    for block in study.config.unfreeze if has_groups(study.simclr) else ():
+        found |= study.on_images(f"{study.base}, {TRAINS[block]}", study.simclr, after_block=block)
+    if study.config.scratch:
+        found |= study.on_images("supervised from scratch", study.random, after_block=-1)
+    return found
+
+
+def frozen(study: Study) -> Arms:
+    """Those with a frozen encoder."""
+    base = study.base
+    values = study.features(study.simclr, name=base, sizes=study.sizes)
+    found = study.on_features(f"{base}, frozen, {study.seen}", values)
+    other = "sgd" if study.config.optimizer == "lars" else "lars"
+    found |= study.on_features(f"{base}, frozen, {other.upper()} for the head", values, optimizer=other)
+    for pixels in dict.fromkeys(side for side in study.config.direct if side <= study.data.size):
+        values = study.features(study.simclr, name=base, sizes=(pixels, pixels))
+        found |= study.on_features(f"{base}, frozen, {pixels} px directly", values)
+    if study.config.adapted is not None:
+        values = study.features(load_encoder(study.config.adapted), name="adapted", sizes=study.sizes)
+        found |= study.on_features("adapted to radiographs, frozen", values)
+    if study.config.random_baseline and base != "random":
+        values = study.features(study.random, name="random", sizes=study.sizes)
+        found |= study.on_features("random, frozen", values)
+    return found
+
+
+def several_classes(study: Study) -> tuple[Arms, tuple[str, ...]]:
+    """The task with all classes, where every image has exactly one of three or more; else nothing."""
+    labels, names = task(study.data, None)
+    if labels is None or len(names) < 3:
+        return {}, ()
+    found: Arms = {}
+    encoders = {study.base: study.simclr}
+    if study.config.random_baseline:
+        encoders["random"] = study.random
+    for name, encoder in encoders.items():
+        values = study.features(encoder, name=name, sizes=study.sizes)
+        found |= study.on_features(f"{name}, frozen", values, labels=labels, classes=len(names))
+    return found, names
+
+
+def has_groups(encoder: keras.Model) -> bool:
+    """Whether the encoder is a ResNet with block groups that can be frozen apart."""
+    return any(group_of(layer.name) for layer in encoder.layers)

@@ -1,0 +1,95 @@
+"""`tf-simclr chest covid`: the COVID-19 study's six rows and what lies beyond, on its split and on one by patient.
+
+For research, not for diagnosis.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from tf_simclr.chest.collections import made_up
+from tf_simclr.chest.covid import arms as covid_arms
+from tf_simclr.chest.covid import tables as covid_tables
+from tf_simclr.chest.covid.deploy import deploy
+from tf_simclr.commands.inputs import say, show
+from tf_simclr.config import ChestCovid, plain
+from tf_simclr.data.radiographs.duplicates import across, near_duplicates
+from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.data.radiographs.splits import shared
+from tf_simclr.evaluation.reports import versions
+from tf_simclr.files import write_json
+from tf_simclr.lock import hold
+
+SYNTHETIC_SIZE = 224
+"""Pixels of made-up radiographs."""
+
+
+def run(config: ChestCovid) -> None:
+    """Runs what is asked for on both splits; the same command goes on where it was stopped."""
+    with hold(config.model_dir, say=say):
+        perform(covid_arms.Study(config, prepared_data(config)))
+
+
+def perform(study: covid_arms.Study) -> None:
+    """Prints each table when it is there, draws, and leaves a model."""
+    config = study.config
+    leak = leaked(study)
+    show(covid_tables.title(study) + "\n")
+    arms, found = {}, {}
+    if config.study != "beyond":
+        arms |= covid_arms.table(study)
+        found |= covid_tables.results(arms, seed=config.seed)
+        show(covid_tables.table_text(study, found) + "\n")
+    if config.study != "table":
+        more = covid_arms.beyond(study)
+        numbers = covid_tables.results(more, seed=config.seed)
+        show(covid_tables.lines("beyond it, one thing changed", numbers) + "\n")
+        arms, found = arms | more, found | numbers
+    figures, classes = covid_tables.draw(study, arms, found=found), {}
+    if config.study != "table":
+        fits, names = covid_arms.several_classes(study)
+        if names:
+            text, classes = covid_tables.classes_text(fits, names, seed=config.seed)
+            show(text + "\n")
+            figures.append(covid_tables.draw_classes(study, fits, names=names))
+    numbers = {"results": found, "classes": classes, "seconds": study.seconds, "leak": leak, "note": covid_tables.NOTE}
+    write_json(config.model_dir / "result.json", {"command": plain(config), "versions": versions(), **numbers})
+    show(covid_tables.footnotes(study, leak))
+    show("\n".join(f"figure  {path}" for path in figures))
+    if study.kept.found:
+        say(f"{study.kept.found} trainings were there already: {study.kept.folder}")
+    show("\n".join(ways_on(study, deploy(study, leak=leak))))
+
+
+def prepared_data(config: ChestCovid) -> Prepared:
+    """The radiographs; made-up ones are written and prepared at first."""
+    if config.data != "synthetic":
+        return load(Path(config.data))
+    return made_up.radiographs(config.model_dir, size=SYNTHETIC_SIZE, seed=config.seed)
+
+
+def leaked(study: covid_arms.Study) -> dict[str, float]:
+    """What splits let through: patients in both parts, the test images that are theirs, and images that look alike."""
+    patients, config = list(study.data.patients), study.config
+    parts = {kind: study.parts(study.labels, kind=kind, seed=config.seed) for kind in covid_arms.SPLITS}
+    known = {patients[i] for i in parts["image"]["train"]}
+    pairs = near_duplicates(list(study.data.hashes))
+    alike = {f"alike_by_{kind}": sum(across(pairs, rows).values()) for kind, rows in parts.items()}
+    share = float(np.mean([patients[i] in known for i in parts["image"]["test"]]))
+    both = shared(patients, parts["image"])["train", "test"]
+    return {"patients_in_both": both, "share_of_test_images": share, **alike}
+
+
+def ways_on(study: covid_arms.Study, folder: Path | None) -> list[str]:
+    """What can be done next."""
+    config = study.config
+    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"] if folder else []
+    if config.study == "table":
+        lines.append("more    --study all: larger inputs, LARS, unfrozen groups, from scratch, four classes")
+    elif config.adapted is None and config.checkpoint is not None:
+        lines.append(
+            f"adapt   python -m tf_simclr pretrain --preset radiographs --radiographs {study.data.folder} "
+            f"--checkpoint {config.checkpoint} --model_dir {config.model_dir}_adapted, "
+            f"then --study beyond --adapted {config.model_dir}_adapted"
+        )
+    return lines

@@ -1,0 +1,202 @@
+"""A network that is compiled once and trained with `fit` from the same start as often as asked.
+
+The study's six rows on two splits with several seeds are dozens of fits of a few small models; to compile each anew
+would cost more than to train it.
+"""
+
+import time
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.chest.covid.rows import Fit, Row, head
+from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.errors import check
+from tf_simclr.evaluation.features import extract
+from tf_simclr.models.classifier import check_freezable, group_of, settle
+from tf_simclr.models.network import leaves
+from tf_simclr.optimizers import LARS
+
+HeadOptimizer = Literal["sgd", "lars"]
+RATES = {"sgd": 0.01, "lars": 0.1}
+"""Keras' default for SGD, which the study took; of LARS, whose steps are relative to the weights, our choice."""
+
+
+class Learner:
+    """A head, on features or on an encoder of which it trains the upper block groups.
+
+    Args:
+        features: width of the features.
+        row: of the study: width of the head and whether it has dropout.
+        classes: 1 for a probability, else the number of classes.
+        optimizer: of all that trains.
+        learning_rate: constant; by default the optimizer's of `RATES`.
+        encoder: images to features; its weights are copied.  None: `fit` takes features.
+        after_block: block groups of the encoder up to this one stay as they are; -1: all train, 4: none.
+
+    Raises:
+        InputError: the encoder has no groups to freeze.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        row: Row,
+        *,
+        classes: int = 1,
+        optimizer: HeadOptimizer = "sgd",
+        learning_rate: float | None = None,
+        encoder: keras.Model | None = None,
+        after_block: int = -1,
+    ):
+        self.form = {"features": features, "row": row, "classes": classes}
+        self.head = self.model = head(**self.form)
+        if encoder is not None:
+            self.model = joined(encoder, self.head, after_block=after_block)
+        rate = RATES[optimizer] if learning_rate is None else learning_rate
+        kinds = {"sgd": keras.optimizers.SGD, "lars": LARS}
+        loss = "binary_crossentropy" if classes == 1 else "sparse_categorical_crossentropy"
+        # Batches of several sizes would each be compiled by XLA.
+        self.model.compile(kinds[optimizer](rate), loss=loss, metrics=["accuracy"], jit_compile=False)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.state = [*self.model.variables, *self.model.optimizer.variables]
+        self.start = [np.array(variable) for variable in self.state]
+
+    def restart(self, seed: int) -> None:
+        """Back to the start, with a new head."""
+        keras.utils.set_random_seed(seed)
+        for variable, value in zip(self.state, self.start, strict=True):
+            variable.assign(value)
+        for variable, fresh in zip(self.head.variables, head(**self.form).variables, strict=True):
+            variable.assign(fresh)
+
+    def on_features(
+        self,
+        values: np.ndarray,
+        labels: np.ndarray,
+        *,
+        parts: dict[str, np.ndarray],
+        patients: np.ndarray,
+        epochs: int,
+        seed: int,
+        batch_size: int = 32,
+    ) -> Fit:
+        """Trains the head on features `(n, d)` of the `train` rows: cross entropy, no schedule, as the study did."""
+        self.restart(seed)
+        train, test = parts["train"], parts["test"]
+        targets = labels.astype(np.float32)[:, None]
+        pace = Pace()
+        history = self.model.fit(
+            values[train],
+            targets[train],
+            batch_size=min(batch_size, len(train)),
+            epochs=epochs,
+            validation_data=(values[test], targets[test]),
+            callbacks=[pace],
+            verbose=0,
+        )
+        answers = self.model.predict(values[test], verbose=0)
+        return self.fitted(pace, answers, labels=labels[test], patients=patients[test], history=history)
+
+    def on_images(
+        self,
+        data: Prepared,
+        labels: np.ndarray,
+        *,
+        parts: dict[str, np.ndarray],
+        sizes: tuple[int, int],
+        epochs: int,
+        seed: int,
+        batch_size: int = 32,
+    ) -> Fit:
+        """Trains on the images of the `train` rows as they are, neither cropped nor changed.
+
+        Args:
+            data: the radiographs.
+            labels: int, one for each of them.
+            parts: `train` and `test` rows.
+            sizes: pixels to which images are made smaller, and those to which they are then enlarged for the encoder.
+            epochs: passes over the images.
+            seed: of the new weights and the order.
+            batch_size: images a step.
+        """
+        self.restart(seed)
+        train = data.source(parts["train"], labels, class_names=names(labels), side=sizes[0])
+        test = data.source(parts["test"], labels, class_names=names(labels), side=sizes[0])
+        batch_size, pace = min(batch_size, len(parts["train"])), Pace()
+        history = self.model.fit(
+            batches(train, size=sizes[1], batch_size=batch_size, seed=seed),
+            epochs=epochs,
+            steps_per_epoch=max(1, len(parts["train"]) // batch_size),
+            callbacks=[pace],
+            shuffle=False,  # the batches are, already
+            verbose=0,
+        )
+        seen = {"image_size": sizes[1], "crop_proportion": 1.0, "unreadable": Unreadable()}
+        found = extract(self.model, evaluation_batches(test, batch_size=batch_size, **seen))
+        check(len(found.values) == len(parts["test"]), f"all images of {data.folder} must be readable; prepare again")
+        patients = data.patients[np.sort(parts["test"])]
+        return self.fitted(pace, found.values, labels=found.labels, patients=patients, history=history)
+
+    def fitted(self, pace: "Pace", answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray, history) -> Fit:
+        """What came of a training."""
+        probabilities = answers[:, 0] if self.form["classes"] == 1 else answers
+        return Fit(history.history, probabilities, labels, patients, pace.seconds)
+
+    def trained_head(self) -> keras.Model:
+        """The head as the last training left it, as a model of its own."""
+        model = head(**self.form)
+        model.set_weights(self.head.get_weights())
+        return model
+
+
+class Pace(keras.callbacks.Callback):
+    """Notes how long epochs take."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: list[float] = []
+        self.began = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.monotonic() - self.began)
+
+
+def joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:
+    """A copy of the encoder under the head: images to probabilities; groups up to `after_block` do not change."""
+    check_freezable(encoder, after_block)
+    own = keras.models.clone_model(encoder)
+    own.set_weights(encoder.get_weights())
+    for layer in leaves(own):
+        if layer.weights:
+            settle(layer, trains=group_of(layer.name) > after_block, still=True)
+    return keras.Model(own.input, classifier(own.output), name="tuned")
+
+
+def batches(source, *, size: int, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Endless shuffled batches of whole images."""
+
+    def view(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return evaluation_view(image, size=size, crop_proportion=1.0)
+
+    return training_batches(
+        source,
+        view,
+        batch_size=batch_size,
+        buffer=source.num_examples,
+        seed=seed,
+        unreadable=Unreadable(),
+        cache=True,
+    )
+
+
+def names(labels: np.ndarray) -> tuple[str, ...]:
+    """The classes by their numbers."""
+    return tuple(str(number) for number in range(int(labels.max()) + 1))

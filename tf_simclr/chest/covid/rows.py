@@ -1,0 +1,129 @@
+"""The COVID-19 study's rows, its head, and its split; what a trained head answered, and how good that is.
+
+The encoder is frozen and images are not augmented, so an image's features never change: they are computed once, and all
+rows of the study's Table 3.2 together cost little more than one pass over the images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from tf_simclr.data.radiographs.splits import by_image, by_patient
+from tf_simclr.errors import check
+from tf_simclr.evaluation.weighted import both_classes, group_weights, measures, ranking
+
+DROPOUT = 0.2
+"""The study's rate, before and behind the dense layer."""
+STUDY_BEST = 0.736
+"""The test accuracy that the study reports for its best row, on a split that shares patients."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the study's Table 3.2."""
+
+    hidden: int
+    dropout: bool
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"hidden {self.hidden}, {'dropout' if self.dropout else 'no dropout'}, {self.epochs} epochs"
+
+
+ROWS = (
+    Row(500, True, 25),
+    Row(500, False, 25),
+    Row(100, True, 25),
+    Row(100, False, 25),
+    Row(500, True, 20),
+    Row(500, True, 30),
+)
+"""The study varied these three; the first is its own choice."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network after its training, by what it says of the test images."""
+
+    history: dict[str, list[float]]
+    """Metric → a value an epoch; `val_` ones are of the test images, which nothing was chosen by."""
+    probabilities: np.ndarray
+    """Of the test images: `(n,)`, or `(n, classes)` of several classes."""
+    labels: np.ndarray
+    """`(n,)`, int."""
+    patients: np.ndarray
+    pace: Sequence[float] | np.ndarray = ()
+    """Seconds of each epoch."""
+    seconds: float = 0.0
+    """Of the whole training."""
+
+
+def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
+    """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
+    dropout = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
+    again = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
+    last = keras.layers.Dense(classes, "sigmoid" if classes == 1 else "softmax")
+    layers = [*dropout, keras.layers.Dense(row.hidden, "relu"), *again, last]
+    return keras.Sequential([keras.Input((features,)), *layers], name="covid_head")
+
+
+def split(patients: Sequence[str], labels: np.ndarray, *, kind: str, test_share: float, seed: int) -> dict:
+    """`train` and `test` rows: by `image` as the study drew them, or by `patient`.
+
+    Raises:
+        InputError: a part would have one class only.
+    """
+    if kind == "patient":
+        parts = by_patient(patients, {"train": 1 - test_share, "test": test_share}, labels=labels, seed=seed)
+    else:
+        tested = max(1, round(len(labels) * test_share))
+        parts = by_image(len(labels), {"train": len(labels) - tested, "test": tested}, seed=seed)
+    for name, rows in parts.items():
+        both = len(np.unique(labels[rows])) > 1
+        check(both, f"the {name} images must have both classes; take more images or another class", images=len(rows))
+    return parts
+
+
+def summary(fits: Sequence[Fit], *, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Metric → its mean over the fits, and a 95 % interval by drawing patients within each fit's test images.
+
+    Fits of several seeds share images, so their mean varies a little more than the interval says.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for number, fit in enumerate(fits):
+        fits_both = both_classes(fit.labels == fit.labels[0])
+        drawn = group_weights(fit.patients, draws=draws, seed=seed + number, fits=fits_both)
+        weights = np.concatenate([np.ones((1, len(fit.labels))), drawn])
+        for name, values in measured(fit, weights).items():
+            found.setdefault(name, []).append(values)
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    limits = {name: np.quantile(values[1:], [0.025, 0.975]) for name, values in means.items()}
+    return {
+        name: {"mean": float(values[0]), "low": float(limits[name][0]), "high": float(limits[name][1])}
+        for name, values in means.items()
+    }
+
+
+def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics for each of the weightings `(k, n)`; of several classes accuracy and `macro_auc`."""
+    if fit.probabilities.ndim == 1:
+        return measures(fit.probabilities.astype(float), fit.labels, weights=weights)
+    right = (fit.probabilities.argmax(axis=1) == fit.labels).astype(float)
+    return {"accuracy": weights @ right / weights.sum(axis=1), "macro_auc": macro_auc(fit, weights)}
+
+
+def macro_auc(fit: Fit, weights: np.ndarray) -> np.ndarray:
+    """The mean area under the ROC curves of each class against the rest, over the classes that there are in a draw."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a class without weight has no curve
+        areas = [
+            ranking(fit.probabilities[:, c], (fit.labels == c).astype(int), weights=weights)["auc"]
+            for c in np.unique(fit.labels)
+        ]
+    return np.nanmean(areas, axis=0)
+
+
+def one_class(fit: Fit, number: int) -> Fit:
+    """A fit of several classes as the question whether an image has this one."""
+    return replace(fit, probabilities=fit.probabilities[:, number], labels=(fit.labels == number).astype(int))

@@ -1,0 +1,167 @@
+"""The COVID-19 study's tables and figures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tf_simclr import diagnostics, plots
+from tf_simclr.chest.covid.arms import SPLITS, TRAINS, Arms, Study
+from tf_simclr.chest.covid.rows import ROWS, STUDY_BEST, Fit, one_class, summary
+from tf_simclr.evaluation.binary import reliability
+from tf_simclr.evaluation.maps import curve_band
+
+NOTE = "For research use, not a diagnosis."
+WIDTHS = 34, 17
+"""Of the names and of a cell."""
+COLUMNS = {
+    "accuracy": "accuracy (%)",
+    "auc": "AUC",
+    "average_precision": "avg. precision",
+    "sensitivity_at_90": "sensitivity (%)",
+    "calibration_error": "calibr. error",
+}
+"""Metric → head of its column; sensitivity is that at a specificity of 90 %."""
+CLASS_COLUMNS = {"accuracy": "accuracy (%)", "macro_auc": "macro AUC"}
+PERCENT = ("accuracy", "sensitivity_at_90")
+NAMES = {"image": "by image", "patient": "by patient"}
+
+Results = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""Line → split → metric → mean, low and high."""
+
+
+def results(arms: Arms, *, seed: int) -> Results:
+    """Means over seeds with 95 % bootstrap intervals over patients."""
+    return {name: {kind: summary(fits, seed=seed) for kind, fits in kinds.items()} for name, kinds in arms.items()}
+
+
+def title(study: Study) -> str:
+    """What is being told from what."""
+    config, data = study.config, study.data
+    return (
+        f"{config.positive}: {len(data):,} images of {len(set(data.patients)):,} patients, {study.labels.sum():,} "
+        f"positive; {study.seen}; seeds: {config.seeds}"
+    )
+
+
+def lines(what: str, found: Results, *, columns: dict[str, str] = COLUMNS, notes: dict[str, str] | None = None) -> str:
+    """A table: a line a row and split.
+
+    Args:
+        what: its title.
+        found: the numbers.
+        columns: metric → head of its column.
+        notes: split → what stands behind its name.
+    """
+    names = {kind: NAMES[kind] + (notes or {}).get(kind, "") for kind in SPLITS}
+    first = max(WIDTHS[0], len(what) + 2)
+    text = [f"{what:<{first}}" + "".join(f"{head:>{WIDTHS[1]}}" for head in columns.values())]
+    for name, kinds in found.items():
+        text.append(f"  {name}")
+        for kind, metrics in kinds.items():
+            cells = "".join(f"{cell(metrics[key], key):>{WIDTHS[1]}}" for key in columns)
+            text.append(f"    {names[kind]:<{first - 4}}{cells}")
+    return "\n".join(text)
+
+
+def cell(value: dict[str, float], metric: str) -> str:
+    """A mean and its interval: `73.6 (70–77)` per cent, or `0.78 (.75–.81)`."""
+    if metric in PERCENT:
+        mean, low, high = (100 * value[key] for key in ("mean", "low", "high"))
+        return f"{mean:.1f} ({low:.0f}–{high:.0f})"
+    low, high = (f"{value[key]:.2f}".removeprefix("0") for key in ("low", "high"))
+    return f"{value['mean']:.2f} ({low}–{high})"
+
+
+def table_text(study: Study, found: Results) -> str:
+    """The study's six rows, beside what it printed where the radiographs are its own."""
+    notes = {"image": f" (study: up to {100 * STUDY_BEST:.1f})"} if is_studys(study) else None
+    return lines("the study's six rows", found, notes=notes)
+
+
+def is_studys(study: Study) -> bool:
+    """Whether the radiographs are of the study's collection, and the question is its own."""
+    return study.data.name.startswith("SIIM")
+
+
+def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str, Results]:
+    """The task with all classes: accuracy and macro AUC, and below each class against the rest."""
+    whole = results(arms, seed=seed)
+    text = [lines(f"{len(names)} classes", whole, columns=CLASS_COLUMNS)]
+    first = next(iter(arms))
+    alone: Arms = {
+        f"{name} ({sum(int((fit.labels == c).sum()) for fit in arms[first]['patient'])} test images)": {
+            kind: [one_class(fit, c) for fit in fits if (fit.labels == c).any()] for kind, fits in arms[first].items()
+        }
+        for c, name in enumerate(names)
+    }
+    tested = {name: kinds for name, kinds in alone.items() if all(kinds.values())}
+    found = results(tested, seed=seed)
+    columns = {key: head for key, head in COLUMNS.items() if key != "accuracy"}
+    text.append(lines(f"{first}: each class against the rest", found, columns=columns))
+    return "\n\n".join(text), whole | {f"{first}, {name}": found[name] for name in found}
+
+
+def footnotes(study: Study, leak: dict) -> str:
+    """What the numbers are, and what they are not."""
+    seconds, config = study.seconds, study.config
+    best = f"{100 * STUDY_BEST:.1f} %"
+    text = [
+        "Means over seeds (95 % bootstrap intervals over patients); sensitivity is that at a specificity of 90 %.",
+        f"The study, of SIIM's radiographs, gives {best} as the accuracy of its best row, on a split by image;",
+        "its other numbers are not known here.",
+        f"Here that split has {leak['patients_in_both']:,} patients in both parts: {leak['share_of_test_images']:.0%} "
+        f"of the images to test on are of patients to learn from.",
+        f"Images that look alike in both parts: {leak['alike_by_image']:,} by image, {leak['alike_by_patient']:,} by "
+        "patient.",
+        *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * tunes(study)),
+        f"Spent: features {seconds['features']:.0f} s, heads {seconds['heads']:.0f} s.{ratio(study)}",
+        f"{NOTE}  All numbers: {config.model_dir}/result.json",
+    ]
+    return "\n".join(text)
+
+
+def tunes(study: Study) -> bool:
+    """Whether an encoder was in the loop."""
+    return any(name.startswith("an epoch") for name in study.seconds)
+
+
+def ratio(study: Study) -> str:
+    """What the six rows would have cost with the encoder in the loop, where an epoch of it was measured."""
+    an_epoch = study.seconds.get("an epoch, " + TRAINS[-1])
+    if an_epoch is None or study.config.study != "all":
+        return ""
+    epochs = sum(row.epochs for row in ROWS) * len(SPLITS) * study.config.seeds
+    spent = study.seconds["six rows"]
+    return (
+        f"\nAn epoch end to end took {an_epoch:.1f} s; {epochs:,} of them, for six rows, {len(SPLITS)} splits and "
+        f"{study.config.seeds} seeds, are {an_epoch * epochs / 3600:.1f} h: {an_epoch * epochs / spent:,.0f} × as much."
+    )
+
+
+def draw(study: Study, arms: Arms, *, found: Results) -> list[Path]:
+    """Accuracy and loss by epoch (the study's Figures 3.2 and 3.3), ROC with its band, calibration, and all AUCs."""
+    first = {kind: fits[0] for kind, fits in next(iter(arms.values())).items()}
+    figures = {f"curves_{kind}": plots.curves(fit.history) for kind, fit in first.items()}
+    named = {f"split {NAMES[kind]}": fit for kind, fit in first.items()}
+    figures["roc"] = diagnostics.bands({name: band(fit) for name, fit in named.items()}, kind="roc")
+    figures["calibration"] = diagnostics.reliability(
+        {name: reliability(fit.probabilities, fit.labels) for name, fit in named.items()}
+    )
+    areas = {
+        name: {f"split {NAMES[kind]}": tuple(metrics["auc"].values()) for kind, metrics in kinds.items()}
+        for name, kinds in found.items()
+    }
+    figures["auc"] = diagnostics.intervals(areas, metric="AUC", chance=0.5)
+    return [plots.save(figure, study.config.model_dir / f"{key}.png") for key, figure in figures.items()]
+
+
+def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
+    """The confusion matrix of the first encoder and seed, split by patient."""
+    fit = next(iter(arms.values()))["patient"][0]
+    figure = diagnostics.confusion(fit.labels, fit.probabilities.argmax(axis=1), class_names=names)
+    return plots.save(figure, study.config.model_dir / "confusion.png")
+
+
+def band(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The ROC curve of one fit with its band over patients."""
+    return curve_band(fit.probabilities, fit.labels, kind="roc", groups=fit.patients)

@@ -1,0 +1,335 @@
+"""Decoding in processes that may die: what a hostile or damaged file can do ends with the process that opened it.
+
+Native decoders crash, loop and allocate.  So no file is opened where the program runs.  A *worker* is a process that
+has imported what decodes and waits.  On Linux it forks for each file; the fork costs milliseconds, has a limit of
+memory and of processor time, may write no file, and ends with its file, so nothing that a file did to its decoder meets
+the next one.  A worker that is late is killed with its fork and replaced.  Answers come back as plain bytes, so that
+nothing a decoder was made to do reaches the parent but a picture.
+
+    parent  ── request, payload ──▶  worker  ── fork ──▶  decoder of one file
+            ◀── + bytes, - reason, ! how it died ──       ◀── bytes ──
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import IO, Any, cast
+
+from tf_simclr.errors import InputError, check
+
+SECONDS = 60.0
+"""Longest time for one file."""
+MEMORY = 4 * 2**30
+"""Largest address space of a decoder in bytes; 64 million pixels in float64 with a copy or two fit."""
+LARGEST = 512 * 2**20
+"""Most bytes of an answer."""
+STARTING = 300.0
+"""Longest time for a worker's imports, on a machine that is busy."""
+FORKS = sys.platform == "linux"
+"""Elsewhere a worker reads file after file itself: a fork behind native libraries is not safe on every system."""
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tf_simclr.chest.files.worker import main; main()"
+"""What a worker runs: never the caller's own script, which need not be written to be imported."""
+LENGTH = struct.Struct("<Q")
+
+
+class Worker:
+    """One process that answers one request at a time.
+
+    Args:
+        function: `module:name`, called with a request's items; returns bytes, raises `InputError` to refuse.
+        memory: largest address space of a decoder in bytes.
+        seconds: longest time for one request, from the moment that the worker has started.
+    """
+
+    def __init__(self, function: str, *, memory: int = MEMORY, seconds: float = SECONDS):
+        self.function, self.memory, self.seconds = function, memory, seconds
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process; its imports go on while this returns."""
+        settings = {"function": self.function, "memory": self.memory, "seconds": self.seconds}
+        command = [sys.executable, "-I", "-c", BOOT, json.dumps(sys.path), json.dumps(settings)]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a fork keeps no threads
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
+        self.requests, self.replies = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
+        self.ready = False
+
+    def ask(self, request: dict[str, Any], payload: bytes | bytearray | None = None) -> None:
+        """Hands over one request of JSON types, with bytes that the function gets as its first argument."""
+        parts = [json.dumps({"request": request, "payload": payload is not None}).encode()]
+        with contextlib.suppress(BrokenPipeError):  # it died: `answer` says so
+            for part in parts if payload is None else [*parts, payload]:
+                send(self.requests, part)
+
+    def answer(self) -> bytes:
+        """Waits for the answer to the request.
+
+        Raises:
+            InputError: the file was refused; or its decoder died or was late.
+        """
+        try:
+            if not self.ready:
+                self.next_frame(STARTING)
+                self.ready = True
+            reply = self.next_frame(self.seconds)
+        except InputError:
+            self.restart()
+            raise
+        if reply[:1] == b"!":
+            raise InputError(death(int(reply[1:]), seconds=self.seconds))
+        check(reply[:1] == b"+", reply[1:].decode(errors="replace"))
+        return reply[1:]
+
+    def next_frame(self, seconds: float) -> bytes:
+        """What the process sends next.
+
+        Raises:
+            InputError: it ended first, or it was late and was killed.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            return frame(self.replies)
+        except EOFError:
+            self.process.wait()
+            raise InputError(death(None if late.is_set() else self.process.returncode, seconds=seconds)) from None
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        """Ends the process and what it forked."""
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+
+    def restart(self) -> None:
+        """Ends the process, if it has not ended, and starts another."""
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.kill()
+        self.process.wait()
+        for pipe in (self.requests, self.replies):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def death(code: int | None, *, seconds: float) -> str:
+    """Why a decoder ended, as the sentence of a refusal; without a code it was late."""
+    if code is None or (FORKS and code == -signal.SIGXCPU):
+        return f"the file must be decodable within {seconds:.0f} seconds"
+    return f"the file must be decodable, but its decoder crashed (ended with code {code})"
+
+
+def frame(pipe: IO[bytes], *, largest: int = LARGEST) -> bytes:
+    """A length and as many bytes.
+
+    Raises:
+        EOFError: the other side ended, or claims more than is taken.
+    """
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size or (length := LENGTH.unpack(head)[0]) > largest:
+        raise EOFError
+    content = pipe.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content
+
+
+def main() -> None:
+    """A worker's life: imports, then requests in and replies out, until nobody asks any more."""
+    settings = json.loads(sys.argv[2])
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "r+b") as nothing:  # what decoders print would be read as a reply, and could name a patient
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    module, name = settings.pop("function").split(":")
+    call = getattr(import_module(module), name)
+    send(replies, b"ready")
+    while True:
+        try:
+            request = json.loads(frame(requests))
+            payload = frame(requests) if request["payload"] else None
+        except EOFError:
+            return
+        arguments = () if payload is None else (payload,)
+        one = Request(call, arguments, items=request["request"])
+        reply = in_a_fork(one, private=(requests, replies), **settings) if FORKS else one.outcome()
+        del payload, arguments, one
+        send(replies, reply)
+
+
+def send(pipe: IO[bytes], content: bytes | bytearray) -> None:
+    """Writes what `frame` reads."""
+    pipe.write(LENGTH.pack(len(content)))
+    pipe.write(content)
+    pipe.flush()
+
+
+class Request:
+    """One call of the function."""
+
+    def __init__(self, call: Callable[..., bytes], arguments: tuple[bytes, ...], *, items: dict[str, Any]):
+        self.call, self.arguments, self.items = call, arguments, items
+
+    def outcome(self) -> bytes:
+        """`+` and bytes, or `-` and the reason."""
+        try:
+            return b"+" + self.call(*self.arguments, **self.items)
+        except (InputError, MemoryError) as error:
+            reason = str(error) or "the file must be decodable in the memory that a decoder may have"
+            return b"-" + reason.encode(errors="replace")
+
+
+def in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int, seconds: float) -> bytes:
+    """The outcome, computed in a child with its limits; `!` and a code where the child died.
+
+    Args:
+        request: what to call.
+        private: pipes that the child must not hold.
+        memory: largest address space in bytes.
+        seconds: of processor time.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            for pipe in private:
+                os.close(pipe.fileno())
+            os.close(reading)
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)  # decoders print what they find, too
+            limit(memory, seconds=seconds)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(request.outcome())
+            code = 0
+        finally:
+            os._exit(code)  # without the worker's own clean-up
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        reply = answer.read(LARGEST)
+    status = os.waitpid(child, 0)[1]
+    code = os.waitstatus_to_exitcode(status)
+    return b"!%d" % code if code else reply
+
+
+def limit(memory: int, *, seconds: float) -> None:
+    """Bounds this process: address space, processor time, no core file and no file written."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    whole = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+
+
+class Crew:
+    """Workers that several threads may ask: each question goes to one that is free, or waits until one is.
+
+    Args:
+        function: see `Worker`.
+        workers: processes.
+        memory: of each file's decoder, in bytes.
+        seconds: for each file.
+    """
+
+    def __init__(self, function: str, *, workers: int, memory: int = MEMORY, seconds: float = SECONDS):
+        check(workers >= 1, "workers must be at least 1", workers=workers)
+        self.workers = [Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
+        self.free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self.workers:
+            self.free.put(worker)
+
+    def __call__(self, request: dict[str, Any], payload: bytes | bytearray | None = None) -> bytes:
+        """The answer to one request.
+
+        Raises:
+            InputError: the reason why it was refused.
+        """
+        worker = self.free.get()
+        try:
+            worker.ask(request, payload)
+            return worker.answer()
+        finally:
+            self.free.put(worker)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self.workers:
+            worker.close()
+
+
+def each(
+    function: str,
+    requests: Iterable[dict[str, Any]],
+    *,
+    workers: int = 1,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
+) -> Iterator[bytes | InputError]:
+    """Yields for each request, in their order, what a function made of it, or the reason why it could not.
+
+    Args:
+        function: `module:name`, called with a request's items; returns bytes, raises `InputError` to refuse.
+        requests: JSON types.
+        workers: processes at a time.
+        seconds: longest time for one request.
+        memory: largest address space of a decoder in bytes.
+    """
+    check(workers >= 1, "workers must be at least 1", workers=workers)
+    crew = [Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
+    asked = 0
+    try:
+        for request in requests:
+            worker = crew[asked % workers]
+            if asked >= workers:
+                yield outcome(worker)
+            worker.ask(request)
+            asked += 1
+        for number in range(max(0, asked - workers), asked):
+            yield outcome(crew[number % workers])
+    finally:
+        for worker in crew:
+            worker.close()
+
+
+def outcome(worker: Worker) -> bytes | InputError:
+    """What a worker answers, else the reason why it does not."""
+    try:
+        return worker.answer()
+    except InputError as error:
+        return error
+
+
+def once(function: str, request: dict[str, Any], *, seconds: float = SECONDS, memory: int = MEMORY) -> bytes:
+    """One request in a process of its own.
+
+    Raises:
+        InputError: the reason why it was refused.
+    """
+    result = next(each(function, [request], seconds=seconds, memory=memory))
+    if isinstance(result, InputError):
+        raise result
+    return result

@@ -1,0 +1,1 @@
+"""A model that is handed on: its card, its answers, and why."""

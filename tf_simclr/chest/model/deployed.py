@@ -1,0 +1,298 @@
+"""A model for radiographs in one folder, ready to be asked: encoder, heads, calibration, cases and a card.
+
+The folder is checked when it is opened, as if a stranger had written it: digests of every file, Keras networks of plain
+layers only, arrays of the right type and shape, no pickle.  For research, not for diagnosis.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.chest.files.showing import Picture, open_picture
+from tf_simclr.chest.model import cases as case_files
+from tf_simclr.chest.model.card import FORMAT, digest, read_card
+from tf_simclr.chest.model.cases import Case, Cases
+from tf_simclr.chest.model.heads import bare, check_heads, log_odds
+from tf_simclr.chest.model.trusted import load_network
+from tf_simclr.data.images import evaluation_view, to_rgb
+from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.radiographs.prepared import Prepared, smaller
+from tf_simclr.errors import check
+from tf_simclr.evaluation import binary
+from tf_simclr.evaluation.calibration import DRAWS, Calibration, TooFew, calibrate, logit
+from tf_simclr.files import replacing_folder, write_json
+from tf_simclr.places import expanded
+
+FOLDER = "deployed"
+"""Name of such a folder within a run."""
+NOTE = "For research use, not a diagnosis."
+INTERVAL = (
+    "The interval is the middle 95 % of what the single heads say, each under 200 redraws of the patients that the "
+    "probability was calibrated on. It covers the spread between trainings and the few patients of the calibration; "
+    "it does not cover that this radiograph may differ from those."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the heads say of one image."""
+
+    probability: float
+    """Calibrated, of the class that is asked for."""
+    low: float
+    """The interval, see `INTERVAL`."""
+    high: float
+    heads: np.ndarray
+    """Uncalibrated probability of each head, `(k,)`."""
+    features: np.ndarray
+    """`(d,)`."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An opened model."""
+
+    encoder: keras.Model
+    heads: tuple[keras.Model, ...]
+    calibration: Calibration
+    cases: Cases
+    about: dict[str, Any]
+    """The content of `card.json`: how images are read, what was measured, and under `card` what the caller wrote."""
+
+    @property
+    def positive(self) -> str:
+        """The class that the probability is of."""
+        return self.about["positive"]
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Of the held-out patients: `images`, `positives`, `patients`, `auc` with `low` and `high`, `brier`."""
+        return self.about["measured"]
+
+    def open(self, path: str | Path) -> Picture:
+        """Reads a DICOM, PNG or JPEG in a bounded process.
+
+        Raises:
+            InputError: it is no radiograph that can be read.
+        """
+        about = self.about
+        return open_picture(str(path), size=about["kept_size"], fit=about["fit"], windowed=about["windowed"])
+
+    def see(self, picture: Picture) -> np.ndarray:
+        """What the network sees, as in training: float32 `(image_size, image_size, 3)` in [0, 1]."""
+        about, kept = self.about, tf.constant(picture.kept)
+        image = to_rgb(kept if about["side"] == about["kept_size"] else smaller(kept, about["side"]))
+        return evaluation_view(image, size=about["image_size"], crop_proportion=about["crop_proportion"]).numpy()
+
+    def score_of(self, features: tf.Tensor) -> tf.Tensor:
+        """Mean over the heads of the log-odds of features `(n, d)`: `(n,)`; gradients flow."""
+        return tf.reduce_mean(self.log_odds(features), axis=0)
+
+    def log_odds(self, features: tf.Tensor) -> tf.Tensor:
+        """Of each head, `(k, n)`; exact also where a sigmoid would round to 0 or 1."""
+        return tf.stack([log_odds(head, features)[:, 0] for head in self.heads])
+
+    @cached_property
+    def graph(self) -> Any:
+        """Images `(n, image_size, image_size, 3)` to features and the heads' log-odds, compiled once."""
+        side = self.about["image_size"]
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])
+        def run(images):
+            features = self.encoder(images, training=False)
+            return features, self.log_odds(features)
+
+        return run
+
+    def scores(self, images: tf.Tensor) -> tf.Tensor:
+        """The same of images `(n, image_size, image_size, 3)`."""
+        return tf.reduce_mean(self.graph(images)[1], axis=0)
+
+    def judge(self, seen: np.ndarray) -> Verdict:
+        """The calibrated probability of what `see` gives, with its interval.
+
+        Raises:
+            InputError: the network's answer is not finite.
+        """
+        features, scores = (array.numpy() for array in self.graph(tf.constant(seen[None])))
+        check(bool(np.isfinite(scores).all()), "the network must give finite numbers for this image")
+        low, high = self.calibration.spread(scores[:, 0])
+        probability = float(self.calibration(scores[:, 0].mean()))
+        heads = 1 / (1 + np.exp(-scores[:, 0].astype(float)))
+        return Verdict(probability, min(low, probability), max(high, probability), heads, features[0])
+
+    def nearest(self, features: np.ndarray, count: int = 5) -> list[Case]:
+        """The most similar training cases, at most one of each patient."""
+        return self.cases.nearest(features, count)
+
+
+def together(probabilities: np.ndarray) -> np.ndarray:
+    """What heads say together: the mean of their log-odds, as a log-odds.
+
+    Args:
+        probabilities: of each head, `(k, n)`, or of all together, `(n,)`.
+
+    Returns:
+        `(n,)`.
+    """
+    return np.atleast_2d(logit(probabilities)).mean(axis=0)
+
+
+def linear_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
+    """The head of a classifier of two classes: its softmax's second probability is the sigmoid of the difference.
+
+    Args:
+        kernel: of the logits, `(d, 2)`.
+        bias: `(2,)`.
+    """
+    head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(1, "sigmoid")], name="linear_head")
+    head.layers[-1].set_weights([kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]])
+    return head
+
+
+def save(
+    folder: str | Path,
+    *,
+    encoder: keras.Model,
+    heads: Sequence[keras.Model],
+    positive: str,
+    image_size: int,
+    fit: Fit,
+    windowed: bool,
+    held_out: tuple[np.ndarray, ...],
+    cases: tuple[Prepared, np.ndarray, np.ndarray],
+    card: dict[str, Any],
+    side: int | None = None,
+    crop_proportion: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Writes a folder that `load` opens, whole or not at all; what was there is replaced.
+
+    Args:
+        folder: where to; by custom `RUN/deployed`.
+        encoder: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`: a functional model of plain layers.
+        heads: one a training seed: `Sequential` models of features to a probability `(n, 1)`, whose last layer is
+            `Dense(1, "sigmoid")`; `linear_head` makes one of a softmax classifier of two classes.
+        positive: the class that the probability is of.
+        image_size: side of the encoder's input in pixels.
+        fit: how `chest prepare` made the radiographs square.
+        windowed: whether it applied a DICOM's own window.
+        held_out: probabilities and labels of images of patients that the heads did not see; the probabilities `(n,)`,
+            or `(k, n)` of each head. A third array, the patients `(n,)`, makes intervals right where patients have
+            several images; it is not stored.
+        cases: the prepared folder, the rows that the heads learned from, and features `(len(rows), d)`.
+        card: what a reader must know, JSON types: title, data, training, limits ….
+        side: to which the kept squares were made smaller first (`Prepared.source`); None: not at all.
+        crop_proportion: what evaluation kept of the prepared square; `chest covid` keeps all.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: what is given does not fit together, or the folder cannot be written.
+    """
+    check_heads(encoder, heads)
+    probabilities, labels, *groups = held_out
+    prepared, rows, features = cases
+    check(features.shape[1:] == tuple(encoder.output_shape[1:]), "features must be the encoder's", shape=features.shape)
+    scores, patients = together(probabilities), groups[0] if groups else None
+    calibration = calibrate(scores, np.asarray(labels), patients=patients)
+    about = {
+        "format": FORMAT,
+        "note": NOTE,
+        "positive": positive,
+        "classes": list(prepared.classes),
+        "image_size": image_size,
+        "kept_size": prepared.size,
+        "side": side or prepared.size,
+        "fit": fit,
+        "windowed": windowed,
+        "crop_proportion": crop_proportion,
+        "heads": len(heads),
+        "calibration": {"kind": "Platt", "slope": calibration.slope, "intercept": calibration.intercept},
+        "measured": measure(scores, np.asarray(labels), patients=patients, calibration=calibration, seed=seed),
+        "learned_from": learned(prepared, np.asarray(rows), positive=positive),
+        "card": card,
+    }
+    with replacing_folder(folder) as place:
+        bare(encoder).save(place / "encoder.keras")
+        for number, head in enumerate(heads):
+            bare(head).save(place / f"head_{number}.keras")
+        case_files.write(case_files.gather(prepared, rows, features=features, seed=seed), place)
+        np.save(place / "calibration_draws.npy", calibration.draws)
+        np.save(place / "held_out.npy", np.stack([calibration.probabilities, calibration.labels], 1))
+        digests = {path.name: digest(path) for path in sorted(place.iterdir())}
+        write_json(place / "card.json", about | {"digests": digests})
+
+
+def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path | None:
+    """Saves what a command leaves in its run; with too few patients to calibrate by it says so and leaves None."""
+    folder = run / FOLDER
+    try:
+        save(folder, **parts)
+    except TooFew as error:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run here
+        say(f"no model is left for `chest app`: {error}")
+        return None
+    return folder
+
+
+def measure(
+    scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration, seed: int
+) -> dict[str, Any]:
+    """What the heads together reach on the held-out patients; the Brier score is of cross-fitted probabilities."""
+    groups = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    low, high = binary.grouped_interval(binary.roc_auc, scores, labels=labels, groups=groups, draws=DRAWS, seed=seed)
+    return {
+        "images": len(labels),
+        "positives": int(labels.sum()),
+        "patients": len(np.unique(groups)) if patients is not None else None,
+        "auc": {"value": binary.roc_auc(scores, labels), "low": low, "high": high},
+        "brier": binary.brier(calibration.probabilities, calibration.labels),
+    }
+
+
+def learned(prepared: Prepared, rows: np.ndarray, *, positive: str) -> dict[str, int]:
+    """How many images, patients and positives the heads learned from."""
+    positives = int(prepared.column(positive)[rows].sum())
+    return {"images": len(rows), "patients": len(np.unique(prepared.patients[rows])), "positives": positives}
+
+
+def load(folder: str | Path) -> Deployed:
+    """Opens a folder that `save` wrote, or a run that has one.
+
+    Raises:
+        InputError: it is none, damaged, or holds anything but numbers and plain networks.
+    """
+    folder = expanded(folder)
+    folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
+    about = read_card(folder)
+    names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}
+    names |= {"encoder.keras", "calibration_draws.npy", "held_out.npy"}
+    check(set(about["digests"]) == names, f"{folder} must hold the files of a model", files=sorted(about["digests"]))
+    for name, wanted in about["digests"].items():
+        whole = (folder / name).is_file() and digest(folder / name) == wanted
+        check(whole, f"{folder / name} must be as it was written, but it is missing or damaged")
+    encoder = load_network(folder / "encoder.keras")
+    heads = tuple(load_network(folder / f"head_{i}.keras") for i in range(about["heads"]))
+    check_heads(encoder, heads)
+    found = case_files.read(folder, classes=tuple(about["classes"]))
+    fits = found.features.shape[1] == encoder.output_shape[1]
+    check(fits, f"the cases of {folder} must have the encoder's features", features=found.features.shape[1])
+    return Deployed(encoder, heads, read_calibration(folder, about["calibration"]), found, about)
+
+
+def read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
+    """The calibration of a card and its two arrays."""
+    draws = case_files.array(folder / "calibration_draws.npy", kind=np.float64, axes=2, what="calibrations")
+    held_out = case_files.array(folder / "held_out.npy", kind=np.float64, axes=2, what="probabilities")
+    pairs = draws.shape[1] == held_out.shape[1] == 2 and len(draws) > 0 and len(held_out) > 0
+    finite = pairs and np.isfinite(draws).all() and np.isfinite(held_out).all()
+    check(bool(finite), f"the calibration of {folder} must be finite numbers")
+    probabilities, labels = np.asarray(held_out).T
+    return Calibration(stored["slope"], stored["intercept"], np.asarray(draws), probabilities, labels.astype(int))

@@ -1,0 +1,148 @@
+"""One radiograph asked and explained: probability, heat map, nearest cases; and what the two checks say of the map."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.chest.files.showing import Picture
+from tf_simclr.chest.model.cases import Case, small_picture
+from tf_simclr.chest.model.deployed import INTERVAL, NOTE, Deployed, Verdict
+from tf_simclr.chest.model.heat_maps import agreement, grad_cam, occlusion, shades, shuffled_networks
+from tf_simclr.chest.model.overlay import layer, overlay, put_back
+from tf_simclr.data.images import to_rgb
+
+GRID = 7
+"""Squares a side that occlusion covers, as many as Grad-CAM has places in a ResNet at 224 px."""
+AGREE, PARTLY = 0.5, 0.2
+"""Rank correlations from which on the two maps are said to agree, or to agree in part; our choice."""
+PLACES = 16
+"""A map of fewer places does not say where, and two of them agree by chance; our choice."""
+COLOURED = "This picture is in colour, and radiographs are grey: the numbers below mean nothing."
+UNLIKE = (
+    "This image is unlike the radiographs that the model learned from. The numbers below may mean nothing: is it a "
+    "frontal chest radiograph?"
+)
+KNOWN = "The model has learned from a radiograph that looks the same as this one: what it says here is no test of it."
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found for one image."""
+
+    picture: Picture
+    seen: np.ndarray
+    """What the network saw, `(s, s, 3)` in [0, 1]."""
+    verdict: Verdict
+    heat: np.ndarray
+    """Grad-CAM of the log-odds, `(h', w')`, with its sign."""
+    cases: list[Case]
+    similar: bool
+    """Whether the nearest case is as near as training cases usually are to each other."""
+    known: bool
+    """Whether one of the training cases looks the same."""
+    covered: np.ndarray | None = None
+    """Fall of the log-odds where a square is covered, `(g, g)`."""
+    correlation: float | None = None
+    """Rank correlation of the two maps."""
+
+    @property
+    def places(self) -> bool:
+        """Whether the heat map has enough places to say where, and one that speaks for the class."""
+        return self.heat.size >= PLACES and bool(self.heat.max() > 0)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the numbers may not mean what they say, for this image: sentences."""
+        holds = {COLOURED: self.picture.coloured, UNLIKE: not self.similar, KNOWN: self.known}
+        return [sentence for sentence, so in holds.items() if so]
+
+
+def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
+    """Everything but the checks.
+
+    Args:
+        deployed: the model.
+        source: a file, or what was read of one.
+        neighbours: training cases to name.
+
+    Raises:
+        InputError: the file is no radiograph that can be read.
+    """
+    picture = source if isinstance(source, Picture) else deployed.open(source)
+    seen = deployed.see(picture)
+    verdict = deployed.judge(seen)
+    cases = deployed.nearest(verdict.features, neighbours)
+    heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
+    similar = cases[0].similarity >= deployed.cases.usual
+    known = deployed.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
+    return Explanation(picture, seen, verdict, heat, cases, similar, known)
+
+
+def checked(deployed: Deployed, found: Explanation) -> Explanation:
+    """The same with the occlusion check."""
+    covered = occlusion(deployed.scores, found.seen, grid=min(GRID, *found.seen.shape[:2]))
+    return dataclasses.replace(found, covered=covered, correlation=agreement(found.heat, covered))
+
+
+def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) -> dict[str, float]:
+    """Rank correlation of the heat map with those of shuffled networks, by what was shuffled last, the heads first."""
+    return {
+        block: agreement(found.heat, grad_cam(encoder, score, image=found.seen))
+        for block, encoder, score in shuffled_networks(deployed.encoder, deployed.heads, seed=seed)
+    }
+
+
+def laid_over(deployed: Deployed, found: Explanation, *, values: np.ndarray) -> np.ndarray:
+    """The radiograph as a viewer shows it with a map over it: uint8 `(h, w, 3)`."""
+    about = deployed.about
+    shape = found.picture.shown.shape
+    back = put_back(shades(values), shape, fit=about["fit"], crop_proportion=about["crop_proportion"])
+    return overlay(found.picture.shown, back)
+
+
+def map_alone(deployed: Deployed, found: Explanation) -> np.ndarray:
+    """Grad-CAM for a viewer to lay over: uint8 `(h, w, 4)` of the proportions of what is shown, a third its side."""
+    about = deployed.about
+    shape = tuple(max(1, side // 3) for side in found.picture.shown.shape)
+    return layer(put_back(shades(found.heat), shape, fit=about["fit"], crop_proportion=about["crop_proportion"]))
+
+
+def in_words(found: Explanation) -> str:
+    """What the occlusion check says of the heat map."""
+    if found.heat.max() <= 0:
+        return "no place speaks for the finding: nothing is coloured, and the answer rests on the picture as a whole"
+    if not found.places:
+        rows, columns = found.heat.shape
+        return f"this network's map has {rows} × {columns} places, too few to say where; do not rely on it"
+    if found.correlation is None:
+        return "not checked"
+    if found.correlation >= AGREE:
+        return "the occlusion check finds the same places"
+    if found.correlation >= PARTLY:
+        return "the occlusion check finds the same places only in part"
+    return "the occlusion check does not confirm these places: do not rely on the map"
+
+
+def numbers(deployed: Deployed, found: Explanation) -> dict[str, Any]:
+    """All of it but pictures, as JSON types."""
+    verdict = found.verdict
+    return {
+        "note": NOTE,
+        "class": deployed.positive,
+        "probability": verdict.probability,
+        "interval": [verdict.low, verdict.high],
+        "interval_means": INTERVAL,
+        "heads_uncalibrated": verdict.heads.tolist(),
+        "measured": deployed.measured,
+        "nearest": [{"case": c.number, "findings": c.findings, "similarity": c.similarity} for c in found.cases],
+        "like_training_cases": found.similar,
+        "looks_like_a_training_case": found.known,
+        "in_colour": found.picture.coloured,
+        "grad_cam": found.heat.tolist(),
+        "occlusion": None if found.covered is None else found.covered.tolist(),
+        "occlusion_rank_correlation": found.correlation,
+    }

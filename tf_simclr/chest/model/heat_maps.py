@@ -1,0 +1,175 @@
+"""Where in a radiograph a network looks: Grad-CAM, and two checks that it is not arbitrary.
+
+Grad-CAM reads the network's gradients.  Occlusion does not: it covers a part of the image and sees how the answer
+falls.  Where both agree, the map says something of the answer; and a map that stays as it is when the network's
+weights are shuffled says nothing of the network.  None of them says that the network is right.
+
+References:
+    Selvaraju et al., Grad-CAM, 2017, arXiv:1610.02391, Section 3; Zeiler and Fergus, Visualizing and Understanding
+    Convolutional Networks, 2014, arXiv:1311.2901, Section 4.2; Adebayo et al., Sanity Checks for Saliency Maps, 2018,
+    arXiv:1810.03292, Section 3
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.stats import spearmanr
+
+from tf_simclr.chest.model.heads import log_odds
+from tf_simclr.errors import check
+from tf_simclr.models.network import plain
+
+Score = Callable[[Any], Any]
+"""Features `(n, d)`, or images, to one number each, `(n,)`: the larger, the more speaks for the class."""
+
+
+def last_map(encoder: keras.Model) -> str:
+    """Name of the last layer of an encoder that still has places: the last one with four axes.
+
+    Raises:
+        InputError: there is none with more than one place.
+    """
+    places = [
+        layer.name for layer in encoder.layers[1:] if len(getattr(getattr(layer, "output", None), "shape", ())) == 4
+    ]
+    check(bool(places), "the encoder must have a layer of feature maps to explain", encoder=encoder.name)
+    return places[-1]
+
+
+def grad_cam(encoder: keras.Model, score: Score, *, image: np.ndarray, layer: str | None = None) -> np.ndarray:
+    """How much each place of a layer speaks for the class, float32 `(h', w')`; below 0 it speaks against.
+
+    The channels of the layer, each times the mean gradient of the score by that channel, added up.  Selvaraju et al.
+    (Equation 2) set negative places to 0; they are kept here for the checks, and `shades` leaves them out.
+
+    Args:
+        encoder: functional, images `(n, h, w, 3)` to features `(n, d)`.
+        score: of features.
+        image: `(h, w, 3)` in [0, 1].
+        layer: by default the last one with places.
+    """
+    maps = encoder.get_layer(layer or last_map(encoder)).output
+    through = keras.Model(encoder.input, [maps, encoder.output])
+    images = tf.constant(image[None], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(images)  # else nothing is recorded of a frozen encoder
+        activations, features = through(images, training=False)
+        total = tf.reduce_sum(score(features))
+    gradients = tape.gradient(total, activations)
+    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    return tf.reduce_sum(weights * activations, axis=-1)[0].numpy()
+
+
+def shades(values: np.ndarray) -> np.ndarray:
+    """What a heat map shows: places that speak for the class over the one that does most, float32 in [0, 1].
+
+    Example:
+        >>> shades(np.array([[-1.0, 1.0, 2.0]])).tolist()
+        [[0.0, 0.5, 1.0]]
+    """
+    kept = np.maximum(values, 0).astype(np.float32)
+    return kept / kept.max() if kept.max() > 0 else kept
+
+
+def occlusion(score: Score, image: np.ndarray, *, grid: int = 7, batch_size: int = 16) -> np.ndarray:
+    """How much the score falls when a square of the image is covered by its mean: float32 `(grid, grid)`.
+
+    Args:
+        score: of images.
+        image: `(h, w, 3)` in [0, 1].
+        grid: squares a side; they do not overlap and leave no gap.
+        batch_size: covered images at a time.
+
+    Raises:
+        InputError: more squares than pixels.
+    """
+    height, width = image.shape[:2]
+    check(1 <= grid <= min(height, width), "grid must be between 1 and the image's side", grid=grid)
+    rows, columns = (np.linspace(0, side, grid + 1).round().astype(int) for side in (height, width))
+    whole = float(np.asarray(score(tf.constant(image[None], tf.float32)))[0])
+    boxes = [(rows[i], rows[i + 1], columns[j], columns[j + 1]) for i in range(grid) for j in range(grid)]
+    fallen: list[float] = []
+    for start in range(0, len(boxes), batch_size):
+        covered = np.stack([cover(image, box) for box in boxes[start : start + batch_size]])
+        fallen += [whole - float(value) for value in np.asarray(score(tf.constant(covered, tf.float32)))]
+    return np.array(fallen, np.float32).reshape(grid, grid)
+
+
+def cover(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """The image with its mean over a box of (top, bottom, left, right)."""
+    covered = np.array(image, np.float32)
+    covered[box[0] : box[1], box[2] : box[3]] = image.mean(axis=(0, 1))
+    return covered
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Rank correlation of two maps, the finer one averaged to the coarser's grid; 0 where one is flat.
+
+    Example:
+        >>> agreement(np.arange(4.0).reshape(2, 2), np.arange(4.0).reshape(2, 2) ** 3)
+        1.0
+    """
+    side = min(*first.shape, *second.shape)
+    ranked = [averaged(values, side).ravel() for values in (first, second)]
+    if any(np.ptp(values) == 0 for values in ranked):
+        return 0.0
+    return float(np.round(spearmanr(*ranked).statistic, 6))
+
+
+def averaged(values: np.ndarray, side: int) -> np.ndarray:
+    """A map on another square grid, each place the mean of what lies in it: float64 `(side, side)`."""
+    weights = [overlaps(length, side) for length in values.shape]
+    return np.asarray(weights[0] @ values.astype(float) @ weights[1].T)
+
+
+def overlaps(length: int, side: int) -> np.ndarray:
+    """Share of each of `side` equal parts that each of `length` places covers: `(side, length)`, rows sum to 1."""
+    edges, places = np.linspace(0, length, side + 1), np.arange(length)
+    covered = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
+    return np.asarray(np.maximum(covered, 0) * side / length)
+
+
+def shuffled_networks(
+    encoder: keras.Model, heads: Sequence[keras.Model], *, seed: int = 0
+) -> Iterator[tuple[str, keras.Model, Score]]:
+    """Copies of a network whose weights are shuffled from the top down: `(what was shuffled last, encoder, score)`.
+
+    The heads first, then the encoder's blocks of layers, the last one first, each beside all above it (Adebayo et
+    al.'s cascading randomization). Each array keeps its own values in another order, so that scales stay.
+
+    Args:
+        encoder: functional; it is left as it is.
+        heads: of it.
+        seed: of the orders.
+    """
+    rng = np.random.default_rng(seed)
+    heads = [plain(head) for head in heads]
+    for head in heads:
+        head.set_weights([shuffled(weight, rng) for weight in head.get_weights()])
+
+    def score(features: Any) -> Any:
+        return tf.reduce_mean(tf.stack([log_odds(head, features)[:, 0] for head in heads]), axis=0)
+
+    yield "heads", encoder, score
+    copy = plain(encoder)
+    for block, layers in blocks(copy).items():
+        for layer in layers:
+            layer.set_weights([shuffled(weight, rng) for weight in layer.get_weights()])
+        yield block, copy, score
+
+
+def blocks(encoder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
+    """Layers with weights by the first word of their names (`group4`, …, `stem`), the last ones first."""
+    found: dict[str, list[keras.layers.Layer]] = {}
+    for layer in reversed(encoder.layers):
+        if layer.weights:
+            found.setdefault(layer.name.split("_")[0], []).append(layer)
+    return found
+
+
+def shuffled(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same numbers in another order."""
+    return rng.permutation(weight.ravel()).reshape(weight.shape)

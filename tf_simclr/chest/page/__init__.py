@@ -1,0 +1,1 @@
+"""The page that reads radiographs in a browser."""

@@ -1,0 +1,34 @@
+"""`tf-simclr chest app`: a page that answers for one radiograph at a time.
+
+For research, not for diagnosis.
+"""
+
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.deployed import NOTE
+from tf_simclr.chest.page import server as app_server
+from tf_simclr.chest.page.app import Limits
+from tf_simclr.commands.inputs import say
+from tf_simclr.config import ChestApp
+
+
+def run(config: ChestApp) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        InputError: the model cannot be read, uvicorn is missing, or the port is taken.
+    """
+    model = deployed.load(config.model)
+    say(NOTE)
+    app_server.import_uvicorn()
+    if config.host not in app_server.LOCAL:
+        say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
+    app_server.serve(
+        model,
+        host=config.host,
+        port=config.port,
+        max_bytes=config.max_megabytes << 20,
+        neighbours=config.neighbours,
+        origin=config.origin,
+        limits=Limits(places=config.places, all_bytes=config.all_megabytes << 20, decoders=config.decoders),
+        say=say,
+    )

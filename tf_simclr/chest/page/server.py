@@ -1,0 +1,203 @@
+"""The page's server: this machine only, unless told otherwise, and nobody holds a connection for nothing."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tf_simclr.chest.model.deployed import Deployed
+from tf_simclr.chest.page.app import Limits, Page
+from tf_simclr.chest.page.gate import LOCAL, Gate, check_origin
+from tf_simclr.errors import InputError, check
+
+__all__ = ["LOCAL", "Times", "import_uvicorn", "listen", "serve"]
+
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals on which the decoders are ended, too; Windows has no second one."""
+CONNECTIONS = 512
+"""Most at a time; further ones are closed at once."""
+
+
+class Times:
+    """How long a connection may do nothing, in seconds."""
+
+    head = 15.0
+    """From its beginning, or the end of an answer, to the end of the next request's headers."""
+    taking = 30.0
+    """In which nothing of an answer is taken; then it is dropped, and what was kept for it with it."""
+
+
+def import_uvicorn() -> Any:
+    """The server.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise InputError(f"the page needs uvicorn ({error}): pip install 'tf-simclr[app]'") from error
+    return uvicorn
+
+
+class Patience:
+    """Ends a connection unless something happens in time."""
+
+    def __init__(self, connection: Any):
+        self.connection = connection
+        self.timer: asyncio.TimerHandle | None = None
+
+    def begin(self, seconds: float) -> None:
+        """From now on."""
+        self.end()
+        self.timer = self.connection.loop.call_later(seconds, self.connection.transport.abort)
+
+    def end(self) -> None:
+        """It has happened."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+def timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP/1.1, of which half-open and half-asleep connections are closed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Timed(H11Protocol):
+        """One connection."""
+
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            self.asking, self.taking = Patience(self), Patience(self)
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > CONNECTIONS:
+                transport.abort()
+            else:
+                self.asking.begin(times.head)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.asking.end()
+            self.taking.end()
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            before = self.cycle
+            super().handle_events()
+            if self.cycle is not before and not self.cycle.response_complete:
+                self.asking.end()  # a request has come; its content is the page's to wait for
+
+        def on_response_complete(self) -> None:
+            self.asking.begin(times.head)  # first: the next request may have come already, and is looked at in there
+            super().on_response_complete()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.taking.begin(times.taking)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.taking.end()
+
+    return Timed
+
+
+def serve(
+    deployed: Deployed,
+    *,
+    host: str,
+    port: int,
+    max_bytes: int,
+    neighbours: int = 5,
+    origin: str = "",
+    limits: Limits | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Serves the page until it is interrupted.
+
+    Args:
+        deployed: the model.
+        host: address to listen on.
+        port: 0 for any that is free.
+        max_bytes: of an upload.
+        neighbours: training cases to show.
+        origin: address of a proxy before the page, as browsers see it.
+        limits: what the page takes upon itself at a time.
+        say: told the page's address when it can be opened, and one line for each upload that is refused.
+
+    Raises:
+        InputError: uvicorn is not installed, or nobody can listen there.
+    """
+    import_uvicorn()
+    check_origin(origin)
+    with contextlib.closing(listen(host, port)) as listening:
+        port = listening.getsockname()[1]
+        gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
+        page = Page(deployed, gate=gate, neighbours=neighbours, limits=limits, say=say)
+        server = server_of(page)
+        for number in ENDINGS:
+            signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
+        with contextlib.closing(page), quiet_end(server), contextlib.suppress(KeyboardInterrupt):
+            shown = f"[{host}]" if ":" in host else host
+            say(f"open http://{shown}:{port} in a browser; Ctrl+C ends it")
+            server.run(sockets=[listening])
+
+
+def server_of(page: Page, *, times: type[Times] = Times) -> Any:
+    """uvicorn's server of a page.
+
+    Args:
+        page: the application.
+        times: how long a connection may do nothing.
+    """
+    uvicorn = import_uvicorn()
+    settings = uvicorn.Config(
+        page,
+        http=timed(times),
+        ws="none",
+        lifespan="off",
+        log_level="critical",  # the page says itself what there is to say, and who asks must not fill the log
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(settings)
+
+
+@contextlib.contextmanager
+def quiet_end(server: Any) -> Iterator[None]:
+    """Keeps to itself what uvicorn logs of a page that is still open in a browser when the server ends."""
+
+    def told(record: logging.LogRecord) -> bool:
+        return not server.should_exit
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
+
+
+def interrupted(number: int, frame: Any) -> None:
+    """Ends the program as Ctrl+C does."""
+    raise KeyboardInterrupt
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address.
+
+    Raises:
+        InputError: it is taken, or not this machine's.
+    """
+    check(0 <= port < 65536, "port must be between 0 and 65535", port=port)
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise InputError(f"port {port} of {host} must be free ({error.strerror}); choose another --port") from error

@@ -1,0 +1,75 @@
+"""`tf-simclr augmentations`: a sheet of what each operator does to an image, and of pairs (SimCLR, Figure 4)."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr import plots
+from tf_simclr.commands.inputs import say, show
+from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.data import augment, images
+from tf_simclr.data.digits import flower_file
+from tf_simclr.data.recipe import Recipe
+from tf_simclr.errors import InputError
+from tf_simclr.places import shown
+
+ROWS = {
+    "crop": (),
+    "crop, flip": ("flip",),
+    "colour jitter": ("jitter",),
+    "colour drop": ("grayscale",),
+    "blur": ("blur",),
+    "rotation": ("rotation",),
+    "noise": ("noise",),
+    "Sobel filter": ("sobel",),
+    "cutout": ("cutout",),
+}
+"""Row of the sheet → the operators that are applied to its crops."""
+
+
+def run(config: Augmentations) -> None:
+    """Draws the sheet and says where it is."""
+    files = config.images or (flower_file(),)
+    pictures = [read(file, exif_orientation=config.exif_orientation) for file in files]
+    recipe = Recipe.of(config)
+    rows = operator_rows(pictures[0], recipe, size=config.image_size, draws=config.draws, seed=config.seed)
+    chosen = pictures if len(pictures) > 1 else pictures * config.draws
+    pairs = [pair(picture, recipe, size=config.image_size, seed=[config.seed, i]) for i, picture in enumerate(chosen)]
+    figure = plots.augmentations(rows, np.stack(pairs), original=np.clip(pictures[0], 0, 1))
+    plots.save(figure, config.out)
+    say(f"{len(rows)} operators on {shown(files[0])}, {len(pairs)} pairs of views")
+    show(str(config.out))
+
+
+def read(file: Path, *, exif_orientation: bool = False) -> np.ndarray:
+    """The picture in a file, float32 (h, w, 3), turned as its EXIF orientation says if it is asked for.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        encoded = tf.constant(file.read_bytes())
+        return images.decode(images.upright(encoded) if exif_orientation else encoded).numpy()
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f"an image must be a readable JPEG, PNG, GIF, BMP or WebP. Received: {shown(file)}") from error
+
+
+def operator_rows(
+    picture: np.ndarray, recipe: Recipe, *, size: int, draws: int, seed: int
+) -> dict[str, list[np.ndarray]]:
+    """Views `(size, size, 3)` of a picture by each operator alone, always applied, behind the recipe's crops.
+
+    The crops of a row are those of any other: the operators can be compared column by column.
+    """
+    seeds = [tf.constant([seed, i], tf.int64) for i in range(draws)]
+    view = partial(augment.view, tf.constant(picture), size=size, may_compile=False)
+    return {name: [view(seed=s, recipe=recipe.only(*chosen)).numpy() for s in seeds] for name, chosen in ROWS.items()}
+
+
+def pair(picture: np.ndarray, recipe: Recipe, *, size: int, seed: list[int]) -> np.ndarray:
+    """Two views `(2, size, size, 3)` of a picture as a network sees them in pretraining."""
+    seeds = tf.unstack(tf.random.split(tf.constant(seed, tf.int64), 2))
+    view = partial(augment.view, tf.constant(picture), size=size, recipe=recipe, may_compile=False)
+    return np.stack([view(seed=own) for own in seeds])

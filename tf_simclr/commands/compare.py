@@ -1,0 +1,88 @@
+"""`tf-simclr compare`: evaluations side by side, with paired differences."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tf_simclr import diagnostics, plots
+from tf_simclr.commands.inputs import show
+from tf_simclr.config import Compare
+from tf_simclr.errors import InputError, check
+from tf_simclr.evaluation.binary import reliability
+from tf_simclr.evaluation.maps import curve_band
+from tf_simclr.evaluation.metrics import bootstrap_interval
+from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
+from tf_simclr.places import shown
+
+Rows = dict[str, tuple[Answers, str]]
+
+
+def run(config: Compare) -> None:
+    """Compares as configured and prints one table."""
+    check(config.runs, "compare needs at least one run folder or result", runs=0)
+    rows = {f"{place}: {method}": (answers, method) for place, answers in loaded(config) for method in answers.scores}
+    figures = draw(rows, config.figures) if config.figures else []
+    show(table(rows, seed=config.seed))
+    for path in figures:
+        show(f"figure  {path}")
+
+
+def loaded(config: Compare) -> list[tuple[str, Answers]]:
+    """Every evaluation of the runs that kept its answers, by what a table calls it."""
+    found = []
+    for place in config.runs:
+        paths = sorted(path.with_suffix(".json") for path in place.glob("*.npz")) if place.is_dir() else [place]
+        check(paths, f"{place} must hold an evaluation; run linear-eval on it", found=0)
+        found += [(shown(place if place.is_dir() and len(paths) == 1 else path), read_answers(path)) for path in paths]
+    return found
+
+
+def table(rows: Rows, *, seed: int) -> str:
+    """A line a method: accuracy, and the difference from the first line on the images of both."""
+    width = max(map(len, rows))
+    lines = [f"{'run':<{width}}{'images':>9}{'accuracy (%)':>22}{'difference':>24}"]
+    first = next(iter(rows.values()))
+    for number, (name, (answers, method)) in enumerate(rows.items()):
+        hits = answers.hits(method)
+        low, high = bootstrap_interval(np.mean, [hits], seed=seed)
+        cells = f"{len(hits):>9,}{f'{100 * hits.mean():.1f} ({100 * low:.1f}–{100 * high:.1f})':>22}"
+        lines.append(f"{name:<{width}}{cells}{difference((answers, method), first, seed=seed) if number else '':>24}")
+    return "\n".join([*lines, "95 % bootstrap intervals over images; differences are paired, in points"])
+
+
+def difference(row: tuple[Answers, str], first: tuple[Answers, str], *, seed: int) -> str:
+    """The paired difference from the first line, or why there is none."""
+    try:
+        mine, theirs = aligned(row[0], first[0])
+    except InputError:
+        return "other images"
+    found = paired_difference(row[0].hits(row[1])[mine], first[0].hits(first[1])[theirs], seed=seed)
+    return f"{100 * found['difference']:+.1f} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+
+
+def draw(rows: Rows, folder: Path) -> list[Path]:
+    """Writes the figures and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {}
+    for number, (answers, method) in enumerate(rows.values()):
+        names = list(map(str, range(answers.scores[method].shape[1])))
+        predictions = answers.scores[method].argmax(axis=1)
+        figures[f"confusion_{number}"] = diagnostics.confusion(answers.labels, predictions, class_names=names)
+    two = {name: row for name, row in rows.items() if row[0].scores[row[1]].shape[1] == 2}
+    if two:
+        positive = {
+            name: (positives(answers.scores[method]), answers.labels) for name, (answers, method) in two.items()
+        }
+        for kind in ("roc", "pr"):
+            curves = {name: curve_band(*pair, kind=kind) for name, pair in positive.items()}
+            share = float(np.mean([labels.mean() for _, labels in positive.values()]))
+            figures[kind] = diagnostics.bands(curves, kind=kind, base_rate=share)
+        figures["reliability"] = diagnostics.reliability({name: reliability(*pair) for name, pair in positive.items()})
+    return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def positives(scores: np.ndarray) -> np.ndarray:
+    """Probability of the second class: of logits by softmax, of votes by their share."""
+    if scores.min() >= 0:
+        return scores[:, 1] / np.maximum(scores.sum(axis=1), 1e-12)
+    return 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))

@@ -1,0 +1,245 @@
+"""`tf-simclr distill`: a student that learns a teacher's answers to images without labels, into a run folder.
+
+Protocol: SimCLRv2, Section 2.3 and 3.1: random crop and flip, teacher and student see the same view; the student has no
+projection head.  Labels count only with alpha below 1, and then those of `labels_fraction` alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr import contents, optimizers
+from tf_simclr.commands.finetune import Given
+from tf_simclr.commands.inputs import find_devices, in_folder, open_source, same_classes, say, show
+from tf_simclr.commands.pretrain import plan_of, schedule_of
+from tf_simclr.commands.supervised import Job, begin, compile_on, finished, summary, supervise
+from tf_simclr.config import Distill
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.sources import Source
+from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, mapped, names_of, of_rows, with_targets
+from tf_simclr.errors import check
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
+from tf_simclr.evaluation.features import extract
+from tf_simclr.files import replacing
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.distillation import Distiller
+from tf_simclr.models.network import build_encoder
+from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.precision import precision
+from tf_simclr.replicas import ONE_DEVICE, Devices
+from tf_simclr.run_folder import RunFolder, read_arrays
+from tf_simclr.training import Plan
+from tf_simclr.weights import load_model
+
+ANSWERS = {"key", "place", "names", "logits", "unreadable"}
+"""Members of a file with a teacher's answers; `place` is what the names began with where they were made."""
+
+
+def run(config: Distill) -> None:
+    """Distils as configured, tests, and says where the student is."""
+    devices = find_devices(config)
+    source, test = sources(config)
+    with in_folder(config.model_dir, devices):
+        result = distill(config, source, test=test, devices=devices)
+    show(f"\n{summary(config.model_dir, result)}")
+
+
+def sources(config: Distill) -> tuple[Source, Source]:
+    """The images to learn from, which need labels only where these count, and those to test on.
+
+    Raises:
+        InputError: there are none, or no labels where they are needed.
+    """
+    source = open_source(config, config.train_split, labelled=None if config.alpha == 1 else True)
+    test = open_source(config, config.eval_split, labelled=True)
+    if config.alpha < 1:  # else labels to learn from play no part
+        same_classes(source, test)
+    return source, test
+
+
+def distill(config: Distill, source: Source, *, test: Source, devices: Devices = ONE_DEVICE) -> dict:
+    """Trains a student, from the run folder's last checkpoint on, tests it, and returns what `result.json` holds.
+
+    Raises:
+        InputError: the folder holds another run, the teacher has no classifier or one of other classes, or the images
+            do not make one batch.
+    """
+    with devices.scope():
+        teacher = load_teacher(config, test.num_classes)
+    given = None if config.checkpoint is None else Given.read(config.checkpoint)
+    architecture = describe(config, test.num_classes, given=given)
+    folder = begin(config, source, architecture=architecture, devices=devices)
+    if (there := finished(folder, config)) is not None:
+        say(f"{folder.path} is finished; nothing is left to train")
+        return there
+    source = with_answers(config, source, teacher=teacher, folder=folder)
+    plan = plan_of(config, source.num_examples)
+    keras.utils.set_random_seed(config.seed)
+    schedule = schedule_of(config, plan, num_examples=source.num_examples)
+    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    with devices.scope():
+        with precision(config.mixed_precision):
+            model = student(config, architecture, teacher=teacher if config.teacher_views == "same" else None)
+        rule = optimizers.build(config.optimizer, schedule, **decay)
+        compile_on(devices, model, optimizer=rule, config=config)
+    if given is not None:
+        given.fill(model)
+    say(introduction(config, source, architecture=architecture, plan=plan))
+    job = Job(config, folder, plan=plan, test=test, notes={"teacher": str(config.teacher)}, devices=devices)
+    return supervise(job, model, source=source)
+
+
+def load_teacher(config: Distill, num_classes: int) -> keras.Model:
+    """The teacher, images to logits.
+
+    Raises:
+        InputError: it has no classifier, or one of another number of classes.
+    """
+    network = load_model(config.teacher, ema=config.ema)
+    rule = f"{config.teacher} must have a classifier to teach; fine-tune it first"
+    check("logits_sup" in network.output, rule, endpoints=list(network.output))
+    logits = network.output["logits_sup"]
+    rule = f"{config.teacher} must tell as many classes apart as {config.eval_split} has"
+    check(logits.shape[-1] == num_classes, rule, teacher=logits.shape[-1], classes=num_classes)
+    return keras.Model(network.input, logits, name="teacher")
+
+
+def describe(config: Distill, num_classes: int, *, given: Given | None) -> Architecture:
+    """The student: the architecture of the checkpoint, of the teacher, or of the knobs; without a projection head."""
+    if given is not None:
+        encoder = given.architecture
+    elif config.self_distillation:
+        encoder = Given.read(config.teacher).architecture
+    else:
+        encoder = Architecture(
+            depth=config.resnet_depth,
+            width=config.width_multiplier,
+            sk_ratio=config.sk_ratio,
+            se_ratio=config.se_ratio,
+            cifar_stem=config.image_size <= 32,
+        )
+    headless = replace(encoder, num_classes=0, ft_proj_selector=0)
+    return replace(headless, proj_head_mode="none", num_proj_layers=0, proj_out_dim=128, num_classes=num_classes)
+
+
+def student(config: Distill, architecture: Architecture, *, teacher: Callable | None) -> Distiller:
+    """The model, with new weights."""
+    normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
+    return Distiller(
+        build_encoder(architecture, normalization),
+        num_classes=architecture.num_classes,
+        teacher=teacher,
+        temperature=config.distillation_temperature,
+        alpha=config.alpha,
+        weight_decay=config.weight_decay,
+    )
+
+
+def with_answers(config: Distill, source: Source, *, teacher: keras.Model, folder: RunFolder) -> Source:
+    """The images with the targets that the student learns from: known labels, the teacher's cached logits, or both."""
+    if config.teacher_views == "same" and config.alpha == 1:
+        return replace(source, class_names=())
+    labels = known_labels(config, source)
+    if config.teacher_views == "same":
+        return with_targets(source, labels)
+    path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
+    names, logits = answers(config, source, teacher=teacher, path=path)
+    places, table = lookup(names), tf.constant(logits)
+    all_answered = len(names) == source.num_examples
+
+    def changed(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        place = places.lookup(record["name"])
+        found = {"label": labels(record), "teacher_logits": table[tf.maximum(place, 0)]}
+        # An image without an answer could not be read.  Should it be readable by now, it is still none to learn from:
+        # without content it fails to decode, and the pipeline puts another image with its own answer in its place.
+        image = record["image"] if all_answered else tf.where(place >= 0, record["image"], "")
+        return record | {"label": found, "image": image}
+
+    return mapped(source, changed, class_names=tuple(map(str, range(logits.shape[1]))))
+
+
+def known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Record → its label, or -1 where that is held back."""
+    if config.alpha == 1:
+        return lambda record: tf.constant(UNKNOWN, tf.int64)
+    if config.labels_fraction == 1:
+        return lambda record: record["label"]
+    found = listing(source)
+    rows = choose(found.labels, config.labels_fraction, names=found.names, seed=config.labels_seed)
+    say(f"{len(rows):,} of {source.num_examples:,} labels count")
+    places = lookup(found.names[rows])
+
+    def label(record: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.where(places.lookup(record["name"]) >= 0, record["label"], UNKNOWN)
+
+    return label
+
+
+def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Names (bytes) and logits of the images, in the view that evaluation has: those in the file, the rest computed.
+
+    Raises:
+        InputError: the file is damaged; it was named, and is another teacher's or of other images; or the images
+            change while they are looked at.
+    """
+    key = answers_key(config, source, teacher=teacher)
+    kept = {} if not path.exists() else read_arrays(path)
+    if kept and (kept.keys() != ANSWERS or str(kept["key"]) != key):
+        rule = "must hold this teacher's answers to these images at this size; remove it, or name another file"
+        check(config.teacher_logits is None, f"{path} {rule}")
+        say(f"{path} is of another teacher, other images or another size; the teacher answers again")
+        kept = {}
+    listed = names_of(source)
+    known, failed = moved(kept, source.place) if kept else ({}, set())
+    rows = np.array([i for i, name in enumerate(listed) if name not in known and name not in failed], np.int64)
+    if len(rows):
+        say(f"the teacher answers for {len(rows):,} images, into {path} …")
+        part = source if len(rows) == len(listed) else of_rows(source, rows, names=listed[rows])
+        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
+        found = extract(teacher, evaluation_batches(part, **sizes, unreadable=Unreadable()))
+        known |= zip(np.char.encode(found.names).tolist(), found.values.astype(np.float16), strict=True)
+        same = answers_key(config, source, teacher=teacher) == key
+        check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
+        answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}
+        text = {
+            "place": np.array(source.place),
+            "names": np.array(answered),
+            "unreadable": np.array(sorted(failed), bytes),
+        }
+        with replacing(path) as [file]:
+            np.savez(file, key=np.array(key), logits=np.stack([known[name] for name in answered]), **text)
+    if failed:
+        some = ", ".join(name.decode(errors="replace") for name in sorted(failed)[:3])
+        say(f"{len(failed):,} images cannot be read and have no answer; others take their places: {some}")
+    answered = [name for name in listed if name in known]
+    return np.array(answered), np.stack([known[name] for name in answered]).astype(np.float32)
+
+
+def moved(kept: dict[str, np.ndarray], place: str) -> tuple[dict[bytes, np.ndarray], set[bytes]]:
+    """Name → answer, and names without one, of images that may lie in another folder by now."""
+    names, failed = (
+        [place.encode() + name.removeprefix(str(kept["place"]).encode()) for name in kept[column].tolist()]
+        for column in ("names", "unreadable")
+    )
+    check(len(names) == len(kept["logits"]), "a teacher's answers must be one an image; remove their file")
+    return dict(zip(names, kept["logits"], strict=True)), set(failed)
+
+
+def answers_key(config: Distill, source: Source, *, teacher: keras.Model) -> str:
+    """All that the answers hang on: what the teacher computes, what is in the images, and how large it sees them."""
+    return contents.of_values(weights_digest(teacher), source_digest(source, say), config.image_size)
+
+
+def introduction(config: Distill, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+    """What is about to happen."""
+    start = "random weights" if config.checkpoint is None else str(config.checkpoint)
+    return (
+        f"ResNet-{architecture.depth} ({architecture.width}x), from {start}, learns from {config.teacher} at "
+        f"temperature {config.distillation_temperature:g}, alpha {config.alpha:g}: {source.num_examples:,} images of "
+        f"{source.origin} at {config.image_size} px, {plan.total_steps:,} steps of {config.train_batch_size} images, "
+        f"into {config.model_dir}"
+    )

@@ -1,0 +1,34 @@
+"""`tf-simclr embed`: the features of every image into one file."""
+
+from tf_simclr.commands.extraction import Counter
+from tf_simclr.commands.inputs import open_source, say, show
+from tf_simclr.config import Embed, plain
+from tf_simclr.data.pipeline import Unreadable
+from tf_simclr.evaluation.embeddings import embed
+from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
+from tf_simclr.weights import load_model
+
+
+def run(config: Embed) -> None:
+    """Embeds as configured and says what the file holds."""
+    source = open_source(config, config.train_split)
+    network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
+    apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
+    identity = {key: value for key, value in plain(config).items() if key not in apart}
+    identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
+    count = embed(
+        network,
+        source,
+        out=config.out,
+        image_size=config.image_size,
+        identity=identity,
+        endpoint=config.layer,
+        batch_size=config.eval_batch_size,
+        unreadable=unreadable,
+        progress=Counter(f"features of {source.origin}", source.num_examples),
+    )
+    if unreadable.names:
+        say(unreadable.report())
+    shape = network.output[config.layer].shape[1:] if isinstance(network.output, dict) else network.output.shape[1:]
+    labels = "names and labels" if source.labelled else "names; the images have no labels, so all of these are -1"
+    show(f"{config.out}: {config.layer} of {count:,} images, {shape[0]} numbers each, with {labels}")

@@ -1,0 +1,133 @@
+"""`tf-simclr export`: a network for another runtime, proven there before it is put in place."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr import exports
+from tf_simclr.commands.inputs import say, show
+from tf_simclr.config import Export
+from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.sources import from_folder
+from tf_simclr.errors import check
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.weights import load_model
+
+BATCH = 16
+"""Images that are compared at a time."""
+
+
+def run(config: Export) -> None:
+    """Exports as configured and prints how far the file differs."""
+    network = load_model(config.checkpoint, ema=config.ema)
+    serving = exports.Serving(
+        network=network,
+        endpoints=tuple(name for name in config.endpoints.split(",") if name),
+        image_size=config.image_size if config.resize else 0,
+        uint8=config.uint8,
+    )
+    images, origin = pictures(config)
+    path = config.out or default_path(config)
+    say(f"writing {path} …")
+    report = exports.export(serving, path, kind=config.to, images=images)
+    show(summary(config, path, serving=serving, report=report, origin=origin))
+
+
+def pictures(config: Export) -> tuple[list[np.ndarray], str]:
+    """Batches of images as the file takes them, each of one size, and what to call them.
+
+    What resizes by itself gets images as they are, of several sizes; else they are seen as evaluation sees them, and a
+    file that takes any size gets a second one.
+    """
+    found, origin = (made_up(config), "made-up images") if config.image_dir is None else folder(config)
+    if not config.resize:
+        sides = [config.image_size]
+        if exports.FORMATS[config.to].any_size:
+            sides.append(config.image_size + config.image_size // 4)
+        found = [evaluation_view(image, size=sides[i % len(sides)]).numpy() for i, image in enumerate(found)]
+    by_size = defaultdict(list)
+    for image in found:
+        by_size[image.shape].append(np.rint(255 * image).astype(np.uint8) if config.uint8 else image.astype(np.float32))
+    return [
+        np.stack(alike[start : start + BATCH]) for alike in by_size.values() for start in range(0, len(alike), BATCH)
+    ], origin
+
+
+def made_up(config: Export) -> list[np.ndarray]:
+    """Images in [0, 1] of coarse noise, each in a colour of its own, in three forms."""
+    rng = np.random.default_rng(config.seed)
+    size = config.image_size
+    forms = [(size, size), (size + size // 4, size), (size, 2 * size)]
+    found = []
+    for i in range(config.samples):
+        height, width = forms[i % len(forms)]
+        coarse = rng.uniform(0, 1, (-(-height // 8), -(-width // 8), 3)) * rng.uniform(0, 1, 3)
+        found.append(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width].astype(np.float32))
+    return found
+
+
+def folder(config: Export) -> tuple[list[np.ndarray], str]:
+    """The first images of the folder that can be read, in [0, 1], each of its own size.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    source = from_folder(config.image_dir, labelled=False, exif_orientation=config.exif_orientation)
+    found, unreadable = [], []
+    for record in source.ordered():
+        try:
+            found.append(source.decoded(record)["image"].numpy())
+        except tf.errors.OpError:
+            unreadable.append(record["name"].numpy().decode(errors="replace"))
+        if len(found) == config.samples:
+            break
+    if unreadable:
+        say(f"{len(unreadable):,} unreadable images were passed over: {', '.join(unreadable[:3])}")
+    check(found, f"{config.image_dir} must hold images that can be read", unreadable=len(unreadable))
+    return found, f"images of {config.image_dir}"
+
+
+def default_path(config: Export) -> Path:
+    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
+    ending = exports.FORMATS[config.to].ending or "_savedmodel"
+    if RunFolder(config.checkpoint).config.exists():
+        return config.checkpoint / f"export{ending}"
+    return Path(config.checkpoint.name.split(".")[0] + ending)
+
+
+def summary(config: Export, path: Path, *, serving: exports.Serving, report: exports.Report, origin: str) -> str:
+    """What was written and how far it differs."""
+    size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
+    kind = "bytes of 0 to 255" if config.uint8 else "numbers in [0, 1]"
+    any_size = config.resize or exports.FORMATS[config.to].any_size
+    sides = "any size" if any_size else f"{config.image_size} px"
+    inside = f", of which it takes the view of evaluation at {config.image_size} px" if config.resize else ""
+    lines = [
+        f"Wrote    {path}: {config.to}, {size / 1e6:.1f} MB",
+        f"Takes    images (n, h, w, 3), {sides}, {kind}{inside}",
+    ]
+    for name in serving.endpoints:
+        shape = tuple(serving.network.output[name].shape)
+        lines.append(f"Gives    {name} {shape}: differs by {report.differences[name]:.1e} of its largest magnitude")
+    same = (
+        "the largest logit is the same"
+        if report.judged_by == "logits_sup"
+        else f"{report.judged_by} points the same way"
+    )
+    lines.append(
+        f"Compared in its own runtime, together and one at a time, {sizes(report.sizes)}, "
+        f"on {report.images} {origin}: {same} on {report.same:.1%}"
+    )
+    if config.to == "keras" and config.resize:
+        lines.append(
+            "Load     import tf_simclr  # knows the layer that takes the view\n         keras.saving.load_model(…)"
+        )
+    return "\n".join(lines)
+
+
+def sizes(found: tuple[tuple[int, int], ...]) -> str:
+    """Heights and widths in words."""
+    shown = ", ".join(f"{height} × {width}" for height, width in found[:3])
+    return f"of {shown}" if len(found) <= 3 else f"of {len(found)} sizes ({shown}, …)"

@@ -1,0 +1,184 @@
+"""`tf-simclr finetune`: a classifier from a checkpoint, or from scratch, into a run folder.
+
+Protocol: random crop and flip, no colour (SimCLRv2, Section 3.1); the centre crop to test on, once at the end unless
+asked for more; the last network is kept, none is chosen by its test result.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_simclr import optimizers
+from tf_simclr.commands.inputs import find_devices, in_folder, labelled_sources, say, show
+from tf_simclr.commands.pretrain import plan_of, schedule_of
+from tf_simclr.commands.supervised import Job, begin, compile_on, finished, summary, supervise
+from tf_simclr.config import Finetune
+from tf_simclr.data.sources import Source
+from tf_simclr.data.subsets import labelled_part
+from tf_simclr.errors import check
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.classifier import Classifier, depth_factor
+from tf_simclr.models.heads import projection_head
+from tf_simclr.models.network import build_encoder, weights_by_name
+from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.precision import precision
+from tf_simclr.optimizers.layerwise import layerwise
+from tf_simclr.replicas import ONE_DEVICE, Devices
+from tf_simclr.training import Plan
+from tf_simclr.weights import read_network
+
+
+def run(config: Finetune) -> None:
+    """Fine-tunes as configured, tests, and says where the network is."""
+    devices = find_devices(config)
+    source, test = labelled_sources(config)
+    with in_folder(config.model_dir, devices):
+        result = finetune(config, source, test=test, devices=devices)
+    show(f"\n{summary(config.model_dir, result)}")
+
+
+def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices = ONE_DEVICE) -> dict:
+    """Trains on a source, from the run folder's last checkpoint on, tests, and returns what `result.json` holds.
+
+    Raises:
+        InputError: the folder holds another run, the checkpoint does not fit, or the images do not make one batch.
+    """
+    given = None if config.checkpoint is None else Given.read(config.checkpoint, ema=config.ema)
+    architecture = describe(config, source.num_classes, given=given)
+    folder = begin(config, source, architecture=architecture, devices=devices)
+    if (there := finished(folder, config)) is not None:
+        say(f"{folder.path} is finished; nothing is left to train")
+        return there
+    source, drawn = labels(config, source)
+    plan = plan_of(config, source.num_examples)
+    keras.utils.set_random_seed(config.seed)
+    schedule = schedule_of(config, plan, num_examples=source.num_examples)
+    with devices.scope():
+        with precision(config.mixed_precision):
+            model = classifier(config, architecture)
+        compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
+    if given is not None:
+        given.fill(model, head=config.restore_logits_layer)
+    say(introduction(config, source, architecture=architecture, plan=plan))
+    job = Job(config, folder, plan=plan, test=test, notes={"labels": drawn}, devices=devices)
+    return supervise(job, model, source=source)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A checkpoint to start from."""
+
+    path: Path
+    architecture: Architecture
+    weights: dict[str, np.ndarray]
+    """By name: `stem_conv1/kernel`."""
+
+    @classmethod
+    def read(cls, path: Path, *, ema: bool = False) -> "Given":
+        """Opens a checkpoint of any kind.
+
+        Raises:
+            InputError: it is damaged, not whole, or of no known kind.
+        """
+        return cls(path, *read_network(path, ema=ema))
+
+    def fill(self, model: Classifier, *, head: bool = False) -> None:
+        """Sets the weights of the encoder, of the projection head if the model has one, and of the classifier if asked.
+
+        Raises:
+            InputError: the classifier is asked for, but the checkpoint has none, or one of other classes or inputs.
+        """
+        parts = [model.encoder, *([] if model.projection is None else [model.projection])]
+        for name, weight in (item for part in parts for item in weights_by_name(part).items()):
+            weight.assign(self.weights[name])
+        if head:
+            theirs, ours = self.architecture, model.head.kernel.shape
+            rule = f"{self.path} must have a classifier of this form to restore_logits_layer from"
+            found = (theirs.feature_dim, *theirs.proj_dims)[theirs.ft_proj_selector], theirs.num_classes
+            check(found == tuple(ours), rule, wanted=tuple(ours), found=found if theirs.num_classes else None)
+            for weight in model.head.weights:
+                weight.assign(self.weights[f"logits_sup/{weight.name}"])
+
+
+def describe(config: Finetune, num_classes: int, *, given: Given | None) -> Architecture:
+    """The network: the checkpoint's, else the one that the knobs ask for; with a classifier on the selected layer.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    if given is None:
+        network = Architecture(
+            depth=config.resnet_depth,
+            width=config.width_multiplier,
+            sk_ratio=config.sk_ratio,
+            se_ratio=config.se_ratio,
+            cifar_stem=config.image_size <= 32,
+        )
+    else:
+        network = given.architecture
+    layers, selector = network.num_proj_layers, config.ft_proj_selector
+    rule = f"ft_proj_selector must lie in {-layers - 1}..{layers}: there are {layers} projection layers"
+    check(-layers - 1 <= selector <= layers, rule, ft_proj_selector=selector)
+    selector = selector if selector >= 0 else layers + 1 + selector
+    return replace(network, num_classes=num_classes, ft_proj_selector=selector)
+
+
+def classifier(config: Finetune, architecture: Architecture) -> Classifier:
+    """The model, with new weights."""
+    normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
+    projection = None
+    if architecture.num_proj_layers:
+        projection = projection_head(
+            architecture.feature_dim,
+            architecture.num_proj_layers,
+            proj_out_dim=architecture.proj_out_dim,
+            normalization=normalization,
+        )
+    return Classifier(
+        build_encoder(architecture, normalization),
+        projection,
+        num_classes=architecture.num_classes,
+        fine_tune_after_block=config.fine_tune_after_block,
+        ft_proj_selector=architecture.ft_proj_selector,
+        frozen_layers=config.frozen_layers,
+        zero_init=config.zero_init_logits_layer,
+        weight_decay=config.weight_decay,
+    )
+
+
+def optimizer(config: Finetune, model: Classifier, *, schedule: optimizers.WarmUpCosine) -> keras.optimizers.Optimizer:
+    """The optimizer of the knobs, with slower groups below where `layer_decay` asks for them."""
+    plainly = optimizers.build(config.optimizer, schedule, momentum=config.momentum, weight_decay=config.weight_decay)
+    if config.layer_decay == 1:
+        return plainly
+    projects = model.ft_proj_selector > 0
+    return layerwise(plainly, lambda name: depth_factor(name, config.layer_decay, projects=projects))
+
+
+def labels(config, source: Source) -> tuple[Source, dict[str, int] | None]:
+    """The images whose labels count, and how many of each class; None, and no pass over the images, for all of them."""
+    if config.labels_fraction == 1:
+        return source, None
+    part, drawn = labelled_part(source, config.labels_fraction, seed=config.labels_seed)
+    few, many = min(drawn.values()), max(drawn.values())
+    say(f"{part.origin} keep their labels: {few if few == many else f'{few} to {many}'} a class")
+    return part, drawn
+
+
+FROZEN = {-1: "all of it trains", 0: "all but the stem trains", 4: "the classifier alone trains"}
+
+
+def introduction(config: Finetune, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+    """What is about to happen."""
+    start = "from scratch" if config.checkpoint is None else f"from {config.checkpoint}"
+    block = config.fine_tune_after_block
+    trains = FROZEN.get(block, f"block groups from {block + 1} on train")
+    layer = architecture.ft_proj_selector
+    fed = f"projection layer {layer}" if layer else "the pooled features"
+    return (
+        f"ResNet-{architecture.depth} ({architecture.width}x) {start}, classifier of {architecture.num_classes} on "
+        f"{fed}; {trains}: {source.num_examples:,} images of {source.origin} at {config.image_size} px, "
+        f"{plan.total_steps:,} steps of {config.train_batch_size} images, into {config.model_dir}"
+    )

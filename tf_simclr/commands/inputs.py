@@ -1,0 +1,202 @@
+"""What every task does first: its images, its replicas, and a way to speak to the user."""
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tf_simclr import replicas
+from tf_simclr.config.parts import Data
+from tf_simclr.config.placement import Placement
+from tf_simclr.contents import silent
+from tf_simclr.data import folders, images
+from tf_simclr.data.sources import Source, from_folder
+from tf_simclr.errors import check
+from tf_simclr.lock import hold
+from tf_simclr.places import shown
+from tf_simclr.terminal import write
+
+
+def say(line: str) -> None:
+    """Writes a line to the user, beside the progress line and apart from results that are piped on."""
+    write(line + "\n", sys.stderr)
+
+
+def show(text: str) -> None:
+    """Writes a result to standard output."""
+    write(text + "\n")
+
+
+def find_devices(config: Placement) -> replicas.Devices:
+    """The devices that the knobs ask for, which it says; call it first: afterwards they cannot be divided or joined.
+
+    Raises:
+        InputError: they are not there.
+    """
+    tpu = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
+    devices = replicas.find(config.strategy, num_replicas=config.num_replicas, **tpu)
+    say(f"devices: {devices.description}")
+    return devices
+
+
+def open_source(config: Data, split: str, *, labelled: bool | None = None) -> Source:
+    """The examples of a split: of a folder of images or radiographs, if one is given, else of a tfds data set.
+
+    What a user should know of them is said.
+
+    Args:
+        config: where the images are.
+        split: its name; of a folder see `open_folder`.
+        labelled: whether labels matter; by default they are taken where there are any.
+
+    Raises:
+        InputError: there is no such split, or nothing in it; labels matter, and it has none.
+    """
+    if config.radiographs is not None:
+        from tf_simclr.data.radiographs import partition, prepared
+
+        known = prepared.load(config.radiographs)
+        source = partition.part(known, split, positive=config.positive, seed=config.split_seed)
+    elif config.image_dir is None:
+        from tf_simclr.data.tfds_source import from_tfds
+
+        source = from_tfds(config.dataset, split, data_dir=config.data_dir, download=config.download)
+        source = upright(source) if config.exif_orientation else source
+    else:
+        asked = [name for name in (config.train_split, getattr(config, "eval_split", None)) if name is not None]
+        source = open_folder(
+            config.image_dir,
+            split,
+            labelled=labelled,
+            asked=asked,
+            fraction=config.validation_fraction,
+            whole=not labelled and not holds_back(config),
+            seed=config.split_seed,
+            exif_orientation=config.exif_orientation,
+        )
+    for line in source.notes:
+        say(line)
+    if labelled:
+        check_labels(source)
+    return source
+
+
+def holds_back(config: Data) -> bool:
+    """Whether a training without labels on a folder without splits leaves images to test on: if any are asked for."""
+    return config.validation_fraction is not None or getattr(config, "eval_split", None) is not None
+
+
+def open_folder(
+    root: Path,
+    split: str,
+    *,
+    labelled: bool | None = None,
+    asked: Collection[str] = (),
+    fraction: float | None = None,
+    whole: bool = False,
+    seed: int = 0,
+    exif_orientation: bool = False,
+) -> Source:
+    """A split of a folder of images: the folder of that name in it, or where it has no splits a part of it.
+
+    Without splits each class is divided by its images' content (`folders.part_numbers`), so that what is tested on is
+    never trained on.  A split that is missing beside others is an error: the test images would be among those to
+    train on.
+
+    Args:
+        root: the folder.
+        split: train, validation or test, or the name of a folder in it.
+        labelled: whether folders are classes; by default they are where they alone hold images.
+        asked: the splits that a command asks for.
+        fraction: share of each class that test and validation have; by default `folders.HELD_OUT`.
+        whole: whether train may be all of a folder without splits.
+        seed: of the division.
+        exif_orientation: whether pictures are turned as their EXIF orientation says.
+
+    Raises:
+        InputError: there is no such split, or nothing in it, or a layout that can be read in two ways.
+    """
+    folder = folders.split_folder(root, split, asked=asked)
+    if folder is not None or not root.is_dir():
+        return from_folder(folder or root, labelled=labelled, exif_orientation=exif_orientation)
+    there = folders.splits_of(root, asked=asked)
+    rule = f"image_dir must hold a folder of the split's name, {split}"
+    has = f"it has {folders.listed(there)}" if there else "without splits it is divided into train, validation and test"
+    part = folders.PARTS.get(split.lower())
+    check(not there and part is not None, f"{rule} ({has})", image_dir=shown(root))
+    found = folders.look(root)
+    if whole and part == "train":
+        return from_folder(found, labelled=labelled, exif_orientation=exif_orientation)
+    labelled = not found.loose if labelled is None else labelled
+    labels = found.labels() if labelled else np.zeros(len(found.files), np.int64)
+    others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
+    share = folders.HELD_OUT if fraction is None else fraction
+    numbers = folders.part_numbers(found, labels, part=part, without=others, fraction=share, seed=seed)
+    source = from_folder(found, labelled=labelled, numbers=numbers, exif_orientation=exif_orientation)
+    images = f"{len(numbers):,} of {len(found.files):,} images"
+    how = f"{shown(root)} has no splits: {100 * share:g} % of each class are held out, drawn by content; {part} has"
+    division = {"part": part, "images": len(numbers), "of": len(found.files), "held_out": share, "seed": seed}
+    return replace(
+        source,
+        origin=f"{source.origin} ({part} part)",
+        notes=(*(source.notes if part == "train" else ()), f"{how} {images}"),
+        roster=f"{source.roster} {part} {share} {seed}",
+        division=division | {"drawn_by": "content"},
+    )
+
+
+def upright(source: Source) -> Source:
+    """The same images, each turned as its EXIF orientation says."""
+    known = source.identity
+    identity = None if known is None else lambda say=silent: [known(say), "upright"]
+    return replace(source, read=lambda image: images.upright(source.read(image)), identity=identity)
+
+
+def check_labels(source: Source) -> None:
+    """Refuses images that nothing can be learned of or tested on: without labels, or all of one class.
+
+    Raises:
+        InputError: so it is.
+    """
+    check(source.labelled, f"{source.origin} must have labels to learn from or to test on")
+    rule = f"{source.origin} must have at least two classes: whatever it is asked, one class is always right"
+    check(source.num_classes >= 2, rule, classes=list(source.class_names))
+
+
+@contextlib.contextmanager
+def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
+    """A training's block: no other one has its folder meanwhile, and a process that it has lost is reported.
+
+    Raises:
+        InputError: another process trains there, or one of several that share this training is gone.
+    """
+    with contextlib.ExitStack() as stack:
+        if devices.chief:  # before anything is written there
+            stack.enter_context(hold(model_dir, say=say))
+        stack.enter_context(devices.together())
+        yield
+
+
+def labelled_sources(config) -> tuple[Source, Source]:
+    """The images to learn from and to test on: `train_split` and `eval_split`.
+
+    Raises:
+        InputError: one of them has no labels, or their classes differ.
+    """
+    train, test = (open_source(config, split, labelled=True) for split in (config.train_split, config.eval_split))
+    same_classes(train, test)
+    return train, test
+
+
+def same_classes(train: Source, test: Source) -> None:
+    """Refuses sources whose labels do not mean the same: what was learned as one class would be tested as another.
+
+    Raises:
+        InputError: the classes or their order differ.
+    """
+    differing = sorted(set(train.class_names) ^ set(test.class_names))
+    rule = f"{train.origin} and {test.origin} must have the same classes"
+    check(train.class_names == test.class_names, rule, differing=differing)

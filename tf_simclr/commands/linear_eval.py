@@ -1,0 +1,176 @@
+"""`tf-simclr linear-eval`: what frozen features are worth, beside those of an untrained network.
+
+Protocols, chosen by `--protocol`:
+
+- transfer (SimCLR, Appendix B.8): features of the whole centre square, no augmentation; multinomial logistic regression
+  on features as they are, its L2 strength that of 45 which does best on a tenth of the training images, refitted on all
+  of them; weighted nearest neighbours (arXiv:1805.01978) as a second opinion.
+- knn: the nearest neighbours alone.
+- sgd (Appendix B.6): a classifier trained on random crops and flips, tested on the reference's centre crop (0.875).
+
+The test split is touched once.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_simclr import optimizers
+from tf_simclr.commands.extraction import WHOLE, Extractor, load_features_network
+from tf_simclr.commands.inputs import labelled_sources, say, show
+from tf_simclr.config import LinearEval, plain
+from tf_simclr.data.pipeline import Unreadable
+from tf_simclr.data.sources import Source
+from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.metrics import METRICS
+from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores
+from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.evaluation.sgd_head import train_head
+from tf_simclr.run_folder import RunFolder
+
+VALIDATION = 0.1
+"""Share of the training images that chooses the L2 strength."""
+RAW = 16
+"""Pixels a side that are tested as they are."""
+TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
+
+
+def run(config: LinearEval) -> None:
+    """Evaluates as configured, prints one table and writes the numbers."""
+    sources = labelled_sources(config)
+    encoder = load_features_network(config)
+    networks = {"checkpoint": encoder}
+    if config.untrained:
+        keras.utils.set_random_seed(config.seed)
+        networks["untrained"] = keras.models.clone_model(encoder)
+    if config.raw_pixels:
+        networks["raw pixels"] = pixels(config.image_size)
+    results, answers, skipped = {}, {}, Unreadable()
+    for name, network in networks.items():
+        extractor = Extractor(config, network, label=f", {name}")
+        evaluate = by_sgd if config.protocol == "sgd" else by_features
+        results[name], test, scores = evaluate(config, extractor, sources=sources)
+        answers |= {f"{name} {probe}": found for probe, found in scores.items()}
+        for image in extractor.unreadable:
+            skipped.add(image.encode())
+    if skipped.names:
+        say(skipped.report())
+    drawn = draw_features(config, encoder, sources=sources) if config.figures else []
+    place = config.result or default_result(config)
+    answered = Answers(test.names, test.labels, answers)
+    divisions = {part: source.division for part, source in zip(("train", "test"), sources, strict=True)}
+    more = {"division": divisions} if any(divisions.values()) else {}
+    write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names, **more)
+    show(table(results))
+    show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
+    for path in drawn:
+        show(f"figure  {path}")
+
+
+def pixels(image_size: int) -> keras.Model:
+    """A network without weights, from images to their pixels averaged down to at most `RAW` a side."""
+    side = -(-image_size // RAW)
+    images = keras.Input((image_size, image_size, 3))
+    small = keras.layers.AveragePooling2D(side, strides=side)(images)
+    return keras.Model(images, keras.layers.Flatten()(small), name="raw_pixels")
+
+
+def draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
+    """Figures of the checkpoint's features, which the probes have left on the disk."""
+    from tf_simclr.commands.feature_figures import draw  # matplotlib is slow to import
+
+    extractor = Extractor(config, encoder)
+    found = tuple(extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    return draw(found, sources, folder=config.figures, image_size=config.image_size, seed=config.seed)
+
+
+Tested = tuple[dict, Features, dict[str, np.ndarray]]
+"""Numbers, the test images' features, and the scores `(n, classes)` that each probe gave them."""
+
+
+def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+    """Test accuracies of the probes on features, and the L2 strength chosen on validation."""
+    train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    say(f"probes on {train.values.shape[1]} features{extractor.label} …")
+    counts = {"test_images": len(test.values), "train_images": len(train.values)}
+    learned, k = (train.values, train.labels), min(config.knn, len(train.values))
+    scores = {"knn": knn_scores(test.values, learned, k=k, temperature=config.knn_temperature)}
+    if config.protocol == "transfer":
+        held = hold_out(train.labels, VALIDATION, seed=config.seed)
+        choice = chosen_regression(*learned, held=held, grid=np.logspace(-6, 5, config.l2_strengths))
+        scores = {"logistic_regression": choice.classifier.scores(test.values)} | scores
+        counts |= {"l2": choice.l2}
+        if not choice.classifier.converged:
+            counts |= {"converged": False}
+            say(f"the logistic regression with l2={choice.l2:.3g} stopped before its minimum")
+    return accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
+
+
+def by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+    """Test accuracy of the classifier trained on augmented images."""
+    train, test = sources
+    batch = config.train_batch_size
+    steps = config.train_steps or optimizers.train_steps(train.num_examples, batch, epochs=config.train_epochs)
+    peak = optimizers.scaled_learning_rate(config.learning_rate, batch, scaling=config.learning_rate_scaling)
+    warmup = optimizers.warmup_steps(train.num_examples, batch, warmup_epochs=config.warmup_epochs)
+    schedule = optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
+    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    unreadable = Unreadable()
+    classifier = train_head(
+        extractor.network,
+        train,
+        optimizer=optimizers.build(config.optimizer, schedule, **decay),
+        steps=steps,
+        batch_size=batch,
+        image_size=config.image_size,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        unreadable=unreadable,
+        progress=steps_said(steps, extractor.label),
+    )
+    features = extractor.features(test, image_size=config.image_size, crop_proportion=None)
+    extractor.unreadable += unreadable.names
+    scores = {"sgd": classifier.scores(features.values)}
+    counts = {"test_images": len(features.values), "train_images": train.num_examples, "steps": steps}
+    return accuracies(scores, features.labels, seed=config.seed) | counts, features, scores
+
+
+def steps_said(steps: int, label: str):
+    """Tells of ten steps of a training."""
+    every = max(1, steps // 10)
+
+    def progress(step: int, loss: float) -> None:
+        if step % every == 0 or step == steps:
+            say(f"step {step:,}/{steps:,}{label}: loss {loss:.3f}")
+
+    return progress
+
+
+def accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int) -> dict[str, dict[str, float]]:
+    """Top-1 accuracy of each probe's scores with its 95 % bootstrap interval over the test images."""
+    top, found = METRICS["accuracy"], {}
+    for probe, given in scores.items():
+        low, high = top.interval(given, labels, seed=seed)
+        found[probe] = {"accuracy": top(given, labels), "low": low, "high": high}
+    return found
+
+
+def default_result(config: LinearEval) -> Path:
+    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
+    folder = config.checkpoint if RunFolder(config.checkpoint).config.exists() else Path()
+    return folder / ("linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json")
+
+
+def cell(score: dict[str, float]) -> str:
+    """An accuracy and its interval in percent."""
+    return "{accuracy:.1f} ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in score.items()})
+
+
+def table(results: dict) -> str:
+    """A line a network: accuracies in percent with their 95 % intervals."""
+    shown = [name for name in TITLES if name in next(iter(results.values()))]
+    lines = [f"{'features':<12}" + "".join(f"{TITLES[name]:>24}" for name in shown)]
+    for name, scores in results.items():
+        lines.append(f"{name:<12}" + "".join(f"{cell(scores[probe]):>24}" for probe in shown))
+    return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])

@@ -1,0 +1,230 @@
+"""What fine-tuning and distillation share: the loop, the test at its end, and what they leave behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.commands.inputs import say
+from tf_simclr.commands.pretrain import OWN, Result, finished_result
+from tf_simclr.config import Distill, Finetune, plain, plain_defaults
+from tf_simclr.data import pipeline
+from tf_simclr.data.augment import crop_and_flip
+from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.sources import Source
+from tf_simclr.evaluation import binary
+from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.metrics import bootstrap_interval
+from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.files import replacing_path
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.classifier import Classifier, thaw
+from tf_simclr.models.network import plain as plain_network
+from tf_simclr.optimizers import LossScale
+from tf_simclr.replicas import Devices
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.training import Plan, Stream, train
+from tf_simclr.training.watching import Watch
+
+TOP = 5
+"""Of so many guesses one may be right, in the second accuracy; ImageNet's custom."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training with all that belongs to it but the model and the images."""
+
+    config: Finetune | Distill
+    folder: RunFolder
+    plan: Plan
+    test: Source
+    """Images and labels to test on."""
+    notes: dict
+    """What else `result.json` says."""
+    devices: Devices
+
+
+def begin(config: Finetune | Distill, source: Source, *, architecture: Architecture, devices: Devices) -> RunFolder:
+    """The run's folder, with its configuration noted in it.
+
+    Raises:
+        InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
+            different options.
+    """
+    devices.check_batch(config.train_batch_size)
+    same = {key: value for key, value in plain(config).items() if key not in OWN}
+    devices.agree("the options", same | {"images": source.num_examples})
+    folder = RunFolder(Path(config.model_dir))
+    if devices.chief:
+        noted = plain(config)
+        folder.begin(
+            noted,
+            architecture,
+            defaults=plain_defaults(noted["command"]),
+            images=source.num_examples,
+            origin=source.origin,
+            roster=source.roster,
+            say=say,
+        )
+    return folder
+
+
+def compile_on(
+    devices: Devices, model: Classifier, *, optimizer: keras.optimizers.Optimizer, config: Finetune | Distill
+) -> None:
+    """Compiles a model that was made on these devices."""
+    model.compile(
+        LossScale(optimizer) if config.mixed_precision == "float16" else optimizer,
+        steps_per_execution=config.steps_per_execution,
+        jit_compile=devices.jit_compile(config.jit_compile),
+    )
+
+
+def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
+    """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
+    unreadable, devices = Unreadable(), job.devices
+    result = Result(job.folder, unreadable, devices=devices, division=source.division)
+    watchers = [Tests(job)] if job.config.eval_epochs else []
+    train(
+        model,
+        stream(job.config, source, unreadable=unreadable),
+        plan=job.plan,
+        run=job.folder,
+        say=say,
+        watchers=watchers,
+        callbacks=[result],
+        devices=devices,
+    )
+    found = predictions(model, job, unreadable=unreadable) if devices.chief else None
+    if unreadable.names:
+        say(unreadable.report())
+    content = result.write()
+    if found is None:
+        return content
+    job.folder.check_there()
+    with replacing_path(job.folder.network) as temporary:
+        plain_network(thaw(model.network())).save(temporary)
+    return report(job, found, before=content)
+
+
+def report(job: Job, found: Features, *, before: dict) -> dict:
+    """Adds the test to `result.json`, which says that a run is finished; the answers go into `result.npz`."""
+    config, scores = job.config, accuracies(found, seed=job.config.seed)
+    tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
+    answers = Answers(found.names, found.labels, {"classifier": found.values})
+    tested |= {} if job.test.division is None else {"eval_division": job.test.division}
+    more = before | scores | ranked(found, seed=config.seed) | tested | job.notes
+    write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
+    return more
+
+
+def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
+    """What `result.json` holds of a run that has ended, and was tested on the split that is asked for; else none."""
+    there = finished_result(folder)
+    whole = there is not None and there.get("eval_split") == config.eval_split and "top1" in there
+    return there if whole else None
+
+
+def stream(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Stream:
+    """First step to the batches from it on: crops and flips, or the view that evaluation has."""
+
+    def view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if not config.augment:
+            return evaluation_view(image, size=config.image_size)
+        return crop_and_flip(image, size=config.image_size, seed=seed)
+
+    return lambda step, share=(0, 1): pipeline.training_batches(
+        source,
+        view,
+        share=share,
+        batch_size=config.train_batch_size,
+        buffer=pipeline.buffer_size(config.train_batch_size, image_size=config.image_size),
+        seed=config.seed,
+        unreadable=unreadable,
+        start_step=step,
+        cache=config.cache_dataset,
+    )
+
+
+class Tests(Watch):
+    """Tests every few epochs: `top1` in the history.  The test at the end is made apart, with its interval."""
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self.job = job
+
+    def due(self, epoch):
+        return (epoch + 1) % self.job.config.eval_epochs == 0
+
+    def numbers(self):
+        found = predictions(self.model, self.job, unreadable=Unreadable())
+        return {"top1": float(np.mean(hits(found, 1)))}
+
+
+def predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Features:
+    """The logits `(n, classes)` of every test image, with labels and names."""
+    sizes = {"batch_size": job.config.eval_batch_size, "image_size": job.config.image_size}
+    return extract(tested(model), evaluation_batches(job.test, **sizes, unreadable=unreadable))
+
+
+def tested(model: Classifier) -> keras.Model:
+    """A copy of the model as it is, images to logits, in float32 on one device; compiled once."""
+    if not hasattr(model, "tested"):
+        layers = [model.encoder.output] if model.projection is None else model.projection(model.encoder.output)
+        own = keras.Model(model.encoder.input, model.head(layers[model.ft_proj_selector]))
+        pair = own, plain_network(own)
+        model.tested = lambda: pair  # within a function Keras does not find the copy's layers
+    own, copy = model.tested()
+    copy.set_weights(own.get_weights())
+    return copy
+
+
+def accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
+    """Top-1 and top-5 accuracy (of fewer classes top-n) with their 95 % bootstrap intervals over the test images."""
+    scores = {}
+    for k in (1, min(TOP, found.values.shape[1])):
+        right = hits(found, k)
+        low, high = bootstrap_interval(np.mean, [right], seed=seed)
+        scores[f"top{k}"] = {"accuracy": float(right.mean()), "low": low, "high": high}
+    return scores
+
+
+def ranked(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
+    """Of two classes that both occur the AUC with its 95 % bootstrap interval over the images, else nothing."""
+    if found.values.shape[1] != 2 or len(set(found.labels.tolist())) != 2:
+        return {}
+    scores, images = found.values[:, 1] - found.values[:, 0], np.arange(len(found.labels))
+    low, high = binary.grouped_interval(binary.roc_auc, scores, labels=found.labels, groups=images, seed=seed)
+    return {"auc": {"value": binary.roc_auc(scores, found.labels), "low": low, "high": high}}
+
+
+def hits(found: Features, k: int) -> np.ndarray:
+    """Whether the label of each image is among its k highest logits; of equal ones the lower class comes first."""
+    own = np.take_along_axis(found.values, found.labels[:, None], axis=1)
+    ties = (found.values == own) & (np.arange(found.values.shape[1]) < found.labels[:, None])
+    return ((found.values > own) | ties).sum(axis=1) < k
+
+
+def summary(model_dir: Path, result: dict) -> str:
+    """What came of it, and what to do with it."""
+    if "top1" not in result:
+        return "the chief has tested the network"
+    lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes"]
+    for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
+        interval = f"{100 * score['low']:.1f}–{100 * score['high']:.1f}"
+        lines.append(f"{name + ':':<10}{100 * score['accuracy']:.1f} % ({interval}, 95 % bootstrap interval)")
+    if "auc" in result:
+        auc = result["auc"]
+        lines.append(f"AUC:      {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}, 95 % bootstrap interval)")
+    lines[-1] += f" on {result['eval_images']:,} images of {result['eval_split']}"
+    if result["unreadable"]:
+        lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
+    lines += [
+        f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model)",
+        f"PyTorch:  python -m converters.tf2torch {model_dir}",
+        f"compare:  python -m tf_simclr compare {model_dir} OTHER",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""`tf-simclr transfer`: frozen features on the data sets of SimCLR's transfer table, one after the other.
+
+Protocol: SimCLR, Appendix B.8 (`linear_eval`'s `transfer`), with each set's splits and metric (`transfer_sets`).  The
+creators' validation split where there is one, else validation images drawn by the seed.  A finished set is not computed
+again; one that is missing or cannot be tested is named, with what to do, and the others still run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.commands.extraction import Extractor, load_features_network
+from tf_simclr.commands.inputs import check_labels, open_folder, say, show, upright
+from tf_simclr.config import Transfer, plain
+from tf_simclr.data.sources import Source
+from tf_simclr.errors import InputError, check
+from tf_simclr.evaluation.feature_cache import source_digest
+from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.metrics import METRICS
+from tf_simclr.evaluation.probes import chosen_regression, hold_out
+from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
+from tf_simclr.run_folder import RunFolder, read_json
+
+PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
+"""Knobs that do not change a data set's numbers."""
+
+
+def run(config: Transfer) -> None:
+    """Tests on each data set, prints one table and writes the numbers.
+
+    Raises:
+        InputError: a data set is unknown, every one of them is missing, or, when all others are done, one that is there
+            could not be tested.
+    """
+    wanted = chosen_sets(config.datasets)
+    folder = config.result or default_result(config.checkpoint)
+    extractor = Extractor(config, load_features_network(config))
+    results, missing, failed = {}, {}, {}
+    for name in wanted:
+        try:
+            results[name] = finished_or_new(config, name, extractor=extractor, path=folder / f"{name}.json")
+        except NotThere as error:
+            missing[name] = str(error)
+            say(missing[name])
+        except (InputError, OSError, ValueError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
+            failed[name] = (
+                f"{TRANSFER_SETS[name].title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            )
+            say(failed[name])
+    if results:
+        write_report(folder / "result.json", command=plain(config), results=results, missing=missing, failed=failed)
+        show(table(results))
+        show(f"\nnumbers and intervals: {folder}/result.json")
+    rule = "every data set that is there must be testable, but these were not"
+    check(not failed, f"{rule}; the others are done: {'; '.join(failed.values())}")
+    check(results, f"at least one of the data sets must be there: {'; '.join(missing.values())}")
+
+
+class NotThere(InputError):
+    """A data set that has to be built first."""
+
+
+def finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: Path) -> dict:
+    """The numbers of a data set: those that lie there, if they are of the same features and knobs, else new ones."""
+    knobs = {key: value for key, value in plain(config).items() if key not in PLACES} | {"weights": extractor.weights}
+    sources = open_sets(config, name)
+    data = {split: source_digest(source, say) for split, source in sources.items()}
+    stored = read_json(path) if path.exists() else {}
+    if stored.get("knobs") == knobs and stored.get("data") == data:
+        say(f"{TRANSFER_SETS[name].title} is finished in {path}")
+        return stored["results"]["logistic_regression"]
+    if stored:
+        say(f"{path} is of other features, options or images; it is computed again")
+    found, answers = evaluate(config, TRANSFER_SETS[name], extractor=extractor, sources=sources)
+    results = {"logistic_regression": found}
+    write_report(path, command=plain(config), results=results, answers=answers, knobs=knobs, data=data)
+    return found
+
+
+def open_sets(config: Transfer, name: str) -> dict[str, Source]:
+    """The sources of a data set by split: train, validation where it is apart, test.
+
+    Raises:
+        NotThere: it is not prepared, or tfds does not have it.
+        InputError: a folder of one's own is no data set.
+    """
+    one = TRANSFER_SETS[name]
+    own = None if config.image_dir is None else config.image_dir / name
+    if own is not None and own.is_dir():
+        options = {"fraction": config.validation_fraction, "exif_orientation": config.exif_orientation}
+        names = folders(one)
+        found = {split: open_folder(own, split, labelled=True, asked=names, **options) for split in names}
+        for line in (line for source in found.values() for line in source.notes):
+            say(line)
+        return found
+    place = str(config.data_dir or "~/tensorflow_datasets")
+    if one.tfds is None:
+        raise NotThere(how_to_get(name, data_dir=place))
+    from tf_simclr.data.tfds_source import from_tfds, is_prepared
+
+    options = {"data_dir": config.data_dir, "download": config.download}
+    if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
+        raise NotThere(how_to_get(name, data_dir=place))
+    names = {"train": one.train, "validation": one.validation, "test": one.test}
+    found = {
+        split: from_tfds(one.tfds, part, label_key=one.label_key, **options) for split, part in names.items() if part
+    }
+    return {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
+
+
+def evaluate(
+    config: Transfer, one: TransferSet, *, extractor: Extractor, sources: dict[str, Source]
+) -> tuple[dict, Answers | None]:
+    """The metric on the test images, with its interval, and how it came about; the answers where each image has one."""
+    for source in sources.values():
+        check_labels(source)
+    classes = {split: source.class_names for split, source in sources.items()}
+    differing = sorted(set.union(*map(set, classes.values())) - set.intersection(*map(set, classes.values())))
+    rule = f"the splits of {one.title} must have the same classes in the same order"
+    check(len(set(classes.values())) == 1, rule, differing=differing or classes)
+    parts = {split: extractor.features(s, image_size=config.image_size) for split, s in sources.items()}
+    values, labels, held = learned_from(parts, one, seed=config.seed)
+    say(f"{one.title}: {values.shape[1]} features, {len(values):,} images to learn from …")
+    metric, grid = METRICS[one.metric], np.logspace(-6, 5, config.l2_strengths)
+    choice = chosen_regression(values, labels, held=held, grid=grid, metric=metric)
+    test = parts["test"]
+    scores = choice.classifier.scores(test.values)
+    low, high = metric.interval(scores, test.labels, seed=config.seed)
+    answers = None if metric.ranks else Answers(test.names, test.labels, {"logistic_regression": scores})
+    found = {
+        "metric": one.metric,
+        "value": metric(scores, test.labels),
+        "low": low,
+        "high": high,
+        "l2": choice.l2,
+        "train_images": int(np.sum(~held)),
+        "validation_images": int(np.sum(held)),
+        "test_images": len(test.values),
+        "paper_images": list(one.sizes),
+        "converged": choice.classifier.converged,
+        "seed": config.seed,
+        "note": one.note,
+    }
+    divisions = {split: source.division for split, source in sources.items() if source.division}
+    found |= {"division": divisions} if divisions else {}
+    return found, answers
+
+
+def learned_from(
+    parts: dict[str, Features], one: TransferSet, *, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features and labels to learn from, and which of them are for validation."""
+    train = parts["train"]
+    if "validation" not in parts:
+        return train.values, train.labels, hold_out(train.labels, one.held_share, seed=seed)
+    both = (train, parts["validation"])
+    values, labels = (np.concatenate([getattr(part, name) for part in both]) for name in ("values", "labels"))
+    return values, labels, np.arange(len(values)) >= len(train.values)
+
+
+def default_result(checkpoint: Path) -> Path:
+    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
+    folder = checkpoint if RunFolder(checkpoint).config.exists() else Path()
+    return folder / "transfer"
+
+
+def table(results: dict) -> str:
+    """A line a data set."""
+    layout = "{:<20}{:<26}{:>6}  {:<14}{:>27}{:>9}"
+    lines = [layout.format("data set", "metric", "%", "95 % interval", "train + validation → test", "L2")]
+    for name, found in results.items():
+        images = f"{found['train_images']:,} + {found['validation_images']:,} → {found['test_images']:,}"
+        bounds = f"{100 * found['low']:.1f}–{100 * found['high']:.1f}"
+        title, metric = TRANSFER_SETS[name].title, METRICS[found["metric"]].title
+        value, strength = f"{100 * found['value']:.1f}", f"{found['l2']:.1e}"
+        lines.append(layout.format(title, metric, value, bounds, images, strength))
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""A prepared folder as a data set: its parts to train, choose and test on share no patient, its labels are a task.
+
+For research, not for diagnosis.
+"""
+
+import numpy as np
+
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.splits import Split, by_patient, check_patients
+from tf_simclr.data.sources import Source
+from tf_simclr.errors import check
+
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Of the images, where the collection has no official split; the proportions that ChestX-ray14's authors took."""
+ALL = "all"
+"""The part that every image is in."""
+
+
+def task(prepared: Prepared, positive: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """What is to be told from the images.
+
+    Args:
+        positive: the class to tell from the rest; None: all classes, where every image has exactly one.
+
+    Returns:
+        A class for each image, int64 `(n,)`, and the classes' names; None and no names where an image may have several
+        findings and none is asked for.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if positive is not None:
+        return prepared.column(positive), (f"not {positive}", positive)
+    if (prepared.labels.sum(axis=1) != 1).any():
+        return None, ()
+    present = np.flatnonzero(prepared.labels.any(axis=0))  # ChestX-ray14 has a few of its 15 in a small part of it
+    names = tuple(prepared.classes[i] for i in present)
+    return prepared.labels[:, present].argmax(axis=1), names
+
+
+def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> Split:
+    """Rows to train, choose (`validation`) and test on: by patient, about alike in their labels.
+
+    The official split is taken where every image has one; its validation images are then drawn from those to train on.
+
+    Args:
+        positive: the class whose share is to be alike in the parts; None: each set of findings.
+        seed: of the drawing of patients.
+
+    Raises:
+        InputError: there is no such class, there are fewer patients than parts, or the official split shares one.
+    """
+    labels, _ = task(prepared, positive)
+    if labels is None:
+        labels = np.unique(prepared.labels, axis=0, return_inverse=True)[1].reshape(-1)
+    patients = list(prepared.patients)
+    if set(prepared.splits) != {"train", "test"}:
+        return by_patient(patients, SHARES, labels=labels, seed=seed)
+    rows = np.flatnonzero(prepared.splits == "train")
+    rest = SHARES["train"] + SHARES["validation"]
+    shares = {name: SHARES[name] / rest for name in ("train", "validation")}
+    drawn = by_patient([patients[i] for i in rows], shares, labels=labels[rows], seed=seed)
+    found = {name: rows[part] for name, part in drawn.items()} | {"test": np.flatnonzero(prepared.splits == "test")}
+    check_patients(patients, found)
+    return found
+
+
+def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None) -> Source:
+    """The images with these numbers as examples, labelled where there is a task.
+
+    Raises:
+        InputError: there is no such class, or no image.
+    """
+    labels, names = task(prepared, positive)
+    return prepared.source(rows, labels, class_names=names)
+
+
+def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0) -> Source:
+    """The examples of a part: train, validation, test or all.
+
+    Raises:
+        InputError: there is no such part, or what `parts` refuses.
+    """
+    names = (*SHARES, ALL)
+    check(name in names, f"a split of {prepared.folder} must be one of {', '.join(names)}", received=name)
+    if name == ALL:
+        return source(prepared, np.arange(len(prepared)), positive=positive)
+    return source(prepared, parts(prepared, positive=positive, seed=seed)[name], positive=positive)

@@ -1,0 +1,186 @@
+"""A prepared folder as arrays of what is known, and as sources of what is seen."""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr import contents
+from tf_simclr.contents import Say, silent
+from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.sources import Indexed, Source, in_graph
+from tf_simclr.errors import check
+from tf_simclr.foreign import reading
+from tf_simclr.places import expanded
+
+Record = dict[str, tf.Tensor]
+FEATURES = {
+    "picture": tf.io.FixedLenFeature((), tf.string),
+    "image": tf.io.FixedLenFeature((), tf.string),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The readable radiographs of a prepared folder, in the order of their records."""
+
+    folder: Path
+    name: str
+    classes: tuple[str, ...]
+    size: int
+    """Side of the squares in pixels."""
+    fit: Fit
+    """How a radiograph became square."""
+    windowed: bool
+    """Whether a DICOM's own window was applied."""
+    images: np.ndarray
+    """Names, `(n,)`."""
+    labels: np.ndarray
+    """0 or 1, int64 `(n, classes)`."""
+    patients: np.ndarray
+    """`(n,)` strings that tell patients apart and name none."""
+    studies: np.ndarray
+    splits: np.ndarray
+    """Official split, or empty strings."""
+    hashes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def column(self, name: str) -> np.ndarray:
+        """0 or 1 for each image: whether it has this label.
+
+        Raises:
+            InputError: there is no such class.
+        """
+        check(name in self.classes, f"the class must be one of {', '.join(self.classes)}", received=name)
+        return self.labels[:, self.classes.index(name)]
+
+    def source(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        class_names: tuple[str, ...] = (),
+        side: int | None = None,
+    ) -> Source:
+        """The images with these numbers as examples, in the folder's order.
+
+        Args:
+            rows: indices of images, each once.
+            labels: a class for each image of the folder `(n,)`, not of `rows` alone; or None.
+            class_names: of those classes.
+            side: pixels to which the images are made smaller first, antialiased; None: as they are kept.
+
+        Raises:
+            InputError: no image, or fewer pixels are kept than asked for.
+        """
+        wanted = np.zeros(len(self), bool)
+        wanted[rows] = True
+        check(wanted.any(), f"a part of {self.folder} must hold at least one image", rows=len(rows))
+        side = side or self.size
+        rule = f"{self.folder} keeps {self.size} pixels; prepare the radiographs again with --size {side} or above"
+        check(8 <= side <= self.size, rule, side=side)
+        classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
+        picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
+        roster = contents.of_values(self.hashes[wanted].tolist(), classes[wanted].tolist(), side)
+        return Indexed(
+            origin=str(self.folder),
+            num_examples=int(wanted.sum()),
+            class_names=class_names if labels is not None else (),
+            identity=lambda say=silent: [self.content(say), side, contents.of_array(np.where(wanted, classes, -2))],
+            read=picture,
+            record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
+            roster=roster,
+        )
+
+    def content(self, say: Say = silent) -> list[str | None]:
+        """The digests of the record files."""
+        return contents.digests(shards(self.folder), say=say)
+
+    def records(self, rows: np.ndarray, labels: np.ndarray | None = None) -> Callable[[tf.Tensor], Record]:
+        """Place among the rows → the record of that image, with its label where there is one."""
+        encoded, chosen = reader(self.folder), tf.constant(rows, tf.int64)
+        known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
+
+        @in_graph
+        def record(index: tf.Tensor) -> Record:
+            row = chosen[index]
+            example = tf.io.parse_single_example(encoded(row), FEATURES)
+            found = {"image": example["picture"], "name": example["image"]}
+            return found | {key: column[row] for key, column in known.items()}
+
+        return record
+
+
+def smaller(encoded: tf.Tensor, side: int) -> tf.Tensor:
+    """A picture's bytes to its pixels at another size: uint16 `(side, side, 1)`, cubic and antialiased."""
+    pixels = tf.image.resize(tf.io.decode_png(encoded, 1, tf.uint16), (side, side), "bicubic", antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(pixels, 0, 65535)), tf.uint16)
+
+
+def shards(folder: Path) -> list[Path]:
+    """The record files, in their order."""
+    return sorted(folder.glob("records-*.tfrecord"))
+
+
+def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
+    files = shards(folder)
+    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
+    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
+
+    @in_graph
+    def encoded(row: tf.Tensor) -> tf.Tensor:
+        number, begin, length = tf.unstack(places[row])
+        rest = tf.cast(sizes[number], tf.int64) - begin - length
+        only = tf.data.FixedLengthRecordDataset(
+            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
+        )
+        return only.get_single_element()
+
+    return encoded
+
+
+def framed(path: Path) -> list[tuple[int, int]]:
+    """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind.
+
+    Raises:
+        InputError: the file ends within a record.
+    """
+    found, begin, size = [], 12, path.stat().st_size
+    with path.open("rb") as file:
+        while begin - 12 < size:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; prepare the radiographs again")
+            found.append((begin, length))
+            begin += length + 16
+            file.seek(begin - 12)
+    return found
+
+
+def load(folder: Path) -> Prepared:
+    """Reads what a preparation left.
+
+    Raises:
+        InputError: it is none, or not finished.
+    """
+    folder = expanded(folder)
+    advice = "prepare it with `python -m tf_simclr chest prepare`"
+    with reading(folder, "a whole prepared folder", advice=advice):
+        settings = json.loads((folder / "settings.json").read_bytes())
+        rows = [row for path in shards(folder) for row in json.loads(path.with_suffix(".json").read_bytes())["rows"]]
+        whole = len(rows) == settings["images"]
+        check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
+        readable = [row for row in rows if not row["refused"]]
+        columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
+        columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
+        kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
+        return Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
+
+
+COLUMNS = {"images": "image", "patients": "patient", "studies": "study", "splits": "split", "hashes": "hash"}

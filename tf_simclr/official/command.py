@@ -1,0 +1,154 @@
+"""`python -m tf_simclr.run`: training and evaluation as the official TF2 `run.py` has them.
+
+An evaluation is the supervised head's top-1 and top-5 accuracy on the centre crops of `eval_split`, of a checkpoint of
+`model_dir`.  As the official code does, it writes `result.json` (here: besides what training has put there),
+`result_<step>.json`, `flags.json` and a SavedModel in `saved_model/<step>`.
+"""
+
+import importlib
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from converters import convert
+from tf_simclr.commands.inputs import open_source, say, show
+from tf_simclr.config.pretrain import Pretrain
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.errors import check
+from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.metrics import accuracy, top_k_accuracy
+from tf_simclr.files import write_json
+from tf_simclr.models.network import weights_by_name
+from tf_simclr.official.flags import Job
+from tf_simclr.optimizers import train_steps
+from tf_simclr.run_folder import CHECKPOINT, RunFolder, read_json
+from tf_simclr.weights import load_model
+
+WAIT = 15
+"""Seconds between two looks for a new checkpoint, the official code's number."""
+
+
+def run(job: Job) -> None:
+    """Trains, evaluates, or both."""
+    if job.mode != "eval":
+        importlib.import_module(f"tf_simclr.commands.{job.flags['train_mode']}").run(job.config)
+    if job.mode == "train":
+        return
+    if isinstance(job.config, Pretrain) and not job.config.lineareval_while_pretraining:
+        say("no evaluation: without lineareval_while_pretraining pretraining has no classifier")
+        return
+    if job.mode == "train_then_eval":
+        show(line(evaluate(job, steps_of(job)[-1])))
+        return
+    for result in evaluations(job, sleep=time.sleep):
+        show(line(result))
+
+
+def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
+    """Evaluates the newest checkpoint, and each newer one when it appears, up to that of the last step."""
+    last = total_steps(job)
+    done = -1
+    for look in itertools.count():
+        newest = max(steps_of(job), default=-1)
+        if newest > done:
+            done = newest
+            yield evaluate(job, newest)
+        if done >= last:
+            return
+        if look == 0:
+            say(f"waiting for checkpoints in {job.config.model_dir}, up to that of step {last:,} (Ctrl-C ends it)")
+        sleep(WAIT)
+
+
+def total_steps(job: Job) -> int:
+    """Steps of the training, as its flags say."""
+    config = job.config
+    if config.train_steps:
+        return config.train_steps
+    images = open_source(config, config.train_split).num_examples
+    return train_steps(images, config.train_batch_size, epochs=config.train_epochs)
+
+
+def steps_of(job: Job) -> list[int]:
+    """The steps of the run's checkpoints, the first one first."""
+    return sorted(
+        int(CHECKPOINT.fullmatch(path.name).group(1)) for path in RunFolder(job.config.model_dir).checkpoints()
+    )
+
+
+def evaluate(job: Job, step: int) -> dict[str, float]:
+    """Evaluates one checkpoint and writes what the official code writes.
+
+    Raises:
+        InputError: it has no classifier, or not the classes of the split.
+    """
+    model_dir = job.config.model_dir
+    network = load_model(model_dir, step=step)
+    has = "logits_sup" in network.output
+    check(has, f"{model_dir} must have a classifier to evaluate: pretrain on labelled images, or finetune")
+    logits = logits_of(job, network)
+    rule = "the classifier must have the classes of the eval_split"
+    classes = logits.values.shape[1]
+    check(logits.labels.max() < classes, rule, classes=classes, largest_label=int(logits.labels.max()))
+    result = {
+        "eval/regularization_loss": l2_loss(network, job),
+        "eval/label_top_1_accuracy": accuracy(logits.values.argmax(axis=1), logits.labels),
+        "eval/label_top_5_accuracy": top_k_accuracy(logits.values, logits.labels, k=min(5, classes)),
+        "global_step": float(step),
+    }
+    write(job, result)
+    return result
+
+
+def logits_of(job: Job, network: keras.Model) -> Features:
+    """The classifier's outputs on the evaluation split, or on its first `eval_steps` batches."""
+    config, flags = job.config, job.flags
+    source = open_source(config, flags["eval_split"], labelled=True)
+    check(source.labelled, f"{source.origin} must have labels to evaluate on")
+    sizes = {"batch_size": flags["eval_batch_size"], "image_size": config.image_size}
+    batches = evaluation_batches(source, **sizes, unreadable=Unreadable())
+    return extract(network, batches.take(flags["eval_steps"] or -1), endpoint="logits_sup")
+
+
+def l2_loss(network: keras.Model, job: Job) -> float:
+    """The weight decay that the optimizer leaves to the loss (fact 12): with LARS of the classifier's kernel alone."""
+    named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
+    decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if decays(n)]
+    squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)
+    return float(0.5 * job.config.weight_decay * squares)
+
+
+def decays(name: str) -> bool:
+    """Whether a weight is trained and belongs to no BatchNorm."""
+    return name.rsplit("/", 1)[1] in ("kernel", "bias")
+
+
+def write(job: Job, result: dict[str, float]) -> None:
+    """Result, flags and SavedModel, where the official code has them."""
+    folder, step = RunFolder(job.config.model_dir), int(result["global_step"])
+    before = read_json(folder.result) if folder.result.exists() else {}
+    write_json(folder.result, before | result)
+    write_json(folder.path / f"result_{step}.json", result)
+    write_json(folder.path / "flags.json", job.flags)
+    exports = folder.path / "saved_model"
+    if not (exports / str(step)).exists():
+        convert(folder.path, exports / str(step), to="savedmodel", step=step, verify=False)
+    kept = job.flags["keep_hub_module_max"]
+    for old in exported(exports)[: -kept if kept > 0 else 0]:
+        shutil.rmtree(old)
+
+
+def exported(exports: Path) -> list[Path]:
+    """The exported steps, the first one first."""
+    return sorted((path for path in exports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def line(result: dict[str, float]) -> str:
+    """What a person wants to know of it."""
+    top1, top5 = (100 * result[f"eval/label_top_{k}_accuracy"] for k in (1, 5))
+    return f"step {result['global_step']:,.0f}: top-1 {top1:.1f} %, top-5 {top5:.1f} % (result.json, saved_model/)"

@@ -1,0 +1,303 @@
+"""Run folders: what a training leaves behind, resumes from, and others load.
+
+A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images, and from where),
+`checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard), `network.keras` (the finished network), `result.json`,
+and while a process trains in it, `lock`.  Files appear whole or not at all.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_simclr.data import STREAM
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing, write_json
+from tf_simclr.foreign import checked_name, parse_json, reading, spend
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.places import expand
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
+PLACES = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
+PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
+PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
+PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
+"""Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
+they may change when it resumes."""
+
+
+STREAM_KEY = "stream/version"
+"""Of a checkpoint's member that says in which order the training saw its images (`data.STREAM`)."""
+
+
+class OtherStream(InputError):
+    """A checkpoint of a training whose images came in an order that is no more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run's files."""
+
+    path: Path
+
+    def __post_init__(self):
+        expand(self)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def architecture(self) -> Path:
+        return self.path / "architecture.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def network(self) -> Path:
+        return self.path / "network.keras"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:08d}.npz"
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, the newest first."""
+        found = (self.path / "checkpoints").glob("step-*.npz")
+        return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
+
+    def begin(
+        self,
+        config: Mapping,
+        architecture: Architecture,
+        *,
+        defaults: Mapping = MappingProxyType({}),
+        images: int | None = None,
+        origin: str | None = None,
+        roster: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Notes what the run is, or checks that it is the run that lies here.
+
+        A run that failed or was stopped before its first checkpoint binds nobody: there is nothing to resume.
+
+        Args:
+            config: the command's options.
+            architecture: of the network.
+            defaults: of the command's options; a run that was begun before an option came had its default.
+            images: how many are trained on; their number decides which of them each step sees.
+            origin: where they are from; they may lie somewhere else when the run resumes.
+            roster: tells their list of names from others, wherever they lie; None: their number alone counts.
+            say: takes a line for the user where what is noted of the images is damaged.
+
+        Raises:
+            InputError: the folder holds a run with another configuration or on other images.
+        """
+        data = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
+        if self.config.exists() and (self.checkpoints() or self.network.exists()):
+            if not (self.network.exists() and self.result.exists()):
+                check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
+            check_same(self.config, {**defaults, **read_json(self.config)}, given=dict(config))
+            if images is not None and self.data.exists():
+                self.check_data(data, say)
+            return
+        if images is not None:
+            write_json(self.data, data)
+        write_json(self.architecture, dataclasses.asdict(architecture))
+        write_json(self.config, dict(config))
+
+    def check_there(self) -> None:
+        """Refuses to write into a folder that was removed while a training holds it, or removed and made anew.
+
+        Its `config.json` lies in it, and the training's `lock` as long as it is held; writing there would leave parts
+        of a run behind.
+
+        Raises:
+            InputError: so it is.
+        """
+        rule = f"{self.path} must stay while a training writes there, but it was removed or made anew"
+        there = self.config.exists() or (self.path / "lock").exists()
+        check(there, f"{rule}; give the same command to begin again")
+
+    def check_data(self, given: dict, say: Callable[[str], None]) -> None:
+        """Refuses to resume on other images than the run was begun with.
+
+        What is noted of them decides nothing but this: if it is damaged, the checkpoint suffices to go on.
+        """
+        try:
+            stored = read_json(self.data)
+        except InputError as error:
+            say(f"{error.args[0].split(';')[0]}; the run resumes, but nothing tells whether its images are the same")
+            write_json(self.data, given)
+            return
+        check_same_data(self.data, stored, given=given)
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    with reading(path, "readable JSON", advice="put it back, or start in another folder"):
+        spend(outline=path.stat().st_size)
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+
+
+def check_same(path: Path, stored: dict, *, given: dict) -> None:
+    """Raises `InputError`, with both values of each knob that differs, unless both configurations are one run's."""
+    changed = [
+        f"{key}={stored.get(key)!r} there, {given.get(key)!r} here"
+        for key in sorted((stored.keys() | given.keys()) - set(PLACES))
+        if stored.get(key) != given.get(key)
+    ]
+    if changed:
+        raise InputError(
+            f"{path.parent} holds a run with other options; give the same ones to resume it, or another folder to "
+            f"start anew: {'; '.join(changed)}"
+        )
+
+
+def check_same_data(path: Path, stored: dict, *, given: dict) -> None:
+    """Raises `InputError` unless a run resumes on the images it began with, as far as is noted of them."""
+    images, known = stored.get("images"), "roster" in stored and "roster" in given  # notes of old runs have none
+    if images != given["images"] or (known and stored["roster"] != given["roster"]):
+        count = f"{images:,}" if isinstance(images, int) else f"{images!r}"
+        others = ", with other names" if images == given["images"] else ""
+        raise InputError(
+            f"{path.parent} must resume on the images it was begun with, {count} of {stored.get('origin')}, but there "
+            f"are {given['images']:,} of {given['origin']}{others}; bring those back, or take another folder to start "
+            "anew"
+        )
+
+
+def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
+    """All that a training step reads and writes, by name.
+
+    Weights are `model/layer/weight`; the others, of the optimizer, of the metrics and of layers' random generators,
+    are numbered.
+    """
+    from tf_simclr.models.network import weights_by_name
+
+    variables = {f"model/{name}": weight for name, weight in weights_by_name(model).items()}
+    groups = {"optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    known = {id(variable) for group in (variables.values(), *groups.values()) for variable in group}
+    for kind, group in groups.items():
+        variables |= {f"{kind}/{i:04d}/{variable.path}": variable for i, variable in enumerate(group)}
+    # Random generators without their paths, in which Keras counts all generators of a process.
+    rest = [variable for variable in model.non_trainable_variables if id(variable) not in known]
+    return variables | {f"random/{i:04d}": variable for i, variable in enumerate(rest)}
+
+
+def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
+    """Writes the state of a training to an `.npz`, whose members carry checksums.
+
+    Args:
+        path: the file.
+        model: compiled.
+        write: false for a process that only has to read its part of the state, so that another one can write it.
+
+    Raises:
+        InputError: a number in it is not finite (no training could go on from there), or it cannot be written.
+    """
+    arrays = {name: variable.numpy() for name, variable in state(model).items()}
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
+    if write:
+        with replacing(path, durable=True) as [file]:
+            np.savez(file, **{STREAM_KEY: np.int64(STREAM)}, **arrays)
+
+
+def check_stream(path: Path, version: int) -> None:
+    """Raises `OtherStream` unless a checkpoint was saved with the images in the order that they have now."""
+    if version != STREAM:
+        raise OtherStream(
+            f"{path} must have been saved by this version of the input to go on from it, but its images came in the "
+            f"order of version {version}, and this is {STREAM}: what follows would not be the rest of that training; "
+            "finish it with the version of tf_simclr that began it, or start in another folder, from these weights "
+            "with --checkpoint"
+        )
+
+
+def check_newest_stream(checkpoints: list[Path]) -> None:
+    """`check_stream` of the newest whole one; damaged ones are told when they are read."""
+    for path in checkpoints:
+        try:
+            with (
+                reading(path, "a whole checkpoint", advice="remove it"),
+                path.open("rb") as content,
+                np.load(content, allow_pickle=False) as file,
+            ):
+                version = int(file[STREAM_KEY]) if STREAM_KEY in file.files else 1
+        except InputError:
+            continue
+        check_stream(path, version)
+        return
+
+
+def restore_state(path: Path, model: "keras.Model") -> None:
+    """Reads a state into a compiled model of the same form.
+
+    Raises:
+        OtherStream: the training saw its images in another order than it would from here on.
+        InputError: the file is damaged, or holds other variables; the model is as it was.
+    """
+    variables, arrays = state(model), read_arrays(path)
+    with reading(path, "a whole checkpoint", advice="remove it"):
+        version = int(arrays.pop(STREAM_KEY, np.int64(1)))
+    differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
+    differing += [f" + {name} (unexpected)" for name in sorted(arrays.keys() - variables.keys())]
+    for name in sorted(variables.keys() & arrays.keys()):
+        wanted, found = tuple(variables[name].shape), arrays[name].shape
+        differing += [f" ! {name} must have the shape {wanted}, not {found}"] if wanted != found else []
+    if differing:
+        raise InputError(
+            "\n".join([f"{path} does not fit this model; {len(differing)} variables differ:", *differing[:20]])
+        )
+    check_stream(path, version)
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+    if hasattr(model.optimizer, "restored"):
+        model.optimizer.restored()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz`, its checksums checked.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with (
+        reading(path, "a whole checkpoint", advice="remove it"),
+        path.open("rb") as content,
+        np.load(content, allow_pickle=False) as file,
+    ):
+        members = file.zip.infolist()
+        spend(made=sum(member.file_size for member in members), items=len(members))
+        arrays = {checked_name(name): file[name] for name in file.files}
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        check(not strange, "it must hold arrays only", strange=strange[:3])  # NumPy gives others as bytes
+        return arrays

@@ -1,0 +1,176 @@
+"""Numbers that an epoch gets besides its losses: signs of collapse, and what the features are worth."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.data.sources import Records, Sequential, Source, in_graph
+from tf_simclr.data.subsets import lookup
+from tf_simclr.errors import check
+from tf_simclr.evaluation.features import extract
+from tf_simclr.evaluation.metrics import accuracy
+from tf_simclr.evaluation.probes import knn_scores
+from tf_simclr.training.collapse import indicators
+
+NEIGHBOURS = 200
+"""That vote, if there are so many (arXiv:1805.01978, Section 3.4)."""
+
+
+class Watch(keras.callbacks.Callback):
+    """Adds numbers to the logs of an epoch, for the callbacks behind it: history, TensorBoard, progress."""
+
+    def due(self, epoch: int) -> bool:
+        """Whether the numbers are wanted after this epoch, the first one being 0."""
+        return True
+
+    def numbers(self) -> dict[str, float]:
+        """What to add, by name."""
+        raise NotImplementedError
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.due(epoch):
+            logs.update(self.numbers())
+
+    @property
+    def network(self) -> "Inference":
+        """The encoder and projection head of the model that trains; made once a model, for it is compiled."""
+        if not hasattr(self.model, "inference"):
+            images = keras.Input(self.model.encoder.input_shape[1:])
+            features = self.model.encoder(images)
+            outputs = {"features": features, "projections": self.model.projection(features)[-1]}
+            self.model.inference = Inference(keras.Model(images, outputs, name="watched"))
+        return self.model.inference
+
+
+class Inference:
+    """A model that computes on one device while another one, of the same weights, trains on any number of them.
+
+    It is no layer, so as an attribute of that other one it adds nothing to its weights and state.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        signature = [tf.TensorSpec(model.input_shape, "float32")]  # of any number of images: traced once
+        self.compiled = tf.function(
+            lambda images: model(images, training=False), input_signature=signature, autograph=False
+        )
+
+    def predict_on_batch(self, images):
+        """What the method of Keras does on one device; on replicas that would run the batch on each of them."""
+        if keras.backend.backend() == "tensorflow":
+            return self.compiled(tf.convert_to_tensor(images))
+        return self.model.predict_on_batch(np.asarray(images))
+
+
+class Collapse(Watch):
+    """Tells each epoch whether features or projections collapse (`collapse.indicators`).
+
+    Args:
+        views: the same batches of views `(n, 2, h, w, 3)`, first in a tuple, each time that it is iterated.
+    """
+
+    def __init__(self, views: tf.data.Dataset):
+        super().__init__()
+        self.views = views
+
+    def numbers(self):
+        parts: dict[str, list[np.ndarray]] = {"features": [], "projections": []}
+        for views, *_ in self.views:
+            n = len(views)
+            outputs = self.network.predict_on_batch(tf.reshape(views, (2 * n, *views.shape[2:])))
+            for name, rows in parts.items():
+                rows.append(np.asarray(outputs[name], np.float32).reshape(n, 2, -1))
+        return indicators(**{name: np.concatenate(rows) for name, rows in parts.items()})
+
+
+class Neighbours(Watch):
+    """Tests the features by weighted nearest neighbours every few epochs, and after the last one: `knn_acc`.
+
+    Args:
+        known: batches `(images, labels, …)` of those that vote.
+        asked: batches of those that are classified.
+        every: epochs between two tests.
+        epochs: of the training, the short last one too.
+    """
+
+    def __init__(self, known: tf.data.Dataset, asked: tf.data.Dataset, *, every: int, epochs: int):
+        super().__init__()
+        self.known, self.asked, self.every, self.epochs = known, asked, every, epochs
+
+    def due(self, epoch):
+        return (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs
+
+    def numbers(self):
+        known, asked = (extract(self.network, part, endpoint="features") for part in (self.known, self.asked))
+        votes = knn_scores(asked.values, (known.values, known.labels), k=min(NEIGHBOURS, len(known.values)))
+        return {"knn_acc": accuracy(votes.argmax(axis=1), asked.labels)}
+
+
+def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
+    """Examples that vote and examples that are classified, drawn by the seed; no example is both.
+
+    Without another source they are pieces of one draw, of which a fifth is classified.  With one, those of it are drawn
+    first, and none of them votes: the two may be overlapping parts of one data set.  Examples without a label (-1) are
+    neither.
+
+    Args:
+        source: labelled training images.
+        other: labelled images to classify, or None.
+        count: how many, at most, of both together or of each.
+        seed: of the draws.
+
+    Raises:
+        InputError: there is nothing to classify, or nothing that may vote.
+    """
+    if other is None:
+        both = draw(source, count, seed=seed)
+        found = len(keys(both))
+        asked = max(1, found // 5)
+        check(
+            found > 1, f"{source.origin} must have at least two labelled images for a test by neighbours", found=found
+        )
+        return piece(source, both.skip(asked), count=found - asked), piece(source, both.take(asked), count=asked)
+    tested = draw(other, count, seed=seed)
+    taken = keys(tested)
+    check(len(taken) > 0, f"{other.origin} must have labelled images for a test by neighbours")
+    known = draw(source, count, seed=seed, without=taken)
+    found = len(keys(known))
+    check(found > 0, f"{source.origin} must have labelled images besides the {len(taken):,} of {other.origin}")
+    return piece(source, known, count=found), piece(other, tested, count=len(taken))
+
+
+def draw(source: Source, count: int, *, seed: int, without: Sequence[bytes] = ()) -> Records:
+    """So many records, or all, of one epoch: of those with a label, and without those that have one of the keys."""
+    records = source.shuffled(seed, buffer=2 * count).take(source.num_examples)
+    if records.element_spec["label"].shape.rank == 0:
+        records = records.filter(in_graph(lambda record: record["label"] >= 0))
+    if without:
+        taken = lookup(np.array(without))
+        records = records.filter(in_graph(lambda record: taken.lookup(key(record)) < 0))
+    return records.take(count)
+
+
+def keys(records: Records) -> list[bytes]:
+    """What tells records from any others, of two sources, too."""
+    return list(records.map(in_graph(key)).as_numpy_iterator())
+
+
+def key(record: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Name, and a hash of the path, the bytes or the pixels: images in memory have numbers for names."""
+    image = record["image"]
+    content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
+    hashed = tf.strings.to_hash_bucket_strong(content, 2**62, [18, 45])
+    return tf.strings.join([record["name"], " ", tf.strings.as_string(hashed)])
+
+
+def piece(source: Source, records: Records, *, count: int) -> Source:
+    """These records of a source as a source."""
+    return Sequential(
+        origin=f"{count} of {source.origin}",
+        num_examples=count,
+        class_names=source.class_names,
+        read=source.read,
+        epoch=lambda _: records,
+    )

@@ -1,0 +1,69 @@
+"""A run on Weights & Biases, where its package is installed."""
+
+import importlib
+import zlib
+from collections.abc import Mapping
+from types import ModuleType
+
+import keras
+
+from tf_simclr.errors import InputError
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.training import read_history
+
+
+def package() -> ModuleType:
+    """The package `wandb`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise InputError(f"--wandb needs the package wandb; pip install wandb, or leave it out ({error})") from error
+
+
+class Report(keras.callbacks.Callback):
+    """Sends each epoch's line of the history, the sheet of pairs and the configuration.
+
+    A resumed run goes on where it was: its name there follows from the run folder.
+
+    Args:
+        run: whose history is sent; after its line has been written.
+        project: on Weights & Biases.
+        config: what `config.json` holds.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+
+    def __init__(self, run: RunFolder, *, project: str, config: Mapping):
+        super().__init__()
+        self.run, self.wandb = run, package()
+        self.options = {
+            "project": project,
+            "id": f"{zlib.crc32(str(run.path.resolve()).encode()):08x}",
+            "name": run.path.name,
+            "config": dict(config),
+            "dir": str(run.path),
+            "resume": "allow",
+        }
+        self.session = None
+
+    def on_train_begin(self, logs=None):
+        if self.session is not None:  # an epoch that was begun and the whole ones are two calls of `fit`
+            return
+        self.session = self.wandb.init(**self.options)
+        pairs = self.run.path / "pairs.png"
+        if pairs.exists():
+            self.session.log({"augmented_pairs": self.wandb.Image(str(pairs))}, step=0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = read_history(self.run)[-1]
+        self.session.log(row, step=row["step"])
+
+    def finish(self):
+        """Ends the report; the last numbers are sent."""
+        if self.session is not None:
+            self.session.finish()

@@ -1,0 +1,66 @@
+"""Checkpoints of any kind as Keras networks: the one module of the library that knows the converters."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_simclr.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_model(path, **selection) -> "keras.Model":
+    """Loads a checkpoint of any kind as a Keras network.
+
+    Args:
+        path: a run folder, an official SimCLR checkpoint, SavedModel or hub module, or PyTorch weights; recognised by
+            content.
+        **selection: as in `converters.load`: `ema`, `part`, `selector`, `step`, `source_part`.
+
+    Returns:
+        A trainable model from images `(n, h, w, 3)` in [0, 1] to a dict by the official endpoint names
+        (`tf_simclr.models.network.build`).
+
+    Raises:
+        InputError: the file is damaged, not whole, or of no known kind.
+    """
+    from converters.loading import load
+    from converters.networks.in_keras import build_keras
+
+    with contextlib.closing(load(path, **selection)) as network:
+        return build_keras(network)
+
+
+def read_network(path, **selection) -> tuple[Architecture, dict[str, np.ndarray]]:
+    """Reads a checkpoint of any kind as its architecture and every weight by name (`stem_conv1/kernel`).
+
+    Arguments and errors as in `load_model`.
+    """
+    from converters.loading import load
+
+    network = load(path, **selection)
+    try:
+        return network.architecture, {name: network[name] for name in network.weights}
+    finally:
+        network.close()
+
+
+def load_encoder(path, **selection) -> "keras.Model":
+    """Loads the encoder of a checkpoint of any kind, without heads.
+
+    Args:
+        path: as in `load_model`.
+        **selection: as in `load_model`.
+
+    Returns:
+        A trainable model from images `(n, h, w, 3)` in [0, 1] to features `(n, d)`.
+
+    Raises:
+        InputError: the file is damaged, not whole, or of no known kind.
+    """
+    import keras
+
+    model = load_model(path, **selection | {"part": "encoder"})
+    return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")
