@@ -7,6 +7,7 @@ Example:
 """
 
 import importlib
+from typing import Any
 
 from tf_simclr.moved import remember
 
@@ -22,7 +23,7 @@ __all__ = ["Conversion", "convert", "load", "load_torch"]
 remember()
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: NumPy, PyTorch and TensorFlow are slow to import."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -155,7 +155,9 @@ def prove_rescaling(done: Conversion, original: Network) -> None:
     check(done.rescaling.relative < 1e-4, "rescaling must not change outputs", differs=done.rescaling.relative)
 
 
-def choose(network: Network, target, *, to: str | None, naming: str | None, usual: str | None) -> tuple[str, str]:
+def choose(
+    network: Network, target: str | Path | None, *, to: str | None, naming: str | None, usual: str | None
+) -> tuple[str, str]:
     """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
     if to is None:
         endings = [name for name, container in targets.CONTAINERS.items() if _ends(target, container.ending)]
@@ -167,7 +169,7 @@ def choose(network: Network, target, *, to: str | None, naming: str | None, usua
     return to, naming
 
 
-def _ends(target, ending: str) -> bool:
+def _ends(target: str | Path | None, ending: str) -> bool:
     return bool(ending) and target is not None and str(target).endswith(ending)
 
 

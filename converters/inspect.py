@@ -33,7 +33,7 @@ class Options:
     source_part: str | None = None
     """Of several networks in it the one whose names begin so; by default the trained one."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         expand(self)
 
 

@@ -48,7 +48,7 @@ class Options:
     """What computes a PyTorch file's endpoints in the verification: PyTorch itself (auto, where it is installed), or
     NumPy from the file's bytes, which saves the seconds that importing PyTorch takes."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         expand(self)
 
 

@@ -12,6 +12,10 @@ from tf_simclr.places import expand
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
     from converters.names.network import Network
     from converters.verification import Difference
 
@@ -36,7 +40,7 @@ class Options:
     source_part: str | None = None
     """Of several networks in a file the one whose names begin so; by default the trained one."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         expand(self)
 
 
@@ -90,7 +94,7 @@ def _unlike(a: "Network", b: "Network") -> str:
     return f"DIFFERENT: a is {describe(a.architecture)}; b is {describe(b.architecture)}"
 
 
-def _forward(b: "Network", options: Options):
+def _forward(b: "Network", options: Options) -> "Callable[[Network, np.ndarray], dict[str, np.ndarray]]":
     from converters import verification
     from converters.names.recognise import NAMINGS
 

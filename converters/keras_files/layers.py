@@ -110,7 +110,7 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
         layers=[layer.name or layer.path for layer in layers][:5],
     )
     repeated = [name for name, count in Counter(layer.name for layer in own).items() if count > 1]
-    tensors = {}
+    tensors: dict[str, Stored] = {}
     for layer in own:
         scope = f"{layer.scope}/" if repeated and layer.scope else ""
         tensors |= {f"{scope}{layer.name}/{weight}": array for weight, array in _named(layer).items()}

@@ -94,7 +94,8 @@ def _without_wrappers(key: str, kept: Collection[tuple[str, ...]]) -> tuple[str,
     """A name without wrappers, and the beginning of the key up to the first one that was taken out."""
     if PARALLEL not in key and "_" not in key:
         return key, ()
-    parts, left = key.split("."), []
+    parts = key.split(".")
+    left: list[str] = []
     first: tuple[str, ...] = ()
     for i, part in enumerate(parts):
         inner = part == PARALLEL and bool(left) and left[-1] in _INNER

@@ -50,11 +50,13 @@ class Downsample(nn.Sequential):
 class Block(nn.Module):
     """What both kinds of residual block share: the shortcut and squeeze-excite."""
 
-    def add_ends(self, inputs: int, outputs: int, *, filters: int, stride: int, project: bool, architecture) -> None:
+    def add_ends(
+        self, inputs: int, outputs: int, *, filters: int, stride: int, project: bool, architecture: Architecture
+    ) -> None:
         """Adds the projected shortcut and squeeze-excite, which reduces from `filters`, not from outputs (fact 6)."""
         pooled = architecture.sk_ratio > 0
         self.downsample = Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
-        self.se_conv1 = None
+        self.se_conv1: nn.Conv2d | None = None
         if architecture.se_ratio > 0:
             reduced = max(1, int(filters * architecture.se_ratio))
             self.se_conv1, self.se_conv2 = nn.Conv2d(outputs, reduced, 1), nn.Conv2d(reduced, outputs, 1)
@@ -62,6 +64,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(self.excite(self.branch(x)) + shortcut)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The residual branch, up to its last normalisation."""
+        raise NotImplementedError
 
     def excite(self, x: Tensor) -> Tensor:
         """Scales channels by what squeeze-excite makes of their means."""
@@ -95,7 +101,7 @@ class BottleneckBlock(Block):
         self.add_ends(inputs, outputs, filters=filters, stride=stride, project=project, architecture=architecture)
         self.conv1, self.bn1 = _conv(inputs, filters, 1), nn.BatchNorm2d(filters)
         self.conv2, self.bn2 = _conv(filters, streams * filters, 3, stride), nn.BatchNorm2d(streams * filters)
-        self.sk_conv1 = None
+        self.sk_conv1: nn.Conv2d | None = None
         if architecture.sk_ratio > 0:
             mid = max(int(filters * architecture.sk_ratio), SK_MIN_DIM)
             self.sk_conv1, self.sk_bn1 = _conv(filters, mid, 1), nn.BatchNorm2d(mid)
@@ -106,11 +112,12 @@ class BottleneckBlock(Block):
         """The residual branch, up to its last normalisation."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = x if self.sk_conv1 is None else self.select(x)
-        return self.bn3(self.conv3(x))
+        return self.bn3(self.conv3(self.select(x)))
 
     def select(self, x: Tensor) -> Tensor:
-        """Mixes the two halves of the channels, `(n, 2c, h, w)` → `(n, c, h, w)`."""
+        """Mixes the two halves of the channels, `(n, 2c, h, w)` → `(n, c, h, w)`; without selective kernels `x`."""
+        if self.sk_conv1 is None:
+            return x
         streams = torch.stack(x.chunk(2, dim=1))
         mixing = streams.sum(0).mean((2, 3), keepdim=True)
         mixing = self.sk_conv2(F.relu(self.sk_bn1(self.sk_conv1(mixing))))
@@ -139,7 +146,10 @@ class TwinResNet(nn.Module):
 
     Attributes:
         architecture: What was built.
+        ft_proj_selector: Buffer: the projection layer that feeds the classifier; only where there are both heads.
     """
+
+    ft_proj_selector: Tensor
 
     def __init__(self, architecture: Architecture):
         super().__init__()

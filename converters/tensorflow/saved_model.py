@@ -10,7 +10,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from converters.names.walk import ENDPOINTS
 from converters.tensorflow.bundle import Bundle
@@ -155,7 +155,7 @@ def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture:
     return folder
 
 
-def exported(model: "keras.Model", *, architecture: Architecture):
+def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
     """The object to save: the official attributes around the variables, and the function."""
     import tensorflow as tf
 
@@ -172,7 +172,7 @@ def exported(model: "keras.Model", *, architecture: Architecture):
     return root
 
 
-def attach(root, path: str, *, variable) -> None:
+def attach(root: Any, path: str, *, variable: Any) -> None:
     """Makes the variable an attribute, with the objects in between."""
     import tensorflow as tf
 
@@ -184,11 +184,11 @@ def attach(root, path: str, *, variable) -> None:
     setattr(root, last, variable)
 
 
-def traced(model: "keras.Model"):
+def traced(model: "keras.Model") -> Any:
     """The network as a function `(inputs, trainable=False)`, traced for both values."""
     import tensorflow as tf
 
-    def call(inputs, trainable=False):
+    def call(inputs: Any, trainable: bool = False) -> dict[str, Any]:
         outputs = model(inputs, training=trainable)
         return {name: outputs[name] for name in ENDPOINTS if name in outputs}
 
