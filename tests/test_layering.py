@@ -12,7 +12,7 @@ PACKAGES = ("tf_simclr", "converters")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
-GROUND = {f"tf_simclr.{name}" for name in ("errors", "files", "foreign", "lock", "places", "terminal")}
+GROUND = {f"tf_simclr.{name}" for name in ("errors", "files", "foreign", "frameworks", "lock", "places", "terminal")}
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
@@ -27,12 +27,11 @@ CHEST = {f"tf_simclr.chest.{room}" for room in ("collections", "files", "html", 
 MAY_IMPORT = {
     # the ground
     "tf_simclr.terminal": set(),
-    "tf_simclr.registration": set(),  # imports by name what a file asks for
+    "tf_simclr.registration": {"tf_simclr.frameworks"},  # imports by name what a file asks for
     "tf_simclr.moved": set(),  # likewise
     "tf_simclr.errors": {"tf_simclr.terminal"},
-    **{
-        f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("accelerators", "contents", "files", "foreign", "places")
-    },
+    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "files", "foreign", "frameworks", "places")},
+    "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
     "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
     "tf_simclr.models.architecture": {"tf_simclr.errors"},
     # the method
@@ -203,6 +202,7 @@ LIGHT = [
     "tf_simclr",
     "tf_simclr.accelerators",
     "tf_simclr.errors",
+    "tf_simclr.frameworks",
     "tf_simclr.config",
     "tf_simclr.places",
     "tf_simclr.models.architecture",

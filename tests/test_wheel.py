@@ -57,7 +57,8 @@ def test_the_wheel_says_what_it_is_under_which_licence_and_how_it_is_called(whee
     about = email.message_from_bytes(archive.read(f"{folder}/METADATA"))
     assert (about["Name"], about["License-Expression"]) == ("tf-simclr", "Apache-2.0")
     assert about["Requires-Python"] == ">=3.10"
-    assert {"torch", "chest", "app", "jax", "export", "legacy", "all"} <= set(about.get_all("Provides-Extra"))
+    extras = {"tensorflow", "torch", "chest", "app", "jax", "export", "legacy", "all"}
+    assert extras <= set(about.get_all("Provides-Extra"))
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert "tf-simclr = tf_simclr.cli:main" in archive.read(f"{folder}/entry_points.txt").decode()
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tf_simclr.errors import check
+from tf_simclr.frameworks import BACKENDS, installed
 
 GOOGLE = "0x1ae0"
 """Google's number among the vendors of PCI devices; its network cards have it, too."""
@@ -39,7 +40,7 @@ def find_accelerator(*, pci: Path = Path("/sys/bus/pci/devices"), dev: Path = Pa
 
 
 def choose_backend(accelerator: str) -> str:
-    """Has Keras compute with JAX on a TPU, with TensorFlow elsewhere, unless the environment says otherwise.
+    """Has Keras compute with JAX on a TPU, elsewhere with TensorFlow or what there is, unless the environment says it.
 
     Args:
         accelerator: as `find_accelerator` calls it.
@@ -50,7 +51,8 @@ def choose_backend(accelerator: str) -> str:
     Raises:
         InputError: Keras is imported already, with another backend than the TPU needs.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "jax" if accelerator.startswith("TPU") else "tensorflow")
+    there = next((name for name in BACKENDS if installed(name)), "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "jax" if accelerator.startswith("TPU") else there)
     keras = sys.modules.get("keras")
     used = backend if keras is None else keras.config.backend()
     check(used == backend, "the backend must be chosen before Keras is imported; restart Python", imported=used)

@@ -1,11 +1,12 @@
 """`python -m tf_simclr COMMAND`: words to a configuration to its task.  A task's imports begin when it runs."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args, get_origin
@@ -20,7 +21,8 @@ from tf_simclr.places import expanded
 from tf_simclr.terminal import write
 
 EXTRAS = {
-    "optuna": "sweep", "pydicom": "chest", "PIL": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
+    "optuna": "sweep", "pydicom": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
+    "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow",
 }  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
@@ -55,7 +57,8 @@ def execute(words: str | Sequence[str]) -> None:
     """
     config = parse(shlex.split(words) if isinstance(words, str) else words)
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
-    task(name).run(config)
+    with extras_named(name):
+        task(name).run(config)
 
 
 def wants_overview(words: Sequence[str]) -> bool:
@@ -84,8 +87,6 @@ def task(name: str) -> ModuleType:
     Those lines are no news (which CPU kernels there are, that there is no GPU) and no setting of TensorFlow 2.21
     silences them.  Python's own errors still appear.
 
-    Raises:
-        InputError: the command needs a package of an extra that is not installed.
     """
     with open(os.devnull, "w") as nowhere:
         stderr = os.dup(2)
@@ -95,15 +96,26 @@ def task(name: str) -> ModuleType:
             if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
                 tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
                 tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
-        except ModuleNotFoundError as error:
-            package = str(error.name).split(".")[0]
-            if package not in EXTRAS:
-                raise
-            raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{EXTRAS[package]}]'") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
     return module
+
+
+@contextlib.contextmanager
+def extras_named(name: str) -> Iterator[None]:
+    """A command's block: a package that is missing, sooner or later, is named with the extra that has it.
+
+    Raises:
+        InputError: so it is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{EXTRAS[package]}]'") from error
 
 
 def place(name: str) -> str:

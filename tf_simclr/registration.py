@@ -10,6 +10,8 @@ import importlib.util
 import sys
 from typing import Any
 
+from tf_simclr.frameworks import choose_installed
+
 PACKAGE = "tf_simclr"
 PLACES = {
     "losses.cross_entropy": ("NTXent",),
@@ -69,12 +71,13 @@ class _Afterwards(importlib.abc.Loader):
 
 
 class _WithKeras(importlib.abc.MetaPathFinder):
-    """Sees Keras being imported, once."""
+    """Sees Keras being imported, once; which backend it takes is settled by then."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "keras":
             return None
         sys.meta_path.remove(self)
+        choose_installed()
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             spec.loader = _Afterwards(spec.loader)

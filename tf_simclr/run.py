@@ -19,7 +19,8 @@ def main() -> None:
             write(official.overview())
             return
         job = official.parse(words)
-        cli.task("official").run(job)
+        with cli.extras_named("tf_simclr.run"):
+            cli.task("official").run(job)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Which frameworks are installed, and TensorFlow as a module that is imported when it is first used.
+
+What needs TensorFlow says `from tf_simclr.frameworks import tf` and uses it in functions only.  So every module can be
+imported where only JAX or PyTorch is installed, and what cannot be done there says so when it is asked for.
+"""
+
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_simclr.errors import InputError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+"""What Keras computes with here, in the order of choice; each is an extra of its name, too."""
+
+
+@functools.cache
+def installed(package: str) -> bool:
+    """Whether a package can be imported; it is not imported for that."""
+    try:
+        return sys.modules.get(package) is not None or importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # what stands in its place says that it is not there
+        return False
+
+
+@functools.cache
+def has_tensorflow() -> bool:
+    """Whether TensorFlow can be imported, which it is: what this decides uses it next."""
+    if not installed("tensorflow"):
+        return False
+    try:
+        importlib.import_module("tensorflow")
+    except ImportError:
+        return False
+    return True
+
+
+def needs_tensorflow(what: str) -> InputError:
+    """The error of what cannot be done without TensorFlow; `what` begins its sentence."""
+    return InputError(
+        f"{what} needs TensorFlow, which is not installed: pip install 'tf-simclr[tensorflow]', or give arrays or a "
+        "folder of images (image_dir), which do without"
+    )
+
+
+def choose_installed() -> None:
+    """Has Keras compute with what is installed, where the environment does not say with what.
+
+    Keras would take what its own file says, and TensorFlow where there is none, whether it is installed or not; it
+    writes that file itself when it is first imported, so that TensorFlow in it is nobody's choice.
+    """
+    if "KERAS_BACKEND" in os.environ or installed("tensorflow"):
+        return
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        stated = json.loads((home / "keras.json").read_text())["backend"]
+    except (OSError, ValueError, LookupError, TypeError):  # no file, or none that Keras would take
+        stated = None
+    found = next((name for name in (stated, *BACKENDS) if name in BACKENDS and installed(name)), None)
+    if found is not None:
+        os.environ["KERAS_BACKEND"] = found
+
+
+class _OnDemand:
+    """TensorFlow, imported at the first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # who only looks at this object (doctest, inspect) asks for these
+            raise AttributeError(name)
+        if not has_tensorflow():
+            raise needs_tensorflow("this")
+        return getattr(sys.modules["tensorflow"], name)
+
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = _OnDemand()
