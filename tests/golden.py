@@ -1,11 +1,14 @@
 """Numbers of the reference implementation, and the formula that fills its weights.
 
-The whole set lies beside the project where it is developed; `tests/goldens` holds a small part of it (files of fewer
-cases under the same names), so that a plain clone proves something too.  What the set's README calls a fact is quoted
-as "fact N".
+All of them lie in `tests/goldens`, packed by `xz`; the README there says how each was made.  Tests name a file without
+`.xz`.  Inputs that are not part of the repository (data sets, files by others) lie in `shared/` beside the checkout
+where there is one: `beside` gives their path.
 """
 
+import functools
+import io
 import json
+import lzma
 import zlib
 from pathlib import Path
 
@@ -13,25 +16,46 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "golden"
-OWN = ROOT / "tests" / "goldens"
+GOLDENS = ROOT / "tests" / "goldens"
+OTHERS = {
+    "data/tfds": "a TensorFlow Datasets folder of CIFAR-10's first 20,000 training and 5,000 test images",
+    "data/photos": "a folder of ImageNet's JPEGs",
+    "data/nih_cxr": "NIH ChestX-ray14's csv and 693 of its images",
+    "real": "the SavedModels of TensorFlow Serving's test data (tensorflow/serving, commit 9d981c5c27)",
+}
+"""What some tests read and the repository does not hold: its place in `shared` → what it is."""
 
 
-def path(name: str) -> Path:
-    """The golden file of this name; skips the test where it is absent."""
-    for folder in (SHARED, OWN):
-        if (folder / name).exists():
-            return folder / name
-    pytest.skip("the whole set of goldens is not part of a plain clone")
+def content(name: str) -> bytes:
+    """A golden file as it was before it was packed."""
+    return lzma.decompress((GOLDENS / f"{name}.xz").read_bytes())
+
+
+@functools.lru_cache(maxsize=8)  # up to 3 MB each; parametrised tests ask for the same file again and again
+def _npz(name: str) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content(name))) as file:
+        stored = {key: file[key] for key in file.files}
+    for array in stored.values():
+        array.flags.writeable = False  # one test must not change what the next one compares with
+    return stored
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(path(name)) as file:
-        return {key: file[key] for key in file.files}
+    """The arrays of a golden `.npz`; they cannot be written to."""
+    return dict(_npz(name))
 
 
 def data(name: str):
-    return json.loads(path(name).read_text())
+    """What a golden `.json` holds."""
+    return json.loads(content(name))
+
+
+def beside(name: str) -> Path:
+    """`shared/<name>` beside the checkout; skips the test, and says what would make it run, where it is absent."""
+    path = ROOT.parent / "shared" / name
+    if not path.exists():
+        pytest.skip(f"runs with {OTHERS[name]} in ../shared/{name} (not ours to publish)")
+    return path
 
 
 def fill(name: str, shape) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_what_is_said_to_be_checked_has_a_golden():
     for folder, networks in {"forward": official.COMPARED, "manifests/tf1": official.NAMED}.items():
         ending = "npz" if folder == "forward" else "json"
         for depth, width, sk in networks:
-            golden.path(f"{folder}/r{depth}_{width}x_sk{int(sk)}.{ending}")
+            assert golden.content(f"{folder}/r{depth}_{width}x_sk{int(sk)}.{ending}")
 
 
 def test_a_checkpoint_arrives_whole_with_its_folder_and_without_the_hub_module(bucket, tmp_path):

@@ -145,9 +145,7 @@ def test_arrays_without_labels_train_no_probe(tmp_path):
 
 @pytest.mark.slow
 def test_cifar_10_is_trained_on_as_tfds_has_it(tmp_path):
-    folder = golden.ROOT.parent / "shared" / "data" / "tfds"
-    if not folder.exists():
-        pytest.skip("shared/data/tfds is not part of a plain clone")
+    folder = golden.beside("data/tfds")
     options = config(tmp_path, data_dir=folder, train_split="train[:40]", train_batch_size=8, train_steps=6)
     pretrain.run(options)
     result = json.loads(RunFolder(tmp_path).result.read_text())

@@ -179,9 +179,7 @@ def test_an_error_in_one_set_does_not_end_the_others(tmp_path, monkeypatch, caps
 
 @pytest.mark.slow
 def test_mean_colours_of_the_real_cifar10_are_worth_little_but_not_nothing(tmp_path):
-    folder = golden.ROOT.parent / "shared" / "data" / "tfds"
-    if not folder.exists():
-        pytest.skip("shared/data/tfds is not part of a plain clone")
+    folder = golden.beside("data/tfds")
     transfer.run(config(folder, tmp_path, datasets="cifar10", image_size=32))
     found = result(tmp_path)["results"]["cifar10"]
     assert [found[f"{part}_images"] for part in ("train", "validation", "test")] == [18000, 2000, 5000]

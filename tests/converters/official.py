@@ -5,7 +5,6 @@ oracle here: nothing in this file may use `converters`.
 """
 
 import functools
-import gzip
 import re
 from pathlib import Path
 
@@ -63,9 +62,8 @@ def write_state(folder: Path, newest: str, *others: str) -> None:
 def write_graph(folder: Path, prefix: Path, *, selector: int | str) -> None:
     """Puts the stored graphs (of `r18_1x_sk0_cifar`) beside a checkpoint; `selector` is 0, 1, 2 or "last"."""
     stem = f"graphs/r18_1x_sk0_cifar.selector_{selector}"
-    (folder / "graph.pbtxt").write_bytes(gzip.decompress(golden.path(f"{stem}.graph.pbtxt.gz").read_bytes()))
-    meta = gzip.decompress(golden.path(f"{stem}.meta.gz").read_bytes())
-    prefix.with_name(prefix.name + ".meta").write_bytes(meta)
+    (folder / "graph.pbtxt").write_bytes(golden.content(f"{stem}.graph.pbtxt"))
+    prefix.with_name(prefix.name + ".meta").write_bytes(golden.content(f"{stem}.meta"))
 
 
 def write_tf1(folder, name: str, *, step: int = 7, values=None, selector=None, hub=False, state=True) -> Path:

@@ -24,7 +24,9 @@ from tf_simclr.errors import InputError
 
 REAL = golden.ROOT.parent / "shared" / "real"
 SAVED = sorted(path.parent.parent for path in REAL.rglob("variables/variables.index"))
-ABSENT = pytest.mark.skipif(not SAVED, reason="files by others lie beside the project only where it is developed")
+ABSENT = pytest.mark.skipif(
+    not SAVED, reason=f"runs with {golden.OTHERS['real']} in ../shared/real beside the checkout"
+)
 TEXTS = {
     "nothing": b"",
     "a byte": b"a",
@@ -169,7 +171,7 @@ def test_a_checkpoint_with_a_compressed_index_is_the_same_network(tmp_path, name
 
 MANIFESTS = [
     *networks.TF1_MANIFESTS,
-    *(path.stem for path in sorted((golden.SHARED / "manifests" / "tf1_training").glob("*.json"))),
+    *(path.name.removesuffix(".json.xz") for path in sorted((golden.GOLDENS / "manifests" / "tf1_training").iterdir())),
 ]
 
 

@@ -1,7 +1,6 @@
 """`ft_proj_selector` from the graph beside a checkpoint."""
 
 import contextlib
-import gzip
 import json
 
 import pytest
@@ -21,9 +20,8 @@ def stored(tmp_path):
     """Unpacks a golden graph: name and end -> path."""
 
     def unpack(selector: str, end: str):
-        packed = golden.path(f"graphs/r18_1x_sk0_cifar.selector_{selector}.{end}.gz")
         path = tmp_path / (end if end == "graph.pbtxt" else f"model.ckpt-7.{end}")
-        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        path.write_bytes(golden.content(f"graphs/r18_1x_sk0_cifar.selector_{selector}.{end}"))
         return path
 
     return unpack

@@ -1,7 +1,5 @@
 """Real photographs, radiographs and CIFAR-10 through the whole pipeline; skipped where they are absent."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,15 +7,8 @@ from tests import golden
 from tf_simclr.data import pipeline, sources, tfds_source
 
 
-def real(name: str) -> Path:
-    folder = golden.ROOT.parent / "shared" / "data" / name
-    if not folder.exists():
-        pytest.skip(f"shared/data/{name} is not part of a plain clone")
-    return folder
-
-
 def test_photographs_become_pairs_of_views():
-    source = sources.from_folder(real("photos"))
+    source = sources.from_folder(golden.beside("data/photos"))
     unreadable = pipeline.Unreadable()
     stream = pipeline.training_views(source, batch_size=8, image_size=96, seed=0, unreadable=unreadable)
     ((views,),) = stream.take(1)
@@ -28,7 +19,7 @@ def test_photographs_become_pairs_of_views():
 
 @pytest.mark.slow
 def test_every_radiograph_decodes_the_rgba_ones_too():
-    source = sources.from_folder(real("nih_cxr/images"))
+    source = sources.from_folder(golden.beside("data/nih_cxr") / "images")
     unreadable = pipeline.Unreadable()
     stream = pipeline.evaluation_batches(source, batch_size=64, image_size=64, unreadable=unreadable)
     shown = np.concatenate([images.numpy() for images, _, _ in stream])
@@ -40,7 +31,7 @@ def test_every_radiograph_decodes_the_rgba_ones_too():
 def test_cifar_10_is_read_in_tfds_order_without_a_change():
     import tensorflow_datasets as tfds
 
-    folder = real("tfds")
+    folder = golden.beside("data/tfds")
     source = tfds_source.from_tfds("cifar10", "test[:40]", data_dir=folder)
     assert source.class_names[:2] == ("airplane", "automobile")
     unreadable = pipeline.Unreadable()
