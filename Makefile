@@ -50,7 +50,7 @@ docs: $(STAMP)
 	$(VENV)/bin/python -c "import converters, pathlib, pdoc, pkgutil, tf_simclr; both = (tf_simclr, converters); \
 		[setattr(m, name, getattr(m, name)) for m in both for name in m.__all__]; \
 		found = [i.name for m in both for i in pkgutil.iter_modules(m.__path__, m.__name__ + '.')]; \
-		shown = [n for n in found if '.tasks' not in n and '__main__' not in n]; \
+		shown = [n for n in found if '.commands' not in n and '__main__' not in n]; \
 		pdoc.render.configure(docformat='google'); \
 		pdoc.pdoc('tf_simclr', 'converters', *shown, output_directory=pathlib.Path('site'))"
 	@echo "site/index.html"

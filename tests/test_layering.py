@@ -18,7 +18,6 @@ METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
 LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
-CHECKPOINTS = [f"tf_simclr.commands.checkpoints_{verb}" for verb in ("list", "get", "convert")]
 CONVERSION = {f"converters.{name}" for name in ("layout", "mapped", "streams", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
 WAY = {f"converters.{path.stem}" for path in (ROOT / "converters").glob("[a-z]*.py")} - CONVERSION
@@ -79,10 +78,7 @@ MAY_IMPORT = {
     "tf_simclr.commands.sweep": {"tf_simclr.cli"} | COMMANDS,  # its trials are commands
     "tf_simclr.commands.demo": {"converters", "converters.verification", "converters.names"}
     | COMMANDS,  # shows the way to PyTorch, too
-    **dict.fromkeys(
-        CHECKPOINTS,
-        {"converters", "converters.names", "converters.published", *CHECKPOINTS} | WAY | COMMANDS,
-    ),
+    "tf_simclr.commands.checkpoints": {"converters", "converters.names", "converters.published"} | WAY | COMMANDS,
     "tf_simclr.official": {"converters"} | COMMANDS,  # leaves SavedModels behind
     # the radiographs' wing
     "tf_simclr.chest": set(),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tf_simclr import terminal
-from tf_simclr.commands.extraction import Counter
+from tf_simclr.commands.inputs import Counter
 
 ROOT = Path(__file__).parents[1]
 TEXT = "→ 84.4–87.1 %, é, \udcff, 猫\n"

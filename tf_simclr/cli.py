@@ -26,14 +26,17 @@ EXTRAS = {
 }  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
-CHEST = {
+ELSEWHERE = {
+    "checkpoints list": "commands.checkpoints",
+    "checkpoints get": "commands.checkpoints",
+    "checkpoints convert": "commands.checkpoints",
     "chest prepare": "chest.collections.command",
     "chest covid": "chest.covid.command",
     "chest ards": "chest.ards.command",
     "chest explain": "chest.model.command",
     "chest app": "chest.page.command",
 }
-"""Command of the radiographs' wing → its module."""
+"""Command → its module, where it has not the command's name."""
 
 
 def main() -> None:
@@ -119,8 +122,8 @@ def extras_named(name: str) -> Iterator[None]:
 
 
 def place(name: str) -> str:
-    """The module of a command: in its room of the radiographs' wing, or by its name among the commands."""
-    return CHEST.get(name, f"commands.{name.replace('-', '_').replace(' ', '_')}")
+    """The module of a command: by its name among the commands, unless the table says where else it is."""
+    return ELSEWHERE.get(name, f"commands.{name.replace('-', '_')}")
 
 
 def parse(words: Sequence[str]):

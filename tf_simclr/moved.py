@@ -17,9 +17,14 @@ MOVED = {
     "tf_simclr.chest.prepared": ("tf_simclr.data.radiographs.prepared",),
     "tf_simclr.chest.siim_tfds": ("tf_simclr.chest.collections.siim_tfds",),
     "tf_simclr.chest.synthetic": ("tf_simclr.chest.collections.synthetic",),
+    "tf_simclr.config.checkpoints": ("tf_simclr.config.evaluation",),
     "tf_simclr.config.official": ("tf_simclr.official.flags",),
     "tf_simclr.layerwise": ("tf_simclr.optimizers.layerwise",),
     "tf_simclr.tasks": ("tf_simclr.commands",),
+    **dict.fromkeys(
+        (f"tf_simclr.tasks.checkpoints_{verb}" for verb in ("list", "get", "convert")),
+        ("tf_simclr.commands.checkpoints",),
+    ),
 }
 """Old name → the modules that have its contents now; what lies below a package moved with it.  They go with 0.3."""
 

@@ -7,7 +7,7 @@ from matplotlib import image as files
 from tests.data import oracles
 from tf_simclr import plots
 from tf_simclr.commands import augmentations
-from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.config.training import Augmentations
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
 

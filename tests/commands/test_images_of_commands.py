@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.commands import pictures
-from tf_simclr.commands import distill, inputs, pretrain, transfer, watching
+from tf_simclr.commands import distill, inputs, pretrain, transfer
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, Transfer
 from tf_simclr.data import tfds_source
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -244,10 +244,10 @@ def test_supcon_and_a_probe_need_labels(sets):
     source = OTHERS["pretrain"](**sets, train_split="unlabelled")
     assert pretrain.describe(Pretrain(**sets), source).num_classes == 0
     plan = pretrain.plan_of(Pretrain(**sets), 12)
-    assert watching.watchers(Pretrain(**sets, collapse_images=0), source, plan=plan, views=None) == []
+    assert pretrain.watchers(Pretrain(**sets, collapse_images=0), source, plan=plan, views=None) == []
     config, source = Pretrain(**sets, eval_split="unlabelled", collapse_images=0), OTHERS["pretrain"](**sets)
     with pytest.raises(InputError, match=r"stl \(unlabelled\) must have labels"):
-        watching.watchers(config, source, plan=plan, views=None)
+        pretrain.watchers(config, source, plan=plan, views=None)
 
 
 def test_a_label_that_is_none_far_on_is_one_sentence(sets, monkeypatch):

@@ -11,14 +11,12 @@ import pytest
 from tests import tiny_runs
 from tests.commands import pictures
 from tf_simclr import cli, losses
-from tf_simclr.commands import presets, pretrain, start
-from tf_simclr.commands.objective import KINDS, objective
-from tf_simclr.commands.watching import watchers
+from tf_simclr.commands import presets, pretrain
+from tf_simclr.commands.pretrain import KINDS, objective, watchers
 from tf_simclr.config import Pretrain
 from tf_simclr.config import presets as presets_of
-from tf_simclr.config.contrast import LOSS_OPTIONS
-from tf_simclr.config.listing import Presets
 from tf_simclr.config.presets import PRESETS, settings
+from tf_simclr.config.training import LOSS_OPTIONS, Presets
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
@@ -94,28 +92,28 @@ def given_network(*, width: int = 6, projection: bool = True) -> keras.Model:
 
 def test_a_training_starts_from_the_parts_of_a_checkpoint_that_fit(monkeypatch):
     network, model, said = given_network(), tiny_runs.model(), []
-    monkeypatch.setattr(start, "load_model", lambda path: network)
+    monkeypatch.setattr(pretrain, "load_model", lambda path: network)
     probe = model.probe.kernel.numpy()
-    start.start_from("a", model, say=said.append)
+    pretrain.start_from("a", model, say=said.append)
     given = weights_by_name(network)
     for part in (model.encoder, model.projection):
         for name, weight in weights_by_name(part).items():
             np.testing.assert_array_equal(weight, given[name], err_msg=name)
     np.testing.assert_array_equal(model.probe.kernel, probe)
     assert said == ["projection head: from a", "linear probe: not from a"]
-    monkeypatch.setattr(start, "load_model", lambda path: given_network(projection=False))
-    start.start_from("b", model, say=said.append)
+    monkeypatch.setattr(pretrain, "load_model", lambda path: given_network(projection=False))
+    pretrain.start_from("b", model, say=said.append)
     assert said[2] == "projection head: not from b"
 
 
 def test_a_checkpoint_with_another_encoder_is_refused(monkeypatch):
     model = tiny_runs.model()
     before = [weight.numpy() for weight in model.weights]
-    monkeypatch.setattr(start, "load_model", lambda path: given_network(width=7))
+    monkeypatch.setattr(pretrain, "load_model", lambda path: given_network(width=7))
     with pytest.raises(
         InputError, match=r"a must hold an encoder like the one to train.*6 weights differ: dense/kernel"
     ):
-        start.start_from("a", model, say=[].append)
+        pretrain.start_from("a", model, say=[].append)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
 

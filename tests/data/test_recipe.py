@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.data import oracles
 from tests.data.test_augment import draws, seed
-from tf_simclr.config.augmentation import Augmentation
+from tf_simclr.config.training import Augmentation
 from tf_simclr.data import augment, operators
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
 from tf_simclr.errors import InputError

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_simclr import plots
 from tf_simclr.commands.inputs import say, show
-from tf_simclr.config.augmentation import Augmentations
+from tf_simclr.config.training import Augmentations
 from tf_simclr.data import augment, images
 from tf_simclr.data.digits import flower_file
 from tf_simclr.data.recipe import Recipe

@@ -1,7 +1,6 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
-from tf_simclr.commands.extraction import Counter
-from tf_simclr.commands.inputs import open_source, say, show
+from tf_simclr.commands.inputs import Counter, open_source, say, show
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed

@@ -1,23 +1,29 @@
-"""What every task does first: its images, its replicas, and a way to speak to the user."""
+"""What every command does first: its images, devices and features, and a way to speak to the user."""
 
 import contextlib
 import sys
+import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tf_simclr import replicas
-from tf_simclr.config.parts import Data
-from tf_simclr.config.placement import Placement
-from tf_simclr.contents import silent
+from tf_simclr.config.evaluation import Probing
+from tf_simclr.config.parts import Data, Placement
+from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import check
+from tf_simclr.evaluation.feature_cache import FeatureCache, source_digest, weights_digest
+from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.lock import hold
 from tf_simclr.places import shown
 from tf_simclr.terminal import write
+from tf_simclr.weights import load_encoder, load_model
 
 
 def say(line: str) -> None:
@@ -200,3 +206,83 @@ def same_classes(train: Source, test: Source) -> None:
     differing = sorted(set(train.class_names) ^ set(test.class_names))
     rule = f"{train.origin} and {test.origin} must have the same classes"
     check(train.class_names == test.class_names, rule, differing=differing)
+
+
+POOLED = "final_avg_pool"
+WHOLE = 1.0
+"""Share of the shorter side that the transfer protocol keeps: all of it (SimCLR, Appendix B.8)."""
+
+
+def load_features_network(config: Probing) -> keras.Model:
+    """The checkpoint's network from images to the features that are asked for.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or has no such features.
+    """
+    if config.endpoint == POOLED:
+        return load_encoder(config.checkpoint, ema=config.ema)
+    model = load_model(config.checkpoint, ema=config.ema)
+    flat = [name for name, output in model.output.items() if len(output.shape) == 2]
+    check(config.endpoint in flat, f"endpoint must be one of {', '.join(flat)}", endpoint=config.endpoint)
+    return keras.Model(model.input, model.output[config.endpoint], name="features")
+
+
+@dataclass
+class Extractor:
+    """The features of one network, of any number of sources.
+
+    Attributes:
+        config: which features, and where they are kept.
+        network: images to features `(n, d)`.
+        label: what a line to the user calls it.
+        unreadable: names of the images that could not be read, of all sources so far.
+    """
+
+    config: Probing
+    network: keras.Model
+    label: str = ""
+    unreadable: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.weights = weights_digest(self.network)
+        self.cache = FeatureCache(self.config.cache_dir or cache_folder() / "features", say)
+
+    def features(self, source: Source, *, image_size: int, crop_proportion: float | None = WHOLE) -> Features:
+        """Features of every readable image, in the source's order."""
+        seen = {"image_size": image_size, "crop_proportion": crop_proportion}
+
+        def compute() -> tuple[Features, list[str]]:
+            unreadable = Unreadable()
+            batches = evaluation_batches(source, batch_size=self.config.eval_batch_size, unreadable=unreadable, **seen)
+            progress = Counter(f"features of {source.origin}{self.label}", source.num_examples)
+            return extract(self.network, batches, progress=progress), unreadable.names
+
+        data = source_digest(source, say) if self.config.cache_features else None
+        if data is None:
+            found, unreadable = compute()
+        else:
+            key = {"weights": self.weights, "endpoint": self.config.endpoint, "data": data, **seen}
+            found, unreadable = self.cache.fetch(
+                key, compute, place=source.place, settled=lambda: source_digest(source, say) == data
+            )
+        self.unreadable += unreadable
+        return found
+
+
+class Counter:
+    """Tells how many images are done: one line redrawn on a terminal, elsewhere one at the end."""
+
+    def __init__(self, what: str, total: int, *, out=None):
+        self.what, self.total, self.out = what, total, out or sys.stderr
+        self.began = self.drawn = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Notes that so many are done."""
+        now, last = time.monotonic(), done >= self.total
+        if not last and (not self.out.isatty() or now - self.drawn < 0.5):
+            return
+        self.drawn = now
+        rate = done / max(now - self.began, 1e-9)
+        line = f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {(self.total - done) / rate:,.0f} s left"
+        line = f"{self.what}: {done:,} in {now - self.began:,.0f} s ({rate:,.0f} images/s)" if last else line
+        write(f"\r{line}\x1b[K" + "\n" * last if self.out.isatty() else line + "\n", self.out)

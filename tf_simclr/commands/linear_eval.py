@@ -17,14 +17,14 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.extraction import WHOLE, Extractor, load_features_network
-from tf_simclr.commands.inputs import labelled_sources, say, show
+from tf_simclr.commands.inputs import WHOLE, Extractor, labelled_sources, load_features_network, say, show
 from tf_simclr.config import LinearEval, plain
-from tf_simclr.data.pipeline import Unreadable
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.maps import planar
 from tf_simclr.evaluation.metrics import METRICS
-from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores
+from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.sgd_head import train_head
 from tf_simclr.run_folder import RunFolder
@@ -33,6 +33,9 @@ VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""
 RAW = 16
 """Pixels a side that are tested as they are."""
+MAPPED = 2000
+"""Images at most on a map, drawn by the seed; t-SNE of more takes minutes."""
+QUERIES, NEIGHBOURS = 6, 7
 TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
 
 
@@ -78,8 +81,6 @@ def pixels(image_size: int) -> keras.Model:
 
 def draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
     """Figures of the checkpoint's features, which the probes have left on the disk."""
-    from tf_simclr.commands.feature_figures import draw  # matplotlib is slow to import
-
     extractor = Extractor(config, encoder)
     found = tuple(extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
     return draw(found, sources, folder=config.figures, image_size=config.image_size, seed=config.seed)
@@ -174,3 +175,47 @@ def table(results: dict) -> str:
     for name, scores in results.items():
         lines.append(f"{name:<12}" + "".join(f"{cell(scores[probe]):>24}" for probe in shown))
     return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])
+
+
+def draw(
+    found: tuple[Features, Features], sources: tuple[Source, Source], *, folder: Path, image_size: int, seed: int
+) -> list[Path]:
+    """Draws `feature_map.png` and `neighbours.png` into the folder.
+
+    Args:
+        found: features of the training and of the test images, with labels and names.
+        sources: where those images are.
+        folder: of the figures.
+        image_size: side of the pictures that are drawn.
+        seed: of the images that are drawn.
+    """
+    from tf_simclr import diagnostics, plots  # matplotlib is slow to import
+
+    train, test = found
+    order = np.random.default_rng(seed).permutation(len(test.values))
+    mapped, asked = order[:MAPPED], order[:QUERIES]
+    names = sources[1].class_names
+    places = planar(test.values[mapped], seed=seed)
+    figures = {"feature_map": diagnostics.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")}
+    close, cosines = nearest(test.values[asked], train.values, k=min(NEIGHBOURS, len(train.values)))
+    queries = pictures(sources[1], test.names[asked], image_size=image_size)
+    others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)
+    others = others.reshape(*close.shape, *others.shape[1:])
+    same = train.labels[close] == test.labels[asked][:, None]
+    figures["neighbours"] = plots.nearest_neighbours(queries, others, cosines=cosines, same=same)
+    return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarray:
+    """The images with these names `(n, size, size, 3)` in [0, 1], in their order; read front to back, once."""
+    wanted, found = set(names.tolist()), {}
+    batches = evaluation_batches(
+        source, batch_size=64, image_size=image_size, crop_proportion=1.0, unreadable=Unreadable()
+    )
+    for images, _, given in batches.as_numpy_iterator():
+        for image, name in zip(images, given, strict=True):
+            if name.decode() in wanted:
+                found[name.decode()] = image
+        if len(found) == len(wanted):
+            break
+    return np.stack([found[name] for name in names.tolist()])

@@ -1,7 +1,7 @@
 """`tf-simclr presets`: the recipes of pretraining with their sources."""
 
-from tf_simclr.config.listing import Presets
 from tf_simclr.config.presets import PRESETS, table
+from tf_simclr.config.training import Presets
 from tf_simclr.terminal import write
 
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_simclr import optimizers
+from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import check_labels, find_devices, in_folder, open_source, say, show
-from tf_simclr.commands.objective import objective
-from tf_simclr.commands.start import start_from
-from tf_simclr.commands.watching import watching
 from tf_simclr.config import Pretrain, plain, plain_defaults
+from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
-from tf_simclr.data.pipeline import Unreadable, View
+from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
@@ -24,7 +22,7 @@ from tf_simclr.files import replacing_path, write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo
-from tf_simclr.models.network import build_encoder
+from tf_simclr.models.network import build_encoder, weights_by_name
 from tf_simclr.models.network import plain as plain_network
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.precision import precision
@@ -32,7 +30,10 @@ from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_json
 from tf_simclr.training import Plan, Stream, read_history, train
-from tf_simclr.training.weights_and_biases import package
+from tf_simclr.training.pairs import PAIRS, draw_pairs
+from tf_simclr.training.watching import Collapse, Neighbours, Watch, parts
+from tf_simclr.training.weights_and_biases import Report, package
+from tf_simclr.weights import load_model
 
 OWN = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
 """Options that may differ between the processes of one training: their machines' paths."""
@@ -359,3 +360,151 @@ def summary(model_dir: Path, result: dict) -> str:
         f"curves:   tensorboard --logdir {model_dir}/logs, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
+
+
+KINDS = {
+    "nt_xent": losses.NTXent,
+    "nt_logistic": losses.NTLogistic,
+    "margin_triplet": losses.MarginTriplet,
+    "dcl": losses.DCL,
+    "supcon": losses.SupCon,
+    "generalized": losses.GeneralizedContrastive,
+    "hadsell": losses.Hadsell,
+}
+
+
+def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses.InfoNCE:
+    """The loss with its options.
+
+    Args:
+        config: which one, and what was set of it; the rest is the loss's own default.
+        seed: of what `generalized` draws; with a seed a resumed run equals a straight one, and replicas draw the same.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+    if config.method == "moco":
+        return losses.InfoNCE(config.temperature)
+    options = config.given_loss_options() | {"hidden_norm": config.hidden_norm}
+    if "temperature" in LOSS_OPTIONS[config.loss]:
+        options["temperature"] = config.temperature
+    if config.loss == "generalized":
+        options["seed"] = seed
+    return KINDS[config.loss](**options)
+
+
+HEADS = {"projection": "projection head", "probe": "linear probe"}
+
+
+def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None:
+    """Takes the encoder of a checkpoint of any kind, and each head that has the model's form; others stay random.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or its encoder is another one.
+    """
+    network = load_model(path)
+    given = weights_by_name(network)
+    unlike = differing(weights_by_name(model.encoder), given)
+    if unlike:
+        raise InputError(
+            f"{path} must hold an encoder like the one to train; give the options of its ResNet. "
+            f"{len(unlike)} weights differ: {', '.join(unlike[:5])}"
+        )
+    taken = [model.encoder]
+    for name, what in HEADS.items():
+        head = getattr(model, name)
+        fits = head is not None and not differing(named(head), given)
+        taken += [head] if fits else []
+        say(f"{what}: {'from' if fits else 'not from'} {path}")
+    for part in taken:
+        for name, weight in named(part).items():
+            weight.assign(given[name])
+    if isinstance(model, MoCo):
+        model.catch_up()
+
+
+def named(part: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """The weights of a model or of one layer by `layer/weight`."""
+    if isinstance(part, keras.Model):
+        return weights_by_name(part)
+    return {f"{part.name}/{weight.name}": weight for weight in part.weights}
+
+
+def differing(wanted: dict, given: dict) -> list[str]:
+    """Names of weights that are not given, or in another shape."""
+    return [name for name, weight in wanted.items() if name not in given or given[name].shape != weight.shape]
+
+
+FEWEST = 10
+"""Images that a test by nearest neighbours takes at least."""
+VIEWS_AT_ONCE = 32
+"""Images a batch of those that show a collapse."""
+
+
+Views = Callable[[int], tf.data.Dataset]
+"""Batch size → endless batches of the training's views, from its first image on."""
+
+
+def watching(
+    config: Pretrain, source: Source, *, plan: Plan, run: RunFolder, views: Views
+) -> tuple[list[Watch], list[Report]]:
+    """Draws the sheet of pairs, and makes the callbacks that measure and those that report."""
+    show_pairs(run, views, available=source.num_examples)
+    reports = []
+    if config.wandb is not None:
+        reports = [Report(run, project=config.wandb, config=read_json(run.config))]
+    return watchers(config, source, plan=plan, views=views), reports
+
+
+def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> list[Watch]:
+    """The callbacks that measure besides the loss.
+
+    Args:
+        config: the knobs.
+        source: the training images.
+        plan: how long the training is.
+        views: the training's images as the network sees them.
+    """
+    found: list[Watch] = []
+    if config.collapse_images:
+        size = min(VIEWS_AT_ONCE, config.collapse_images, source.num_examples)
+        # More images than there are would be other views of the same ones, which are as good.
+        found.append(Collapse(views(size).take(config.collapse_images // size)))
+    if config.knn_epochs and source.labelled and source.num_examples >= FEWEST:
+        try:
+            found.append(neighbours(config, source, plan=plan))
+        except InputError as error:  # labels that all say "unknown"; where a split was named for it, that is an error
+            if config.eval_split is not None:
+                raise
+            say(f"knn_acc is not measured: {error}")
+    return found
+
+
+def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
+    """The test by nearest neighbours, on `eval_split` if there is one other than that to train on.
+
+    Raises:
+        InputError: `eval_split` has no labels, or all images that could vote are in it.
+    """
+    other = None
+    if config.eval_split not in (None, config.train_split):
+        other = open_source(config, config.eval_split, labelled=True)
+        check(
+            other.labelled, f"eval_split must have labels, but {other.origin} has none; leave it out, or name another"
+        )
+        rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
+        check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
+    sizes = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
+    known, asked = (
+        evaluation_batches(part, **sizes, unreadable=Unreadable())
+        for part in parts(source, other, count=config.knn_images, seed=config.seed)
+    )
+    epochs = -(-plan.total_steps // plan.steps_per_epoch)
+    return Neighbours(known, asked, every=config.knn_epochs, epochs=epochs)
+
+
+def show_pairs(run: RunFolder, views: Views, *, available: int) -> None:
+    """Draws the first images' views once a run."""
+    if not (run.path / "pairs.png").exists():
+        batch, *_ = next(iter(views(min(PAIRS, available)).as_numpy_iterator()))
+        draw_pairs(batch, run)

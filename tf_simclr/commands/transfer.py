@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.commands.extraction import Extractor, load_features_network
-from tf_simclr.commands.inputs import check_labels, open_folder, say, show, upright
+from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, say, show, upright
 from tf_simclr.config import Transfer, plain
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check

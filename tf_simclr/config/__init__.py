@@ -6,19 +6,20 @@ Names and defaults are those of the official code's flags, where it has them.
 import dataclasses
 from pathlib import Path
 
-from tf_simclr.config.ards import ChestArds
-from tf_simclr.config.artifacts import Embed, Export
-from tf_simclr.config.augmentation import Augmentations
-from tf_simclr.config.checkpoints import CheckpointsConvert, CheckpointsGet, CheckpointsList
-from tf_simclr.config.chest import ChestCovid, ChestPrepare
-from tf_simclr.config.chest_app import ChestApp, ChestExplain
-from tf_simclr.config.comparison import Compare, Sweep
-from tf_simclr.config.demo import Demo
-from tf_simclr.config.distill import Distill
-from tf_simclr.config.evaluation import LinearEval, Transfer
-from tf_simclr.config.finetune import Finetune
-from tf_simclr.config.listing import Presets
-from tf_simclr.config.pretrain import Pretrain
+from tf_simclr.config.chest import ChestApp, ChestArds, ChestCovid, ChestExplain, ChestPrepare
+from tf_simclr.config.evaluation import (
+    CheckpointsConvert,
+    CheckpointsGet,
+    CheckpointsList,
+    Compare,
+    Demo,
+    Embed,
+    Export,
+    LinearEval,
+    Sweep,
+    Transfer,
+)
+from tf_simclr.config.training import Augmentations, Distill, Finetune, Presets, Pretrain
 
 COMMANDS = {
     "pretrain": Pretrain,

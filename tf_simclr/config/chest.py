@@ -116,3 +116,143 @@ class ChestCovid(Checked):
         check(fits, "unfreeze must lie in -1..3, the last group that stays frozen", unfreeze=self.unfreeze)
         rate = self.learning_rate
         check(rate is None or rate > 0, "learning_rate must be above 0", learning_rate=rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestArds(Checked):
+    """Eight stages from an encoder to a report: SimCLR on radiographs, fine-tuned, searched, tested beside other ways.
+
+    The same command goes on where it was stopped; --stage runs one of them alone.
+    """
+
+    stage: Literal["all", "initial", "pretrain", "linear", "finetune", "grid", "evaluate", "compare", "report"] = "all"
+    """All eight, or one alone, which needs those before it."""
+    radiographs: Place = "synthetic"
+    """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
+    positive: str | None = None
+    """Class to tell from the rest, such as ARDS, or Pneumonia of NIH; synthetic has Typical Appearance."""
+    pretrain_radiographs: Path | None = None
+    """Another prepared folder to pretrain on, such as ChestX-ray14, whole but for patients to choose by or test on; by
+    default the same one, of which the patients to train on alone are taken."""
+    split_seed: int = 0
+    """Seed of the split by patient, where the collection has no official one."""
+    checkpoint: Path | None = None
+    """Encoder to begin with, of any kind that converters reads, such as an official ImageNet SimCLR; none: from
+    scratch."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    model_dir: Path = Path("runs/ards")
+    """Folder for all stages, one folder each; the same command goes on where it was stopped."""
+    image_size: int = 96
+    """Side of the network's input in pixels; the papers have 224."""
+    resnet_depth: int = 18
+    """18, 34, 50, 101, 152 or 200, from scratch; the papers have 50 and more.  A checkpoint has its own."""
+    pairs: Literal["image", "patient"] = "image"
+    """What SimCLR and MoCo take as a positive pair: two views of an image, or of two images of a patient where there
+    are several (MICLe, arXiv:2101.05224)."""
+    pretrain_epochs: int = 100
+    """Passes over the radiographs without labels; SimCLR's best results have 1000."""
+    pretrain_steps: int = 0
+    """Steps instead of epochs, if above 0."""
+    pretrain_batch_size: int = 64
+    """Images a step; at most as many as there are."""
+    pretrain_learning_rate: float = 0.075
+    """Of LARS, times the root of the batch (SimCLR, Appendix B.1)."""
+    temperature: float = 0.2
+    """Of the contrastive loss."""
+    moco: bool = True
+    """Compare with MoCo v2 on the same radiographs for as many steps."""
+    moco_queue: int = 0
+    """Keys in its queue; 0: half as many as there are radiographs, so that few are of the query's own, at most 65,536
+    (arXiv:1911.05722, Section 4.1)."""
+    moco_momentum: float = 0.99
+    """By which its second encoder follows; the paper's 0.999 is for hundreds of thousands of steps."""
+    finetune_epochs: int = 20
+    """Of the fine-tuning before the search."""
+    finetune_learning_rate: float = 0.1
+    """Of the fine-tuning before the search, for a batch of 256; grows with the batch."""
+    finetune_batch_size: int = 32
+    """Images a step of fine-tuning and of training from scratch."""
+    grid_learning_rates: tuple[float, ...] = (0.05, 0.2)
+    """Rates to search, for a batch of 256."""
+    grid_weight_decays: tuple[float, ...] = (1e-4,)
+    """Weight decays to search."""
+    grid_epochs: tuple[int, ...] = (10, 30)
+    """Lengths to search."""
+    seeds: int = 3
+    """Trainings of each way in the comparison, with what the search has chosen for it."""
+    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the networks compute in."""
+    seed: int = 0
+    """The first seed."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("pretrain_epochs", "pretrain_batch_size", "finetune_epochs", "finetune_batch_size", "seeds"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+        for name in ("pretrain_steps", "moco_queue", "split_seed"):
+            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})
+        for name in ("grid_learning_rates", "grid_weight_decays", "grid_epochs"):
+            check(len(getattr(self, name)) > 0, f"{name} must have at least one value", **{name: getattr(self, name)})
+        check(self.image_size >= 32, "image_size must be at least 32", image_size=self.image_size)
+        named = self.positive is not None or self.radiographs == "synthetic"
+        check(named, "positive must name the class to tell from the rest; the preparation's report lists them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestExplain(Checked):
+    """Explains what a model says of radiographs: probability, heat map with its checks, nearest training cases."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """DICOM, PNG or JPEG files."""
+    model: Path
+    """A run of `chest covid` or `chest ards`, or the folder `deployed` in it."""
+    out: Path = Path("explained")
+    """Folder for a figure and a JSON file an image; those of the same name are replaced."""
+    neighbours: int = 5
+    """Training cases to show, at most one of each patient."""
+    shuffle: bool = True
+    """Check, too, whether the heat map changes when the network's weights are shuffled; it costs a map a block."""
+    seed: int = 0
+    """Of the shuffling."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(len(self.images) > 0, "images must name at least one file")
+        check(self.neighbours >= 1, "neighbours must be at least 1", neighbours=self.neighbours)
+        names = [path.stem for path in self.images]
+        check(len(set(names)) == len(names), "images must have different names, by which results are called")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestApp(Checked):
+    """A page on this machine for one radiograph at a time; nothing is stored or sent anywhere."""
+
+    model: Path
+    """A run of `chest covid` or `chest ards`, or the folder `deployed` in it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other than 127.0.0.1 lets other machines in, unencrypted and without a password."""
+    origin: str = ""
+    """Address of a proxy before the page, as browsers see it: https://page.hospital.example (docs/page-security.md)."""
+    port: int = 7860
+    """Port to listen on; 0: any that is free."""
+    max_megabytes: int = 64
+    """Largest file that is taken."""
+    all_megabytes: int = 512
+    """Of all files that are in memory at a time; who comes later waits."""
+    places: int = 64
+    """Files in line at a time; the next one is told to come again in a minute."""
+    decoders: int = 2
+    """Files that are decoded at a time, each in a process of its own with limits of time and memory."""
+    neighbours: int = 5
+    """Training cases to show, at most one of each patient."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(0 <= self.port < 65536, "port must be between 0 and 65535", port=self.port)
+        check(1 <= self.max_megabytes <= 256, "max_megabytes must be 1 to 256", max_megabytes=self.max_megabytes)
+        fits = self.max_megabytes <= self.all_megabytes <= 16384
+        check(fits, "all_megabytes must be max_megabytes to 16384", all_megabytes=self.all_megabytes)
+        check(1 <= self.places <= 400, "places must be 1 to 400", places=self.places)
+        check(1 <= self.decoders <= 32, "decoders must be 1 to 32", decoders=self.decoders)
+        check(self.neighbours >= 1, "neighbours must be at least 1", neighbours=self.neighbours)

@@ -1,11 +1,12 @@
 """Knobs of the commands that test features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from tf_simclr.config.optimization import Optimization
-from tf_simclr.config.parts import Checked, Data
+import tyro
+
+from tf_simclr.config.parts import Checked, Data, Optimization
 from tf_simclr.errors import check
 
 
@@ -107,3 +108,165 @@ class Transfer(Probing):
         share = self.validation_fraction
         rule = "validation_fraction must lie between 0 and 1"
         check(share is None or 0 < share < 1, rule, validation_fraction=share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Checked):
+    """Prints evaluations side by side, with paired differences from the first, and draws them."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders, or results of evaluations (*.json); the others are compared with the first."""
+    figures: Path | None = None
+    """Folder for figures: confusion matrices, and for two classes ROC, precision-recall and reliability."""
+    seed: int = 0
+    """Of the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Checked):
+    """Searches knobs of another command; the plan is a JSON file with this command's options: --config sweep.json."""
+
+    task: str = "finetune"
+    """Command whose knobs are searched."""
+    model_dir: Path = Path("runs/sweep")
+    """Folder for the search, a run folder a trial in it; the same command goes on where it was stopped."""
+    options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    search: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    final: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    metric: str = "top1.accuracy"
+    """What to maximise in a trial's result.json, names with dots between them; it must come from validation images."""
+    method: Literal["grid", "random", "tpe"] = "grid"
+    """Every combination, combinations at random, or where Parzen estimators expect most (Optuna)."""
+    trials: int = 0
+    """How many trials; 0: all combinations of a grid, else 20."""
+    seed: int = 0
+    """Of the search; trials have their own option for theirs."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.trials >= 0, "trials must be at least 0", trials=self.trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Checked):
+    """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
+
+    checkpoint: Path
+    """A run folder or a checkpoint of any kind that converters reads."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    to: Literal["keras", "savedmodel", "onnx", "tflite", "tflite-int8"] = "savedmodel"
+    """Format; onnx and tflite need the extra `export`."""
+    out: Path | None = None
+    """File or folder to write; by default beside the run, or in the working directory, under the checkpoint's name."""
+    endpoints: str = ""
+    """Which outputs, with commas between them; by default final_avg_pool, and logits_sup where there is one."""
+    image_size: int = 224
+    """Side of the images that onnx and tflite are made for, and of those that are compared."""
+    resize: bool = False
+    """Whether the file takes images of any size, and makes of them what evaluation sees: the central crop, bicubic."""
+    uint8: bool = False
+    """Whether images are bytes of 0 to 255 instead of numbers in [0, 1]."""
+    image_dir: Path | None = None
+    """Images for the comparison and for int8's ranges; by default made-up ones, with which int8 seldom passes."""
+    exif_orientation: bool = False
+    """Turn them as their EXIF orientation says."""
+    samples: int = 64
+    """How many of them."""
+    seed: int = 0
+    """Of made-up images."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("image_size", "samples"):
+            check(getattr(self, name) >= 8, f"{name} must be at least 8", **{name: getattr(self, name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Data):
+    """Writes the features of every image of a folder or a data set to one file, with the images' names."""
+
+    checkpoint: Path
+    """A run folder or a checkpoint of any kind that converters reads."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    layer: str = "final_avg_pool"
+    """Which features: final_avg_pool, proj_1, proj_2 … of the projection head, or logits_sup."""
+    out: Path = Path("features.npz")
+    """File to write: .npz (values, names, labels) or .parquet (columns name, label, features)."""
+    eval_batch_size: int = 256
+    """Images at a time."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        fits = self.out.suffix in (".npz", ".parquet")
+        check(fits, "out must end in .npz or .parquet", out=str(self.out))
+        check(self.eval_batch_size >= 1, "eval_batch_size must be at least 1", eval_batch_size=self.eval_batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsList(Checked):
+    """Lists the official checkpoints: network, accuracy, what the classifier reads, and addresses."""
+
+    match: str = ""
+    """Only names with this text in them, such as pretrained/r50; of a single one everything that is known."""
+    remote: str = ""
+    """A gs:// folder whose content is asked of the bucket instead, such as gs://simclr-checkpoints/simclrv2."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        address = not self.remote or self.remote.startswith("gs://")
+        check(address, "remote must be an address such as gs://simclr-checkpoints/simclrv2", remote=self.remote)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsGet(Checked):
+    """Downloads an official checkpoint: goes on where it was stopped, compares checksums, whole or not at all."""
+
+    name: tyro.conf.Positional[str]
+    """One of `checkpoints list`, or a gs:// address of another one."""
+    tf2: bool = False
+    """The TF2 SavedModel instead of the TF1 checkpoint."""
+    cache_dir: Path = Path("~/.cache/tf_simclr/checkpoints")
+    """Where it is kept; the folder may be removed at any time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConvert(CheckpointsGet):
+    """Downloads an official checkpoint, unless it is there, and converts it, with proof, as `converters.tf2torch`."""
+
+    target: tyro.conf.Positional[Path | None] = None
+    """File or folder to write; by default in the working directory, named as the checkpoint."""
+    to: str | None = None
+    """Format: pth, safetensors, huggingface, tf1, tf2, savedmodel, keras or h5; by default the target's ending's."""
+    naming: str | None = None
+    """Names to write, such as twin, torchvision or tonylins; by default what the format has."""
+    part: Literal["encoder", "encoder+projection", "all"] = "all"
+    """What to convert."""
+    ema: bool = False
+    """Take the moving averages of encoder and projection head."""
+    selector: int | None = None
+    """Projection layer that feeds the classifier; by default as the stored graph says, else as the catalogue."""
+    verify: bool = True
+    """Compare every weight and every endpoint of what was written with the source's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Checked):
+    """Pretrains on scikit-learn's digits, tests, converts to PyTorch and draws: the whole line in minutes."""
+
+    model_dir: Path = Path("runs/demo")
+    """Run folder; what is there already is not done again."""
+    train_epochs: int = 20
+    """Passes over the 1,437 training images."""
+    labels_per_class: int = 10
+    """Labels that a probe learns from."""
+    label_draws: int = 10
+    """Times that those labels are drawn anew."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.train_epochs >= 1, "train_epochs must be at least 1", train_epochs=self.train_epochs)
+        check(self.label_draws >= 2, "label_draws must be at least 2, for a spread", label_draws=self.label_draws)

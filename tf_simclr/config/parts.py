@@ -126,3 +126,102 @@ class Supervision(Kept, Precision):
         check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
         check(self.eval_batch_size >= 1, "eval_batch_size must be at least 1", eval_batch_size=self.eval_batch_size)
         check(self.eval_epochs >= 0, "eval_epochs must be at least 0", eval_epochs=self.eval_epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization(Checked):
+    """How long, with which optimizer, at which rate."""
+
+    train_batch_size: int = 512
+    """Images a step; the paper's best results have 4096."""
+    train_epochs: int = 100
+    """Passes over the data; the paper goes up to 1000."""
+    train_steps: int = 0
+    """Steps instead of epochs, if above 0."""
+    learning_rate: float = 0.3
+    """Rate for a batch of 256 (linear scaling; SimCLR, Section 2.3) or of one (sqrt scaling: 0.075, Appendix B.1)."""
+    learning_rate_scaling: Literal["linear", "sqrt"] = "linear"
+    """How the rate grows with the batch; sqrt is better for small batches and few epochs (Appendix B.1)."""
+    warmup_epochs: float = 10
+    """Epochs of linear warm-up before the cosine (Section 2.3)."""
+    weight_decay: float = 1e-6
+    """Section 2.3; SimCLRv2 has 1e-4 (Section 3.1)."""
+    optimizer: Literal["lars", "momentum", "sgd", "adam", "adamw", "lamb"] = "lars"
+    """momentum is TensorFlow 1's Nesterov, from which the paper's numbers come; sgd is Keras' (the TF2 code's)."""
+    momentum: float = 0.9
+    """Of lars, momentum and sgd."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("train_batch_size", "train_epochs"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+        for name in ("train_steps", "warmup_epochs"):
+            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Precision):
+    """How much of a batch is in memory, in which precision, and what is computed twice to keep less."""
+
+    microbatch_size: int = 0
+    """Images of a replica in the network at once at most, both views of each; 0: all.  The loss sees the whole batch,
+    BatchNorm one piece of it.  Costs a second forward pass.  Where XLA compiles, the batch must be a multiple."""
+    remat: bool = False
+    """Compute the activations of each residual block again in the backward pass instead of keeping them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.microbatch_size >= 0, "microbatch_size must be at least 0", microbatch_size=self.microbatch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring(Checked):
+    """What is watched."""
+
+    knn_epochs: int = 10
+    """Epochs between two tests of the features by nearest neighbours, if there are labels; 0: none."""
+    knn_images: int = 2000
+    """Images that such a test looks at; a fifth of them is classified by the rest, or all by as many of eval_split."""
+    eval_split: str | None = None
+    """Split whose images are classified in that test; by default those of the training split that do not vote."""
+    collapse_images: int = 128
+    """Images whose projections show each epoch whether they collapse; 0: none."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.knn_epochs >= 0, "knn_epochs must be at least 0", knn_epochs=self.knn_epochs)
+        check(self.knn_images >= 10, "knn_images must be at least 10", knn_images=self.knn_images)
+        fits = self.collapse_images == 0 or self.collapse_images >= 2
+        check(fits, "collapse_images must be 0 or at least 2", collapse_images=self.collapse_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement(Checked):
+    """The devices and how steps are run on them."""
+
+    strategy: Literal["auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel"] = "auto"
+    """Devices that share each step: one; mirrored: all GPUs, else the CPU; multi_worker: the processes of the
+    environment variable TF_CONFIG; tpu; data_parallel: all devices of JAX; auto looks and says what it found."""
+    num_replicas: int = 0
+    """Devices to take; 0: all.  A CPU is divided into as many logical ones."""
+    tpu_name: str | None = None
+    """Name or grpc address of the TPU, or local, if not what the environment says."""
+    tpu_zone: str | None = None
+    """Its Google Cloud zone, if not that of this machine."""
+    gcp_project: str | None = None
+    """Its Google Cloud project, if not that of this machine."""
+    steps_per_execution: int = 1
+    """Steps between two looks at the metrics; more of them keep accelerators busy."""
+    jit_compile: bool | None = None
+    """Compile the step with XLA; None: as Keras does, on an accelerator that is alone, and always with JAX."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_replicas >= 0, "num_replicas must be at least 0", num_replicas=self.num_replicas)
+        check(
+            self.steps_per_execution >= 1,
+            "steps_per_execution must be at least 1",
+            steps_per_execution=self.steps_per_execution,
+        )

@@ -17,7 +17,7 @@ import numpy as np
 
 from converters import convert
 from tf_simclr.commands.inputs import open_source, say, show
-from tf_simclr.config.pretrain import Pretrain
+from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract

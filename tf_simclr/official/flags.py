@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.config.finetune import Finetune
-from tf_simclr.config.pretrain import Pretrain
+from tf_simclr.config.training import Finetune, Pretrain
 from tf_simclr.errors import InputError, check
 
 SAME = ""

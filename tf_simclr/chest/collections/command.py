@@ -12,7 +12,7 @@ from tf_simclr.chest.collections.collection import Collection
 from tf_simclr.chest.collections.prepare import prepare
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import side_by_side
-from tf_simclr.commands import extraction
+from tf_simclr.commands import inputs
 from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import ChestPrepare, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
@@ -28,7 +28,7 @@ def run(config: ChestPrepare) -> None:
         say(f"making up {config.patients} patients in {config.raw} …")
         synthetic.write(config.raw, config.patients, seed=config.seed)
     collection = open_collection(config)
-    counter = extraction.Counter(f"radiographs of {collection.name}", len(collection.entries))
+    counter = inputs.Counter(f"radiographs of {collection.name}", len(collection.entries))
     rows = prepare(
         collection,
         config.out,

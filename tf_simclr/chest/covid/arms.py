@@ -13,8 +13,7 @@ import numpy as np
 from tf_simclr.chest.covid.learner import Learner
 from tf_simclr.chest.covid.rows import ROWS, Fit, Row, split
 from tf_simclr.chest.covid.store import Kept
-from tf_simclr.commands.extraction import Extractor
-from tf_simclr.commands.inputs import say
+from tf_simclr.commands.inputs import Extractor, say
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.contents import of_array

@@ -1,0 +1,290 @@
+"""Knobs of pretraining, fine-tuning and distillation, of their views and losses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from tf_simclr.config.parts import (
+    Checked,
+    Data,
+    Encoder,
+    Kept,
+    Memory,
+    Monitoring,
+    Optimization,
+    Placement,
+    Supervision,
+)
+from tf_simclr.config.presets import PRESETS
+from tf_simclr.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(Checked):
+    """How the two views of an image come about; what a knob may be, `tf_simclr.data.recipe` checks."""
+
+    color_jitter_strength: float = 1.0
+    """Section 3.2; 0.5 suits CIFAR-10 (Appendix B.9)."""
+    use_blur: bool = True
+    """Gaussian blur with probability 0.5; without it for CIFAR-10 (Appendix B.9)."""
+    additive_brightness: bool = False
+    """Brightness as SimCLR adds it, not as SimCLRv2 multiplies it."""
+    crop_min_area: float = 0.08
+    """Least share of the image in a crop (Appendix A)."""
+    crop_max_aspect: float = 4 / 3
+    """A crop's longest side ratio (Appendix A)."""
+    flip_probability: float = 0.5
+    """Of mirroring left to right (Appendix A)."""
+    jitter_probability: float = 0.8
+    """Of colour jitter (Appendix A)."""
+    brightness: float = 0.8
+    """Jitter's range; color_jitter_strength multiplies it, like the next three (Appendix A)."""
+    contrast: float = 0.8
+    """Jitter's range, at most 1 with the strength."""
+    saturation: float = 0.8
+    """Jitter's range, at most 1 with the strength."""
+    hue: float = 0.2
+    """Jitter's range in turns, at most 0.5 with the strength."""
+    grayscale_probability: float = 0.2
+    """Of colour drop (Appendix A)."""
+    blur_probability: float = 0.5
+    """Of blur, with use_blur (Appendix A)."""
+    rotation_probability: float = 0.0
+    """Of a rotation by 0, 90, 180 or 270 degrees (Figure 4)."""
+    noise_probability: float = 0.0
+    """Of Gaussian noise with standard deviation 0.1 (Figure 4)."""
+    sobel_probability: float = 0.0
+    """Of the Sobel filter (Figure 4)."""
+    cutout_probability: float = 0.0
+    """Of cutout (Figure 4; arXiv:1708.04552)."""
+    grayscale_input: bool = False
+    """The network sees grey images, repeated in three channels."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("flip", "jitter", "grayscale", "blur", "rotation", "noise", "sobel", "cutout"):
+            probability = getattr(self, f"{name}_probability")
+            rule = f"{name}_probability must lie in [0, 1]"
+            check(0 <= probability <= 1, rule, **{f"{name}_probability": probability})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feeding(Checked):
+    """Who makes the batches, and in which order they come."""
+
+    data_service: str | None = None
+    """host:port of the dispatcher of tf.data's service, whose workers make the views.  Batches then come in the order
+    in which they are ready, so runs do not repeat exactly; bad images are replaced, but not named."""
+    deterministic_input: bool = True
+    """Views in one order for one seed, which makes a resumed run exact; without it no view waits for a slower one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentations(Augmentation):
+    """Draws what each operator does to an image, and pairs of views as these knobs make them."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Image files: the operators of the first are drawn, and pairs of each.  By default scikit-learn's flower."""
+    exif_orientation: bool = False
+    """Turn them as their EXIF orientation says; the official code does not."""
+    out: Path = Path("augmentations.png")
+    """Where the figure goes, in the format of its ending."""
+    image_size: int = 224
+    """Side of the views in pixels."""
+    draws: int = 5
+    """Views of each operator, and pairs of an image where there is but one."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("image_size", 8), ("draws", 1)):
+            check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
+
+
+LOSS_OPTIONS = {
+    "nt_xent": ("temperature",),
+    "nt_logistic": ("temperature", "semi_hard"),
+    "margin_triplet": ("margin", "semi_hard"),
+    "dcl": ("temperature", "sigma"),
+    "supcon": ("temperature",),
+    "generalized": ("temperature", "weight", "prior"),
+    "hadsell": ("margin",),
+}
+"""Loss → what it has besides `hidden_norm`; `margin` and the like are knobs with `loss_` in front."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Checked):
+    """What the two views are compared by."""
+
+    method: Literal["simclr", "moco"] = "simclr"
+    """simclr, or MoCo v2 (arXiv:2003.04297) on the same parts, which compares with a queue of keys, not the batch."""
+    queue_length: int = 65536
+    """Keys in moco's queue (arXiv:1911.05722, Section 4.1)."""
+    key_momentum: float = 0.999
+    """By which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
+    loss: Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"] = "nt_xent"
+    """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
+    needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006."""
+    temperature: float = 0.1
+    """Of all losses but margin_triplet and hadsell (Section 5.1); 0.5 suits CIFAR-10 (Appendix B.9), 0.2 moco."""
+    hidden_norm: bool = True
+    """Whether projections are divided by their length."""
+    loss_margin: float | None = None
+    """Of margin_triplet (by default 0.4, one that the paper tried, Appendix B.10) and hadsell (by default 1)."""
+    loss_semi_hard: bool | None = None
+    """Whether nt_logistic and margin_triplet look at semi-hard negatives only (by default not; Section 5.1)."""
+    loss_sigma: float | None = None
+    """Weighs dcl's pairs (its Section 3 has 0.5); by default all count the same."""
+    loss_weight: float | None = None
+    """Of generalized's distribution term (λ of its Section 2), by default 1."""
+    loss_prior: Literal["logsumexp", "normal", "uniform"] | None = None
+    """Distribution that generalized pulls towards, by default logsumexp."""
+    proj_head_mode: Literal["none", "linear", "nonlinear"] = "nonlinear"
+    """Projection head (Section 4.2)."""
+    num_proj_layers: int = 3
+    """Of a nonlinear head: 2 in SimCLR, 3 in SimCLRv2 (Section 2.2)."""
+    proj_out_dim: int = 128
+    """Length of the projections."""
+    lineareval_while_pretraining: bool = True
+    """Train a linear probe behind a stop-gradient, if there are labels."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.temperature > 0, "temperature must be above 0", temperature=self.temperature)
+        check(self.queue_length >= 1, "queue_length must be at least 1", queue_length=self.queue_length)
+        check(0 <= self.key_momentum < 1, "key_momentum must lie in [0, 1)", key_momentum=self.key_momentum)
+        if self.method == "moco":
+            rule = "loss and hidden_norm must be left out with --method moco: it has InfoNCE of normalised projections"
+            check(self.loss == "nt_xent" and self.hidden_norm, rule, loss=self.loss, hidden_norm=self.hidden_norm)
+        for name in self.given_loss_options():
+            owners = [loss for loss, options in LOSS_OPTIONS.items() if name in options]
+            rule = f"loss_{name} must be left out with --loss {self.loss}: it belongs to {' and '.join(owners)}"
+            check(name in LOSS_OPTIONS[self.loss], rule, **{f"loss_{name}": getattr(self, f"loss_{name}")})
+
+    def given_loss_options(self) -> dict:
+        """The options, without their `loss_`, that are not left to the loss's own default."""
+        values = {n: getattr(self, f"loss_{n}") for n in ("margin", "semi_hard", "sigma", "weight", "prior")}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, Feeding, Monitoring, Placement, Memory, Kept):
+    """Pretrains an encoder on images without labels.
+
+    --preset NAME sets the options of a recipe, which others then change: `tf-simclr presets` lists them.
+    """
+
+    pairs: Literal["image", "patient"] = "image"
+    """What a positive pair is: two views of one image, or with radiographs one view each of two images of a patient
+    where there are several (MICLe, arXiv:2101.05224)."""
+    model_dir: Path = Path("runs/pretrain")
+    """Run folder; the same command resumes what lies there."""
+    checkpoint: Path | None = None
+    """Weights to start from instead of random ones, of any kind that converters reads; once there is a checkpoint in
+    model_dir, that one counts."""
+    seed: int = 0
+    """Of the weights, the order of the images, and the augmentation."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        rule = "pairs of a patient's images must come from --radiographs, whose patients are known"
+        check(self.pairs == "image" or self.radiographs is not None, rule, pairs=self.pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Data, Encoder, Optimization, Placement, Supervision):
+    """Trains a classifier on labelled images: fine-tunes a checkpoint, or without one starts from scratch."""
+
+    checkpoint: Path | None = None
+    """A run folder or a checkpoint of any kind that converters reads, whose network is taken; none: from scratch, with
+    the network that the options of the ResNet describe."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    fine_tune_after_block: int = -1
+    """Block groups up to this one stay frozen: -1 none, 0 the stem, 1-3 groups too, 4 all but the classifier."""
+    ft_proj_selector: int = 0
+    """Projection layer that feeds the classifier: 0 the pooled features, -1 the last; SimCLRv2 takes 1 for few labels
+    (Section 2.2)."""
+    zero_init_logits_layer: bool = False
+    """Start the classifier at zero."""
+    restore_logits_layer: bool = False
+    """Start the classifier from the checkpoint's, as the official TF2 code does where there is one."""
+    frozen_layers: Literal["still", "tf1", "tf2"] = "still"
+    """still: nothing in frozen groups changes, their BatchNorm uses its moving statistics, and the projection head
+    trains up to the layer that feeds the classifier (unless all is frozen); tf1, tf2: what the official codes do."""
+    layer_decay: float = 1.0
+    """Learning rate of each block group as a multiple of that of the one above it; below 1 early layers move less."""
+    labels_fraction: float = 1.0
+    """Share of the training images to use, of each class the same: 0.01 lies within 0.1 for the same labels_seed."""
+    labels_seed: int = 0
+    """Which images those are."""
+    model_dir: Path = Path("runs/finetune")
+    """Run folder; the same command resumes what lies there."""
+    seed: int = 0
+    """Of the new weights, the order of the images, the augmentation and the intervals."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        block = self.fine_tune_after_block
+        check(-1 <= block <= 4, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
+        check(0 < self.layer_decay <= 1, "layer_decay must lie in (0, 1]", layer_decay=self.layer_decay)
+        both = self.zero_init_logits_layer and self.restore_logits_layer
+        check(not both, "zero_init_logits_layer and restore_logits_layer exclude each other; give one of them")
+        rule = "restore_logits_layer needs a checkpoint to take the classifier from"
+        check(not self.restore_logits_layer or self.checkpoint is not None, rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Data, Encoder, Optimization, Placement, Supervision):
+    """Trains a student on a teacher's answers to images without labels (SimCLRv2, Section 2.3)."""
+
+    teacher: Path
+    """A run folder or a checkpoint of any kind that converters reads, with a classifier: a fine-tuned network."""
+    ema: bool = False
+    """Take the teacher's moving averages, where it has them."""
+    self_distillation: bool = False
+    """Give the student the teacher's encoder architecture, whatever the options of the ResNet say."""
+    checkpoint: Path | None = None
+    """What the student's encoder starts from, a checkpoint of any kind; none: random weights.  Its architecture counts,
+    not the options of the ResNet."""
+    distillation_temperature: float = 1.0
+    """Of both softmaxes: 1 for a smaller student, 0.1 for self-distillation (Section 3.1)."""
+    alpha: float = 1.0
+    """Weight of the teacher's answers; 1 - alpha is that of the labels (Equation 3; 1: Equation 2, no labels)."""
+    teacher_views: Literal["same", "cached"] = "same"
+    """same: the teacher sees the student's augmented view, as in the paper; cached: it answers once for the view that
+    evaluation has, whatever the student sees, which costs one pass."""
+    teacher_logits: Path | None = None
+    """File of the cached answers, so that several students can share it; by default in model_dir."""
+    labels_fraction: float = 1.0
+    """Share of the training images whose labels count where alpha is below 1; the same images as with finetune."""
+    labels_seed: int = 0
+    """Which images those are."""
+    model_dir: Path = Path("runs/distill")
+    """Run folder; the same command resumes what lies there."""
+    seed: int = 0
+    """Of the new weights, the order of the images, the augmentation and the intervals."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        temperature = self.distillation_temperature
+        check(temperature > 0, "distillation_temperature must be above 0", distillation_temperature=temperature)
+        check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
+        rule = "self_distillation and checkpoint each say what the student is; give one of them"
+        check(not (self.self_distillation and self.checkpoint), rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presets(Checked):
+    """Prints what each preset of `pretrain` sets, and where each number comes from."""
+
+    name: str = "all"
+    """One of them only."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.name in ("all", *PRESETS), f"name must be all or one of {', '.join(PRESETS)}", name=self.name)
