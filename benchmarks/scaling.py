@@ -147,10 +147,10 @@ def network(depth: int, width: int, *, image_size: int) -> Network:
     """Counts what there is in an encoder and the head of three layers."""
     import keras
 
-    from tf_simclr.models import heads, resnet
+    from tf_simclr.models import resnet
 
     encoder = resnet.resnet(depth, width, cifar_stem=image_size <= 32)
-    head = heads.projection_head(encoder.output_shape[-1])
+    head = resnet.projection_head(encoder.output_shape[-1])
     sized = keras.models.clone_model(encoder, input_tensors=keras.Input((image_size, image_size, 3)))
     area = {layer.name: layer.output.shape[1:] for layer in sized.layers if len(layer.output.shape) == 4}
     gflops = kept = 0.0
@@ -197,14 +197,14 @@ def one(replicas: int, batch: int) -> float:
     import tensorflow as tf
 
     from tf_simclr import NTXent
-    from tf_simclr.models import heads, resnet
+    from tf_simclr.models import resnet
     from tf_simclr.models.simclr import SimCLR
     from tf_simclr.replicas import find
 
     devices = find("mirrored", num_replicas=replicas) if replicas > 1 else find("one")
     with devices.scope():
         encoder = resnet.resnet(18, cifar_stem=True)
-        model = SimCLR(encoder, heads.projection_head(encoder.output_shape[-1]))
+        model = SimCLR(encoder, resnet.projection_head(encoder.output_shape[-1]))
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), NTXent(0.5), jit_compile=False)
     views = np.random.default_rng(0).uniform(size=(batch, 2, 32, 32, 3)).astype("float32")
     seconds: list[float] = []

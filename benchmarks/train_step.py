@@ -56,8 +56,7 @@ def of_keras(contender: str, precision: str, case: tuple[int, int, int]):
     from keras import layers
 
     from tf_simclr import NTXent
-    from tf_simclr.models import heads, normalization, resnet
-    from tf_simclr.models import precision as precisions
+    from tf_simclr.models import normalization, resnet
     from tf_simclr.models.simclr import SimCLR
 
     class Plain(normalization.Normalization):
@@ -68,9 +67,9 @@ def of_keras(contender: str, precision: str, case: tuple[int, int, int]):
 
     depth, size, batch = case
     kind = Plain() if contender == "keras" else normalization.Normalization()
-    with precisions.precision(precision):
+    with normalization.precision(precision):
         encoder = resnet.resnet(depth, cifar_stem=size <= 32, normalization=kind)
-        head = heads.projection_head(encoder.output_shape[-1], normalization=kind)
+        head = resnet.projection_head(encoder.output_shape[-1], normalization=kind)
         model = SimCLR(encoder, head, remat=contender == "remat")
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), NTXent(0.5), jit_compile=contender == "xla")
     views = np.random.default_rng(0).uniform(size=(batch, 2, size, size, 3)).astype("float32")

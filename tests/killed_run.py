@@ -17,7 +17,7 @@ import numpy as np
 from tf_simclr.data import pipeline
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import exit_on_input_error
-from tf_simclr.models.heads import projection_head
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, WarmUpCosine
 from tf_simclr.run_folder import RunFolder

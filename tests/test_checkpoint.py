@@ -15,8 +15,8 @@ from tests.models import formula
 from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.network import build_encoder
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS
 from tf_simclr.run_folder import STREAM_KEY, RunFolder, read_arrays, read_json, restore_state, save_state, state

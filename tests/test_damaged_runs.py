@@ -19,7 +19,7 @@ from tf_simclr.errors import InputError, surfacing
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
-from tf_simclr.training.stopping import EXIT_CODES, Stopping
+from tf_simclr.training.callbacks import EXIT_CODES, Stopping
 
 HOSTILE = {
     "nothing": b"",

@@ -20,7 +20,7 @@ from tf_simclr import files
 from tf_simclr import run_folder as checkpoint
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import callbacks, read_history, train
-from tf_simclr.training.stopping import Stopping
+from tf_simclr.training.callbacks import Stopping
 
 KILLS = 26
 rng = random.Random(0)

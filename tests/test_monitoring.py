@@ -17,8 +17,7 @@ from tf_simclr.data.subsets import of_rows, with_targets
 from tf_simclr.errors import InputError
 from tf_simclr.run_folder import RunFolder, restore_state
 from tf_simclr.training import collapse, read_history, train
-from tf_simclr.training.pairs import draw_pairs
-from tf_simclr.training.watching import Collapse, Neighbours, parts
+from tf_simclr.training.watching import Collapse, Neighbours, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
 
 

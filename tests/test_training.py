@@ -15,7 +15,7 @@ from tf_simclr import training
 from tf_simclr.errors import InputError
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, train
-from tf_simclr.training import progress as progress_line
+from tf_simclr.training import callbacks as progress_line
 
 
 @pytest.fixture(scope="module")

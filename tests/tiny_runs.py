@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.models.heads import projection_head
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, WarmUpCosine
 from tf_simclr.run_folder import RunFolder, state

@@ -90,7 +90,7 @@ def moco(*, classes: int = 0) -> tuple[Any, ...]:
 
 def classifier(*, selector: int | None = None) -> tuple[Any, ...]:
     from tf_simclr import Classifier
-    from tf_simclr.models.heads import projection_head
+    from tf_simclr.models.resnet import projection_head
 
     encoder = resnet()
     projection = projection_head(512, 2) if selector is not None else None

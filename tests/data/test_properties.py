@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.data import made
 from tf_simclr.data import sources, subsets
 from tf_simclr.data.sources import Indexed, Sequential, Source
-from tf_simclr.evaluation.feature_cache import source_digest
+from tf_simclr.evaluation.features import source_digest
 from tf_simclr.training.watching import parts
 
 SEEDS = (0, 12345, 2**40)

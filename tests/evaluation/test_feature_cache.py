@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from tf_simclr.data.sources import from_arrays, from_folder
-from tf_simclr.evaluation import feature_cache
-from tf_simclr.evaluation.feature_cache import FeatureCache, source_digest, weights_digest
-from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation import features
+from tf_simclr.evaluation.features import FeatureCache, Features, source_digest, weights_digest
 
 KEY = {"weights": "a", "data": "b"}
 
@@ -102,7 +101,7 @@ def test_writing_that_is_interrupted_leaves_nothing_half_done(counted, monkeypat
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(feature_cache, "described", interrupted)
+    monkeypatch.setattr(features, "described", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cache.fetch(KEY, compute)
     assert files(cache) == []
@@ -199,4 +198,4 @@ def test_an_entry_says_what_it_is_of(counted):
     cache, _, _, compute = counted
     cache.fetch(KEY, compute)
     [path] = [path for path in files(cache) if path.name == "entry.json"]
-    assert json.loads(path.read_text())["key"] == {"format": feature_cache.FORMAT, **KEY}
+    assert json.loads(path.read_text())["key"] == {"format": features.FORMAT, **KEY}

@@ -5,8 +5,7 @@ import pytest
 
 from tests.evaluation import oracles
 from tf_simclr.errors import InputError
-from tf_simclr.evaluation.few_labels import Comparison, compare, few_label_draws
-from tf_simclr.evaluation.probes import logistic_regression
+from tf_simclr.evaluation.probes import Comparison, compare, few_label_draws, logistic_regression
 
 
 @pytest.fixture

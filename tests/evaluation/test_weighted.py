@@ -5,7 +5,7 @@ import pytest
 
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation import binary
-from tf_simclr.evaluation.weighted import both_classes, group_weights, measures
+from tf_simclr.evaluation.binary import both_classes, group_weights, measures
 
 PLAIN = {
     "accuracy": lambda scores, labels: ((scores > 0.5) == labels).mean(),

@@ -54,7 +54,7 @@ def config(path: Path) -> None:
 
 def history(path: Path) -> None:
     from tf_simclr.run_folder import RunFolder
-    from tf_simclr.training.history import read_history
+    from tf_simclr.training.callbacks import read_history
 
     (path.parent / "history.csv").write_bytes(path.read_bytes())
     read_history(RunFolder(path.parent))
@@ -89,7 +89,7 @@ def answers(path: Path) -> None:
 
 
 def kept_features(path: Path) -> None:
-    from tf_simclr.evaluation.feature_cache import damage_of
+    from tf_simclr.evaluation.features import damage_of
 
     (path.parent / "entry.json").write_bytes(path.read_bytes())
     assert damage_of(path.parent)

@@ -13,7 +13,7 @@ from tests import oracles
 from tests.losses.on_replicas import gradient_alone, gradients_on_replicas
 from tf_simclr import losses
 from tf_simclr.losses import blockwise
-from tf_simclr.models.heads import projection_head
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 
 rng = np.random.default_rng(0)

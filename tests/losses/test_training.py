@@ -9,7 +9,7 @@ import pytest
 from tests.losses import oracles
 from tf_simclr import losses
 from tf_simclr.errors import InputError
-from tf_simclr.models.heads import projection_head
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 
 VIEWS = np.random.default_rng(0).uniform(size=(4, 2, 4, 4, 3)).astype("float32")

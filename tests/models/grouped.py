@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.resnet import projection_head
 
 WIDTH = 6
 

@@ -17,10 +17,8 @@ from tf_simclr import optimizers
 from tf_simclr.errors import InputError
 from tf_simclr.models import network
 from tf_simclr.models.classifier import Classifier, depth_factor, thaw
-from tf_simclr.models.heads import projection_head
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
-from tf_simclr.models.resnet import resnet
+from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.resnet import projection_head, resnet
 from tf_simclr.optimizers.layerwise import layerwise
 
 RUNS = [

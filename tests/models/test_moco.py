@@ -16,10 +16,10 @@ from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
 from tf_simclr.losses import InfoNCE, NTXent, info_nce
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo, Queue
 from tf_simclr.models.network import build_encoder
 from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.run_folder import RunFolder, restore_state, save_state
 from tf_simclr.weights import load_encoder, load_model
 

@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tf_simclr.models import network
-from tf_simclr.models.heads import projection_head
-from tf_simclr.models.normalization import BatchNormalization, Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import BatchNormalization, Normalization, precision
+from tf_simclr.models.resnet import projection_head
 
 ROUNDING = {"float32": 3e-6, "bfloat16": 2e-2, "float16": 2e-3}
 """Of the largest value; outputs and gradients of images are rounded to the type, sums over them accumulate."""

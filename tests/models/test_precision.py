@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, AdamW, Lamb, LossScale, WarmUpCosine
 from tf_simclr.run_folder import restore_state, save_state, state

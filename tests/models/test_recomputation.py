@@ -11,9 +11,8 @@ from keras import layers
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
 from tf_simclr.models.gradient_cache import GradientCache
-from tf_simclr.models.heads import projection_head
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS, LossScale
 

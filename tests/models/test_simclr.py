@@ -16,9 +16,8 @@ from tf_simclr import optimizers
 from tf_simclr.errors import InputError
 from tf_simclr.losses import NTXent
 from tf_simclr.models import network
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.resnet import resnet
+from tf_simclr.models.resnet import projection_head, resnet
 from tf_simclr.models.simclr import SimCLR
 
 LOGS = {"total_loss": "loss"} | {name: name for name in ("contrast_loss", "contrast_acc", "contrast_entropy",

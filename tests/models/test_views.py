@@ -8,8 +8,8 @@ import tensorflow as tf
 from tf_simclr import losses
 from tf_simclr.errors import InputError
 from tf_simclr.losses import InfoNCE, NTXent, contrastive_metrics, info_nce
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 
 

@@ -14,8 +14,7 @@ import tensorflow as tf
 from tests import golden
 from tf_simclr import replicas
 from tf_simclr.errors import InputError
-from tf_simclr.replicas.cluster import cluster_of
-from tf_simclr.replicas.find import leave_processors_to_input
+from tf_simclr.replicas.find import cluster_of, leave_processors_to_input
 from tf_simclr.replicas.fitting import feed
 
 ALONE = {"cluster": {"worker": ["127.0.0.1:1234"]}, "task": {"type": "worker", "index": 0}}

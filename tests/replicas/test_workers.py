@@ -12,7 +12,7 @@ import pytest
 
 from tests import golden, tiny_runs
 from tests.replicas import worker
-from tf_simclr.replicas import workers
+from tf_simclr.replicas import devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
 
@@ -103,5 +103,5 @@ def test_two_processes_of_which_one_is_killed_and_both_are_started_again_equal_o
 
 def test_what_differs_between_processes_is_told_and_the_rest_is_not():
     values = [{"seed": 0, "depth": 18}, {"seed": 1, "depth": 18}]
-    assert [workers.differing(value, values) for value in values] == [{"seed": 0}, {"seed": 1}]
-    assert workers.differing(3, [3, 4]) == 3
+    assert [devices.differing(value, values) for value in values] == [{"seed": 0}, {"seed": 1}]
+    assert devices.differing(3, [3, 4]) == 3

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from tf_simclr import optimizers
 from tf_simclr.losses import NTXent
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import Devices, find
 from tf_simclr.run_folder import state

@@ -24,8 +24,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
-from tf_simclr.evaluation.few_labels import Comparison, compare, few_label_draws
-from tf_simclr.evaluation.probes import nearest
+from tf_simclr.evaluation.probes import Comparison, compare, few_label_draws, nearest
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder

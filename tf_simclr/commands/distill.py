@@ -22,14 +22,12 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, mapped, names_of, of_rows, with_targets
 from tf_simclr.errors import check
-from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
-from tf_simclr.evaluation.features import extract
+from tf_simclr.evaluation.features import extract, source_digest, weights_digest
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.distillation import Distiller
 from tf_simclr.models.network import build_encoder
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_arrays
 from tf_simclr.training import Plan

@@ -4,7 +4,7 @@ from tf_simclr.commands.inputs import Counter, open_source, say, show
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
-from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
+from tf_simclr.evaluation.features import source_digest, weights_digest
 from tf_simclr.weights import load_model
 
 

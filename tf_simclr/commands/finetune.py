@@ -20,10 +20,9 @@ from tf_simclr.data.subsets import labelled_part
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.classifier import Classifier, depth_factor
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.network import build_encoder, weights_by_name
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.optimizers.layerwise import layerwise
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.training import Plan

@@ -18,8 +18,7 @@ from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import check
-from tf_simclr.evaluation.feature_cache import FeatureCache, source_digest, weights_digest
-from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.lock import hold
 from tf_simclr.places import shown
 from tf_simclr.terminal import write

@@ -24,9 +24,8 @@ from tf_simclr.data.sources import Source
 from tf_simclr.evaluation.features import Features
 from tf_simclr.evaluation.maps import planar
 from tf_simclr.evaluation.metrics import METRICS
-from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest
+from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
 from tf_simclr.evaluation.reports import Answers, write_report
-from tf_simclr.evaluation.sgd_head import train_head
 from tf_simclr.run_folder import RunFolder
 
 VALIDATION = 0.1

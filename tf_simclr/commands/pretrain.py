@@ -20,18 +20,16 @@ from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.heads import projection_head
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
 from tf_simclr.models.network import plain as plain_network
-from tf_simclr.models.normalization import Normalization
-from tf_simclr.models.precision import precision
+from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_json
 from tf_simclr.training import Plan, Stream, read_history, train
-from tf_simclr.training.pairs import PAIRS, draw_pairs
-from tf_simclr.training.watching import Collapse, Neighbours, Watch, parts
+from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
 from tf_simclr.weights import load_model
 

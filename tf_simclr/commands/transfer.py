@@ -14,8 +14,7 @@ from tf_simclr.commands.inputs import Extractor, check_labels, load_features_net
 from tf_simclr.config import Transfer, plain
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.evaluation.feature_cache import source_digest
-from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.features import Features, source_digest
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report

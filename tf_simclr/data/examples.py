@@ -1,18 +1,49 @@
 """Batches of examples from batches of records, whether all of these can be read or not."""
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from tf_simclr.data.sources import Source, in_graph
-from tf_simclr.data.unreadable import Unreadable, loaded_or, spares
+from tf_simclr.errors import InputError
 
 View = Callable[..., tf.Tensor]
 """Image (h, w, 3), seed (2,) → tensor of a static shape; with partners the partner's image is a third argument."""
 _WORKERS = max(16, os.cpu_count() or 1)
 """Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""
+_NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
+
+
+class Unreadable:
+    """The images of a run that could not be read or decoded, by name; streams add to it from any thread."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, name: bytes) -> np.bool_:
+        """Notes a name once, however often an epoch meets it; always false, the answer to "was it read?"."""
+        with self._lock:
+            self._names.add(name.decode(errors="backslashreplace"))
+        return np.bool_(False)
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted."""
+        with self._lock:
+            return sorted(self._names)
+
+    def report(self, limit: int = 20) -> str:
+        """One line with the count, then up to `limit` names; empty where everything could be read."""
+        names = self.names
+        if not names:
+            return ""
+        more = [f"… and {len(names) - limit} more"] if len(names) > limit else []
+        return "\n  ".join([f"{len(names)} unreadable images were skipped:", *names[:limit], *more])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +130,48 @@ class Examples:
     def labelled(self, position: tf.Tensor, seen: tf.Tensor, *, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """An example, with its label where the source has any."""
         return (position, seen, record["label"]) if self.source.labelled else (position, seen)
+
+
+def loaded_or(
+    otherwise: Callable[[], tf.data.Dataset],
+    source: Source,
+    *,
+    record: dict[str, tf.Tensor],
+    unreadable: Unreadable | None,
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """The decoded record, or where that fails the first of `otherwise`; and whether it was the record's own.
+
+    A data set of one element inside the map is what catches a decoder's error within the graph: Python runs for corrupt
+    images only.  It holds as few stages as can be, since they are built anew for each image.
+    """
+    nothing = tf.data.Dataset.from_tensors(record | _NO_IMAGE)
+    own = tf.data.Dataset.from_tensors(record).map(source.decoded).ignore_errors()
+    loaded = own.concatenate(nothing).take(1).get_single_element()
+    readable = tf.size(loaded["image"]) > 0
+
+    def replaced() -> dict[str, tf.Tensor]:
+        noted = [] if unreadable is None else [tf.numpy_function(unreadable.add, [record["name"]], tf.bool)]
+        with tf.control_dependencies(noted):
+            return otherwise().take(1).get_single_element()
+
+    return tf.cond(readable, lambda: loaded, replaced), readable
+
+
+def spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
+    """The readable examples, from a random one on; where there is none any more, an error that says so."""
+    first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
+    readable = source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()
+
+    def refused(_: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.numpy_function(refuse, [source.origin], tf.bool)]):
+            return tf.nest.map_structure(
+                lambda spec: tf.zeros([side or 0 for side in spec.shape], spec.dtype), readable.element_spec
+            )
+
+    return readable.concatenate(tf.data.Dataset.range(1).map(refused))
+
+
+def refuse(origin: bytes) -> np.bool_:
+    """Ends a training whose images are all gone."""
+    name = origin.decode(errors="backslashreplace")
+    raise InputError(f"at least one image of {name} must stay readable while it is trained on, but none is any more")

@@ -4,23 +4,26 @@ A training stream is a function of (seed, step): the batches from step k on are 
 run, whether images are corrupt or not, and nothing before k is decoded.  That is what makes a resumed run exact.
 """
 
+import socket
 from collections.abc import Callable
 from functools import partial
 
 import tensorflow as tf
 
-from tf_simclr.data import augment, images, service
-from tf_simclr.data.examples import Examples, View
+from tf_simclr.data import augment, images
+from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.images import Bicubic
 from tf_simclr.data.recipe import Recipe
-from tf_simclr.data.sources import Source, cached, in_graph
-from tf_simclr.data.unreadable import Unreadable, loaded_or
+from tf_simclr.data.sources import Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 
 _AT_ONCE = 2
 """Batches that are made at the same time: one is begun while the last images of another are made."""
 _AHEAD = 2
 """Batches that wait to be taken.  TensorFlow's own choice grows with time, and memory with it: to 24 and more."""
+_ENDLESS = 2**62
+_PATIENCE = 10.0
+"""Seconds for a dispatcher of tf.data's service to answer; TensorFlow itself would try for an hour."""
 
 
 def training_views(
@@ -129,7 +132,7 @@ def training_batches(
     )
     records = numbered.batch(rows, drop_remainder=True)
     batches = records.map(in_graph(examples.batch), num_parallel_calls=_AT_ONCE, deterministic=deterministic)
-    return _tuned(service.distributed(batches, data_service) if data_service else batches)
+    return _tuned(distributed(batches, data_service) if data_service else batches)
 
 
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -143,7 +146,7 @@ def _numbered(
     source: Source, seed: int, *, batch_size: int, start_step: int, buffer: int, data_service: str | None
 ) -> tf.data.Dataset:
     if data_service:
-        return service.shared_out(source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer)
+        return shared_out(source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer)
     start = start_step * batch_size
     return tf.data.Dataset.zip((tf.data.Dataset.counter(start), source.shuffled(seed, start=start, buffer=buffer)))
 
@@ -201,3 +204,43 @@ def _check_readable(source: Source) -> None:
         raise InputError(
             f"at least one image of {source.origin} must be readable, but none of {source.num_examples} is"
         )
+
+
+def shared_out(source: Source, seed: int, *, batch_size: int, start_step: int, buffer: int) -> Records:
+    """The stream of numbered records `(position, record)` in pieces, each of which one worker takes as a whole.
+
+    A piece is a batch where a source can be read anywhere, so that every batch is that of a run without the service; it
+    is an epoch where a source is read front to back, and then a resumed run begins with the epoch it was in.
+    """
+    size = batch_size if isinstance(source, Indexed) else source.num_examples
+
+    @in_graph
+    def piece(number: tf.Tensor) -> Records:
+        start = number * size
+        records = source.shuffled(seed, start=start, buffer=buffer).take(size)
+        return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + size), records))
+
+    return tf.data.Dataset.range(start_step * batch_size // size, _ENDLESS).flat_map(piece)
+
+
+def distributed(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
+    """The batches, made by the workers of the dispatcher at `host:port`, in the order in which they come.
+
+    Raises:
+        InputError: nobody answers there.
+    """
+    address = address.removeprefix("grpc://")
+    _check_answers(address)
+    policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+    return batches.apply(tf.data.experimental.service.distribute(policy, f"grpc://{address}"))
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    check(host and port.isdecimal(), "data_service must be the dispatcher's host:port", data_service=address)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise InputError(
+            f"a dispatcher of tf.data's service must listen at data_service. Received: {address} ({error})"
+        ) from error

@@ -1,12 +1,28 @@
-"""Features of images, batch by batch."""
+"""Features of images, batch by batch; and kept on disk, so that the second probe of a network costs seconds.
 
-from collections.abc import Callable, Iterable
+A kept entry is a folder named after a digest of its key: `values.npy`, `labels.npy`, `names.npy` and `entry.json` (the
+key, and size and checksum of each file).  It appears whole or not at all, and a damaged one is made again.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from tf_simclr import contents
+from tf_simclr.contents import Say, silent
+from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
+from tf_simclr.foreign import DAMAGED
+from tf_simclr.places import expanded
 
 
 @dataclass(frozen=True)
@@ -86,3 +102,171 @@ def text(names: np.ndarray) -> np.ndarray:
     return np.array(
         [name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names]
     )
+
+
+FORMAT = 3
+"""Of the entries and of what the key does not tell: how images are decoded and seen."""
+NO_PART = ("compile_config", "build_config", "shared_object_id")
+"""Of a network's configuration: what its answers do not hang on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureCache:
+    """A folder of features.
+
+    Example:
+        >>> import tempfile
+        >>> cache = FeatureCache(Path(tempfile.mkdtemp()))
+        >>> compute = lambda: (Features(np.ones((2, 3), np.float32), np.array([0, 1]), None), [])
+        >>> cache.fetch({"weights": "…", "data": "…"}, compute)[0].values.shape
+        (2, 3)
+        >>> type(cache.fetch({"weights": "…", "data": "…"}, compute)[0].values).__name__
+        'memmap'
+    """
+
+    folder: Path
+    """Made when it is needed."""
+    say: Say = silent
+    """Takes one line for the user at a time."""
+
+    def fetch(
+        self,
+        key: Mapping[str, object],
+        compute: Callable[[], tuple[Features, list[str]]],
+        *,
+        place: str = "",
+        settled: Callable[[], bool] = lambda: True,
+    ) -> tuple[Features, list[str]]:
+        """The features of a key, from disk as a memory map, or computed and kept; and the unreadable images' names.
+
+        What cannot be written, on a full disk say, is not kept; the features are returned all the same.
+
+        Args:
+            key: all that the features depend on, JSON types.
+            compute: makes them.
+            place: what names begin with and is no part of the key: kept without it, they are told with it.
+            settled: asked after the computation whether the key still fits: images may have changed meanwhile.
+        """
+        text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+        entry = expanded(self.folder) / contents.of_bytes(text.encode())
+        if (entry / "entry.json").exists():
+            damage = damage_of(entry)
+            if damage is None:
+                return moved(*read(entry), change=lambda name: place + name)
+            self.say(f"the kept features in {entry} are damaged ({damage}); they are computed again")
+        features, unreadable = compute()
+        if not settled():
+            self.say("features are not kept: images have changed while they were computed")
+            return features, unreadable
+        try:
+            kept, missing = moved(features, unreadable, change=lambda name: name.removeprefix(place))
+            keep(entry, kept, notes={"key": json.loads(text), "unreadable": missing})
+        except OSError as error:
+            self.say(f"features are not kept: {entry} cannot be written ({error.strerror or error})")
+        return features, unreadable
+
+
+def moved(features: Features, unreadable: list[str], *, change: Callable[[str], str]) -> tuple[Features, list[str]]:
+    """The same with changed names."""
+    names = features.names
+    names = None if names is None else np.array([change(str(name)) for name in names])
+    return dataclasses.replace(features, names=names), [change(name) for name in unreadable]
+
+
+def read(entry: Path) -> tuple[Features, list[str]]:
+    """A whole entry; the features can be written to, but that does not reach the disk."""
+    notes = json.loads((entry / "entry.json").read_text())
+    columns = {
+        field: np.load(entry / f"{field}.npy", mmap_mode="c" if field == "values" else None)
+        for field in ("values", "labels", "names")
+        if f"{field}.npy" in notes["files"]
+    }
+    return Features(**{"labels": None, "names": None, **columns}), notes["unreadable"]
+
+
+def damage_of(entry: Path) -> str | None:
+    """What is wrong with an entry; None for a whole one."""
+    try:
+        files = json.loads((entry / "entry.json").read_text())["files"]
+        wrong = [name for name, stored in files.items() if described(entry / name) != stored]
+    except DAMAGED as error:
+        return f"entry.json: {error}"
+    return f"{', '.join(wrong)} differs from what was written" if wrong or "values.npy" not in files else None
+
+
+def described(path: Path) -> list[int]:
+    """Size and CRC-32 of a file."""
+    checksum, size = 0, 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+    return [size, checksum]
+
+
+def keep(entry: Path, features: Features, *, notes: Mapping[str, object]) -> None:
+    """Writes an entry, in the place of one that may lie there."""
+    temporary = entry.with_name(f".{os.getpid()}.{entry.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        columns = {field.name: getattr(features, field.name) for field in dataclasses.fields(features)}
+        for name, column in columns.items():
+            if column is not None:
+                np.save(temporary / f"{name}.npy", column, allow_pickle=False)
+        files = {path.name: described(path) for path in sorted(temporary.iterdir())}
+        (temporary / "entry.json").write_text(json.dumps({**notes, "files": files}, indent=2))
+        shutil.rmtree(entry, ignore_errors=True)
+        temporary.rename(entry)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Tells networks apart by what they compute: layers and how they are connected, and every weight's value."""
+    found: list[Any] = [model.dtype_policy.name, graph(model)]
+    for weight in model.weights:
+        # Which layer it is of its place tells; some layers' names count up with each network that is built.
+        found.append([weight.name, contents.of_array(keras.ops.convert_to_numpy(weight))])
+    return contents.of_values(found)
+
+
+def graph(model: keras.Model) -> Any:
+    """A network's configuration with its layers numbered in the place of their names, some of which Keras counts up.
+
+    Of a network that cannot say how it is made its class stands here.
+    """
+    try:
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model), default=repr))
+    except (NotImplementedError, TypeError, ValueError):
+        return f"{type(model).__module__}.{type(model).__qualname__}"
+    known: dict[str, str] = {}
+
+    def number(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("config"), dict) and isinstance(part["config"].get("name"), str):
+                known.setdefault(part["config"]["name"], f"#{len(known)}")
+            part = list(part.values())
+        for one in part if isinstance(part, list) else ():
+            number(one)
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: renamed(value) for key, value in part.items() if key not in NO_PART}
+        if isinstance(part, list):
+            return [renamed(one) for one in part]
+        return known.get(part, part) if isinstance(part, str) else part
+
+    number(config)
+    return renamed(config)
+
+
+def source_digest(source: Source, say: Say = silent) -> str | None:
+    """Tells data apart by the content of each example, its name and its class; None where nobody can.
+
+    Args:
+        source: the examples.
+        say: takes a line for the user where much has to be read.
+    """
+    if source.identity is None:
+        return None
+    return contents.of_values(source.num_examples, list(source.class_names), source.identity(say))

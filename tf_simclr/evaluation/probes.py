@@ -8,14 +8,19 @@ References:
     Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, arXiv:1805.01978
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
+from tf_simclr.data import augment, pipeline
+from tf_simclr.data.examples import Unreadable
+from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.logistic import LinearClassifier, Solver
-from tf_simclr.evaluation.metrics import METRICS, Metric
+from tf_simclr.evaluation.metrics import METRICS, Metric, accuracy
+from tf_simclr.models.classifier import ALL, Classifier
 
 L2_GRID = np.logspace(-6, 5, 45)
 """The strengths that SimCLR, Appendix B.8, chooses from."""
@@ -253,3 +258,161 @@ def check_examples(features: np.ndarray, labels: np.ndarray) -> None:
     least, most = (0, np.inf) if labels.ndim == 1 else (-1, 1)
     whole = labels.dtype.kind in "iu" and labels.size > 0 and least <= labels.min() and labels.max() <= most
     check(whole, "labels must be integers from 0, or rows of 1, 0 and -1", dtype=str(labels.dtype))
+
+
+def train_head(
+    encoder: keras.Model,
+    source: Source,
+    *,
+    optimizer: keras.optimizers.Optimizer,
+    steps: int,
+    batch_size: int,
+    image_size: int,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    unreadable: Unreadable | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> LinearClassifier:
+    """The linear evaluation of the official code: trains a classifier on randomly cropped and flipped images.
+
+    The crops are other ones each epoch, so that features cannot be kept; the encoder is frozen, its BatchNorm in
+    inference mode; the classifier starts at zero.  SimCLR, Appendix B.6: 90 epochs, Nesterov momentum 0.9, a rate of
+    0.1 × batch / 256 with a cosine and no warm-up, no weight decay (for a batch of 4096: 1.6); LARS with pretraining's
+    options does as well.
+
+    Args:
+        encoder: images to features `(n, d)`; its weights stay.
+        source: labelled images.
+        optimizer: with its rate or schedule.
+        steps: batches to learn from, at least 1.
+        batch_size: images a step.
+        image_size: side in pixels.
+        weight_decay: L2 that the optimizer leaves to the loss.
+        seed: of the order and the augmentation.
+        unreadable: receives the names of corrupt images.
+        progress: called with the steps done and the running loss after each step.
+
+    Raises:
+        InputError: the source has no labels or too few images, or the loss is not finite.
+    """
+    check(source.labelled, f"{source.origin} must have labels to learn from")
+    model = Classifier(
+        encoder, num_classes=source.num_classes, fine_tune_after_block=ALL, zero_init=True, weight_decay=weight_decay
+    )
+    trains = [(layer, layer.trainable) for layer in [encoder, *encoder.layers]]
+    variables = [(variable, variable.trainable) for variable in encoder.variables]
+    model.compile(optimizer)
+    batches = pipeline.training_batches(
+        source,
+        lambda image, draw: augment.crop_and_flip(image, size=image_size, seed=draw),
+        batch_size=batch_size,
+        buffer=pipeline.buffer_size(batch_size, image_size=image_size),
+        seed=seed,
+        unreadable=unreadable or Unreadable(),
+    )
+    model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[Steps(progress)])
+    for item, before in trains + variables:
+        item.trainable = before
+    weights, bias = (np.asarray(keras.ops.convert_to_numpy(w)) for w in (model.head.kernel, model.head.bias))
+    return LinearClassifier(weights=weights, bias=bias, converged=True)
+
+
+class Steps(keras.callbacks.Callback):
+    """Reports each step, and stops at a loss that is no number."""
+
+    def __init__(self, progress: Callable[[int, float], None] | None):
+        super().__init__()
+        self.progress = progress
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        check(bool(np.isfinite(loss)), "the loss must stay finite; lower learning_rate", step=batch + 1)
+        if self.progress:
+            self.progress(batch + 1, loss)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much a few labels are worth: test accuracies of several representations on the same draws of examples."""
+
+    accuracies: Mapping[str, np.ndarray]
+    """Representation's name → accuracies `(draws,)` in [0, 1]."""
+
+    def mean(self, name: str) -> float:
+        """Mean accuracy over the draws, in [0, 1]."""
+        return float(np.mean(self.accuracies[name]))
+
+    def spread(self, name: str) -> float:
+        """Standard deviation over the draws (n - 1), in [0, 1]."""
+        return float(np.std(self.accuracies[name], ddof=1))
+
+    def gain(self, name: str, baseline: str) -> tuple[float, float]:
+        """Mean and standard deviation of the draws' paired differences, `name` minus `baseline`."""
+        difference = self.accuracies[name] - self.accuracies[baseline]
+        return float(np.mean(difference)), float(np.std(difference, ddof=1))
+
+    def table(self) -> str:
+        """One line a representation: mean ± spread, and the paired gain over the last one, in percent.
+
+        Example:
+            >>> print(Comparison({"ours": np.array([0.8, 0.9]), "pixels": np.array([0.7, 0.7])}).table())
+            features  accuracy (%)  gain over pixels
+            ours        85.0 ± 7.1       +15.0 ± 7.1
+            pixels      70.0 ± 0.0
+        """
+        *_, baseline = self.accuracies
+        width = max(map(len, ["features", *self.accuracies]))
+        gain_width = len(f"gain over {baseline}")
+        lines = [f"{'features':<{width}}  accuracy (%)  gain over {baseline}"]
+        for name in self.accuracies:
+            gain = "{:+.1f} ± {:.1f}".format(*(100 * v for v in self.gain(name, baseline))) if name != baseline else ""
+            mean = f"{100 * self.mean(name):.1f} ± {100 * self.spread(name):.1f}"
+            lines.append(f"{name:<{width}}  {mean:>12}  {gain:>{gain_width}}".rstrip())
+        return "\n".join(lines)
+
+
+def few_label_draws(labels: np.ndarray, per_class: int, *, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
+    """Draws `per_class` examples of each class without replacement, several times.
+
+    Returns:
+        Row numbers `(per_class × classes,)` of each draw, sorted.
+
+    Raises:
+        InputError: a class has fewer examples.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 1, 1])
+        >>> [labels[rows].tolist() for rows in few_label_draws(labels, 2, draws=2)]
+        [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    check(per_class >= 1 and draws >= 1, "per_class and draws must be at least 1", per_class=per_class, draws=draws)
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    fewest = min(map(len, members), default=0)
+    check(fewest >= per_class, "each class must have at least per_class examples", per_class=per_class, fewest=fewest)
+    rng = np.random.default_rng(seed)
+    return [np.sort(np.concatenate([rng.choice(m, per_class, replace=False) for m in members])) for _ in range(draws)]
+
+
+def compare(
+    representations: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    labels: tuple[np.ndarray, np.ndarray],
+    *,
+    draws: Sequence[np.ndarray],
+    l2: float = 1.0,
+) -> Comparison:
+    """Fits a standardised `logistic_regression` to each draw of each representation and tests it.
+
+    Args:
+        representations: name → the training and the test images in it, `(n, d)` and `(m, d)`.
+        labels: the training images' `(n,)`, of which each draw sees its own rows only, and the test images' `(m,)`.
+        draws: at least two row sets, from `few_label_draws`.
+        l2: the same for all; few labels leave none to choose it by.
+    """
+    check(len(draws) > 1, "a spread needs at least two draws", draws=len(draws))
+
+    accuracies: dict[str, list[float]] = {name: [] for name in representations}
+    for name, (train, test) in representations.items():
+        for rows in draws:
+            probe = logistic_regression(train[rows], labels[0][rows], l2=l2)
+            accuracies[name].append(accuracy(probe.predict(test), labels[1]))
+    return Comparison({name: np.array(values) for name, values in accuracies.items()})

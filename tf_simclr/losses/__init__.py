@@ -4,13 +4,17 @@ Each is the sum of both directions, over the negatives of all replicas; and each
 options beside it, for `SimCLR.compile(loss=…)`.
 """
 
-from tf_simclr.losses.base import ContrastiveLoss
-from tf_simclr.losses.cross_entropy import NTXent, nt_xent
+from tf_simclr.losses.cross_entropy import (
+    NTXent,
+    contrastive_accuracy,
+    contrastive_entropy,
+    contrastive_metrics,
+    nt_xent,
+)
 from tf_simclr.losses.decoupled import DCL, GeneralizedContrastive, dcl, generalized_contrastive
 from tf_simclr.losses.info_nce import InfoNCE, info_nce
-from tf_simclr.losses.metrics import contrastive_accuracy, contrastive_entropy, contrastive_metrics
 from tf_simclr.losses.pairs import Hadsell, MarginTriplet, NTLogistic, hadsell, margin_triplet, nt_logistic
-from tf_simclr.losses.similarity import contrastive_logits, normalize
+from tf_simclr.losses.similarity import ContrastiveLoss, contrastive_logits, normalize
 from tf_simclr.losses.supervised import SupCon, sup_con
 
 __all__ = [

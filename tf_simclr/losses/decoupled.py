@@ -16,9 +16,9 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import check
-from tf_simclr.losses.base import ContrastiveLoss
 from tf_simclr.losses.similarity import (
     MASKED,
+    ContrastiveLoss,
     check_at_least,
     check_scale,
     check_temperature,

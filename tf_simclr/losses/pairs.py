@@ -13,9 +13,9 @@ References:
 import keras
 from keras import ops
 
-from tf_simclr.losses.base import ContrastiveLoss
 from tf_simclr.losses.similarity import (
     MASKED,
+    ContrastiveLoss,
     check_at_least,
     check_scale,
     check_temperature,

@@ -9,8 +9,7 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import check
-from tf_simclr.losses.base import ContrastiveLoss
-from tf_simclr.losses.similarity import check_temperature, contrastive_logits, own_columns
+from tf_simclr.losses.similarity import ContrastiveLoss, check_temperature, contrastive_logits, own_columns
 
 
 def sup_con(z1, z2, labels, temperature: float = 0.1, *, hidden_norm: bool = True):

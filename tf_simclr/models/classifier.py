@@ -16,7 +16,7 @@ from tf_simclr.errors import check
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
 from tf_simclr.models.base import Trained, no_loss_of_ones_own, share
-from tf_simclr.models.heads import supervised_head
+from tf_simclr.models.resnet import supervised_head
 from tf_simclr.optimizers import left_to_loss
 
 FrozenLayers = Literal["still", "tf1", "tf2"]

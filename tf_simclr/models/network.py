@@ -6,9 +6,8 @@ import keras
 
 from tf_simclr.models import parts
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.heads import projection_head, supervised_head
 from tf_simclr.models.normalization import BatchNormalization, Normalization
-from tf_simclr.models.resnet import resnet
+from tf_simclr.models.resnet import projection_head, resnet, supervised_head
 
 
 def build(architecture: Architecture, normalization: Normalization = Normalization()) -> keras.Model:

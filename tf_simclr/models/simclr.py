@@ -17,8 +17,8 @@ from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
 from tf_simclr.models.base import Trained, share
 from tf_simclr.models.gradient_cache import GradientCache, check_local
-from tf_simclr.models.heads import projection_head, supervised_head
 from tf_simclr.models.recomputation import recomputed_blocks
+from tf_simclr.models.resnet import projection_head, supervised_head
 from tf_simclr.optimizers import left_to_loss
 
 OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")

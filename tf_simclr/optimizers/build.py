@@ -1,6 +1,7 @@
 """Optimizers by their flags, and what weight decay they leave to the loss."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -49,3 +50,76 @@ def left_to_loss(optimizer, variables: Sequence, *, head: Sequence = ()) -> list
     if isinstance(optimizer, LARS):
         return list(head)
     return [] if isinstance(optimizer, AdamW | Lamb) else list(variables)
+
+
+@keras.saving.register_keras_serializable("tf_simclr")
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Keras' dynamic loss scaling for float16, around any optimizer.
+
+    A step whose gradient overflows changes no weight.  Two counts are kept: `iterations`, of all steps, by which the
+    schedule goes on with the data and a resumed run finds its place; and the inner optimizer's, of those that were
+    applied, by which Adam and its kin correct the bias of their moments: a skipped step has added nothing to these.
+    """
+
+    def __init__(self, inner_optimizer, *, name: str = "loss_scale", **kwargs):
+        super().__init__(inner_optimizer, name=name, **kwargs)  # Keras would count up: other names in each checkpoint
+
+    @property
+    def iterations(self):
+        """Steps so far, also those that were skipped."""
+        return self._iterations
+
+    @property
+    def learning_rate(self):
+        """The rate of the next step."""
+        with self.scheduled(self._iterations):
+            return self.inner_optimizer._get_current_learning_rate()
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @contextlib.contextmanager
+    def scheduled(self, step) -> Iterator[None]:
+        """Within, the inner optimizer's schedule is at a step of all instead of at one of those that were applied."""
+        rate = self.inner_optimizer._learning_rate
+        if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            yield
+            return
+        self.inner_optimizer._learning_rate = lambda: rate(step)
+        try:
+            yield
+        finally:
+            self.inner_optimizer._learning_rate = rate
+
+    def _stateful_handle_finite_grads(self, grads, trainable_variables):
+        with self.scheduled(self._iterations):
+            super()._stateful_handle_finite_grads(grads, trainable_variables)
+        self._iterations.assign_add(1)
+
+    def _stateful_handle_non_finite_grads(self):
+        super()._stateful_handle_non_finite_grads()
+        self._iterations.assign_add(1)
+
+    def _stateless_handle_finite_grads(self, optimizer_variables, grads, trainable_variables):
+        with self.scheduled(optimizer_variables[self.place()]):
+            weights, state = super()._stateless_handle_finite_grads(optimizer_variables, grads, trainable_variables)
+        return weights, self.counted(state)
+
+    def _stateless_handle_non_finite_grads(self, optimizer_variables, trainable_variables):
+        weights, state = super()._stateless_handle_non_finite_grads(optimizer_variables, trainable_variables)
+        return weights, self.counted(state)
+
+    def counted(self, state: list) -> list:
+        """The optimizer's state with one more step counted."""
+        return [x + 1 if i == self.place() else x for i, x in enumerate(state)]
+
+    def place(self) -> int:
+        """Where the count of all steps is in the state."""
+        return next(i for i, v in enumerate(self.variables) if v is self._iterations)
+
+    def restored(self) -> None:
+        """Settles a state that was written when one count, the inner optimizer's, was that of all steps."""
+        counted = int(self.inner_optimizer.iterations.numpy())
+        if int(self._iterations.numpy()) < counted:
+            self._iterations.assign(counted)

@@ -5,8 +5,7 @@
 all of this does nothing.
 """
 
-from tf_simclr.replicas.devices import ONE_DEVICE, Devices
-from tf_simclr.replicas.exchange import count, gather, index, synchronize
+from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize
 from tf_simclr.replicas.find import find
 from tf_simclr.replicas.fitting import FitOnReplicas, settle, steps_done
 

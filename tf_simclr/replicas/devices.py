@@ -1,14 +1,16 @@
 """The devices that a training runs on."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.replicas import workers
 from tf_simclr.replicas.fitting import feed
 
 
@@ -88,7 +90,7 @@ class Devices:
     @property
     def process(self) -> tuple[int, int]:
         """This process's number and how many there are; `(0, 1)` alone."""
-        return workers.process(self.strategy)
+        return process(self.strategy)
 
     @property
     def chief(self) -> bool:
@@ -102,7 +104,7 @@ class Devices:
             >>> Devices().collect({"step": 3})
             [{'step': 3}]
         """
-        return workers.collect(self.strategy, value) if self.process[1] > 1 else [value]
+        return collect(self.strategy, value) if self.process[1] > 1 else [value]
 
     def agree(self, what: str, value: Any) -> None:
         """Raises `InputError` in every process unless all of them give the same value.
@@ -113,7 +115,7 @@ class Devices:
         """
         values = self.collect(value)
         if any(other != values[0] for other in values):
-            found = "; ".join(f"worker {i} has {workers.differing(other, values)}" for i, other in enumerate(values))
+            found = "; ".join(f"worker {i} has {differing(other, values)}" for i, other in enumerate(values))
             raise InputError(f"{what} must be the same for every worker, but {found}")
 
     @contextlib.contextmanager
@@ -125,7 +127,7 @@ class Devices:
         number, processes = self.process
         try:
             yield
-        except workers.lost() as error:
+        except lost() as error:
             if processes == 1:
                 raise
             reason = str(error).splitlines()[0]
@@ -137,3 +139,103 @@ class Devices:
 
 ONE_DEVICE = Devices()
 """What there is without a strategy."""
+
+
+def process(strategy) -> tuple[int, int]:
+    """This process's number and how many there are."""
+    if strategy is None or keras.backend.backend() != "tensorflow":
+        return 0, 1
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict()
+    chiefs = len(cluster.get("chief", ()))
+    number = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+    return number, max(1, chiefs + len(cluster.get("worker", ())))
+
+
+def collect(strategy, value: Any) -> list[Any]:
+    """What each process gives, plain JSON types, in the order of their numbers."""
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    longest = int(exchange(strategy, np.array([len(text)], np.int32)).max())
+    rows = exchange(strategy, np.pad(text, (0, longest - len(text)), constant_values=ord(" "))[None])
+    return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
+
+
+def exchange(strategy, row: np.ndarray) -> np.ndarray:
+    """Rows `(1, …)` of one shape from each process, stacked in the order of their numbers."""
+    import tensorflow as tf
+
+    devices = strategy.num_replicas_in_sync // process(strategy)[1]
+    values = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(row))
+    return strategy.gather(values, axis=0).numpy()[::devices]
+
+
+def differing(value: Any, values: list[Any]) -> Any:
+    """Of a dict, the entries that are not the same in all of them; anything else as it is.
+
+    Example:
+        >>> differing({"seed": 1, "depth": 18}, [{"seed": 0, "depth": 18}, {"seed": 1, "depth": 18}])
+        {'seed': 1}
+    """
+    if not isinstance(value, dict):
+        return value
+    return {key: one for key, one in value.items() if any(other.get(key) != one for other in values)}
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """The errors by which TensorFlow tells that another process is gone."""
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+
+
+def count() -> int:
+    """Number of replicas that share a step, 1 outside of a strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def synchronize() -> bool:
+    """Whether BatchNorm has to gather statistics itself: with several TensorFlow replicas only.
+
+    JAX's data parallelism computes one global batch; with one replica the synchronised layer is slower for nothing.
+    """
+    return count() > 1
+
+
+def index():
+    """This replica's number, a scalar int tensor or 0."""
+    if count() == 1:
+        return 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def gather(x):
+    """Stacks `x` of every replica along axis 0, in the order of their numbers, with gradients to all of them.
+
+    Every replica must give the same shape `(n, …)`; the result is `(count * n, …)`.  Each replica writes its part
+    into zeros and the parts are summed, which compiles on TPUs (the reference's `tpu_cross_replica_concat`).
+    """
+    replicas = count()
+    if replicas == 1:
+        return x
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None:  # Keras traces a step once outside of the replicas, for its shapes alone
+        return ops.concatenate([x] * replicas)
+    place = ops.cast(ops.one_hot(context.replica_id_in_sync_group, replicas), x.dtype)
+    parts = ops.reshape(place, (replicas,) + (1,) * len(x.shape)) * ops.expand_dims(x, 0)
+    parts = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+    return ops.reshape(parts, (-1, *x.shape[1:]))

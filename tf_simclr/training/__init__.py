@@ -1,8 +1,7 @@
 """Training that can be stopped at any moment and goes on as if it had not been."""
 
 from tf_simclr.replicas import steps_done
-from tf_simclr.training.history import read_history
+from tf_simclr.training.callbacks import Plan, read_history
 from tf_simclr.training.loop import Stream, train
-from tf_simclr.training.plan import Plan
 
 __all__ = ["Plan", "Stream", "read_history", "steps_done", "train"]

@@ -1,15 +1,99 @@
-"""What watches a training: the loss stays finite, checkpoints are written, a begun epoch keeps its means."""
+"""What accompanies a training: its plan, the signals that stop it, and what watches, saves, counts and notes."""
 
+import csv
+import io
 import math
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
 
 import keras
 
 from tf_simclr.errors import InputError
+from tf_simclr.files import replacing
+from tf_simclr.foreign import reading
 from tf_simclr.replicas import Devices, settle, steps_done
 from tf_simclr.run_folder import RunFolder, save_state
-from tf_simclr.training.plan import Plan
-from tf_simclr.training.stopping import Stopping
+from tf_simclr.terminal import write
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is and how often it is noted."""
+
+    total_steps: int
+    """Steps in all, at least 1."""
+    steps_per_epoch: int
+    """Steps between two lines of the history."""
+    batch_size: int
+    """Images a step, over all replicas."""
+    checkpoint_steps: int
+    """Steps between two checkpoints."""
+    keep_checkpoint_max: int = 5
+    """Checkpoints kept, the newest ones; 0: all."""
+
+    def segments(self, step: int):
+        """Yields `(first step, epoch, last epoch + 1, steps an epoch)` of each call of `fit` from a step on.
+
+        `fit` knows whole epochs only: the rest of a begun one and a short last one are calls of their own.
+        """
+        while step < self.total_steps:
+            epoch, begun = divmod(step, self.steps_per_epoch)
+            whole = (self.total_steps - step) // self.steps_per_epoch
+            if begun or not whole:
+                steps = min(self.steps_per_epoch - begun, self.total_steps - step)
+                yield step, epoch, epoch + 1, steps
+                step += steps
+            else:
+                yield step, epoch, epoch + whole, self.steps_per_epoch
+                step += whole * self.steps_per_epoch
+
+
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    EXIT_CODES[signal.SIGHUP] = 129
+"""What a stopped command ends with, as shells count: 128 and the signal's number."""
+
+
+class Stopping:
+    """A block in which SIGTERM, SIGHUP and Ctrl-C set `signal` instead of ending the process; a second Ctrl-C ends it.
+
+    Outside of the main thread, where Python cannot receive signals, and for signals that the process ignores (`nohup`),
+    nothing changes.
+    """
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+        self.before: dict = {}
+
+    def __enter__(self) -> "Stopping":
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self.note)
+        return self
+
+    def __exit__(self, kind, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if self.signal and kind is None:  # it came after the last step, and all is saved
+            self.obey()
+
+    def note(self, number: int, _frame) -> None:
+        """Keeps a signal for later, unless it is the second Ctrl-C."""
+        if self.signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    def obey(self) -> NoReturn:
+        """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with its code."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(EXIT_CODES[self.signal])
 
 
 class Begun(keras.callbacks.Callback):
@@ -100,3 +184,104 @@ class Stop(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.on_train_batch_end(0)
+
+
+class History(keras.callbacks.Callback):
+    """One line an epoch in `history.csv`; lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, run: RunFolder, plan: Plan, *, step: int, say: Callable[[str], None] = lambda line: None):
+        super().__init__()
+        self.run, self.path, self.plan = run, run.history, plan
+        try:
+            self.rows = [row for row in read_history(run) if row["step"] <= step]
+        except InputError as error:
+            aside = run.history.with_name("history.damaged.csv")
+            run.history.replace(aside)
+            say(f"{error}; it is {aside} now, and the history begins anew: the checkpoint suffices to go on")
+            self.rows = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run.check_there()
+        step = min((epoch + 1) * self.plan.steps_per_epoch, self.plan.total_steps)
+        rate = self.model.optimizer.learning_rate
+        row = {"step": step, "epoch": epoch + 1, **logs, "learning_rate": float(keras.ops.convert_to_numpy(rate))}
+        self.rows.append(row)
+        text = io.StringIO(newline="")
+        # Some numbers are not taken each epoch, and a resumed run may take others: their places stay empty.
+        columns = dict.fromkeys(name for row in self.rows for name in row)
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with replacing(self.path, durable=True) as [file]:
+            file.write(text.getvalue().encode())
+
+
+def read_history(run: RunFolder) -> list[dict[str, float]]:
+    """The lines of a run's history, numbers all; a line has no entry for what was not measured."""
+    if not run.history.exists():
+        return []
+    with reading(run.history, "the lines of a training", advice="remove it"):
+        with open(run.history, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            named = {*(table.fieldnames or ("step", "epoch"))}
+            rows = [
+                {name: (int if name in ("step", "epoch") else float)(value) for name, value in row.items() if value}
+                for row in table
+            ]
+        if not all(row >= {"step", "epoch"} for row in (named, *(row.keys() for row in rows))):
+            raise ValueError("a line has no step or no epoch")
+        return rows
+
+
+REDRAWN = 0.5
+"""Seconds between two drawings of the line on a terminal."""
+KEPT = {"epoch": 5.0, "step": 60.0}
+"""Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
+
+
+class Progress(keras.callbacks.Callback):
+    """Tells how far a training is: one line, redrawn on a terminal; some stay, so that a log is read in a minute.
+
+    The ends of epochs stay, of short ones not all, but each with a test and the last; in a file a line a minute, too.
+    """
+
+    def __init__(self, plan: Plan, step: int, *, out=None):
+        super().__init__()
+        self.plan, self.first, self.step, self.out = plan, step, step, out or sys.stderr
+        self.began = self.drawn = time.monotonic()
+        self.kept = {"epoch": -math.inf, "step": self.began}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = steps_done(self.model)
+        now = time.monotonic()
+        if self.out.isatty() and now - self.drawn > REDRAWN:
+            self.drawn = now
+            write("\r" + self.line(logs) + "\x1b[K", self.out)
+        elif not self.out.isatty() and now - self.kept["step"] > KEPT["step"]:
+            self.keep(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        due = time.monotonic() - self.kept["epoch"] > KEPT["epoch"]
+        if due or self.step >= self.plan.total_steps or any(name in logs for name in TESTED):
+            self.keep(logs)
+
+    def keep(self, logs: dict) -> None:
+        """Writes the line and leaves it."""
+        self.kept = dict.fromkeys(self.kept, time.monotonic())
+        write(("\r\x1b[K" if self.out.isatty() else "") + self.line(logs) + "\n", self.out)
+
+    def line(self, logs: dict) -> str:
+        """Step, epoch, the metrics a person watches, images a second and time left."""
+        seconds = max(time.monotonic() - self.began, 1e-9) / max(self.step - self.first, 1)
+        left = round(seconds * (self.plan.total_steps - self.step))
+        shown = " ".join(f"{name} {logs[name]:.3f}" for name in SHOWN if name in logs)
+        return (
+            f"step {self.step:,}/{self.plan.total_steps:,}  {shown}  "
+            f"{self.plan.batch_size / seconds:,.0f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
+
+
+SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement", "supervised_loss")
+TESTED = ("top1", "knn_acc")
+SHOWN += ("supervised_acc", *TESTED, "projection_std")
+"""Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""

@@ -13,11 +13,7 @@ from tf_simclr.errors import InputError, surfacing
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
 from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
-from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, Stop
-from tf_simclr.training.history import History
-from tf_simclr.training.plan import Plan
-from tf_simclr.training.progress import Progress
-from tf_simclr.training.stopping import Stopping
+from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, History, Plan, Progress, Stop, Stopping
 
 Stream = Callable[..., tf.data.Dataset]
 """First step → endless batches from that step on; with several processes with `share=` too (`Devices.fit`)."""

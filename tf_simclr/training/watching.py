@@ -1,6 +1,7 @@
-"""Numbers that an epoch gets besides its losses: signs of collapse, and what the features are worth."""
+"""What is watched besides the losses: signs of collapse, what features are worth, and a sheet of augmented pairs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,10 +13,13 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.metrics import accuracy
 from tf_simclr.evaluation.probes import knn_scores
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.collapse import indicators
 
 NEIGHBOURS = 200
 """That vote, if there are so many (arXiv:1805.01978, Section 3.4)."""
+PAIRS = 8
+"""Images on the sheet of augmented pairs."""
 
 
 class Watch(keras.callbacks.Callback):
@@ -174,3 +178,19 @@ def piece(source: Source, records: Records, *, count: int) -> Source:
         read=source.read,
         epoch=lambda _: records,
     )
+
+
+def draw_pairs(views: np.ndarray, run: RunFolder) -> Path:
+    """Writes `pairs.png` in the run folder and the same picture, `augmented_pairs`, for TensorBoard.
+
+    Args:
+        views: `(n, 2, h, w, channels)` in [0, 1].
+    """
+    from tf_simclr import plots  # matplotlib is slow to import
+
+    path = plots.save(plots.view_pairs(views), run.path / "pairs.png", dpi=100)
+    writer = tf.summary.create_file_writer(str(run.logs / "train"), filename_suffix=".pairs")
+    with writer.as_default():
+        tf.summary.image("augmented_pairs", tf.io.decode_png(path.read_bytes(), channels=3)[None], step=0)
+    writer.close()
+    return path

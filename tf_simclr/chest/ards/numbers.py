@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tf_simclr.errors import check
-from tf_simclr.evaluation.weighted import both_classes, group_weights, measures
+from tf_simclr.evaluation.binary import both_classes, group_weights, measures
 
 DRAWS = 1000
 Estimate = dict[str, float]

@@ -21,7 +21,7 @@ from tf_simclr.data import STREAM
 from tf_simclr.data.radiographs.partition import task
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
-from tf_simclr.evaluation.feature_cache import source_digest, weights_digest
+from tf_simclr.evaluation.features import source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
 from tf_simclr.models.resnet import resnet
 from tf_simclr.weights import load_encoder

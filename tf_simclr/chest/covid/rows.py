@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_simclr.data.radiographs.splits import by_image, by_patient
 from tf_simclr.errors import check
-from tf_simclr.evaluation.weighted import both_classes, group_weights, measures, ranking
+from tf_simclr.evaluation.binary import both_classes, group_weights, measures, ranking
 
 DROPOUT = 0.2
 """The study's rate, before and behind the dense layer."""
