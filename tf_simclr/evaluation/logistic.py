@@ -296,7 +296,10 @@ SAMPLE = 8
 
 
 class Coordinates:
-    """The coordinates that a set of features suggests.
+    """Coordinates in which linear models of a set of features are almost round: centred, along its principal axes.
+
+    A model's scores are `features @ weights + bias`.  Here its weights are those of the eigenvectors and its bias that
+    of centred features; `scores` and `gradient` go between both without a copy of the features.
 
     With fewer examples than features, weights of the smallest norm lie in the examples' span (the representer theorem),
     so that there are only as many coordinates as examples.

@@ -1,4 +1,4 @@
-"""ResNet encoders of SimCLR v1 and v2.
+"""ResNet encoders of SimCLR v1 and v2, the projection head and the supervised head.
 
 Each function takes and returns `x`; every layer with weights has a name, and the names are an interface.
 
@@ -7,6 +7,7 @@ References:
     He et al., Bag of Tricks (ResNet-D), arXiv:1812.01187
     Li et al., Selective Kernel Networks, arXiv:1903.06586
     Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507
+    Chen et al., SimCLR, arXiv:2002.05709, Section 2.1 and 4.2: the heads
     Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners, arXiv:2006.10029
 """
 

@@ -1,4 +1,7 @@
-"""The devices that a training runs on."""
+"""The devices that a training runs on, and what they and their processes exchange.
+
+One process, with any number of devices, is the rule; TensorFlow's MultiWorkerMirroredStrategy has several.
+"""
 
 import contextlib
 import json
