@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,19 +12,16 @@ import numpy as np
 
 from converters import verification
 from converters import writing as targets
-from converters.loading import load
+from converters.loading import load, open_source
 from converters.names.network import Network, understand, without
 from converters.names.recognise import NAMINGS
 from converters.names.translate import left_behind
 from converters.names.walk import part_of
 from converters.networks.in_numpy import TORCHVISION
 from converters.opening import folders
-from converters.opening.source import open_source
-from converters.scrutiny import WARNING, tidy, watched
-from converters.staging import staged
-from converters.streams import each
-from converters.tensors import Stored
-from converters.values import rescaled
+from converters.tensorflow.folders import STATE
+from converters.tensors import Stored, each
+from converters.values import WARNING, rescaled, tidy, watched
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
@@ -260,3 +260,44 @@ def _within(done: Conversion) -> None:
             f"{done.target} must compute what the source computes, but {broken[0].name} differs by "
             f"{broken[0].relative:.1e} of its largest magnitude (allowed: {limit:.0e}); it was not put there"
         )
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A temporary path with the target's ending, for a file or a folder; put in place when the block ends well.
+
+    On any exception, an interrupt too, what was written is removed and what was at the target stays.
+
+    Raises:
+        InputError: the block's, naming the target; or the target cannot be written.
+    """
+    place = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        yield place
+        _settle(place, target)
+    except InputError as error:
+        raise InputError(str(error).replace(str(place), str(target))) from error
+    except OSError as error:
+        raise InputError(f"{target} must be writable: {error.strerror or error}; choose another place") from error
+    finally:
+        _remove(place)
+
+
+def _settle(place: Path, target: Path) -> None:
+    """Moves a file, or a folder's files into a folder that may hold others."""
+    if not (place.is_dir() and target.is_dir()):
+        place.replace(target)
+        return
+    files = [path for path in place.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == STATE):  # it names the others: last
+        goal = target / path.relative_to(place)
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(goal)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        with contextlib.suppress(OSError):  # the folder itself may be missing; the error tells
+            place.unlink(missing_ok=True)

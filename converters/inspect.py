@@ -78,7 +78,7 @@ def _dtypes(network: "Network") -> str:
 
 def suspicions(network: "Network") -> list[str]:
     """Tensors with NaN, infinite or only zero values, or that there are none."""
-    from converters.scrutiny import suspicious
+    from converters.values import suspicious
 
     found = [f"{name}: {text}" for name in network.weights if (text := suspicious(network[name]))]
     more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []

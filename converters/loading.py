@@ -1,10 +1,27 @@
 """Checkpoints of any format into memory."""
 
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.names.network import Network, understand
-from converters.opening.source import open_source
+from converters.opening.folders import choose
+from converters.opening.kinds import kind_of, missing, unknown
+from converters.opening.shards import open_shards, set_of
+from converters.other.npz_files import open_npz
+from converters.other.safetensors_files import open_safetensors
+from converters.pytorch.state import open_legacy, open_state
+from converters.tensorflow.folders import is_tensorflow
+from converters.tensors import Source, Stored, itemsize_of
+from tf_simclr.errors import InputError, check, whole_number
+from tf_simclr.foreign import Budget, checked_name, read_json, reading, spend_tensor
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.places import expanded
+from tf_simclr.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from converters.networks.in_torch import TwinResNet
@@ -57,10 +74,155 @@ def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":
     Returns:
         A module from images `(n, 3, h, w)` in [0, 1], not normalised, to a dict of endpoints by the official names.
     """
-    from converters.networks.twin import build_twin
+    from converters.networks.in_torch import build_twin
 
     network = load(path, **selection)
     try:
         return build_twin(network)
     finally:
         network.close()
+
+
+def open_source(path: str | Path, *, step: int | None = None) -> Source:
+    """Opens whatever is at a path; no weight is read yet.
+
+    Args:
+        path: A file, a checkpoint's prefix or a folder.
+        step: Which of a folder's checkpoints; by default the newest.
+
+    Raises:
+        InputError: there is nothing, or nothing that this project reads, or it is damaged.
+    """
+    path, step = expanded(path), None if step is None else whole_number(step, "step")
+    with reading(path, "a readable checkpoint") as budget:
+        source = _open_any(path, step=step)
+        try:
+            for key, stored in source.tensors.items():
+                checked_name(key)
+                spend_tensor(stored.shape, itemsize_of(stored.dtype))
+        except BaseException:
+            source.close()
+            raise
+    source.tensors = {key: _guarded(path, stored, budget) for key, stored in source.tensors.items()}
+    return source
+
+
+def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
+    """The same tensor; damage that only its reading meets is a sentence, too."""
+
+    def read() -> np.ndarray:
+        with reading(path, "a readable checkpoint", budget=budget):
+            return stored.read()
+
+    def parts() -> Iterator[np.ndarray]:
+        pieces = stored.parts() if stored.parts else iter(())
+        while True:  # the reading must not go on while this generator waits
+            with reading(path, "a readable checkpoint", budget=budget):
+                part = next(pieces, None)
+            if part is None:
+                return
+            yield part
+
+    return replace(stored, read=read, parts=parts if stored.parts else None)
+
+
+def _open_any(path: Path, *, step: int | None) -> Source:
+    if path.is_dir():
+        return _open_folder(path, step=step)
+    if path.is_file():
+        return _open_file(path, step=step)
+    if path.with_name(path.name + ".index").is_file():
+        return _open_tensorflow(path, step=step)
+    raise InputError(missing(path))
+
+
+def _open_folder(folder: Path, *, step: int | None) -> Source:
+    check(any(folder.iterdir()), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
+    place, notes = choose(folder)
+    if place.kind == "run":
+        source = _open_run(place.path, step=step)
+    elif place.kind == "tensorflow":
+        source = _open_tensorflow(place.path, step=step)
+    elif place.shards:
+        source = open_shards(place.shards, open_file=lambda path: _open_kind(path, kind_of(path), step=step))
+    else:
+        source = _open_kind(place.path, place.kind, step=step)
+    source.notes[:0] = notes
+    return source
+
+
+def _open_file(path: Path, *, step: int | None) -> Source:
+    shards = set_of(path)
+    if shards:
+        source = open_shards(shards, open_file=lambda path: _open_kind(path, kind_of(path), step=step))
+        source.notes += [f"{path.name} is one of {len(shards.files)} files; all were read."] * (path != shards.index)
+        return source
+    return _open_kind(path, kind_of(path), step=step)
+
+
+def _open_kind(path: Path, kind: str | None, *, step: int | None) -> Source:
+    """Opens a file whose kind is known."""
+    if kind in ("zip", "tar"):
+        from converters.opening.archives import open_archive
+
+        return open_archive(path, kind=kind, step=step, open_folder=_open_any)
+    openers = {"torch": _open_torch, "keras": _open_keras, "hdf5": _open_keras}
+    openers |= {"safetensors": open_safetensors, "npz": open_npz}
+    if kind in openers:
+        return _of_step(openers[kind](path), step)
+    if is_tensorflow(path):
+        return _open_tensorflow(path, step=step)
+    raise InputError(unknown(path))
+
+
+def _of_step(source: Source, step: int | None) -> Source:
+    """The source, unless another step was asked for: a file is one checkpoint."""
+    if step in (None, source.step):
+        return source
+    source.close()
+    its = "stores no step" if source.step is None else f"is of step {source.step}"
+    raise InputError(f"--step chooses among a folder's checkpoints, but {source.path} is one and {its}: leave it out")
+
+
+def _open_keras(path: Path) -> Source:
+    from converters.keras_files.source import open_keras
+
+    return open_keras(path)
+
+
+def _open_torch(path: Path) -> Source:
+    return open_state(path) if zipfile.is_zipfile(path) else open_legacy(path)
+
+
+def _open_tensorflow(path: Path, *, step: int | None) -> Source:
+    from converters.tensorflow.source import open_tensorflow
+
+    return open_tensorflow(path, step=step)
+
+
+def _open_run(folder: Path, *, step: int | None) -> Source:
+    """A run folder's newest training state, or the one of `step`; its finished network where there is none."""
+    run = RunFolder(folder)
+    states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
+    there = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
+    strays = sorted(path.name for path in there if path not in states.values())
+    architecture = read_json(run.architecture, "a run's architecture")
+    check(isinstance(architecture, dict), f"{run.architecture} must hold a JSON object", content=architecture)
+    if architecture:
+        with reading(run.architecture, "a run's architecture"):
+            Architecture(**architecture)
+    if states:
+        check(step is None or step in states, f"--step must be one of {sorted(states)}", step=step)
+        newest = max(states) if step is None else step
+        source = open_npz(states[newest])
+        source.step = newest
+        others = sorted(states.keys() - {newest})
+        source.notes += [f"Took step {newest}; {others} also there (--step takes another)."] if others else []
+    else:
+        check(run.network.is_file(), f"{folder} must hold a checkpoint; the run has saved none yet", checkpoints=0)
+        source = _open_file(run.network, step=step)
+    if strays:
+        shown = ", ".join(strays[:3]) + (", …" if len(strays) > 3 else "")
+        source.notes.append(f"Not read, as checkpoints are called step-00000001.npz: {shown}.")
+    source.path, source.container, source.architecture = folder, "run folder", architecture
+    return source

@@ -1,7 +1,12 @@
 """Tensors that are described but not yet read, and the file that they came from."""
 
+import errno
 import math
-from collections.abc import Callable, Iterator
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,3 +147,88 @@ class Source:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
+
+
+SMALL = 1 << 20
+"""Bytes below which pages are not worth giving back."""
+
+
+class MappedFile:
+    """An open file, read from any thread; views stay valid as long as they are referred to."""
+
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0
+            self._map = None if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._content = memoryview(self._map or b"")
+        self._former = threading.local()
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def whole(self) -> memoryview:
+        """All bytes, of which those that are looked at are read."""
+        return self._content
+
+    def view(self, start: int, size: int) -> memoryview:
+        """Bytes of the file; gives back the pages of what this thread looked at before, which stays readable."""
+        if self._map is not None and size > SMALL and hasattr(mmap, "MADV_DONTNEED"):
+            former = getattr(self._former, "place", None)
+            if former:
+                self._map.madvise(mmap.MADV_DONTNEED, *former)
+            first = start - start % mmap.PAGESIZE
+            self._former.place = first, start + size - first
+        fetch(self._content[start : start + size])
+        return self._content[start : start + size]
+
+
+def fetch(content: memoryview) -> None:
+    """Has the system read a range in, one page after the other, while other threads run.
+
+    What looks at it next – checksums – would hold them up while the disk is busy.
+    """
+    if len(content) > SMALL:
+        np.frombuffer(content, np.uint8)[:: mmap.PAGESIZE].max()
+
+
+WORKERS = 2
+"""Reading, checking, transposing and writing run beside each other; more workers would hold more tensors in memory."""
+
+WRITING = threading.Lock()
+"""File systems let one write at a file at a time; a second one would wait in a busy loop."""
+
+
+def check_room(descriptor: int, size: int) -> None:
+    """Raises `OSError` where the disk has no room for a file of this size: now, and not after minutes.
+
+    Allocating it would do as well, but takes ten times longer than writing.
+    """
+    if hasattr(os, "fstatvfs"):
+        disk = os.fstatvfs(descriptor)
+        if disk.f_bavail * disk.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def put(descriptor: int, data: bytes | memoryview, *, place: int) -> int:
+    """Writes at an offset of a file; from any thread.
+
+    Returns:
+        The offset behind it.
+    """
+    content, done = memoryview(data), 0
+    with WRITING:
+        while done < len(content):
+            done += os.pwrite(descriptor, content[done:], place + done)
+    return place + done
+
+
+def each(tensors: Mapping[str, Stored], use: Callable[[str, Stored], None]) -> None:
+    """Hands every tensor over, to be read and used; the first failure, an interrupt too, ends it.
+
+    Args:
+        tensors: By key.
+        use: (key, tensor) → None; called in any order and from two threads.
+    """
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for _ in pool.map(use, tensors, tensors.values()):  # on a failure, what has not begun is given up
+            continue

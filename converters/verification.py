@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.loading import open_source
 from converters.names.network import Network
 from converters.names.recognise import NAMINGS, recognise
 from converters.names.walk import ENDPOINTS
 from converters.networks import in_numpy as numpy_resnet
-from converters.opening.source import open_source
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
 
@@ -126,7 +126,7 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     """
     import torch
 
-    from converters.networks.twin import build_twin
+    from converters.networks.in_torch import build_twin
 
     model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
     with torch.inference_mode():

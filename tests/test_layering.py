@@ -18,7 +18,7 @@ METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
 LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
-CONVERSION = {f"converters.{name}" for name in ("layout", "mapped", "streams", "tensors")}
+CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
 WAY = {f"converters.{path.stem}" for path in (ROOT / "converters").glob("[a-z]*.py")} - CONVERSION
 CHEST = {f"tf_simclr.chest.{room}" for room in ("collections", "files", "html", "model")}
@@ -55,7 +55,7 @@ MAY_IMPORT = {
         | CONVERSION
         | METHOD
         | GROUND
-        | {"converters.names", "converters.published", "tf_simclr.run_folder"},
+        | {"converters.names", "converters.published"},
     ),
     "converters.published": {"converters.tensorflow"} | GROUND,
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
@@ -66,7 +66,8 @@ MAY_IMPORT = {
         | FILES_OF_ANY_KIND
         | CONVERSION
         | METHOD
-        | GROUND,
+        | GROUND
+        | {"tf_simclr.run_folder"},
     ),
     # what is done with them
     "tf_simclr.evaluation": METHOD | GROUND,

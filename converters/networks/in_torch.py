@@ -9,10 +9,15 @@ References:
 
 import itertools
 
+import ml_dtypes
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from converters.layout import to_layout
+from converters.names.network import Network
+from converters.names.recognise import NAMINGS
 from converters.names.walk import SK_MIN_DIM
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
@@ -237,3 +242,38 @@ def shortcut_pool(x: Tensor, stride: int) -> Tensor:
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, stride)
     # Repeating the edge is leaving it out of the mean: (a + a) / 2 = a.
     return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's values; NumPy has no bfloat16 of its own, `ml_dtypes` does."""
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """The inverse of `to_numpy`; shares the array's memory where it can be written to."""
+    array = np.require(array, requirements=("C", "W"))
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def build_twin(network: Network, *, dtype: torch.dtype = torch.float32) -> TwinResNet:
+    """The twin of a network with its weights, in evaluation mode.
+
+    Args:
+        network: Its weights are read one after the other.
+        dtype: Of the twin; weights are cast to it.
+    """
+    with torch.device("meta"):  # without random starting values, which take longer than the conversion
+        twin = TwinResNet(network.architecture)
+    twin = twin.to(dtype).to_empty(device="cpu")
+    state = dict(twin.named_parameters()) | dict(twin.named_buffers())
+    with torch.no_grad():
+        for hub, key in NAMINGS["twin"].table(network.architecture).items():
+            state[key].copy_(to_torch(to_layout(network[hub], torch=True)))
+        for key, number in NAMINGS["twin"].extras(network.architecture).items():
+            state[key].fill_(number)
+    return twin.eval()

@@ -16,10 +16,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.mapped import MappedFile
 from converters.other import integrity
-from converters.streams import check_room, each, put
-from converters.tensors import Source, Stored, checked_shape, dtype_of
+from converters.tensors import MappedFile, Source, Stored, check_room, checked_shape, dtype_of, each, put
 from tf_simclr.errors import InputError, whole_number
 from tf_simclr.files import replacing
 from tf_simclr.foreign import parse_json, reading, spend

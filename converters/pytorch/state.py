@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from converters.mapped import MappedFile
 from converters.pytorch import inert_pickle
 from converters.pytorch.inert_pickle import DamagedPickleError, Name, OddKey, Thing
 from converters.pytorch.state_pickle import (
@@ -32,7 +31,7 @@ from converters.pytorch.state_pickle import (
     storage,
 )
 from converters.pytorch.zip_file import LOCAL
-from converters.tensors import Source, Stored, dtype_of
+from converters.tensors import MappedFile, Source, Stored, dtype_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 

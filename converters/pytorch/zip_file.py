@@ -19,8 +19,7 @@ import numpy as np
 
 from converters.names.pytorch import NESTED
 from converters.pytorch.state_pickle import Content, Tensor, contiguous, encode
-from converters.streams import check_room, each, put
-from converters.tensors import Stored
+from converters.tensors import Stored, check_room, each, put
 from tf_simclr.errors import check
 from tf_simclr.files import replacing
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.bundle import write_bundle
 from converters.tensorflow.sstable import FOOTER, MAGIC
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.tensorflow.bundle import Bundle
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.bundle import Bundle, write_bundle
 from converters.tensorflow.folders import write_state
 from converters.tensorflow.wire import Message, encode
 from tf_simclr.errors import InputError, check

@@ -9,8 +9,7 @@ import numpy as np
 
 from converters.keras_files.layers import FIRST
 from converters.opening.kinds import check_itself
-from converters.tensorflow.bundle import Bundle, open_bundle
-from converters.tensorflow.bundle_index import DTYPES, OTHER_DTYPES, STRING
+from converters.tensorflow.bundle import DTYPES, OTHER_DTYPES, STRING, Bundle, open_bundle
 from converters.tensorflow.folders import GRAPHS, STATE, Found, is_v1_table, resolve_prefix
 from converters.tensorflow.graph_def import find_selector, layers_before
 from converters.tensorflow.keras_objects import holds_keras, open_objects

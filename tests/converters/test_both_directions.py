@@ -13,7 +13,7 @@ import torch
 
 import converters
 from converters import inspect
-from converters.opening.source import open_source
+from converters.loading import open_source
 from tests import golden
 from tests.converters import networks, official
 from tests.converters.networks import FORWARD, TF2_MANIFESTS, architecture

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.tensorflow.bundle import open_bundle
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.bundle import open_bundle, ordered_signed, write_bundle
 from converters.tensorflow.object_graph import GRAPH_KEY
-from converters.tensorflow.ordered_code import signed
 from converters.tensorflow.sstable import BLOCK_SIZE, read_table, write_table
 from tests.converters import official
 from tf_simclr.errors import InputError
@@ -103,7 +101,7 @@ def test_a_checkpoint_in_many_files_with_partitioned_tensors_is_put_together(tmp
 
 @pytest.mark.parametrize("value", [0, 1, -1, 63, 64, -64, -65, 8191, 8192, -8193, 2**20, 2**40, -(2**40), 2**62])
 def test_ordered_numbers_sort_like_their_values(value):
-    assert signed(value - 1) < signed(value) < signed(value + 1)
+    assert ordered_signed(value - 1) < ordered_signed(value) < ordered_signed(value + 1)
 
 
 def test_what_is_written_equals_tensorflows_files_byte_for_byte(tmp_path, tf1, tf2):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.opening.source import open_source
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.loading import open_source
+from converters.tensorflow.bundle import write_bundle
 from converters.tensorflow.folders import read_state, resolve_prefix, write_state, write_tf1
 from tests.converters import official
 from tf_simclr.errors import InputError

@@ -10,9 +10,7 @@ import pytest
 import tensorflow as tf
 
 from converters.loading import load
-from converters.tensorflow.bundle import open_bundle
-from converters.tensorflow.bundle_index import read_index
-from converters.tensorflow.bundle_writer import HEADER, NUMBERS
+from converters.tensorflow.bundle import HEADER, NUMBERS, open_bundle, read_index
 from converters.tensorflow.snappy import decompress
 from converters.tensorflow.sstable import FOOTER, TRAILER, handle, read_table
 from converters.tensorflow.wire import encode

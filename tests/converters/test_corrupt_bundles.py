@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.tensorflow.bundle import open_bundle
-from converters.tensorflow.bundle_writer import HEADER
+from converters.tensorflow.bundle import HEADER, open_bundle, slice_key
 from converters.tensorflow.crc32c import crc32c, mask
 from converters.tensorflow.folders import resolve_prefix
-from converters.tensorflow.ordered_code import slice_key
 from converters.tensorflow.saved_model import variable_keys
 from converters.tensorflow.sstable import FOOTER, append_block, write_table
 from converters.tensorflow.wire import encode, encode_fixed32, encode_varint

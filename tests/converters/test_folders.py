@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converters.loading import load
+from converters.loading import load, open_source
 from converters.opening import archives, folders
-from converters.opening.source import open_source
 from tests import golden
 from tests.converters import official
 from tf_simclr.errors import InputError

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from converters import verification
-from converters.networks.in_torch import TensorFlowMaxPool2d, shortcut_pool
-from converters.networks.twin import build_twin
+from converters.networks.in_torch import TensorFlowMaxPool2d, build_twin, shortcut_pool
 from tests import golden
 from tests.converters import networks
 from tests.converters.networks import FORWARD, SMALL, architecture

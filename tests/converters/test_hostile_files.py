@@ -18,7 +18,7 @@ import torch
 import converters
 from converters import verify
 from converters import writing as targets
-from converters.opening.source import open_source
+from converters.loading import open_source
 from tests.converters import networks, official
 from tests.converters.networks import SMALL
 from tf_simclr.errors import InputError
@@ -310,12 +310,12 @@ def test_no_flipped_bit_of_an_archives_directory_is_more_than_one_sentence(tmp_p
 
 @pytest.mark.parametrize("to", ["pth", "safetensors"])
 def test_a_disk_without_room_is_said_before_anything_is_read(tmp_path, monkeypatch, to):
-    from converters import streams
+    from converters import tensors
 
     network = networks.network(SMALL)
     bytes_there = sum(stored.nbytes for stored in network.weights.values())
     few = type("Disk", (), {"f_bavail": bytes_there // 2, "f_frsize": 1})
-    monkeypatch.setattr(streams.os, "fstatvfs", lambda descriptor: few, raising=False)
+    monkeypatch.setattr(tensors.os, "fstatvfs", lambda descriptor: few, raising=False)
     with pytest.raises(InputError, match="must be writable: No space left on device"):
         targets.write(network, tmp_path / f"x.{to}", to=to, naming="twin")
     assert not list(tmp_path.iterdir())

@@ -15,8 +15,7 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 from converters import writing as targets
-from converters.loading import load
-from converters.opening.source import open_source
+from converters.loading import load, open_source
 from converters.other import integrity
 from converters.other.safetensors_files import open_safetensors, write_safetensors
 from converters.tensors import Stored

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from converters.loading import open_source
 from converters.names.network import restrict, understand
-from converters.opening.source import open_source
 from converters.tensors import Source, Stored
 from tests import golden
 from tests.converters import networks, official

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.tensorflow.bundle import open_bundle
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.bundle import open_bundle, write_bundle
 from converters.tensorflow.object_graph import (
     GRAPH_KEY,
     SUFFIX,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from converters.opening.source import open_source
+from converters.loading import open_source
+from converters.networks.in_torch import to_torch
 from converters.pytorch import state_pickle as torch_pickle
 from converters.pytorch import zip_file as torch_zip
-from converters.pytorch.by_torch import to_torch
 from converters.pytorch.inert_pickle import DamagedPickleError
 from converters.pytorch.state import flatten, open_state
 from converters.pytorch.state_pickle import decode

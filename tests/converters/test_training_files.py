@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.opening.source import open_source
+from converters.loading import open_source
 from converters.pytorch import inert_pickle
 from converters.pytorch.inert_pickle import DamagedPickleError, Thing
 from tf_simclr.errors import InputError

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from converters.other.safetensors_files import write_safetensors
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.tensorflow.bundle import write_bundle
 from converters.tensorflow.object_graph import write_tf2
 from converters.tensorflow.sstable import read_table, write_table
 from converters.tensorflow.wire import encode

@@ -10,8 +10,8 @@ import numpy as np
 
 def checkpoint(path: Path) -> str:
     """Every tensor, as a conversion reads it; then what the names mean, which most fuzzed files are refused for."""
+    from converters.loading import open_source
     from converters.names.network import understand
-    from converters.opening.source import open_source
     from tf_simclr.errors import InputError
 
     seen = hashlib.sha256()
@@ -32,7 +32,7 @@ def hdf5(path: Path) -> str:
 
     from converters.keras_files import hdf5 as reader
     from converters.keras_files import source as keras_files
-    from converters.opening.source import open_source
+    from converters.loading import open_source
     from tf_simclr.errors import InputError
     from tf_simclr.foreign import reading
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import torch
 
-from converters.tensorflow.bundle_writer import HEADER, write_bundle
+from converters.tensorflow.bundle import HEADER, write_bundle
 from converters.tensorflow.object_graph import GRAPH_KEY, SUFFIX, Node, encode_graph
 from converters.tensorflow.sstable import FOOTER, MAGIC, append_block
 from converters.tensorflow.wire import encode, encode_varint

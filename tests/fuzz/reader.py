@@ -21,7 +21,7 @@ SECONDS, BYTES = 5.0, 500 << 20
 """What reading a small file may take at most."""
 PATIENCE = 30.0
 """Seconds of computing at one file after which the process is ended; waiting, on a busy machine, ten times that."""
-IMPORTED = ("h5py", "torch", "converters", "converters.keras_files.source", "converters.pytorch.by_torch")
+IMPORTED = ("h5py", "torch", "converters", "converters.keras_files.source", "converters.networks.in_torch")
 IMPORTED += ("converters.tensorflow.source", "tf_simclr.models.network", "tf_simclr.chest.files.reading")
 """What is imported while a file is read would count as its memory."""
 SPACE = 6 << 30

@@ -21,7 +21,7 @@ from tf_simclr.errors import InputError
 def checkpoint(path: Path) -> None:
     import contextlib
 
-    from converters.opening.source import open_source
+    from converters.loading import open_source
 
     with contextlib.closing(open_source(path)) as source:
         for stored in source.tensors.values():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import converters
-from converters.opening.source import open_source
-from converters.tensorflow.bundle_writer import write_bundle
+from converters.loading import open_source
+from converters.tensorflow.bundle import write_bundle
 from converters.tensorflow.wire import encode
 from tests.fuzz import hostile
 from tf_simclr.errors import InputError

@@ -136,7 +136,7 @@ def converted(config: CheckpointsConvert) -> str:
 def selector(config: CheckpointsConvert, source: Path) -> int | None:
     """The projection layer that feeds the classifier where the catalogue must tell: no graph lies beside the file."""
     import converters
-    from converters.names.selector import ASSUMED
+    from converters.names.network import ASSUMED
 
     official = CHECKPOINTS.get(config.name)
     if config.selector is not None or official is None or config.part != "all":
