@@ -37,7 +37,7 @@ MEMORY = 1.3
 TIME = 2.5
 VERIFIED = 1 / 3
 
-IMPORTS = "import converters.options, converters.conversion, converters.command, converters.tensorflow.source"
+IMPORTS = "import converters.command, converters.conversion, converters.tensorflow.source"
 
 PEER = """
 import sys, numpy as np, tensorflow as tf, torch

@@ -13,12 +13,13 @@ from tf_simclr.moved import remember
 
 _PLACES = {
     "Conversion": "conversion",
+    "Options": "options",
     "convert": "conversion",
     "load": "loading",
     "load_torch": "loading",
 }
 
-__all__ = ["Conversion", "convert", "load", "load_torch"]
+__all__ = ["Conversion", "Options", "convert", "load", "load_torch"]
 
 remember()
 

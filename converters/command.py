@@ -1,12 +1,74 @@
-"""What a conversion did, in words."""
+"""The command line of conversions: its options, and what one did, in words.
 
-from converters.conversion import Conversion
-from converters.names.describe import POOL, describe, some, tensors, version
-from converters.names.recognise import NAMINGS
+Nothing heavy is imported before the options are read: `--help` and a wrong option answer at once.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from converters.options import Options
+from tf_simclr.errors import exit_on_input_error
+from tf_simclr.places import expand
+from tf_simclr.terminal import write
+
+if TYPE_CHECKING:
+    from converters.conversion import Conversion
 
 
-def report(done: Conversion) -> str:
+@dataclass(frozen=True)
+class Arguments(Options):
+    """What the converting commands can be told."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    target: Annotated[Path | None, tyro.conf.Positional] = None
+    """File or folder to write; by default in the working directory, named as the source."""
+
+    def __post_init__(self) -> None:
+        expand(self)
+
+    @property
+    def options(self) -> Options:
+        """What is neither source nor target."""
+        return Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+
+
+def spare_threads() -> None:
+    """Has NumPy multiply in one thread, unless the environment says otherwise; before NumPy is imported.
+
+    The proof's matrices are so small that OpenBLAS' threads wait for each other seven times longer than they compute.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def run(line: Sequence[str] | None, program: str, *, description: str, usual: str) -> None:
+    """Reads the options, converts, and prints the report; exit code 2 with one sentence on wrong input.
+
+    Args:
+        line: The arguments; None: the process'.
+        program: How it was called.
+        description: For `--help`.
+        usual: Container where neither `--to` nor the target's ending tells.
+    """
+    with exit_on_input_error():
+        arguments = tyro.cli(Arguments, prog=program, description=description, args=line)
+        spare_threads()
+        from converters.conversion import convert
+        from converters.writing import container_of
+
+        options = replace(arguments.options, to=arguments.to or container_of(arguments.target) or usual)
+        write(report(convert(arguments.source, arguments.target, options=options)))
+
+
+def report(done: "Conversion") -> str:
     """Lines that say what was found, written, left behind, proven, and how to load it."""
+    from converters.names.describe import describe, some, tensors, version
+
     network = done.network
     style = version(done.architecture, container=network.container, has_ema=network.has_ema)
     step = f", step {network.step}" if network.step is not None else ""
@@ -26,7 +88,9 @@ def report(done: Conversion) -> str:
     return "\n".join(f"{head:<9}{text}" for head, text in lines) + "\n"
 
 
-def _proof(done: Conversion) -> list[tuple[str, str]]:
+def _proof(done: "Conversion") -> list[tuple[str, str]]:
+    from converters.names.describe import POOL
+
     worst = done.worst
     if worst is None:
         return [("Verified", "no (--no-verify)")]
@@ -47,7 +111,9 @@ def _proof(done: Conversion) -> list[tuple[str, str]]:
     return lines
 
 
-def _loading(done: Conversion) -> list[tuple[str, str]]:
+def _loading(done: "Conversion") -> list[tuple[str, str]]:
+    from converters.names.recognise import NAMINGS
+
     if NAMINGS[done.naming].torch:
         code = [
             "import converters",

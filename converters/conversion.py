@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from converters.names.translate import left_behind
 from converters.names.walk import part_of
 from converters.networks.in_numpy import TORCHVISION
 from converters.opening import folders
+from converters.options import Options
 from converters.tensorflow.folders import STATE
 from converters.tensors import Stored, each
 from converters.values import WARNING, rescaled, tidy, watched
@@ -70,63 +72,52 @@ class Conversion:
 
 
 def convert(
-    source: str | Path,
-    target: str | Path | None = None,
-    *,
-    naming: str | None = None,
-    to: str | None = None,
-    ema: bool = False,
-    part: str = "all",
-    selector: int | None = None,
-    step: int | None = None,
-    source_naming: str | None = None,
-    source_part: str | None = None,
-    rescale: float | None = None,
-    verify: bool = True,
-    engine: str = "auto",
-    usual: str | None = None,
+    source: str | Path, target: str | Path | None = None, *, options: Options | None = None, **changes: Any
 ) -> Conversion:
     """Converts a checkpoint of any format to any other.
 
     Args:
         source: A file, a checkpoint's prefix or a folder; recognised by content.
         target: File or folder to write; by default beside the working directory's other files, named as the source.
-        naming: Names to write; by default the container's own, or `twin` for PyTorch.
-        to: Container to write; by default by the target's ending, else `pth` from TensorFlow and `tf1` from PyTorch.
-        ema: Takes the moving averages of encoder and projection head.
-        part: `encoder`, `encoder+projection` or `all`.
-        selector: The projection layer that feeds the classifier; by default as stored, else 0.
-        step: Which of a folder's checkpoints.
-        source_naming: Naming of the source's keys; by default recognised.
-        source_part: Of several networks in the source the one whose names begin so; by default the trained one.
-        rescale: Multiplies the convolutions that a BatchNorm follows, and its statistics with them.
-        verify: Reads the written file and compares weights and endpoints with the source; nothing is put at the target
-            if they differ.
-        engine: What computes a PyTorch file's endpoints: `torch`, or `numpy` from the file's bytes; `auto` is PyTorch
-            where it is installed.
-        usual: Container where neither `to` nor the target's ending tells; None: the other framework's.
+        options: What to take of the source, what to write, and how to prove it; by default all of it, proven.
+        **changes: Single options by their names: `naming="torchvision"`, `part="encoder"`, `verify=False`, … (`Options`
+            says what there is).
 
     Raises:
         InputError: the source is damaged or unknown, the target cannot hold it, or the verification fails.
+
+    Example:
+        >>> convert("r50.ckpt", "r50.safetensors", naming="torchvision", part="encoder")  # doctest: +SKIP
     """
+    wanted = dataclasses.replace(options or Options(), **changes)
+    engine = verification.engine_of(wanted.engine)
     source = expanded(source)
+    # 1. Open and understand; no weight is read before it is written.
     network = load(
-        source, naming=source_naming, ema=ema, part=part, selector=selector, step=step, source_part=source_part
+        source,
+        naming=wanted.source_naming,
+        ema=wanted.ema,
+        part=wanted.part,
+        selector=wanted.selector,
+        step=wanted.step,
+        source_part=wanted.source_part,
     )
     with contextlib.closing(network):
-        to, naming = choose(network, target, to=to, naming=naming, usual=usual)
+        # 2. Where to and under which names; then only what these names have a place for.
+        to, naming = choose(network, target, to=wanted.to, naming=wanted.naming)
         target = expanded(target) if target is not None else default_target(source, to)
         original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
-        engine = verification.engine_of(engine)
-        network = original if rescale is None else rescaled(original, rescale)
+        network = original if wanted.rescale is None else rescaled(original, wanted.rescale)
         done = Conversion(source, target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
         targets.check_free(target, to)
         with staged(target) as place:
+            # 3. Write beside the target.  Whether that would replace a part of the source can be told only now.
             targets.write(network, place, to=to, naming=naming)
             check_apart(source, place, target=target)
-            if verify:
+            # 4. Prove what was written, from its bytes; it moves to the target when this block ends well.
+            if wanted.verify:
                 prove(done, place, engine=engine)
-            if verify and rescale is not None:
+            if wanted.verify and wanted.rescale is not None:
                 prove_rescaling(done, original)
             tidy(network)
     return done
@@ -155,22 +146,14 @@ def prove_rescaling(done: Conversion, original: Network) -> None:
     check(done.rescaling.relative < 1e-4, "rescaling must not change outputs", differs=done.rescaling.relative)
 
 
-def choose(
-    network: Network, target: str | Path | None, *, to: str | None, naming: str | None, usual: str | None
-) -> tuple[str, str]:
+def choose(network: Network, target: str | Path | None, *, to: str | None, naming: str | None) -> tuple[str, str]:
     """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
-    if to is None:
-        endings = [name for name, container in targets.CONTAINERS.items() if _ends(target, container.ending)]
-        to = endings[0] if endings else usual or ("tf1" if NAMINGS[network.naming].torch else "pth")
+    to = to or targets.container_of(target) or ("tf1" if NAMINGS[network.naming].torch else "pth")
     check(to in targets.CONTAINERS, f"the format to write must be one of {', '.join(targets.CONTAINERS)}", to=to)
     naming = naming or targets.usual_naming(network, to)
     known = targets.CONTAINERS[to].namings
     check(naming in known, f"naming of {to} must be one of {', '.join(known)}", naming=naming)
     return to, naming
-
-
-def _ends(target: str | Path | None, ending: str) -> bool:
-    return bool(ending) and target is not None and str(target).endswith(ending)
 
 
 def default_target(source: Path, to: str) -> Path:

@@ -1,5 +1,6 @@
 """`python -m converters.inspect`: what a checkpoint holds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,10 +38,10 @@ class Options:
         expand(self)
 
 
-def main() -> None:
+def main(line: Sequence[str] | None = None, program: str = "python -m converters.inspect") -> None:
     """Says what a checkpoint holds: architecture, heads, optimizer state, averages, step, dtypes, suspicious values."""
     with exit_on_input_error():
-        options = tyro.cli(Options, prog="python -m converters.inspect", description=main.__doc__)
+        options = tyro.cli(Options, prog=program, description=main.__doc__, args=line)
         from converters.loading import load
 
         network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})

@@ -1,11 +1,13 @@
 """`python -m converters.tf2torch`: a TensorFlow or Keras checkpoint to PyTorch."""
 
-from converters.options import run
+from collections.abc import Sequence
+
+from converters.command import run
 
 
-def main() -> None:
+def main(line: Sequence[str] | None = None, program: str = "python -m converters.tf2torch") -> None:
     """Converts a TensorFlow or Keras checkpoint to PyTorch, checks the file, and says what it did."""
-    run("converters.tf2torch", description=main.__doc__ or "", usual="pth")
+    run(line, program, description=main.__doc__ or "", usual="pth")
 
 
 if __name__ == "__main__":

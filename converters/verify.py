@@ -1,12 +1,13 @@
 """`python -m converters.verify`: whether two checkpoints of any formats are one network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from converters.options import spare_threads
+from converters.command import spare_threads
 from tf_simclr.errors import InputError, exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
@@ -44,10 +45,10 @@ class Options:
         expand(self)
 
 
-def main() -> None:
+def main(line: Sequence[str] | None = None, program: str = "python -m converters.verify") -> None:
     """Compares two checkpoints weight by weight and endpoint by endpoint; exit code 1 if they differ."""
     with exit_on_input_error():
-        options = tyro.cli(Options, prog="python -m converters.verify", description=main.__doc__)
+        options = tyro.cli(Options, prog=program, description=main.__doc__, args=line)
         spare_threads()
         equal, lines = run(options)
         write("\n".join(lines) + "\n")

@@ -122,6 +122,12 @@ CONTAINERS: dict[str, Container] = {
 }
 
 
+def container_of(target: str | Path | None) -> str | None:
+    """The container that a target's ending tells; folders' have none."""
+    endings = {container.ending: name for name, container in CONTAINERS.items() if container.ending}
+    return next((name for ending, name in endings.items() if target is not None and str(target).endswith(ending)), None)
+
+
 def usual_naming(network: Network, to: str) -> str:
     """The container's own naming; for the hub torchvision's, which timm reads, where it can hold the encoder."""
     if to == "huggingface" and not NAMINGS["torchvision"].refuses(without(network.architecture, "projection")):

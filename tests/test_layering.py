@@ -47,15 +47,12 @@ MAY_IMPORT = {
     "tf_simclr.run_folder": METHOD | GROUND,
     # checkpoints: tensors and names, then files, then networks, then the way from one to the other
     "converters": {"tf_simclr.moved"},
+    "converters.__main__": GROUND,  # imports the command that it is given
     **dict.fromkeys(CONVERSION, CONVERSION | GROUND),
     "converters.names": CONVERSION | METHOD | GROUND,
     **dict.fromkeys(
         FILES_OF_ANY_KIND,
-        FILES_OF_ANY_KIND
-        | CONVERSION
-        | METHOD
-        | GROUND
-        | {"converters.names", "converters.published"},
+        FILES_OF_ANY_KIND | CONVERSION | METHOD | GROUND | {"converters.names", "converters.published"},
     ),
     "converters.published": {"converters.tensorflow"} | GROUND,
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from converters import inspect, options, verify
+from converters import command, inspect, verify
 from tf_simclr import cli, places
 from tf_simclr.config import COMMANDS, plain
 from tf_simclr.config.parts import Data
@@ -18,7 +18,7 @@ from tf_simclr.errors import InputError
 from tf_simclr.official import flags as official
 from tf_simclr.run_folder import RunFolder
 
-CONVERTERS = {"tf2torch and torch2tf": options.Options, "verify": verify.Options, "inspect": inspect.Options}
+CONVERTERS = {"tf2torch and torch2tf": command.Arguments, "verify": verify.Options, "inspect": inspect.Options}
 KINDS = COMMANDS | CONVERTERS
 
 NO_PLACES = {

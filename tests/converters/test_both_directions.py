@@ -99,7 +99,7 @@ def test_inspect_names_tensors_with_suspicious_values_and_the_scale_of_the_kerne
 
 PEAK = """
 import resource, sys
-import converters.conversion, converters.report, converters.options, converters.tensorflow_files
+import converters.command, converters.conversion, converters.tensorflow.source
 if len(sys.argv) > 1:
     converters.conversion.convert(sys.argv[1], sys.argv[2], verify=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))

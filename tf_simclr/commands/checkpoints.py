@@ -121,11 +121,13 @@ def converted(config: CheckpointsConvert) -> str:
     import converters
     from converters.command import report  # these know NumPy and every format; the other verbs need neither
     from converters.conversion import default_target
+    from converters.writing import container_of
 
     source = get(config)
-    options = {name: getattr(config, name) for name in ("to", "naming", "part", "ema", "verify")}
     target = config.target or default_target(Path(config.name), config.to or "pth")
-    done = converters.convert(source, target, **options, selector=selector(config, source), usual="pth")
+    options = {name: getattr(config, name) for name in ("naming", "part", "ema", "verify")}
+    to = config.to or container_of(target) or "pth"
+    done = converters.convert(source, target, to=to, **options, selector=selector(config, source))
     official = CHECKPOINTS.get(config.name)
     expected = None if official is None or config.part != "all" else official.selector
     if expected is not None and done.architecture.ft_proj_selector != expected:

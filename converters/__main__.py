@@ -1,0 +1,42 @@
+"""`simclr-convert`, or `python -m converters`: all commands of the converters under one name."""
+
+import difflib
+import importlib
+import sys
+
+from tf_simclr.errors import InputError, exit_on_input_error
+from tf_simclr.terminal import write
+
+COMMANDS = {
+    "tf2torch": "a TensorFlow or Keras checkpoint to PyTorch",
+    "torch2tf": "PyTorch weights to TensorFlow or Keras",
+    "inspect": "what a checkpoint of any format holds",
+    "verify": "whether two checkpoints of any formats are one network",
+}
+"""Name of a module of this package → what its `main` does."""
+
+HELP = f"""usage: simclr-convert {{{",".join(COMMANDS)}}} ... (--help behind a command: its options)
+
+Converts SimCLR checkpoints between TensorFlow, Keras and PyTorch, and proves that the network is the same.
+
+{"".join(f"  {name:<10}{text}" + chr(10) for name, text in COMMANDS.items())}
+for example: simclr-convert tf2torch model.ckpt-250228 r50.pth --naming torchvision
+"""
+
+
+def main() -> None:
+    """Hands the command line over to the command that it begins with."""
+    name, *line = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        write(HELP)
+        return
+    with exit_on_input_error():
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"the command must be one of {', '.join(COMMANDS)}{meant} Received: {name}")
+    importlib.import_module(f"converters.{name}").main(line, program=f"simclr-convert {name}")
+
+
+if __name__ == "__main__":
+    main()
