@@ -7,6 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from tests.chest import tiny_deployed as tiny
 from tf_simclr.chest.model import deployed
@@ -84,19 +85,24 @@ def test_a_certain_head_still_has_finite_log_odds(parts):
     assert deployed.log_odds(head, np.ones((1, 5), np.float32))[0, 0] == 200
 
 
-def test_too_few_patients_to_calibrate_by_leave_a_sentence_and_no_model(tiny_data, tmp_path):
+def test_a_model_that_cannot_be_calibrated_is_left_with_raw_scores_and_says_so(tiny_data, tmp_path):
     said, parts = [], tiny.parts(tiny_data)
     probabilities, labels, patients = parts["held_out"]
-    (tmp_path / "deployed").mkdir()
-    (tmp_path / "deployed" / "card.json").write_text("of an earlier run")
     few = parts | {"held_out": (probabilities[:, :9], labels[:9], patients[:9])}
-    assert deployed.leave(tmp_path, say=said.append, **few) is None
-    assert not (tmp_path / "deployed").exists()
-    reason = "a calibration must have at least 10 held-out patients. Received: patients=9"
-    assert said == [f"no model is left for `chest app`: {reason}"]
+    wrong = parts | {"held_out": (np.clip(0.9 - 0.8 * labels + 0.01 * np.arange(30) / 30, 0, 1), labels, patients)}
+    for name, given, why in (("few", few, "9 held-out patients"), ("wrong", wrong, "less often positive")):
+        assert deployed.leave(tmp_path / name, say=said.append, **given) == tmp_path / name / "deployed"
+        assert "raw scores, without a calibration" in said[-1]
+        assert why in said[-1]
+        model = deployed.load(tmp_path / name)
+        assert why in model.warning
+        assert any(why in line for line in model.about["card"]["limits"])
+        seen = np.full((tiny.SIZE, tiny.SIZE, 3), 0.5, np.float32)
+        verdict = model.judge(seen)
+        assert verdict.probability == pytest.approx(expit(np.mean(logit(verdict.heads))), abs=1e-6)
+    said.clear()
     ten = parts | {"held_out": (probabilities[:, :10], labels[:10], patients[:10])}
-    assert deployed.leave(tmp_path, say=said.append, **ten) == tmp_path / "deployed"
-    assert (tmp_path / "deployed" / "card.json").exists()
+    deployed.leave(tmp_path / "ten", say=said.append, **ten)
     one_class = parts | {"held_out": (probabilities, np.zeros_like(labels), patients)}
     with pytest.raises(InputError, match="class"):
         deployed.leave(tmp_path, say=said.append, **one_class)

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 from tf_simclr.chest.ards import page as report
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates, threshold
 from tf_simclr.errors import InputError
-from tf_simclr.evaluation.binary import grouped_interval, roc_auc
+from tf_simclr.evaluation.intervals import auc_interval
 
 PART = {"patients": 60, "images": 80, "positive images": 40, "positive patients": 31}
 
@@ -138,9 +138,9 @@ def test_estimates_are_scikit_learns_and_the_bootstraps(ways, parts, found):
     single = [Way(one.title, one.validation[:1], one.test[:1]) for one in ways[:2]]
     paired = estimates(single, **parts)[1]
     assert paired["auc_gain"]["value"] == pytest.approx(gain)
-    low, high = grouped_interval(roc_auc, first.test[0], labels=labels, groups=patients, draws=400)
-    assert paired["auc"]["low"] == pytest.approx(low, abs=0.03)
-    assert paired["auc"]["high"] == pytest.approx(high, abs=0.03)
+    assert (paired["auc"]["low"], paired["auc"]["high"]) == auc_interval(first.test[0], labels, patients=patients)
+    assert paired["auc_gain"]["low"] < gain < paired["auc_gain"]["high"]
+    assert of["auc_gain"]["p_adjusted"] == pytest.approx(2 * of["auc_gain"]["p"])  # the smaller of two
 
 
 def test_the_threshold_has_youdens_largest_sum():

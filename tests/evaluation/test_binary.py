@@ -48,16 +48,6 @@ def test_calibration_is_the_mean_gap_of_the_bins():
     )
 
 
-def test_an_interval_over_patients_is_wider_where_a_patient_has_many_images():
-    groups = np.arange(60)
-    alone = binary.grouped_interval(binary.roc_auc, SCORES, labels=LABELS, groups=groups, draws=400)
-    many = [np.tile(a, 6) for a in (SCORES, LABELS, groups)]
-    together = binary.grouped_interval(binary.roc_auc, many[0], labels=many[1], groups=many[2], draws=400)
-    apart = binary.grouped_interval(binary.roc_auc, many[0], labels=many[1], groups=np.arange(360), draws=400)
-    assert together == pytest.approx(alone, abs=0.02)
-    assert np.diff(apart) < 0.6 * np.diff(together)
-
-
 def test_one_class_alone_is_refused():
     with pytest.raises(InputError, match=r"must hold both classes, 0 and 1. Received: found=\[1\]"):
         binary.roc_auc(SCORES, np.ones(60, int))

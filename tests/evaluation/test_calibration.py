@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from tf_simclr.errors import InputError
-from tf_simclr.evaluation.calibration import calibrate, expit, logit, platt
+from tf_simclr.evaluation.calibration import calibrate, logit, platt
 
 
 def drawn(count: int, *, slope: float = 2.0, intercept: float = -1.0, seed: int = 0):
@@ -86,7 +87,6 @@ def test_images_alike_are_counted_as_they_are():
     [
         (np.zeros(20), np.zeros(20, int), "both classes"),
         (np.full(20, np.nan), np.arange(20) % 2, "finite"),
-        (np.zeros(8), np.arange(8) % 2, "at least 10 held-out patients"),
         (np.zeros(20), np.arange(19) % 2, "each held-out image"),
     ],
 )
@@ -97,3 +97,21 @@ def test_what_cannot_be_calibrated_is_refused(scores, labels, words):
 
 def test_log_odds_of_certainty_are_finite():
     np.testing.assert_allclose(expit(logit(np.array([0.0, 0.2, 1.0]))), [0, 0.2, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "patients", "words"),
+    [
+        (np.arange(9.0), np.arange(9) % 2, np.arange(9), "9 held-out patients"),
+        (np.arange(60.0), np.arange(60) // 30, np.arange(60) // 10, "6 held-out patients"),
+        (np.arange(40.0), (np.arange(40) > 37).astype(int), np.arange(40), "2 of the rarer class"),
+        (-np.arange(40.0), np.arange(40) // 20, np.arange(40), "higher scores are less often positive"),
+    ],
+    ids=["few", "few with many images", "few of a class", "the wrong way round"],
+)
+def test_where_there_is_nothing_to_count_on_scores_stay_as_they_are_and_it_is_said(scores, labels, patients, words):
+    found = calibrate(scores, labels, patients=patients)
+    assert words in found.missing
+    np.testing.assert_allclose(found(np.array([-1.0, 2.0])), expit([-1.0, 2.0]))
+    assert found.spread(np.array([-1.0, 1.0])) == pytest.approx(np.quantile(expit([-1, 1]), [0.025, 0.975]))
+    assert calibrate(*drawn(40)).missing == ""

@@ -17,6 +17,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.files import replacing_path
@@ -116,7 +117,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values})
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
-    more = before | scores | ranked(found, seed=config.seed) | tested | job.notes
+    more = before | scores | ranked(found) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
 
@@ -192,12 +193,14 @@ def accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
     return scores
 
 
-def ranked(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
-    """Of two classes that both occur the AUC with its 95 % bootstrap interval over the images, else nothing."""
+def ranked(found: Features) -> dict[str, dict[str, float]]:
+    """Of two classes that both occur the AUC with its 95 % interval over the images, else nothing."""
     if found.values.shape[1] != 2 or len(set(found.labels.tolist())) != 2:
         return {}
-    scores, images = found.values[:, 1] - found.values[:, 0], np.arange(len(found.labels))
-    low, high = binary.grouped_interval(binary.roc_auc, scores, labels=found.labels, groups=images, seed=seed)
+    scores = found.values[:, 1] - found.values[:, 0]
+    if separated(scores, found.labels):
+        say(SEPARATED)
+    low, high = auc_interval(scores, found.labels)
     return {"auc": {"value": binary.roc_auc(scores, found.labels), "low": low, "high": high}}
 
 
@@ -218,7 +221,7 @@ def summary(model_dir: Path, result: dict) -> str:
         lines.append(f"{name + ':':<10}{100 * score['accuracy']:.1f} % ({interval}, 95 % bootstrap interval)")
     if "auc" in result:
         auc = result["auc"]
-        lines.append(f"AUC:      {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}, 95 % bootstrap interval)")
+        lines.append(f"AUC:      {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}, 95 % interval)")
     lines[-1] += f" on {result['eval_images']:,} images of {result['eval_split']}"
     if result["unreadable"]:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")

@@ -1,19 +1,16 @@
 """Metrics of a yes-or-no question from scores: what a physician asks of a test, and whether its probabilities are true.
 
 Curves are scikit-learn's; every function takes scores `(n,)`, the larger the likelier yes, and labels `(n,)` of 0, 1.
-
-`measures` takes many weightings of the images at once, for a bootstrap over patients: a draw of patients with
-replacement is a weight an image, how often its patient was drawn.  So scores are sorted once, and each metric is a few
-cumulative sums, for a thousand draws together.
+`measures` has them for many weightings of the images at once, as a bootstrap over patients needs (`patients`).
 """
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
+
+BINS = 10
+"""Of equal width, of the calibration error."""
 
 
 def check_both(labels: np.ndarray) -> None:
@@ -82,61 +79,10 @@ def reliability(
     return said, was, counts[there]
 
 
-def grouped_draws(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    scores: np.ndarray,
-    *,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    draws: int = 1000,
-    seed: int = 0,
-) -> np.ndarray:
-    """Bootstrap of a metric that draws groups, not images: images of one patient are no independent evidence.
-
-    Draws in which only one class occurs are drawn again, up to ten times as many.
-
-    Args:
-        metric: scores and labels to a number.
-        scores: `(n,)`.
-        labels: 0 or 1, `(n,)`.
-        groups: what is drawn, one name an image.
-        draws: how many.
-        seed: of the draws.
-
-    Returns:
-        The metric of each draw, `(draws,)`.
-
-    Raises:
-        InputError: fewer than two groups, or most draws have one class only.
-    """
-    names, member = np.unique(groups, return_inverse=True)
-    check(len(names) >= 2, "there must be at least two groups to draw from", groups=len(names))
-    rows_of = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
-    rng = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(10 * draws):
-        rows = np.concatenate([rows_of[i] for i in rng.integers(0, len(names), len(names))])
-        if 0 < labels[rows].sum() < len(rows):
-            values.append(metric(scores[rows], labels[rows]))
-        if len(values) == draws:
-            return np.array(values)
-    raise InputError(f"draws of patients must have both classes; there are too few patients. Received: {len(names)}")
-
-
-def grouped_interval(
-    metric: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, **options: Any
-) -> tuple[float, float]:
-    """The middle 95 % of `grouped_draws`."""
-    low, high = np.quantile(grouped_draws(metric, scores, **options), [0.025, 0.975])
-    return float(low), float(high)
-
-
-BINS = 10
-"""Of equal width, of the calibration error."""
-
-
 def measures(probabilities: np.ndarray, labels: np.ndarray, *, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of `evaluation.binary` by name, and accuracy, each `(draws,)`.
+    """The metrics of this module by name, and accuracy, for many weightings of the images at once, each `(draws,)`.
+
+    Scores are sorted once, and each metric is a few cumulative sums, for a thousand draws of patients together.
 
     Args:
         probabilities: of a yes, `(n,)` in [0, 1].
@@ -183,33 +129,3 @@ def ranking(
         "average_precision": (true_steps * precision).sum(axis=1) / yes[:, 0],
         "sensitivity_at_90": np.max(true * within, axis=1) / yes[:, 0],
     }
-
-
-def group_weights(
-    groups: np.ndarray | Sequence, *, draws: int, seed: int, fits: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """How often each image is drawn when its group (a patient) is drawn with replacement: `(draws, n)`.
-
-    Args:
-        groups: one name an image.
-        draws: how many, of as many groups as there are.
-        seed: of the draws.
-        fits: weights `(k, n)` to whether each draw can be used, bool `(k,)`; others are drawn again.
-
-    Raises:
-        InputError: fewer than two groups, or fewer than a tenth of the draws can be used.
-    """
-    names, member = np.unique(groups, return_inverse=True)
-    check(len(names) >= 2, "there must be at least two groups to draw from", groups=len(names))
-    rng, kept = np.random.default_rng(seed), np.empty((0, len(member)))
-    for _ in range(10):
-        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)[:, member].astype(float)
-        kept = np.concatenate([kept, drawn[fits(drawn)]])[:draws]
-        if len(kept) == draws:
-            return kept
-    raise InputError(f"draws of patients must have both classes; there are too few patients. Received: {len(names)}")
-
-
-def both_classes(labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Weights `(k, n)` to whether both classes, 0 and 1, have some in each draw."""
-    return lambda weights: (weights @ (labels == 1) > 0) & (weights @ (labels == 0) > 0)

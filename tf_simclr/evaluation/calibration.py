@@ -11,21 +11,22 @@ References:
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
+from scipy.special import logit as exact_logit
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import check_both
+from tf_simclr.evaluation.patients import middle, weightings
 
 DRAWS = 200
 """Bootstrap draws of patients: the middle 95 % of them is what an interval shows."""
 FOLDS = 5
 """Parts of the patients; each is calibrated by the others when the calibration itself is tested."""
+FEWEST, FEWEST_OF_A_CLASS = 2 * FOLDS, 3
+"""Patients, in all and with images of each class, of whom a calibration is counted at least."""
 SMALLEST = 1e-7
 """Probabilities are kept this far from 0 and 1, where a log-odds would be infinite."""
 STEPS, HALVINGS = 100, 10
-
-
-class TooFew(InputError):
-    """There are fewer held-out patients than a calibration needs."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class Calibration:
     """Of the held-out images, each calibrated by other patients, `(n,)`, ascending."""
     labels: np.ndarray
     """0 or 1 of those images, `(n,)`."""
+    missing: str = ""
+    """Why there is none: probabilities are then the raw scores'.  Empty where there is one."""
 
     def __call__(self, log_odds: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of any shape."""
-        return expit(self.slope * np.asarray(log_odds, float) + self.intercept)
+        return np.asarray(expit(self.slope * np.asarray(log_odds, float) + self.intercept))
 
     def spread(self, log_odds: np.ndarray) -> tuple[float, float]:
         """Middle 95 % of what single heads say, each under every draw of the calibration.
@@ -52,8 +55,7 @@ class Calibration:
             log_odds: one a head, `(k,)`.
         """
         said = expit(self.draws[:, :1] * np.asarray(log_odds, float) + self.draws[:, 1:])
-        low, high = np.quantile(said, [0.025, 0.975])
-        return float(low), float(high)
+        return middle(said.ravel())
 
     def alike(self, probability: float, *, images: int = 40) -> tuple[int, int, float, float]:
         """Held-out images whose probability is nearest to this one.
@@ -66,16 +68,6 @@ class Calibration:
         return len(nearest), int(self.labels[nearest].sum()), float(said.min()), float(said.max())
 
 
-def expit(log_odds: np.ndarray) -> np.ndarray:
-    """Probability of a log-odds.
-
-    Example:
-        >>> float(expit(np.array(0.0)))
-        0.5
-    """
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(log_odds, float))))
-
-
 def logit(probabilities: np.ndarray) -> np.ndarray:
     """Log-odds of probabilities, finite for 0 and 1, too.
 
@@ -83,8 +75,7 @@ def logit(probabilities: np.ndarray) -> np.ndarray:
         >>> float(logit(np.array(0.5)))
         0.0
     """
-    kept = np.clip(np.asarray(probabilities, float), SMALLEST, 1 - SMALLEST)
-    return np.asarray(np.log(kept / (1 - kept)))
+    return np.asarray(exact_logit(np.clip(np.asarray(probabilities, float), SMALLEST, 1 - SMALLEST)))
 
 
 def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> np.ndarray:
@@ -150,6 +141,9 @@ def calibrate(
 ) -> Calibration:
     """Counts on held-out patients what a score means.
 
+    Where they are too few to count on, or the score is the lower the likelier an image is positive, there is no
+    calibration: slope 1 and intercept 0 leave the scores as they are, and `missing` says why.
+
     Args:
         log_odds: of images that the heads did not learn from, `(n,)`.
         labels: 0 or 1, `(n,)`.
@@ -158,7 +152,6 @@ def calibrate(
 
     Raises:
         InputError: one class only, lengths that differ, or scores that are not finite.
-        TooFew: patients; an `InputError`, too.
     """
     log_odds, labels = np.asarray(log_odds, float), np.asarray(labels).astype(int)
     names = np.arange(len(labels)) if patients is None else np.asarray(patients)
@@ -166,15 +159,29 @@ def calibrate(
     check(log_odds.shape == labels.shape == names.shape, "each held-out image must have score, label, patient", **sizes)
     check(bool(np.isfinite(log_odds).all()), "held-out scores must be finite")
     check_both(labels)
-    count, member = len(np.unique(names)), np.unique(names, return_inverse=True)[1]
-    if count < 2 * FOLDS:
-        raise TooFew(f"a calibration must have at least {2 * FOLDS} held-out patients. Received: patients={count}")
+    found, member = np.unique(names, return_inverse=True)
+    count, of_class = len(found), min(len(np.unique(names[labels == c])) for c in (0, 1))
+    if count < FEWEST or of_class < FEWEST_OF_A_CLASS:
+        held = f"{count} held-out patients, {of_class} of the rarer class"
+        return uncalibrated(
+            log_odds, labels, why=f"it takes {FEWEST}, {FEWEST_OF_A_CLASS} of each class; there are {held}"
+        )
+    slope, intercept = platt(log_odds, labels)
+    if slope <= 0:
+        why = f"higher scores are less often positive among {count} held-out patients (slope {slope:.2g})"
+        return uncalibrated(log_odds, labels, why=why)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS)[:, member]
     folds = rng.permutation(np.arange(count) % FOLDS)[member]
     each = platt(log_odds, labels, weights=(folds != np.arange(FOLDS)[:, None]).astype(float))
     tested = expit(each[folds, 0] * log_odds + each[folds, 1])
     order = np.argsort(tested, kind="stable")
-    slope, intercept = platt(log_odds, labels)
-    draws = platt(log_odds, labels, weights=drawn)
+    drawn = weightings(names, labels=labels, draws=DRAWS, seed=seed)
+    draws = np.concatenate([platt(log_odds, labels, weights=weights) for weights in drawn])
     return Calibration(float(slope), float(intercept), draws, tested[order], labels[order])
+
+
+def uncalibrated(log_odds: np.ndarray, labels: np.ndarray, *, why: str) -> Calibration:
+    """Raw scores in the place of a calibration."""
+    said = np.asarray(expit(log_odds))
+    order = np.argsort(said, kind="stable")
+    return Calibration(1.0, 0.0, np.array([[1.0, 0.0]]), said[order], labels[order], missing=why)

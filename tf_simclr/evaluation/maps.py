@@ -7,6 +7,7 @@ from sklearn.manifold import TSNE
 
 from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import check_both
+from tf_simclr.evaluation.patients import bootstrap, middle, repeated
 
 
 def curve_band(
@@ -32,19 +33,17 @@ def curve_band(
         Abscissae (1 − specificity, or recall), the curve, and the band's lower and upper edge, each `(101,)`.
 
     Raises:
-        InputError: one class only, or no such kind of curve.
+        InputError: one class only, too few patients, or no such kind of curve.
     """
     check_both(labels)
     check(kind in ("roc", "pr"), "kind must be roc or pr", kind=kind)
-    members = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    rows_of = np.split(np.argsort(members, kind="stable"), np.cumsum(np.bincount(members))[:-1])
-    rng, x = np.random.default_rng(seed), np.linspace(0, 1, 101)
-    drawn = []
-    for _ in range(draws):
-        rows = np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])
-        if 0 < labels[rows].sum() < len(rows):
-            drawn.append(curve(scores[rows], labels[rows], kind=kind, at=x))
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0) if drawn else (np.zeros(101), np.ones(101))
+    names, x = np.arange(len(labels)) if groups is None else groups, np.linspace(0, 1, 101)
+
+    def curves(weights: np.ndarray) -> np.ndarray:
+        drawn = [repeated(row) for row in weights]
+        return np.array([curve(scores[rows], labels[rows], kind=kind, at=x) for rows in drawn]).reshape(-1, len(x))
+
+    low, high = middle(bootstrap(curves, names, labels=labels, draws=draws, seed=seed))
     return x, curve(scores, labels, kind=kind, at=x), low, high
 
 

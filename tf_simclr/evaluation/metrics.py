@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tf_simclr.errors import check
+from tf_simclr.evaluation.patients import DRAWS, bootstrap, middle, repeated
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -123,7 +124,7 @@ def bootstrap_interval(
     arrays: Sequence[np.ndarray],
     *,
     level: float = 0.95,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile interval of `statistic(*arrays)` when examples are drawn again with replacement.
@@ -145,11 +146,14 @@ def bootstrap_interval(
     check(draws >= 1, "draws must be at least 1", draws=draws)
     n = len(arrays[0])
     check(n > 0 and all(len(a) == n for a in arrays), "arrays must be equally long", lengths=[len(a) for a in arrays])
-    rng = np.random.default_rng(seed)
-    rows = (rng.integers(0, n, n) for _ in range(draws))
-    values = [statistic(*(array[drawn] for array in arrays)) for drawn in rows]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if n == 1:  # it is drawn each time
+        value = float(statistic(*arrays))
+        return value, value
+
+    def values(weights: np.ndarray) -> np.ndarray:
+        return np.array([statistic(*(array[rows] for array in arrays)) for rows in map(repeated, weights)])
+
+    return middle(bootstrap(values, np.arange(n), draws=draws, seed=seed), level=level)
 
 
 METRICS = {

@@ -39,8 +39,8 @@ def write(job: Job, folder: Path) -> str:
         file.write(written(found).encode())
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
     write_json(folder / "numbers.json", {"note": NOTICE, "test": found.counts["test"], "ways": numbers})
-    model = deploy(job, found)
-    return table(job, found, folder=folder) + (f"\n{ASK} {job.config.model_dir}" if model else "")
+    deploy(job, found)
+    return f"{table(job, found, folder=folder)}\n{ASK} {job.config.model_dir}"
 
 
 def findings(job: Job) -> Findings:
@@ -149,7 +149,7 @@ def made(job: Job) -> dict[str, str]:
     }
 
 
-def deploy(job: Job, found: Findings) -> Path | None:
+def deploy(job: Job, found: Findings) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
@@ -187,7 +187,6 @@ def card(found: Findings) -> dict[str, Any]:
             *([MADE_UP] * found.synthetic),
             "Research use only. It has learned from radiographs of one collection; other hospitals, devices and "
             "patients differ.",
-            "Its probability is calibrated on that collection's test patients and holds for as many ill among them.",
             "It is one network of those in the report, which has several seeds and ways.",
         ],
     }

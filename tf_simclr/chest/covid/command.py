@@ -80,10 +80,10 @@ def leaked(study: covid_arms.Study) -> dict[str, float]:
     return {"patients_in_both": both, "share_of_test_images": share, **alike}
 
 
-def ways_on(study: covid_arms.Study, folder: Path | None) -> list[str]:
+def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
     """What can be done next."""
     config = study.config
-    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"] if folder else []
+    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"]
     if config.study == "table":
         lines.append("more    --study all: larger inputs, LARS, unfrozen groups, from scratch, four classes")
     elif config.adapted is None and config.checkpoint is not None:

@@ -12,12 +12,11 @@ from tf_simclr.commands.inputs import say
 
 LIMITS = (
     "Research use only. It has seen radiographs of one collection alone; other hospitals, devices and patients differ.",
-    "Its probability is calibrated on held-out patients of that collection and holds for as many ill among them.",
 )
 UNTRAINED = "Its encoder is untrained: it shows the way, and its answers mean nothing."
 
 
-def deploy(study: Study, *, leak: dict) -> Path | None:
+def deploy(study: Study, *, leak: dict) -> Path:
     """Trains one head a seed on the same patients and leaves them with the encoder, its cases and a card.
 
     All heads are tested on the patients whom none has seen; the study's own fits each have a split of their own.

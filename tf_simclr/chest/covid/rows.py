@@ -12,7 +12,9 @@ import numpy as np
 
 from tf_simclr.data.radiographs.splits import by_image, by_patient
 from tf_simclr.errors import check
-from tf_simclr.evaluation.binary import both_classes, group_weights, measures, ranking
+from tf_simclr.evaluation.binary import measures, ranking
+from tf_simclr.evaluation.intervals import auc_interval
+from tf_simclr.evaluation.patients import DRAWS, middle, weightings
 
 DROPOUT = 0.2
 """The study's rate, before and behind the dense layer."""
@@ -86,24 +88,31 @@ def split(patients: Sequence[str], labels: np.ndarray, *, kind: str, test_share:
     return parts
 
 
-def summary(fits: Sequence[Fit], *, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
+def summary(fits: Sequence[Fit], *, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[str, float]]:
     """Metric → its mean over the fits, and a 95 % interval by drawing patients within each fit's test images.
 
-    Fits of several seeds share images, so their mean varies a little more than the interval says.
+    Fits of several seeds share images, so their mean varies a little more than the interval says; the interval of the
+    AUC is the mean of the single fits'.
     """
     found: dict[str, list[np.ndarray]] = {}
     for number, fit in enumerate(fits):
-        fits_both = both_classes(fit.labels == fit.labels[0])
-        drawn = group_weights(fit.patients, draws=draws, seed=seed + number, fits=fits_both)
-        weights = np.concatenate([np.ones((1, len(fit.labels))), drawn])
+        drawn = list(weightings(fit.patients, labels=fit.labels, draws=draws, seed=seed + number))
+        weights = np.concatenate([np.ones((1, len(fit.labels))), *drawn])
         for name, values in measured(fit, weights).items():
             found.setdefault(name, []).append(values)
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
-    limits = {name: np.quantile(values[1:], [0.025, 0.975]) for name, values in means.items()}
+    limits = {name: middle(values[1:]) for name, values in means.items()}
+    if "auc" in means:  # the bootstrap's is too narrow where patients are few
+        limits["auc"] = tuple(np.mean([own_interval(fit) for fit in fits], axis=0))
     return {
         name: {"mean": float(values[0]), "low": float(limits[name][0]), "high": float(limits[name][1])}
         for name, values in means.items()
     }
+
+
+def own_interval(fit: Fit) -> tuple[float, float]:
+    """The interval of one fit's AUC over its test patients."""
+    return auc_interval(fit.probabilities, fit.labels, patients=fit.patients)
 
 
 def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:

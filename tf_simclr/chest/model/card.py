@@ -24,7 +24,7 @@ RULES: dict[str, Any] = {
     "windowed": lambda x: isinstance(x, bool),
     "crop_proportion": lambda x: is_number(x) and 0 < x <= 1,
     "heads": lambda x: type(x) is int and 1 <= x <= 100,
-    "calibration": lambda x: x["kind"] == "Platt" and is_number(x["slope"]) and is_number(x["intercept"]),
+    "calibration": lambda x: x["kind"] in ("Platt", "none") and is_number(x["slope"]) and is_number(x["intercept"]),
     "measured": lambda x: all(is_number(v) for v in (x["images"], x["positives"], x["brier"], *x["auc"].values())),
     "learned_from": lambda x: all(is_number(x[name]) for name in ("images", "patients", "positives")),
     "card": lambda x: isinstance(x, dict),

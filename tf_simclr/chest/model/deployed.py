@@ -4,7 +4,6 @@ The folder is checked when it is opened, as if a stranger had written it: digest
 layers only, arrays of the right type and shape, no pickle.  For research, not for diagnosis.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,8 @@ from tf_simclr.data.radiographs import Fit
 from tf_simclr.data.radiographs.prepared import Prepared, smaller
 from tf_simclr.errors import check
 from tf_simclr.evaluation import binary
-from tf_simclr.evaluation.calibration import DRAWS, Calibration, TooFew, calibrate, logit
+from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
+from tf_simclr.evaluation.intervals import auc_interval
 from tf_simclr.files import replacing_folder, write_json
 from tf_simclr.places import expanded
 
@@ -38,6 +38,14 @@ INTERVAL = (
     "probability was calibrated on. It covers the spread between trainings and the few patients of the calibration; "
     "it does not cover that this radiograph may differ from those."
 )
+RAW_INTERVAL = (
+    "The interval is what the single heads say. The probability is the network's raw score: it was not calibrated, so "
+    "how often such a radiograph is positive is not known."
+)
+CALIBRATED = (
+    "Its probability is calibrated on held-out patients of that collection and holds for as many positive among them."
+)
+UNCALIBRATED = "The probability is not calibrated: {why}. It orders radiographs, and is no probability."
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,9 @@ class Verdict:
     """What the heads say of one image."""
 
     probability: float
-    """Calibrated, of the class that is asked for."""
+    """Calibrated where the model is, of the class that is asked for."""
     low: float
-    """The interval, see `INTERVAL`."""
+    """The interval, see `Deployed.interval_means`."""
     high: float
     heads: np.ndarray
     """Uncalibrated probability of each head, `(k,)`."""
@@ -75,6 +83,17 @@ class Deployed:
     def measured(self) -> dict[str, Any]:
         """Of the held-out patients: `images`, `positives`, `patients`, `auc` with `low` and `high`, `brier`."""
         return self.about["measured"]
+
+    @property
+    def warning(self) -> str:
+        """That the probability is not calibrated, and why; empty where it is."""
+        why = self.calibration.missing
+        return UNCALIBRATED.format(why=why) if why else ""
+
+    @property
+    def interval_means(self) -> str:
+        """What a verdict's interval covers."""
+        return RAW_INTERVAL if self.calibration.missing else INTERVAL
 
     def open(self, path: str | Path) -> Picture:
         """Reads a DICOM, PNG or JPEG in a bounded process.
@@ -202,6 +221,8 @@ def save(
     check(features.shape[1:] == tuple(encoder.output_shape[1:]), "features must be the encoder's", shape=features.shape)
     scores, patients = together(probabilities), groups[0] if groups else None
     calibration = calibrate(scores, np.asarray(labels), patients=patients)
+    why, stated = calibration.missing, card.get("limits", [])
+    stated = stated if isinstance(stated, list) else [stated]
     about = {
         "format": FORMAT,
         "note": NOTE,
@@ -214,10 +235,15 @@ def save(
         "windowed": windowed,
         "crop_proportion": crop_proportion,
         "heads": len(heads),
-        "calibration": {"kind": "Platt", "slope": calibration.slope, "intercept": calibration.intercept},
-        "measured": measure(scores, np.asarray(labels), patients=patients, calibration=calibration, seed=seed),
+        "calibration": {
+            "kind": "none" if calibration.missing else "Platt",
+            "slope": calibration.slope,
+            "intercept": calibration.intercept,
+            "why": calibration.missing,
+        },
+        "measured": measure(scores, np.asarray(labels), patients=patients, calibration=calibration),
         "learned_from": learned(prepared, np.asarray(rows), positive=positive),
-        "card": card,
+        "card": card | {"limits": [*stated, UNCALIBRATED.format(why=why) if why else CALIBRATED]},
     }
     with replacing_folder(folder) as place:
         bare(encoder).save(place / "encoder.keras")
@@ -230,24 +256,22 @@ def save(
         write_json(place / "card.json", about | {"digests": digests})
 
 
-def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path | None:
-    """Saves what a command leaves in its run; with too few patients to calibrate by it says so and leaves None."""
+def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path:
+    """Saves what a command leaves in its run, and says where it could not be calibrated."""
     folder = run / FOLDER
-    try:
-        save(folder, **parts)
-    except TooFew as error:
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run here
-        say(f"no model is left for `chest app`: {error}")
-        return None
+    save(folder, **parts)
+    stored = read_card(folder)["calibration"]
+    if stored["kind"] == "none":
+        say(f"the model is left with its raw scores, without a calibration: {stored['why']}")
     return folder
 
 
 def measure(
-    scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration, seed: int
+    scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration
 ) -> dict[str, Any]:
     """What the heads together reach on the held-out patients; the Brier score is of cross-fitted probabilities."""
     groups = np.arange(len(labels)) if patients is None else np.asarray(patients)
-    low, high = binary.grouped_interval(binary.roc_auc, scores, labels=labels, groups=groups, draws=DRAWS, seed=seed)
+    low, high = auc_interval(scores, labels, patients=groups)
     return {
         "images": len(labels),
         "positives": int(labels.sum()),
@@ -295,4 +319,7 @@ def read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
     finite = pairs and np.isfinite(draws).all() and np.isfinite(held_out).all()
     check(bool(finite), f"the calibration of {folder} must be finite numbers")
     probabilities, labels = np.asarray(held_out).T
-    return Calibration(stored["slope"], stored["intercept"], np.asarray(draws), probabilities, labels.astype(int))
+    missing = str(stored.get("why") or "nobody says why") if stored["kind"] == "none" else ""
+    return Calibration(
+        stored["slope"], stored["intercept"], np.asarray(draws), probabilities, labels.astype(int), missing=missing
+    )

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_simclr.chest.files.showing import Picture
 from tf_simclr.chest.model.cases import Case, small_picture
-from tf_simclr.chest.model.deployed import INTERVAL, NOTE, Deployed, Verdict
+from tf_simclr.chest.model.deployed import NOTE, Deployed, Verdict
 from tf_simclr.chest.model.heat_maps import agreement, grad_cam, occlusion, shades, shuffled_networks
 from tf_simclr.chest.model.overlay import layer, overlay, put_back
 from tf_simclr.data.images import to_rgb
@@ -48,6 +48,8 @@ class Explanation:
     """Fall of the log-odds where a square is covered, `(g, g)`."""
     correlation: float | None = None
     """Rank correlation of the two maps."""
+    warning: str = ""
+    """Of the model, whatever the image: that it is not calibrated."""
 
     @property
     def places(self) -> bool:
@@ -58,7 +60,7 @@ class Explanation:
     def doubts(self) -> list[str]:
         """Why the numbers may not mean what they say, for this image: sentences."""
         holds = {COLOURED: self.picture.coloured, UNLIKE: not self.similar, KNOWN: self.known}
-        return [sentence for sentence, so in holds.items() if so]
+        return [*filter(None, [self.warning]), *(sentence for sentence, so in holds.items() if so)]
 
 
 def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
@@ -79,7 +81,7 @@ def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5
     heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
     similar = cases[0].similarity >= deployed.cases.usual
     known = deployed.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
-    return Explanation(picture, seen, verdict, heat, cases, similar, known)
+    return Explanation(picture, seen, verdict, heat, cases, similar, known, warning=deployed.warning)
 
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
@@ -135,7 +137,8 @@ def numbers(deployed: Deployed, found: Explanation) -> dict[str, Any]:
         "class": deployed.positive,
         "probability": verdict.probability,
         "interval": [verdict.low, verdict.high],
-        "interval_means": INTERVAL,
+        "interval_means": deployed.interval_means,
+        "calibrated": not deployed.calibration.missing,
         "heads_uncalibrated": verdict.heads.tolist(),
         "measured": deployed.measured,
         "nearest": [{"case": c.number, "findings": c.findings, "similarity": c.similarity} for c in found.cases],

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tf_simclr.chest.model.cases import Case
-from tf_simclr.chest.model.deployed import INTERVAL, NOTE, Deployed
+from tf_simclr.chest.model.deployed import NOTE, Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, map_alone
 from tf_simclr.chest.model.overlay import data_uri
 
@@ -143,7 +143,7 @@ def answer(deployed: Deployed, found: Explanation) -> str:
         f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
         f"<p>Interval: {low} to {high} %</p>{bar(deployed, found)}"
         f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
-        f"<details><summary>What the interval means</summary><p>{escape(INTERVAL)}</p></details></div>"
+        f"<details><summary>What the interval means</summary><p>{escape(deployed.interval_means)}</p></details></div>"
     )
 
 
@@ -191,7 +191,9 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
         f"{positives} ({100 * positives / count:.0f} %) had the label {name}.",
         f"Tested on {measured['images']:,} radiographs{patients} that it had not seen: AUC {auc['value']:.2f} "
         f"(95 % interval {auc['low']:.2f} to {auc['high']:.2f}; 0.5 is guessing, 1 is faultless).",
-        f"The probability holds where {name} is as frequent as in that test, {100 * base_rate(deployed):.0f} %. "
+        "It is a raw score and no probability of being ill."
+        if deployed.calibration.missing
+        else f"The probability holds where {name} is as frequent as in that test, {100 * base_rate(deployed):.0f} %. "
         "Where it is rarer, the true probability is lower.",
     ]
     if auc["low"] <= 0.5:
@@ -264,7 +266,8 @@ def card(deployed: Deployed) -> str:
     rows["learned from"] = "{images:,} radiographs of {patients:,} patients, {positives:,} of them positive".format(
         **learned
     )
-    rows["calibration"] = f"Platt's scaling on {deployed.measured['images']:,} radiographs of other patients"
+    platt = f"Platt's scaling on {deployed.measured['images']:,} radiographs of other patients"
+    rows["calibration"] = f"none: {deployed.calibration.missing}" if deployed.calibration.missing else platt
     rows["Brier score"] = f"{deployed.measured['brier']:.3f} (0 is best)"
     rows["heads"] = f"{about['heads']} trainings, averaged"
     table = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(written(v))}</td></tr>" for k, v in rows.items())

@@ -1,0 +1,119 @@
+"""How often intervals of an AUC cover the true one: a table for docs/radiograph-statistics.md, by simulation.
+
+    python -m tools.interval_coverage [--trials 2000]
+
+Patients have scores of a known distribution, so that the true AUC is known; each trial draws patients, and asks each
+method for its 95 % interval.  A method that claims 95 % should cover the truth in about 95 of 100 trials, and no method
+should be wider than it must.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from tf_simclr.evaluation.binary import ranking
+from tf_simclr.evaluation.intervals import areas, auc_interval
+from tf_simclr.evaluation.patients import bootstrap, middle
+from tf_simclr.terminal import write
+
+Method = Callable[..., tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study that is simulated."""
+
+    auc: float
+    positives: int
+    """Patients with images that are all positive."""
+    negatives: int
+    images: int = 1
+    """Patients have 1, 2, … up to so many images, equally often."""
+    alike: float = 0.0
+    """Correlation of the scores of a patient's images."""
+    shape: str = "normal"
+    """Of the scores: normal, or exponential, whose positives spread further."""
+
+
+def simulated(case: Case, *, trials: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Scores, labels and patients of each trial."""
+    rng = np.random.default_rng(seed)
+    sizes = [1 + number % case.images for side in (case.negatives, case.positives) for number in range(side)]
+    patients = np.repeat(np.arange(len(sizes)), sizes)
+    labels = (patients >= case.negatives).astype(int)
+    for _ in range(trials):
+        own, each = rng.normal(size=len(sizes))[patients], rng.normal(size=len(patients))
+        noise = np.sqrt(case.alike) * own + np.sqrt(1 - case.alike) * each
+        if case.shape == "normal":
+            scores = noise + np.sqrt(2) * norm.ppf(case.auc) * labels
+        else:
+            scores = -norm.logsf(noise) * np.where(labels == 1, case.auc / (1 - case.auc), 1.0)
+        yield scores, labels, patients
+
+
+def covered(case: Case, method: Method, *, trials: int, seed: int) -> tuple[float, float]:
+    """Share of the trials whose interval holds the true AUC, and the mean width."""
+    ends = np.array([method(s, y, patients=p) for s, y, p in simulated(case, trials=trials, seed=seed)])
+    return float(np.mean((ends[:, 0] <= case.auc) & (case.auc <= ends[:, 1]))), float(np.mean(np.diff(ends)))
+
+
+def percentile(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of a bootstrap over patients, which this project took before."""
+
+    def auc(weights: np.ndarray) -> np.ndarray:
+        return ranking(scores, labels, weights=weights)["auc"]
+
+    return middle(bootstrap(auc, patients, labels=labels, draws=400))
+
+
+def delong(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
+    """DeLong's over patients, on the AUC itself."""
+    found = areas(scores, labels, patients=patients)
+    far = 1.96 * float(np.sqrt(found.covariance[0, 0]))
+    return max(0.0, float(found.values[0]) - far), min(1.0, float(found.values[0]) + far)
+
+
+def delong_logit(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
+    """DeLong's over patients, on the log-odds of the AUC, as pROC's transformation has it."""
+    found = areas(scores, labels, patients=patients)
+    value = float(np.clip(found.values[0], 1e-3, 1 - 1e-3))
+    far = 1.96 * float(np.sqrt(found.covariance[0, 0])) / (value * (1 - value))
+    return float(expit(logit(value) - far)), float(expit(logit(value) + far))
+
+
+METHODS: dict[str, Method] = {
+    "bootstrap": percentile,
+    "DeLong": delong,
+    "DeLong, log-odds": delong_logit,
+    "here": auc_interval,
+}
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    """The table's lines."""
+    for auc in (0.75, 0.85, 0.95, 0.99):
+        for positives, negatives in ((6, 8), (10, 40), (50, 200)):
+            yield f"{auc}, {positives} + {negatives}", Case(auc, positives, negatives)
+        yield f"{auc}, 6 + 8, up to 3 images", Case(auc, 6, 8, images=3, alike=0.6)
+        yield f"{auc}, 10 + 40, up to 5 images", Case(auc, 10, 40, images=5, alike=0.9)
+        yield f"{auc}, 10 + 40, exponential", Case(auc, 10, 40, shape="exponential")
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=2000, help="draws of patients a line")
+    trials = parser.parse_args().trials
+    write("| true AUC, patients with + without | " + " | ".join(METHODS) + " |\n")
+    write("| --- |" + " --- |" * len(METHODS) + "\n")
+    for number, (name, case) in enumerate(cases()):
+        found = [covered(case, method, trials=trials, seed=number) for method in METHODS.values()]
+        write(f"| {name} | " + " | ".join(f"{100 * share:.1f} % ({width:.2f})" for share, width in found) + " |\n")
+
+
+if __name__ == "__main__":
+    main()
