@@ -103,7 +103,7 @@ def test_a_share_of_single_images_has_wilsons_interval():
 
 def test_a_difference_is_delongs_test_and_its_interval_says_the_same():
     scores, labels = two_scores(300)
-    found = paired_difference(areas(scores, labels), 0, 1)
+    found = paired_difference(areas(scores, labels), first=0, second=1)
     covariance = delong_by_hand(*scores, labels)
     deviation = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     gain = roc_auc_score(labels, scores[0]) - roc_auc_score(labels, scores[1])
@@ -116,12 +116,12 @@ def test_a_difference_is_delongs_test_and_its_interval_says_the_same():
 def test_two_perfect_scores_leave_their_difference_open_and_one_beside_itself_does_not():
     labels = np.repeat([0, 1], [8, 6])
     perfect = np.stack([np.arange(14.0), np.r_[np.arange(8.0)[::-1], np.arange(8.0, 14)[::-1]]])
-    found = paired_difference(areas(perfect, labels), 0, 1)
+    found = paired_difference(areas(perfect, labels), first=0, second=1)
     assert found.value == 0
     assert found.low < -0.2 < 0.2 < found.high
     assert found.p == 1
     scores, labels = two_scores()
-    same = paired_difference(areas(scores[[0, 0]], labels), 0, 1)
+    same = paired_difference(areas(scores[[0, 0]], labels), first=0, second=1)
     assert (same.low, same.high, same.p) == pytest.approx((0, 0, 1), abs=1e-6)
 
 

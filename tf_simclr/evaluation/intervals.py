@@ -78,12 +78,12 @@ class Areas:
     def interval(self, number: int = 0, *, level: float = LEVEL) -> Interval:
         """The interval of one of the AUCs."""
         value, variance = float(self.values[number]), float(self.covariance[number, number])
-        fewest = float(self.has.sum(axis=1).min())
+        fewest, (positives, negatives) = float(self.has.sum(axis=1).min()), self.worth
 
         def expected(at: np.ndarray) -> np.ndarray:
-            return hanley_mcneil(at, *self.worth)
+            return hanley_mcneil(at, positives=positives, negatives=negatives)
 
-        return score_interval(value, variance, expected, independent=fewest, level=level)
+        return score_interval(value, variance, expected=expected, independent=fewest, level=level)
 
 
 def corrected(count: int) -> float:
@@ -134,7 +134,7 @@ def effective(member: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def hanley_mcneil(auc: np.ndarray, positives: float, negatives: float) -> np.ndarray:
+def hanley_mcneil(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
     """Variance of an AUC whose true value this is; Newcombe's symmetric form of Hanley and McNeil's."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * (1 - auc) / (2 - auc) + more * auc / (1 + auc)
@@ -144,8 +144,8 @@ def hanley_mcneil(auc: np.ndarray, positives: float, negatives: float) -> np.nda
 def score_interval(
     value: float,
     variance: float,
-    expected: Callable[[np.ndarray], np.ndarray],
     *,
+    expected: Callable[[np.ndarray], np.ndarray],
     independent: float,
     level: float = LEVEL,
 ) -> Interval:
@@ -219,7 +219,7 @@ def share_interval(
 
     # Single images have exactly the formula's variance; only images of patients can tell another.
     variance = variance if count < len(hits) else 0.0
-    return score_interval(value, variance, expected, independent=count, level=level)
+    return score_interval(value, variance, expected=expected, independent=count, level=level)
 
 
 def precision_interval(
@@ -253,7 +253,9 @@ def precision_interval(
     def expected(at: np.ndarray) -> np.ndarray:
         return np.asarray(at * (1 - at) / worth)
 
-    return score_interval(value, float(np.var(drawn)), expected, independent=float(member.max()) + 1, level=level)
+    return score_interval(
+        value, float(np.var(drawn)), expected=expected, independent=float(member.max()) + 1, level=level
+    )
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ class Difference:
     """DeLong's, two-sided, of the hypothesis that the true AUCs are equal."""
 
 
-def paired_difference(found: Areas, first: int, second: int, *, level: float = LEVEL) -> Difference:
+def paired_difference(found: Areas, *, first: int, second: int, level: float = LEVEL) -> Difference:
     """The difference of two AUCs, whose interval is made of their own two (Donner and Zou), and DeLong's test.
 
     The ends of both intervals are joined by the correlation of the AUCs, so that it has a width even where one or both

@@ -67,7 +67,7 @@ def estimates(
     means = areas(np.concatenate([way.test for way in ways]), test.labels, patients=test.patients).combined(shares)
     for number, of in enumerate(found):
         of["auc"] = estimated(float(means.values[number]), means.interval(number))
-        gain = paired_difference(means, 0, number)
+        gain = paired_difference(means, first=0, second=number)
         of["auc_gain"] = {"value": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
     adjusted = holm([of["auc_gain"]["p"] for of in found[1:]])
     for of, p in zip(found, [1.0, *adjusted], strict=True):
