@@ -148,6 +148,7 @@ SOURCES: dict[str, Make] = {
     "tfds, few labels in memory": lambda place, changed: part(from_tfds(place, changed)),
     "tfds, few labels on disk": lambda place, changed: far(from_tfds(place, changed)),
     "radiographs": from_radiographs,
+    "radiographs, smaller": lambda place, changed: prepared(place, changed).source(np.arange(COUNT), side=8),
     "radiographs, pairs": from_pairs,
 }
 """Every kind of source; a new kind is a line here, and is held to all properties."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tests.data import made
 from tf_simclr.data import sources, subsets
+from tf_simclr.data.pipeline import Unreadable, training_batches
 from tf_simclr.data.sources import Indexed, Sequential, Source
 from tf_simclr.evaluation.features import source_digest
 from tf_simclr.training.watching import parts
@@ -43,6 +44,16 @@ def orders(source: Source, epochs: int, *, seed: int = 0, buffer: int = 10**6) -
     number = {name: i for i, name in enumerate(sorted(names(source.ordered())))}
     stream = source.shuffled(seed, buffer=buffer).take(epochs * n).map(lambda record: record["name"])
     return np.array([number[name] for name in stream.as_numpy_iterator()]).reshape(epochs, n)
+
+
+def grey(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    """A view `(1,)` that tells which image it is of."""
+    return tf.reshape(tf.reduce_mean(image), [1])
+
+
+def greys_of(source: Source) -> dict[bytes, float]:
+    decoded = source.ordered().map(lambda record: (record["name"], tf.reduce_mean(source.decoded(record)["image"])))
+    return {name: float(mean) for name, mean in decoded.as_numpy_iterator()}
 
 
 @every_source
@@ -80,6 +91,18 @@ def test_a_stream_from_any_position_on_is_the_rest_of_the_stream(make, kind):
     whole = names(source.shuffled(3, buffer=16).take(3 * n))
     for start in (n - 1, n, 2 * n + 5):
         assert names(source.shuffled(3, start=start, buffer=16).take(3 * n - start)) == whole[start:]
+
+
+@every_source
+def test_a_training_whose_images_are_kept_in_memory_takes_the_images_of_its_stream(make, kind):
+    source = make(kind)
+    options = {"batch_size": BATCH, "buffer": 10**6, "seed": 7, "unreadable": Unreadable(), "cache": True}
+    found = [
+        batch[0] if isinstance(batch, tuple) else batch for batch in training_batches(source, grey, **options).take(2)
+    ]
+    means, stream = greys_of(source), sources.cached(source).shuffled(7, buffer=10**6).take(2 * BATCH)
+    expected = [means[record["name"].numpy()] for record in stream]
+    np.testing.assert_allclose(np.concatenate(found)[:, 0], expected, atol=1e-6)
 
 
 @every_source

@@ -162,11 +162,13 @@ def spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
     first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
     readable = source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()
 
+    def nothing(spec: tf.TensorSpec) -> tf.Tensor:
+        sides = spec.shape.as_list() if spec.shape.rank is not None else ()  # a source need not know its images' rank
+        return tf.zeros([side or 0 for side in sides], spec.dtype)
+
     def refused(_: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([tf.numpy_function(refuse, [source.origin], tf.bool)]):
-            return tf.nest.map_structure(
-                lambda spec: tf.zeros([side or 0 for side in spec.shape], spec.dtype), readable.element_spec
-            )
+            return tf.nest.map_structure(nothing, readable.element_spec)
 
     return readable.concatenate(tf.data.Dataset.range(1).map(refused))
 
