@@ -47,7 +47,7 @@ def some(keys: Sequence[str]) -> str:
 
 
 def version(architecture: Architecture, *, container: str, has_ema: bool) -> str:
-    """Which release's style a checkpoint has: v1's hold no projection head (goldens' fact 1)."""
+    """Which release's style a checkpoint has: v1's hold no projection head (docs/official-code.md#releases)."""
     if "TF1" not in container:
         return ""
     later = architecture.num_proj_layers or architecture.sk_ratio or has_ema

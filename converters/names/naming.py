@@ -61,7 +61,8 @@ class Naming:
     def extras(self, architecture: Architecture) -> dict[str, int]:
         """Key → whole number of what a file has beside weights.
 
-        PyTorch's counters of batches, which its strict loading asks for (trap 9); our twin's `ft_proj_selector`.
+        PyTorch's counters of batches, which its strict loading asks for
+        (docs/official-code.md#batch-counters); our twin's `ft_proj_selector`.
         """
         if not self.torch:
             return {}
@@ -88,7 +89,7 @@ def _keras_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
 
 
 def _tf1_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    """TF1 numbers layers of a kind in creation order: `conv2d`, `conv2d_1`, …; biased ones too (trap 11)."""
+    """TF1 numbers layers of a kind in creation order: `conv2d`, `conv2d_1`, … (docs/official-code.md#tf1-numbering)."""
     seen: Counter[str] = Counter()
     linear = architecture.proj_head_mode == "linear"
     for layer in walk(architecture):

@@ -20,7 +20,7 @@ ENDPOINTS = (
 )
 """What the official networks return, in the order of the computation; the heads' where there are heads."""
 SK_MIN_DIM = 32
-"""Least channels in a selective kernel's bottleneck (SimCLRv2's code; goldens' fact 5)."""
+"""Least channels in a selective kernel's bottleneck (docs/official-code.md#selective-kernels)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ def encoder_layers(architecture: Architecture) -> Iterator[Layer]:
 
 
 def projection_layers(architecture: Architecture) -> Iterator[Layer]:
-    """Yields the projection head's layers; the last normalisation has no `beta` (goldens' fact 2)."""
+    """Yields the projection head's layers; the last normalisation has no `beta`.
+
+    See docs/official-code.md#last-projection-layer.
+    """
     inputs = architecture.feature_dim
     for i, outputs in enumerate(architecture.proj_dims, 1):
         last = i == architecture.num_proj_layers
@@ -133,7 +136,7 @@ def _block(architecture: Architecture, group: int, block: int, inputs: int, filt
         yield _bn("shortcut_bn", outputs, **where)
     branch = _bottleneck if architecture.bottleneck else _basic
     yield from branch(architecture, inputs, filters, where)
-    if architecture.se_ratio > 0:  # from `filters`, also where the block's output is four times as wide (fact 6)
+    if architecture.se_ratio > 0:  # from `filters`, not outputs: docs/official-code.md#squeeze-excite
         reduced = max(1, int(filters * architecture.se_ratio))
         yield _conv("se_conv1", 1, outputs, reduced, bias=True, **where)
         yield _conv("se_conv2", 1, reduced, outputs, bias=True, **where)

@@ -3,7 +3,7 @@
 It shares nothing with the Keras and PyTorch networks but the names of weights, and needs neither framework.
 
 References:
-    google-research/simclr resnet.py, model_util.py; goldens' facts 2–7
+    google-research/simclr resnet.py, model_util.py; docs/official-code.md, "Network"
 """
 
 from collections.abc import Callable
@@ -126,7 +126,7 @@ def _like(weight: Array, x: Array) -> Array:
 
 
 def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """Symmetric padding by the kernel's size alone, also with a stride (fact 3)."""
+    """Padding by the kernel's size alone, also with a stride (docs/official-code.md#convolution-padding)."""
     kernel, size = _like(kernel, x), kernel.shape[0]
     before = (size - 1) // 2
     height, width = ((n + size - 1 - size) // stride + 1 for n in x.shape[1:3])
@@ -150,7 +150,10 @@ def _relu_norm(x: Array, read: Read, name: str) -> Array:
 
 
 def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
-    """TensorFlow's SAME 3×3 pool with stride 2: even sizes are padded at the end only (fact 3), or at both."""
+    """TensorFlow's SAME 3×3 pool with stride 2: even sizes are padded at the end only, or at both.
+
+    See docs/official-code.md#max-pool-padding.
+    """
     height, width = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
     pads = [(1 if at_both_ends else n % 2, 1) for n in x.shape[1:3]]
     padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
@@ -159,7 +162,7 @@ def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
 
 
 def _average_pool(x: Array, stride: int) -> Array:
-    """ResNet-D's 2×2 pool: padding counts with stride 2 and does not with stride 1 (fact 4)."""
+    """ResNet-D's 2×2 pool: padding counts with stride 2 alone (docs/official-code.md#resnet-d-average-pool)."""
     height, width = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
     padded = np.pad(np.concatenate([x, np.ones_like(x[..., :1])], -1), ((0, 0), (0, 1), (0, 1), (0, 0)))
     windows = [

@@ -3,7 +3,7 @@
 State-dict names are the `twin` naming's, which equal torchvision's wherever torchvision has the layer.
 
 References:
-    google-research/simclr resnet.py, model_util.py (layer by layer); goldens' facts 2–7
+    google-research/simclr resnet.py, model_util.py (layer by layer); docs/official-code.md, "Network"
     SimCLRv2, arXiv:2006.10029, Section 2; SK networks, arXiv:1903.06586; ResNet-D, arXiv:1812.01187
 """
 
@@ -58,7 +58,10 @@ class Block(nn.Module):
     def add_ends(
         self, inputs: int, outputs: int, *, filters: int, stride: int, project: bool, architecture: Architecture
     ) -> None:
-        """Adds the projected shortcut and squeeze-excite, which reduces from `filters`, not from outputs (fact 6)."""
+        """Adds the projected shortcut and squeeze-excite, which reduces from `filters`, not from outputs.
+
+        See docs/official-code.md#squeeze-excite.
+        """
         pooled = architecture.sk_ratio > 0
         self.downsample = Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
         self.se_conv1: nn.Conv2d | None = None
@@ -131,7 +134,10 @@ class BottleneckBlock(Block):
 
 
 class ProjectionLayer(nn.Module):
-    """A linear layer and its normalisation; the last one's only scales (fact 2)."""
+    """A linear layer and its normalisation; the last one's only scales.
+
+    See docs/official-code.md#last-projection-layer.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, last: bool):
         super().__init__()
@@ -188,9 +194,8 @@ class TwinResNet(nn.Module):
         self.fc = None
         if architecture.num_classes:
             self.fc = nn.Linear(dims[architecture.ft_proj_selector], architecture.num_classes)
-        if (
-            architecture.num_classes and architecture.num_proj_layers
-        ):  # the shapes do not tell (trap 14): it travels along
+        # The shapes do not tell what the classifier reads (docs/official-code.md#classifier-input): it travels along.
+        if architecture.num_classes and architecture.num_proj_layers:
             self.register_buffer("ft_proj_selector", torch.tensor(architecture.ft_proj_selector))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -229,14 +234,14 @@ def _group(architecture: Architecture, group: int, blocks: int, inputs: int, fil
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution padded by its kernel alone: symmetric also with stride 2 (fact 3)."""
+    """A convolution padded by its kernel alone, also with stride 2 (docs/official-code.md#convolution-padding)."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
 
 
 def shortcut_pool(x: Tensor, stride: int) -> Tensor:
     """ResNet-D's 2×2 average, `(n, c, h, w)` → `(n, c, ⌈h/stride⌉, ⌈w/stride⌉)`.
 
-    Padding counts with stride 2 and does not count with stride 1 (fact 4).
+    Padding counts with stride 2 and does not count with stride 1 (docs/official-code.md#resnet-d-average-pool).
     """
     if stride > 1:
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, stride)

@@ -83,7 +83,7 @@ def test_shortcut_pool_with_stride_1_leaves_padding_out_of_the_mean(shape):
 def test_shortcut_pool_with_stride_2_counts_padding(shape):
     x = np.random.RandomState(0).standard_normal((2, *shape, 3))
     got = shortcut_pool(torch.from_numpy(x.transpose(0, 3, 1, 2)), 2).numpy().transpose(0, 2, 3, 1)
-    # Fact 4: one zero row and column at the end, then windows of four.
+    # docs/official-code.md#resnet-d-average-pool: one zero row and column at the end, then windows of four.
     padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     rows, columns = (n // 2 for n in padded.shape[1:3])
     for i, j in itertools.product(range(rows), range(columns)):

@@ -23,7 +23,7 @@ def cubic(t: float, a: float) -> float:
 
 
 def resize_axis(image: np.ndarray, size: int, style: str) -> np.ndarray:
-    """Cubic interpolation of the first axis, goldens' fact 22."""
+    """Cubic interpolation of the first axis, docs/official-code.md#bicubic."""
     length = len(image)
     out = np.zeros((size, *image.shape[1:]))
     for i in range(size):

@@ -163,7 +163,7 @@ PROJECTION = ("proj1", "proj2", "proj3")
          | of("proj2", "proj3", kinds=("kernel",))),
     ],
 )  # fmt: skip
-def test_the_reference_codes_move_what_facts_9_and_10_say(code, block, expected):
+def test_the_reference_codes_move_what_each_of_them_says(code, block, expected):
     model = small(fine_tune_after_block=block, frozen_layers=code, ft_proj_selector=1, weight_decay=0.1)
     assert changed_by_a_step(model) == expected
 
@@ -194,7 +194,7 @@ def test_a_zero_classifier_starts_at_the_entropy_of_a_guess():
 
 @pytest.mark.parametrize(("code", "block"), [("still", 2), ("tf1", 2), ("tf2", -1)])
 def test_weight_decay_is_half_the_squared_length_of_what_trains(code, block):
-    """TF1's loss counts what is frozen, too (fact 12); BatchNorm is never decayed."""
+    """TF1's loss counts what is frozen, too (docs/official-code.md#weight-decay); BatchNorm never is."""
     model = small(fine_tune_after_block=block, frozen_layers=code, weight_decay=0.1, ft_proj_selector=2)
     parts = {
         "still": ("group3", "group4", "proj1", "proj2"),

@@ -236,7 +236,7 @@ def describe(config: Pretrain, source: Source) -> Architecture:
 
 
 def plan_of(config: Pretrain, num_examples: int) -> Plan:
-    """Length and pace, counted as the reference counts them (fact 15 of the goldens)."""
+    """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
     epoch = max(1, num_examples // config.train_batch_size)
     return Plan(
         total_steps=config.train_steps

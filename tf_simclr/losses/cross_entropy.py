@@ -94,13 +94,19 @@ class NTXent(ContrastiveLoss):
 
 
 def contrastive_accuracy(ab, targets):
-    """Share of first views whose most similar second view is their own, `(n,)` of 0 and 1 (fact 17)."""
+    """Share of first views whose most similar second view is their own, `(n,)` of 0 and 1.
+
+    See docs/official-code.md#contrast-metrics.
+    """
     ab = wide(ab)
     return ops.cast(ops.equal(ops.argmax(ab, axis=1), targets), ab.dtype)
 
 
 def contrastive_entropy(ab):
-    """Entropy in nats of the softmax of each first view over all second views, `(n,)` (fact 17)."""
+    """Entropy in nats of the softmax of each first view over all second views, `(n,)`.
+
+    See docs/official-code.md#contrast-metrics.
+    """
     p = ops.softmax(wide(ab), axis=1)
     return -ops.sum(p * ops.log(p + 1e-8), axis=1)
 

@@ -46,7 +46,10 @@ def wide(z):
 
 
 def normalize(z):
-    """Divides each row by its length, in the row's precision; a row of zeros stays zero (fact 20)."""
+    """Divides each row by its length, in the row's precision; a row of zeros stays zero.
+
+    See docs/official-code.md#normalised-projections.
+    """
     z = ops.convert_to_tensor(z)
     own, z = (z.dtype if keras.backend.is_float_dtype(z.dtype) else "float32"), wide(z)
     return ops.cast(z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12)), own)

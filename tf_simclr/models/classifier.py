@@ -42,16 +42,18 @@ class Classifier(Trained):
         num_classes: at least 2.
         fine_tune_after_block: groups up to this one are frozen: -1 none (but what the encoder itself has frozen), 0 the
             stem, 1 to 3, 4 all but the classifier.
-        ft_proj_selector: projection layer that feeds the classifier; 0: the features, -1: the last (trap 14).
+        ft_proj_selector: projection layer that feeds the classifier; 0: the features, -1: the last
+            (docs/official-code.md#classifier-input).
         frozen_layers: `still`: nothing in a frozen group changes, and its BatchNorm uses its moving statistics; the
             projection head trains up to the layer that feeds the classifier, unless all is frozen.  `tf1`, `tf2`: as
-            the reference's codes do (facts 9, 10 and 12): BatchNorm of frozen groups uses and updates the batch's
-            statistics (TF1: not with all frozen); the projection head does not train (TF1), or trains whatever is
-            frozen, its layers above the classifier by weight decay alone (TF2); TF1's loss counts frozen weights, too.
+            the reference's codes do (docs/official-code.md#frozen-batch-norm): BatchNorm of frozen groups uses and
+            updates the batch's statistics (TF1: not with all frozen); the projection head does not train (TF1), or
+            trains whatever is frozen, its layers above the classifier by weight decay alone (TF2); TF1's loss counts
+            frozen weights, too.
         zero_init: start the classifier at zero.
         weight_decay: times half the squared length of the weights that the optimizer does not decay itself is added
-            to the loss (fact 12): with LARS the classifier's kernel, with AdamW and Lamb none, otherwise all that train
-            but BatchNorm's.
+            to the loss (docs/official-code.md#weight-decay): with LARS the classifier's kernel, with AdamW and Lamb
+            none, otherwise all that train but BatchNorm's.
 
     Metrics: `supervised_loss`, `supervised_acc`, `weight_decay` (the loss's L2 term).
 

@@ -110,7 +110,7 @@ def encoder_endpoints(encoder: keras.Model) -> dict:
     """Name to symbolic output of each endpoint of an encoder that `resnet` built."""
     names = [layer.name for layer in encoder.layers]
     stem = max(name for name in names if name.startswith("stem_conv") and not name.endswith("_pad"))
-    pool = "stem_pool" if "stem_pool" in names else "stem_relu1"  # the CIFAR stem does not pool (fact 7)
+    pool = "stem_pool" if "stem_pool" in names else "stem_relu1"  # no pool in docs/official-code.md#cifar-stem
     layers = {"initial_conv": stem, "initial_max_pool": pool}
     for group in range(1, 5):
         layers[f"block_group{group}"] = [n for n in names if n.startswith(f"group{group}_") and n.endswith("_out")][-1]

@@ -40,7 +40,8 @@ class SimCLR(Trained):
             default three layers with 128 outputs (SimCLRv2).
         num_classes: classes of the probe, which needs labels; 0: no probe, labels are ignored.
         weight_decay: times half the squared length of the weights that the optimizer does not decay itself is added
-            to the loss (fact 12): with LARS the probe's kernel, with AdamW and Lamb none, else all but BatchNorm's.
+            to the loss (docs/official-code.md#weight-decay): with LARS the probe's kernel, with AdamW and Lamb
+            none, else all but BatchNorm's.
         microbatch_size: examples that are in the encoder at once at most while it trains, 0: all.  The loss sees the
             whole batch, BatchNorm one piece of it (`GradientCache`).
         remat: keeps the inputs of the encoder's blocks alone for the backward pass and computes the blocks again.

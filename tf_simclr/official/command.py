@@ -116,7 +116,10 @@ def logits_of(job: Job, network: keras.Model) -> Features:
 
 
 def l2_loss(network: keras.Model, job: Job) -> float:
-    """The weight decay that the optimizer leaves to the loss (fact 12): with LARS of the classifier's kernel alone."""
+    """The weight decay that the optimizer leaves to the loss: with LARS of the classifier's kernel alone.
+
+    See docs/official-code.md#weight-decay.
+    """
     named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
     decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if decays(n)]
     squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)

@@ -36,7 +36,7 @@ def build(name: str, learning_rate, *, momentum: float = 0.9, weight_decay: floa
 
 
 def left_to_loss(optimizer, variables: Sequence, *, head: Sequence = ()) -> list:
-    """The variables whose weight decay the optimizer leaves to the loss (fact 12).
+    """The variables whose weight decay the optimizer leaves to the loss (docs/official-code.md#weight-decay).
 
     Args:
         optimizer: any, also one within a loss scale.

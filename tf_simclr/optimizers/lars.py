@@ -19,7 +19,7 @@ class Momentum(keras.optimizers.Optimizer):
 
     `v = momentum * v + g; w -= learning_rate * v` or, with Nesterov, `w -= learning_rate * (g + momentum * v)`.
     Keras' `SGD` has the rate inside (`v = momentum * v - learning_rate * g`): the two differ whenever the rate
-    changes (fact 14 of the goldens; the paper's results come from this one).
+    changes (docs/official-code.md#momentum; the paper's results come from this one).
 
     Args:
         learning_rate: a number or a schedule.
@@ -76,7 +76,7 @@ class LARS(Momentum):
             gradients and scales what comes out.
         eeta: the paper's trust coefficient.
         exclude_from_weight_decay: regular expressions, searched in the variables' paths.  The reference excludes the
-            supervised head since SimCLRv2 (fact 13).
+            supervised head since SimCLRv2 (docs/official-code.md#lars).
         exclude_from_layer_adaptation: likewise; if empty, what is not decayed is not adapted.
         exclude_vectors: neither decays nor adapts variables of rank 1 or less: biases, and scale and offset of
             normalisation.

@@ -70,7 +70,7 @@ def scaled_learning_rate(learning_rate: float, batch_size: int, *, scaling: str 
 
 
 def train_steps(num_examples: int, batch_size: int, *, epochs: int) -> int:
-    """Steps of a training; the reference counts one more than the quotient (trap 12).
+    """Steps of a training; the reference counts one more than the quotient (docs/official-code.md#train-steps).
 
     Example:
         >>> train_steps(50_000, 512, epochs=100)
@@ -80,7 +80,7 @@ def train_steps(num_examples: int, batch_size: int, *, epochs: int) -> int:
 
 
 def warmup_steps(num_examples: int, batch_size: int, *, warmup_epochs: float) -> int:
-    """Steps of the warm-up, rounded after a floor division as in the reference (fact 15).
+    """Steps of the warm-up, rounded after a floor division as in the reference (docs/official-code.md#learning-rate).
 
     Example:
         >>> warmup_steps(1_281_167, 4096, warmup_epochs=10)
