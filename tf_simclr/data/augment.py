@@ -13,8 +13,7 @@ from functools import cache, partial
 import tensorflow as tf
 
 from tf_simclr.data import colors, images, operators
-from tf_simclr.data.images import Bicubic
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import ORDERS, Bicubic, Recipe
 
 SIMCLR = Recipe()
 Operator = Callable[..., tf.Tensor]
@@ -274,7 +273,7 @@ def _colored(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor
 
 def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """Order by draw 0, amounts by the others."""
-    number = tf.cast(draws[0] * len(colors.ORDERS), tf.int32)  # float32 draws are below 1 by 2^-23: never 24
+    number = tf.cast(draws[0] * len(ORDERS), tf.int32)  # float32 draws are below 1 by 2^-23: never 24
     limits = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     summands = tf.unstack((2 * draws[1:] - 1) * recipe.color_jitter_strength * tf.constant(limits))
     brightness, delta = summands[0], recipe.brightness * recipe.color_jitter_strength
@@ -282,7 +281,7 @@ def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tenso
         brightness = 1 + summands[0] if delta <= 1 else draws[1] * (1 + delta)
     return colors.adjust_planes(
         channels,
-        tf.gather(tf.constant(colors.ORDERS), number),
+        tf.gather(tf.constant(ORDERS), number),
         amounts=(brightness, 1 + summands[1], 1 + summands[2], summands[3]),
         additive_brightness=recipe.additive_brightness,
     )

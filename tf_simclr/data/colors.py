@@ -8,15 +8,10 @@ References:
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import permutations
 
 import tensorflow as tf
 
-ORDERS = tuple(permutations(range(4)))
-"""The orders of brightness 0, contrast 1, saturation 2 and hue 3."""
-LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601, as TensorFlow rounds them)."""
-_TINY = 1e-12
+from tf_simclr.data.recipe import LUMA, TINY
 
 
 def planes(image: tf.Tensor) -> tf.Tensor:
@@ -103,14 +98,14 @@ def _contrast(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def _saturation(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Every channel's distance from the largest grows by the factor, at most until the smallest is 0."""
     largest, chroma = _value_and_chroma(channels)
-    return largest - (largest - channels) * tf.minimum(factor, largest / tf.maximum(chroma, _TINY))
+    return largest - (largest - channels) * tf.minimum(factor, largest / tf.maximum(chroma, TINY))
 
 
 def _hue(channels: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     """Hue in sixths of a turn from red; a channel is a trapezoid of the distance from its own hue."""
     red, green, blue = tf.unstack(channels, 3)
     largest, chroma = _value_and_chroma(channels)
-    per_chroma = 1 / tf.maximum(chroma, _TINY)
+    per_chroma = 1 / tf.maximum(chroma, TINY)
     others = tf.where(largest == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma)
     hue = tf.where(largest == red, (green - blue) * per_chroma, others) + 6 * turns + 12  # above 0
 

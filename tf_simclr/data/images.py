@@ -5,17 +5,14 @@ removed: that is what the networks take.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_simclr.data import rasters
+from tf_simclr.data.recipe import Bicubic
 from tf_simclr.errors import check
-
-Bicubic = Literal["tf1", "tf2"]
-"""The two cubic interpolations of the reference: `tf1` is the one behind the papers' results and checkpoints, `tf2`
-the one of its later TensorFlow 2 code (half-pixel centres, a = -0.5).  They are shifted by up to half a pixel."""
 
 CROP_PROPORTION = 0.875
 """Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from tf_simclr.data import augment, images
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
-from tf_simclr.data.images import Bicubic
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import Bicubic, Recipe
 from tf_simclr.data.sources import Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 

@@ -1,11 +1,21 @@
 """What a random view is made of: how often each operator is applied, and how strongly."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from itertools import permutations
+from typing import Any, Literal
 
-from tf_simclr.data.images import Bicubic
 from tf_simclr.errors import check
 
+Bicubic = Literal["tf1", "tf2"]
+"""The two cubic interpolations of the reference: `tf1` is the one behind the papers' results and checkpoints, `tf2`
+the one of its later TensorFlow 2 code (half-pixel centres, a = -0.5).  They are shifted by up to half a pixel."""
+
+ORDERS = tuple(permutations(range(4)))
+"""The orders of brightness 0, contrast 1, saturation 2 and hue 3."""
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601, as TensorFlow rounds them)."""
+TINY = 1e-12
+"""What a chroma is at least where something is divided by it."""
 MAX_STRENGTH = 1.25
 """Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
 

@@ -1,0 +1,288 @@
+"""Whole views where the network is: from padded integers, boxes and draws, by `keras.ops`, on any backend.
+
+The host decodes and pads, and draws what is random (`tf_simclr.data.draws`); the device crops, resizes, flips and
+changes colours for the whole batch at once.  With equal boxes and draws a view is that of `tf_simclr.data.augment` up
+to rounding.  Everything is float32, whatever the network computes in.
+
+A device does not branch: each of the four places of a colour change computes brightness and contrast (one affine map),
+saturation, and hue, and every view takes its own.  No random number is drawn in it, and nothing is convolved, so it
+compiles under XLA on GPUs and TPUs alike.
+
+    views(batch)    crop and resize: (size, height) @ image @ (width, size), matrices with four weights a row
+                    flip
+                    four times: affine | saturation | hue, by the drawn order; clip
+                    grayscale, clip, blur: sums of shifted planes, down and then across
+                    rotation, noise, Sobel filter, cutout; grey input
+
+Planes are `(n, views, 3, height, width)` in [0, 1]; amounts `(n, views)`.
+
+References:
+    Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A, Figure 4)
+"""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_simclr.data.draws import DRAWS
+from tf_simclr.data.recipe import LUMA, ORDERS, TINY, Bicubic, Recipe
+
+STEPS = 1024
+"""TensorFlow rounds a place between two pixels to so many steps."""
+CUBIC = {"tf1": -0.75, "tf2": -0.5}
+"""The cubic's slope at distance 1."""
+
+
+def views(batch: dict, *, size: int, recipe: Recipe):
+    """The views of a batch.
+
+    Args:
+        batch: `images`, uint8 or uint16 `(n, k, height, width, 3)`, each in the upper left corner of zeros, where k is
+            1 (all views are of one image) or the number of views; and as `draws.batch` makes them `boxes`, int32
+            `(n, views, 4)` within the images, `draws`, float32 `(n, views, 17)`, and `noise`, if the recipe has any.
+        size: side of the views in pixels.
+        recipe: how they come about.
+
+    Returns:
+        float32 `(n, views, size, size, 3)` in [0, 1].
+    """
+    draw = {name: batch["draws"][..., i] for i, name in enumerate(DRAWS)}
+    planes = crops(batch["images"], batch["boxes"], size=size, bicubic=recipe.bicubic)
+    planes = chosen(draw["flip"], recipe.flip_probability, planes, lambda p: ops.flip(p, -1))
+    planes = chosen(draw["jitter"], recipe.jitter_probability, planes, lambda p: jitter(p, draw, recipe=recipe))
+    planes = clipped(chosen(draw["grayscale"], recipe.grayscale_probability, planes, gray))
+    if recipe.use_blur:
+        sigma = 0.1 + 1.9 * draw["sigma"]
+        planes = chosen(draw["blur"], recipe.blur_probability, planes, lambda p: clipped(blur(p, sigma)))
+    planes = chosen(draw["rotation"], recipe.rotation_probability, planes, lambda p: rotation(p, draw["quarters"]))
+    if recipe.noise_probability > 0:
+        noise = ops.transpose(batch["noise"], (0, 1, 4, 2, 3))
+        planes = chosen(draw["noise"], recipe.noise_probability, planes, lambda p: clipped(p + 0.1 * noise))
+    planes = chosen(draw["sobel"], recipe.sobel_probability, planes, sobel)
+    center = (draw["center_y"], draw["center_x"])
+    planes = chosen(draw["cutout"], recipe.cutout_probability, planes, lambda p: cutout(p, center))
+    planes = gray(planes) if recipe.grayscale_input else planes
+    return ops.transpose(planes, (0, 1, 3, 4, 2))
+
+
+def chosen(draw, probability: float, planes, change: Callable):
+    """The planes, of those views changed whose draw is below the probability."""
+    return ops.where(spread(draw < probability), change(planes), planes) if probability > 0 else planes
+
+
+def spread(numbers):
+    """A number a view, `(n, views)`, beside its planes."""
+    return numbers[..., None, None, None]
+
+
+def clipped(planes):
+    """Values below 0 become 0, above 1 become 1."""
+    return ops.clip(planes, 0.0, 1.0)
+
+
+# Geometry
+
+
+def crops(images, boxes, *, size: int, bicubic: Bicubic):
+    """The boxes of images, resized by cubic interpolation without antialiasing; values may leave [0, 1].
+
+    Args:
+        images: integers `(n, 1 or views, height, width, 3)`.
+        boxes: `(n, views, 4)`: offset_y, offset_x, height, width.
+        size: side of the results in pixels.
+        bicubic: which of the reference's two.
+
+    Returns:
+        `(n, views, 3, size, size)`.
+    """
+    _, k, height, width, _ = images.shape
+    unit = 1 / np.iinfo(keras.backend.standardize_dtype(images.dtype)).max
+    rows = interpolation(boxes[..., 0], boxes[..., 2], length=height, size=size, bicubic=bicubic)
+    columns = interpolation(boxes[..., 1], boxes[..., 3], length=width, size=size, bicubic=bicubic)
+    pixels = ops.cast(images, "float32")
+    # (n, views, size, height) @ (n, height, width, 3): one image serves all of its views
+    image, pixels = ("nhwc", pixels[:, 0]) if k == 1 else ("nvhwc", pixels)
+    taken = product(f"nvyh,{image}->nvcyw", rows, pixels)
+    return product("nvcyw,nvxw->nvcyx", taken, columns) * unit
+
+
+def product(equation: str, left, right):
+    """`ops.einsum` of float32 as exact as float32 allows, where a device's usual products round their factors."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            return ops.einsum(equation, left, right)
+    if backend == "tensorflow" and rounds_factors():
+        lefts, rights = halves(left), halves(right)
+        small = ops.einsum(equation, lefts[0], rights[1]) + ops.einsum(equation, lefts[1], rights[0])
+        return ops.einsum(equation, lefts[0], rights[0]) + small
+    return ops.einsum(equation, left, right)  # PyTorch rounds nothing unless it is asked to
+
+
+def rounds_factors() -> bool:
+    """Whether TensorFlow multiplies in TF32, with 10 bits behind the point, as it does on NVIDIA's GPUs since 2020."""
+    import tensorflow as tf
+
+    return tf.config.experimental.tensor_float_32_execution_enabled() and bool(tf.config.list_physical_devices("GPU"))
+
+
+def halves(x):
+    """Numbers of TensorFlow as what TF32 holds of them and the rest: a product of two rests would be below rounding."""
+    import tensorflow as tf
+
+    upper = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), -(2**13)), tf.float32)
+    return upper, x - upper
+
+
+def interpolation(offset, extent, *, length: int, size: int, bicubic: Bicubic):
+    """The weights of pixels in a row of results: `(n, views, size, length)` from offsets and extents `(n, views)`.
+
+    A result lies between four pixels; at a border `tf1` takes the last one again, `tf2` leaves out what is missing.
+    """
+    before, weights = (ops.take(ops.convert_to_tensor(x), extent, axis=0) for x in cubic_table(length, size, bicubic))
+    offset, last = offset[..., None], extent[..., None] - 1
+    columns = ops.arange(length, dtype="int32")
+    places = [ops.clip(before + k, 0, last) + offset for k in range(-1, 3)]  # (n, views, size) each
+    hits = [ops.cast(place[..., None] == columns, "float32") for place in places]
+    return sum(weights[..., i, None] * hit for i, hit in enumerate(hits))
+
+
+@functools.cache
+def cubic_table(length: int, size: int, bicubic: Bicubic) -> tuple[np.ndarray, np.ndarray]:
+    """For each extent up to `length` the pixel before each of `size` results, and the weights of the four around it.
+
+    Made by NumPy, since a compiler may fuse a product with a sum, and then a place is rounded to another step.
+
+    Returns:
+        int32 `(length + 1, size)` and float32 `(length + 1, size, 4)`.
+    """
+    extent, i = np.arange(length + 1, dtype=np.float32)[:, None], np.arange(size, dtype=np.float32)
+    scale = extent / np.float32(size)
+    place = i * scale if bicubic == "tf1" else (i + np.float32(0.5)) * scale - np.float32(0.5)
+    before = np.floor(place)
+    between = np.rint((place - before) * np.float32(STEPS)) / np.float32(STEPS)
+    near = np.arange(-1, 3, dtype=np.float32)
+    weights = cubic(np.abs(between[..., None] - near), CUBIC[bicubic])
+    if bicubic == "tf2":
+        at = before[..., None] + near
+        weights = np.where((at >= 0) & (at < extent[..., None]), weights, 0)
+        weights = weights / np.maximum(weights.sum(-1, keepdims=True), np.float32(TINY))
+    return before.astype(np.int32), weights.astype(np.float32)
+
+
+def cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic of distances from 0 on."""
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    return np.where(distance <= 1, near, ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a)
+
+
+def rotation(planes, quarters):
+    """Square planes, turned counter-clockwise by a share of a turn: 0, 1/4, 1/2 or 3/4."""
+    turned = ops.swapaxes(planes, -1, -2)
+    k = spread(ops.round(4 * quarters))
+    odd = ops.where(k == 1, ops.flip(turned, -2), ops.flip(turned, -1))
+    even = ops.where(k == 0, planes, ops.flip(planes, (-2, -1)))
+    return ops.where((k == 1) | (k == 3), odd, even)
+
+
+def cutout(planes, center):
+    """Mid-grey in a square of half the side around a place, `(y, x)` over the side."""
+    size = planes.shape[-1]
+    half, line = round(0.5 * size), ops.arange(size, dtype="float32")
+    begins = [spread(ops.floor(place * size)) - half // 2 for place in center]
+    inside = [(line >= begin) & (line < begin + half) for begin in begins]  # (n, views, 1, 1, size)
+    return ops.where(ops.swapaxes(inside[0], -1, -2) & inside[1], 0.5, planes)
+
+
+# Colour
+
+
+def jitter(planes, draw: dict, *, recipe: Recipe):
+    """Brightness, contrast, saturation and hue in the drawn order, by the drawn amounts; clipped after each."""
+    order = ops.take(ops.convert_to_tensor(ORDERS, "int32"), ops.cast(draw["order"] * len(ORDERS), "int32"), axis=0)
+    amount = {
+        name: (2 * draw[name] - 1) * (getattr(recipe, name) * recipe.color_jitter_strength)
+        for name in ("brightness", "contrast", "saturation", "hue")
+    }
+    factor, summand = ops.ones_like(draw["order"]), amount["brightness"]
+    if not recipe.additive_brightness:
+        delta = recipe.brightness * recipe.color_jitter_strength
+        factor = 1 + amount["brightness"] if delta <= 1 else draw["brightness"] * (1 + delta)
+        summand = ops.zeros_like(factor)
+    for place in range(4):
+        which = order[..., place]
+        bright = which == 0
+        # brightness and contrast are one map, (planes - mean) × factor + mean + summand, each with one half of it idle
+        mean = ops.where(spread(bright), 0.0, ops.mean(planes, (-2, -1), keepdims=True))
+        by = spread(ops.where(bright, factor, 1 + amount["contrast"]))
+        affine = (planes - mean) * by + mean + spread(ops.where(bright, summand, 0.0))
+        other = ops.where(spread(which == 2), saturation(planes, 1 + amount["saturation"]), hue(planes, amount["hue"]))
+        planes = clipped(ops.where(spread(which < 2), affine, other))
+    return planes
+
+
+def value_and_chroma(planes):
+    """HSV's value, the largest channel, and its distance from the smallest: `(n, views, 1, h, w)`."""
+    largest = ops.max(planes, 2, keepdims=True)
+    return largest, largest - ops.min(planes, 2, keepdims=True)
+
+
+def saturation(planes, factor):
+    """Every channel's distance from the largest grows by the factor, at most until the smallest is 0."""
+    largest, chroma = value_and_chroma(planes)
+    return largest - (largest - planes) * ops.minimum(spread(factor), largest / ops.maximum(chroma, TINY))
+
+
+def hue(planes, turns):
+    """Hue in sixths of a turn from red; a channel is a trapezoid of the distance from its own hue."""
+    red, green, blue = (planes[:, :, i : i + 1] for i in range(3))
+    largest, chroma = value_and_chroma(planes)
+    per_chroma = 1 / ops.maximum(chroma, TINY)
+    others = ops.where(largest == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma)
+    own = ops.where(largest == red, (green - blue) * per_chroma, others) + 6 * spread(turns) + 12  # above 0
+
+    def channel(offset: float):
+        sixths = own + offset
+        sixths = sixths - 6 * ops.floor(sixths * (1 / 6))
+        return largest - chroma * clipped(ops.minimum(sixths, 4 - sixths))
+
+    return ops.concatenate([channel(5.0), channel(3.0), channel(1.0)], axis=2)
+
+
+def gray(planes):
+    """Luma (ITU-R BT.601) in all three channels."""
+    luma = sum(weight * planes[:, :, i : i + 1] for i, weight in enumerate(LUMA))
+    return ops.concatenate([luma] * 3, axis=2)
+
+
+# Neighbours
+
+
+def blur(planes, sigma):
+    """Gaussian blur by sigmas in pixels, the kernel a tenth of the side; outside is black."""
+    size = planes.shape[-1]
+    radius = size // 10 // 2
+    offsets = ops.arange(-radius, radius + 1, dtype="float32")
+    kernel = ops.softmax(-(offsets**2) / (2 * sigma[..., None] ** 2), axis=-1)  # (n, views, taps)
+    padded = ops.pad(planes, ((0, 0), (0, 0), (0, 0), (radius, radius), (radius, radius)))
+    down = sum(spread(kernel[..., i]) * padded[..., i : i + size, :] for i in range(2 * radius + 1))
+    return sum(spread(kernel[..., i]) * down[..., i : i + size] for i in range(2 * radius + 1))
+
+
+def sobel(planes):
+    """Length of each channel's Sobel gradient, clipped; borders are mirrored, and an edge of height 1 is 4."""
+    size = planes.shape[-1]
+    near = ops.concatenate([planes[..., 1:2, :], planes, planes[..., -2:-1, :]], axis=-2)
+    near = ops.concatenate([near[..., 1:2], near, near[..., -2:-1]], axis=-1)
+
+    def at(dy: int, dx: int):
+        return near[..., 1 + dy : 1 + dy + size, 1 + dx : 1 + dx + size]
+
+    down = sum(weight * (at(1, dx) - at(-1, dx)) for dx, weight in ((-1, 1), (0, 2), (1, 1)))
+    across = sum(weight * (at(dy, 1) - at(dy, -1)) for dy, weight in ((-1, 1), (0, 2), (1, 1)))
+    return clipped(ops.sqrt(down * down + across * across))
