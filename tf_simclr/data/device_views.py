@@ -50,27 +50,26 @@ def views(batch: dict, *, size: int, recipe: Recipe):
         float32 `(n, views, size, size, 3)` in [0, 1].
     """
     draw = {name: batch["draws"][..., i] for i, name in enumerate(DRAWS)}
+
+    def by_chance(name: str, planes, change: Callable):
+        """The planes, of those views changed whose draw is below the operator's probability."""
+        probability = getattr(recipe, f"{name}_probability")
+        return ops.where(spread(draw[name] < probability), change(planes), planes) if probability > 0 else planes
+
     planes = crops(batch["images"], batch["boxes"], size=size, bicubic=recipe.bicubic)
-    planes = chosen(draw["flip"], recipe.flip_probability, planes, lambda p: ops.flip(p, -1))
-    planes = chosen(draw["jitter"], recipe.jitter_probability, planes, lambda p: jitter(p, draw, recipe=recipe))
-    planes = clipped(chosen(draw["grayscale"], recipe.grayscale_probability, planes, gray))
+    planes = by_chance("flip", planes, lambda p: ops.flip(p, -1))
+    planes = by_chance("jitter", planes, lambda p: jitter(p, draw, recipe=recipe))
+    planes = clipped(by_chance("grayscale", planes, gray))
     if recipe.use_blur:
-        sigma = 0.1 + 1.9 * draw["sigma"]
-        planes = chosen(draw["blur"], recipe.blur_probability, planes, lambda p: clipped(blur(p, sigma)))
-    planes = chosen(draw["rotation"], recipe.rotation_probability, planes, lambda p: rotation(p, draw["quarters"]))
+        planes = by_chance("blur", planes, lambda p: clipped(blur(p, 0.1 + 1.9 * draw["sigma"])))
+    planes = by_chance("rotation", planes, lambda p: rotation(p, draw["quarters"]))
     if recipe.noise_probability > 0:
         noise = ops.transpose(batch["noise"], (0, 1, 4, 2, 3))
-        planes = chosen(draw["noise"], recipe.noise_probability, planes, lambda p: clipped(p + 0.1 * noise))
-    planes = chosen(draw["sobel"], recipe.sobel_probability, planes, sobel)
-    center = (draw["center_y"], draw["center_x"])
-    planes = chosen(draw["cutout"], recipe.cutout_probability, planes, lambda p: cutout(p, center))
+        planes = by_chance("noise", planes, lambda p: clipped(p + 0.1 * noise))
+    planes = by_chance("sobel", planes, sobel)
+    planes = by_chance("cutout", planes, lambda p: cutout(p, (draw["center_y"], draw["center_x"])))
     planes = gray(planes) if recipe.grayscale_input else planes
     return ops.transpose(planes, (0, 1, 3, 4, 2))
-
-
-def chosen(draw, probability: float, planes, change: Callable):
-    """The planes, of those views changed whose draw is below the probability."""
-    return ops.where(spread(draw < probability), change(planes), planes) if probability > 0 else planes
 
 
 def spread(numbers):
@@ -105,11 +104,11 @@ def crops(images, boxes, *, size: int, bicubic: Bicubic):
     pixels = ops.cast(images, "float32")
     # (n, views, size, height) @ (n, height, width, 3): one image serves all of its views
     image, pixels = ("nhwc", pixels[:, 0]) if k == 1 else ("nvhwc", pixels)
-    taken = product(f"nvyh,{image}->nvcyw", rows, pixels)
-    return product("nvcyw,nvxw->nvcyx", taken, columns) * unit
+    taken = product(rows, pixels, equation=f"nvyh,{image}->nvcyw")
+    return product(taken, columns, equation="nvcyw,nvxw->nvcyx") * unit
 
 
-def product(equation: str, left, right):
+def product(left, right, *, equation: str):
     """`ops.einsum` of float32 as exact as float32 allows, where a device's usual products round their factors."""
     backend = keras.backend.backend()
     if backend == "jax":
@@ -144,7 +143,9 @@ def interpolation(offset, extent, *, length: int, size: int, bicubic: Bicubic):
 
     A result lies between four pixels; at a border `tf1` takes the last one again, `tf2` leaves out what is missing.
     """
-    before, weights = (ops.take(ops.convert_to_tensor(x), extent, axis=0) for x in cubic_table(length, size, bicubic))
+    before, weights = (
+        ops.take(ops.convert_to_tensor(x), extent, axis=0) for x in cubic_table(length, size, bicubic=bicubic)
+    )
     offset, last = offset[..., None], extent[..., None] - 1
     columns = ops.arange(length, dtype="int32")
     places = [ops.clip(before + k, 0, last) + offset for k in range(-1, 3)]  # (n, views, size) each
@@ -153,7 +154,7 @@ def interpolation(offset, extent, *, length: int, size: int, bicubic: Bicubic):
 
 
 @functools.cache
-def cubic_table(length: int, size: int, bicubic: Bicubic) -> tuple[np.ndarray, np.ndarray]:
+def cubic_table(length: int, size: int, *, bicubic: Bicubic) -> tuple[np.ndarray, np.ndarray]:
     """For each extent up to `length` the pixel before each of `size` results, and the weights of the four around it.
 
     Made by NumPy, since a compiler may fuse a product with a sum, and then a place is rounded to another step.
