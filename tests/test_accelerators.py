@@ -1,11 +1,28 @@
 """What a machine computes with, told from what Linux shows of it."""
 
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tf_simclr.accelerators import choose_backend, find_accelerator
+from tf_simclr import cli
+from tf_simclr.accelerators import (
+    GOOGLE,
+    MACHINE,
+    NVIDIA,
+    Accelerator,
+    accelerators,
+    choose_backend,
+    complaint,
+    cure,
+    find_accelerator,
+    quietly,
+    reasons,
+    seen,
+    unused,
+)
 from tf_simclr.errors import InputError
 
 
@@ -64,3 +81,128 @@ def test_a_backend_that_was_asked_for_stays_and_one_that_is_loaded_cannot_change
     monkeypatch.setitem(sys.modules, "keras", loaded)
     with pytest.raises(InputError, match=r"before Keras is imported; restart Python\. Received: imported='tensorflow'"):
         choose_backend("TPU v4")
+
+
+def made_machine(root: Path, *, gpu: str = "", driver: bool = True, tpu: bool = False) -> Path:
+    """The files by which Linux shows an accelerator."""
+    devices = [(NVIDIA, "0x2330", "0x030200")] * bool(gpu) + [(GOOGLE, "0x0063", "0x120000")] * tpu
+    for i, values in enumerate(devices):
+        place = root / f"sys/bus/pci/devices/0000:00:0{i}.0"
+        place.mkdir(parents=True)
+        for name, value in zip(("vendor", "device", "class"), values, strict=True):
+            (place / name).write_text(value + "\n")
+    (root / "dev").mkdir(parents=True)
+    if gpu and driver:
+        (root / "dev/nvidia0").touch()
+        card = root / "proc/driver/nvidia/gpus/0000:00:00.0/information"
+        card.parent.mkdir(parents=True)
+        card.write_text(f"Model: \t\t {gpu}\nIRQ:   \t\t 33\n")
+    return root
+
+
+def test_a_gpu_has_its_name_from_the_driver_and_is_seen_without_one(tmp_path):
+    driven = made_machine(tmp_path / "a", gpu="NVIDIA H100 80GB HBM3")
+    assert accelerators(driven, environ={}) == [Accelerator("GPU", "NVIDIA H100 80GB HBM3")]
+    bare = made_machine(tmp_path / "b", gpu="any", driver=False)
+    assert accelerators(bare, environ={}) == [Accelerator("GPU", "NVIDIA GPU", driven=False)]
+    assert accelerators(made_machine(tmp_path / "c"), environ={}) == []
+
+
+def test_a_tpu_is_seen_by_its_device_its_file_or_the_environment(tmp_path):
+    assert accelerators(made_machine(tmp_path / "a", tpu=True), environ={}) == [Accelerator("TPU", "TPU v5e")]
+    (made_machine(tmp_path / "b") / "dev/accel0").touch()
+    assert accelerators(tmp_path / "b", environ={}) == [Accelerator("TPU", "TPU")]
+    (made_machine(tmp_path / "c") / "dev/accel").mkdir()  # Linux's folder for any accelerators, such as laptops' NPUs
+    assert accelerators(tmp_path / "c", environ={}) == []
+    assert accelerators(tmp_path / "c", environ={"TPU_ACCELERATOR_TYPE": "v3-8"}) == [Accelerator("TPU", "v3-8")]
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "environ", "idle"),
+    [
+        ("tensorflow", ["CPU"], {}, True),
+        ("tensorflow", ["CPU", "GPU"], {}, False),
+        ("jax", ["GPU"], {}, False),
+        ("jax", ["CPU"], {}, True),
+        ("jax", ["CPU"], {"JAX_PLATFORMS": "cpu"}, False),
+        ("jax", ["CPU"], {"JAX_PLATFORMS": "cuda,cpu"}, True),
+        ("torch", ["CPU"], {"CUDA_VISIBLE_DEVICES": "0"}, True),
+        ("torch", ["CPU"], {"CUDA_VISIBLE_DEVICES": ""}, False),
+        ("tensorflow", ["CPU"], {"CUDA_VISIBLE_DEVICES": "-1"}, False),
+    ],
+)
+def test_a_gpu_is_idle_where_the_framework_sees_none_and_nobody_hid_it(tmp_path, backend, devices, environ, idle):
+    machine = made_machine(tmp_path, gpu="NVIDIA A10")
+    assert (unused(backend, devices, root=machine, environ=environ) is not None) is idle
+
+
+GPU, TPU = Accelerator("GPU", "NVIDIA A10"), Accelerator("TPU", "TPU v5e")
+
+
+@pytest.mark.parametrize(
+    ("backend", "accelerator", "libraries", "advice"),
+    [
+        ("tensorflow", GPU, False, "pip install 'tf-simclr[gpu]'"),
+        ("jax", GPU, False, "pip install 'tf-simclr[gpu-jax]'"),
+        ("torch", GPU, False, "a PyTorch for CUDA"),
+        ("tensorflow", GPU, True, "installed but cannot be loaded"),
+        ("tensorflow", Accelerator("GPU", "NVIDIA GPU", driven=False), True, "install NVIDIA's driver"),
+        ("tensorflow", TPU, False, "pip install 'tf-simclr[tpu]', then set KERAS_BACKEND=jax"),
+        ("jax", TPU, False, "pip install 'tf-simclr[tpu]'"),
+    ],
+)
+def test_the_cure_is_what_is_missing(backend, accelerator, libraries, advice):
+    assert advice in cure(backend, accelerator, has_libraries=libraries)
+
+
+NOISE = """\
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795913492.697477   25710 port.cc:153] oneDNN custom operations are on.
+2026-11-29 01:00:00.123456: W tensorflow/core/common_runtime/gpu/gpu_device.cc:2343] Cannot dlopen some GPU libraries.
+W0000 00:00:1795913492.697480   25710 gpu_device.cc:2343] Cannot dlopen some GPU libraries.
+To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.
+E0000 00:00:1795913492.697481   25710 cuda_executor.cc:1228] failed call to cuInit: UNKNOWN ERROR (303)
+"""
+
+
+def test_of_what_a_framework_writes_the_reason_alone_is_said():
+    assert reasons(NOISE) == ["Cannot dlopen some GPU libraries.", "failed call to cuInit: UNKNOWN ERROR (303)"]
+    said = complaint("tensorflow", Accelerator("GPU", "NVIDIA A10"), noise=NOISE).splitlines()
+    assert all(line.startswith("!! ") for line in said)
+    assert said[0] == (
+        "!! this machine has a GPU (NVIDIA A10), but TensorFlow cannot use it: everything is computed on the CPU"
+    )
+    assert "!! TensorFlow said: Cannot dlopen some GPU libraries." in said
+
+
+def test_what_native_code_writes_is_kept_and_comes_back_with_an_error(capfd):
+    with quietly() as noise:
+        os.write(2, b"cuda: none\n")
+    assert noise.text == "cuda: none\n"
+    assert capfd.readouterr().err == ""
+
+    def fails():
+        with quietly():
+            os.write(2, b"the reason\n")
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        fails()
+    assert capfd.readouterr().err == "the reason\n"
+
+
+def test_a_command_that_trains_names_the_idle_accelerator_once(monkeypatch, capfd, tmp_path):
+    """The framework is the one of this process, which sees no GPU; the machine is made up."""
+    import keras
+
+    backend = keras.config.backend()
+    if any(device != "CPU" for device in seen(backend)):
+        pytest.skip("this machine has an accelerator that is used")
+    monkeypatch.setenv(MACHINE, str(made_machine(tmp_path, gpu="NVIDIA A10")))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(cli, "TOLD", [])
+    for name in ("augmentations", "finetune", "pretrain"):
+        cli.task(name)
+    err = capfd.readouterr().err
+    assert err.count("!! this machine has a GPU (NVIDIA A10)") == 1
+    assert "!! to use it: " in err

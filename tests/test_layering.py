@@ -12,7 +12,10 @@ PACKAGES = ("tf_simclr", "converters")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
-GROUND = {f"tf_simclr.{name}" for name in ("errors", "files", "foreign", "frameworks", "lock", "places", "terminal")}
+GROUND = {
+    f"tf_simclr.{name}"
+    for name in ("accelerators", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
+}
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
@@ -98,7 +101,7 @@ MAY_IMPORT = {
 with."""
 
 ONLY_IN = {
-    "torch": {"converters"},
+    "torch": {"converters", "tf_simclr.accelerators"},
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
     "pandas": {"tf_simclr.chest"},

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Literal, get_args, get_origin
 
 import tyro
 
+from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
 from tf_simclr.config import COMMANDS, Pretrain
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error
@@ -85,24 +85,38 @@ def overview(words: Sequence[str]) -> str:
 
 
 def task(name: str) -> ModuleType:
-    """Imports a command's task, without what TensorFlow's libraries write while they are loaded.
+    """Imports a command's task, without what its framework's libraries write while they are loaded.
 
-    Those lines are no news (which CPU kernels there are, that there is no GPU) and no setting of TensorFlow 2.21
-    silences them.  Python's own errors still appear.
-
+    Those lines are no news (which CPU kernels there are) and no setting of TensorFlow 2.21 silences them.  They are
+    looked at where the machine has an accelerator that the framework does not see, and what explains it is said.
     """
-    with open(os.devnull, "w") as nowhere:
-        stderr = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            module = importlib.import_module(f"tf_simclr.{place(name)}")
-            if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
-                tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
-                tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quietly() as noise:
+        module = importlib.import_module(f"tf_simclr.{place(name)}")
+        backend = loaded_backend()
+        if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
+            tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
+            tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
+        computes = backend is not None and name in COMPUTING
+        devices = seen(backend) if computes else []
+    if computes:
+        idle = unused(backend, devices)
+        if idle is not None and idle not in TOLD:
+            TOLD.append(idle)
+            write(complaint(backend, idle, noise=noise.text) + "\n", sys.stderr)
     return module
+
+
+COMPUTING = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo", "official")
+COMPUTING += ("chest covid", "chest ards", "chest explain")
+"""Commands for which it matters whether an accelerator is used."""
+TOLD: list[Accelerator] = []
+"""Accelerators whose idleness was said in this process."""
+
+
+def loaded_backend() -> str | None:
+    """What Keras computes with, if a task has loaded it."""
+    keras = sys.modules.get("keras")
+    return None if keras is None or not hasattr(keras, "config") else keras.config.backend()
 
 
 @contextlib.contextmanager

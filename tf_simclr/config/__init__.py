@@ -13,6 +13,7 @@ from tf_simclr.config.evaluation import (
     CheckpointsList,
     Compare,
     Demo,
+    Doctor,
     Embed,
     Export,
     LinearEval,
@@ -40,6 +41,7 @@ COMMANDS = {
     "checkpoints list": CheckpointsList,
     "checkpoints get": CheckpointsGet,
     "checkpoints convert": CheckpointsConvert,
+    "doctor": Doctor,
     "presets": Presets,
     "augmentations": Augmentations,
 }

@@ -270,3 +270,22 @@ class Demo(Checked):
         super().__post_init__()
         check(self.train_epochs >= 1, "train_epochs must be at least 1", train_epochs=self.train_epochs)
         check(self.label_draws >= 2, "label_draws must be at least 2, for a spread", label_draws=self.label_draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Checked):
+    """Looks at this machine: versions, devices, what each framework sees, free disk, a training of two steps.
+
+    The exit code is 1 where something would keep a training from running, or from using an accelerator.
+    """
+
+    train: bool = True
+    """Train for two steps, too."""
+    json: bool = False
+    """Print JSON, for a report of a problem or another program."""
+    seconds: float = 300
+    """Longest time for a framework to load, and for the training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.seconds > 0, "seconds must be above 0", seconds=self.seconds)
