@@ -12,12 +12,13 @@ PACKAGES = ("tf_simclr", "converters")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
+WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe"}
 GROUND = {
     f"tf_simclr.{name}"
     for name in ("accelerators", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
 }
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
-METHOD |= {"tf_simclr.models.architecture", "tf_simclr.data.radiographs"}
+METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
 LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
@@ -32,16 +33,16 @@ MAY_IMPORT = {
     "tf_simclr.registration": {"tf_simclr.frameworks"},  # imports by name what a file asks for
     "tf_simclr.moved": set(),  # likewise
     "tf_simclr.errors": {"tf_simclr.terminal"},
-    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "files", "foreign", "frameworks", "places")},
+    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "foreign", "frameworks", "places")},
     "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
-    "tf_simclr.lock": {"tf_simclr.errors", "tf_simclr.foreign"},
-    "tf_simclr.models.architecture": {"tf_simclr.errors"},
+    **{f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign"} for name in ("files", "lock")},
+    **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.models.architecture", "tf_simclr.places"},
+    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places"} | WITHOUT_FRAMEWORK,
     "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
-    "tf_simclr.data": {"tf_simclr.contents"} | GROUND,
+    "tf_simclr.data": {"tf_simclr.contents", "tf_simclr.data.recipe"} | GROUND,
     "tf_simclr.data.radiographs": {"tf_simclr.contents", "tf_simclr.data"} | GROUND,
     "tf_simclr.models": METHOD - {"tf_simclr.data"} | GROUND,
     "tf_simclr.plots": GROUND,
@@ -202,7 +203,7 @@ LIGHT = [
     "tf_simclr.frameworks",
     "tf_simclr.config",
     "tf_simclr.places",
-    "tf_simclr.models.architecture",
+    *sorted(WITHOUT_FRAMEWORK),
     "converters",
 ]
 HELP = [("tf_simclr",), ("tf_simclr", "pretrain"), ("tf_simclr", "linear-eval"), ("tf_simclr", "demo")]

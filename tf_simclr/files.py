@@ -1,14 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and notes of what a folder was begun with."""
 
 import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from tf_simclr.errors import InputError
+from tf_simclr.foreign import parse_json, reading, spend
 
 
 @contextlib.contextmanager
@@ -94,3 +96,54 @@ def write_json(path: Path, content: Any) -> None:
     """Writes plain types as JSON that a person can read."""
     with replacing(path) as [file]:
         file.write((json.dumps(content, indent=2, default=str) + "\n").encode())
+
+
+def read_json(path: Path, *, advice: str = "put it back, or start in another folder") -> dict[str, Any]:
+    """The object that `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    with reading(path, "readable JSON", advice=advice):
+        spend(outline=path.stat().st_size)
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+
+
+def begun_with(
+    note: Path,
+    settings: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    free: Collection[str] = (),
+    within: str | None = None,
+    advice: str = "put it back, or start in another folder",
+) -> dict[str, tuple[Any, Any]]:
+    """Notes what a folder is begun with; where that is noted already, says what is asked for otherwise now.
+
+    Whatever is made in parts and goes on after a stop begins so: its parts must not be of two kinds.
+
+    Args:
+        note: the file, JSON.
+        settings: all that the parts depend on.
+        defaults: settings of a note from before they could be set.
+        free: names that may change.
+        within: the name under which the note has them, beside what else it will hold; by default it holds them alone.
+        advice: what to do where the note is damaged.
+
+    Returns:
+        Setting → what is noted and what is given, where these differ; empty: begun, or to go on with.
+
+    Raises:
+        InputError: the note is damaged, or cannot be written.
+    """
+    given = json.loads(json.dumps(dict(settings), default=str))  # as it is read again: a tuple is a list
+    if not note.exists():
+        write_json(note, given if within is None else {within: given})
+        return {}
+    noted = read_json(note, advice=advice)
+    there = {**defaults, **(noted if within is None else noted.get(within, {}))}
+    names = sorted((there.keys() | given.keys()) - set(free))
+    return {name: (there.get(name), given.get(name)) for name in names if there.get(name) != given.get(name)}

@@ -16,8 +16,8 @@ import numpy as np
 
 from tf_simclr.data import STREAM
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing, write_json
-from tf_simclr.foreign import checked_name, parse_json, reading, spend
+from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.foreign import checked_name, reading, spend
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expand
 
@@ -117,7 +117,13 @@ class RunFolder:
         if self.config.exists() and (self.checkpoints() or self.network.exists()):
             if not (self.network.exists() and self.result.exists()):
                 check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
-            check_same(self.config, {**defaults, **read_json(self.config)}, given=dict(config))
+            changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
+            if changed:
+                differing = "; ".join(f"{name}={a!r} there, {b!r} here" for name, (a, b) in changed.items())
+                raise InputError(
+                    f"{self.path} holds a run with other options; give the same ones to resume it, or another folder "
+                    f"to start anew: {differing}"
+                )
             if images is not None and self.data.exists():
                 self.check_data(data, say)
             return
@@ -151,34 +157,6 @@ class RunFolder:
             write_json(self.data, given)
             return
         check_same_data(self.data, stored, given=given)
-
-
-def read_json(path: Path) -> dict:
-    """What `write_json` wrote.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    with reading(path, "readable JSON", advice="put it back, or start in another folder"):
-        spend(outline=path.stat().st_size)
-        content = parse_json(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        return content
-
-
-def check_same(path: Path, stored: dict, *, given: dict) -> None:
-    """Raises `InputError`, with both values of each knob that differs, unless both configurations are one run's."""
-    changed = [
-        f"{key}={stored.get(key)!r} there, {given.get(key)!r} here"
-        for key in sorted((stored.keys() | given.keys()) - set(PLACES))
-        if stored.get(key) != given.get(key)
-    ]
-    if changed:
-        raise InputError(
-            f"{path.parent} holds a run with other options; give the same ones to resume it, or another folder to "
-            f"start anew: {'; '.join(changed)}"
-        )
 
 
 def check_same_data(path: Path, stored: dict, *, given: dict) -> None:

@@ -9,7 +9,11 @@ patient by `forgive`, which every program calls first.
 import contextlib
 import os
 import sys
+import time
 from typing import Any, TextIO
+
+REDRAWN = 0.5
+"""Seconds between two drawings of a line that stays in its place."""
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
@@ -31,6 +35,37 @@ def write(text: str, stream: TextIO | None = None) -> None:
         stream.flush()
     except (OSError, ValueError):  # nobody reads any more: a closed pipe, a terminal that is gone, a closed stream
         abandon(stream)
+
+
+class Line:
+    """A line that tells how far something is: on a terminal redrawn in place until one stays; a file gets those alone.
+
+    Args:
+        out: by default standard errors, apart from results that are piped on.
+    """
+
+    def __init__(self, out: TextIO | None = None):
+        self.out = sys.stderr if out is None else out
+        self.drawn = time.monotonic()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it can be redrawn: a person watches a terminal."""
+        return self.out is not None and self.out.isatty()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to draw again, which is seldom enough for a reader and for what is being done."""
+        return self.in_place and time.monotonic() - self.drawn > REDRAWN
+
+    def draw(self, text: str) -> None:
+        """Draws it in the place of the one before; ask `due` first."""
+        self.drawn = time.monotonic()
+        write(f"\r{text}\x1b[K", self.out)  # what the line before had behind this one's end is cleared
+
+    def keep(self, text: str) -> None:
+        """Writes it so that it stays, in the place of what was drawn."""
+        write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
 
 
 def abandon(stream: TextIO) -> None:

@@ -12,7 +12,7 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tf_simclr import cli, losses
 from tf_simclr.commands import presets, pretrain
-from tf_simclr.commands.pretrain import KINDS, objective, watchers
+from tf_simclr.commands.pretrain import objective, watchers
 from tf_simclr.config import Pretrain
 from tf_simclr.config import presets as presets_of
 from tf_simclr.config.presets import PRESETS, settings
@@ -53,8 +53,8 @@ def test_each_loss_gets_its_options(name):
 
 def test_every_loss_of_the_package_can_be_chosen():
     kinds = {getattr(losses, name) for name in losses.__all__ if isinstance(getattr(losses, name), type)}
-    assert set(KINDS.values()) == kinds - {losses.ContrastiveLoss, losses.InfoNCE}  # the latter is MoCo's
-    assert KINDS.keys() == LOSS_OPTIONS.keys()
+    assert set(losses.KINDS.values()) == kinds - {losses.ContrastiveLoss, losses.InfoNCE}  # the latter is MoCo's
+    assert losses.KINDS.keys() == LOSS_OPTIONS.keys()
 
 
 @pytest.mark.parametrize(

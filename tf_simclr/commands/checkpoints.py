@@ -10,7 +10,7 @@ from converters.published.download import fetch
 from tf_simclr.config.evaluation import CheckpointsConvert, CheckpointsGet, CheckpointsList
 from tf_simclr.errors import check
 from tf_simclr.lock import hold
-from tf_simclr.terminal import write
+from tf_simclr.terminal import Line, write
 
 NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
@@ -104,16 +104,16 @@ class Progress:
     """Says how far a download is: in place on a terminal, else every tenth."""
 
     def __init__(self, address: str):
-        self.address, self.said = address, -1
+        self.address, self.line, self.tenths = address, Line(), -1
 
     def __call__(self, done: int, total: int) -> None:
-        steps = 1000 if sys.stderr.isatty() else 10
-        share = steps * done // max(total, 1)
-        if share > self.said:
-            self.said = share
-            end = "\r" if sys.stderr.isatty() and share < steps else "\n"
-            text = f"{self.address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
-            write(text + end, sys.stderr)
+        tenths = 10 * done // max(total, 1)
+        text = f"{self.address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
+        if tenths > self.tenths and (tenths == 10 or not self.line.in_place):
+            self.line.keep(text)
+        elif self.line.due:
+            self.line.draw(text)
+        self.tenths = tenths
 
 
 def converted(config: CheckpointsConvert) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.lock import hold
 from tf_simclr.places import shown
-from tf_simclr.terminal import write
+from tf_simclr.terminal import Line, write
 from tf_simclr.weights import load_encoder, load_model
 
 
@@ -271,17 +272,17 @@ class Extractor:
 class Counter:
     """Tells how many images are done: one line redrawn on a terminal, elsewhere one at the end."""
 
-    def __init__(self, what: str, total: int, *, out=None):
-        self.what, self.total, self.out = what, total, out or sys.stderr
-        self.began = self.drawn = time.monotonic()
+    def __init__(self, what: str, total: int, *, out: TextIO | None = None):
+        self.what, self.total, self.line, self.began = what, total, Line(out), time.monotonic()
 
     def __call__(self, done: int) -> None:
         """Notes that so many are done."""
-        now, last = time.monotonic(), done >= self.total
-        if not last and (not self.out.isatty() or now - self.drawn < 0.5):
+        if done < self.total and not self.line.due:
             return
-        self.drawn = now
-        rate = done / max(now - self.began, 1e-9)
-        line = f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {(self.total - done) / rate:,.0f} s left"
-        line = f"{self.what}: {done:,} in {now - self.began:,.0f} s ({rate:,.0f} images/s)" if last else line
-        write(f"\r{line}\x1b[K" + "\n" * last if self.out.isatty() else line + "\n", self.out)
+        seconds = time.monotonic() - self.began
+        rate = done / max(seconds, 1e-9)
+        if done >= self.total:
+            self.line.keep(f"{self.what}: {done:,} in {seconds:,.0f} s ({rate:,.0f} images/s)")
+            return
+        left = (self.total - done) / rate
+        self.line.draw(f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {left:,.0f} s left")

@@ -18,7 +18,7 @@ from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing_path, write_json
+from tf_simclr.files import read_json, replacing_path, write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
@@ -27,7 +27,7 @@ from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import ONE_DEVICE, Devices
-from tf_simclr.run_folder import RunFolder, read_json
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, Stream, read_history, train
 from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
@@ -360,17 +360,6 @@ def summary(model_dir: Path, result: dict) -> str:
     return "\n".join(lines)
 
 
-KINDS = {
-    "nt_xent": losses.NTXent,
-    "nt_logistic": losses.NTLogistic,
-    "margin_triplet": losses.MarginTriplet,
-    "dcl": losses.DCL,
-    "supcon": losses.SupCon,
-    "generalized": losses.GeneralizedContrastive,
-    "hadsell": losses.Hadsell,
-}
-
-
 def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses.InfoNCE:
     """The loss with its options.
 
@@ -388,7 +377,7 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
         options["temperature"] = config.temperature
     if config.loss == "generalized":
         options["seed"] = seed
-    return KINDS[config.loss](**options)
+    return losses.KINDS[config.loss](**options)
 
 
 HEADS = {"projection": "projection head", "probe": "linear probe"}

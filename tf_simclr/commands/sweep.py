@@ -31,8 +31,7 @@ from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.splits import shared
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing, write_json
-from tf_simclr.run_folder import read_json
+from tf_simclr.files import begun_with, read_json, replacing, write_json
 
 PLACES = {"model_dir": "", "result": "result.json"}
 """Option of a task that says where its numbers go → what it has to name of a trial's folder: that itself, or a file."""
@@ -219,11 +218,9 @@ def note_plan(config: Sweep) -> None:
         f"{config.model_dir} holds a search of an earlier version; take another folder",
         journal="journal.log",
     )
-    if note.exists():
-        there = {**plain_defaults("sweep"), **read_json(note)}  # a plan noted before an option came had its default
-        free = {"trials", "model_dir"}  # more of the same search, and another path to it
-        changed = sorted(name for name in plan if there.get(name) != plan[name] and name not in free)
-        check(not changed, f"{config.model_dir} must hold the same search; take another folder", differing=changed)
+    free = ("trials", "model_dir")  # more of the same search, and another path to it
+    changed = begun_with(note, plan, defaults=plain_defaults("sweep"), free=free)
+    check(not changed, f"{config.model_dir} must hold the same search; take another folder", differing=list(changed))
     write_json(note, plan)
 
 

@@ -19,7 +19,8 @@ from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
-from tf_simclr.run_folder import RunFolder, read_json
+from tf_simclr.files import read_json
+from tf_simclr.run_folder import RunFolder
 
 PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
 """Knobs that do not change a data set's numbers."""

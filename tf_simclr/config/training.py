@@ -18,56 +18,17 @@ from tf_simclr.config.parts import (
     Supervision,
 )
 from tf_simclr.config.presets import PRESETS
+from tf_simclr.data import recipe
 from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation(Checked):
-    """How the two views of an image come about; what a knob may be, `tf_simclr.data.recipe` checks."""
-
-    color_jitter_strength: float = 1.0
-    """Section 3.2; 0.5 suits CIFAR-10 (Appendix B.9)."""
-    use_blur: bool = True
-    """Gaussian blur with probability 0.5; without it for CIFAR-10 (Appendix B.9)."""
-    additive_brightness: bool = False
-    """Brightness as SimCLR adds it, not as SimCLRv2 multiplies it."""
-    crop_min_area: float = 0.08
-    """Least share of the image in a crop (Appendix A)."""
-    crop_max_aspect: float = 4 / 3
-    """A crop's longest side ratio (Appendix A)."""
-    flip_probability: float = 0.5
-    """Of mirroring left to right (Appendix A)."""
-    jitter_probability: float = 0.8
-    """Of colour jitter (Appendix A)."""
-    brightness: float = 0.8
-    """Jitter's range; color_jitter_strength multiplies it, like the next three (Appendix A)."""
-    contrast: float = 0.8
-    """Jitter's range, at most 1 with the strength."""
-    saturation: float = 0.8
-    """Jitter's range, at most 1 with the strength."""
-    hue: float = 0.2
-    """Jitter's range in turns, at most 0.5 with the strength."""
-    grayscale_probability: float = 0.2
-    """Of colour drop (Appendix A)."""
-    blur_probability: float = 0.5
-    """Of blur, with use_blur (Appendix A)."""
-    rotation_probability: float = 0.0
-    """Of a rotation by 0, 90, 180 or 270 degrees (Figure 4)."""
-    noise_probability: float = 0.0
-    """Of Gaussian noise with standard deviation 0.1 (Figure 4)."""
-    sobel_probability: float = 0.0
-    """Of the Sobel filter (Figure 4)."""
-    cutout_probability: float = 0.0
-    """Of cutout (Figure 4; arXiv:1708.04552)."""
-    grayscale_input: bool = False
-    """The network sees grey images, repeated in three channels."""
+class Augmentation(recipe.Augmentation, Checked):
+    """How the two views of an image come about."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("flip", "jitter", "grayscale", "blur", "rotation", "noise", "sobel", "cutout"):
-            probability = getattr(self, f"{name}_probability")
-            rule = f"{name}_probability must lie in [0, 1]"
-            check(0 <= probability <= 1, rule, **{f"{name}_probability": probability})
+        self.check_ranges()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +65,8 @@ class Augmentations(Augmentation):
             check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
 
 
-LOSS_OPTIONS = {
+Loss = Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"]
+LOSS_OPTIONS: dict[Loss, tuple[str, ...]] = {
     "nt_xent": ("temperature",),
     "nt_logistic": ("temperature", "semi_hard"),
     "margin_triplet": ("margin", "semi_hard"),
@@ -126,7 +88,7 @@ class Contrast(Checked):
     """Keys in moco's queue (arXiv:1911.05722, Section 4.1)."""
     key_momentum: float = 0.999
     """By which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
-    loss: Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"] = "nt_xent"
+    loss: Loss = "nt_xent"
     """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
     needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006."""
     temperature: float = 0.1

@@ -1,4 +1,7 @@
-"""What a random view is made of: how often each operator is applied, and how strongly."""
+"""What a random view is made of: how often each operator is applied, and how strongly.  No framework is imported.
+
+The command line's options are the fields of `Augmentation`: their names, defaults, help and ranges stand here alone.
+"""
 
 from dataclasses import dataclass, fields, replace
 from itertools import permutations
@@ -21,42 +24,48 @@ MAX_STRENGTH = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Probabilities and strengths; by default SimCLR's for ImageNet (arXiv:2002.05709, Section 3 and Appendix A).
+class Augmentation:
+    """How the two views of an image come about; by default as SimCLR's for ImageNet (arXiv:2002.05709, Appendix A)."""
 
-    Raises:
-        InputError: a number is out of its range.
-    """
-
-    crop_min_area: float = 0.08
-    """Least share of the image in a crop; the sampler asks for 0.1, too, as in the reference."""
-    crop_max_aspect: float = 4 / 3
-    """A crop's longest side ratio, against the view's."""
-    flip_probability: float = 0.5
-    jitter_probability: float = 0.8
     color_jitter_strength: float = 1.0
-    """s of the paper, which multiplies the next four."""
-    brightness: float = 0.8
-    """Factor from 1 - this, or from 0 where that is below, to 1 + this, each as likely."""
-    contrast: float = 0.8
-    saturation: float = 0.8
-    hue: float = 0.2
-    """Turns within ± this."""
-    additive_brightness: bool = False
-    """A summand within ± brightness, as in SimCLR v1."""
-    grayscale_probability: float = 0.2
+    """Section 3.2; 0.5 suits CIFAR-10 (Appendix B.9)."""
     use_blur: bool = True
+    """Gaussian blur with probability 0.5; without it for CIFAR-10 (Appendix B.9)."""
+    additive_brightness: bool = False
+    """Brightness as SimCLR adds it, not as SimCLRv2 multiplies it."""
+    crop_min_area: float = 0.08
+    """Least share of the image in a crop (Appendix A)."""
+    crop_max_aspect: float = 4 / 3
+    """A crop's longest side ratio (Appendix A)."""
+    flip_probability: float = 0.5
+    """Of mirroring left to right (Appendix A)."""
+    jitter_probability: float = 0.8
+    """Of colour jitter (Appendix A)."""
+    brightness: float = 0.8
+    """Jitter's range; color_jitter_strength multiplies it, like the next three (Appendix A)."""
+    contrast: float = 0.8
+    """Jitter's range, at most 1 with the strength."""
+    saturation: float = 0.8
+    """Jitter's range, at most 1 with the strength."""
+    hue: float = 0.2
+    """Jitter's range in turns, at most 0.5 with the strength."""
+    grayscale_probability: float = 0.2
+    """Of colour drop (Appendix A)."""
     blur_probability: float = 0.5
+    """Of blur, with use_blur (Appendix A)."""
     rotation_probability: float = 0.0
+    """Of a rotation by 0, 90, 180 or 270 degrees (Figure 4)."""
     noise_probability: float = 0.0
+    """Of Gaussian noise with standard deviation 0.1 (Figure 4)."""
     sobel_probability: float = 0.0
+    """Of the Sobel filter (Figure 4)."""
     cutout_probability: float = 0.0
+    """Of cutout (Figure 4; arXiv:1708.04552)."""
     grayscale_input: bool = False
-    """The network sees luma in all three channels."""
-    bicubic: Bicubic = "tf1"
-    """The reference's `tf1` or `tf2` interpolation."""
+    """The network sees grey images, repeated in three channels."""
 
-    def __post_init__(self):
+    def check_ranges(self) -> None:
+        """Raises `InputError` where a number is out of its range."""
         strength = self.color_jitter_strength
         check(0 <= strength <= MAX_STRENGTH, f"jitter strength must lie in [0, {MAX_STRENGTH}]", strength=strength)
         for name in (field.name for field in fields(self) if field.name.endswith("_probability")):
@@ -67,6 +76,25 @@ class Recipe:
         for name, limit in (("contrast", 1), ("saturation", 1), ("hue", 0.5)):
             total, rule = getattr(self, name) * strength, f"{name} times color_jitter_strength must lie in [0, {limit}]"
             check(0 <= total <= limit, rule, **{name: getattr(self, name)}, color_jitter_strength=strength)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Augmentation):
+    """An augmentation as it is applied.
+
+    Brightness is a factor from 1 - b, or from 0 where that is below, to 1 + b, each as likely; with
+    `additive_brightness` a summand within ± b.  Hue turns within ± h.  The sampler of crops asks for a tenth of the
+    image, too, as in the reference.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    bicubic: Bicubic = "tf1"
+    """The reference's `tf1` or `tf2` interpolation."""
+
+    def __post_init__(self) -> None:
+        self.check_ranges()
 
     @classmethod
     def of(cls, knobs: Any, **changes: Any) -> "Recipe":

@@ -1,6 +1,5 @@
 """Features of any number of images into one file, a part at a time: memory stays flat, and a stop costs one part."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Sequential, Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
-from tf_simclr.files import replacing, replacing_path, write_json
-from tf_simclr.foreign import read_json, reading
+from tf_simclr.files import begun_with, replacing, replacing_path
+from tf_simclr.foreign import reading
 
 PART = 4096
 """Images a part."""
@@ -50,7 +49,9 @@ def embed(
         InputError: parts of something else lie there, or no image can be read.
     """
     folder = out.with_name(out.name + ".parts")
-    begin(folder, identity)
+    changed = begun_with(folder / "of.json", identity, advice=f"remove {folder} to start anew")
+    rule = f"{folder} must hold parts of the same features; remove it to start anew"
+    check(not changed, rule, differing=list(changed))
     paths = []
     for start in range(0, source.num_examples, PART):
         paths.append(folder / f"part-{start // PART:06d}.npz")
@@ -76,18 +77,6 @@ def portion(source: Source, start: int, *, stop: int) -> Source:
         read=source.read,
         epoch=lambda seed: source.ordered().skip(start).take(stop - start),
     )
-
-
-def begin(folder: Path, identity: dict) -> None:
-    """Notes what the parts are of, or checks that those there are of the same."""
-    path, given = folder / "of.json", json.loads(json.dumps(identity))
-    if path.exists():
-        there = read_json(path)
-        check(isinstance(there, dict), f"{path} must hold a JSON object; remove {folder} to start anew")
-        changed = sorted(key for key in there.keys() | given.keys() if there.get(key) != given.get(key))
-        check(not changed, f"{folder} must hold parts of the same features; remove it to start anew", differing=changed)
-        return
-    write_json(path, given)
 
 
 def save_part(path: Path, features: Features) -> None:

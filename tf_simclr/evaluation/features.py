@@ -6,8 +6,6 @@ key, and size and checksum of each file).  It appears whole or not at all, and a
 
 import dataclasses
 import json
-import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import Source
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing_folder
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.places import expanded
 
@@ -161,8 +160,8 @@ class FeatureCache:
         try:
             kept, missing = moved(features, unreadable, change=lambda name: name.removeprefix(place))
             keep(entry, kept, notes={"key": json.loads(text), "unreadable": missing})
-        except OSError as error:
-            self.say(f"features are not kept: {entry} cannot be written ({error.strerror or error})")
+        except InputError as error:
+            self.say(f"features are not kept: {error}")
         return features, unreadable
 
 
@@ -205,20 +204,12 @@ def described(path: Path) -> list[int]:
 
 def keep(entry: Path, features: Features, *, notes: Mapping[str, object]) -> None:
     """Writes an entry, in the place of one that may lie there."""
-    temporary = entry.with_name(f".{os.getpid()}.{entry.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        columns = {field.name: getattr(features, field.name) for field in dataclasses.fields(features)}
-        for name, column in columns.items():
-            if column is not None:
-                np.save(temporary / f"{name}.npy", column, allow_pickle=False)
-        files = {path.name: described(path) for path in sorted(temporary.iterdir())}
-        (temporary / "entry.json").write_text(json.dumps({**notes, "files": files}, indent=2))
-        shutil.rmtree(entry, ignore_errors=True)
-        temporary.rename(entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(entry) as folder:
+        for field in dataclasses.fields(features):
+            if (column := getattr(features, field.name)) is not None:
+                np.save(folder / f"{field.name}.npy", column, allow_pickle=False)
+        files = {path.name: described(path) for path in sorted(folder.iterdir())}
+        (folder / "entry.json").write_text(json.dumps({**notes, "files": files}, indent=2))
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -22,11 +22,11 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.metrics import accuracy, top_k_accuracy
-from tf_simclr.files import write_json
+from tf_simclr.files import read_json, write_json
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Job
 from tf_simclr.optimizers import train_steps
-from tf_simclr.run_folder import CHECKPOINT, RunFolder, read_json
+from tf_simclr.run_folder import CHECKPOINT, RunFolder
 from tf_simclr.weights import load_model
 
 WAIT = 15

@@ -4,12 +4,11 @@ import csv
 import io
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import keras
 
@@ -18,7 +17,7 @@ from tf_simclr.files import replacing
 from tf_simclr.foreign import reading
 from tf_simclr.replicas import Devices, settle, steps_done
 from tf_simclr.run_folder import RunFolder, save_state
-from tf_simclr.terminal import write
+from tf_simclr.terminal import Line
 
 
 @dataclass(frozen=True)
@@ -233,8 +232,10 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
         return rows
 
 
-REDRAWN = 0.5
-"""Seconds between two drawings of the line on a terminal."""
+SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement", "supervised_loss")
+TESTED = ("top1", "knn_acc")
+SHOWN += ("supervised_acc", *TESTED, "projection_std")
+"""Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""
 KEPT = {"epoch": 5.0, "step": 60.0}
 """Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
 
@@ -245,19 +246,17 @@ class Progress(keras.callbacks.Callback):
     The ends of epochs stay, of short ones not all, but each with a test and the last; in a file a line a minute, too.
     """
 
-    def __init__(self, plan: Plan, step: int, *, out=None):
+    def __init__(self, plan: Plan, step: int, *, out: TextIO | None = None):
         super().__init__()
-        self.plan, self.first, self.step, self.out = plan, step, step, out or sys.stderr
-        self.began = self.drawn = time.monotonic()
+        self.plan, self.first, self.step, self.shown = plan, step, step, Line(out)
+        self.began = time.monotonic()
         self.kept = {"epoch": -math.inf, "step": self.began}
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = steps_done(self.model)
-        now = time.monotonic()
-        if self.out.isatty() and now - self.drawn > REDRAWN:
-            self.drawn = now
-            write("\r" + self.line(logs) + "\x1b[K", self.out)
-        elif not self.out.isatty() and now - self.kept["step"] > KEPT["step"]:
+        if self.shown.due:
+            self.shown.draw(self.line(logs))
+        elif not self.shown.in_place and time.monotonic() - self.kept["step"] > KEPT["step"]:
             self.keep(logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -268,7 +267,7 @@ class Progress(keras.callbacks.Callback):
     def keep(self, logs: dict) -> None:
         """Writes the line and leaves it."""
         self.kept = dict.fromkeys(self.kept, time.monotonic())
-        write(("\r\x1b[K" if self.out.isatty() else "") + self.line(logs) + "\n", self.out)
+        self.shown.keep(self.line(logs))
 
     def line(self, logs: dict) -> str:
         """Step, epoch, the metrics a person watches, images a second and time left."""
@@ -279,9 +278,3 @@ class Progress(keras.callbacks.Callback):
             f"step {self.step:,}/{self.plan.total_steps:,}  {shown}  "
             f"{self.plan.batch_size / seconds:,.0f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         )
-
-
-SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement", "supervised_loss")
-TESTED = ("top1", "knn_acc")
-SHOWN += ("supervised_acc", *TESTED, "projection_std")
-"""Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""

@@ -4,7 +4,6 @@ A stage's folder has `stage.json`: its settings from its beginning on, and its r
 the stages before it are part of its own, so that nothing is built on what was made anew.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import check
-from tf_simclr.files import write_json
-from tf_simclr.run_folder import read_json
+from tf_simclr.files import begun_with, read_json, write_json
 
 STAGES = {
     "initial": "the encoder to begin with",
@@ -90,23 +88,16 @@ class Stage:
         for stage in self.before():
             rule = f"stage {self.name} must have stage {stage.name} before it; run it, or all, in {self.root}"
             check("result" in stage.noted(), rule)
-        there, given = self.noted(), self.whole_settings(settings)
-        if there:
-            changed = {
-                key: f"{there['settings'].get(key)!r} there, {given.get(key)!r} here"
-                for key in sorted(there["settings"].keys() | given.keys())
-                if there["settings"].get(key) != given.get(key)
-            }
-            advice = "give the same ones, or another model_dir, or remove this stage's folder and those behind it"
-            check(not changed, f"{self.path} must be of the same settings; {advice}", **changed)
-        else:
-            write_json(self.path / "stage.json", {"settings": given})
-        return "result" not in there
+        changed = begun_with(self.path / "stage.json", self.whole_settings(settings), within="settings")
+        advice = "give the same ones, or another model_dir, or remove this stage's folder and those behind it"
+        both = {name: f"{there!r} there, {here!r} here" for name, (there, here) in changed.items()}
+        check(not changed, f"{self.path} must be of the same settings; {advice}", **both)
+        return "result" not in self.noted()
 
     def whole_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Its own, and a digest of those before it, as JSON has them."""
+        """Its own, and a digest of those before it."""
         earlier = {stage.name: contents.of_values(stage.noted()["settings"]) for stage in self.before()}
-        return json.loads(json.dumps(dict(settings) | {f"stage {name}": found for name, found in earlier.items()}))
+        return dict(settings) | {f"stage {name}": found for name, found in earlier.items()}
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Notes the result: the stage is whole."""

@@ -19,7 +19,7 @@ from tf_simclr.chest.files.squares import pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing_path, write_json
+from tf_simclr.files import begun_with, replacing_path, write_json
 from tf_simclr.foreign import reading
 from tf_simclr.places import expanded
 
@@ -70,7 +70,8 @@ def prepare(
     settings = Settings(
         name=collection.name, classes=collection.classes, images=len(entries), size=size, fit=fit, windowed=windowed
     )
-    begin(folder, settings)
+    changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
+    check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
     options = {"size": size, "fit": fit, "windowed": windowed}
     parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
     rows: list[dict[str, Any]] = []
@@ -91,18 +92,6 @@ def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, d
         if progress:
             progress(number, total)
         yield answer
-
-
-def begin(folder: Path, settings: Settings) -> None:
-    """Notes the settings, or checks that those there are the same."""
-    path, given = folder / "settings.json", json.loads(json.dumps(asdict(settings)))
-    if not path.exists():
-        write_json(path, given)
-        return
-    with reading(path, "the settings of a preparation", advice="take another folder"):
-        there = dict(json.loads(path.read_bytes()))
-    changed = {key: (there.get(key), value) for key, value in given.items() if there.get(key) != value}
-    check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
 
 
 def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: float) -> Iterator[bytes | InputError]:

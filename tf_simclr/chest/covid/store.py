@@ -16,9 +16,9 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.chest.covid.rows import Fit
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing, write_json
+from tf_simclr.files import read_json, replacing, write_json
 from tf_simclr.foreign import parse_json, reading
-from tf_simclr.run_folder import read_arrays, read_json
+from tf_simclr.run_folder import read_arrays
 
 FORMAT = 2
 """Of the files, and of what the settings do not tell: how a head is made and trained."""
