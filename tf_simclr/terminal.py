@@ -37,6 +37,16 @@ def write(text: str, stream: TextIO | None = None) -> None:
         abandon(stream)
 
 
+def say(line: str) -> None:
+    """Writes a line to the user, beside the line of progress and apart from results that are piped on."""
+    write(line + "\n", sys.stderr)
+
+
+def show(text: str) -> None:
+    """Writes a result to standard output."""
+    write(text + "\n")
+
+
 class Line:
     """A line that tells how far something is: on a terminal redrawn in place until one stays; a file gets those alone.
 

@@ -7,13 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import plots
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config.training import Augmentations
 from tf_simclr.data import augment, images
 from tf_simclr.data.digits import flower_file
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
 from tf_simclr.places import shown
+from tf_simclr.terminal import say, show
 
 ROWS = {
     "crop": (),

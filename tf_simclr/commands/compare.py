@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from tf_simclr import diagnostics, plots
-from tf_simclr.commands.inputs import show
 from tf_simclr.config import Compare
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.binary import reliability
@@ -13,6 +12,7 @@ from tf_simclr.evaluation.maps import curve_band
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
 from tf_simclr.places import shown
+from tf_simclr.terminal import show
 
 Rows = dict[str, tuple[Answers, str]]
 

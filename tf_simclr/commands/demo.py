@@ -15,7 +15,6 @@ from converters import convert, load
 from converters.names.network import Network
 from converters.verification import torch_endpoints
 from tf_simclr import plots
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.commands.pretrain import pretrain
 from tf_simclr.config import Demo, Pretrain, plain
 from tf_simclr.data import augment, images
@@ -28,6 +27,7 @@ from tf_simclr.evaluation.probes import Comparison, compare, few_label_draws, ne
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say, show
 from tf_simclr.training import read_history
 from tf_simclr.weights import load_encoder
 

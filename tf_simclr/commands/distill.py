@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given
-from tf_simclr.commands.inputs import find_devices, in_folder, open_source, same_classes, say, show
+from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, open_source, same_classes
 from tf_simclr.commands.pretrain import plan_of, schedule_of
-from tf_simclr.commands.supervised import Job, begin, compile_on, finished, summary, supervise
+from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Distill
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
@@ -30,6 +30,7 @@ from tf_simclr.models.network import build_encoder
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_arrays
+from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
 from tf_simclr.weights import load_model
 
@@ -70,7 +71,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         teacher = load_teacher(config, test.num_classes)
     given = None if config.checkpoint is None else Given.read(config.checkpoint)
     architecture = describe(config, test.num_classes, given=given)
-    folder = begin(config, source, architecture=architecture, devices=devices)
+    folder = begin_run(config, source, architecture=architecture, devices=devices)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there

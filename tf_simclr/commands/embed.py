@@ -1,10 +1,11 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
-from tf_simclr.commands.inputs import Counter, open_source, say, show
+from tf_simclr.commands.inputs import Counter, open_source
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
 from tf_simclr.evaluation.features import source_digest, weights_digest
+from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import check
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
 BATCH = 16

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import find_devices, in_folder, labelled_sources, say, show
+from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, labelled_sources
 from tf_simclr.commands.pretrain import plan_of, schedule_of
-from tf_simclr.commands.supervised import Job, begin, compile_on, finished, summary, supervise
+from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Finetune
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
@@ -25,6 +25,7 @@ from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.optimizers.layerwise import layerwise
 from tf_simclr.replicas import ONE_DEVICE, Devices
+from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
 from tf_simclr.weights import read_network
 
@@ -46,7 +47,7 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     """
     given = None if config.checkpoint is None else Given.read(config.checkpoint, ema=config.ema)
     architecture = describe(config, source.num_classes, given=given)
-    folder = begin(config, source, architecture=architecture, devices=devices)
+    folder = begin_run(config, source, architecture=architecture, devices=devices)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there

@@ -1,17 +1,17 @@
 """What every command does first: its images, devices and features, and a way to speak to the user."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import keras
 import numpy as np
 
 from tf_simclr import replicas
+from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.config.parts import Data, Placement
 from tf_simclr.contents import cache_folder, silent
@@ -21,19 +21,14 @@ from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.lock import hold
+from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import shown
-from tf_simclr.terminal import Line, write
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import Line, say
 from tf_simclr.weights import load_encoder, load_model
 
-
-def say(line: str) -> None:
-    """Writes a line to the user, beside the progress line and apart from results that are piped on."""
-    write(line + "\n", sys.stderr)
-
-
-def show(text: str) -> None:
-    """Writes a result to standard output."""
-    write(text + "\n")
+OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
+"""Options that may differ between the processes of one training: their machines' paths."""
 
 
 def find_devices(config: Placement) -> replicas.Devices:
@@ -170,6 +165,45 @@ def check_labels(source: Source) -> None:
     check(source.labelled, f"{source.origin} must have labels to learn from or to test on")
     rule = f"{source.origin} must have at least two classes: whatever it is asked, one class is always right"
     check(source.num_classes >= 2, rule, classes=list(source.class_names))
+
+
+def begin_run(
+    config: Pretrain | Finetune | Distill,
+    source: Source,
+    *,
+    architecture: Architecture,
+    devices: replicas.Devices,
+    notes: dict[str, Any] | None = None,
+) -> RunFolder:
+    """A training's folder, with its options noted in it; or the one that lies there, to go on with.
+
+    Args:
+        config: the command's options.
+        source: the images to train on.
+        architecture: of the network.
+        devices: to train on; of several processes the chief alone writes.
+        notes: what `config.json` holds in the place of the options.
+
+    Raises:
+        InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
+            different options.
+    """
+    devices.check_batch(config.train_batch_size)
+    same = {name: value for name, value in plain(config).items() if name not in OF_A_MACHINE}
+    devices.agree("the options", same | {"images": source.num_examples})
+    folder = RunFolder(Path(config.model_dir))
+    if devices.chief:
+        noted = notes or plain(config)
+        folder.begin(
+            noted,
+            architecture,
+            defaults=plain_defaults(noted["command"]),
+            images=source.num_examples,
+            origin=source.origin,
+            roster=source.roster,
+            say=say,
+        )
+    return folder
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import WHOLE, Extractor, labelled_sources, load_features_network, say, show
+from tf_simclr.commands.inputs import WHOLE, Extractor, labelled_sources, load_features_network
 from tf_simclr.config import LinearEval, plain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
@@ -27,6 +27,7 @@ from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say, show
 
 VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""

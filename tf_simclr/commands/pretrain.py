@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,31 +9,29 @@ import keras
 import tensorflow as tf
 
 from tf_simclr import losses, optimizers
-from tf_simclr.commands.inputs import check_labels, find_devices, in_folder, open_source, say, show
-from tf_simclr.config import Pretrain, plain, plain_defaults
+from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source
+from tf_simclr.config import Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import read_json, replacing_path, write_json
+from tf_simclr.files import read_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
-from tf_simclr.models.network import plain as plain_network
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.training import Plan, Stream, read_history, train
+from tf_simclr.terminal import say, show
+from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
 from tf_simclr.weights import load_model
-
-OWN = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
-"""Options that may differ between the processes of one training: their machines' paths."""
 
 METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
 
@@ -94,129 +91,54 @@ def pretrain(
         InputError: the folder holds another run, the images do not make one batch, the devices cannot share it, or
             processes were started with different options.
     """
+    # The order is important: what can be refused is refused before anything is written, what is written before
+    # anything is computed, and every random number comes after its seed.
+
+    # 1. What is asked for: the network, and that what reports to the outside is there.
     architecture = architecture or describe(config, source)
     if config.wandb is not None:
-        package()  # while nothing has begun
-    folder = RunFolder(Path(config.model_dir))
-    devices.check_batch(config.train_batch_size)
-    same = {key: value for key, value in plain(config).items() if key not in OWN} | {"images": source.num_examples}
-    devices.agree("the options", same)
-    if devices.chief:
-        noted = notes or plain(config)
-        folder.begin(
-            noted,
-            architecture,
-            defaults=plain_defaults(noted["command"]),
-            images=source.num_examples,
-            origin=source.origin,
-            roster=source.roster,
-            say=say,
-        )
+        package()
+
+    # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
+    folder = begin_run(config, source, architecture=architecture, devices=devices, notes=notes)
     if (there := finished_result(folder)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
+
+    # 3. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
     model = compiled(config, architecture, schedule=schedule, devices=devices)
     say(introduction(config, source, architecture=architecture, plan=plan))
+
+    # 4. Weights to start from, unless the run has some of its own by now.
     if config.checkpoint is not None and not folder.checkpoints():
         start_from(config.checkpoint, model, say=say)
+
+    # 5. The images: a function of the step alone, by which a resumed run sees what a straight one would have seen.
     unreadable = Unreadable()
-    result = Result(folder, unreadable, devices=devices, division=source.division)
-    batches = stream(config, source, view=view, unreadable=unreadable)
+    batches = feed(config, source, view=view, unreadable=unreadable)
 
     def views(size: int) -> tf.data.Dataset:
-        return stream(config, source, view=view, unreadable=Unreadable(), batch_size=size)(0)
+        return feed(config, source, view=view, unreadable=Unreadable(), batch_size=size)(0)
 
+    # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
+    result = Result(folder, unreadable, devices=devices, division=source.division)
     watched, reports = watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
+
+    # 7. The training, from the newest whole checkpoint on.
     callbacks = [result, *reports]
     train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, devices=devices)
     if unreadable.names:
         say(unreadable.report())
+
+    # 8. What it leaves behind: the network, and last the result, by which the run counts as finished.
     if devices.chief:
-        export(model, folder)
+        save_network(folder, model.network())
     for report in reports:
         report.finish()
     return result.write()
-
-
-def read_result(folder: RunFolder) -> dict:
-    """What a run's `result.json` holds.
-
-    Raises:
-        InputError: it is damaged, or holds something else.
-    """
-    content = read_json(folder.result)
-    numbers = [content.get("step"), content.get("seconds")]
-    names = content.get("unreadable")
-    fits = all(type(number) in (int, float) for number in numbers) and isinstance(names, list)
-    fits = fits and all(isinstance(name, str) for name in names or ())
-    check(fits, f"{folder.result} must hold a run's step, seconds and unreadable images", has=sorted(content)[:20])
-    return content
-
-
-def finished_result(folder: RunFolder) -> dict | None:
-    """What the `result.json` of a finished run holds, none if it is not finished.
-
-    A damaged one is said, and made again from the run's last checkpoint.
-
-    Raises:
-        InputError: it is damaged, and there is no checkpoint.
-    """
-    if not (folder.network.exists() and folder.result.exists()):
-        return None
-    try:
-        return read_result(folder)
-    except InputError as error:
-        if not folder.checkpoints():
-            raise
-        say(f"{error}; it is made again from the last checkpoint")
-        return None
-
-
-class Result(keras.callbacks.Callback):
-    """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before.
-
-    Of several processes each knows bad images of its own; the chief writes them all.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        unreadable: Unreadable,
-        *,
-        devices: Devices = ONE_DEVICE,
-        division: dict[str, object] | None = None,
-    ):
-        super().__init__()
-        self.division = division
-        self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
-        resumes = folder.checkpoints() and folder.result.exists()
-        self.before: dict = {"seconds": 0, "unreadable": []}
-        try:
-            self.before = read_result(folder) if resumes else self.before
-        except InputError as error:
-            say(f"{error}; its seconds and unreadable images are counted anew")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.write()
-
-    def write(self) -> dict:
-        """Writes the last line of the history, the seconds spent, and the images that could not be read."""
-        content: dict = {}
-        if self.devices.chief:
-            seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
-            last = (int(path.stem.removeprefix("step-")) for path in self.folder.checkpoints())
-            rows = read_history(self.folder) or [{"step": next(last, 0)}]  # it was lost, and nothing is left to train
-            content = {**rows[-1], "seconds": seconds}
-        found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
-        names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
-        result = {**found[0]["content"], "unreadable": sorted(names)}
-        result |= {} if self.division is None else {"division": self.division}
-        if self.devices.chief:
-            write_json(self.folder.result, result)
-        return result
 
 
 def describe(config: Pretrain, source: Source) -> Architecture:
@@ -295,32 +217,28 @@ def schedule_of(config: Pretrain, plan: Plan, *, num_examples: int) -> optimizer
     return optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
 
 
-def stream(
+def feed(
     config: Pretrain, source: Source, *, view: View | None, unreadable: Unreadable, batch_size: int | None = None
-) -> Stream:
+) -> Feed:
     """First step to the batches from it on; for a look at a few images of another size than those to train on."""
     looks = batch_size is not None
-    common = {
-        "batch_size": batch_size or config.train_batch_size,
-        "seed": config.seed,
-        "unreadable": unreadable,
-        "cache": config.cache_dataset and not looks,  # which would read all
-        "deterministic": config.deterministic_input or looks,
-        "data_service": None if looks else config.data_service,
-    }
-    if view is not None:
-        buffer = pipeline.buffer_size(config.train_batch_size, image_size=config.image_size)
-        return lambda step, share=(0, 1): pipeline.training_batches(
-            source, view, buffer=buffer, start_step=step, share=share, **common
-        )
-    return lambda step, share=(0, 1): pipeline.training_views(
-        source,
-        image_size=config.image_size,
-        start_step=step,
-        share=share,
-        recipe=Recipe.of(config),
-        **common,
+    stream = pipeline.Stream(
+        batch_size=batch_size or config.train_batch_size,
+        buffer=pipeline.buffer_size(batch_size or config.train_batch_size, image_size=config.image_size),
+        seed=config.seed,
+        cache=config.cache_dataset and not looks,  # which would read all
+        deterministic=config.deterministic_input or looks,
+        data_service=None if looks else config.data_service,
     )
+
+    def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        here = dataclasses.replace(stream, start_step=step, share=share)
+        if view is not None:
+            return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
+        size, recipe = config.image_size, Recipe.of(config)
+        return pipeline.training_views(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
+
+    return batches
 
 
 def introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:
@@ -336,13 +254,6 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
         f"({architecture.width}x; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
         f"{config.train_batch_size} images, into {config.model_dir}"
     )
-
-
-def export(model: SimCLR, folder: RunFolder) -> None:
-    """Writes the finished network, images to named endpoints, as a Keras file."""
-    folder.check_there()
-    with replacing_path(folder.network) as temporary:
-        plain_network(model.network()).save(temporary)
 
 
 def summary(model_dir: Path, result: dict) -> str:

@@ -1,15 +1,13 @@
 """What fine-tuning and distillation share: the loop, the test at its end, and what they leave behind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.commands.inputs import say
-from tf_simclr.commands.pretrain import OWN, Result, finished_result
-from tf_simclr.config import Distill, Finetune, plain, plain_defaults
+from tf_simclr.config import Distill, Finetune, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.images import evaluation_view
@@ -20,14 +18,14 @@ from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, write_report
-from tf_simclr.files import replacing_path
-from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.classifier import Classifier, thaw
 from tf_simclr.models.network import plain as plain_network
 from tf_simclr.optimizers import LossScale
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.training import Plan, Stream, train
+from tf_simclr.terminal import say
+from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.watching import Watch
 
 TOP = 5
@@ -48,31 +46,6 @@ class Job:
     devices: Devices
 
 
-def begin(config: Finetune | Distill, source: Source, *, architecture: Architecture, devices: Devices) -> RunFolder:
-    """The run's folder, with its configuration noted in it.
-
-    Raises:
-        InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
-            different options.
-    """
-    devices.check_batch(config.train_batch_size)
-    same = {key: value for key, value in plain(config).items() if key not in OWN}
-    devices.agree("the options", same | {"images": source.num_examples})
-    folder = RunFolder(Path(config.model_dir))
-    if devices.chief:
-        noted = plain(config)
-        folder.begin(
-            noted,
-            architecture,
-            defaults=plain_defaults(noted["command"]),
-            images=source.num_examples,
-            origin=source.origin,
-            roster=source.roster,
-            say=say,
-        )
-    return folder
-
-
 def compile_on(
     devices: Devices, model: Classifier, *, optimizer: keras.optimizers.Optimizer, config: Finetune | Distill
 ) -> None:
@@ -91,7 +64,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     watchers = [Tests(job)] if job.config.eval_epochs else []
     train(
         model,
-        stream(job.config, source, unreadable=unreadable),
+        feed(job.config, source, unreadable=unreadable),
         plan=job.plan,
         run=job.folder,
         say=say,
@@ -105,9 +78,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     content = result.write()
     if found is None:
         return content
-    job.folder.check_there()
-    with replacing_path(job.folder.network) as temporary:
-        plain_network(thaw(model.network())).save(temporary)
+    save_network(job.folder, thaw(model.network()))
     return report(job, found, before=content)
 
 
@@ -129,25 +100,25 @@ def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     return there if whole else None
 
 
-def stream(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Stream:
+def feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Feed:
     """First step to the batches from it on: crops and flips, or the view that evaluation has."""
+    stream = pipeline.Stream(
+        batch_size=config.train_batch_size,
+        buffer=pipeline.buffer_size(config.train_batch_size, image_size=config.image_size),
+        seed=config.seed,
+        cache=config.cache_dataset,
+    )
 
     def view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         if not config.augment:
             return evaluation_view(image, size=config.image_size)
         return crop_and_flip(image, size=config.image_size, seed=seed)
 
-    return lambda step, share=(0, 1): pipeline.training_batches(
-        source,
-        view,
-        share=share,
-        batch_size=config.train_batch_size,
-        buffer=pipeline.buffer_size(config.train_batch_size, image_size=config.image_size),
-        seed=config.seed,
-        unreadable=unreadable,
-        start_step=step,
-        cache=config.cache_dataset,
-    )
+    def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        here = replace(stream, start_step=step, share=share)
+        return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
+
+    return batches
 
 
 class Tests(Watch):

@@ -27,11 +27,11 @@ from typing import Any
 
 from tf_simclr import diagnostics, plots
 from tf_simclr.cli import configured, read_config
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.splits import shared
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.terminal import say, show
 
 PLACES = {"model_dir": "", "result": "result.json"}
 """Option of a task that says where its numbers go → what it has to name of a trial's folder: that itself, or a file."""

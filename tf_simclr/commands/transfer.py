@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, say, show, upright
+from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, upright
 from tf_simclr.config import Transfer, plain
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
@@ -21,6 +21,7 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.files import read_json
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say, show
 
 PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
 """Knobs that do not change a data set's numbers."""

@@ -6,7 +6,9 @@ run, whether images are corrupt or not, and nothing before k is decoded.  That i
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import tensorflow as tf
 
@@ -25,56 +27,45 @@ _PATIENCE = 10.0
 """Seconds for a dispatcher of tf.data's service to answer; TensorFlow itself would try for an hour."""
 
 
-def training_views(
-    source: Source,
-    *,
-    batch_size: int,
-    image_size: int,
-    seed: int,
-    unreadable: Unreadable,
-    start_step: int = 0,
-    share: tuple[int, int] = (0, 1),
-    cache: bool = False,
-    deterministic: bool = True,
-    data_service: str | None = None,
-    recipe: Recipe = augment.SIMCLR,
-) -> tf.data.Dataset:
-    """Endless batches of SimCLR's two views: `(views, labels)`, or `(views,)` without labels.
-
-    Where the source's images have partners, such as other images of the patient, the second view is of the partner.
-
-    Args:
-        source: examples.
-        batch_size: images a batch, each with two views; at most the number of examples.
-        image_size: side of the views in pixels.
-        seed: of order and augmentation.
-        unreadable: receives the names of corrupt images.
-        start_step: first batch.
-        share: this process's number and how many there are, each of which makes its rows of every batch: with
-            `(1, 2)` the second half.
-        cache: keep encoded examples in memory.
-        deterministic: whether batches depend on (seed, step) alone; otherwise no view waits for a slower one before it,
-            and a run cannot be repeated.
-        data_service: `host:port` of the dispatcher of tf.data's service, whose workers then make the batches.  They
-            must see the files.  Each is made once; their order is that of their arrival (see `service.shared_out`).
-            Corrupt images are replaced, but not named.
-        recipe: how the views come about.
-
-    Returns:
-        float32 views (batch_size, 2, image_size, image_size, 3) in [0, 1], int64 labels (batch_size,); of the share.
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How endless batches are drawn from a source: a function of (seed, step), whatever is made of their images.
 
     Raises:
-        InputError: too few images for a batch, none that can be read, or a number out of its range.
+        InputError: a number is out of its range.
     """
 
-    def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
-        return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
+    batch_size: int
+    """Images a batch, over all processes; at most the number of examples."""
+    seed: int
+    """Of the order and of every view."""
+    buffer: int
+    """Examples that a source on disk is shuffled among (`buffer_size`, `Source.shuffled`)."""
+    start_step: int = 0
+    """First batch."""
+    share: tuple[int, int] = (0, 1)
+    """This process's number and how many there are, each of which makes its rows of every batch: with `(1, 2)` the
+    second half."""
+    cache: bool = False
+    """Keep encoded examples in memory."""
+    deterministic: bool = True
+    """Whether batches depend on (seed, step) alone; otherwise no view waits for a slower one before it, and a run
+    cannot be repeated."""
+    data_service: str | None = None
+    """`host:port` of the dispatcher of tf.data's service, whose workers then make the batches.  They must see the
+    files.  Each batch is made once; their order is that of their arrival (see `shared_out`).  Corrupt images are
+    replaced, but not named."""
 
-    sizes = {"batch_size": batch_size, "buffer": buffer_size(batch_size, image_size=image_size)}
-    place = {"start_step": start_step, "share": share, "deterministic": deterministic, "data_service": data_service}
-    options = {"seed": seed, "unreadable": unreadable, "cache": cache, "partners": source.partner is not None}
-    raw_view = partial(augment.two_views_of_raw, size=image_size, recipe=recipe) if source.partner is None else None
-    return training_batches(source, view, **sizes, **place, **options, raw_view=raw_view)
+    def __post_init__(self) -> None:
+        check(self.batch_size > 0, "batch_size must be at least 1", batch_size=self.batch_size)
+        check(self.start_step >= 0, "start_step must be at least 0", start_step=self.start_step)
+        number, processes = self.share
+        rule = "share must be a process's number and how many there are"
+        check(0 <= number < processes, rule, share=self.share)
+        rule = "batch_size must be a multiple of the processes"
+        check(self.batch_size % processes == 0, rule, batch=self.batch_size, share=self.share)
+        rule = "the workers of data_service cannot share a cache"
+        check(not (self.cache and self.data_service), rule, cache=self.cache)
 
 
 def buffer_size(batch_size: int, *, image_size: int) -> int:
@@ -82,56 +73,97 @@ def buffer_size(batch_size: int, *, image_size: int) -> int:
     return batch_size * (50 if image_size <= 32 else 10)
 
 
+def training_views(
+    source: Source,
+    *,
+    stream: Stream | None = None,
+    image_size: int,
+    unreadable: Unreadable,
+    recipe: Recipe = augment.SIMCLR,
+    **options: Any,
+) -> tf.data.Dataset:
+    """Endless batches of SimCLR's two views: `(views, labels)`, or `(views,)` without labels.
+
+    Where the source's images have partners, such as other images of the patient, the second view is of the partner.
+
+    Args:
+        source: examples.
+        stream: which batches.
+        image_size: side of the views in pixels.
+        unreadable: receives the names of corrupt images.
+        recipe: how the views come about.
+        **options: of a `Stream`, in the place of one; its buffer is then the one that fits.
+
+    Returns:
+        float32 views (batch_size, 2, image_size, image_size, 3) in [0, 1], int64 labels (batch_size,); of the share.
+
+    Raises:
+        InputError: too few images for a batch, none that can be read, or a number out of its range.
+    """
+    if stream is None:
+        stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
+
+    def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
+        return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
+
+    alone = source.partner is None
+    raw_view = partial(augment.two_views_of_raw, size=image_size, recipe=recipe) if alone else None
+    return training_batches(source, view, stream=stream, unreadable=unreadable, partners=not alone, raw_view=raw_view)
+
+
 def training_batches(
     source: Source,
     view: View,
     *,
-    batch_size: int,
-    buffer: int,
-    seed: int,
+    stream: Stream | None = None,
     unreadable: Unreadable,
-    start_step: int = 0,
-    share: tuple[int, int] = (0, 1),
-    cache: bool = False,
-    deterministic: bool = True,
-    data_service: str | None = None,
     partners: bool = False,
     raw_view: Callable[..., tf.Tensor] | None = None,
+    **options: Any,
 ) -> tf.data.Dataset:
     """Endless batches of `view`, with labels where there are any; the last batch of an epoch reaches into the next.
 
     The place of a corrupt image is taken by another, drawn from the source by the seed and the place: no batch
-    shrinks, and no other place changes.  Arguments and errors as in `training_views`; `buffer` as in `Source.shuffled`.
-    With `partners` the view is given the image of the source's partner, too, drawn by the seed and the place; where
-    that one is corrupt, the image itself.  With `raw_view` images that can be read are seen by it (see `Examples`).
+    shrinks, and no other place changes.
+
+    Args:
+        source: examples.
+        view: image `(h, w, 3)` and seed `(2,)` to a tensor of a static shape.
+        stream: which batches.
+        unreadable: receives the names of corrupt images.
+        partners: whether the view is given the image of the source's partner, too, drawn by the seed and the place;
+            where that one is corrupt, the image itself.
+        raw_view: sees the images that can be read in the place of `view` (see `Examples`).
+        **options: of a `Stream`, in the place of one.
+
+    Raises:
+        InputError: as `training_views`.
     """
-    check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
-    check(start_step >= 0, "start_step must be at least 0", start_step=start_step)
-    check(0 <= share[0] < share[1], "share must be a process's number and how many there are", share=share)
-    check(batch_size % share[1] == 0, "batch_size must be a multiple of the processes", batch=batch_size, share=share)
+    stream = stream or Stream(**options)
     rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
-    check(source.num_examples >= batch_size, rule, images=source.num_examples, batch_size=batch_size)
-    check(not (cache and data_service), "the workers of data_service cannot share a cache", cache=cache)
+    check(source.num_examples >= stream.batch_size, rule, images=source.num_examples, batch_size=stream.batch_size)
     _check_readable(source)
-    source = cached(source) if cache else source
-    numbered = _numbered(
-        source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer, data_service=data_service
-    )
-    rows = batch_size // share[1]
-    if share[1] > 1:  # before anything is decoded
-        numbered = numbered.filter(lambda position, _: tf.equal(position % batch_size // rows, share[0]))
+    source = cached(source) if stream.cache else source
+    # 1. Records in the order of the seed, each with its position in the endless stream, by which all else is drawn.
+    numbered = _numbered(source, stream)
+    # 2. This process's rows of each batch, before anything is decoded.
+    number, processes = stream.share
+    rows = stream.batch_size // processes
+    if processes > 1:
+        numbered = numbered.filter(lambda position, _: tf.equal(position % stream.batch_size // rows, number))
+    # 3. Views of a batch at a time; Python, which notes corrupt images, runs in this process alone.
     examples = Examples(
         source=source,
         view=view,
         raw_view=raw_view,
-        seed=seed,
+        seed=stream.seed,
         partners=partners,
-        unreadable=None if data_service else unreadable,  # Python runs in this process alone
-        deterministic=deterministic,
+        unreadable=None if stream.data_service else unreadable,
+        deterministic=stream.deterministic,
     )
     records = numbered.batch(rows, drop_remainder=True)
-    batches = records.map(in_graph(examples.batch), num_parallel_calls=_AT_ONCE, deterministic=deterministic)
-    return _tuned(distributed(batches, data_service) if data_service else batches)
+    batches = records.map(in_graph(examples.batch), num_parallel_calls=_AT_ONCE, deterministic=stream.deterministic)
+    return _tuned(distributed(batches, stream.data_service) if stream.data_service else batches)
 
 
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -141,13 +173,12 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(_AHEAD).with_options(options)
 
 
-def _numbered(
-    source: Source, seed: int, *, batch_size: int, start_step: int, buffer: int, data_service: str | None
-) -> tf.data.Dataset:
-    if data_service:
-        return shared_out(source, seed, batch_size=batch_size, start_step=start_step, buffer=buffer)
-    start = start_step * batch_size
-    return tf.data.Dataset.zip((tf.data.Dataset.counter(start), source.shuffled(seed, start=start, buffer=buffer)))
+def _numbered(source: Source, stream: Stream) -> Records:
+    if stream.data_service:
+        return shared_out(source, stream)
+    start = stream.start_step * stream.batch_size
+    shuffled = source.shuffled(stream.seed, start=start, buffer=stream.buffer)
+    return tf.data.Dataset.zip((tf.data.Dataset.counter(start), shuffled))
 
 
 def evaluation_batches(
@@ -205,21 +236,22 @@ def _check_readable(source: Source) -> None:
         )
 
 
-def shared_out(source: Source, seed: int, *, batch_size: int, start_step: int, buffer: int) -> Records:
-    """The stream of numbered records `(position, record)` in pieces, each of which one worker takes as a whole.
+def shared_out(source: Source, stream: Stream) -> Records:
+    """The numbered records `(position, record)` in pieces, each of which one worker takes as a whole.
 
     A piece is a batch where a source can be read anywhere, so that every batch is that of a run without the service; it
     is an epoch where a source is read front to back, and then a resumed run begins with the epoch it was in.
     """
-    size = batch_size if isinstance(source, Indexed) else source.num_examples
+    size = stream.batch_size if isinstance(source, Indexed) else source.num_examples
 
     @in_graph
     def piece(number: tf.Tensor) -> Records:
         start = number * size
-        records = source.shuffled(seed, start=start, buffer=buffer).take(size)
+        records = source.shuffled(stream.seed, start=start, buffer=stream.buffer).take(size)
         return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + size), records))
 
-    return tf.data.Dataset.range(start_step * batch_size // size, _ENDLESS).flat_map(piece)
+    first = stream.start_step * stream.batch_size // size
+    return tf.data.Dataset.range(first, _ENDLESS).flat_map(piece)
 
 
 def distributed(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:

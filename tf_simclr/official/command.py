@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from converters import convert
-from tf_simclr.commands.inputs import open_source, say, show
+from tf_simclr.commands.inputs import open_source
 from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check
@@ -27,6 +27,7 @@ from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Job
 from tf_simclr.optimizers import train_steps
 from tf_simclr.run_folder import CHECKPOINT, RunFolder
+from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
 WAIT = 15

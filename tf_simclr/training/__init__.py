@@ -2,6 +2,6 @@
 
 from tf_simclr.replicas import steps_done
 from tf_simclr.training.callbacks import Plan, read_history
-from tf_simclr.training.loop import Stream, train
+from tf_simclr.training.loop import Feed, train
 
-__all__ = ["Plan", "Stream", "read_history", "steps_done", "train"]
+__all__ = ["Feed", "Plan", "read_history", "steps_done", "train"]

@@ -15,13 +15,13 @@ from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
 from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, History, Plan, Progress, Stop, Stopping
 
-Stream = Callable[..., tf.data.Dataset]
+Feed = Callable[..., tf.data.Dataset]
 """First step → endless batches from that step on; with several processes with `share=` too (`Devices.fit`)."""
 
 
 def train(
     model: keras.Model,
-    stream: Stream,
+    stream: Feed,
     *,
     plan: Plan,
     run: RunFolder,

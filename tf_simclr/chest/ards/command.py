@@ -30,13 +30,13 @@ from tf_simclr.chest.ards.runs import (
 from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import ChestArds, plain
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
+from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model, read_network
 
 

@@ -13,13 +13,13 @@ from tf_simclr.chest.ards.runs import Job
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.commands.compare import positives
-from tf_simclr.commands.inputs import say
 from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.reports import Answers, read_answers, versions
 from tf_simclr.files import replacing, write_json
+from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model
 
 PARTS = ("validation", "test")

@@ -13,7 +13,6 @@ import numpy as np
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.stages import Stage
 from tf_simclr.commands import finetune, pretrain, sweep
-from tf_simclr.commands.inputs import say
 from tf_simclr.config import ChestArds, Finetune, LinearEval, Pretrain, Sweep, plain
 from tf_simclr.config.presets import settings
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -27,6 +26,7 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.foreign import parse_json, reading
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.replicas import Devices
+from tf_simclr.terminal import say
 from tf_simclr.weights import load_model
 
 METRIC = "auc.value"

@@ -13,10 +13,10 @@ from tf_simclr.chest.collections.prepare import prepare
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import side_by_side
 from tf_simclr.commands import inputs
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import ChestPrepare, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.files import replacing, write_json
+from tf_simclr.terminal import say, show
 
 EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""

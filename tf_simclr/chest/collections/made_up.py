@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tf_simclr.chest.collections import prepare, siim, synthetic
-from tf_simclr.commands.inputs import say
 from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.terminal import say
 
 PATIENTS = 120
 """Made-up ones."""

@@ -13,7 +13,7 @@ import numpy as np
 from tf_simclr.chest.covid.learner import Learner
 from tf_simclr.chest.covid.rows import ROWS, Fit, Row, split
 from tf_simclr.chest.covid.store import Kept
-from tf_simclr.commands.inputs import Extractor, say
+from tf_simclr.commands.inputs import Extractor
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.contents import of_array
@@ -24,6 +24,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
 from tf_simclr.models.resnet import resnet
+from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder
 
 SPLITS = ("image", "patient")

@@ -11,7 +11,6 @@ from tf_simclr.chest.collections import made_up
 from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid import tables as covid_tables
 from tf_simclr.chest.covid.deploy import deploy
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import ChestCovid, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load
@@ -19,6 +18,7 @@ from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
 from tf_simclr.lock import hold
+from tf_simclr.terminal import say, show
 
 SYNTHETIC_SIZE = 224
 """Pixels of made-up radiographs."""

@@ -8,7 +8,7 @@ from tf_simclr.chest.covid.arms import Study
 from tf_simclr.chest.covid.rows import ROWS
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
-from tf_simclr.commands.inputs import say
+from tf_simclr.terminal import say
 
 LIMITS = (
     "Research use only. It has seen radiographs of one collection alone; other hospitals, devices and patients differ.",

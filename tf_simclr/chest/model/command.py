@@ -10,10 +10,10 @@ from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.model.deployed import NOTE, Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, laid_over
-from tf_simclr.commands.inputs import say, show
 from tf_simclr.config import ChestExplain, plain
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
+from tf_simclr.terminal import say, show
 
 
 def run(config: ChestExplain) -> None:

@@ -7,8 +7,8 @@ from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.deployed import NOTE
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.app import Limits
-from tf_simclr.commands.inputs import say
 from tf_simclr.config import ChestApp
+from tf_simclr.terminal import say
 
 
 def run(config: ChestApp) -> None:
