@@ -27,8 +27,8 @@ PLACES = {
     "models.normalization": ("BatchNormalization",),
     "models.simclr": ("SimCLR",),
     "optimizers.adaptive": ("AdamW", "Lamb"),
+    "optimizers.build": ("LossScale",),
     "optimizers.lars": ("LARS", "Momentum"),
-    "optimizers.loss_scale": ("LossScale",),
     "optimizers.schedule": ("WarmUpCosine",),
 }
 """Module → the classes that it registers; a test holds this against the sources."""
