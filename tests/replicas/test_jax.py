@@ -95,6 +95,14 @@ def test_pieces_of_a_batch_are_the_same_on_jax_and_on_tensorflow(runs, tmp_path)
     assert found[0]["momentum|1/logs/contrast_loss"] != whole  # BatchNorm has seen a piece at a time
 
 
+def test_steps_in_float16_that_overflow_are_skipped_on_jax_as_on_tensorflow():
+    words = [sys.executable, "-m", "pytest", "tests/models/test_precision.py", "-k", "skipped or overflows"]
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    done = subprocess.run(words, cwd=golden.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
+
+
 def test_a_training_on_two_jax_devices_that_is_killed_resumes_bit_by_bit(tmp_path):
     options = {"backend": "jax", "devices": 2, "JAX_ENABLE_X64": "1"}
     straight, killed = tmp_path / "straight", tmp_path / "killed"
