@@ -1,24 +1,30 @@
-"""Radiographs in DICOM files.
+"""Radiographs in DICOM files: opened, mended where no pixel is missing, checked, and shown as `levels` says.
 
 References:
-    DICOM PS3.3, C.7.6.3 (image pixel module), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.5.1.1.2 (padding).
+    DICOM PS3.5, 7 and A.4 (elements, encapsulated pixels), PS3.10, 7.1 (preamble and meta information).
 """
 
 import io
+import struct
 import warnings
+from dataclasses import dataclass
 from importlib.util import find_spec
 
-import numpy as np
 import pydicom
 from pydicom import encaps
 from pydicom import pixels as codecs
-from pydicom.uid import UID, JPEGExtended12Bit
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
-from tf_simclr.chest.files.headers import check_inflated, stated_size
-from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, VIEWS, Radiograph
+from tf_simclr.chest.files import about as header_says
+from tf_simclr.chest.files.headers import DEFLATED, check_inflated, stated_size, transfer_syntax
+from tf_simclr.chest.files.levels import Layout, layout, shown, whole, word
+from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
 from tf_simclr.errors import InputError, check
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
+ANY = "ANY"
+"""Stands for every modality, where the caller takes whatever is there."""
+RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
+"""SOP classes: computed radiography, digital radiography for presentation and for processing."""
 PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg (GPL)",  # JPEG extended, 12 bit
@@ -33,30 +39,68 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
 }
 """Transfer syntax → what decodes it."""
+SLACK = 4096
+"""Most bytes behind the last pixel that are taken for a filling, as devices that write whole blocks leave them."""
+UNDEFINED = 0xFFFFFFFF
+ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+"""Tags of an item and of the end of a sequence; within pixel data always little endian."""
 
 
-def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ...]) -> Radiograph:
+def begins(content: bytes) -> bool:
+    """Whether bytes begin as a DICOM file does: with a preamble, or, as old ones, with their first element at once."""
+    if content[128:132] == b"DICM":
+        return True
+    group, element = content[:2], content[2:4]
+    meta = group == b"\x02\x00" and element == b"\x00\x00" and content[4:6] == b"UL"
+    # A group of 8 comes first: its length, the character set, or the kind of image.
+    plain = group in (b"\x08\x00", b"\x00\x08") and len(content) > 8
+    explicit = content[4:6].isalpha() and content[4:6].isupper()
+    little = group == b"\x08\x00"
+    small = little and struct.unpack("<I", content[4:8].ljust(4, b"\xff"))[0] < 1024
+    return meta or content[:4] == b"DICM" or (plain and (explicit or small))
+
+
+def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ...] = MODALITIES) -> Radiograph:
     """Reads the bytes of a DICOM file; see `reading.read`.
 
-    The order is the standard's: stored values, padding masked, modality LUT, VOI LUT or window, and MONOCHROME1
-    inverted at last.  Padding is black.
-
     Raises:
-        InputError: the file is damaged, its codec is missing, or it is not one radiograph.
+        InputError: the file is damaged or cut, its codec is missing, or it is not one radiograph.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's of odd values: what cannot be read raises below
             check_inflated(content, name, largest=MAX_BYTES)
-            data = pydicom.dcmread(io.BytesIO(content))
-            check_kind(data, name, modalities=modalities)
-            check_size(data, name)
-            check_codec(data.file_meta.TransferSyntaxUID, name, bits=int(data.BitsAllocated))
-            return shown(data, windowed=windowed)
-    except InputError:
-        raise
+            opened = open_file(content, name)
+            check_kind(opened.data, name, modalities=modalities)
+            data = with_pixels(opened, name)
+            pixels = layout(data, name)
+            check_size(data, pixels, name=name)
+            check_codec(data.file_meta.TransferSyntaxUID, name, bits=pixels.allocated)
+            return described(data, pixels, windowed=windowed, notes=opened.notes)
+    except InputError as error:
+        raise error if name in str(error) else InputError(f"{name}: {error}") from error
     except Exception as error:  # pydicom and the codecs raise what they like on damaged bytes
         raise InputError(f"{name} must be a whole DICOM image ({type(error).__name__}: {first_line(error)})") from error
+
+
+def described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
+    """The radiograph with what the header says of it."""
+    identities = {
+        field: str(data.get(keyword) or "")
+        for field, keyword in (
+            ("patient", "PatientID"),
+            ("study", "StudyInstanceUID"),
+            ("series", "SeriesInstanceUID"),
+            ("image", "SOPInstanceUID"),
+        )
+    }
+    known = header_says.described(data)  # before the pixels: what was emptied is filled in for the decoder
+    told = "VOILUTSequence" in data or "WindowCenter" in data
+    levels = shown(data, pixels, windowed=windowed)
+    if odd := extreme(levels):
+        known["doubts"] += (f"{odd}{', as its own window shows it' if told and windowed else ''}",)
+    known["notes"] = tuple(dict.fromkeys([*notes, *pixels.notes]))
+    return Radiograph(pixels=levels, bits=pixels.stored, **known, **identities)
 
 
 def first_line(error: Exception) -> str:
@@ -64,31 +108,131 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:120]
 
 
+@dataclass
+class Opened:
+    """A file whose header was read."""
+
+    content: bytes
+    data: pydicom.Dataset
+    """Without pixels."""
+    place: int
+    """Where the element of the pixels begins."""
+    forced: bool
+    """Whether it has no preamble."""
+    notes: list[str]
+
+
+def open_file(content: bytes, name: str) -> Opened:
+    """Reads what stands before the pixels."""
+    forced, notes = content[128:132] != b"DICM", []
+    if content[:4] == b"DICM":
+        content = content[4:]
+    if forced:
+        notes.append("has no preamble")
+    file = io.BytesIO(content)
+    data = pydicom.dcmread(file, stop_before_pixels=True, force=forced)
+    if not data.file_meta.get("TransferSyntaxUID"):
+        data.file_meta.TransferSyntaxUID = plain_syntax(data)
+        notes.append("names no transfer syntax")
+    return Opened(content, data, file.tell(), forced, notes)
+
+
+def plain_syntax(data: pydicom.Dataset) -> UID:
+    """The uncompressed transfer syntax that a header without a name of it was read by."""
+    implicit, little = data.original_encoding
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
 def check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]) -> None:
-    """Refuses what is no single grey radiograph."""
-    modality = str(data.get("Modality", ""))
-    check(modality in modalities, f"{name} must be a radiograph ({', '.join(modalities)})", modality=modality)
-    frames = int(data.get("NumberOfFrames") or 1)
+    """Refuses what is no single radiograph: by its modality, or where that is missing by its SOP class."""
+    wanted, modality = tuple(kind.strip().upper() for kind in modalities), word(data, "Modality")
+    kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
+    known = modality in wanted or ANY in wanted or (not modality and bool(kinds & set(RADIOGRAPHS)))
+    check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
+    frames = whole(data, "NumberOfFrames", 1) or 1
     check(frames == 1, f"{name} must hold one frame", frames=frames)
-    check("PixelData" in data, f"{name} must have pixel data", elements=len(data))
-    photometric, samples = str(data.get("PhotometricInterpretation", "")), int(data.get("SamplesPerPixel") or 1)
-    fits = photometric in GREY and samples == 1
-    check(fits, f"{name} must be grey ({' or '.join(GREY)})", photometric=photometric, samples_per_pixel=samples)
-    allocated, stored = int(data.BitsAllocated), int(data.BitsStored)
-    fits = allocated in (8, 16) and 8 <= stored <= allocated and stored - 1 <= int(data.HighBit) < allocated
-    check(fits, f"{name} must store 8 to 16 bits in 8 or 16", allocated=allocated, stored=stored, high=data.HighBit)
 
 
-def check_size(data: pydicom.Dataset, name: str) -> None:
+def with_pixels(opened: Opened, name: str) -> pydicom.Dataset:
+    """The whole data set.  A file that was cut behind its last pixel is read, one cut before it is refused as such.
+
+    Raises:
+        InputError: pixels are missing.
+    """
+    content, place, syntax = opened.content, opened.place, opened.data.file_meta.TransferSyntaxUID
+    if transfer_syntax(content) != DEFLATED:
+        content = mended(content, place, opened=opened, name=name)
+    data = pydicom.dcmread(io.BytesIO(content), force=opened.forced)
+    check("PixelData" in data and data.PixelData, f"{name} must have pixel data, but none is in it", elements=len(data))
+    data.file_meta.TransferSyntaxUID = syntax
+    return data
+
+
+def mended(content: bytes, place: int, *, opened: Opened, name: str) -> bytes:
+    """The content with an element of pixels that ends where the content does, if that holds the whole image."""
+    implicit, little = opened.data.original_encoding
+    order = "<" if little else ">"
+    head = 8 if implicit else 12  # tag, and either a length, or two letters, two bytes of nothing and a length
+    tag = struct.pack(f"{order}HH", 0x7FE0, 0x0010)
+    start = place + head
+    missing = f"{name} must have pixel data, but it has none, or is cut off before them"
+    check(content[place : place + 4] == tag and len(content) >= start, missing, bytes=len(content))
+    (length,) = struct.unpack_from(f"{order}I", content, start - 4)
+    there = len(content) - start
+    if length == UNDEFINED:
+        return closed(content, start, opened=opened, name=name)
+    if length <= there:
+        return content
+    about = layout(opened.data, name)
+    expected = about.rows * about.columns * about.allocated // 8
+    compressed = opened.data.file_meta.TransferSyntaxUID.is_compressed
+    rule = f"{name} must hold {expected:,} bytes of pixels, but it is cut off"
+    check(not compressed and there >= expected, rule, bytes=there)
+    opened.notes.append("is cut off behind its last pixel")
+    expected += expected % 2
+    body = content[start : start + expected].ljust(expected, b"\0")
+    return content[: start - 4] + struct.pack(f"{order}I", expected) + body
+
+
+def closed(content: bytes, start: int, *, opened: Opened, name: str) -> bytes:
+    """Encapsulated pixels with the delimiter that ends them; items are walked by their lengths."""
+    at = start
+    while at + 8 <= len(content):
+        tag, (length,) = content[at : at + 4], struct.unpack_from("<I", content, at + 4)
+        if tag == DELIMITER:
+            return content
+        check(tag == ITEM, f"{name} must hold its compressed pixels in items, but they are damaged", at_byte=at)
+        if at + 8 + length > len(content):
+            stream = content[at + 8 :].rstrip(b"\0")
+            whole_stream = stream.endswith(b"\xff\xd9")  # JPEG's, JPEG-LS' and JPEG 2000's end of image
+            rule = f"{name} must hold {length:,} bytes of compressed pixels, but it is cut off"
+            check(whole_stream, rule, bytes=len(content) - at - 8)
+            stream += b"\0" * (len(stream) % 2)
+            content = content[: at + 4] + struct.pack("<I", len(stream)) + stream
+            length = len(stream)
+        at += 8 + length
+    check(at > start + 8, f"{name} must have pixel data, but it is cut off before them", bytes=len(content))
+    opened.notes.append("is cut off behind its last pixel")
+    return content[:at] + DELIMITER + bytes(4)
+
+
+def check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
     """Refuses sizes that no radiograph has before anything is decoded, and pixel data of another length than that."""
-    rows, columns = int(data.Rows), int(data.Columns)
-    fits = 0 < rows * columns <= MAX_PIXELS
+    rows, columns = about.rows, about.columns
+    fits = 0 < rows * columns <= MAX_PIXELS and rows > 0
     check(fits, f"{name} must have between 1 and {MAX_PIXELS:,} pixels", rows=rows, columns=columns)
     syntax = UID(data.file_meta.TransferSyntaxUID)
     if not syntax.is_compressed:
-        expected = rows * columns * int(data.BitsAllocated) // 8
-        fits = len(data.PixelData) in (expected, expected + expected % 2)  # elements have an even length
-        check(fits, f"{name} must hold {expected} bytes of pixels, as its header says", bytes=len(data.PixelData))
+        rule = "names no transfer syntax, and its pixels are compressed: nothing says how"
+        check(
+            not data["PixelData"].is_undefined_length, f"{name} must say how its pixels are compressed, but it {rule}"
+        )
+        expected, there = rows * columns * about.allocated // 8, len(data.PixelData)
+        fits = expected <= there <= expected + max(SLACK, 2 * columns)
+        check(fits, f"{name} must hold {expected} bytes of pixels, as its header says", bytes=there)
+        if there > expected + expected % 2:
+            about.notes.append("has a filling behind its last pixel")
+            data.PixelData = data.PixelData[: expected + expected % 2]
         return
     stated = next(filter(None, map(stated_size, encaps.generate_fragments(data.PixelData))), None)
     fits = stated in (None, (rows, columns))
@@ -108,90 +252,3 @@ def check_codec(syntax: UID, name: str, *, bits: int) -> None:
     if not available or (twelve and find_spec("libjpeg") is None):
         package = PACKAGES.get(str(syntax), "pylibjpeg")
         raise InputError(f"{name} is compressed as {UID(syntax).name}, which needs a package: pip install {package}")
-
-
-def shown(data: pydicom.Dataset, *, windowed: bool) -> Radiograph:
-    """The radiograph as a viewer shows it."""
-    stored = stored_values(data)
-    padding = padded(stored, data)
-    values = codecs.apply_modality_lut(stored, data)
-    pixels = displayed(values, data, windowed=windowed)
-    pixels = 1 - pixels if data.PhotometricInterpretation == "MONOCHROME1" else pixels
-    return Radiograph(
-        pixels=np.where(padding, 0, pixels).astype(np.float32),
-        bits=int(data.BitsStored),
-        view=view if (view := str(data.get("ViewPosition") or "").strip().upper()) in VIEWS else "",
-        orientation=orientation(data),
-        patient=str(data.get("PatientID", "")),
-        study=str(data.get("StudyInstanceUID", "")),
-        series=str(data.get("SeriesInstanceUID", "")),
-        image=str(data.get("SOPInstanceUID", "")),
-    )
-
-
-def orientation(data: pydicom.Dataset) -> tuple[str, ...]:
-    """PatientOrientation (C.7.6.1.1.1), where it is two directions of one to three letters; else nothing."""
-    values = data.get("PatientOrientation") or ()
-    found = tuple(str(value).strip().upper() for value in np.atleast_1d(values))
-    whole = len(found) == 2 and all(1 <= len(value) <= 3 and set(value) <= set("APRLHF") for value in found)
-    return found if whole else ()
-
-
-def stored_values(data: pydicom.Dataset) -> np.ndarray:
-    """The stored pixel values `(h, w)`, int32, without what old files keep in the unused bits (overlays)."""
-    values = codecs.pixel_array(data, raw=True).astype(np.int32)
-    stored, high = int(data.BitsStored), int(data.HighBit)
-    values = (values >> (high + 1 - stored)) & (2**stored - 1)
-    sign = 2 ** (stored - 1) if int(data.PixelRepresentation) else 0
-    return (values ^ sign) - sign  # the highest bit is the sign of signed values
-
-
-def padded(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray:
-    """Where a detector or a scanner filled up the picture: stored values from PixelPaddingValue to its RangeLimit."""
-    if data.get("PixelPaddingValue") is None:
-        return np.zeros(values.shape, bool)
-    ends = [int(data.PixelPaddingValue), int(data.get("PixelPaddingRangeLimit") or data.PixelPaddingValue)]
-    return (values >= min(ends)) & (values <= max(ends))
-
-
-def full_range(data: pydicom.Dataset) -> tuple[float, float]:
-    """Least and largest value behind the modality LUT that the stored bits allow."""
-    if "ModalityLUTSequence" in data:
-        return 0.0, float(2 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    bits, signed = int(data.BitsStored), int(data.PixelRepresentation)
-    ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], np.float64)
-    ends = ends * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
-    check(np.isfinite(ends).all() and ends[0] != ends[1], "RescaleSlope must not be 0", slope=data.get("RescaleSlope"))
-    return float(ends.min()), float(ends.max())
-
-
-def displayed(values: np.ndarray, data: pydicom.Dataset, *, windowed: bool) -> np.ndarray:
-    """Values behind the modality LUT as grey levels in [0, 1]: by VOI LUT, else window, else over their full range."""
-    if windowed and "VOILUTSequence" in data:
-        bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
-        return np.clip(codecs.apply_voi(values, data).astype(np.float64) / (2**bits - 1), 0, 1)
-    if windowed and data.get("WindowWidth") is not None and data.get("WindowCenter") is not None:
-        centre, width = (float(np.atleast_1d(data[n].value)[0]) for n in ("WindowCenter", "WindowWidth"))
-        function = str(data.get("VOILUTFunction", "LINEAR")).upper()
-        return window(values.astype(np.float64), centre, width=width, function=function)
-    low, high = full_range(data)
-    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-
-
-def window(values: np.ndarray, centre: float, *, width: float, function: str) -> np.ndarray:
-    """Grey levels in [0, 1] of a window (C.11.2.1.2 and C.11.2.1.3); of several, which are views, the first counts.
-
-    Raises:
-        InputError: the width is too small, or the function is not one of the standard's.
-    """
-    check(np.isfinite(centre), "WindowCenter must be a number", centre=centre)
-    least = 1 if function == "LINEAR" else np.nextafter(0, 1)
-    check(
-        least <= width < np.inf, "WindowWidth must be at least 1, of other functions than LINEAR above 0", width=width
-    )
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
-    check(function in ("LINEAR", "LINEAR_EXACT"), "VOILUTFunction must be the standard's", function=function)
-    if function == "LINEAR":  # half a grey level less on either side, as the standard has it
-        centre, width = centre - 0.5, max(width - 1, np.finfo(float).tiny)
-    return np.clip((values - centre) / width + 0.5, 0, 1)

@@ -1,4 +1,4 @@
-"""One radiograph: what a viewer would show, as numbers."""
+"""One radiograph: what a viewer would show, as numbers, and what its header says of it."""
 
 import dataclasses
 
@@ -8,15 +8,20 @@ MAX_BYTES = 256 * 2**20
 """Largest file that is opened; the largest radiographs have about 50 MB uncompressed."""
 MAX_PIXELS = 64 * 10**6
 """Most pixels that are decoded; the largest detectors have about 25 million."""
-
-
+MODALITIES = ("CR", "DX", "RG")
+"""DICOM's modalities of radiographs: computed and digital radiography, and film."""
 VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """Values of DICOM's ViewPosition: from where the beam came, or on which side the patient lay."""
+LATERAL = ("LL", "RL")
+"""Views from the side."""
+DARK, LIGHT = 0.04, 0.96
+"""Mean grey levels outside of which a picture is nearly black or white; whole radiographs of ChestX-ray14 have 0.2 to
+0.8."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Radiograph:
-    """A radiograph and the identities that its file names; pictures other than DICOM name none."""
+    """A radiograph and what its file says of it; pictures other than DICOM say nothing."""
 
     pixels: np.ndarray
     """float32 `(h, w)` in [0, 1], brighter where a viewer is brighter: bones are bright."""
@@ -28,7 +33,27 @@ class Radiograph:
     """As the header has it, one of `VIEWS`, or empty."""
     orientation: tuple[str, ...] = ()
     """Where the rows and the columns of pixels run to in the patient, as `("L", "F")`: left and foot; or empty."""
+    modality: str = ""
+    body_part: str = ""
+    sex: str = ""
+    """`M`, `F`, `O`, or empty."""
+    age: str = ""
+    """A decade, as `60-69`, or empty: years would help to name a patient."""
+    device: str = ""
+    """Manufacturer and model; never a serial number or a station."""
+    made_up: bool = False
+    """Whether it was made by `synthetic` and is of nobody."""
+    doubts: tuple[str, ...] = ()
+    """Why it may be no frontal chest radiograph as a viewer wants it: phrases."""
+    notes: tuple[str, ...] = ()
+    """Where the file was not taken at its word: phrases."""
     patient: str = ""
     study: str = ""
     series: str = ""
     image: str = ""
+
+
+def extreme(pixels: np.ndarray) -> str:
+    """`nearly black`, `nearly white`, or empty."""
+    mean = float(pixels.mean(dtype=np.float64))
+    return "nearly black" if mean < DARK else "nearly white" if mean > LIGHT else ""

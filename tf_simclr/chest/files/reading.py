@@ -3,23 +3,39 @@
 DICOM, PNG and JPEG are told apart by their content.  What cannot be shown faithfully is refused with the reason.
 """
 
+import io
 import stat
+import warnings
 from pathlib import Path
 
-from tf_simclr.chest.files import dicom, pictures
-from tf_simclr.chest.files.radiograph import MAX_BYTES, Radiograph
+import numpy as np
+from PIL import Image, ImageOps
+
+from tf_simclr.chest.files import dicom
+from tf_simclr.chest.files.headers import stated_size
+from tf_simclr.chest.files.levels import UNUSED
+from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
 from tf_simclr.errors import InputError, check
 
+COLOURED = 32
+"""Levels of 255 between the strongest and the weakest colour of a pixel above which it is not grey: the loss of a JPEG
+and the tint of a scan stay below."""
+SCAN = b"\xff\xda"
+"""The marker before each scan of a JPEG; compressed data cannot hold it."""
+MAX_SCANS = 64
+"""Progressive JPEGs have some ten, and as many may be in a preview; each goes over all pixels."""
+PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+"""First bytes of PNG and JPEG."""
 
-def read(
-    source: str | Path | bytes, *, windowed: bool = True, modalities: tuple[str, ...] = ("CR", "DX")
-) -> Radiograph:
+
+def read(source: str | Path | bytes, *, windowed: bool = True, modalities: tuple[str, ...] = MODALITIES) -> Radiograph:
     """Reads a radiograph from a file or its bytes.
 
     Args:
         source: DICOM, PNG (8 or 16 bits, grey, RGB or with alpha) or JPEG.
         windowed: apply a DICOM's own VOI LUT or window; otherwise the full range of its stored bits.
-        modalities: DICOM modalities that count as radiographs: computed and digital radiography.
+        modalities: DICOM modalities that count as radiographs: computed and digital radiography, and film; `any` takes
+            all.  A file that names none counts by its SOP class.
 
     Raises:
         InputError: the file is missing, damaged, of another kind, too large, or not a single radiograph.
@@ -27,11 +43,21 @@ def read(
     name = "the upload" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else contents(Path(source))
     check(len(content) <= MAX_BYTES, f"{name} must have at most {MAX_BYTES >> 20} MB", megabytes=len(content) >> 20)
-    if content[128:132] == b"DICM":
+    if content.startswith(PICTURES):
+        return picture(content, name)
+    if dicom.begins(content):
         return dicom.read(content, name, windowed=windowed, modalities=modalities)
-    if content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return pictures.read(content, name)
     raise InputError(f"{name} must be a DICOM, PNG or JPEG file, which its first bytes say it is not")
+
+
+def is_radiograph_file(path: Path) -> bool:
+    """Whether a file begins as one that `read` reads, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError:
+        return False
+    return start.startswith(PICTURES) or start[128:132] == b"DICM" or dicom.begins(start)
 
 
 def contents(path: Path) -> bytes:
@@ -47,3 +73,57 @@ def contents(path: Path) -> bytes:
         raise InputError(f"{path} must be a readable file ({getattr(error, 'strerror', None) or error})") from error
     check(len(content) <= MAX_BYTES, f"{path} must have at most {MAX_BYTES >> 20} MB")
     return content
+
+
+def picture(content: bytes, name: str) -> Radiograph:
+    """Reads a PNG or JPEG: grey levels over the full range of its bits, colour by its luminance, alpha left out.
+
+    Some files of ChestX-ray14 are RGBA with three equal colours and an alpha of 255.
+
+    Raises:
+        InputError: the picture is damaged, too large, or holds several frames.
+    """
+    rows, columns = stated_size(content) or (0, 0)
+    check(rows * columns <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=(columns, rows))
+    scans = content.count(SCAN) if content.startswith(b"\xff\xd8") else 0
+    check(scans <= MAX_SCANS, f"{name} must have at most {MAX_SCANS} scans, as a JPEG has", scans=scans)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+                width, height = opened.size  # of a stream whose header was not understood above
+                check(width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels")
+                check(getattr(opened, "n_frames", 1) == 1, f"{name} must hold one picture, not an animation")
+                opened.load()
+                return grey(ImageOps.exif_transpose(opened))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
+        raise InputError(f"{name} must be a whole picture ({type(error).__name__}: {error})") from error
+
+
+def grey(opened: Image.Image) -> Radiograph:
+    """The picture's grey levels in [0, 1]: over 16 bits, or those in use where that is less than a quarter of them.
+
+    Whoever stores a detector's 12 bits in a PNG of 16 leaves 15 of 16 levels empty.
+    """
+    if opened.mode.startswith("I"):  # 16 bits, in whatever order of bytes; 32 in memory
+        values = np.asarray(opened.convert("I"), np.float32)
+        used = max(8, int(values.max()).bit_length())
+        narrow = UNUSED * 2**used <= 2**16
+        pixels = values / np.float32((2**used if narrow else 2**16) - 1)
+        notes = (f"uses {used} of its 16 bits: shown over those",) * narrow
+        return Radiograph(pixels=pixels, bits=16, notes=notes, doubts=tuple(filter(None, [extreme(pixels)])))
+    colours = opened.convert("RGB") if opened.mode not in ("L", "RGB", "1") else opened
+    pixels = np.asarray(colours.convert("L"), np.float32) / 255
+    doubts = tuple(filter(None, [extreme(pixels)]))
+    return Radiograph(pixels=pixels, bits=8, coloured=is_coloured(colours), doubts=doubts)
+
+
+def is_coloured(opened: Image.Image) -> bool:
+    """Whether more than a tenth of the pixels are in colour: a coloured arrow on a radiograph has less."""
+    if opened.mode != "RGB":
+        return False
+    values = np.asarray(opened)
+    differ = values.max(axis=-1) - values.min(axis=-1) > COLOURED
+    return bool(differ.mean() > 0.1)

@@ -1,0 +1,93 @@
+"""What a DICOM header says of the picture and, coarsely, of the patient: kept as columns, never an identity.
+
+References:
+    DICOM PS3.3, C.7.1.1 (patient), C.7.6.1.1.1 (orientation), C.8.7.1, C.8.11.5 (view), PS3.16 Annex L (body parts).
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from tf_simclr.chest.files.levels import word
+from tf_simclr.chest.files.radiograph import LATERAL, VIEWS
+
+CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "RIB", "PULM", "HEART", "PECHO", "POUMON", "CXR", "STERNUM")
+"""Parts of the names of what a chest radiograph shows."""
+MADE_UP = "tf_simclr, made up"
+"""Manufacturer of what `synthetic` writes."""
+
+
+def described(data: pydicom.Dataset) -> dict[str, Any]:
+    """Fields of a `Radiograph`."""
+    view, sides = viewed(data), orientation(data)
+    part = re.sub(r"[^A-Z0-9 _-]", "", word(data, "BodyPartExamined"))[:16]
+    region = meaning(data, "AnatomicRegionSequence")
+    shown = part or region
+    doubts = []
+    if shown and not any(name in shown for name in CHEST):
+        doubts.append(f"no chest by its header: {shown}")
+    if lateral(data, view, sides=sides):
+        doubts.append("a lateral view by its header")
+    device = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
+    made_up = text(data, "Manufacturer") == MADE_UP
+    return {
+        "view": view if view in VIEWS else "",
+        "orientation": sides,
+        "modality": word(data, "Modality")[:16],
+        "body_part": shown,
+        "sex": sex if (sex := word(data, "PatientSex")) in ("M", "F", "O") else "",
+        "age": decade(word(data, "PatientAge")),
+        "device": device[:64],
+        "made_up": made_up,
+        "doubts": tuple(doubts),
+    }
+
+
+def viewed(data: pydicom.Dataset) -> str:
+    """The view position, else what the view's code means, in capitals."""
+    return word(data, "ViewPosition") or meaning(data, "ViewCodeSequence")
+
+
+def meaning(data: pydicom.Dataset, keyword: str) -> str:
+    """What the first code of a sequence means, in capitals."""
+    sequence = data.get(keyword)
+    return re.sub(r"[^A-Z0-9 -]", "", word(sequence[0], "CodeMeaning"))[:64] if sequence else ""
+
+
+def lateral(data: pydicom.Dataset, view: str, *, sides: tuple[str, ...]) -> bool:
+    """Whether the header says that it was taken from the side: by name, or since a row runs front to back."""
+    named = view in LATERAL or re.search(r"\bLAT(ERAL)?\b", view) is not None
+    decubitus = "DECUB" in view or view in ("LLD", "RLD")
+    front_to_back = not view and len(sides) == 2 and sides[0] in ("A", "P")
+    return not decubitus and (named or front_to_back)
+
+
+def orientation(data: pydicom.Dataset) -> tuple[str, ...]:
+    """PatientOrientation, where it is two directions of one to three letters; else nothing."""
+    values = data.get("PatientOrientation") or ()
+    found = tuple(str(value).strip().upper() for value in np.atleast_1d(values))
+    whole = len(found) == 2 and all(1 <= len(value) <= 3 and set(value) <= set("APRLHF") for value in found)
+    return found if whole else ()
+
+
+def text(data: pydicom.Dataset, keyword: str) -> str:
+    """A text of the header on one line."""
+    return " ".join("".join(c for c in str(data.get(keyword) or "") if c.isprintable()).split())
+
+
+def decade(age: str) -> str:
+    """An age in DICOM's form, or in years, as a decade.
+
+    Example:
+        >>> decade("045Y"), decade("9M"), decade("97"), decade("?")
+        ('40-49', '0-9', '90+', '')
+    """
+    found = re.fullmatch(r"(\d{1,3})(?:\.0*)?\s*([DWMY]?)", age.strip().upper())
+    if found is None:
+        return ""
+    number = int(found[1])
+    years = {"Y": number, "": number, "M": number // 12}.get(found[2], 0)
+    first = years // 10 * 10
+    return "" if years > 130 else "90+" if years >= 90 else f"{first}-{first + 9}"

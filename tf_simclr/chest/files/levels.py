@@ -1,0 +1,347 @@
+"""Stored values of a DICOM radiograph to the grey levels that a viewer shows.
+
+The order is the standard's:
+
+    words ─▶ stored values, padding masked ─▶ modality LUT or rescaling ─▶ VOI LUT, window or full range ─▶ polarity
+
+Headers are not believed where the values contradict them: 41 % of radiographs that declare 16 bits hold 12, and a
+viewer that maps 0..65535 to black..white shows such an image black.  What is shown otherwise than declared is noted.
+
+References:
+    DICOM PS3.3, C.7.6.3 (image pixel module), C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.11.2 (VOI LUT),
+    C.8.11.3 (DX image: presentation LUT shape).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import pixels as codecs
+
+from tf_simclr.errors import InputError, check
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+UNUSED = 4
+"""Where the values reach less than one in so many of the declared levels, the bits that they use count instead."""
+STRAY = 16
+"""Where 99 % of the values lie below one in so many of the declared levels, the brighter 1 % (a burned-in letter, hot
+pixels) do not count."""
+SAMPLE = 10**6
+"""Most values that quantiles are taken of."""
+
+
+@dataclass
+class Layout:
+    """The image pixel module, each element as it is or, where it is empty, as the others imply."""
+
+    rows: int
+    columns: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    inverted: bool
+    """Whether the least value is white: MONOCHROME1, or a presentation LUT shape of INVERSE, which are one."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Least and largest value that the stored bits hold."""
+        return (-(2 ** (self.stored - 1)), 2 ** (self.stored - 1) - 1) if self.signed else (0, 2**self.stored - 1)
+
+
+def number(data: pydicom.Dataset, keyword: str) -> float | None:
+    """A number of the header, of several the first; None where the element is absent or was emptied.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    try:
+        value = data.get(keyword)
+        if isinstance(value, list | tuple | pydicom.multival.MultiValue):
+            value = next((v for v in value if v not in (None, "")), None)
+        if value is None or (isinstance(value, str | bytes) and not value.strip()):
+            return None
+        found = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{keyword} must be a number ({str(error).splitlines()[0][:80]})") from error
+    check(bool(np.isfinite(found)), f"{keyword} must be a finite number", received=found)
+    return found
+
+
+def whole(data: pydicom.Dataset, keyword: str, default: int | None = None) -> int:
+    """A whole number of the header.
+
+    Raises:
+        InputError: it is none, or it is absent or empty and there is no default.
+    """
+    found = number(data, keyword)
+    if found is None:
+        check(default is not None, f"{keyword} must be in the header, but it is absent or empty")
+        found = default
+    check(found == int(found), f"{keyword} must be a whole number", received=found)
+    return int(found)
+
+
+def word(data: pydicom.Dataset, keyword: str) -> str:
+    """A code of the header in capitals, of several the first; empty where the element is absent or was emptied."""
+    value = data.get(keyword)
+    if isinstance(value, list | tuple | pydicom.multival.MultiValue):
+        value = value[0] if len(value) else ""
+    return str("" if value is None else value).strip().strip("\0").strip().upper()
+
+
+def layout(data: pydicom.Dataset, name: str) -> Layout:
+    """What the header says of the pixels.
+
+    Raises:
+        InputError: it is not one grey image of 8 to 16 bits, or leaves open which.
+    """
+    samples = whole(data, "SamplesPerPixel", 1)
+    photometric, shape = word(data, "PhotometricInterpretation"), word(data, "PresentationLUTShape")
+    if not photometric:
+        # Without it nobody knows whether air is black or white; the shape of a DX image says the same (C.8.11.3).
+        photometric = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}.get(shape, "")
+    rule = f"{name} must be grey ({' or '.join(GREY)})"
+    check(photometric in GREY and samples == 1, rule, photometric=photometric, samples_per_pixel=samples)
+    allocated = whole(data, "BitsAllocated")
+    high = whole(data, "HighBit", -1)
+    stored = whole(data, "BitsStored", high + 1 if high >= 0 else allocated)
+    notes = []
+    if 0 <= high < stored - 1:  # the sign of an edited header: no image can lie there
+        notes.append("HighBit is lower than BitsStored allows: the lowest bits are taken")
+        high = -1
+    high = high if high >= 0 else stored - 1
+    fits = allocated in (8, 16) and 8 <= stored <= allocated and high < allocated
+    check(fits, f"{name} must store 8 to 16 bits in 8 or 16", allocated=allocated, stored=stored, high=high)
+    if (shape, photometric) in (("INVERSE", "MONOCHROME2"), ("IDENTITY", "MONOCHROME1")):
+        notes.append(f"{photometric} and a presentation LUT shape of {shape} contradict each other: least is white")
+    return Layout(
+        rows=whole(data, "Rows"),
+        columns=whole(data, "Columns"),
+        allocated=allocated,
+        stored=stored,
+        high=high,
+        signed=bool(whole(data, "PixelRepresentation", 0)),
+        inverted=photometric == "MONOCHROME1" or shape == "INVERSE",
+        notes=notes,
+    )
+
+
+def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray:
+    """The grey levels `(h, w)` in [0, 1] as a viewer shows them; padding is black.  Adds to the layout's notes."""
+    stored = stored_values(data, about)
+    padding = padded(stored, data, about=about)
+    values, ends = behind_the_modality(stored, data, about=about, padding=padding)
+    pixels = by_voi_lut(values, data, about=about) if windowed else None
+    if pixels is None and windowed:
+        pixels = by_window(values, data)
+    if pixels is None:
+        pixels = over_range(values, ends, about=about, padding=padding)
+    pixels = 1 - pixels if about.inverted else pixels
+    return np.where(padding, 0, pixels).astype(np.float32)
+
+
+def stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
+    """The stored pixel values `(h, w)`, int32, without what old files keep in the unused bits (overlays).
+
+    pydicom masks the lowest `BitsStored` bits and takes no notice of HighBit.  So it is told that all bits are in use,
+    and the bits are taken here; a codec has its own stream's bits, always the lowest.
+    """
+    syntax = data.file_meta.TransferSyntaxUID
+    words = not syntax.is_compressed or syntax == pydicom.uid.RLELossless
+    rule = "HighBit must be BitsStored − 1 in a compressed image, for its stream says nothing of it"
+    check(words or about.high == about.stored - 1, rule, high=about.high, stored=about.stored)
+    data.SamplesPerPixel, data.PixelRepresentation = 1, int(about.signed)  # emptied ones, too
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.NumberOfFrames = 1
+    data.BitsStored = about.allocated if words else about.stored
+    data.HighBit = data.BitsStored - 1
+    values = codecs.pixel_array(data, raw=True).astype(np.int32)
+    values = (values >> (about.high + 1 - about.stored)) & (2**about.stored - 1)
+    sign = 2 ** (about.stored - 1) if about.signed else 0
+    return (values ^ sign) - sign  # the highest bit is the sign of signed values
+
+
+def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray:
+    """Where a detector or a scanner filled up the picture: stored values from PixelPaddingValue to its RangeLimit.
+
+    Either may be 0, and may have been written with the other sign: 63536 is −2000 of 16 bits.
+    """
+    first = number(data, "PixelPaddingValue")
+    if first is None:
+        return np.zeros(values.shape, bool)
+    limit = number(data, "PixelPaddingRangeLimit")
+    ends = [stored_sign(end, about) for end in (first, first if limit is None else limit)]
+    found = (values >= min(ends)) & (values <= max(ends))
+    if found.mean() > 0.99:
+        about.notes.append("all of the image is padding by its header: the padding is shown")
+        return np.zeros(values.shape, bool)
+    return np.asarray(found)
+
+
+def stored_sign(value: float, about: Layout) -> float:
+    """A value as stored ones are, signed or not, whose words may have been read as the other kind."""
+    low, high = about.ends
+    for bits in (about.allocated, about.stored):
+        if value > high and about.signed and low <= value - 2**bits <= high:
+            return value - 2**bits
+        if value < 0 and not about.signed and low <= value + 2**bits <= high:
+            return value + 2**bits
+    return value
+
+
+def behind_the_modality(
+    stored: np.ndarray, data: pydicom.Dataset, *, about: Layout, padding: np.ndarray
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values behind the modality LUT or the rescaling, and the least and the largest that they can be."""
+    if (table := look_up_table(data, "ModalityLUTSequence", about=about)) is not None:
+        values = table.applied(stored)
+        return values, used_range(values[~padding], (0, table.white), signed=False, about=about)
+    slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    ends = used_range(stored[~padding], about.ends, signed=about.signed, about=about)
+    ends = np.array(ends) * slope + intercept
+    check(np.isfinite(ends).all() and ends[0] != ends[1], "RescaleSlope must not be 0", slope=slope)
+    return stored * slope + intercept, (float(ends.min()), float(ends.max()))
+
+
+def used_range(
+    values: np.ndarray, declared: tuple[float, float], *, signed: bool, about: Layout
+) -> tuple[float, float]:
+    """The declared range, or that of the bits in use where the values reach less than a quarter of it.
+
+    Signed values without a negative one are taken as what they are: no more than an unsigned image in such words.
+    """
+    if not values.size:
+        return declared
+    low, high = values.min(), values.max()
+    top = np.quantile(sampled(values), 0.99)
+    stray = low >= 0 and top < declared[1] / STRAY < high
+    reach = max(top if stray else high, 0)
+    if signed and low < 0:
+        bits = max(8, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)
+        found = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+    else:
+        found = (0.0, 2.0 ** max(8, int(reach).bit_length()) - 1)
+    narrow = UNUSED * (found[1] - found[0] + 1) <= declared[1] - declared[0] + 1
+    if not narrow and not (signed and low >= 0):
+        return declared
+    if narrow:
+        about.notes.append(
+            f"uses {int(found[1] - found[0] + 1).bit_length() - 1} of its {about.stored} bits: shown over those"
+        )
+    return found
+
+
+def sampled(values: np.ndarray) -> np.ndarray:
+    """Evenly many of the values, few enough to sort."""
+    return values.ravel()[:: max(1, values.size // SAMPLE)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A look-up table."""
+
+    entries: np.ndarray
+    first: int
+    """The value that the first entry stands for; below it the first counts, above the last."""
+    white: float
+    """The level that is shown white."""
+
+    def applied(self, values: np.ndarray) -> np.ndarray:
+        """The entries of these values, float64."""
+        places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
+        return self.entries[places].astype(np.float64)
+
+
+def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Table | None:
+    """The first table of a sequence; None where there is none or anonymising has emptied it.
+
+    A table declares the bits of its entries.  Where they need more or fewer, white is the largest of them.
+
+    Raises:
+        InputError: the table is damaged.
+    """
+    sequence = data.get(keyword)
+    if not sequence:
+        return None
+    descriptor, content = sequence[0].get("LUTDescriptor"), sequence[0].get("LUTData")
+    if descriptor is None or content is None or len(np.atleast_1d(descriptor)) == 0 or not np.size(content):
+        about.notes.append(f"{keyword} is empty: as if absent")
+        return None
+    check(len(np.atleast_1d(descriptor)) == 3, f"the LUTDescriptor of {keyword} must have three values")
+    count, first, bits = (int(value) for value in descriptor)
+    entries = table_entries(
+        content, (count & 0xFFFF) or 65536, little=data.file_meta.TransferSyntaxUID.is_little_endian
+    )
+    check(len(entries) > 1 and entries.max() > entries.min(), f"the table of {keyword} must tell values apart")
+    # The descriptor's words are unsigned to a reader of implicit VR, whatever the image's are.
+    signed = about.signed or (number(data, "RescaleIntercept") or 0) < 0
+    first = first - 65536 if first > 32767 and signed else first
+    white = 2**bits - 1
+    if not 8 <= bits <= 16 or int(entries.max()).bit_length() != bits:
+        white = int(entries.max())
+        about.notes.append(
+            f"a look-up table's entries do not have the {bits} bits that it declares: the largest is white"
+        )
+    return Table(entries, first, float(white))
+
+
+def table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
+    """The entries of a table, uint16 or uint8; two of 8 bits may share a word."""
+    if isinstance(content, bytes):
+        if len(content) in (count, count + 1):
+            return np.frombuffer(content, np.uint8)[:count]
+        words = np.frombuffer(content[: len(content) // 2 * 2], np.dtype("u2").newbyteorder("<" if little else ">"))
+    else:
+        words = (np.atleast_1d(np.asarray(content, np.int64)) & 0xFFFF).astype(np.uint16)
+    if count > 256 or len(words) not in ((count + 1) // 2, count // 2):
+        return words[:count]
+    return words.astype("<u2").view(np.uint8)[:count]
+
+
+def by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
+    """Grey levels by the VOI LUT, of several the first; None where there is none."""
+    table = look_up_table(data, "VOILUTSequence", about=about)
+    return None if table is None else np.clip(table.applied(values) / table.white, 0, 1)
+
+
+def by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
+    """Grey levels by the window, of several, which are views, the first; None where there is none."""
+    centre, width = number(data, "WindowCenter"), number(data, "WindowWidth")
+    if centre is None or width is None:
+        return None
+    return window(values.astype(np.float64), centre, width=width, function=word(data, "VOILUTFunction") or "LINEAR")
+
+
+def window(values: np.ndarray, centre: float, *, width: float, function: str) -> np.ndarray:
+    """Grey levels in [0, 1] of a window (C.11.2.1.2 and C.11.2.1.3).
+
+    Raises:
+        InputError: the width is too small, or the function is not one of the standard's.
+    """
+    check(np.isfinite(centre), "WindowCenter must be a number", centre=centre)
+    least = 1 if function == "LINEAR" else np.nextafter(0, 1)
+    check(
+        least <= width < np.inf, "WindowWidth must be at least 1, of other functions than LINEAR above 0", width=width
+    )
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))
+    check(function in ("LINEAR", "LINEAR_EXACT"), "VOILUTFunction must be the standard's", function=function)
+    if function == "LINEAR":  # half a grey level less on either side, as the standard has it
+        centre, width = centre - 0.5, max(width - 1, np.finfo(float).tiny)
+    return np.clip((values - centre) / width + 0.5, 0, 1)
+
+
+def over_range(values: np.ndarray, ends: tuple[float, float], *, about: Layout, padding: np.ndarray) -> np.ndarray:
+    """Grey levels over a range; over the values' own where they fill little of it, as 12 bits at an offset."""
+    inside = sampled(values[~padding])
+    low, high = ends
+    if inside.size:
+        least, first, last, most = np.quantile(inside, [0.001, 0.01, 0.99, 0.999])
+        if 0 < last - first < (high - low) / STRAY and most > least:
+            about.notes.append("its values fill a small part of their range: shown from the least to the largest")
+            low, high = least, most
+    return np.clip((values - low) / (high - low), 0, 1)
