@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest.files import showing
+from tf_simclr.chest.files import squares
 from tf_simclr.errors import InputError
 
 LEFT = []
@@ -54,7 +54,7 @@ def pictured(content: bytes, **about) -> bytes:
     if word != "sleep":
         return behave(word)
     time.sleep(float(seconds[0]))
-    return showing.pictured(picture(), **about)
+    return squares.pictured(picture(), **about)
 
 
 def picture() -> bytes:

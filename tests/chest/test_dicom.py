@@ -114,8 +114,8 @@ def test_pydicoms_own_slices_are_read_as_it_reads_them_where_they_are_asked_for(
     data = pydicom.dcmread(path)
     seen = read(path, modalities=("MR",), windowed=False).pixels
     values = data.pixel_array.astype(float)
-    assert data.BitsStored == 16  # signed, of which the slice has no negative one, and uses 11 bits
-    np.testing.assert_allclose(seen, values / 2047, atol=1e-6)
+    assert data.BitsStored == 16  # signed, of which the slice has no negative one, and uses 12 bits
+    np.testing.assert_allclose(seen, values / 4095, atol=1e-6)
 
 
 BROKEN = {

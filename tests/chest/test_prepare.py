@@ -45,6 +45,7 @@ def prepared(raw, tmp_path_factory):
 def test_records_hold_what_the_files_show_and_the_tables_say(raw, prepared):
     collection, found = siim.collection(raw), load(prepared)
     entries = {entry.image: entry for entry in collection.entries}
+    salt = prepare.salt_of(prepared)
     assert len(found) == len(entries) - 1
     numbers = np.arange(len(found))
     batches = evaluation_batches(found.source(numbers), batch_size=64, image_size=32, unreadable=Unreadable())
@@ -54,11 +55,11 @@ def test_records_hold_what_the_files_show_and_the_tables_say(raw, prepared):
             np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, axis=2), atol=1 / 65535)
     for name, labels, patient in zip(found.images, found.labels, found.patients, strict=True):
         assert tuple(labels) == entries[name].labels
-        assert patient == pseudonym(f"made-up-{int(name[len('image03') : -1])}")
+        assert patient == pseudonym(f"made-up-{int(name[len('image03') : -1])}", salt=salt)
 
 
 def test_no_patients_name_is_in_what_is_written(prepared):
-    assert not any(b"made-up" in path.read_bytes() for path in prepared.iterdir())
+    assert not any(b"made-up-" in path.read_bytes() for path in prepared.iterdir())
 
 
 def test_a_part_of_the_images_with_labels_is_a_source(prepared):
@@ -99,7 +100,7 @@ def test_a_damaged_file_is_refused_with_its_reason_and_the_others_are_kept(prepa
     rows = [r for path in prepared.glob("records-*.json") for r in json.loads(path.read_text())["rows"]]
     refused = [row["refused"] for row in rows if row["refused"]]
     assert len(refused) == 1
-    assert "must hold 8192 bytes of pixels" in refused[0]
+    assert "must hold 8,192 bytes of pixels, but it is cut off" in refused[0]
 
 
 def test_a_stopped_preparation_goes_on_where_it_was_and_ends_the_same(raw, prepared, tmp_path, monkeypatch):
@@ -173,8 +174,8 @@ def test_the_search_for_near_duplicates_finds_what_comparing_all_pairs_finds():
 
 def test_what_a_worker_returns_names_nobody(raw):
     path = next(p for p in sorted(raw.glob("train/*/*/*.dcm")))
-    about, picture = unpacked(shrunk(str(path), 32))
-    assert about["patient"] == pseudonym("made-up-0")
+    about, picture = unpacked(shrunk(str(path), 32, salt="grain"))
+    assert about["patient"] == pseudonym("made-up-0", salt="grain")
     assert about["bits"] == 12
     assert Image.open(io.BytesIO(picture)).size == (32, 32)
 

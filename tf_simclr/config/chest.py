@@ -28,6 +28,8 @@ class ChestPrepare(Checked):
     """How a radiograph becomes square: sides scaled apart (as the study did), black bars, or its centre."""
     windowed: bool = True
     """Apply a DICOM's own window or VOI LUT; otherwise the full range of its stored bits."""
+    modalities: tuple[str, ...] = ("CR", "DX", "RG")
+    """DICOM modalities that are read: computed and digital radiography and film; OT and others where named, or any."""
     boxless_siblings: bool = True
     """siim: keep images without boxes of studies that have another image with boxes."""
     path_column: str = "path"
@@ -35,7 +37,7 @@ class ChestPrepare(Checked):
     label_column: str = "label"
     """csv: column with the class; a|b means both."""
     patient_column: str = "patient"
-    """csv: column with the patient, without which no honest split is possible."""
+    """csv: column with the patient, without which no honest split is possible; empty: the DICOMs name theirs."""
     workers: int = 0
     """Processes that decode; 0: as many as there are cores."""
     seconds: float = 60.0

@@ -38,7 +38,8 @@ def write(job: Job, folder: Path) -> str:
     with replacing(folder / "report.html") as [file]:
         file.write(written(found).encode())
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
-    write_json(folder / "numbers.json", {"note": NOTICE, "test": found.counts["test"], "ways": numbers})
+    content = {"note": NOTICE, "made_up": found.synthetic, "test": found.counts["test"], "ways": numbers}
+    write_json(folder / "numbers.json", content)
     deploy(job, found)
     return f"{table(job, found, folder=folder)}\n{ASK} {job.config.model_dir}"
 
@@ -55,7 +56,7 @@ def findings(job: Job) -> Findings:
     return Findings(
         positive=job.positive,
         collection=job.target.name,
-        synthetic=job.config.radiographs == "synthetic",
+        synthetic=job.target.made_up,
         counts=job.stage("initial").result["counts"],
         alike=job.alike_in_words,
         pretraining=job.stage("pretrain").result,

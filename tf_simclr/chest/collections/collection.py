@@ -1,16 +1,30 @@
 """What a collection of radiographs holds before anything is decoded: files, labels, patients, official splits."""
 
+import codecs
 import csv
+import filecmp
+import io
+import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tf_simclr.chest.files.reading import is_radiograph_file
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 
-ENDINGS = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
+ENDINGS = (".dcm", ".dicom", ".dic", ".png", ".jpg", ".jpeg")
 """Files of a folder that count as radiographs, in any case of letters."""
+OTHERS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".pdf", ".html", ".zip", ".gz", ".tar", ".py", ".db", ".xlsx")
+"""Files that are not even looked into."""
+ATTRIBUTES = {
+    "sex": ("patient gender", "patient sex", "sex", "gender"),
+    "age": ("patient age", "age"),
+    "view": ("view position", "view", "viewposition", "ap/pa"),
+    "device": ("device", "manufacturer"),
+}
+"""What tables say beside the labels → the columns that say it, in small letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +40,11 @@ class Entry:
     """Empty where only the DICOM knows."""
     study: str = ""
     split: str = ""
-    """`train` or `test` of an official split."""
+    """`train`, `validation` or `test` of the collection's own split."""
     boxes: int = 0
     """Findings that somebody drew a box around."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Of `ATTRIBUTES`; where a table and a header differ, the header counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,10 @@ class Collection:
     entries: tuple[Entry, ...]
     problems: tuple[str, ...] = ()
     """What does not fit together: rows without a file, files without a row."""
+    private: bool = False
+    """Whether its images' names are file names of somebody's own, which are not written anywhere."""
+    made_up: bool = False
+    """Whether it is made up."""
 
     def __post_init__(self):
         check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
@@ -54,20 +74,76 @@ class Collection:
 
 
 def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of a csv file.
+    """The rows of a table, as a spreadsheet or a download leaves them.
+
+    UTF-8, UTF-16 or Windows' Western letters, with a mark of the order of bytes or without; cells between commas,
+    semicolons or tabs, stripped; rows without a cell are passed over.
 
     Raises:
         InputError: there is no such file, it lacks a column, or a row has more or fewer cells than the head.
     """
-    with reading(path, "a readable csv file"), open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = list(reader)
-        names = reader.fieldnames or []
+    with reading(path, "a readable csv file"):
+        text = decoded(path.read_bytes())
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True))
+    filled = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1)]
+    filled = [(number, cells) for number, cells in filled if any(cells)]
+    names = filled[0][1] if filled else []
+    while names and not names[-1]:  # a comma at the end of each line
+        names = names[:-1]
+    wanted = {column.lower(): column for column in columns}
+    names = [name if name in wanted.values() else wanted.get(name.lower(), name) for name in names]
     missing = [column for column in columns if column not in names]
     check(not missing, f"{path} must have the columns that its kind of collection has", missing=missing, has=names)
-    uneven = [i for i, row in enumerate(rows, 2) if None in row or None in row.values()]
+    rows = [(number, cells if any(cells[len(names) :]) else cells[: len(names)]) for number, cells in filled[1:]]
+    uneven = [number for number, cells in rows if len(cells) != len(names)]
     check(not uneven, f"each row of {path} must have {len(names)} cells", uneven_lines=uneven[:3])
-    return rows
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in columns]
+    check(not twice, f"{path} must have each column once", twice=twice)
+    return [dict(zip(names, cells, strict=True)) | {LINE: str(number)} for number, cells in rows]
+
+
+LINE = "\0line"
+"""Key of a row's own line in the file."""
+
+
+def decoded(content: bytes) -> str:
+    """The text of a table, whatever program wrote it.
+
+    Raises:
+        UnicodeError: it is no text in one of the encodings.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    if b"\0" in content[:4]:  # the second byte of each letter
+        return content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def separator(text: str) -> str:
+    """What stands between cells: of comma, semicolon and tab what the first line with letters has most of."""
+    head = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+    outside = "".join(head.split('"')[::2])
+    return max(",;\t", key=outside.count)
+
+
+def attributes(row: Mapping[str, str]) -> dict[str, str]:
+    """What a row says of sex, age, view and device."""
+    known = {name.lower(): value for name, value in row.items()}
+    found = {key: next((known[name] for name in names if known.get(name)), "") for key, names in ATTRIBUTES.items()}
+    return {key: value for key, value in found.items() if value}
+
+
+def within(text: str) -> str:
+    """A path of a table in one form: `./img/0.png`, `img\\0.png` and `img//0.png` are `img/0.png`.
+
+    Example:
+        >>> within("./img//0.png")
+        'img/0.png'
+    """
+    return posixpath.normpath(text.strip().replace("\\", "/"))
 
 
 def zero_or_one(text: str, *, where: str) -> int:
@@ -85,14 +161,38 @@ def unmatched(what: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{what}: {name}" for name in sorted(names))
 
 
-def files_by_name(folder: Path) -> dict[str, Path]:
-    """Every radiograph below a folder by its file name.
+def files_below(folder: Path) -> list[Path]:
+    """Every radiograph below a folder, in order: by its ending, or where it has none that is known by its first bytes.
+
+    Scanners write `IM0001`, and archives `1.2.840.113.5`.
 
     Raises:
-        InputError: there is no such folder, or two files have one name.
+        InputError: there is no such folder.
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-    found = {path.name: path for path in files}
-    check(len(found) == len(files), f"file names below {folder} must differ", files=len(files), names=len(found))
+    found = []
+    for path in sorted(folder.rglob("*")):
+        ending = path.suffix.lower()
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or ending in OTHERS or path.name.upper().startswith("DICOMDIR"):
+            continue
+        if ending in ENDINGS or (path.is_file() and is_radiograph_file(path)):
+            found.append(path)
+    return found
+
+
+def files_by_name(folder: Path, *, stems: bool = False) -> dict[str, Path]:
+    """Every radiograph below a folder by its file name, or by that without its ending.
+
+    Archives of public collections hold some images twice; copies are one image.
+
+    Raises:
+        InputError: there is no such folder, or two different files have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in files_below(folder):
+        name = path.stem if stems and path.suffix.lower() in ENDINGS else path.name
+        there = found.setdefault(name, path)
+        same = there is path or filecmp.cmp(there, path, shallow=False)
+        check(same, f"file names below {folder} must differ", name=name, first=str(there), second=str(path))
     return found

@@ -1,15 +1,27 @@
 """NIH ChestX-ray14: 112,120 PNG radiographs of 30,805 patients, 14 findings that may occur together.
 
-Layout: `Data_Entry_2017.csv` (any year), the images in `images/` or in the archives' `images_001/images/` …, and
-where present the official split by patient, `train_val_list.txt` and `test_list.txt`.
+Layout: `Data_Entry_2017.csv` (any year) or `sample_labels.csv` (Kaggle's sample of 5,606), the images anywhere below,
+as PNG or, resized by others, as JPEG; and where present the official split by patient, `train_val_list.txt` and
+`test_list.txt`.
 
 References:
     Wang et al., ChestX-ray8, CVPR 2017, arXiv:1705.02315.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tf_simclr.chest.collections.collection import Collection, Entry, files_by_name, read_table, unmatched
+from tf_simclr.chest.collections.collection import (
+    ENDINGS,
+    LINE,
+    Collection,
+    Entry,
+    attributes,
+    decoded,
+    files_by_name,
+    read_table,
+    unmatched,
+)
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import reading
 
@@ -30,37 +42,63 @@ FINDINGS = (
     "Pneumothorax",
 )
 CLASSES = (*FINDINGS, "No Finding")
+TABLES = ("Data_Entry_*.csv", "sample_labels.csv")
 
 
 def collection(folder: Path) -> Collection:
-    """Reads the table and finds the files.
+    """Reads the table and finds the files, whose endings may be others than the table's.
 
     Raises:
         InputError: the table or a column is missing, or a finding is none of the 14.
     """
-    tables = sorted(folder.glob("Data_Entry_*.csv"))
-    check(len(tables) == 1, "the folder must hold one Data_Entry_2017.csv", folder=str(folder), found=len(tables))
-    rows = read_table(tables[0], columns=("Image Index", "Finding Labels", "Patient ID"))
-    files, splits = files_by_name(folder), official_split(folder)
-    listed = {row["Image Index"] for row in rows}
+    table = entries_table(folder)
+    rows = read_table(table, columns=("Image Index", "Finding Labels", "Patient ID"))
+    files, splits = files_by_name(folder, stems=True), official_split(folder)
+    names = [stem(row["Image Index"]) for row in rows]
+    parts = dict(zip(there := [name for name in names if name in files], parts_of(there, splits), strict=True))
+    listed = set(names)
     return Collection(
         name="NIH ChestX-ray14",
         classes=CLASSES,
         entries=tuple(
             Entry(
-                path=files[row["Image Index"]],
+                path=files[name],
                 image=row["Image Index"],
-                labels=labels(row["Finding Labels"], where=f"{tables[0]}, line {line}"),
+                labels=labels(row["Finding Labels"], where=f"{table}, line {row[LINE]}"),
                 patient=row["Patient ID"],
-                study=row["Image Index"].rsplit(".", 1)[0],  # one image a visit
-                split=splits.get(row["Image Index"], ""),
+                study=name,  # one image a visit
+                split=parts[name],
+                attributes=attributes(row),
             )
-            for line, row in enumerate(rows, 2)
-            if row["Image Index"] in files
+            for row, name in zip(rows, names, strict=True)
+            if name in files
         ),
-        problems=unmatched(f"a row of {tables[0].name} has no file", listed - files.keys())
-        + unmatched(f"a file has no row in {tables[0].name}", files.keys() - listed),
+        problems=unmatched(
+            f"a row of {table.name} has no file",
+            (row["Image Index"] for row, name in zip(rows, names, strict=True) if name not in files),
+        )
+        + unmatched(f"a file has no row in {table.name}", (files[name].name for name in files.keys() - listed)),
     )
+
+
+def entries_table(folder: Path) -> Path:
+    """`Data_Entry_2017.csv`, or `sample_labels.csv` of Kaggle's sample; in the folder or one below.
+
+    Raises:
+        InputError: there is none, or several that differ.
+    """
+    check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
+    found = [path for name in TABLES for below in ("", "*/") for path in sorted(folder.glob(below + name))]
+    contents = {path.read_bytes() for path in found}
+    rule = f"the folder must hold one of {', '.join(TABLES)}"
+    check(len(contents) == 1, rule, folder=str(folder), found=[path.name for path in found])
+    return found[0]
+
+
+def stem(name: str) -> str:
+    """An image's name without the ending of a picture."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in ENDINGS else path.name
 
 
 def labels(text: str, *, where: str) -> tuple[int, ...]:
@@ -70,22 +108,44 @@ def labels(text: str, *, where: str) -> tuple[int, ...]:
         >>> [CLASSES[i] for i, there in enumerate(labels("Mass|Effusion", where="here")) if there]
         ['Effusion', 'Mass']
     """
-    found = text.split("|")
+    found = [name.strip() for name in text.split("|")]
     unknown = sorted(set(found) - set(CLASSES))
     if unknown:
         raise InputError(f"findings must be among {', '.join(CLASSES)}, {where}. Received: {unknown}")
     return tuple(int(name in found) for name in CLASSES)
 
 
-def official_split(folder: Path) -> dict[str, str]:
-    """Image → `train` or `test`, empty where the lists are absent.
+def official_split(folder: Path) -> dict[str, set[str]]:
+    """`train` and `test` → images, as far as their lists are there.
 
     Raises:
         InputError: an image is in both.
     """
     lists = {"train": folder / "train_val_list.txt", "test": folder / "test_list.txt"}
     with reading(folder, "a folder whose lists of images are text"):
-        names = {split: set(path.read_text().split()) for split, path in lists.items() if path.exists()}
+        names = {
+            split: {stem(name) for name in decoded(path.read_bytes()).split()}
+            for split, path in lists.items()
+            if path.exists()
+        }
     both = set.intersection(*names.values()) if len(names) == 2 else set()
     check(not both, f"no image may be in {lists['train']} and in test_list.txt", both=sorted(both)[:3])
-    return {image: split for split, images in names.items() for image in images}
+    return names
+
+
+def parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
+    """A part for each image; where only one of the lists is there, the images that it does not name are the other's.
+
+    Raises:
+        InputError: both are there, and an image is in neither.
+    """
+    if not splits:
+        return [""] * len(images)
+    if len(splits) == 1:
+        ((known, named),) = splits.items()
+        other = "train" if known == "test" else "test"
+        return [known if image in named else other for image in images]
+    neither = [image for image in images if not any(image in named for named in splits.values())]
+    rule = "each image must be in train_val_list.txt or in test_list.txt; remove both for a split of our own"
+    check(not neither, rule, neither=neither[:3], count=len(neither))
+    return ["train" if image in splits["train"] else "test" for image in images]

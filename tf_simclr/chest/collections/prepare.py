@@ -3,10 +3,17 @@
 A prepared folder holds `records-00000-of-00012.tfrecord` …, beside each a `.json` with what the records say without
 their pixels, `settings.json`, and `report.json`.  Shards appear whole, so that the same command goes on where it was
 stopped.
+
+The folder can be handed on: patients, studies and files of one's own are in it as pseudonyms.  What they are made with
+(`<folder>.salt`) and whose they are (`<folder>.names.csv`) lies beside the folder, and stays with its owner.
 """
 
+import csv
+import io
 import json
 import os
+import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +22,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_simclr.chest.collections.collection import Collection, Entry
-from tf_simclr.chest.files.squares import pseudonym, unpacked
+from tf_simclr.chest.files.about import decade
+from tf_simclr.chest.files.radiograph import MODALITIES
+from tf_simclr.chest.files.squares import SHRUNK, pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import InputError, check
@@ -37,6 +46,8 @@ class Settings:
     size: int
     fit: Fit
     windowed: bool
+    modalities: tuple[str, ...] = MODALITIES
+    made_up: bool = False
 
 
 def prepare(
@@ -46,6 +57,7 @@ def prepare(
     size: int,
     fit: Fit = "stretch",
     windowed: bool = True,
+    modalities: tuple[str, ...] = MODALITIES,
     workers: int = 0,
     seconds: float = SECONDS,
     progress: Callable[[int, int], None] | None = None,
@@ -58,6 +70,7 @@ def prepare(
         size: side of the squares in pixels.
         fit: how a radiograph becomes square.
         windowed: whether a DICOM's own window is applied.
+        modalities: DICOM modalities that are read; `any` takes all.
         workers: processes that decode; 0: as many as there are cores.
         seconds: longest time for one image.
         progress: called with the images done and all.
@@ -68,22 +81,87 @@ def prepare(
     folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
     settings = Settings(
-        name=collection.name, classes=collection.classes, images=len(entries), size=size, fit=fit, windowed=windowed
+        name=collection.name,
+        classes=collection.classes,
+        images=len(entries),
+        size=size,
+        fit=fit,
+        windowed=windowed,
+        modalities=tuple(modalities),
+        made_up=collection.made_up,
     )
     changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
     check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
-    options = {"size": size, "fit": fit, "windowed": windowed}
+    salt = salt_of(folder)
+    names = Names(salt, private=collection.private)
+    options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
     parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
     rows: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         path = folder / f"records-{number:05d}-of-{len(parts):05d}.tfrecord"
         if not path.with_suffix(".json").exists():
             answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
-            write_shard(path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)))
+            write_shard(path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)), names=names)
         with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
             rows += json.loads(path.with_suffix(".json").read_bytes())["rows"]
+    names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
     check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
     return rows
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """A file beside a prepared folder: who gets the folder does not get it."""
+    return folder.with_name(folder.name + ending)
+
+
+def salt_of(folder: Path) -> str:
+    """What pseudonyms are made with: drawn once, and kept beside the folder for its owner alone.
+
+    Raises:
+        InputError: the folder has records, and the salt that they were made with is gone.
+    """
+    path = beside(folder.resolve(), ".salt")
+    begun = any(folder.glob("records-*.json"))
+    if not path.exists():
+        rule = f"{path}, which the pseudonyms in {folder} were made with, must be there; prepare in another folder"
+        check(not begun, rule)
+        write_for_owner(path, secrets.token_hex(16) + "\n")
+    with reading(path, "the salt of a prepared folder"):
+        return path.read_text().strip()
+
+
+def write_for_owner(path: Path, text: str) -> None:
+    """Writes a file that nobody else may read."""
+    with replacing_path(path) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What images are called in what is written: as in a public collection, a file of one's own by a pseudonym."""
+
+    salt: str
+    private: bool
+
+    def shown(self, image: str) -> str:
+        """The name of an image; one that is a UID is none to be shown, whatever the collection."""
+        hidden = self.private or re.fullmatch(r"\d+(\.\d+){3,}", image)
+        return pseudonym(image, salt=self.salt) if hidden else image
+
+    def told(self, problem: str) -> str:
+        """A problem of a collection without a hidden name."""
+        what, _, name = problem.rpartition(": ")
+        return f"{what}: {self.shown(name)}" if what else problem
+
+    def write(self, path: Path, *, entries: Sequence[Entry], problems: Sequence[str]) -> None:
+        """Leaves the names that are not shown beside the folder, for its owner alone."""
+        known = [entry.image for entry in entries] + [problem.rpartition(": ")[2] for problem in problems]
+        hidden = {self.shown(name): name for name in known if self.shown(name) != name}
+        if hidden:
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([("image", "file"), *hidden.items()])
+            write_for_owner(path, text.getvalue())
 
 
 def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, done: int, total: int) -> Iterator:
@@ -97,31 +175,40 @@ def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, d
 def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: float) -> Iterator[bytes | InputError]:
     """What the workers make of each file."""
     requests = [{"path": str(entry.path), **options} for entry in entries]
-    return each("tf_simclr.chest.files.squares:shrunk", requests, workers=min(workers, len(requests)), seconds=seconds)
+    return each(SHRUNK, requests, workers=min(workers, len(requests)), seconds=seconds)
 
 
-def write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError]) -> None:
+def write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError], names: Names) -> None:
     """Writes the records, and then their rows: a shard with rows is whole."""
     rows = []
     with replacing_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for entry, answer in zip(entries, answers, strict=True):
-            row, picture = described(entry, answer)
+            row, picture = described(entry, answer, names=names)
             rows.append(row)
             if picture:
                 writer.write(record(row, picture))
     write_json(path.with_suffix(".json"), {"rows": rows})
 
 
-def described(entry: Entry, answer: bytes | InputError) -> tuple[dict[str, Any], bytes]:
-    """A row and its picture, none for a refused file."""
-    row = {"image": entry.image, "study": entry.study, "labels": list(entry.labels), "split": entry.split}
-    row |= {"patient": pseudonym(entry.patient), "boxes": entry.boxes, "refused": ""}
+def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
+    """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
+    image, salt = names.shown(entry.image), names.salt
+    row = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": list(entry.labels)}
+    row |= {"split": entry.split, "patient": pseudonym(entry.patient, salt=salt), "boxes": entry.boxes, "refused": ""}
     if isinstance(answer, InputError):
-        return row | {"refused": str(answer)}, b""
+        reason = str(answer)
+        for known in (str(entry.path), entry.path.name):
+            reason = reason.replace(known, image)
+        return row | {"refused": reason}, b""
     about, picture = unpacked(answer)
-    row["patient"] = row["patient"] or about["patient"] or pseudonym(entry.image)
-    row["study"] = row["study"] or about["study"] or entry.image
-    return row | {key: about[key] for key in ("bits", "height", "width", "hash")}, picture
+    row["study"] = row["study"] or about["study"] or image
+    row |= {"patient_of_table": row["patient"], "patient_of_file": about.pop("patient")}
+    row["patient"] = row["patient_of_table"] or row["patient_of_file"] or image
+    row |= {name: value for name, value in about.items() if name != "study"}
+    said = dict(entry.attributes)
+    said |= {"age": decade(said["age"])} if "age" in said else {}
+    said |= {"sex": said["sex"].strip().upper()[:1]} if "sex" in said else {}
+    return row | {name: value for name, value in said.items() if not row.get(name)}, picture
 
 
 def record(row: dict[str, Any], picture: bytes) -> bytes:

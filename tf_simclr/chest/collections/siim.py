@@ -2,7 +2,8 @@
 
 Layout: `train/<study>/<series>/<image>.dcm`, `train_study_level.csv` (ids end in `_study`; one of four appearances a
 study), `train_image_level.csv` (ids end in `_image`; boxes).  Labels belong to studies: every image of a study has its
-study's.  The patient stands in the DICOM alone.
+study's.  The patient stands in the DICOM alone.  Others have resized the images to PNG or JPEG, `train/<image>.png`: of
+those nobody knows the patient, and the study stands for the patient.
 
 References:
     Lakhani et al., The 2021 SIIM-FISABIO-RSNA Machine Learning COVID-19 Challenge, J Digit Imaging 36 (2023).
@@ -11,10 +12,21 @@ References:
 import ast
 from pathlib import Path
 
-from tf_simclr.chest.collections.collection import Collection, Entry, read_table, unmatched, zero_or_one
+from tf_simclr.chest.collections.collection import (
+    LINE,
+    Collection,
+    Entry,
+    files_by_name,
+    read_table,
+    unmatched,
+    zero_or_one,
+)
 from tf_simclr.errors import InputError, check
 
 CLASSES = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
+PICTURES = (".png", ".jpg", ".jpeg")
+MADE_UP = "MADE_UP.txt"
+"""In the folder of what `synthetic` writes."""
 
 
 def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
@@ -30,26 +42,31 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     """
     studies = study_labels(folder / "train_study_level.csv")
     rows = image_rows(folder / "train_image_level.csv")
-    files = {path.stem: path for path in (folder / "train").glob("*/*/*.dcm")}
+    files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder, stems=True)
+    made_up = (folder / MADE_UP).exists()
     entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
     boxed = {e.study for e in entries if e.boxes}
     kept = [e for e in entries if boxless_siblings or e.boxes or e.study not in boxed]
     listed = {row["image"] for row in rows}
+    nameless = sum(bool(entry.patient) for entry in kept)
     return Collection(
-        name="SIIM-FISABIO-RSNA COVID-19",
+        name="made-up radiographs in SIIM's layout" if made_up else "SIIM-FISABIO-RSNA COVID-19",
         classes=CLASSES,
+        made_up=made_up,
         entries=tuple(kept),
         problems=unmatched("a row of train_image_level.csv has no file", listed - files.keys())
-        + unmatched("a file has no row in train_image_level.csv", files.keys() - listed),
+        + unmatched("a file has no row in train_image_level.csv", files.keys() - listed)
+        + (f"{nameless:,} images are no DICOM and name no patient; their study stands for it",) * bool(nameless),
     )
 
 
 def study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     """Study → its appearance, one of four."""
     labels = {}
-    for line, row in enumerate(read_table(path, columns=("id", *CLASSES)), 2):
-        values = tuple(zero_or_one(row[name], where=f"{path}, line {line}") for name in CLASSES)
-        check(sum(values) == 1, f"a study must have one appearance, {path}, line {line}", labels=values)
+    for row in read_table(path, columns=("id", *CLASSES)):
+        where = f"{path}, line {row[LINE]}"
+        values = tuple(zero_or_one(row[name], where=where) for name in CLASSES)
+        check(sum(values) == 1, f"a study must have one appearance, {where}", labels=values)
         labels[row["id"].removesuffix("_study")] = values
     return labels
 
@@ -61,9 +78,9 @@ def image_rows(path: Path) -> list[dict]:
         {
             "image": row["id"].removesuffix("_image"),
             "study": row["StudyInstanceUID"],
-            "boxes": boxes(row["boxes"], where=f"{path}, line {line}"),
+            "boxes": boxes(row["boxes"], where=f"{path}, line {row[LINE]}"),
         }
-        for line, row in enumerate(rows, 2)
+        for row in rows
     ]
 
 
@@ -88,4 +105,5 @@ def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry
     """An image with its study's label."""
     study = row["study"]
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
-    return Entry(path=path, image=row["image"], labels=labels[study], study=study, boxes=row["boxes"])
+    patient = "" if path.suffix.lower() not in PICTURES else study  # a study is of one patient
+    return Entry(path=path, image=row["image"], labels=labels[study], patient=patient, study=study, boxes=row["boxes"])

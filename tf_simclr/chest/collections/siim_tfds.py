@@ -6,7 +6,7 @@
     tfds.load("siim_covid19/224px", split="train", download_and_prepare_kwargs={"download_config": config})
 
 `tf-simclr chest prepare` is the other way to the same pictures, with a report and splits by patient.  This one has the
-patient in each example: split by it.
+patient in each example, as a pseudonym: split by it.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tf_simclr.chest.collections import siim
-from tf_simclr.chest.collections.prepare import described
+from tf_simclr.chest.collections.prepare import Names, described, salt_of
+from tf_simclr.chest.files.squares import SHRUNK
 from tf_simclr.chest.files.worker import each
 from tf_simclr.errors import check
 
@@ -73,13 +74,13 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each readable radiograph; of others a warning says why they are not there."""
         entries = sorted(siim.collection(folder).entries, key=lambda entry: entry.image)
-        requests = [{"path": str(entry.path), "size": self.builder_config.size} for entry in entries]
+        salt = salt_of(Path(self.data_dir).parents[2] / "siim_covid19")  # beside what all sizes are kept in
+        requests = [{"path": str(entry.path), "size": self.builder_config.size, "salt": salt} for entry in entries]
         workers = min(os.cpu_count() or 1, len(requests))
         found = 0
-        for entry, answer in zip(
-            entries, each("tf_simclr.chest.files.squares:shrunk", requests, workers=workers), strict=True
-        ):
-            row, picture = described(entry, answer)
+        names = Names(salt, private=False)
+        for entry, answer in zip(entries, each(SHRUNK, requests, workers=workers), strict=True):
+            row, picture = described(entry, answer, names=names)
             if not picture:
                 logging.warning("%s is left out: %s", entry.image, row["refused"])
                 continue

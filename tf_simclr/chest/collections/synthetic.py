@@ -13,7 +13,8 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
-from tf_simclr.chest.collections.siim import CLASSES
+from tf_simclr.chest.collections.siim import CLASSES, MADE_UP
+from tf_simclr.chest.files import about
 from tf_simclr.errors import check
 from tf_simclr.files import replacing
 
@@ -39,6 +40,8 @@ def write(
         InputError: too few patients.
     """
     check(patients >= 8, "patients must be at least 8", patients=patients)
+    with replacing(folder / MADE_UP) as [note]:  # first: nothing is there that could be taken for a patient's
+        note.write(b"Made-up radiographs of nobody: what is found in them says nothing about patients.\n")
     studies, images = [], []
     for number in range(patients):
         rng = np.random.default_rng([seed, number])
@@ -99,6 +102,7 @@ def save(path: Path, values: np.ndarray, *, patient: str, numbers: tuple[int, in
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{root}.3"
     data.StudyInstanceUID, data.SeriesInstanceUID, data.PatientID = f"{root}.1", f"{root}.2", patient
+    data.Manufacturer, data.BodyPartExamined, data.ViewPosition = about.MADE_UP, "CHEST", "PA"
     data.Modality, data.PhotometricInterpretation, data.SamplesPerPixel = "CR", "MONOCHROME2", 1
     data.Rows, data.Columns = values.shape
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0

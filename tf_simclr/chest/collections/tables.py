@@ -2,60 +2,116 @@
 
 from pathlib import Path
 
-from tf_simclr.chest.collections.collection import Collection, Entry, files_by_name, read_table, unmatched
-from tf_simclr.errors import check
+from tf_simclr.chest.collections.collection import (
+    ENDINGS,
+    LINE,
+    Collection,
+    Entry,
+    attributes,
+    files_below,
+    read_table,
+    unmatched,
+    within,
+)
+from tf_simclr.data.radiographs.splits import named
+from tf_simclr.errors import InputError, check
+
+DICOM = (".dcm", ".dicom", ".dic")
 
 
 def from_csv(table: Path, *, path: str = "path", label: str = "label", patient: str = "patient") -> Collection:
     """Radiographs that a csv file lists, their paths as they are or beside the file.
 
+    A column `split` gives each image a part: train, validation (val, dev …) or test, in any case of letters.
+
     Args:
         table: the csv file.
         path: column with the file.
         label: column with the class, any text; `a|b` means both.
-        patient: column with the patient.  Without it a split by patient is impossible, so it is needed.
+        patient: column with the patient.  Without it a split by patient is impossible, so it is needed; empty: the
+            patients are those of the DICOMs.
 
     Raises:
-        InputError: the file or a column is missing, or a cell is empty.
+        InputError: the file or a column is missing, a cell is empty, or a part has an unknown name.
     """
-    rows = read_table(table, columns=(path, label, patient))
-    empty = [i for i, row in enumerate(rows, 2) if not (row[path] and row[label].strip("| ") and row[patient])]
+    rows = read_table(table, columns=[column for column in (path, label, patient) if column])
+    full = [bool(row[path] and row[label].strip("| ") and (not patient or row[patient])) for row in rows]
+    empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
-    classes = tuple(sorted({name for row in rows for name in row[label].split("|") if name}))
-    there = [row for row in rows if (table.parent / row[path]).is_file()]
+    kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
+    classes = tuple(sorted({name for kind in kinds for name in kind}))
+    found, missing = [], []
+    for row, kind in zip(rows, kinds, strict=True):
+        name = within(row[path])
+        file = beside(table.parent, name)
+        if file is None:
+            missing.append(name)
+            continue
+        found.append(
+            Entry(
+                path=file,
+                image=name,
+                labels=tuple(int(each in kind) for each in classes),
+                patient=row[patient] if patient else "",
+                study=row.get("study") or name,
+                split=part(row, table=table),
+                attributes=attributes(row),
+            )
+        )
     return Collection(
         name=table.name,
         classes=classes,
-        entries=tuple(
-            Entry(
-                path=table.parent / row[path],
-                image=row[path],
-                labels=tuple(int(name in row[label].split("|")) for name in classes),
-                patient=row[patient],
-                study=row.get("study") or row[path],
-                split=row.get("split") or "",
-            )
-            for row in there
-        ),
-        problems=unmatched("a row has no file", {row[path] for row in rows} - {row[path] for row in there}),
+        entries=tuple(found),
+        problems=unmatched("a row has no file", set(missing)),
+        private=True,
     )
 
 
+def beside(folder: Path, name: str) -> Path | None:
+    """The file of a table's path, which may lack its ending; None where there is none."""
+    with_endings = (folder / f"{name}{ending}" for ending in ("", *ENDINGS))
+    return next((path for path in with_endings if path.is_file()), None)
+
+
+def part(row: dict[str, str], *, table: Path) -> str:
+    """The part of a split that a row names, in a column of any case of letters, or nothing.
+
+    Raises:
+        InputError: no part is called so.
+    """
+    text = next((value for name, value in row.items() if name.lower() == "split"), "")
+    try:
+        return named(text)
+    except InputError as error:
+        raise InputError(f"{error}, in {table}, line {row[LINE]}") from None
+
+
 def from_folder(folder: Path) -> Collection:
-    """Radiographs in class folders.  Their patients are those of the DICOMs; other files name none, each is its own."""
-    files = [path for path in files_by_name(folder).values() if path.parent != folder]
-    classes = tuple(sorted({path.relative_to(folder).parts[0] for path in files}))
+    """Radiographs in class folders.
+
+    Their patients are those of the DICOMs.  Of other files each folder below a class's is a patient's, where there are
+    several; else they name none, and each image is its own.
+    """
+    files = [path for path in files_below(folder) if path.parent != folder]
+    places = {path: path.relative_to(folder).parts for path in files}
+    classes = tuple(sorted({parts[0] for parts in places.values()}))
+    below = {parts[1] for parts in places.values() if len(parts) > 2}
     return Collection(
-        name=str(folder),
+        name=folder.name,
         classes=classes,
         entries=tuple(
             Entry(
                 path=path,
-                image=str(path.relative_to(folder)),
-                labels=tuple(int(name == path.relative_to(folder).parts[0]) for name in classes),
-                patient="" if path.suffix.lower() in (".dcm", ".dicom") else str(path.relative_to(folder)),
-                study="",
+                image=path.relative_to(folder).as_posix(),
+                labels=tuple(int(name == parts[0]) for name in classes),
+                patient=parts[1] if len(parts) > 2 and len(below) > 1 and is_picture(path) else "",
             )
-            for path in files
+            for path, parts in places.items()
         ),
+        private=True,
     )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is no DICOM by its ending, which would know its patient."""
+    return path.suffix.lower() in ENDINGS and path.suffix.lower() not in DICOM

@@ -218,7 +218,7 @@ def used_range(
         return declared
     low, high = values.min(), values.max()
     top = np.quantile(sampled(values), 0.99)
-    stray = low >= 0 and top < declared[1] / STRAY < high
+    stray = low >= 0 and top < declared[1] / STRAY and high >= 8 * max(top, 1)
     reach = max(top if stray else high, 0)
     if signed and low < 0:
         bits = max(8, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.chest.files.showing import Picture, open_picture
+from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import cases as case_files
 from tf_simclr.chest.model.card import FORMAT, digest, read_card
 from tf_simclr.chest.model.cases import Case, Cases

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.chest.files.showing import Picture
+from tf_simclr.chest.files.squares import Picture
 from tf_simclr.chest.model.cases import Case, small_picture
 from tf_simclr.chest.model.deployed import NOTE, Deployed, Verdict
 from tf_simclr.chest.model.heat_maps import agreement, grad_cam, occlusion, shades, shuffled_networks
@@ -60,7 +60,9 @@ class Explanation:
     def doubts(self) -> list[str]:
         """Why the numbers may not mean what they say, for this image: sentences."""
         holds = {COLOURED: self.picture.coloured, UNLIKE: not self.similar, KNOWN: self.known}
-        return [*filter(None, [self.warning]), *(sentence for sentence, so in holds.items() if so)]
+        said = "Of this file is to be said: {}. The numbers below may mean nothing."
+        of_file = [said.format(doubt) for doubt in self.picture.doubts]
+        return [*filter(None, [self.warning]), *of_file, *(sentence for sentence, so in holds.items() if so)]
 
 
 def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.chest.files.showing import PICTURED, Picture, unpacked
+from tf_simclr.chest.files.squares import PICTURED, Picture, picture_of
 from tf_simclr.chest.files.worker import Crew
 from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.model.explain import Explanation, ask, checked
@@ -252,7 +252,7 @@ class Page:
         async with self.decoding.held():
             answer = await self.apart(lambda: self.crew(request, content))
             await outgoing.enter_async_context(self.pictures.held(min(len(answer), self.pictures.size)))
-        return await self.apart(lambda: unpacked(answer))
+        return await self.apart(lambda: picture_of(answer))
 
     async def asked(self, job: Callable[[], Explanation], *, rank: int) -> Explanation:
         """What the network says, one image at a time."""

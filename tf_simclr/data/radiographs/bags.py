@@ -46,7 +46,8 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
         return of_row(order[first[own] + (place[own] + tf.minimum(step, others)) % count[own]])
 
     return Indexed(
-        origin=str(prepared.folder),
+        origin=prepared.called,
+        notes=prepared.notes,
         num_examples=len(rows),
         class_names=names,
         identity=lambda say=silent: [prepared.content(say), *map(contents.of_array, known)],

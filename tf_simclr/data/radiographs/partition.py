@@ -6,12 +6,12 @@ For research, not for diagnosis.
 import numpy as np
 
 from tf_simclr.data.radiographs.prepared import Prepared
-from tf_simclr.data.radiographs.splits import Split, by_patient, check_patients
+from tf_simclr.data.radiographs.splits import NAMES, Split, by_patient, check_patients, named
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
-"""Of the images, where the collection has no official split; the proportions that ChestX-ray14's authors took."""
+"""Of the patients, where the collection has no split of its own; the proportions that ChestX-ray14's authors took."""
 ALL = "all"
 """The part that every image is in."""
 
@@ -41,28 +41,49 @@ def task(prepared: Prepared, positive: str | None) -> tuple[np.ndarray | None, t
 def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> Split:
     """Rows to train, choose (`validation`) and test on: by patient, about alike in their labels.
 
-    The official split is taken where every image has one; its validation images are then drawn from those to train on.
+    The collection's own split is taken where it has one; validation images that it does not name are then drawn from
+    those to train on.
 
     Args:
         positive: the class whose share is to be alike in the parts; None: each set of findings.
         seed: of the drawing of patients.
 
     Raises:
-        InputError: there is no such class, there are fewer patients than parts, or the official split shares one.
+        InputError: there is no such class, there are fewer patients than parts, or the collection's split shares one or
+            is none to train and test on.
     """
     labels, _ = task(prepared, positive)
     if labels is None:
         labels = np.unique(prepared.labels, axis=0, return_inverse=True)[1].reshape(-1)
     patients = list(prepared.patients)
-    if set(prepared.splits) != {"train", "test"}:
+    found = given(prepared)
+    if found is None:
         return by_patient(patients, SHARES, labels=labels, seed=seed)
-    rows = np.flatnonzero(prepared.splits == "train")
-    rest = SHARES["train"] + SHARES["validation"]
-    shares = {name: SHARES[name] / rest for name in ("train", "validation")}
-    drawn = by_patient([patients[i] for i in rows], shares, labels=labels[rows], seed=seed)
-    found = {name: rows[part] for name, part in drawn.items()} | {"test": np.flatnonzero(prepared.splits == "test")}
+    if "validation" not in found:
+        rows, rest = found["train"], SHARES["train"] + SHARES["validation"]
+        shares = {name: SHARES[name] / rest for name in ("train", "validation")}
+        drawn = by_patient([patients[i] for i in rows], shares, labels=labels[rows], seed=seed)
+        found = {name: rows[part] for name, part in drawn.items()} | {"test": found["test"]}
     check_patients(patients, found)
     return found
+
+
+def given(prepared: Prepared) -> dict[str, np.ndarray] | None:
+    """The collection's own split: rows to train and test on, and of validation where it names some; None without one.
+
+    Raises:
+        InputError: it leaves images out, has other parts, or lacks one to train or to test on.
+    """
+    words = [named(str(word)) for word in prepared.splits]
+    names = set(words)
+    if names <= {""}:
+        return None
+    without = words.count("")
+    rule = f"the split of {prepared.folder} must name a part for each image or for none"
+    check(not without, rule, images_without=without)
+    rule = f"the split of {prepared.folder} must have images to train and to test on; name them so, or leave it out"
+    check({"train", "test"} <= names, rule, parts=sorted(names))
+    return {part: np.array([i for i, word in enumerate(words) if word == part]) for part in NAMES if part in names}
 
 
 def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None) -> Source:

@@ -3,21 +3,24 @@
 import dataclasses
 import json
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr import contents
+from tf_simclr import contents, terminal
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 from tf_simclr.places import expanded
 
 Record = dict[str, tf.Tensor]
+MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
 FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
     "image": tf.io.FixedLenFeature((), tf.string),
@@ -42,14 +45,30 @@ class Prepared:
     labels: np.ndarray
     """0 or 1, int64 `(n, classes)`."""
     patients: np.ndarray
-    """`(n,)` strings that tell patients apart and name none."""
+    """`(n,)` strings that tell patients apart and name none; see `patients.reconciled`."""
     studies: np.ndarray
     splits: np.ndarray
-    """Official split, or empty strings."""
+    """The collection's own split, or empty strings; see `partition.given`."""
     hashes: np.ndarray
+    attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing: see `ATTRIBUTES`."""
+    made_up: bool = False
+    """Whether any of the images is made up: then nothing that is found in them holds for patients."""
+    doubts: tuple[str, ...] = ()
+    """What is to be said before a split is made: sentences."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return f"{self.folder} (made up)" if self.made_up else str(self.folder)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every command that reads it says."""
+        return (f"{self.folder}: {MADE_UP}",) if self.made_up else ()
 
     def column(self, name: str) -> np.ndarray:
         """0 or 1 for each image: whether it has this label.
@@ -89,8 +108,9 @@ class Prepared:
         picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
         roster = contents.of_values(self.hashes[wanted].tolist(), classes[wanted].tolist(), side)
         return Indexed(
-            origin=str(self.folder),
+            origin=self.called,
             num_examples=int(wanted.sum()),
+            notes=self.notes,
             class_names=class_names if labels is not None else (),
             identity=lambda say=silent: [self.content(say), side, contents.of_array(np.where(wanted, classes, -2))],
             read=picture,
@@ -163,8 +183,12 @@ def framed(path: Path) -> list[tuple[int, int]]:
     return found
 
 
-def load(folder: Path) -> Prepared:
+def load(folder: Path, *, say: Say | None = None) -> Prepared:
     """Reads what a preparation left.
+
+    Args:
+        folder: where it is.
+        say: takes what is to be said of its patients, before a split is made of them; None: standard error.
 
     Raises:
         InputError: it is none, or not finished.
@@ -179,8 +203,28 @@ def load(folder: Path) -> Prepared:
         readable = [row for row in rows if not row["refused"]]
         columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
+        of_files = [row.get("patient_of_file", "") for row in readable]
+        of_table = [row.get("patient_of_table", row["patient"]) for row in readable]
+        columns["patients"], doubts = reconciled(of_table, of_files, [row["image"] for row in readable])
         kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
-        return Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
+        kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
+        attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}
+        kept |= {"attributes": attributes, "doubts": doubts}
+        found = Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
+    for line in found.doubts:
+        (say or once)(f"{found.name}: {line}")
+    return found
 
 
-COLUMNS = {"images": "image", "patients": "patient", "studies": "study", "splits": "split", "hashes": "hash"}
+def once(line: str) -> None:
+    """Says a line on standard error, the first time in a program."""
+    if line not in SAID:
+        SAID.add(line)
+        terminal.write(f"{line}\n", sys.stderr)
+
+
+SAID: set[str] = set()
+COLUMNS = {"images": "image", "studies": "study", "splits": "split", "hashes": "hash"}
+ATTRIBUTES = ("sex", "age", "view", "device", "modality", "body_part", "bits", "brightness", "contrast")
+"""Coarse, so that none of them names a patient: decades of age, manufacturer and model, the mean and the standard
+deviation of the grey levels."""

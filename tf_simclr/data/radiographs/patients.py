@@ -1,0 +1,89 @@
+"""Whose images are whose, where a table and the files themselves say it, or neither.
+
+A split by patient is as good as what is known of patients.  What is not known, or known in two ways, is said before a
+split is made of it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+MOST = 0.5
+"""Share of the images above which one patient that two sources make together is a placeholder, such as ANONYMOUS."""
+
+
+def reconciled(table: Sequence[str], files: Sequence[str], images: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A patient for each image, and what is to be said of them.
+
+    Where the table and the files contradict each other, images that either gives to one patient are one patient's: so
+    no split lets through what one of them would have kept apart.
+
+    Args:
+        table: what the collection's table says of each image, or empty.
+        files: what the image's own file says, or empty.
+        images: names, each once; an image of no patient is a patient of its own.
+
+    Returns:
+        Strings `(n,)`, and sentences.
+
+    Example:
+        >>> patients, said = reconciled(["a", "a", "b", ""], ["1", "1", "1", ""], ["w", "x", "y", "z"])
+        >>> len(set(patients[:3])), patients[3]
+        (1, 'z')
+        >>> said[0]
+        'the table and the files contradict each other in 1 patient: images that either gives to one are one patient’s'
+    """
+    said = []
+    count = len(images)
+    known = {name for name in files if name}
+    if len(known) == 1 and len({name for name in table if name}) > 1 and sum(map(bool, files)) > 1:
+        said.append("the files name one patient for all, and are not heard; the table's patients count")
+        files = [""] * count
+    own = np.array([t or f or image for t, f, image in zip(table, files, images, strict=True)], dtype=object)
+    merged, contradicted = joined(table, files, own=own)
+    if contradicted:
+        largest = max(np.unique(merged.astype(str), return_counts=True)[1]) / count
+        several = "patient" if contradicted == 1 else "patients"
+        contradict = f"the table and the files contradict each other in {contradicted:,} {several}"
+        if largest > MOST and len(set(own)) > 2:
+            said.append(f"{contradict}; together they would be one patient of most images, so the table's count")
+        else:
+            own = merged
+            said.append(f"{contradict}: images that either gives to one are one patient’s")
+    nameless = sum(not (t or f) for t, f in zip(table, files, strict=True))
+    if nameless:
+        said.append(
+            f"{nameless:,} of {count:,} images name no patient: each counts as a patient of its own, so that one "
+            "person may be in two parts of a split"
+        )
+    if count > 1 and len(set(own)) == 1:
+        said.append(f"all {count:,} images name one patient: no split by patient can be made of them")
+    return own.astype(str), tuple(said)
+
+
+def joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> tuple[np.ndarray, int]:
+    """The patients with those joined that share an image by the table or by the files, and how many were."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    of_file: dict[str, set[str]] = defaultdict(set)
+    of_table: dict[str, set[str]] = defaultdict(set)
+    for t, f in zip(table, files, strict=True):
+        if t and f:
+            of_file[f].add(t)
+            of_table[t].add(f)
+            parent[root(f"t{t}")] = root(f"f{f}")
+    contradicted = sum(len(names) > 1 for names in of_file.values())
+    contradicted = contradicted or sum(len(names) > 1 for names in of_table.values())
+    if not contradicted:
+        return own, 0
+    roots = [root(f"t{t}" if t else f"f{f}") if t or f else name for t, f, name in zip(table, files, own, strict=True)]
+    first: dict[str, str] = {}
+    for place, name in zip(roots, own, strict=True):
+        first.setdefault(place, name)
+    return np.array([first[place] for place in roots], dtype=object), contradicted
