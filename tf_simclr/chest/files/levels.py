@@ -173,8 +173,13 @@ def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.nd
     if first is None:
         return np.zeros(values.shape, bool)
     limit = number(data, "PixelPaddingRangeLimit")
-    ends = [stored_sign(end, about) for end in (first, first if limit is None else limit)]
-    found = (values >= min(ends)) & (values <= max(ends))
+    as_written = (first, first if limit is None else limit)
+    as_stored = tuple(stored_sign(end, about) for end in as_written)
+    low, high = about.ends
+    ways = [(min(ends), max(ends)) for ends in (as_written, as_stored)]
+    ways = [ends for ends in ways if ends[0] <= high and ends[1] >= low] or ways
+    least, most = min(ways, key=lambda ends: ends[1] - ends[0])  # −5 to 10 is not 10 to 65531
+    found = (values >= least) & (values <= most)
     if found.mean() > 0.99:
         about.notes.append("all of the image is padding by its header: the padding is shown")
         return np.zeros(values.shape, bool)
@@ -283,9 +288,7 @@ def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Tabl
     white = 2**bits - 1
     if not 8 <= bits <= 16 or int(entries.max()).bit_length() != bits:
         white = int(entries.max())
-        about.notes.append(
-            f"a look-up table's entries do not have the {bits} bits that it declares: the largest is white"
-        )
+        about.notes.append(f"its look-up table's entries do not have the {bits} bits declared: the largest is white")
     return Table(entries, first, float(white))
 
 
