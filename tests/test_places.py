@@ -27,6 +27,7 @@ NO_PLACES = {
     "name": "of an official checkpoint or a preset, or a gs:// address",
     "remote": "a gs:// address",
     "match": "a part of a name",
+    "modalities": "codes of DICOM",
     "data_service": "host and port",
     "host": "an address",
     "origin": "an address",

@@ -149,7 +149,7 @@ def check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...])
     kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
     known = modality in wanted or ANY in wanted or (not modality and bool(kinds & set(RADIOGRAPHS)))
     check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
-    frames = whole(data, "NumberOfFrames", 1) or 1
+    frames = whole(data, "NumberOfFrames", default=1) or 1
     check(frames == 1, f"{name} must hold one frame", frames=frames)
 
 

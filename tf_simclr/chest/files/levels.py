@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom import pixels as codecs
+from pydicom.pixels import utils as codecs
 
 from tf_simclr.errors import InputError, check
 
@@ -70,7 +70,7 @@ def number(data: pydicom.Dataset, keyword: str) -> float | None:
     return found
 
 
-def whole(data: pydicom.Dataset, keyword: str, default: int | None = None) -> int:
+def whole(data: pydicom.Dataset, keyword: str, *, default: int | None = None) -> int:
     """A whole number of the header.
 
     Raises:
@@ -78,8 +78,9 @@ def whole(data: pydicom.Dataset, keyword: str, default: int | None = None) -> in
     """
     found = number(data, keyword)
     if found is None:
-        check(default is not None, f"{keyword} must be in the header, but it is absent or empty")
-        found = default
+        if default is None:
+            raise InputError(f"{keyword} must be in the header, but it is absent or empty")
+        return default
     check(found == int(found), f"{keyword} must be a whole number", received=found)
     return int(found)
 
@@ -98,7 +99,7 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
     Raises:
         InputError: it is not one grey image of 8 to 16 bits, or leaves open which.
     """
-    samples = whole(data, "SamplesPerPixel", 1)
+    samples = whole(data, "SamplesPerPixel", default=1)
     photometric, shape = word(data, "PhotometricInterpretation"), word(data, "PresentationLUTShape")
     if not photometric:
         # Without it nobody knows whether air is black or white; the shape of a DX image says the same (C.8.11.3).
@@ -106,8 +107,8 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
     rule = f"{name} must be grey ({' or '.join(GREY)})"
     check(photometric in GREY and samples == 1, rule, photometric=photometric, samples_per_pixel=samples)
     allocated = whole(data, "BitsAllocated")
-    high = whole(data, "HighBit", -1)
-    stored = whole(data, "BitsStored", high + 1 if high >= 0 else allocated)
+    high = whole(data, "HighBit", default=-1)
+    stored = whole(data, "BitsStored", default=high + 1 if high >= 0 else allocated)
     notes = []
     if 0 <= high < stored - 1:  # the sign of an edited header: no image can lie there
         notes.append("HighBit is lower than BitsStored allows: the lowest bits are taken")
@@ -123,7 +124,7 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
         allocated=allocated,
         stored=stored,
         high=high,
-        signed=bool(whole(data, "PixelRepresentation", 0)),
+        signed=bool(whole(data, "PixelRepresentation", default=0)),
         inverted=photometric == "MONOCHROME1" or shape == "INVERSE",
         notes=notes,
     )
@@ -158,10 +159,10 @@ def stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     data.NumberOfFrames = 1
     data.BitsStored = about.allocated if words else about.stored
     data.HighBit = data.BitsStored - 1
-    values = codecs.pixel_array(data, raw=True).astype(np.int32)
+    values = np.asarray(codecs.pixel_array(data, raw=True), np.int32)
     values = (values >> (about.high + 1 - about.stored)) & (2**about.stored - 1)
     sign = 2 ** (about.stored - 1) if about.signed else 0
-    return (values ^ sign) - sign  # the highest bit is the sign of signed values
+    return np.asarray((values ^ sign) - sign)  # the highest bit is the sign of signed values
 
 
 def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray:
@@ -189,11 +190,11 @@ def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.nd
 def stored_sign(value: float, about: Layout) -> float:
     """A value as stored ones are, signed or not, whose words may have been read as the other kind."""
     low, high = about.ends
-    for bits in (about.allocated, about.stored):
-        if value > high and about.signed and low <= value - 2**bits <= high:
-            return value - 2**bits
-        if value < 0 and not about.signed and low <= value + 2**bits <= high:
-            return value + 2**bits
+    for turn in (float(2**about.allocated), float(2**about.stored)):
+        if value > high and about.signed and low <= value - turn <= high:
+            return value - turn
+        if value < 0 and not about.signed and low <= value + turn <= high:
+            return value + turn
     return value
 
 
@@ -206,9 +207,8 @@ def behind_the_modality(
         return values, used_range(values[~padding], (0, table.white), signed=False, about=about)
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-    ends = used_range(stored[~padding], about.ends, signed=about.signed, about=about)
-    ends = np.array(ends) * slope + intercept
-    check(np.isfinite(ends).all() and ends[0] != ends[1], "RescaleSlope must not be 0", slope=slope)
+    ends = np.array(used_range(stored[~padding], about.ends, signed=about.signed, about=about)) * slope + intercept
+    check(bool(np.isfinite(ends).all() and ends[0] != ends[1]), "RescaleSlope must not be 0", slope=slope)
     return stored * slope + intercept, (float(ends.min()), float(ends.max()))
 
 
@@ -258,7 +258,7 @@ class Table:
     def applied(self, values: np.ndarray) -> np.ndarray:
         """The entries of these values, float64."""
         places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
-        return self.entries[places].astype(np.float64)
+        return np.asarray(self.entries[places], np.float64)
 
 
 def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Table | None:

@@ -13,7 +13,9 @@ MOST = 0.5
 """Share of the images above which one patient that two sources make together is a placeholder, such as ANONYMOUS."""
 
 
-def reconciled(table: Sequence[str], files: Sequence[str], images: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def reconciled(
+    table: Sequence[str], files: Sequence[str], *, images: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """A patient for each image, and what is to be said of them.
 
     Where the table and the files contradict each other, images that either gives to one patient are one patient's: so
@@ -28,7 +30,7 @@ def reconciled(table: Sequence[str], files: Sequence[str], images: Sequence[str]
         Strings `(n,)`, and sentences.
 
     Example:
-        >>> patients, said = reconciled(["a", "a", "b", ""], ["1", "1", "1", ""], ["w", "x", "y", "z"])
+        >>> patients, said = reconciled(["a", "a", "b", ""], ["1", "1", "1", ""], images=["w", "x", "y", "z"])
         >>> len(set(patients[:3])), patients[3]
         (1, 'z')
         >>> said[0]

@@ -205,7 +205,7 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
         of_files = [row.get("patient_of_file", "") for row in readable]
         of_table = [row.get("patient_of_table", row["patient"]) for row in readable]
-        columns["patients"], doubts = reconciled(of_table, of_files, [row["image"] for row in readable])
+        columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])
         kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
         kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
         attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}

@@ -101,8 +101,8 @@ def fill(part: np.ndarray, counts: np.ndarray, *, parts: int, rng: np.random.Gen
 
     Only a handful of patients, or a label of a handful, leaves a part without; of more, none moves.
     """
-    few = counts.T if counts.shape[1] <= LABELS else []
-    kinds = [np.ones(len(part), bool), *(column > 0 for column in few)]
+    few = counts if counts.shape[1] <= LABELS else counts[:, :0]
+    kinds = [np.ones(len(part), bool), *(column > 0 for column in few.T)]
     for has in kinds:
         for lacking in range(parts):
             members = np.bincount(part[has], minlength=parts)
