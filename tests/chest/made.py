@@ -1,5 +1,6 @@
 """A prepared folder without a preparation: flat pictures, each of its own grey, so that a view tells its image."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def folder(place: Path, patients: str, *, size: int = 16, corrupt: tuple[int, ..
                 writer.write(prepare.record(row, picture))
         write_json(path.with_suffix(".json"), {"rows": rows[part]})
     settings = prepare.Settings(name="made", classes=CLASSES, images=len(rows), size=size, fit="stretch", windowed=True)
-    prepare.begin(place, settings)
+    write_json(place / "settings.json", dataclasses.asdict(settings))
     return load(place)
 
 
