@@ -109,7 +109,7 @@ def convert(
         original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
         network = original if wanted.rescale is None else rescaled(original, wanted.rescale)
         done = Conversion(source, target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
-        targets.check_free(target, to)
+        targets.check_possible(target, to)
         with staged(target) as place:
             # 3. Write beside the target.  Whether that would replace a part of the source can be told only now.
             targets.write(network, place, to=to, naming=naming)

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from converters.names.recognise import NAMINGS, recognise
 from converters.names.walk import ENDPOINTS
 from converters.networks import in_numpy as numpy_resnet
 from tf_simclr.errors import check
+from tf_simclr.frameworks import check_installed, installed
 from tf_simclr.models.architecture import Architecture
 
 IN_FLOAT32 = ("keras", "h5", "savedmodel")
@@ -135,7 +135,12 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
 
 
 def keras_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Endpoints by the Keras network, in Keras' float type."""
+    """Endpoints by the Keras network, in Keras' float type.
+
+    Raises:
+        InputError: Keras is not installed.
+    """
+    check_installed("the engine keras", "keras")
     from converters.networks.in_keras import build_keras
 
     return {name: np.asarray(x) for name, x in build_keras(network)(inputs, training=False).items()}
@@ -148,9 +153,9 @@ def engine_of(name: str) -> str:
         InputError: there is no such engine, or it is not installed.
     """
     check(name in ENGINES, f"engine must be one of {', '.join(ENGINES)}", engine=name)
-    installed = find_spec("torch") is not None
-    check(name != "torch" or installed, "engine torch needs PyTorch: pip install torch, or take numpy", engine=name)
-    return ("torch" if installed else "numpy") if name == "auto" else name
+    there = installed("torch")
+    check(name != "torch" or there, "engine torch needs PyTorch: pip install torch, or take numpy", engine=name)
+    return ("torch" if there else "numpy") if name == "auto" else name
 
 
 def ran_by(written: Network, *, to: str, engine: str) -> str:

@@ -11,6 +11,7 @@ from converters.names.recognise import NAMINGS
 from converters.names.translate import arrays, description, named
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing, replacing_path
+from tf_simclr.frameworks import check_installed
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Container:
         write: (network, path, naming) → None.
         float32: Whether it holds float32 only.
         fresh: Whether the folder must be new or empty.
+        needs: Packages that write and run it; the others are written by this project alone.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Container:
     write: Callable[[Network, Path, Naming], None]
     float32: bool = False
     fresh: bool = False
+    needs: tuple[str, ...] = ()
 
 
 def _write_pth(network: Network, path: Path, naming: Naming) -> None:
@@ -115,9 +118,11 @@ CONTAINERS: dict[str, Container] = {
         Container("huggingface", "", TORCH, _write_huggingface),
         Container("tf1", "", ("tf1",), _write_tf1),
         Container("tf2", "", ("tf2",), _write_tf2),
-        Container("savedmodel", "", ("tf2",), _write_savedmodel, float32=True, fresh=True),
-        Container("keras", ".keras", ("keras",), _write_keras, float32=True),
-        Container("h5", ".weights.h5", ("keras",), _write_h5, float32=True),
+        Container(
+            "savedmodel", "", ("tf2",), _write_savedmodel, float32=True, fresh=True, needs=("keras", "tensorflow")
+        ),
+        Container("keras", ".keras", ("keras",), _write_keras, float32=True, needs=("keras",)),
+        Container("h5", ".weights.h5", ("keras",), _write_h5, float32=True, needs=("keras",)),
     )
 }
 
@@ -135,8 +140,9 @@ def usual_naming(network: Network, to: str) -> str:
     return CONTAINERS[to].namings[0]
 
 
-def check_free(path: Path, to: str) -> None:
-    """Raises `InputError` where what is at the path must not be mixed with what is to be written."""
+def check_possible(path: Path, to: str) -> None:
+    """Raises `InputError` where a package is missing, or what is at the path must not be mixed with what is written."""
+    check_installed(f"--to {to}", *CONTAINERS[to].needs)
     taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     mixed = CONTAINERS[to].fresh and taken
     check(not mixed, f"the folder that --to {to} writes must be new or empty; choose another", folder=str(path))

@@ -208,6 +208,7 @@ LIGHT = [
 ]
 HELP = [("tf_simclr",), ("tf_simclr", "pretrain"), ("tf_simclr", "linear-eval"), ("tf_simclr", "demo")]
 HELP += [("tf_simclr", "presets"), ("tf_simclr", "checkpoints", "get"), ("tf_simclr.run",), ("converters.tf2torch",)]
+HELP += [("converters",), ("converters", "verify")]
 HEAVY = """
 heavy = sorted({"tensorflow", "keras", "torch", "sklearn", "matplotlib"} & set(sys.modules))
 sys.exit(f"loads {heavy}" if heavy else 0)

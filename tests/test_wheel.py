@@ -60,7 +60,9 @@ def test_the_wheel_says_what_it_is_under_which_licence_and_how_it_is_called(whee
     extras = {"tensorflow", "torch", "chest", "app", "jax", "export", "legacy", "all"}
     assert extras <= set(about.get_all("Provides-Extra"))
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
-    assert "tf-simclr = tf_simclr.cli:main" in archive.read(f"{folder}/entry_points.txt").decode()
+    scripts = archive.read(f"{folder}/entry_points.txt").decode()
+    assert "tf-simclr = tf_simclr.cli:main" in scripts
+    assert "simclr-convert = converters.__main__:main" in scripts
 
 
 @pytest.mark.slow

@@ -48,6 +48,22 @@ def needs_tensorflow(what: str) -> InputError:
     )
 
 
+def check_installed(what: str, *packages: str) -> None:
+    """Raises `InputError` where one of these packages, or what Keras computes with, is missing.
+
+    Args:
+        what: What cannot be done then, as the beginning of the sentence: "--to keras".
+        packages: `keras`, `tensorflow`, …
+    """
+    missing = [name for name in packages if not installed(name)]
+    if "keras" in packages and not missing and not any(map(installed, BACKENDS)):
+        missing = ["a framework that Keras computes with"]
+    if missing:
+        extra = "tensorflow" if {"keras", "tensorflow"} & set(packages) else packages[0]
+        names = " and ".join({"keras": "Keras", "tensorflow": "TensorFlow"}.get(name, name) for name in missing)
+        raise InputError(f"{what} needs {names}, which is not installed: pip install 'tf-simclr[{extra}]'")
+
+
 def choose_installed() -> None:
     """Has Keras compute with what is installed, where the environment does not say with what.
 

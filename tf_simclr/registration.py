@@ -86,7 +86,7 @@ class _WithKeras(importlib.abc.MetaPathFinder):
 
 def when_keras_comes() -> None:
     """Registers now if Keras is there, else as soon as it is imported."""
-    if "keras" in sys.modules:
+    if sys.modules.get("keras") is not None:  # None: somebody forbids its import
         register()
     elif not any(isinstance(finder, _WithKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithKeras())
