@@ -31,7 +31,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
-# A file's tests stay in one process: the README's blocks need what those before them made.
+# A file's tests stay in one process: a page's blocks need what those before them made.
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest $(WORKERS) --dist loadfile -m slow $(ARGS)
 
@@ -44,15 +44,10 @@ lint: $(STAMP)
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
 
-# Public names are loaded on demand and pdoc would not find them: they are put in place first.
+# The pages of docs/ and the reference, with search; a warning is an error.
 docs: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	$(VENV)/bin/python -c "import converters, pathlib, pdoc, pkgutil, tf_simclr; both = (tf_simclr, converters); \
-		[setattr(m, name, getattr(m, name)) for m in both for name in m.__all__]; \
-		found = [i.name for m in both for i in pkgutil.iter_modules(m.__path__, m.__name__ + '.')]; \
-		shown = [n for n in found if '.commands' not in n and '__main__' not in n]; \
-		pdoc.render.configure(docformat='google'); \
-		pdoc.pdoc('tf_simclr', 'converters', *shown, output_directory=pathlib.Path('site'))"
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet $(ARGS) docs site
 	@echo "site/index.html"
 
 # Hours; QUICK=1: minutes.  Each benchmark prints its table; what fails is named at the end, and the exit code is 1.
@@ -72,5 +67,5 @@ hashes: $(STAMP)
 		--custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 
 clean:
-	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find tf_simclr converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """CRC-32C, and the masked form in which TensorFlow and LevelDB store it.
 
 google-crc32c computes at some 14 GB/s by the processor's own instruction; where its C extension cannot be loaded it
-takes over in Python, a thousand times slower, and warns when it is imported (`docs/reading-checkpoints.md`).
+takes over in Python, a thousand times slower, and warns when it is imported (`docs/conversion.md`).
 
 References:
     RFC 3720, Appendix B.4 (the polynomial); LevelDB's `util/crc32c.h` (the mask)

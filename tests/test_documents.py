@@ -1,8 +1,9 @@
-"""Every command and every line of Python in the README runs, in the README's order, in one scratch folder.
+"""Every command and every line of Python in the README and in `docs/` runs, and every link leads somewhere.
 
-Fenced blocks of `bash`, `console` and `python` are run; `text` is shown only; other kinds are an error.  All Python
-blocks share one namespace and this process; shell blocks start processes of their own and count as slow.  In `console`
-blocks lines after `$ ` are commands, and the others, numbers aside, must be among what they print.
+A page's blocks run in their order in one scratch folder, its Python blocks in one namespace and this process; shell
+blocks start processes of their own and count as slow.  Fenced blocks of `bash`, `console` and `python` are run; those of
+`SHOWN` are shown only; other kinds are an error.  In `console` blocks lines after `$ ` are commands, and the others,
+numbers aside, must be among what they print.
 
 A comment right above a block says more, its words separated by commas: `<!-- test: setup checkpoint, slow -->`.
 `setup NAME` makes one of `SETUPS` first, `slow` keeps a Python block for `-m slow` (it must, where it needs what a
@@ -24,7 +25,13 @@ from tests import golden
 from tests.commands import pictures, small_cifar10
 from tests.converters import official
 
-README = golden.ROOT / "README.md"
+PAGES = {
+    path.relative_to(golden.ROOT).as_posix(): path
+    for path in (*sorted(golden.ROOT.glob("*.md")), *sorted((golden.ROOT / "docs").glob("*.md")))
+}
+SHOWN = {"text", "json", "nginx"}
+MOST_LINES, MOST_BYTES = 150, 10_000
+"""Of the README: what it is, how to install it, three ways in, limits, links; the rest is in `docs/`."""
 INSTEAD = {
     "make demo": "python -m tf_simclr demo --train_epochs 1 --label_draws 2",  # tests have an environment; minutes
     "make .venv": "make --dry-run .venv",  # an installation of 1 GB
@@ -50,18 +57,25 @@ def images(folder: Path) -> None:
     pictures.write(folder / "images", per_class=8)
 
 
+def run(folder: Path) -> None:
+    """A pretrained run of that CIFAR-10, as `runs/cifar10`."""
+    words = "pretrain --dataset cifar10 --image_size 32 --resnet_depth 18 --train_batch_size 4 --train_steps 2"
+    shell(f"python -m tf_simclr {words} --model_dir runs/cifar10", folder)
+
+
 def cifar10(folder: Path) -> None:
     """A very small CIFAR-10 where tfds looks for the whole one."""
     small_cifar10.write(folder / "tensorflow_datasets", train=20, test=10)
 
 
-SETUPS = {"checkpoint": checkpoint, "images": images, "cifar10": cifar10}
+SETUPS = {"checkpoint": checkpoint, "images": images, "cifar10": cifar10, "run": run}
 
 
 @dataclass(frozen=True)
 class Block:
     """A fenced block."""
 
+    page: str
     line: int
     kind: str
     words: tuple[str, ...]
@@ -75,10 +89,11 @@ class Block:
 FENCE = re.compile(r"^(?:<!-- test: (?P<words>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<content>.*?)^```$", re.M | re.S)
 
 
-def blocks() -> list[Block]:
-    text = README.read_text() if README.exists() else ""
+def blocks(page: str) -> list[Block]:
+    text = PAGES[page].read_text()
     return [
         Block(
+            page,
             text[: found.start("kind")].count("\n") + 1,
             found["kind"],
             tuple(word.strip() for word in (found["words"] or "").split(",") if word.strip()),
@@ -88,20 +103,27 @@ def blocks() -> list[Block]:
     ]
 
 
-BLOCKS = blocks()
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.kind in ("bash", "console")]
 
 
+def test_the_readme_fits_on_two_screens():
+    text = PAGES["README.md"].read_text()
+    assert text.count("\n") <= MOST_LINES
+    assert len(text.encode()) <= MOST_BYTES
+
+
 def test_every_block_is_of_a_kind_that_is_run_or_says_that_it_is_not():
-    assert BLOCKS
-    assert 2 * len(BLOCKS) == README.read_text().count("```")
-    assert {block.kind for block in BLOCKS} <= {"bash", "console", "python", "text"}
+    for page, path in PAGES.items():
+        assert 2 * len(blocks(page)) == path.read_text().count("```"), page
+    assert {block.kind for block in BLOCKS} <= {"bash", "console", "python"} | SHOWN
 
 
 def test_every_marker_means_something():
     known = {"slow", "free output"} | {f"setup {name}" for name in SETUPS}
     assert {word for block in BLOCKS for word in block.words} <= known
-    assert len(re.findall("<!-- test:", README.read_text())) == sum(bool(block.words) for block in BLOCKS)
+    for page, path in PAGES.items():
+        assert path.read_text().count("<!-- test:") == sum(bool(block.words) for block in blocks(page)), page
 
 
 @pytest.mark.parametrize("text", INSTEAD)
@@ -109,54 +131,90 @@ def test_nothing_is_replaced_that_is_not_there(text):
     assert any(text in block.content for block in SHELL)
 
 
-def test_files_that_the_readme_links_to_exist():
-    targets = re.findall(r"\]\((?!\w+:|#)([^)#]+)", README.read_text())
-    assert not [target for target in targets if not (golden.ROOT / target).exists()]
+FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can name within a page: its headings as GitHub and the site spell them."""
+    titles = re.findall(r"^#+ +(.+?)$", FENCED.sub("", path.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"[*_`]", "", title)).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file_of_the_repository_and_a_heading_in_it(page):
+    wrong = []
+    for target in re.findall(r"\]\((?!\w+:)([^)\s]*)\)", FENCED.sub("", PAGES[page].read_text())):
+        place, _, anchor = target.partition("#")
+        path = (PAGES[page].parent / place).resolve() if place else PAGES[page]
+        if not (path.is_file() and path.is_relative_to(golden.ROOT.resolve())) or (anchor and anchor not in anchors(path)):
+            wrong.append(target)
+    assert not wrong
+
+
+def test_every_page_is_in_the_sites_contents():
+    contents = PAGES["docs/index.md"].read_text().splitlines()
+    pages = [page.removeprefix("docs/").removesuffix(".md") for page in PAGES if page.startswith("docs/")]
+    assert not {*pages} - {"index", *contents}
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    """A folder with what `make` needs and a `python` that is the one of this test."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(golden.ROOT / name, folder)
-    (folder / "bin").mkdir()
-    for name, call in {"python": "", "tf-simclr": "-m tf_simclr "}.items():
-        (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call}"$@"\n')
-        (folder / "bin" / name).chmod(0o755)
-    return folder
+def workplaces(tmp_path_factory):
+    """Page → its workplace, made when its first block asks for it."""
+    made: dict[str, Workplace] = {}
+
+    def of(page: str) -> Workplace:
+        if page not in made:
+            made[page] = Workplace.at(tmp_path_factory.mktemp("page"))
+        return made[page]
+
+    return of
 
 
-@pytest.fixture(scope="module")
-def namespace():
-    return {"__name__": "readme"}
+@dataclass
+class Workplace:
+    """Where a page's blocks run.
 
+    Attributes:
+        folder: with what `make` needs, and a `python` that is the one of this test.
+        namespace: of the Python blocks.
+        made: setups that there are.
+    """
 
-@pytest.fixture(scope="module")
-def made():
-    """Setups that there are."""
-    return set()
+    folder: Path
+    namespace: dict
+    made: set[str]
+
+    @classmethod
+    def at(cls, folder: Path) -> "Workplace":
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(golden.ROOT / name, folder)
+        (folder / "bin").mkdir()
+        for name, call in {"python": "", "tf-simclr": "-m tf_simclr "}.items():
+            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call}"$@"\n')
+            (folder / "bin" / name).chmod(0o755)
+        return cls(folder, {"__name__": "page"}, set())
 
 
 def parameter(block: Block):
     marks = [pytest.mark.slow] if block in SHELL or "slow" in block.words else []
-    return pytest.param(block, id=f"line {block.line}, {block.kind}", marks=marks)
+    return pytest.param(block, id=f"{block.page}, line {block.line}, {block.kind}", marks=marks)
 
 
-@pytest.mark.parametrize("block", [parameter(block) for block in BLOCKS if block.kind != "text"])
-def test_a_block_runs(block, scratch, namespace, made, monkeypatch):
+@pytest.mark.parametrize("block", [parameter(block) for block in BLOCKS if block.kind not in SHOWN])
+def test_a_block_runs(block, workplaces, monkeypatch):
+    place = workplaces(block.page)
     for name in block.setups:
-        if name not in made:
-            SETUPS[name](scratch)
-            made.add(name)
-    monkeypatch.chdir(scratch)
+        if name not in place.made:
+            SETUPS[name](place.folder)
+            place.made.add(name)
+    monkeypatch.chdir(place.folder)
     if block.kind == "python":
-        lines = "\n" * block.line + block.content  # for a traceback that names the README's line
-        exec(compile(lines, README, "exec"), namespace)
+        lines = "\n" * block.line + block.content  # for a traceback that names the page's line
+        exec(compile(lines, PAGES[block.page], "exec"), place.namespace)
     elif block.kind == "bash":
-        shell(block.content, scratch)
+        shell(block.content, place.folder)
     else:
-        console(block, scratch)
+        console(block, place.folder)
 
 
 def shell(commands: str, folder: Path) -> str:
@@ -200,9 +258,9 @@ def test_output_is_compared_without_its_numbers():
 
 
 def test_a_console_block_whose_output_has_changed_fails(tmp_path):
-    right = Block(1, "console", (), "$ echo took 3 s \\\n    today\ntook 5 s today\n…\n$ true\n")
+    right = Block("README.md", 1, "console", (), "$ echo took 3 s \\\n    today\ntook 5 s today\n…\n$ true\n")
     console(right, tmp_path)
     with pytest.raises(AssertionError):
-        console(Block(1, "console", (), "$ echo took 3 s\nneeded 3 s\n"), tmp_path)
+        console(Block("README.md", 1, "console", (), "$ echo took 3 s\nneeded 3 s\n"), tmp_path)
     with pytest.raises(AssertionError):
-        console(Block(1, "console", (), "$ false\n"), tmp_path)
+        console(Block("README.md", 1, "console", (), "$ false\n"), tmp_path)
