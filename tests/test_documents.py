@@ -146,7 +146,9 @@ def test_every_link_leads_to_a_file_of_the_repository_and_a_heading_in_it(page):
     for target in re.findall(r"\]\((?!\w+:)([^)\s]*)\)", FENCED.sub("", PAGES[page].read_text())):
         place, _, anchor = target.partition("#")
         path = (PAGES[page].parent / place).resolve() if place else PAGES[page]
-        if not (path.is_file() and path.is_relative_to(golden.ROOT.resolve())) or (anchor and anchor not in anchors(path)):
+        if not (path.is_file() and path.is_relative_to(golden.ROOT.resolve())) or (
+            anchor and anchor not in anchors(path)
+        ):
             wrong.append(target)
     assert not wrong
 

@@ -59,6 +59,9 @@ def test_the_wheel_says_what_it_is_under_which_licence_and_how_it_is_called(whee
     assert about["Requires-Python"] == ">=3.10"
     extras = {"tensorflow", "torch", "chest", "app", "jax", "export", "legacy", "all"}
     assert extras <= set(about.get_all("Provides-Extra"))
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.13"} <= set(about.get_all("Classifier"))
+    assert any(text.startswith("Repository, ") for text in about.get_all("Project-URL"))
+    assert {"tf_simclr/py.typed", "converters/py.typed"} <= set(archive.namelist())
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
     scripts = archive.read(f"{folder}/entry_points.txt").decode()
     assert "tf-simclr = tf_simclr.cli:main" in scripts
@@ -89,3 +92,10 @@ def test_the_version_is_the_same_everywhere():
     version = f'"{tf_simclr.__version__}"'
     assert f"version = {version}" in (golden.ROOT / "pyproject.toml").read_text()
     assert f"version: {version}" in (golden.ROOT / "CITATION.cff").read_text()
+    assert f"## {tf_simclr.__version__}" in (golden.ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_repository_has_one_address():
+    [address] = re.findall(r'^Repository = "(.+?)"', (golden.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    for notebook in (golden.ROOT / "notebooks").glob("*.ipynb"):
+        assert f'REPOSITORY = \\"{address}\\"' in notebook.read_text(), notebook.name
