@@ -1,7 +1,7 @@
 """The documentation's site (Sphinx): `make docs` builds it into site/, which is not part of the repository.
 
-README, CONTRIBUTING and CHANGELOG become pages by stubs in this folder that include them, and the reference is made from
-the packages' docstrings.  Nothing is fetched from elsewhere, neither when the site is built nor when it is read.
+README, CONTRIBUTING and CHANGELOG become pages by stubs in this folder that include them, and the reference is made
+from the packages' docstrings.  Nothing is fetched from elsewhere, neither when the site is built nor when it is read.
 """
 
 import ast
@@ -80,7 +80,7 @@ def read_included(app, path: Path, page: str, content: list[str]) -> None:
 
 
 def read_docstring(app, what: str, name: str, found, options, lines: list[str]) -> None:
-    """Makes a docstring's Markdown reStructuredText: code in backticks, stars and bars that mean nothing, references."""
+    """Makes a docstring's Markdown reStructuredText: code in backticks, plain stars and bars, lists of references."""
     parts = SPAN.split("\n".join(lines))
     for i, part in enumerate(parts):
         if i % 2:

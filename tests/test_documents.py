@@ -1,8 +1,8 @@
 """Every command and every line of Python in the README and in `docs/` runs, and every link leads somewhere.
 
 A page's blocks run in their order in one scratch folder, its Python blocks in one namespace and this process; shell
-blocks start processes of their own and count as slow.  Fenced blocks of `bash`, `console` and `python` are run; those of
-`SHOWN` are shown only; other kinds are an error.  In `console` blocks lines after `$ ` are commands, and the others,
+blocks start processes of their own and count as slow.  Fenced blocks of `bash`, `console` and `python` are run; those
+of `SHOWN` are shown only; other kinds are an error.  In `console` blocks lines after `$ ` are commands, and the others,
 numbers aside, must be among what they print.
 
 A comment right above a block says more, its words separated by commas: `<!-- test: setup checkpoint, slow -->`.
