@@ -19,7 +19,7 @@ GROUND = {
 }
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
-LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("diagnostics", "evaluation", "exports", "plots")}
+LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("evaluation", "exports", "plots")}
 LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
 CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     **{f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign"} for name in ("files", "lock")},
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places"} | WITHOUT_FRAMEWORK,
+    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"} | WITHOUT_FRAMEWORK,
     "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
@@ -46,7 +46,6 @@ MAY_IMPORT = {
     "tf_simclr.data.radiographs": {"tf_simclr.contents", "tf_simclr.data"} | GROUND,
     "tf_simclr.models": METHOD - {"tf_simclr.data"} | GROUND,
     "tf_simclr.plots": GROUND,
-    "tf_simclr.diagnostics": GROUND,
     "tf_simclr.exports": METHOD | GROUND,
     "tf_simclr.run_folder": METHOD | GROUND,
     # checkpoints: tensors and names, then files, then networks, then the way from one to the other
@@ -108,7 +107,7 @@ ONLY_IN = {
     "pandas": {"tf_simclr.chest"},
     "uvicorn": {"tf_simclr.chest.page.server"},
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
-    "matplotlib": {"tf_simclr.plots", "tf_simclr.diagnostics"},
+    "matplotlib": {"tf_simclr.plots"},
     "tensorflow_datasets": {"tf_simclr.data", "tf_simclr.chest"},
     "tyro": {"tf_simclr.cli", "tf_simclr.config", "converters"},
 }

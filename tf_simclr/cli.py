@@ -30,6 +30,7 @@ ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
     "checkpoints get": "commands.checkpoints",
     "checkpoints convert": "commands.checkpoints",
+    "presets": "config.presets",
     "chest prepare": "chest.collections.command",
     "chest covid": "chest.covid.command",
     "chest ards": "chest.ards.command",

@@ -19,8 +19,10 @@ MOVED = {
     "tf_simclr.chest.synthetic": ("tf_simclr.chest.collections.synthetic",),
     "tf_simclr.config.checkpoints": ("tf_simclr.config.evaluation",),
     "tf_simclr.config.official": ("tf_simclr.official.flags",),
+    "tf_simclr.diagnostics": ("tf_simclr.plots",),
     "tf_simclr.layerwise": ("tf_simclr.optimizers.layerwise",),
     "tf_simclr.tasks": ("tf_simclr.commands",),
+    "tf_simclr.tasks.presets": ("tf_simclr.config.presets",),
     **dict.fromkeys(
         (f"tf_simclr.tasks.checkpoints_{verb}" for verb in ("list", "get", "convert")),
         ("tf_simclr.commands.checkpoints",),

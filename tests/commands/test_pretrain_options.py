@@ -11,12 +11,12 @@ import pytest
 from tests import tiny_runs
 from tests.commands import pictures
 from tf_simclr import cli, losses
-from tf_simclr.commands import presets, pretrain
+from tf_simclr.commands import pretrain
 from tf_simclr.commands.pretrain import objective, watchers
-from tf_simclr.config import Pretrain
+from tf_simclr.config import Pretrain, presets
 from tf_simclr.config import presets as presets_of
-from tf_simclr.config.presets import PRESETS, settings
-from tf_simclr.config.training import LOSS_OPTIONS, Presets
+from tf_simclr.config.presets import PRESETS, Presets, settings
+from tf_simclr.config.training import LOSS_OPTIONS
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError

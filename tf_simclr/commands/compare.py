@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr import diagnostics, plots
+from tf_simclr import plots
 from tf_simclr.config import Compare
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.binary import reliability
@@ -67,7 +67,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     for number, (answers, method) in enumerate(rows.values()):
         names = list(map(str, range(answers.scores[method].shape[1])))
         predictions = answers.scores[method].argmax(axis=1)
-        figures[f"confusion_{number}"] = diagnostics.confusion(answers.labels, predictions, class_names=names)
+        figures[f"confusion_{number}"] = plots.confusion(answers.labels, predictions, class_names=names)
     two = {name: row for name, row in rows.items() if row[0].scores[row[1]].shape[1] == 2}
     if two:
         positive = {
@@ -76,8 +76,8 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         for kind in ("roc", "pr"):
             curves = {name: curve_band(*pair, kind=kind) for name, pair in positive.items()}
             share = float(np.mean([labels.mean() for _, labels in positive.values()]))
-            figures[kind] = diagnostics.bands(curves, kind=kind, base_rate=share)
-        figures["reliability"] = diagnostics.reliability({name: reliability(*pair) for name, pair in positive.items()})
+            figures[kind] = plots.bands(curves, kind=kind, base_rate=share)
+        figures["reliability"] = plots.reliability({name: reliability(*pair) for name, pair in positive.items()})
     return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 

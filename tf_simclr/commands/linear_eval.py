@@ -189,14 +189,14 @@ def draw(
         image_size: side of the pictures that are drawn.
         seed: of the images that are drawn.
     """
-    from tf_simclr import diagnostics, plots  # matplotlib is slow to import
+    from tf_simclr import plots
 
     train, test = found
     order = np.random.default_rng(seed).permutation(len(test.values))
     mapped, asked = order[:MAPPED], order[:QUERIES]
     names = sources[1].class_names
     places = planar(test.values[mapped], seed=seed)
-    figures = {"feature_map": diagnostics.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")}
+    figures = {"feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")}
     close, cosines = nearest(test.values[asked], train.values, k=min(NEIGHBOURS, len(train.values)))
     queries = pictures(sources[1], test.names[asked], image_size=image_size)
     others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)

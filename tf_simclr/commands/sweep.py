@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tf_simclr import diagnostics, plots
+from tf_simclr import plots
 from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.splits import shared
@@ -472,4 +472,4 @@ def figure(config: Sweep, trials: list[Trial]):
     """The metric against each knob."""
     finished = [trial for trial in trials if trial.value is not None]
     values = {name: [trial.params[name] for trial in finished] for name in config.search}
-    return diagnostics.search(values, [trial.value for trial in finished], metric=metric_of(config))
+    return plots.search(values, [trial.value for trial in finished], metric=metric_of(config))

@@ -20,7 +20,8 @@ from tf_simclr.config.evaluation import (
     Sweep,
     Transfer,
 )
-from tf_simclr.config.training import Augmentations, Distill, Finetune, Presets, Pretrain
+from tf_simclr.config.presets import Presets
+from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
 
 COMMANDS = {
     "pretrain": Pretrain,

@@ -1,9 +1,12 @@
 """Named recipes of pretraining: what they set, and where each number comes from."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from tf_simclr.config.parts import Checked
 from tf_simclr.errors import check
+from tf_simclr.terminal import write
 
 SIMCLR = "SimCLR (arXiv:2002.05709)"
 SIMCLR_V2 = "SimCLRv2 (arXiv:2006.10029)"
@@ -118,3 +121,21 @@ def table(name: str) -> str:
     settings(name)
     lines = [f"  --{option:<24}{value!s:<14}{source}" for option, (value, source) in PRESETS[name].items()]
     return "\n".join([f"--preset {name}", *lines])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presets(Checked):
+    """Prints what each preset of `pretrain` sets, and where each number comes from."""
+
+    name: str = "all"
+    """One of them only."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.name in ("all", *PRESETS), f"name must be all or one of {', '.join(PRESETS)}", name=self.name)
+
+
+def run(config: Presets) -> None:
+    """`tf-simclr presets`: prints the recipes with their sources.  No framework is loaded for that."""
+    names = list(PRESETS) if config.name == "all" else [config.name]
+    write("\n\n".join(map(table, names)) + "\n")

@@ -17,7 +17,6 @@ from tf_simclr.config.parts import (
     Placement,
     Supervision,
 )
-from tf_simclr.config.presets import PRESETS
 from tf_simclr.data import recipe
 from tf_simclr.errors import check
 
@@ -238,15 +237,3 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
         check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
         rule = "self_distillation and checkpoint each say what the student is; give one of them"
         check(not (self.self_distillation and self.checkpoint), rule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Presets(Checked):
-    """Prints what each preset of `pretrain` sets, and where each number comes from."""
-
-    name: str = "all"
-    """One of them only."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(self.name in ("all", *PRESETS), f"name must be all or one of {', '.join(PRESETS)}", name=self.name)

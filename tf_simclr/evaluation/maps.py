@@ -1,4 +1,4 @@
-"""Curves with intervals, and features laid out in the plane: what `diagnostics` draws."""
+"""Curves with intervals, and features laid out in the plane: what `plots` draws."""
 
 import numpy as np
 from sklearn import metrics

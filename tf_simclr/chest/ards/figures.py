@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tf_simclr import diagnostics
+from tf_simclr import plots
 from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
 from tf_simclr.chest.html import drawing, tag
 from tf_simclr.evaluation.binary import reliability
@@ -24,19 +24,19 @@ def figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, te
     return [
         tag("h2", "Figures"),
         drawing(
-            named_above(diagnostics.intervals(aucs, metric="AUC on test patients", chance=0.5), list(aucs)),
+            named_above(plots.intervals(aucs, metric="AUC on test patients", chance=0.5), list(aucs)),
             alt="AUC of each way with its interval",
             caption="AUC with its 95 % interval. The dotted line is a coin.",
         ),
         tag(
             "div",
             drawing(
-                diagnostics.bands(only_first(curves), kind="roc"),
+                plots.bands(only_first(curves), kind="roc"),
                 alt="ROC curves",
                 caption="ROC curves of the mean of all trainings; the band is the first way's 95 % interval.",
             ),
             drawing(
-                diagnostics.reliability(bins),
+                plots.reliability(bins),
                 alt="Calibration",
                 caption="Calibration: what was said against what was. Large points are many radiographs.",
             ),
@@ -56,7 +56,7 @@ def named_above(figure: Any, names: Sequence[str]) -> Any:
     return figure
 
 
-def only_first(curves: dict[str, diagnostics.Band]) -> dict[str, diagnostics.Band]:
+def only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
     """Bands of which only the first has a width: several that overlap cannot be read."""
     first = next(iter(curves))
     return {name: band if name == first else (band[0], band[1], band[1], band[1]) for name, band in curves.items()}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr import diagnostics, plots
+from tf_simclr import plots
 from tf_simclr.chest.covid.arms import SPLITS, TRAINS, Arms, Study
 from tf_simclr.chest.covid.rows import ROWS, STUDY_BEST, Fit, one_class, summary
 from tf_simclr.evaluation.binary import reliability
@@ -143,22 +143,22 @@ def draw(study: Study, arms: Arms, *, found: Results) -> list[Path]:
     first = {kind: fits[0] for kind, fits in next(iter(arms.values())).items()}
     figures = {f"curves_{kind}": plots.curves(fit.history) for kind, fit in first.items()}
     named = {f"split {NAMES[kind]}": fit for kind, fit in first.items()}
-    figures["roc"] = diagnostics.bands({name: band(fit) for name, fit in named.items()}, kind="roc")
-    figures["calibration"] = diagnostics.reliability(
+    figures["roc"] = plots.bands({name: band(fit) for name, fit in named.items()}, kind="roc")
+    figures["calibration"] = plots.reliability(
         {name: reliability(fit.probabilities, fit.labels) for name, fit in named.items()}
     )
     areas = {
         name: {f"split {NAMES[kind]}": tuple(metrics["auc"].values()) for kind, metrics in kinds.items()}
         for name, kinds in found.items()
     }
-    figures["auc"] = diagnostics.intervals(areas, metric="AUC", chance=0.5)
+    figures["auc"] = plots.intervals(areas, metric="AUC", chance=0.5)
     return [plots.save(figure, study.config.model_dir / f"{key}.png") for key, figure in figures.items()]
 
 
 def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
     """The confusion matrix of the first encoder and seed, split by patient."""
     fit = next(iter(arms.values()))["patient"][0]
-    figure = diagnostics.confusion(fit.labels, fit.probabilities.argmax(axis=1), class_names=names)
+    figure = plots.confusion(fit.labels, fit.probabilities.argmax(axis=1), class_names=names)
     return plots.save(figure, study.config.model_dir / "confusion.png")
 
 

@@ -5,7 +5,7 @@ For research, not for diagnosis.
 
 from pathlib import Path
 
-from tf_simclr import diagnostics, plots
+from tf_simclr import plots
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.model.deployed import NOTE, Deployed
@@ -71,4 +71,4 @@ def draw(model: Deployed, found: Explanation, *, name: str):
         "occlusion: speaks for it": laid_over(model, found, values=found.covered),
     }
     cases = [(c.picture, f"{', '.join(c.findings) or 'no finding'}\n{c.similarity:.2f}") for c in found.cases]
-    return diagnostics.explanation(maps, cases, title=summary(model, found, name=name), note=NOTE)
+    return plots.explanation(maps, cases, title=summary(model, found, name=name), note=NOTE)
