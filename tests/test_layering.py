@@ -1,11 +1,15 @@
 """Who may import whom, and what stays light: read from the sources."""
 
 import ast
+import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
+
+from tf_simclr import moved
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tf_simclr", "converters")
@@ -123,13 +127,19 @@ POSITIONAL = {
     "nt_xent": "nt_xent(z1, z2, temperature=0.1) is a documented public name",
 }
 """Public functions that take more than two arguments by position, and why."""
-LOSSES = ("cross_entropy", "decoupled", "info_nce", "metrics", "pairs", "similarity", "supervised")
+LOSSES = ("cross_entropy", "decoupled", "info_nce", "pairs", "similarity", "supervised")
 LAYER_FUNCTIONS = {
     "tf_simclr.models.resnet",
     "converters.networks.in_numpy",
     *(f"tf_simclr.losses.{x}" for x in LOSSES),
 }
 """Modules of functions of tensors, which are called as the formula is written: x, filters, name."""
+
+MOST_MODULES = 15
+"""In a folder; doors, which are started by their names, not counted."""
+DOORS = {"__init__", "__main__", "cli", "run", "tf2torch", "torch2tf", "inspect", "verify"}
+UPSTREAM = {"data.py", "lars_optimizer.py", "main_lincls.py", "model.py", "resnet_wider.py", "simclr.py"}
+"""Files of others that are spoken of here."""
 
 
 def module(path: Path) -> str:
@@ -148,11 +158,24 @@ def part(name: str) -> str:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports anywhere in it: relative, inside functions, and submodules by `from`."""
+def types_only(tree: ast.Module) -> set[int]:
+    """The nodes that are there for a type checker: they are never executed."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {id(node) for block in blocks for child in block.body for node in ast.walk(child)}
+
+
+def imports(path: Path, *, executed: bool = False) -> set[str]:
+    """Every module that a file imports anywhere in it: relative, inside functions, and submodules by `from`.
+
+    Args:
+        path: the file.
+        executed: leaves out what only a type checker reads, and counts a name of a package as an import of that.
+    """
     package = module(path).split(".") if path.name == "__init__.py" else module(path).split(".")[:-1]
-    found = set()
+    found, left_out = set(), types_only(TREES[path]) if executed else set()
     for node in ast.walk(TREES[path]):
+        if id(node) in left_out:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -160,22 +183,30 @@ def imports(path: Path) -> set[str]:
             origin = origin if node.level else str(node.module)
             children = {f"{origin}.{alias.name}" for alias in node.names}
             found |= children & MODULES or {origin}
+            if executed and not children <= MODULES:
+                found.add(origin)
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=module)
-def test_imports_point_down_only(path):
-    own = part(module(path))
-    internal = {name for name in imports(path) if name.split(".")[0] in PACKAGES}
-    targets = {part(name) for name in internal - {"tf_simclr"}} - {own}
-    assert not targets - MAY_IMPORT[own], f"{module(path)} imports {internal}"
+def test_imports_point_down_only():
+    wrong = {}
+    for path in FILES:
+        own = part(module(path))
+        internal = {name for name in imports(path) if name.split(".")[0] in PACKAGES}
+        targets = {part(name) for name in internal - {"tf_simclr"}} - {own} - MAY_IMPORT[own]
+        if targets:
+            wrong[module(path)] = sorted(targets)
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=module)
-def test_third_parties_stay_in_the_parts_that_need_them(path):
-    own = part(module(path))
-    for name in {name.split(".")[0] for name in imports(path)} & set(ONLY_IN):
-        assert any(own == allowed or own.startswith(allowed + ".") for allowed in ONLY_IN[name]), name
+def test_third_parties_stay_in_the_parts_that_need_them():
+    wrong = {}
+    for path in FILES:
+        own = part(module(path))
+        for name in {name.split(".")[0] for name in imports(path)} & set(ONLY_IN):
+            if not any(own == allowed or own.startswith(allowed + ".") for allowed in ONLY_IN[name]):
+                wrong[module(path)] = name
+    assert not wrong
 
 
 def reachable(start: str, arrows: dict[str, set[str]]) -> set[str]:
@@ -189,10 +220,76 @@ def reachable(start: str, arrows: dict[str, set[str]]) -> set[str]:
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    lazy = {"tf_simclr", "converters", "tf_simclr.run_folder"}  # names on demand; checkpoint reads foreign weights
-    arrows = {module(path): imports(path) & (MODULES - lazy - {module(path)}) for path in FILES}
+    arrows = {module(path): imports(path, executed=True) & MODULES - {module(path)} for path in FILES}
     circles = {name: arrows[name] for name in arrows if name in reachable(name, arrows)}
     assert not {name: {t for t in targets if t in circles} for name, targets in circles.items()}
+
+
+def test_a_folder_can_be_taken_in_at_a_glance():
+    folders: dict[str, list[str]] = {}
+    for path in FILES:
+        if path.stem not in DOORS:
+            folders.setdefault(str(path.parent.relative_to(ROOT)), []).append(path.stem)
+    assert not {folder: len(names) for folder, names in folders.items() if len(names) > MOST_MODULES}
+
+
+def spoken(path: Path) -> str:
+    """What a file says to its readers: a source's comments and texts, a document as it is."""
+    if path.suffix != ".py":
+        return path.read_text()
+    with path.open("rb") as file:
+        tokens = [t.string for t in tokenize.tokenize(file.readline) if t.type in (tokenize.COMMENT, tokenize.STRING)]
+    return "\n".join(tokens)
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module has: its own, what it imports, and what it loads on demand."""
+    names = (
+        set(re.findall(r'"(\w+)"', ast.unparse(TREES[path]).replace("'", '"'))) if path.stem == "__init__" else set()
+    )
+    for node in TREES[path].body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names |= {getattr(node, "name", "")} | {
+            x.id for t in targets if t for x in ast.walk(t) if isinstance(x, ast.Name)
+        }
+        names |= {alias.asname or alias.name for alias in getattr(node, "names", ())}
+    return names
+
+
+def missing(text: str) -> set[str]:
+    """What a text speaks of as this repository's and is not there."""
+    text = re.sub(r"https?://\S+", "", text)
+    found = set(re.findall(r"\b(?:facts?|traps?) \d+", text))
+    roots = "|".join((*PACKAGES, "tests", "docs", "tools", "benchmarks", "notebooks"))
+    for name in re.findall(rf"(?<![\w./-])(?:{roots})/[\w./*-]*[\w*]", text):
+        if not (any(ROOT.glob(name)) if "*" in name else (ROOT / name).exists()):
+            found.add(name)
+    for page, anchor in re.findall(r"(docs/[\w/-]+\.md)#([\w-]+)", text):
+        headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.M) if (ROOT / page).exists() else []
+        if anchor not in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}:
+            found.add(f"{page}#{anchor}")
+    for name in re.findall(rf"(?<![\w./>-])((?:{'|'.join(PACKAGES)})(?:\.[A-Za-z]\w*)+)", text):
+        if name.endswith((".py", ".toml")) or name in moved.MOVED or moved.now(name):
+            continue
+        place = next((n for n in prefixes(name) if n in MODULES), None)
+        rest = name[len(place or "") :].strip(".").split(".")[0]
+        path = next((p for p in FILES if module(p) == place), None)
+        if path is None or (rest and rest not in defined(path)):
+            found.add(name)
+    known = {path.name for path in ROOT.rglob("*.py")} | UPSTREAM
+    return found | {name for name in re.findall(r"(?<![\w./*{}-])([a-z]\w*\.py)\b", text) if name not in known}
+
+
+def prefixes(name: str) -> list[str]:
+    """A dotted name, and what it begins with, the longest first."""
+    words = name.split(".")
+    return [".".join(words[:n]) for n in range(len(words), 0, -1)]
+
+
+def test_nothing_is_spoken_of_that_is_not_in_the_repository():
+    documents = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
+    absent = {str(path.relative_to(ROOT)): missing(spoken(path)) for path in [*FILES, *documents]}
+    assert not {path: sorted(names) for path, names in absent.items() if names}
 
 
 LIGHT = [
@@ -236,30 +333,38 @@ def test_help_loads_no_framework(command):
     assert "--help" in result.stdout or "usage" in result.stdout
 
 
-@pytest.mark.parametrize("path", FILES, ids=module)
-def test_packages_neither_print_nor_assert_nor_pickle_nor_swallow(path):
-    assert not {"dill", "joblib", "shelve", "marshal"} & {name.split(".")[0] for name in imports(path)}
+def faults(path: Path):
+    """Yields what a file does that none may: print, assert, pickle, swallow."""
+    pickling = {"dill", "joblib", "shelve", "marshal"} & {name.split(".")[0] for name in imports(path)}
+    yield from ((TREES[path], f"imports {name}") for name in pickling)
     for node in ast.walk(TREES[path]):
-        where = f"{path.name}:{getattr(node, 'lineno', 0)}"
-        assert not isinstance(node, ast.Assert), where
+        if isinstance(node, ast.Assert):
+            yield node, "asserts"
         if isinstance(node, ast.Call):
-            assert getattr(node.func, "id", "") != "print", where
+            if getattr(node.func, "id", "") == "print":
+                yield node, "prints"
             unsafe = [k for k in node.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", True)]
             unsafe += [k for k in node.keywords if k.arg == "weights_only" and not getattr(k.value, "value", False)]
-            assert not unsafe, where
-            speaks = getattr(node.func, "attr", "") == "write" and ast.unparse(node.func).startswith("sys.std")
-            assert not speaks, f"{where}: tf_simclr.terminal.write never crashes"
-        if getattr(getattr(node, "value", None), "id", "") == "pickle":
-            assert node.attr == "UnpicklingError", where  # torch's refusal to run what a file holds may be caught
-        if isinstance(node, ast.ImportFrom):
-            assert node.module != "pickle", where
-        if isinstance(node, ast.ExceptHandler):
-            assert not (len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), where
+            if unsafe:
+                yield node, "unpickles"
+            if getattr(node.func, "attr", "") == "write" and ast.unparse(node.func).startswith("sys.std"):
+                yield node, "writes where tf_simclr.terminal.write never crashes"
+        # torch's refusal to run what a file holds may be caught
+        if getattr(getattr(node, "value", None), "id", "") == "pickle" and node.attr != "UnpicklingError":
+            yield node, "pickles"
+        if isinstance(node, ast.ImportFrom) and node.module == "pickle":
+            yield node, "pickles"
+        if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass):
+            yield node, "swallows"
 
 
-@pytest.mark.parametrize("path", FILES, ids=module)
-def test_files_have_telling_names(path):
-    assert not {"utils", "helpers", "common", "misc"} & set(module(path).split("."))
+def test_packages_neither_print_nor_assert_nor_pickle_nor_swallow():
+    found = [(path, fault) for path in FILES for fault in faults(path)]
+    assert not [f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {what}" for path, (node, what) in found]
+
+
+def test_files_have_telling_names():
+    assert not [path for path in FILES if {"utils", "helpers", "common", "misc"} & set(module(path).split("."))]
 
 
 def public(path: Path):
@@ -269,9 +374,11 @@ def public(path: Path):
     return [f for f in found if f.name == "__init__" or not f.name.startswith("_") or f.name in POSITIONAL]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if module(p) not in LAYER_FUNCTIONS], ids=module)
-def test_public_parameters_after_the_second_are_keyword_only(path):
-    for function in public(path):
-        names = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
-        fits = len(names) <= 2 or function.name in POSITIONAL
-        assert fits, f"{path.name}:{function.lineno} {function.name}({', '.join(names)})"
+def test_public_parameters_after_the_second_are_keyword_only():
+    wrong = []
+    for path in FILES:
+        for function in public(path) if module(path) not in LAYER_FUNCTIONS else ():
+            names = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
+            if len(names) > 2 and function.name not in POSITIONAL:
+                wrong.append(f"{path.relative_to(ROOT)}:{function.lineno} {function.name}({', '.join(names)})")
+    assert not wrong

@@ -9,7 +9,6 @@ patient by `forgive`, which every program calls first.
 import contextlib
 import os
 import sys
-import time
 from typing import Any, TextIO
 
 REDRAWN = 0.5
@@ -52,25 +51,25 @@ class Line:
 
     Args:
         out: by default standard errors, apart from results that are piped on.
+        now: the time, in seconds of whatever clock the caller goes by.
     """
 
-    def __init__(self, out: TextIO | None = None):
+    def __init__(self, out: TextIO | None = None, *, now: float):
         self.out = sys.stderr if out is None else out
-        self.drawn = time.monotonic()
+        self.drawn = now
 
     @property
     def in_place(self) -> bool:
         """Whether it can be redrawn: a person watches a terminal."""
         return self.out is not None and self.out.isatty()
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to draw again, which is seldom enough for a reader and for what is being done."""
-        return self.in_place and time.monotonic() - self.drawn > REDRAWN
+    def due(self, now: float) -> bool:
+        """Whether it is time to draw again: seldom enough for a reader, and for what is being done."""
+        return self.in_place and now - self.drawn > REDRAWN
 
-    def draw(self, text: str) -> None:
+    def draw(self, text: str, *, now: float) -> None:
         """Draws it in the place of the one before; ask `due` first."""
-        self.drawn = time.monotonic()
+        self.drawn = now
         write(f"\r{text}\x1b[K", self.out)  # what the line before had behind this one's end is cleared
 
     def keep(self, text: str) -> None:

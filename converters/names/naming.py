@@ -1,6 +1,6 @@
 """A naming says what a project calls a layer's weights; a table is a naming applied to the walk.
 
-TensorFlow's namings keep the hub's layout.  PyTorch's (`torch_namings.py`) transpose kernels.
+TensorFlow's namings keep the hub's layout.  PyTorch's (`pytorch`) transpose kernels.
 """
 
 from collections import Counter

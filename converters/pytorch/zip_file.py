@@ -1,6 +1,6 @@
 """PyTorch's zip files without PyTorch: written tensor by tensor from two threads, and read by memory map.
 
-A file `name.pth` is a zip without compression: `name/data.pkl` describes the tensors (`torch_pickle.py`), and each
+A file `name.pth` is a zip without compression: `name/data.pkl` describes the tensors (`state_pickle.py`), and each
 `name/data/N` holds one storage, beginning at a multiple of 64 bytes.
 
 References:

@@ -14,7 +14,6 @@ from tf_simclr import cli, losses
 from tf_simclr.commands import pretrain
 from tf_simclr.commands.pretrain import objective, watchers
 from tf_simclr.config import Pretrain, presets
-from tf_simclr.config import presets as presets_of
 from tf_simclr.config.presets import PRESETS, Presets, settings
 from tf_simclr.config.training import LOSS_OPTIONS
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
@@ -142,7 +141,7 @@ def test_presets_have_the_numbers_of_their_sources():
     assert Recipe.of(Pretrain(**settings("radiographs"))) == RADIOGRAPH
 
 
-KNOWN = ("arXiv", "google-research", "official code", presets_of.CHOICE)
+KNOWN = ("arXiv", "google-research", "official code", presets.CHOICE)
 
 
 def test_each_number_of_a_preset_has_a_source_that_the_listing_prints(capsys):
@@ -153,7 +152,7 @@ def test_each_number_of_a_preset_has_a_source_that_the_listing_prints(capsys):
         for line, (option, (value, source)) in zip(lines[1:], recipe.items(), strict=True):
             assert line.split()[:2] == [f"--{option}", str(value)]
             assert line.endswith(source)
-            assert any(known in source for known in ("arXiv", "google-research", "official code", presets_of.CHOICE)), (
+            assert any(known in source for known in ("arXiv", "google-research", "official code", presets.CHOICE)), (
                 source
             )
     presets.run(cli.parse(["presets"]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from pathlib import Path
 
 from converters.published.bucket import folders, split
@@ -104,15 +105,15 @@ class Progress:
     """Says how far a download is: in place on a terminal, else every tenth."""
 
     def __init__(self, address: str):
-        self.address, self.line, self.tenths = address, Line(), -1
+        self.address, self.line, self.tenths = address, Line(now=time.monotonic()), -1
 
     def __call__(self, done: int, total: int) -> None:
         tenths = 10 * done // max(total, 1)
         text = f"{self.address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
         if tenths > self.tenths and (tenths == 10 or not self.line.in_place):
             self.line.keep(text)
-        elif self.line.due:
-            self.line.draw(text)
+        elif self.line.due(now := time.monotonic()):
+            self.line.draw(text, now=now)
         self.tenths = tenths
 
 

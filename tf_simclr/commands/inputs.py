@@ -303,20 +303,22 @@ class Extractor:
         return found
 
 
-class Counter:
+class Counter(Line):
     """Tells how many images are done: one line redrawn on a terminal, elsewhere one at the end."""
 
     def __init__(self, what: str, total: int, *, out: TextIO | None = None):
-        self.what, self.total, self.line, self.began = what, total, Line(out), time.monotonic()
+        self.what, self.total, self.began = what, total, time.monotonic()
+        super().__init__(out, now=self.began)
 
     def __call__(self, done: int) -> None:
         """Notes that so many are done."""
-        if done < self.total and not self.line.due:
+        now = time.monotonic()
+        if done < self.total and not self.due(now):
             return
-        seconds = time.monotonic() - self.began
+        seconds = now - self.began
         rate = done / max(seconds, 1e-9)
         if done >= self.total:
-            self.line.keep(f"{self.what}: {done:,} in {seconds:,.0f} s ({rate:,.0f} images/s)")
+            self.keep(f"{self.what}: {done:,} in {seconds:,.0f} s ({rate:,.0f} images/s)")
             return
         left = (self.total - done) / rate
-        self.line.draw(f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {left:,.0f} s left")
+        self.draw(f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {left:,.0f} s left", now=now)

@@ -49,9 +49,7 @@ def embed(
         InputError: parts of something else lie there, or no image can be read.
     """
     folder = out.with_name(out.name + ".parts")
-    changed = begun_with(folder / "of.json", identity, advice=f"remove {folder} to start anew")
-    rule = f"{folder} must hold parts of the same features; remove it to start anew"
-    check(not changed, rule, differing=list(changed))
+    begin(folder, identity)
     paths = []
     for start in range(0, source.num_examples, PART):
         paths.append(folder / f"part-{start // PART:06d}.npz")
@@ -77,6 +75,13 @@ def portion(source: Source, start: int, *, stop: int) -> Source:
         read=source.read,
         epoch=lambda seed: source.ordered().skip(start).take(stop - start),
     )
+
+
+def begin(folder: Path, identity: dict) -> None:
+    """Notes what the parts are of, or checks that those there are of the same."""
+    changed = begun_with(folder / "of.json", identity, advice=f"remove {folder} to start anew")
+    rule = f"{folder} must hold parts of the same features; remove it to start anew"
+    check(not changed, rule, differing=list(changed))
 
 
 def save_part(path: Path, features: Features) -> None:

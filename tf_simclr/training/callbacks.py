@@ -248,15 +248,16 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, plan: Plan, step: int, *, out: TextIO | None = None):
         super().__init__()
-        self.plan, self.first, self.step, self.shown = plan, step, step, Line(out)
-        self.began = time.monotonic()
+        self.plan, self.first, self.step, self.began = plan, step, step, time.monotonic()
+        self.shown = Line(out, now=self.began)
         self.kept = {"epoch": -math.inf, "step": self.began}
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = steps_done(self.model)
-        if self.shown.due:
-            self.shown.draw(self.line(logs))
-        elif not self.shown.in_place and time.monotonic() - self.kept["step"] > KEPT["step"]:
+        now = time.monotonic()
+        if self.shown.due(now):
+            self.shown.draw(self.line(logs), now=now)
+        elif not self.shown.in_place and now - self.kept["step"] > KEPT["step"]:
             self.keep(logs)
 
     def on_epoch_end(self, epoch, logs=None):

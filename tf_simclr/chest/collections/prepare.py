@@ -90,8 +90,7 @@ def prepare(
         modalities=tuple(modalities),
         made_up=collection.made_up,
     )
-    changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
-    check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
+    begin(folder, settings)
     salt = salt_of(folder)
     names = Names(salt, private=collection.private)
     options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
@@ -170,6 +169,12 @@ def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, d
         if progress:
             progress(number, total)
         yield answer
+
+
+def begin(folder: Path, settings: Settings) -> None:
+    """Notes the settings, or checks that those there are the same."""
+    changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
+    check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
 
 
 def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: float) -> Iterator[bytes | InputError]:
