@@ -259,9 +259,9 @@ def complaint(backend: str, accelerator: Accelerator, *, noise: str = "") -> str
         "everything is computed on the CPU",
         f"to use it: {cure(backend, accelerator)}",
         *(f"{name} said: {line}" for line in reasons(noise)),
-        "`tf-simclr doctor` looks closer (docs/gpu.md); CUDA_VISIBLE_DEVICES=-1 says that the CPU is meant"
+        "`tf-simclr doctor` looks closer; CUDA_VISIBLE_DEVICES=-1 says that the CPU is meant"
         if accelerator.kind == "GPU"
-        else "`tf-simclr doctor` looks closer (docs/gpu.md)",
+        else "`tf-simclr doctor` looks closer",
     ]
     return "\n".join(f"!! {line}" for line in lines)
 
