@@ -5,6 +5,7 @@ No figure touches matplotlib's global state, so a server can draw several at a t
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -283,7 +284,8 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
         named = class_names[number] if 0 <= number < len(class_names) else "no label"
         colour = f"C{number % 10}" if number >= 0 else "lightgrey"
         marker = "o^sD"[max(number, 0) // 10 % 4]
-        axes.scatter(*places[rows].T, s=8, color=colour, marker=marker, label=named, alpha=0.7, linewidths=0)
+        x, y = places[rows].T
+        axes.scatter(x, y, s=8, color=colour, marker=marker, label=named, alpha=0.7, linewidths=0)
     axes.set(xticks=[], yticks=[], title=f"{len(places):,} images by {method}")
     if len(class_names) <= 20:
         figure.legend(frameon=False, fontsize="small", loc="outside right upper", markerscale=2)
@@ -298,11 +300,12 @@ def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: s
     for axes, (name, at) in zip(
         figure.subplots(1, len(values), sharey=True, squeeze=False)[0], values.items(), strict=True
     ):
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in at)
-        places = list(at) if numeric else [str(value) for value in at]
+        numbers = [value for value in at if isinstance(value, int | float) and not isinstance(value, bool)]
+        numeric = len(numbers) == len(at)
+        places: list[Any] = list(at) if numeric else [str(value) for value in at]
         axes.scatter(places, scores, color="C0", alpha=0.7)
         axes.scatter([places[best]], [scores[best]], color="C3", label="best")
-        if numeric and min(places) > 0 and max(places) / min(places) > 100:
+        if numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 100:
             axes.set_xscale("log")
         axes.set(xlabel=name)
         axes.grid(alpha=0.3)
@@ -323,7 +326,7 @@ def explanation(
         note: below all.
     """
     figure = Figure(figsize=(10.5, 6.6), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(2.2, 1))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.2, 1), squeeze=False)[:, 0]
     upper.suptitle(title, fontsize=13)
     lower.suptitle("nearest training cases, with the cosine of their features", fontsize=10)
     for part, named in ((upper, list(pictures.items())), (lower, [(text, picture) for picture, text in cases])):
