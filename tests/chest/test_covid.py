@@ -1,5 +1,6 @@
 """The COVID-19 study on made-up radiographs: its head and rows, what lies beyond them, its leak, and what it prints."""
 
+import dataclasses
 import json
 
 import keras
@@ -7,15 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from converters.published import catalogue
 from tf_simclr.chest.collections import command as chest_prepare
 from tf_simclr.chest.covid import (
     arms as covid_arms,
 )
 from tf_simclr.chest.covid import (
     command as chest_covid,
-)
-from tf_simclr.chest.covid import (
-    deploy as covid_deploy,
 )
 from tf_simclr.chest.covid import learner
 from tf_simclr.chest.covid import rows as covid
@@ -27,18 +26,52 @@ from tf_simclr.config import ChestCovid, ChestPrepare
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.errors import InputError
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.network import build
 
 ROWS = (covid.Row(8, True, 2), covid.Row(8, False, 1))
 
 
+TABLE_3_2 = """
+hidden  dropout  epochs  training  test
+500     N        30      98.8      71.0
+500     Y        25      79.0      73.6
+500     Y        20      78.3      70.9
+100     N        30      97.3      71.1
+100     Y        25      79.4      72.5
+100     Y        20      77.6      70.1
+"""
+
+
+def test_the_rows_are_the_studys_table():
+    """T. Skluzacek, University of Minnesota, May 2022, Table 3.2."""
+    found = [[r.hidden, "NY"[r.dropout], r.epochs, r.train, r.test] for r in covid.ROWS]
+    printed = [line.split() for line in TABLE_3_2.strip().splitlines()[1:]]
+    assert [[str(cell) for cell in row] for row in found] == printed
+    assert max(covid.ROWS, key=lambda row: row.test) is covid.CHOICE
+    assert covid.ENCODER == "simclrv2/finetuned_100pct/r50_1x_sk0"
+    assert covid.IMAGES == {"train": 5400, "test": 934}
+    config = ChestCovid()
+    assert (config.pixels, config.image_size, config.positive) == (64, 224, "Typical Appearance")
+    parts = covid.split(["p"] * 6334, np.arange(6334) % 2, kind="image", test_share=config.test_share, seed=0)
+    assert {name: len(rows) for name, rows in parts.items()} == covid.IMAGES
+
+
+def test_the_encoder_is_in_the_catalogue_and_has_the_parameters_that_the_study_says():
+    known = catalogue.find(covid.ENCODER)
+    assert known.tf2 == "gs://simclr-checkpoints-tf2/simclrv2/finetuned_100pct/r50_1x_sk0/saved_model"
+    with_heads = build(Architecture(depth=50, proj_head_mode="nonlinear", num_proj_layers=3, num_classes=1000))
+    assert round(sum(int(np.prod(weight.shape)) for weight in with_heads.trainable_weights) / 1e6, 1) == 34.2
+
+
 def test_the_head_is_the_studys():
-    layers = covid.head(2048, covid.ROWS[0]).layers
+    layers = covid.head(2048, covid.CHOICE).layers
     kinds = [(type(layer).__name__, getattr(layer, "rate", None) or getattr(layer, "units", None)) for layer in layers]
     assert kinds == [("Dropout", 0.2), ("Dense", 500), ("Dropout", 0.2), ("Dense", 1)]
     assert layers[1].activation is keras.activations.relu
     assert layers[3].activation is keras.activations.sigmoid
-    assert [type(layer).__name__ for layer in covid.head(8, covid.ROWS[1]).layers] == ["Dense", "Dense"]
-    several = covid.head(8, covid.ROWS[1], classes=4).layers[-1]
+    assert [type(layer).__name__ for layer in covid.head(8, covid.ROWS[0]).layers] == ["Dense", "Dense"]
+    several = covid.head(8, covid.ROWS[0], classes=4).layers[-1]
     assert (several.units, several.activation) == (4, keras.activations.softmax)
 
 
@@ -106,8 +139,10 @@ def made(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """A small encoder, and two short rows."""
-    for module in (covid_arms, covid_tables, covid_deploy):
+    for module in (covid_arms, covid_tables):
         monkeypatch.setattr(module, "ROWS", ROWS)
+    for module in (covid_arms, covid_tables, chest_covid):
+        monkeypatch.setattr(module, "CHOICE", ROWS[0])
     for name in ("resnet", "load_encoder"):
         monkeypatch.setattr(covid_arms, name, encoder)
 
@@ -235,12 +270,18 @@ def test_the_whole_path_on_made_up_radiographs(tiny, made, tmp_path, capsys):
     out = capsys.readouterr().out
     assert all(f"  {name}\n" in out for name in table + beyond)
     assert "4 classes" in out
-    assert out.count("(study: up to 73.6)") == 3
+    assert "These radiographs are made up" in out
+    assert "the study, by image" not in out  # made-up ones stand beside nobody's numbers
+    assert "73.6" not in out
+    assert (result["made_up"], result["study"]) == (True, None)
+    first = result["results"][table[0]]["image"]
+    assert first["train_accuracy"]["low"] <= first["train_accuracy"]["mean"] <= first["train_accuracy"]["high"]
     assert "An epoch end to end took" in out
     assert "× as much." in out
     drawn = {path.stem for path in (tmp_path / "run").glob("*.png")}
     assert drawn == {"curves_image", "curves_patient", "roc", "calibration", "auc", "confusion"}
     model = deployed.load(tmp_path / "run")
+    assert "It has learned from made-up radiographs" in " ".join(model.about["card"]["limits"])
     assert (model.positive, len(model.heads)) == ("Typical Appearance", 1)
     assert [model.about[name] for name in ("kept_size", "side", "image_size")] == [48, 32, 40]
     assert model.measured["patients"] == len({data.patients[i] for i in study_parts(config, data)["test"]})
@@ -250,6 +291,46 @@ def study_parts(config, data):
     """The split that the model left behind was tested on."""
     study = covid_arms.Study(config, data)
     return study.parts(study.labels, kind="patient", seed=config.seed)
+
+
+def results_of(study):
+    """Numbers for each of the study's rows."""
+    metrics = {"train_accuracy": 0.9, **dict.fromkeys(covid_tables.COLUMNS, 0.7)} | {"train_accuracy": 0.9}
+    numbers = {key: {"mean": value, "low": value, "high": value} for key, value in metrics.items()}
+    return {f"{study.base}, {row}": {"image": numbers, "patient": numbers} for row in covid.ROWS}
+
+
+@pytest.mark.parametrize("made_up", [False, True])
+def test_the_studys_numbers_stand_beside_ours_row_by_row_but_not_beside_made_up_ones(made, tmp_path, made_up):
+    data = dataclasses.replace(load(made), made_up=made_up, name="made-up" if made_up else "SIIM-FISABIO-RSNA COVID-19")
+    study = covid_arms.Study(options(made, tmp_path), data)
+    lines = covid_tables.table_text(study, results_of(study)).splitlines()
+    printed = [line.split() for line in TABLE_3_2.strip().splitlines()[1:]]
+    theirs = [line.split()[-2:] for line in lines if "the study, by image" in line]
+    assert theirs == ([] if made_up else [row[-2:] for row in printed])
+    for row, cells in zip(covid.ROWS, printed, strict=True):
+        at = lines.index(f"  {study.base}, {row}")
+        assert str(row) == f"hidden {cells[0]}, {'dropout' if cells[1] == 'Y' else 'no dropout'}, {cells[2]} epochs"
+        assert "by image" in lines[at + 1 + (not made_up)]
+    assert (covid_tables.of_the_study(study) is None) == made_up
+    notes = covid_tables.footnotes(study, {"patients_in_both": 1, "share_of_test_images": 0.5} | ALIKE)
+    assert ("Skluzacek" in notes) != made_up
+    assert ("made up" in notes) == made_up
+    assert "not known here" not in notes
+
+
+ALIKE = {"alike_by_image": 0, "alike_by_patient": 0}
+
+
+def test_a_split_that_the_collection_comes_with_is_the_one_by_patient(made, tmp_path):
+    data = load(made)
+    _, patient = np.unique(data.patients, return_inverse=True)
+    words = np.array(["Test", "train", "VAL", "train"])[patient % 4]
+    study = covid_arms.Study(options(made, tmp_path), dataclasses.replace(data, splits=words))
+    parts = study.parts(study.labels, kind="patient", seed=5)
+    np.testing.assert_array_equal(parts["test"], np.flatnonzero(patient % 4 == 0))
+    np.testing.assert_array_equal(parts["train"], np.flatnonzero(patient % 4))
+    assert set(shared(list(data.patients), parts).values()) == {0}
 
 
 def test_look_alikes_across_the_split_are_counted(tiny, made, tmp_path):

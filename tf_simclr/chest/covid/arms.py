@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import keras
 import numpy as np
 
 from tf_simclr.chest.covid.learner import Learner
-from tf_simclr.chest.covid.rows import ROWS, Fit, Row, split
+from tf_simclr.chest.covid.rows import CHOICE, ROWS, Fit, Row, split
 from tf_simclr.chest.covid.store import Kept
 from tf_simclr.commands.inputs import Extractor
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.contents import of_array
 from tf_simclr.data import STREAM
-from tf_simclr.data.radiographs.partition import task
+from tf_simclr.data.radiographs.partition import given, task
 from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.splits import check_patients
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
@@ -48,6 +49,18 @@ class Study:
     def kept(self) -> Kept:
         """The trainings that are done."""
         return Kept(self.config.model_dir / "fits", say)
+
+    @functools.cached_property
+    def own(self) -> dict[str, np.ndarray] | None:
+        """The collection's own split, its validation images among those to train on; None where it has none."""
+        found = given(self.data)
+        if found is None:
+            return None
+        check_patients(list(self.data.patients), found)
+        train = np.sort(np.concatenate([found["train"], found.get("validation", found["train"][:0])]))
+        counted = f"{len(train):,} images to train on, {len(found['test']):,} to test"
+        say(f"by patient: the split that {self.data.name} comes with, {counted}")
+        return {"train": train, "test": found["test"]}
 
     @property
     def base(self) -> str:
@@ -108,7 +121,7 @@ class Study:
         optimizer: str = "",
     ) -> Arms:
         """One head a seed and split, each on a split of its own; by default the study's own row."""
-        config, row = self.config, row or ROWS[0]
+        config, row = self.config, row or CHOICE
         labels, optimizer = self.labels if labels is None else labels, optimizer or config.optimizer
         form = {"row": row, "classes": classes, "optimizer": optimizer}
 
@@ -116,7 +129,7 @@ class Study:
             learner = self.learner(values.shape[1], **form)
             return learner.on_features(values, labels, patients=self.data.patients, **options)
 
-        settings = form | {"row": asdict(row), "learning_rate": self.rate(optimizer), "features": of_array(values)}
+        settings = form | {"row": row.form, "learning_rate": self.rate(optimizer), "features": of_array(values)}
         fits = self.trained(settings, train, labels=labels, seeds=config.seeds, epochs=row.epochs)
         done = [fit for kind in fits.values() for fit in kind]
         spent = sum(fit.seconds for fit in done)
@@ -138,7 +151,7 @@ class Study:
 
     def on_images(self, name: str, encoder: keras.Model, *, after_block: int) -> Arms:
         """The encoder in the loop, its groups above `after_block` trained with the head."""
-        config, row = self.config, ROWS[0]
+        config, row = self.config, CHOICE
         form = {"optimizer": config.optimizer, "learning_rate": config.learning_rate, "after_block": after_block}
         learner = functools.cache(lambda: Learner(encoder.output_shape[-1], row, encoder=encoder, **form))
 
@@ -146,7 +159,7 @@ class Study:
             return learner().on_images(self.data, self.labels, sizes=self.sizes, **options)
 
         source = self.data.source(np.arange(len(self.data)), side=self.sizes[0])
-        settings = form | {"row": asdict(row), "encoder": weights_digest(encoder), "data": source_digest(source, say)}
+        settings = form | {"row": row.form, "encoder": weights_digest(encoder), "data": source_digest(source, say)}
         settings |= {"image_size": self.sizes[1], "stream": STREAM}
         fits = self.trained(settings, train, labels=self.labels, seeds=config.tuning_seeds, epochs=config.tuning_epochs)
         pace = np.concatenate([fit.pace for kind in fits.values() for fit in kind])
@@ -172,12 +185,14 @@ class Study:
         return [(kind, self.config.seed + i) for kind in SPLITS for i in range(seeds)]
 
     def parts(self, labels: np.ndarray, *, kind: str, seed: int) -> dict[str, np.ndarray]:
-        """`train` and `test` rows."""
+        """`train` and `test` rows; by patient those of the collection's own split, where it has one."""
+        if kind == "patient" and self.own is not None:
+            return self.own
         return split(list(self.data.patients), labels, kind=kind, test_share=self.config.test_share, seed=seed)
 
 
 def table(study: Study) -> Arms:
-    """The study's six rows on its encoder, and the first of them on the same with random weights."""
+    """The study's six rows on its encoder, and its best of them on the same with random weights."""
     found: Arms = {}
     values = study.features(study.simclr, name=study.base, sizes=study.sizes)
     for row in ROWS:
@@ -185,7 +200,7 @@ def table(study: Study) -> Arms:
     study.seconds["six rows"] = sum(study.seconds.values())
     if study.config.random_baseline and study.base != "random":
         values = study.features(study.random, name="random", sizes=study.sizes)
-        found |= study.on_features(f"random, {ROWS[0]}", values)
+        found |= study.on_features(f"random, {CHOICE}", values)
     return found
 
 

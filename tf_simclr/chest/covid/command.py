@@ -10,7 +10,9 @@ import numpy as np
 from tf_simclr.chest.collections import made_up
 from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid import tables as covid_tables
-from tf_simclr.chest.covid.deploy import deploy
+from tf_simclr.chest.covid.rows import CHOICE
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.config import ChestCovid, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load
@@ -22,6 +24,10 @@ from tf_simclr.terminal import say, show
 
 SYNTHETIC_SIZE = 224
 """Pixels of made-up radiographs."""
+LIMITS = (
+    "Research use only. It has seen radiographs of one collection alone; other hospitals, devices and patients differ.",
+)
+UNTRAINED = "Its encoder is untrained: it shows the way, and its answers mean nothing."
 
 
 def run(config: ChestCovid) -> None:
@@ -33,31 +39,38 @@ def run(config: ChestCovid) -> None:
 def perform(study: covid_arms.Study) -> None:
     """Prints each table when it is there, draws, and leaves a model."""
     config = study.config
+    # 1. What is told from what, and what the study's split lets through.
     leak = leaked(study)
     show(covid_tables.title(study) + "\n")
     arms, found = {}, {}
+    # 2. The study's six rows: features once, then dozens of small heads.
     if config.study != "beyond":
         arms |= covid_arms.table(study)
         found |= covid_tables.results(arms, seed=config.seed)
         show(covid_tables.table_text(study, found) + "\n")
+    # 3. What it left open, the best row with one thing changed.
     if config.study != "table":
         more = covid_arms.beyond(study)
         numbers = covid_tables.results(more, seed=config.seed)
         show(covid_tables.lines("beyond it, one thing changed", numbers) + "\n")
         arms, found = arms | more, found | numbers
     figures, classes = covid_tables.draw(study, arms, found=found), {}
+    # 4. All classes at once, where each image has one.
     if config.study != "table":
         fits, names = covid_arms.several_classes(study)
         if names:
             text, classes = covid_tables.classes_text(fits, names, seed=config.seed)
             show(text + "\n")
             figures.append(covid_tables.draw_classes(study, fits, names=names))
+    # 5. All numbers in one file, and how to read them.
     numbers = {"results": found, "classes": classes, "seconds": study.seconds, "leak": leak, "note": covid_tables.NOTE}
+    numbers |= {"made_up": study.data.made_up, "data": study.data.name, "study": covid_tables.of_the_study(study)}
     write_json(config.model_dir / "result.json", {"command": plain(config), "versions": versions(), **numbers})
     show(covid_tables.footnotes(study, leak))
     show("\n".join(f"figure  {path}" for path in figures))
     if study.kept.found:
         say(f"{study.kept.found} trainings were there already: {study.kept.folder}")
+    # 6. A model that `chest app` opens.
     show("\n".join(ways_on(study, deploy(study, leak=leak))))
 
 
@@ -93,3 +106,50 @@ def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
             f"then --study beyond --adapted {config.model_dir}_adapted"
         )
     return lines
+
+
+def deploy(study: covid_arms.Study, *, leak: dict) -> Path:
+    """Trains one head a seed on the same patients and leaves them with the encoder, its cases and a card.
+
+    All heads are tested on the patients whom none has seen; the study's own fits each have a split of their own.
+    """
+    config, data = study.config, study.data
+    values = study.features(study.simclr, name=study.base, sizes=study.sizes)
+    learner = study.learner(values.shape[1], CHOICE, optimizer=config.optimizer)
+    parts = study.parts(study.labels, kind="patient", seed=config.seed)
+    options = {"epochs": CHOICE.epochs, "batch_size": config.train_batch_size, "patients": data.patients}
+    fits, heads = [], []
+    for number in range(config.seeds):
+        fits.append(learner.on_features(values, study.labels, parts=parts, seed=config.seed + number, **options))
+        heads.append(learner.trained_head())
+    return deployed.leave(
+        config.model_dir,
+        say=say,
+        encoder=study.simclr,
+        heads=heads,
+        positive=config.positive,
+        image_size=config.image_size,
+        fit=data.fit,
+        windowed=data.windowed,
+        held_out=(np.stack([fit.probabilities for fit in fits]), fits[0].labels, fits[0].patients),
+        cases=(data, parts["train"], values[parts["train"]]),
+        side=study.sizes[0],
+        card=card(study, leak),
+        seed=config.seed,
+    )
+
+
+def card(study: covid_arms.Study, leak: dict) -> dict:
+    """What a reader must know of the model."""
+    config, data = study.config, study.data
+    untrained = config.checkpoint is None
+    encoder = "an untrained ResNet-50: a demonstration, not a model" if untrained else config.checkpoint
+    warned = [MADE_UP] * data.made_up + [UNTRAINED] * untrained
+    return {
+        "title": f"{config.positive}: the COVID-19 study's head on a frozen encoder",
+        "data": f"{data.name}: {len(data):,} images of {len(set(data.patients)):,} patients, split by patient",
+        "encoder": str(encoder),
+        "training": f"{CHOICE}; {config.optimizer}; {config.seeds} heads; the encoder does not train",
+        "limits": [*warned, *LIMITS],
+        "alike": f"{leak['alike_by_patient']} images to test on look like one that was learned from",
+    }

@@ -1,12 +1,15 @@
 """The COVID-19 study's tables and figures."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tf_simclr import plots
 from tf_simclr.chest.covid.arms import SPLITS, TRAINS, Arms, Study
-from tf_simclr.chest.covid.rows import ROWS, STUDY_BEST, Fit, one_class, summary
+from tf_simclr.chest.covid.rows import CHOICE, ENCODER, IMAGES, ROWS, STUDY, Fit, one_class, summary
+from tf_simclr.data.radiographs.prepared import MADE_UP
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_band
 
@@ -14,6 +17,7 @@ NOTE = "For research use, not a diagnosis."
 WIDTHS = 34, 17
 """Of the names and of a cell."""
 COLUMNS = {
+    "train_accuracy": "training (%)",
     "accuracy": "accuracy (%)",
     "auc": "AUC",
     "average_precision": "avg. precision",
@@ -22,7 +26,9 @@ COLUMNS = {
 }
 """Metric → head of its column; sensitivity is that at a specificity of 90 %."""
 CLASS_COLUMNS = {"accuracy": "accuracy (%)", "macro_auc": "macro AUC"}
-PERCENT = ("accuracy", "sensitivity_at_90")
+PERCENT = ("train_accuracy", "accuracy", "sensitivity_at_90")
+THEIRS = "the study, by image"
+"""Name of the line with the study's own numbers."""
 NAMES = {"image": "by image", "patient": "by patient"}
 
 Results = dict[str, dict[str, dict[str, dict[str, float]]]]
@@ -37,29 +43,38 @@ def results(arms: Arms, *, seed: int) -> Results:
 def title(study: Study) -> str:
     """What is being told from what."""
     config, data = study.config, study.data
-    return (
+    made_up = f"{MADE_UP[0].upper()}{MADE_UP[1:]}.\n" if data.made_up else ""
+    return made_up + (
         f"{config.positive}: {len(data):,} images of {len(set(data.patients)):,} patients, {study.labels.sum():,} "
         f"positive; {study.seen}; seeds: {config.seeds}"
     )
 
 
-def lines(what: str, found: Results, *, columns: dict[str, str] = COLUMNS, notes: dict[str, str] | None = None) -> str:
+def lines(
+    what: str,
+    found: Results,
+    *,
+    columns: dict[str, str] = COLUMNS,
+    theirs: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> str:
     """A table: a line a row and split.
 
     Args:
         what: its title.
         found: the numbers.
         columns: metric → head of its column.
-        notes: split → what stands behind its name.
+        theirs: row → metric → what the study printed, in %.
     """
-    names = {kind: NAMES[kind] + (notes or {}).get(kind, "") for kind in SPLITS}
     first = max(WIDTHS[0], len(what) + 2)
     text = [f"{what:<{first}}" + "".join(f"{head:>{WIDTHS[1]}}" for head in columns.values())]
     for name, kinds in found.items():
         text.append(f"  {name}")
+        if printed := (theirs or {}).get(name):
+            cells = (f"{printed[key]:.1f}" if key in printed else "" for key in columns)
+            text.append((f"    {THEIRS:<{first - 4}}" + "".join(f"{cell:>{WIDTHS[1]}}" for cell in cells)).rstrip())
         for kind, metrics in kinds.items():
-            cells = "".join(f"{cell(metrics[key], key):>{WIDTHS[1]}}" for key in columns)
-            text.append(f"    {names[kind]:<{first - 4}}{cells}")
+            cells = "".join(f"{cell(metrics[key], key) if key in metrics else '':>{WIDTHS[1]}}" for key in columns)
+            text.append(f"    {NAMES[kind]:<{first - 4}}{cells}")
     return "\n".join(text)
 
 
@@ -73,14 +88,25 @@ def cell(value: dict[str, float], metric: str) -> str:
 
 
 def table_text(study: Study, found: Results) -> str:
-    """The study's six rows, beside what it printed where the radiographs are its own."""
-    notes = {"image": f" (study: up to {100 * STUDY_BEST:.1f})"} if is_studys(study) else None
-    return lines("the study's six rows", found, notes=notes)
+    """The study's six rows, beside what it printed; made-up radiographs are beside nothing."""
+    return lines("the study's six rows", found, theirs=None if study.data.made_up else printed(study))
 
 
-def is_studys(study: Study) -> bool:
-    """Whether the radiographs are of the study's collection, and the question is its own."""
-    return study.data.name.startswith("SIIM")
+def printed(study: Study) -> dict[str, dict[str, float]]:
+    """What the study printed, by our names of its rows."""
+    return {
+        f"{study.base}, {row}": {"train_accuracy": row.train, "accuracy": row.test}
+        for row in ROWS
+        if row.train is not None and row.test is not None
+    }
+
+
+def of_the_study(study: Study) -> dict[str, Any] | None:
+    """The study's numbers for `result.json`; none beside made-up radiographs."""
+    if study.data.made_up:
+        return None
+    rows = [row.form | {"train_accuracy": row.train, "test_accuracy": row.test} for row in ROWS]
+    return {"source": STUDY, "encoder": ENCODER, "images": IMAGES, "rows": rows}
 
 
 def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str, Results]:
@@ -96,21 +122,27 @@ def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str,
     }
     tested = {name: kinds for name, kinds in alone.items() if all(kinds.values())}
     found = results(tested, seed=seed)
-    columns = {key: head for key, head in COLUMNS.items() if key != "accuracy"}
+    columns = {key: head for key, head in COLUMNS.items() if key not in ("train_accuracy", "accuracy")}
     text.append(lines(f"{first}: each class against the rest", found, columns=columns))
     return "\n\n".join(text), whole | {f"{first}, {name}": found[name] for name in found}
 
 
 def footnotes(study: Study, leak: dict) -> str:
     """What the numbers are, and what they are not."""
-    seconds, config = study.seconds, study.config
-    best = f"{100 * STUDY_BEST:.1f} %"
+    seconds, config, made_up = study.seconds, study.config, study.data.made_up
+    siim = study.data.name.startswith("SIIM")
+    of_the_study = [
+        f"The study: {STUDY}, Table 3.2: SIIM's radiographs, {IMAGES['train']:,} to train on and {IMAGES['test']:,} to "
+        f"test, by image; encoder {ENCODER}.",
+        *(["Its numbers are of other radiographs than these."] * (not siim)),
+    ]
     text = [
+        *([f"{MADE_UP[0].upper()}{MADE_UP[1:]}; no study's numbers stand beside theirs."] * made_up),
         "Means over seeds (95 % bootstrap intervals over patients); sensitivity is that at a specificity of 90 %.",
-        f"The study, of SIIM's radiographs, gives {best} as the accuracy of its best row, on a split by image;",
-        "its other numbers are not known here.",
-        f"Here that split has {leak['patients_in_both']:,} patients in both parts: {leak['share_of_test_images']:.0%} "
-        f"of the images to test on are of patients to learn from.",
+        "Training accuracy is the last epoch's, with dropout on, as Keras prints it (least to most of the seeds).",
+        *(of_the_study * (not made_up)),
+        f"Here the split by image has {leak['patients_in_both']:,} patients in both parts: "
+        f"{leak['share_of_test_images']:.0%} of the images to test on are of patients to learn from.",
         f"Images that look alike in both parts: {leak['alike_by_image']:,} by image, {leak['alike_by_patient']:,} by "
         "patient.",
         *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * tunes(study)),
@@ -140,7 +172,8 @@ def ratio(study: Study) -> str:
 
 def draw(study: Study, arms: Arms, *, found: Results) -> list[Path]:
     """Accuracy and loss by epoch (the study's Figures 3.2 and 3.3), ROC with its band, calibration, and all AUCs."""
-    first = {kind: fits[0] for kind, fits in next(iter(arms.values())).items()}
+    shown = next((arms[name] for name in arms if name.endswith(str(CHOICE))), next(iter(arms.values())))
+    first = {kind: fits[0] for kind, fits in shown.items()}
     figures = {f"curves_{kind}": plots.curves(fit.history) for kind, fit in first.items()}
     named = {f"split {NAMES[kind]}": fit for kind, fit in first.items()}
     figures["roc"] = plots.bands({name: band(fit) for name, fit in named.items()}, kind="roc")
@@ -152,14 +185,21 @@ def draw(study: Study, arms: Arms, *, found: Results) -> list[Path]:
         for name, kinds in found.items()
     }
     figures["auc"] = plots.intervals(areas, metric="AUC", chance=0.5)
-    return [plots.save(figure, study.config.model_dir / f"{key}.png") for key, figure in figures.items()]
+    return [saved(study, figure, name=key) for key, figure in figures.items()]
+
+
+def saved(study: Study, figure: Any, *, name: str) -> Path:
+    """A figure in the study's folder; one of made-up radiographs says so."""
+    if study.data.made_up:
+        figure.text(0.005, 0.005, "made-up radiographs", fontsize=8, color="#8a4b00")
+    return plots.save(figure, study.config.model_dir / f"{name}.png")
 
 
 def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
     """The confusion matrix of the first encoder and seed, split by patient."""
     fit = next(iter(arms.values()))["patient"][0]
     figure = plots.confusion(fit.labels, fit.probabilities.argmax(axis=1), class_names=names)
-    return plots.save(figure, study.config.model_dir / "confusion.png")
+    return saved(study, figure, name="confusion")
 
 
 def band(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
