@@ -34,6 +34,7 @@ ELSEWHERE = {
     "chest prepare": "chest.collections.command",
     "chest covid": "chest.covid.command",
     "chest ards": "chest.ards.command",
+    "chest findings": "chest.findings.command",
     "chest explain": "chest.model.command",
     "chest app": "chest.page.command",
 }

@@ -249,11 +249,12 @@ def intervals(
         metric: what the axis is called.
         chance: where guessing would be.
     """
-    figure = Figure(figsize=(8.5, 0.42 * len(rows) + 1.3), layout="constrained")
-    axes = figure.subplots()
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    height = (0.42 + 0.1 * max(0, len(series) - 3)) * len(rows) + 0.2 * len(series) + 1.1
+    figure = Figure(figsize=(8.5, height), layout="constrained")
+    axes = figure.subplots()
     for number, name in enumerate(series):
-        offset = 0.3 * (number - (len(series) - 1) / 2)
+        offset = min(0.3, 0.8 / len(series)) * (number - (len(series) - 1) / 2)
         there = [(i + offset, *row[name]) for i, row in enumerate(rows.values()) if name in row]
         at, mean, low, high = np.transpose(there)
         axes.hlines(at, low, high, color=f"C{number}", alpha=0.6)
@@ -264,7 +265,8 @@ def intervals(
     axes.set(xlabel=f"{metric}, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(alpha=0.3, axis="x")
     if len(series) > 1:
-        figure.legend(frameon=False, fontsize="small", loc="outside upper right", ncols=len(series))
+        columns = max(1, 100 // max(map(len, series)))  # letters that the width holds
+        figure.legend(frameon=False, fontsize="small", loc="outside upper right", ncols=min(columns, len(series)))
     return figure
 
 

@@ -16,7 +16,7 @@ from tests.models.test_simclr import Given, assert_equal_weights, flags_of, roun
 from tf_simclr import optimizers
 from tf_simclr.errors import InputError
 from tf_simclr.models import network
-from tf_simclr.models.classifier import Classifier, depth_factor, thaw
+from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor, thaw
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head, resnet
 from tf_simclr.optimizers.layerwise import layerwise
@@ -338,3 +338,40 @@ def test_batches_without_labels_are_refused():
     model.compile("sgd", run_eagerly=True)
     with pytest.raises(InputError, match="Classifier needs labels"):
         model.train_on_batch(grouped.batch()[0])
+
+
+def test_the_masked_loss_is_the_mean_over_images_of_known_cross_entropies_by_hand():
+    rng = np.random.default_rng(0)
+    images, labels = rng.uniform(size=(6, 8, 8, 3)).astype(np.float32), rng.integers(-1, 2, (6, 4))
+    labels[0] = -1
+    inputs = keras.Input((8, 8, 3))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(inputs)))
+    model = MultiLabelClassifier(encoder, num_classes=4)
+    model.compile(keras.optimizers.SGD(0.5))
+    logits = model.predict(images, verbose=0)
+    chance = 1 / (1 + np.exp(-logits))
+    losses = -np.where(labels > 0, np.log(chance), np.log(1 - chance)) * (labels >= 0)
+    found = model.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found["supervised_loss"] == pytest.approx(losses.sum() / 24, rel=1e-4)
+    right = ((logits > 0) == (labels > 0)) & (labels >= 0)
+    known = np.maximum((labels >= 0).sum(axis=1), 1)
+    assert found["supervised_acc"] == pytest.approx((right.sum(axis=1) / known).mean(), rel=1e-4)
+    before = found["supervised_loss"]
+    model.fit(images, labels, epochs=3, batch_size=6, verbose=0)
+    assert model.evaluate(images, labels, verbose=0, return_dict=True)["supervised_loss"] < before
+
+
+def test_an_unknown_finding_moves_no_weight():
+    inputs = keras.Input((8, 8, 3))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    model = MultiLabelClassifier(encoder, num_classes=2)
+    model.compile(keras.optimizers.SGD(0.5))
+    images = np.random.default_rng(1).uniform(size=(4, 8, 8, 3)).astype(np.float32)
+    model.train_on_batch(images, np.full((4, 2), -1))
+    before = model.head.get_weights()[0]
+    model.train_on_batch(images, np.array([[1, -1], [0, -1], [1, -1], [1, -1]]))
+    after = model.head.get_weights()[0]
+    np.testing.assert_array_equal(after[:, 1], before[:, 1])
+    assert (after[:, 0] != before[:, 0]).all()
+    with pytest.raises(InputError, match="rows of 2 findings"):
+        model.train_on_batch(images, np.zeros((4, 3), int))

@@ -19,7 +19,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.classifier import Classifier, depth_factor
+from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor
 from tf_simclr.models.network import build_encoder, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
@@ -57,7 +57,7 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
     with devices.scope():
         with precision(config.mixed_precision):
-            model = classifier(config, architecture)
+            model = classifier(config, architecture, several=source.several)
         compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
@@ -125,8 +125,8 @@ def describe(config: Finetune, num_classes: int, *, given: Given | None) -> Arch
     return replace(network, num_classes=num_classes, ft_proj_selector=selector)
 
 
-def classifier(config: Finetune, architecture: Architecture) -> Classifier:
-    """The model, with new weights."""
+def classifier(config: Finetune, architecture: Architecture, *, several: bool = False) -> Classifier:
+    """The model, with new weights; `several`: of images that may be of any number of classes."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     projection = None
     if architecture.num_proj_layers:
@@ -136,7 +136,8 @@ def classifier(config: Finetune, architecture: Architecture) -> Classifier:
             proj_out_dim=architecture.proj_out_dim,
             normalization=normalization,
         )
-    return Classifier(
+    kind = MultiLabelClassifier if several else Classifier
+    return kind(
         build_encoder(architecture, normalization),
         projection,
         num_classes=architecture.num_classes,
@@ -161,6 +162,8 @@ def labels(config, source: Source) -> tuple[Source, dict[str, int] | None]:
     """The images whose labels count, and how many of each class; None, and no pass over the images, for all of them."""
     if config.labels_fraction == 1:
         return source, None
+    rule = "labels_fraction takes each class alike, and these images have several each; `chest findings` draws patients"
+    check(not source.several, rule, labels_fraction=config.labels_fraction)
     part, drawn = labelled_part(source, config.labels_fraction, seed=config.labels_seed)
     few, many = min(drawn.values()), max(drawn.values())
     say(f"{part.origin} keep their labels: {few if few == many else f'{few} to {many}'} a class")

@@ -13,7 +13,7 @@ from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
-from tf_simclr.evaluation import binary
+from tf_simclr.evaluation import binary, multi_label
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
 from tf_simclr.evaluation.metrics import bootstrap_interval
@@ -84,7 +84,10 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
 
 def report(job: Job, found: Features, *, before: dict) -> dict:
     """Adds the test to `result.json`, which says that a run is finished; the answers go into `result.npz`."""
-    config, scores = job.config, accuracies(found, seed=job.config.seed)
+    config = job.config
+    if job.test.several:
+        return report_of_findings(job, found, before=before)
+    scores = accuracies(found, seed=config.seed)
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values})
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
@@ -93,10 +96,21 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     return more
 
 
+def report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
+    """As `report`, of images that may be of any number of classes; intervals are over images."""
+    config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
+    answers = Answers(found.names, found.labels, {"classifier": found.values})
+    more = before | tested | {"eval_split": config.eval_split, "eval_images": len(found.values)} | job.notes
+    write_report(job.folder.result, command=plain(config), results={"classifier": tested}, answers=answers, **more)
+    return more
+
+
 def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     """What `result.json` holds of a run that has ended, and was tested on the split that is asked for; else none."""
     there = finished_result(folder)
-    whole = there is not None and there.get("eval_split") == config.eval_split and "top1" in there
+    whole = (
+        there is not None and there.get("eval_split") == config.eval_split and ("top1" in there or "mean_auc" in there)
+    )
     return there if whole else None
 
 
@@ -133,6 +147,9 @@ class Tests(Watch):
 
     def numbers(self):
         found = predictions(self.model, self.job, unreadable=Unreadable())
+        if self.job.test.several:
+            mean = multi_label.mean_auc(found.values, found.labels)
+            return {} if np.isnan(mean) else {"mean_auc": mean}
         return {"top1": float(np.mean(hits(found, 1)))}
 
 
@@ -184,7 +201,7 @@ def hits(found: Features, k: int) -> np.ndarray:
 
 def summary(model_dir: Path, result: dict) -> str:
     """What came of it, and what to do with it."""
-    if "top1" not in result:
+    if "top1" not in result and "mean_auc" not in result:
         return "the chief has tested the network"
     lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes"]
     for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
@@ -193,6 +210,7 @@ def summary(model_dir: Path, result: dict) -> str:
     if "auc" in result:
         auc = result["auc"]
         lines.append(f"AUC:      {auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f}, 95 % interval)")
+    lines += multi_label.lines(result) if "mean_auc" in result else []
     lines[-1] += f" on {result['eval_images']:,} images of {result['eval_split']}"
     if result["unreadable"]:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")

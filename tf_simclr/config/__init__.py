@@ -6,7 +6,7 @@ Names and defaults are those of the official code's flags, where it has them.
 import dataclasses
 from pathlib import Path
 
-from tf_simclr.config.chest import ChestApp, ChestArds, ChestCovid, ChestExplain, ChestPrepare
+from tf_simclr.config.chest import ChestApp, ChestArds, ChestCovid, ChestExplain, ChestFindings, ChestPrepare
 from tf_simclr.config.evaluation import (
     CheckpointsConvert,
     CheckpointsGet,
@@ -37,6 +37,7 @@ COMMANDS = {
     "chest prepare": ChestPrepare,
     "chest covid": ChestCovid,
     "chest ards": ChestArds,
+    "chest findings": ChestFindings,
     "chest explain": ChestExplain,
     "chest app": ChestApp,
     "checkpoints list": CheckpointsList,

@@ -19,9 +19,10 @@ class ChestPrepare(Checked):
     """Folder of the collection; of a csv collection the file."""
     out: tyro.conf.Positional[Path]
     """Folder for the records; the same command goes on where it was stopped."""
-    source: Literal["siim", "nih", "folder", "csv", "synthetic"] = "folder"
-    """siim: SIIM-FISABIO-RSNA COVID-19; nih: ChestX-ray14; folder: classes are folders; csv: columns path, label and
-    patient; synthetic: made-up ones in SIIM's layout, written to RAW first if it is empty."""
+    source: Literal["siim", "nih", "chexpert", "folder", "csv", "synthetic"] = "folder"
+    """siim: SIIM-FISABIO-RSNA COVID-19; nih: ChestX-ray14; chexpert: CheXpert; folder: classes are folders;
+    csv: columns path, label and patient; synthetic: made-up ones in SIIM's layout, written to RAW first where it is
+    empty."""
     size: int = 224
     """Side of the squares that are kept, in pixels; the COVID-19 study had 64."""
     fit: Literal["stretch", "pad", "crop"] = "stretch"
@@ -36,6 +37,8 @@ class ChestPrepare(Checked):
     """csv: column with the file, beside the csv file or absolute."""
     label_column: str = "label"
     """csv: column with the class; a|b means both."""
+    label_columns: tuple[str, ...] = ()
+    """csv: columns that are a finding each instead: 1, 0, -1 where it is uncertain, empty where it is not mentioned."""
     patient_column: str = "patient"
     """csv: column with the patient, without which no honest split is possible; empty: the DICOMs name theirs."""
     workers: int = 0
@@ -258,3 +261,74 @@ class ChestApp(Checked):
         check(1 <= self.places <= 400, "places must be 1 to 400", places=self.places)
         check(1 <= self.decoders <= 32, "decoders must be 1 to 32", decoders=self.decoders)
         check(self.neighbours >= 1, "neighbours must be at least 1", neighbours=self.neighbours)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestFindings(Checked):
+    """Tells several findings of a radiograph, such as NIH's fourteen: on frozen features and fine-tuned, with a report.
+
+    The collection's own split is taken where it has one (NIH's train_val_list.txt and test_list.txt), else patients are
+    drawn.  Choices are made on validation patients; test patients are asked about once.  The same command goes on where
+    it was stopped.
+    """
+
+    data: Place = "synthetic"
+    """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
+    checkpoint: Path | None = None
+    """A run folder or a checkpoint of any kind that converters reads; none: an untrained ResNet."""
+    ema: bool = False
+    """Take the moving averages, where a checkpoint has them."""
+    ways: tuple[Literal["linear", "finetune"], ...] = ("linear",)
+    """linear: a logistic regression a finding on frozen features; finetune: all of the network trains."""
+    untrained: bool = True
+    """Do the same with random weights of the same network."""
+    findings: tuple[str, ...] = ()
+    """Classes to tell; by default all but No Finding and its like."""
+    uncertain: Literal["ignore", "ones", "zeros"] = "ignore"
+    """What an uncertain label (-1 of CheXpert) counts as: nothing, present, absent.  Test images always ignore it."""
+    not_mentioned: Literal["zeros", "ignore"] = "zeros"
+    """What an empty label counts as: absent, or nothing."""
+    labels_fractions: tuple[float, ...] = (1.0,)
+    """Shares of the patients whose labels are learned and chosen from, each with its own fits: 0.01 0.1 1."""
+    seeds: int = 1
+    """How often patients of a share are drawn, and networks are trained, anew."""
+    model_dir: Path = Path("runs/findings")
+    """Folder for the report, the numbers, the fits and the model that `chest evaluate` asks."""
+    image_size: int = 224
+    """Side of the network's input in pixels."""
+    resnet_depth: int = 50
+    """18, 34, 50, 101, 152 or 200, where no checkpoint is given."""
+    l2_strengths: int = 12
+    """linear: strengths from 1e-4 to 1e5 to choose from by the mean AUC on validation patients."""
+    train_epochs: int = 30
+    """finetune: passes over the images."""
+    train_batch_size: int = 64
+    """finetune: images a step; at most as many as there are."""
+    learning_rate: float = 0.05
+    """finetune: for a batch of 256; grows with the batch."""
+    weight_decay: float = 1e-4
+    """finetune: of the weights."""
+    augment: bool = True
+    """finetune: random crops and flips."""
+    mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What networks that train compute in."""
+    eval_batch_size: int = 64
+    """Images at a time where nothing trains."""
+    cache_dir: Path = Path("~/.cache/tf_simclr/features")
+    """Where features are kept; the folder may be removed at any time."""
+    split_seed: int = 0
+    """Seed of the split by patient, where the collection has none of its own, and of the validation patients."""
+    seed: int = 0
+    """The first seed."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        numbers = ("seeds", "l2_strengths", "train_epochs", "train_batch_size", "eval_batch_size")
+        for name in numbers:
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+        check(len(self.ways) > 0, "ways must name at least one: linear, finetune")
+        shares = self.labels_fractions
+        fits = len(shares) > 0 and all(0 < share <= 1 for share in shares)
+        check(fits, "labels_fractions must be shares above 0, at most 1", labels_fractions=shares)
+        check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
+        check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)

@@ -59,6 +59,8 @@ class Source(ABC):
         roster: tells this list of names from others, wherever the files lie; a run that resumes knows its images by
             it.  None: by their number alone.
         division: where a set without splits was divided: how, for the result.
+        several: whether an example may be of any number of classes: its label is then a row of 1, 0, and -1 for
+            unknown, int64 `(classes,)`.
     """
 
     origin: str
@@ -72,6 +74,7 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     roster: str | None = None
     division: dict[str, object] | None = None
+    several: bool = False
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""

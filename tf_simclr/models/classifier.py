@@ -172,6 +172,35 @@ class Classifier(Trained):
         return cls(**config | parts)
 
 
+@keras.saving.register_keras_serializable("tf_simclr")
+class MultiLabelClassifier(Classifier):
+    """A `Classifier` of images that may have any number of findings: a logistic regression each, on one encoder.
+
+    Labels are rows `(n, num_classes)`: 1 present, 0 absent, -1 unknown, which neither trains nor counts.  The loss of
+    an image is the sum of its known findings' binary cross entropies over `num_classes`.  Arguments and metrics are
+    those of `Classifier`; `supervised_acc` is the share of known findings on the right side of one half.
+    """
+
+    def label_range(self) -> tuple[int, int] | None:
+        """None: rows of findings are looked at in the step."""
+        return None
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The replica's part of the loss: masked binary cross entropies and weight decay."""
+        check(y is not None, "MultiLabelClassifier needs labels: give batches of (images, rows of findings)")
+        y, logits = ops.convert_to_tensor(y), ops.cast(y_pred, keras.config.floatx())
+        rule = f"labels must be rows of {self.num_classes} findings: 1 present, 0 absent, -1 unknown"
+        check(len(y.shape) == 2 and y.shape[1] == self.num_classes, rule, shape=tuple(y.shape))
+        known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
+        # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
+        losses = ops.softplus(ops.where(present > 0, -logits, logits)) * known
+        right = ops.cast(ops.equal(logits > 0, present > 0), logits.dtype) * known
+        self.observe("supervised_acc", ops.sum(right, axis=1) / ops.maximum(ops.sum(known, axis=1), 1))
+        cross_entropy = share(weighed(ops.sum(losses, axis=1) / self.num_classes, sample_weight))
+        parts_of_loss = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
+        return self.observe_losses(parts_of_loss, examples=ops.shape(logits)[0])
+
+
 def group_of(name: str) -> int:
     """Block group of a layer of the encoder by its name, 1 to 4; 0: the stem.
 

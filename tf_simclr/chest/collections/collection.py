@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tf_simclr.chest.files.reading import is_radiograph_file
+from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 
@@ -35,7 +36,7 @@ class Entry:
     image: str
     """Its name in the tables."""
     labels: tuple[int, ...]
-    """0 or 1 for each class."""
+    """For each class 0 or 1, or `prepared.UNCERTAIN` or `prepared.NOT_MENTIONED`."""
     patient: str = ""
     """Empty where only the DICOM knows."""
     study: str = ""
@@ -154,6 +155,21 @@ def zero_or_one(text: str, *, where: str) -> int:
     """
     check(text.strip() in ("0", "1", "0.0", "1.0"), f"a label must be 0 or 1, {where}", label=text)
     return int(float(text))
+
+
+def zero_one_or_unsure(text: str, *, where: str) -> int:
+    """A label of a table like CheXpert's: 1, 0, -1 where it is uncertain, empty where it is not mentioned.
+
+    Raises:
+        InputError: it is none of these.
+
+    Example:
+        >>> [zero_one_or_unsure(cell, where="here") for cell in ("1.0", "0", "-1.0", "")]
+        [1, 0, -1, -2]
+    """
+    known = {"": NOT_MENTIONED, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": UNCERTAIN, "-1.0": UNCERTAIN}
+    check(text.strip() in known, f"a label must be 1, 0, -1 or empty, {where}", label=text)
+    return known[text.strip()]
 
 
 def unmatched(what: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest.collections import nih, siim, synthetic, tables
+from tf_simclr.chest.collections import chexpert, nih, siim, synthetic, tables
 from tf_simclr.chest.collections.collection import Collection
 from tf_simclr.chest.collections.prepare import Names, beside, prepare, salt_of
 from tf_simclr.chest.files.reading import read
@@ -72,9 +72,12 @@ def open_collection(config: ChestPrepare) -> Collection:
         return siim.collection(config.raw, boxless_siblings=config.boxless_siblings)
     if config.source == "nih":
         return nih.collection(config.raw)
+    if config.source == "chexpert":
+        return chexpert.collection(config.raw)
     if config.source == "folder":
         return tables.from_folder(config.raw)
     columns = {"path": config.path_column, "label": config.label_column, "patient": config.patient_column}
+    columns |= {"label": config.label_columns} if config.label_columns else {}
     return tables.from_csv(config.raw, **columns)
 
 

@@ -198,7 +198,9 @@ def write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes
 def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
     """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
     image, salt = names.shown(entry.image), names.salt
-    row = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": list(entry.labels)}
+    labels = [int(label == 1) for label in entry.labels]
+    row = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": labels}
+    row |= {} if set(entry.labels) <= {0, 1} else {"stated": list(entry.labels)}
     row |= {"split": entry.split, "patient": pseudonym(entry.patient, salt=salt), "boxes": entry.boxes, "refused": ""}
     if isinstance(answer, InputError):
         reason = str(answer)

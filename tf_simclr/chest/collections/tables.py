@@ -1,5 +1,6 @@
 """One's own radiographs: a csv file, or a folder in which folders are classes."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_simclr.chest.collections.collection import (
@@ -12,6 +13,7 @@ from tf_simclr.chest.collections.collection import (
     read_table,
     unmatched,
     within,
+    zero_one_or_unsure,
 )
 from tf_simclr.data.radiographs.splits import named
 from tf_simclr.errors import InputError, check
@@ -19,7 +21,9 @@ from tf_simclr.errors import InputError, check
 DICOM = (".dcm", ".dicom", ".dic")
 
 
-def from_csv(table: Path, *, path: str = "path", label: str = "label", patient: str = "patient") -> Collection:
+def from_csv(
+    table: Path, *, path: str = "path", label: str | Sequence[str] = "label", patient: str = "patient"
+) -> Collection:
     """Radiographs that a csv file lists, their paths as they are or beside the file.
 
     A column `split` gives each image a part: train, validation (val, dev …) or test, in any case of letters.
@@ -27,21 +31,25 @@ def from_csv(table: Path, *, path: str = "path", label: str = "label", patient: 
     Args:
         table: the csv file.
         path: column with the file.
-        label: column with the class, any text; `a|b` means both.
+        label: column with the class, any text; `a|b` means both.  Or several columns, a finding each: 1, 0, -1 where it
+            is uncertain, empty where it is not mentioned.
         patient: column with the patient.  Without it a split by patient is impossible, so it is needed; empty: the
             patients are those of the DICOMs.
 
     Raises:
         InputError: the file or a column is missing, a cell is empty, or a part has an unknown name.
     """
-    rows = read_table(table, columns=[column for column in (path, label, patient) if column])
-    full = [bool(row[path] and row[label].strip("| ") and (not patient or row[patient])) for row in rows]
+    own = [label] if isinstance(label, str) else list(label)
+    rows = read_table(table, columns=[column for column in (path, *own, patient) if column])
+    needed = [column for column in (path, patient) if column]
+    full = [all(row[column] for column in needed) for row in rows]
+    if isinstance(label, str):
+        full = [whole and bool(row[label].strip("| ")) for row, whole in zip(rows, full, strict=True)]
     empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
-    kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
-    classes = tuple(sorted({name for kind in kinds for name in kind}))
+    classes, labels = of_column(rows, label) if isinstance(label, str) else of_columns(rows, own, table=table)
     found, missing = [], []
-    for row, kind in zip(rows, kinds, strict=True):
+    for row, kind in zip(rows, labels, strict=True):
         name = within(row[path])
         file = beside(table.parent, name)
         if file is None:
@@ -51,7 +59,7 @@ def from_csv(table: Path, *, path: str = "path", label: str = "label", patient: 
             Entry(
                 path=file,
                 image=name,
-                labels=tuple(int(each in kind) for each in classes),
+                labels=kind,
                 patient=row[patient] if patient else "",
                 study=row.get("study") or name,
                 split=part(row, table=table),
@@ -65,6 +73,32 @@ def from_csv(table: Path, *, path: str = "path", label: str = "label", patient: 
         problems=unmatched("a row has no file", set(missing)),
         private=True,
     )
+
+
+Labels = list[tuple[int, ...]]
+
+
+def of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str, ...], Labels]:
+    """Classes, and those of each row, of a column that names them."""
+    kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
+    classes = tuple(sorted({name for kind in kinds for name in kind}))
+    return classes, [tuple(int(each in kind) for each in classes) for kind in kinds]
+
+
+def of_columns(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, table: Path
+) -> tuple[tuple[str, ...], Labels]:
+    """Classes, and those of each row, of columns that are a finding each.
+
+    Raises:
+        InputError: a cell is none of 1, 0, -1 and empty.
+    """
+    where = [f"{table}, line {row[LINE]}" for row in rows]
+    found = [
+        tuple(zero_one_or_unsure(row[column], where=f"{column} in {place}") for column in columns)
+        for row, place in zip(rows, where, strict=True)
+    ]
+    return tuple(columns), found
 
 
 def beside(folder: Path, name: str) -> Path | None:

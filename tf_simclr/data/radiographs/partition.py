@@ -3,9 +3,12 @@
 For research, not for diagnosis.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import numpy as np
 
-from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN, Prepared
 from tf_simclr.data.radiographs.splits import NAMES, Split, by_patient, check_patients, named
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
@@ -107,3 +110,47 @@ def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: in
     if name == ALL:
         return source(prepared, np.arange(len(prepared)), positive=positive)
     return source(prepared, parts(prepared, positive=positive, seed=seed)[name], positive=positive)
+
+
+NOTHING = ("no finding", "negative for pneumonia", "nothing", "normal")
+"""Classes, in small letters, that say that there is no finding."""
+Uncertain = Literal["ignore", "ones", "zeros"]
+NotMentioned = Literal["zeros", "ignore"]
+
+
+def findings(
+    prepared: Prepared,
+    names: Sequence[str] = (),
+    *,
+    uncertain: Uncertain = "ignore",
+    not_mentioned: NotMentioned = "zeros",
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which findings an image has, of any number: a row of 1, 0, and -1 for unknown, int64 `(n, findings)`.
+
+    Args:
+        prepared: the radiographs.
+        names: of the findings; by default all classes but those that say that there is none (`NOTHING`).
+        uncertain: what an uncertain label (-1 in CheXpert's tables) counts as: nothing, present, absent; Irvin et al.,
+            CheXpert, arXiv:1901.07031, Section 3.1, call these U-Ignore, U-Ones and U-Zeros.
+        not_mentioned: what an empty cell counts as: absent, as in that paper, or nothing.
+
+    Raises:
+        InputError: there is no such class, or none that is a finding.
+    """
+    chosen = tuple(names) or tuple(name for name in prepared.classes if name.lower() not in NOTHING)
+    unknown = [name for name in chosen if name not in prepared.classes]
+    check(not unknown, f"findings must be among {', '.join(prepared.classes)}", received=unknown)
+    check(len(set(chosen)) == len(chosen) > 0, "findings must be named once each, and one at least", received=chosen)
+    stated = prepared.stated[:, [prepared.classes.index(name) for name in chosen]]
+    means = {UNCERTAIN: {"ignore": -1, "ones": 1, "zeros": 0}[uncertain], NOT_MENTIONED: -1}
+    means[NOT_MENTIONED] = 0 if not_mentioned == "zeros" else -1
+    rows = stated.copy()
+    for value, meaning in means.items():
+        rows[stated == value] = meaning
+    return rows, chosen
+
+
+def source_of_findings(prepared: Prepared, rows: np.ndarray, **options: Any) -> Source:
+    """The images with these numbers as examples of any number of findings each; options as of `findings`."""
+    labels, names = findings(prepared, **options)
+    return prepared.source(rows, labels, class_names=names)

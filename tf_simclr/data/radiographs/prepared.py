@@ -21,6 +21,8 @@ from tf_simclr.places import expanded
 
 Record = dict[str, tf.Tensor]
 MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
+UNCERTAIN, NOT_MENTIONED = -1, -2
+"""Labels of a table that is neither sure that a finding is there nor that it is not, and of an empty cell."""
 FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
     "image": tf.io.FixedLenFeature((), tf.string),
@@ -50,6 +52,8 @@ class Prepared:
     splits: np.ndarray
     """The collection's own split, or empty strings; see `partition.given`."""
     hashes: np.ndarray
+    uncertain: np.ndarray | None = None
+    """Labels as tables have them where any is neither 1 nor 0, see `stated`; None where none is."""
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing: see `ATTRIBUTES`."""
     made_up: bool = False
@@ -59,6 +63,11 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def stated(self) -> np.ndarray:
+        """Labels as tables have them: 1, 0, `UNCERTAIN` or `NOT_MENTIONED`, int64 `(n, classes)`."""
+        return self.labels if self.uncertain is None else self.uncertain
 
     @property
     def called(self) -> str:
@@ -74,9 +83,12 @@ class Prepared:
         """0 or 1 for each image: whether it has this label.
 
         Raises:
-            InputError: there is no such class.
+            InputError: there is no such class, or it is uncertain in some images, which `partition.findings` settles.
         """
         check(name in self.classes, f"the class must be one of {', '.join(self.classes)}", received=name)
+        unsure = int((self.stated[:, self.classes.index(name)] == UNCERTAIN).sum())
+        rule = f"{name} must be present or absent in each image; `chest findings` can leave uncertain ones out"
+        check(not unsure, rule, uncertain=unsure)
         return self.labels[:, self.classes.index(name)]
 
     def source(
@@ -91,7 +103,8 @@ class Prepared:
 
         Args:
             rows: indices of images, each once.
-            labels: a class for each image of the folder `(n,)`, not of `rows` alone; or None.
+            labels: a class for each image of the folder `(n,)`, not of `rows` alone, or a row of findings
+                `(n, classes)` of 1, 0 and -1 for unknown; or None.
             class_names: of those classes.
             side: pixels to which the images are made smaller first, antialiased; None: as they are kept.
 
@@ -105,6 +118,7 @@ class Prepared:
         rule = f"{self.folder} keeps {self.size} pixels; prepare the radiographs again with --size {side} or above"
         check(8 <= side <= self.size, rule, side=side)
         classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
+        known = np.where(wanted if classes.ndim == 1 else wanted[:, None], classes, -2)
         picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
         roster = contents.of_values(self.hashes[wanted].tolist(), classes[wanted].tolist(), side)
         return Indexed(
@@ -112,7 +126,8 @@ class Prepared:
             num_examples=int(wanted.sum()),
             notes=self.notes,
             class_names=class_names if labels is not None else (),
-            identity=lambda say=silent: [self.content(say), side, contents.of_array(np.where(wanted, classes, -2))],
+            identity=lambda say=silent: [self.content(say), side, contents.of_array(known)],
+            several=classes.ndim == 2,
             read=picture,
             record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
             roster=roster,
@@ -203,6 +218,8 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         readable = [row for row in rows if not row["refused"]]
         columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
+        if any("stated" in row for row in readable):
+            columns["uncertain"] = np.array([row.get("stated", row["labels"]) for row in readable], np.int64)
         of_files = [row.get("patient_of_file", "") for row in readable]
         of_table = [row.get("patient_of_table", row["patient"]) for row in readable]
         columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])

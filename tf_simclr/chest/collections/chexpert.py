@@ -1,0 +1,103 @@
+"""CheXpert: 224,316 radiographs of 65,240 patients, 14 observations that may be uncertain or not mentioned.
+
+Layout: `train.csv`, `valid.csv` and, where it is there, `test.csv`, with a path, sex, age, view and a column an
+observation: 1, 0, -1 (uncertain), empty (not mentioned).  Paths begin with the release's name,
+`CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`; the folder may be called otherwise.  Without
+`test.csv` the 200 patients of `valid.csv`, whom radiologists have labelled, are those to test on, as in papers.
+
+References:
+    Irvin et al., CheXpert, AAAI 2019, arXiv:1901.07031
+"""
+
+from pathlib import Path
+
+from tf_simclr.chest.collections.collection import (
+    LINE,
+    Collection,
+    Entry,
+    attributes,
+    read_table,
+    unmatched,
+    within,
+    zero_one_or_unsure,
+)
+from tf_simclr.errors import check
+
+OBSERVATIONS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+TABLES = {"train": "train.csv", "validation": "valid.csv", "test": "test.csv"}
+
+
+def collection(folder: Path) -> Collection:
+    """Reads the tables and finds the files.
+
+    Raises:
+        InputError: a table or a column is missing, or a label is none of 1, 0, -1 and empty.
+    """
+    tables = {part: folder / name for part, name in TABLES.items()}
+    there = {part: path for part, path in tables.items() if path.is_file()}
+    check("train" in there, "the folder must hold CheXpert's train.csv", folder=str(folder), found=sorted(there))
+    if "test" not in there and "validation" in there:
+        there["test"] = there.pop("validation")
+    entries, missing = [], []
+    for part, table in there.items():
+        for row in read_table(table, columns=("Path", *OBSERVATIONS)):
+            name = within(row["Path"])
+            file = placed(folder, name)
+            if file is None:
+                missing.append(name)
+                continue
+            where = f"{table}, line {row[LINE]}"
+            view = {"view": "LATERAL"} if row.get("Frontal/Lateral", "").lower().startswith("l") else {}
+            entries.append(
+                Entry(
+                    path=file,
+                    image=name,
+                    labels=tuple(zero_one_or_unsure(row[one], where=f"{one} in {where}") for one in OBSERVATIONS),
+                    patient=patient_of(name),
+                    study=name.rsplit("/", 1)[0],
+                    split=part if len(there) > 1 else "",
+                    attributes=attributes(row) | view,
+                )
+            )
+    problems = unmatched("a row has no file", missing)
+    return Collection(
+        name="CheXpert",
+        classes=OBSERVATIONS,
+        entries=tuple(entries),
+        problems=problems,
+        private=True,  # the names hold the patients' numbers
+    )
+
+
+def placed(folder: Path, name: str) -> Path | None:
+    """The file of a path that begins with the release's name, which the folder need not have; None without one."""
+    parts = name.split("/")
+    places = [folder.parent / name, *(folder.joinpath(*parts[start:]) for start in range(len(parts)))]
+    return next((path for path in places if path.is_file()), None)
+
+
+def patient_of(name: str) -> str:
+    """The patient's folder in a path.
+
+    Example:
+        >>> patient_of("CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg")
+        'patient00001'
+    """
+    found = [part for part in name.split("/") if part.startswith("patient")]
+    return found[0] if found else ""

@@ -1,0 +1,1 @@
+"""Several findings of a radiograph at once: fits, numbers, report."""

@@ -1,0 +1,252 @@
+"""`tf-simclr chest findings`: several findings of a radiograph, from frozen features and by fine-tuning.
+
+For research, not for diagnosis.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr import replicas
+from tf_simclr.chest.collections import made_up
+from tf_simclr.chest.findings import model as findings_model
+from tf_simclr.chest.findings import published
+from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
+from tf_simclr.chest.findings.page import NOTICE, Told, written
+from tf_simclr.config import ChestFindings, plain
+from tf_simclr.data.images import CROP_PROPORTION
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs.duplicates import across, near_duplicates
+from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.evaluation import multi_label
+from tf_simclr.evaluation.features import extract
+from tf_simclr.evaluation.reports import versions
+from tf_simclr.files import replacing, write_json
+from tf_simclr.lock import hold
+from tf_simclr.terminal import say, show
+from tf_simclr.weights import load_encoder
+
+Line = tuple[str, str, float]
+"""Way, network, and share of the labels: a line of the table."""
+
+
+def run(config: ChestFindings) -> None:
+    """Trains what is not there yet, tests, and writes the report; the same command goes on where it was stopped."""
+    with hold(config.model_dir, say=say):
+        # 1. The radiographs, their findings and their parts.
+        task = Task(config, opened(config), replicas.find())
+        write_json(config.model_dir / "config.json", plain(config))
+        parts = counts(task)
+        for line in introduction(task, parts):
+            say(line)
+
+        # 2. A fit a line and seed; what is done is not done again.
+        lines = [
+            (way, name, share) for share in config.labels_fractions for name in task.networks for way in config.ways
+        ]
+        fits = {line: trained(task, line) for line in lines}
+
+        # 3. The test patients, once for all lines.
+        rows = task.rows["test"]
+        known = {"names": task.names, "patients": task.data.patients[rows], "seed": config.seed}
+        numbers = {
+            line: multi_label.measured(np.stack([fit.test for fit in found]), task.truth[rows], **known)
+            for line, found in fits.items()
+        }
+
+        # 4. What is left: numbers, table, page, and the model that did best on validation patients.
+        chosen = max(fits, key=lambda line: (line[2], order(validation_auc(task, fits[line][0]))))
+        told = told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
+        leave(config.model_dir, told)
+        left = left_model(task, chosen, fit=fits[chosen][0])
+        show(table(told, config.model_dir))
+        show(f"model   {left}: python -m tf_simclr chest evaluate --model {config.model_dir} --data OTHER")
+
+
+def opened(config: ChestFindings) -> Prepared:
+    """The radiographs; made-up ones are written and prepared at first."""
+    if config.data != "synthetic":
+        return load(Path(config.data))
+    return made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
+
+
+def order(value: float) -> float:
+    """A mean AUC to choose by; where there is none it comes last."""
+    return -1.0 if np.isnan(value) else value
+
+
+def counts(task: Task) -> dict[str, dict[str, Any]]:
+    """Part → images, patients, and how many have each finding and of how many it is unknown."""
+    found = {}
+    for part, rows in task.rows.items():
+        labels = task.truth[rows]
+        found[part] = {
+            "images": len(rows),
+            "patients": len(np.unique(task.data.patients[rows])),
+            "positives": dict(zip(task.names, (labels == 1).sum(axis=0).tolist(), strict=True)),
+            "unknown": dict(zip(task.names, (labels < 0).sum(axis=0).tolist(), strict=True)),
+        }
+    return found
+
+
+def introduction(task: Task, parts: dict[str, dict[str, Any]]) -> list[str]:
+    """What is about to be asked of whom."""
+    split = "its own split" if official(task.data) else f"a split by patient (seed {task.config.split_seed})"
+    lines = [f"{task.data.name}: {len(task.data):,} radiographs, {multi_label.findings(len(task.names))}, {split}"]
+    for part, of in parts.items():
+        without = [name for name, count in of["positives"].items() if count == 0]
+        note = f"; none with {', '.join(without)}" if without else ""
+        lines.append(f"  {part:<12}{of['images']:,} images of {of['patients']:,} patients{note}")
+    alike = across(near_duplicates(list(task.data.hashes)), task.rows)
+    lines += [f"  {number:,} pairs of images look the same in {names}" for names, number in alike.items()]
+    return lines
+
+
+def official(data: Prepared) -> bool:
+    """Whether the collection has a split of its own."""
+    return {"train", "test"} <= set(data.splits.tolist())
+
+
+def trained(task: Task, line: Line) -> list[Fit]:
+    """The fits of a line, one a seed."""
+    way, network, fraction = line
+    found = []
+    for number in range(task.config.seeds):
+        say(f"{title(line)}, seed {task.config.seed + number} ({number + 1} of {task.config.seeds}) …")
+        found.append(fitted(task, way=way, network=network, fraction=fraction, seed=task.config.seed + number))
+        say(f"  mean AUC on validation patients {validation_auc(task, found[-1]):.3f}")
+    return found
+
+
+def title(line: Line) -> str:
+    """What a table calls a line."""
+    way, network, fraction = line
+    share = "" if fraction == 1 else f", {100 * fraction:g} % of the labels"
+    return f"{network}, {TITLES[way]}{share}"
+
+
+def told_of(task: Task, numbers: dict, *, fits: dict[Line, list[Fit]], parts: dict, chosen: Line) -> Told:
+    """All that the page and the files tell."""
+    test = parts["test"]
+    alike = across(near_duplicates(list(task.data.hashes)), task.rows)
+    return Told(
+        collection=task.data.name,
+        synthetic=getattr(task.data, "made_up", False) or task.config.data == "synthetic",
+        official=official(task.data),
+        parts=parts,
+        alike=sum(alike.values()),
+        numbers={title(line): of for line, of in numbers.items()},
+        learned={title(line): [fit.notes for fit in found] for line, found in fits.items()},
+        chosen=title(chosen),
+        comparable=published.comparable(
+            images=test["images"],
+            findings=len(task.names),
+            official=official(task.data),
+            made_up=getattr(task.data, "made_up", False),
+        ),
+        made={
+            **{name.replace("_", " "): str(getattr(task.config, name)) for name in TOLD},
+            "with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        },
+    )
+
+
+TOLD = (
+    "image_size",
+    "uncertain",
+    "not_mentioned",
+    "seeds",
+    "split_seed",
+    "l2_strengths",
+    "train_epochs",
+    "learning_rate",
+)
+
+
+def leave(folder: Path, told: Told) -> None:
+    """Writes `findings.json`, `findings.csv` and `report.html`."""
+    content = {
+        "note": NOTICE,
+        "made_up": told.synthetic,
+        "collection": told.collection,
+        "official_split": told.official,
+        "parts": told.parts,
+        "lines": told.numbers,
+        "learned": told.learned,
+        "chosen_on_validation": told.chosen,
+        "published": {"source": published.SOURCE, "comparable": told.comparable, "mean_auc": dict(published.ROWS)},
+        "versions": versions(),
+    }
+    write_json(folder / "findings.json", content)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    ends = ("", "_low", "_high")
+    metrics = ("auc", "average_precision")
+    heads = [f"{metric}{end}" for metric in metrics for end in ends]
+    writer.writerow(["line", "finding", "images", "positives", "unknown", "patients", *heads, "why"])
+    for line, numbers in told.numbers.items():
+        for name, of in numbers["findings"].items():
+            values = [of.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
+            counted = [of[key] for key in ("images", "positives", "unknown", "patients")]
+            writer.writerow([line, name, *counted, *values, of["why"]])
+    with replacing(folder / "findings.csv", folder / "report.html") as [table_file, page_file]:
+        table_file.write(text.getvalue().encode())
+        page_file.write(written(told).encode())
+
+
+def left_model(task: Task, line: Line, *, fit: Fit) -> Path:
+    """Leaves a line's first fit as a model for `chest evaluate`."""
+    config, (way, network, _) = task.config, line
+    learned = ~np.isnan(fit.bias) & ~np.isnan(fit.validation).any(axis=0)
+    rows = task.rows["train"]
+    if way == "linear":
+        encoder, crop, features = task.networks[network], WHOLE, features_of(task, network)[rows]
+    else:
+        encoder = load_encoder(config.model_dir / "fits" / fit.notes["network"] / "run")
+        crop = CROP_PROPORTION if config.image_size > 32 else WHOLE
+        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size, "crop_proportion": crop}
+        batches = evaluation_batches(task.data.source(rows), unreadable=Unreadable(), **sizes)
+        features = extract(encoder, batches).values
+    folder = config.model_dir / findings_model.FOLDER
+    findings_model.save(
+        folder,
+        encoder=encoder,
+        layer=(fit.kernel[:, learned], fit.bias[learned]),
+        findings=tuple(name for name, yes in zip(task.names, learned, strict=True) if yes),
+        held=(fit.validation[:, learned], task.truth[task.rows["validation"]][:, learned]),
+        cases=(task.data, rows, features),
+        image_size=config.image_size,
+        crop_proportion=crop,
+        card={"title": title(line), "data": task.data.name, "limits": [NOTICE]},
+        seed=config.seed,
+    )
+    keras.backend.clear_session()
+    return folder
+
+
+def table(told: Told, folder: Path) -> str:
+    """The findings of the chosen line, the means of all, and what papers report."""
+    lines = [f"{told.chosen}, on test patients", *(f"  {row}" for row in multi_label.lines(told.numbers[told.chosen]))]
+    width = max(len(name) for name in [*told.numbers, *(name for name, _ in published.ROWS)]) + 2
+    lines += ["", f"{'mean AUC on test patients':<{width}}"]
+    for name, of in told.numbers.items():
+        mean = of["mean_auc"]
+        lines.append(f"  {name:<{width}}" + (f"{multi_label.cell(mean)} of {mean['over']}" if mean else "none"))
+    if not told.synthetic:
+        lines.append(f"  published ({published.SOURCE}):" if told.comparable else f"  {NOT_COMPARABLE}")
+        lines += [f"    {name:<{width - 2}}{value:.3f}" for name, value in published.ROWS]
+    lines += [
+        NOTICE,
+        f"report  {folder / 'report.html'}, numbers {folder / 'findings.json'}, {folder / 'findings.csv'}",
+    ]
+    return "\n".join(lines)
+
+
+NOT_COMPARABLE = (
+    f"published, of the official test split ({published.TEST_IMAGES:,} images, 14 findings), which these are not: "
+    f"no comparison ({published.SOURCE}):"
+)

@@ -1,0 +1,276 @@
+"""Trainings that tell findings: regressions on frozen features, and fine-tuned networks, each kept once it is done.
+
+A fit is a file of what it says of validation and test images, named after a digest of all that it depends on; it
+appears whole or not at all.  A fine-tuning that was stopped goes on from its last checkpoint.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr import contents
+from tf_simclr.commands import finetune
+from tf_simclr.config import ChestFindings, Finetune
+from tf_simclr.config.evaluation import Probing
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs import partition
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.splits import Split
+from tf_simclr.errors import InputError, check
+from tf_simclr.evaluation.features import extract, weights_digest
+from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
+from tf_simclr.evaluation.probes import chosen_regression
+from tf_simclr.files import replacing
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.network import build
+from tf_simclr.replicas import Devices
+from tf_simclr.run_folder import read_arrays
+from tf_simclr.terminal import say
+from tf_simclr.weights import load_encoder, load_model
+
+FORMAT = 1
+"""Of the files, and of what their settings do not tell."""
+WHOLE = 1.0
+"""Share of the shorter side that frozen features see: all of it."""
+TITLES = {"linear": "frozen features", "finetune": "fine-tuned"}
+UNTRAINED = "random weights"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The knobs with the radiographs, their findings and their parts."""
+
+    config: ChestFindings
+    data: Prepared
+    devices: Devices
+
+    @cached_property
+    def labelled(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """What is learned: findings `(n, findings)` of 1, 0 and -1, and their names."""
+        config = self.config
+        options = {"uncertain": config.uncertain, "not_mentioned": config.not_mentioned}
+        return partition.findings(self.data, config.findings, **options)
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """What is tested: the same, but an uncertain label counts as nothing whatever was learned from it."""
+        options = {"uncertain": "ignore", "not_mentioned": self.config.not_mentioned}
+        return partition.findings(self.data, self.config.findings, **options)[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the findings."""
+        return self.labelled[1]
+
+    @cached_property
+    def rows(self) -> Split:
+        """Train, validation and test; no patient is in two."""
+        found = partition.parts(self.data, seed=self.config.split_seed)
+        return {part: np.sort(rows) for part, rows in found.items()}  # the order in which a source gives them
+
+    @cached_property
+    def networks(self) -> dict[str, keras.Model]:
+        """Name → images to features."""
+        config, found = self.config, {}
+        if config.checkpoint is not None:
+            found["checkpoint"] = load_encoder(config.checkpoint, ema=config.ema)
+        if config.untrained or not found:
+            keras.utils.set_random_seed(config.seed)
+            found[UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else self.fresh()
+        return found
+
+    def fresh(self) -> keras.Model:
+        """A ResNet with random weights: images to features."""
+        plainest = {"cifar_stem": self.config.image_size <= 32, "proj_head_mode": "none", "num_proj_layers": 0}
+        model = build(Architecture(depth=self.config.resnet_depth, **plainest))
+        return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")
+
+    def drawn(self, fraction: float, *, seed: int) -> dict[str, np.ndarray]:
+        """Rows to learn and to choose from: of so many of the patients; a smaller share lies within a larger one."""
+        found = {}
+        for number, part in enumerate(("train", "validation")):
+            rows = self.rows[part]
+            names, member = np.unique(self.data.patients[rows], return_inverse=True)
+            order = np.random.default_rng([seed, number]).permutation(len(names))
+            count = max(1, round(fraction * len(names)))
+            found[part] = rows[np.isin(member, order[:count])]
+        return found
+
+    def learnable(self, rows: np.ndarray) -> np.ndarray:
+        """Which findings are present in some of these images and absent from others, bool `(findings,)`."""
+        labels = self.labelled[0][rows]
+        return np.asarray((labels == 1).any(axis=0) & (labels == 0).any(axis=0))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training says of the images that it did not learn from, as log-odds; NaN of findings not learned."""
+
+    validation: np.ndarray
+    """`(v, findings)`, of all validation rows, in their order."""
+    test: np.ndarray
+    kernel: np.ndarray
+    """Of the last layer: features to log-odds, `(d, findings)`; with `bias` what a model is made of."""
+    bias: np.ndarray
+    notes: dict[str, Any]
+    """Strength or steps, images learned from, findings not learned."""
+
+
+def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) -> Fit:
+    """The fit of a line of the table: from its file, or trained and kept.
+
+    Raises:
+        InputError: no finding can be learned, or the folder cannot be written.
+    """
+    config, drawn = task.config, task.drawn(fraction, seed=seed)
+    learnable = task.learnable(drawn["train"])
+    parts = ", ".join(f"{len(rows):,} {part}" for part, rows in drawn.items())
+    check(
+        bool(learnable.any()), f"at least one finding must be present in some of {parts} images and absent from others"
+    )
+    known = (task.labelled[0], drawn["train"], drawn["validation"], task.rows["validation"], task.rows["test"])
+    settings = {
+        "format": FORMAT,
+        "way": way,
+        "network": weights_digest(task.networks[network]),
+        "data": task.data.content(),
+        "task": contents.of_values([contents.of_array(np.asarray(part)) for part in known], list(task.names)),
+        "image_size": config.image_size,
+        "seed": seed,
+    }
+    if way == "linear":
+        return kept(config, settings | {"l2": config.l2_strengths}, make=lambda _: linear(task, network, drawn=drawn))
+    knobs = ("train_epochs", "train_batch_size", "learning_rate", "weight_decay", "augment", "mixed_precision")
+    own = {knob: getattr(config, knob) for knob in knobs}
+    return kept(config, settings | own, make=lambda place: tuned(task, network, drawn=drawn, seed=seed, folder=place))
+
+
+def kept(config: ChestFindings, settings: Mapping[str, Any], *, make: Callable[[Path], Fit]) -> Fit:
+    """A fit from its file, or made in a folder of its own beside it and written."""
+    text = json.dumps(settings, sort_keys=True)
+    path = config.model_dir / "fits" / f"{contents.of_bytes(text.encode())}.npz"
+    if path.exists():
+        try:
+            arrays = read_arrays(path)
+            check(str(arrays.pop("settings")) == text, f"{path} must be of the settings that its name stands for")
+            return Fit(**arrays | {"notes": json.loads(str(arrays["notes"]))})
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            say(f"a kept training is made again: {error}")
+    fit = make(path.with_suffix(""))
+    columns = {name: getattr(fit, name) for name in ("validation", "test", "kernel", "bias")}
+    with replacing(path) as [file]:
+        np.savez_compressed(file, settings=np.array(text), notes=np.array(json.dumps(fit.notes)), **columns)
+    return fit
+
+
+def features_of(task: Task, network: str) -> np.ndarray:
+    """Frozen features `(n, d)` of every radiograph, in the folder's order, kept on disk."""
+    from tf_simclr.commands.linear_eval import Extractor
+
+    config = task.config
+    knobs = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
+    extractor = Extractor(Probing(checkpoint=Path(network), **knobs), task.networks[network], label=f", {network}")
+    source = task.data.source(np.arange(len(task.data)))
+    found = extractor.features(source, image_size=config.image_size, crop_proportion=WHOLE)
+    whole = len(found.values) == len(task.data)
+    check(whole, f"all images of {task.data.folder} must be readable; prepare again", unreadable=extractor.unreadable)
+    return np.asarray(found.values)
+
+
+def linear(task: Task, network: str, *, drawn: Mapping[str, np.ndarray]) -> Fit:
+    """A logistic regression a finding, their L2 strength that of the best mean AUC on validation patients."""
+    values, labels = features_of(task, network), task.labelled[0]
+    learnable = task.learnable(drawn["train"])
+    rows = np.concatenate([drawn["train"], drawn["validation"]])
+    held = np.arange(len(rows)) >= len(drawn["train"])
+    grid = np.logspace(-4, 5, task.config.l2_strengths)
+    choice = chosen_regression(values[rows], labels[rows][:, learnable], held=held, grid=grid, metric=MEAN_AUC)
+    if not choice.classifier.converged:
+        say(f"the logistic regressions with l2={choice.l2:.3g} stopped before their minimum")
+    kernel = np.full((values.shape[1], len(task.names)), np.nan)
+    bias = np.full(len(task.names), np.nan)
+    kernel[:, learnable], bias[learnable] = choice.classifier.weights, choice.classifier.bias
+    said = {part: values[task.rows[part]] @ kernel + bias for part in ("validation", "test")}
+    notes = {"l2": choice.l2, "converged": choice.classifier.converged} | counted(task, drawn, learnable=learnable)
+    return Fit(said["validation"], said["test"], kernel, bias, notes)
+
+
+def tuned(task: Task, network: str, *, drawn: Mapping[str, np.ndarray], seed: int, folder: Path) -> Fit:
+    """All of the network trains on masked binary cross entropies, in a run folder of its own."""
+    config, learnable = task.config, task.learnable(drawn["train"])
+    labels = task.labelled[0]
+    train, validation = (
+        task.data.source(rows, labels, class_names=task.names) for rows in (drawn["train"], task.rows["validation"])
+    )
+    knobs = Finetune(
+        radiographs=task.data.folder,
+        split_seed=config.split_seed,
+        image_size=config.image_size,
+        resnet_depth=config.resnet_depth,
+        checkpoint=config.checkpoint if network == "checkpoint" else None,
+        ema=config.ema and network == "checkpoint",
+        model_dir=folder / "run",
+        eval_split="validation",
+        augment=config.augment,
+        optimizer="momentum",
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_epochs=min(1, config.train_epochs / 10),
+        train_batch_size=min(config.train_batch_size, len(drawn["train"])),
+        train_epochs=config.train_epochs,
+        eval_batch_size=config.eval_batch_size,
+        mixed_precision=config.mixed_precision,
+        keep_checkpoint_max=1,
+        cache_dataset=True,
+        seed=seed,
+    )
+    try:
+        result = finetune.finetune(knobs, train, test=validation, devices=task.devices)
+        said, kernel, bias = answers(task, folder / "run")
+    finally:
+        keras.backend.clear_session()
+    shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)
+    for part in said.values():
+        part[:, ~learnable] = np.nan
+    steps = {"steps": result["step"], "seconds": result["seconds"], "network": str(folder.name)}
+    return Fit(said["validation"], said["test"], kernel, bias, steps | counted(task, drawn, learnable=learnable))
+
+
+def answers(task: Task, run: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """What a fine-tuned network says of validation and test images, and its last layer's kernel and bias."""
+    model = load_model(run)
+    classifier = keras.Model(model.input, model.output["logits_sup"])
+    said = {}
+    for part in ("validation", "test"):
+        sizes = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
+        source = task.data.source(task.rows[part])
+        found = extract(classifier, evaluation_batches(source, unreadable=Unreadable(), **sizes))
+        whole = len(found.values) == len(task.rows[part])
+        check(whole, f"all images of {task.data.folder} must be readable; prepare again")
+        said[part] = found.values.astype(np.float64)
+    kernel, bias = model.get_layer("logits_sup").get_weights()
+    return said, kernel, bias
+
+
+def counted(task: Task, drawn: Mapping[str, np.ndarray], *, learnable: np.ndarray) -> dict[str, Any]:
+    """What a fit learned from."""
+    return {
+        "train_images": len(drawn["train"]),
+        "train_patients": len(np.unique(task.data.patients[drawn["train"]])),
+        "validation_images": len(drawn["validation"]),
+        "not_learned": [name for name, yes in zip(task.names, learnable, strict=True) if not yes],
+    }
+
+
+def validation_auc(task: Task, fit: Fit) -> float:
+    """The mean AUC on validation patients, by which a model is chosen to be left."""
+    rows = task.rows["validation"]
+    known = ~np.isnan(fit.validation).any(axis=0)
+    return mean_auc(fit.validation[:, known], task.truth[rows][:, known])

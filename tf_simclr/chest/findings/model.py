@@ -1,0 +1,149 @@
+"""What `chest findings` leaves for `chest evaluate`: an encoder, a last layer, and what they say of held-out images.
+
+The folder is checked as that of `chest.model.deployed`: digests of every file, Keras networks of plain layers only,
+arrays of the right type and shape, no pickle.  For research, not for diagnosis.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.chest.model import cases as case_files
+from tf_simclr.chest.model.card import MAX_CARD, digest, is_number
+from tf_simclr.chest.model.cases import Cases, array
+from tf_simclr.chest.model.heads import bare
+from tf_simclr.chest.model.trusted import load_network
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.errors import check
+from tf_simclr.files import replacing_folder, write_json
+from tf_simclr.foreign import parse_json, reading
+from tf_simclr.places import expanded
+
+FOLDER = "model"
+"""Name of such a folder within a run."""
+FORMAT = "findings 1"
+NOTE = "For research use, not a diagnosis."
+ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
+"""Array, float64 → its number of axes."""
+RULES: dict[str, Any] = {
+    "findings": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
+    "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
+    "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
+    "kept_size": lambda x: type(x) is int and 8 <= x <= 4096,
+    "fit": lambda x: x in ("stretch", "pad", "crop"),
+    "windowed": lambda x: isinstance(x, bool),
+    "crop_proportion": lambda x: is_number(x) and 0 < x <= 1,
+    "card": lambda x: isinstance(x, dict),
+    "digests": lambda x: isinstance(x, dict),
+}
+"""What each entry of a card must be."""
+
+
+@dataclass(frozen=True)
+class FindingsModel:
+    """An opened model."""
+
+    encoder: keras.Model
+    kernel: np.ndarray
+    """Features to log-odds, `(d, findings)`."""
+    bias: np.ndarray
+    held_scores: np.ndarray
+    """Log-odds of the validation images, `(v, findings)`."""
+    held_labels: np.ndarray
+    """1, 0, or -1 for unknown, `(v, findings)`."""
+    cases: Cases
+    about: dict[str, Any]
+    """The content of `card.json`."""
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """In the order of the columns."""
+        return tuple(self.about["findings"])
+
+
+def save(
+    folder: Path,
+    *,
+    encoder: keras.Model,
+    layer: tuple[np.ndarray, np.ndarray],
+    findings: tuple[str, ...],
+    held: tuple[np.ndarray, np.ndarray],
+    cases: tuple[Prepared, np.ndarray, np.ndarray],
+    image_size: int,
+    crop_proportion: float,
+    card: dict[str, Any],
+    seed: int = 0,
+) -> None:
+    """Writes a folder that `load` opens, whole or not at all; what was there is replaced.
+
+    Args:
+        folder: where to.
+        encoder: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`: a functional model of plain layers.
+        layer: kernel `(d, findings)` and bias `(findings,)`.
+        findings: their names.
+        held: log-odds and labels (1, 0, -1) of validation images, each `(v, findings)`.
+        cases: the prepared folder, the rows learned from, and their features, by which another hospital's are measured.
+        image_size: side of the encoder's input in pixels.
+        crop_proportion: what evaluation keeps of the prepared square.
+        card: what a reader must know, JSON types.
+        seed: of the cases' numbers.
+    """
+    prepared, rows, features = cases
+    arrays = dict(zip(ARRAYS, (*layer, *held), strict=True))
+    about = {
+        "format": FORMAT,
+        "note": NOTE,
+        "findings": list(findings),
+        "classes": list(prepared.classes),
+        "image_size": image_size,
+        "kept_size": prepared.size,
+        "fit": prepared.fit,
+        "windowed": prepared.windowed,
+        "crop_proportion": crop_proportion,
+        "card": card,
+    }
+    with replacing_folder(folder) as place:
+        bare(encoder).save(place / "encoder.keras")
+        case_files.write(case_files.gather(prepared, rows, features=features, seed=seed), place)
+        for name, values in arrays.items():
+            np.save(place / f"{name}.npy", np.asarray(values, np.float64), allow_pickle=False)
+        digests = {path.name: digest(path) for path in sorted(place.iterdir())}
+        write_json(place / "card.json", about | {"digests": digests})
+
+
+def load(folder: str | Path) -> FindingsModel:
+    """Opens a folder that `save` wrote, or a run that has one.
+
+    Raises:
+        InputError: it is none, damaged, or holds anything but numbers and plain networks.
+    """
+    folder = expanded(folder)
+    folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
+    path, advice = folder / "card.json", "`chest findings` writes one"
+    check(path.is_file(), f"{folder} must hold a model for findings, but there is no {path.name} in it; {advice}")
+    with reading(folder, "a folder that holds a model for findings", advice=advice):
+        check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
+        about = parse_json(path.read_bytes())
+        known = isinstance(about, dict) and about.get("format") == FORMAT
+        check(known, f"{path} must be the card of a model for findings, format {FORMAT}; {advice}")
+        wrong = [name for name, rule in RULES.items() if not rule(about[name])]
+    check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
+    names = {"encoder.keras", *(f"{name}.npy" for name in ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
+    check(set(about["digests"]) == names, f"{folder} must hold the files of a model", files=sorted(about["digests"]))
+    for name, wanted in about["digests"].items():
+        whole = (folder / name).is_file() and digest(folder / name) == wanted
+        check(whole, f"{folder / name} must be as it was written, but it is missing or damaged")
+    encoder = load_network(folder / "encoder.keras")
+    found = {
+        name: np.asarray(array(folder / f"{name}.npy", kind=np.float64, axes=axes, what="numbers"))
+        for name, axes in ARRAYS.items()
+    }
+    count, width = len(about["findings"]), encoder.output_shape[-1]
+    fits = found["kernel"].shape == (width, count) and found["bias"].shape == (count,)
+    fits = fits and found["held_scores"].shape == found["held_labels"].shape and found["held_labels"].shape[1] == count
+    check(fits, f"the arrays of {folder} must belong together", findings=count, kernel=found["kernel"].shape)
+    check(all(np.isfinite(x).all() for x in found.values()), f"{folder} must hold finite numbers")
+    return FindingsModel(encoder, **found, cases=case_files.read(folder, classes=tuple(about["classes"])), about=about)
