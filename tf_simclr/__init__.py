@@ -4,7 +4,7 @@ Public names are loaded when they are first used, so that `import tf_simclr` alo
 saved in a `.keras` file loads from then on.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_simclr.moved import remember
 from tf_simclr.registration import when_keras_comes
@@ -53,7 +53,7 @@ remember()
 when_keras_comes()
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Loads a public name from where it is defined."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tf_simclr.errors import check
 from tf_simclr.frameworks import BACKENDS, installed
@@ -317,6 +318,6 @@ def quietly() -> Iterator[Noise]:
             os.close(stderr)
 
 
-def _content(file) -> str:
+def _content(file: Any) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")

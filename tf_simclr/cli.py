@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import tyro
 
@@ -98,17 +98,17 @@ def task(name: str) -> ModuleType:
         if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
             tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
             tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
-        computes = backend is not None and name in COMPUTING
-        devices = seen(backend) if computes else []
-    if computes:
-        idle = unused(backend, devices)
+        computing = backend if name in COMPUTING else None
+        devices = seen(computing) if computing is not None else []
+    if computing is not None:
+        idle = unused(computing, devices)
         if idle is not None and idle not in TOLD:
             TOLD.append(idle)
-            write(complaint(backend, idle, noise=noise.text) + "\n", sys.stderr)
+            write(complaint(computing, idle, noise=noise.text) + "\n", sys.stderr)
     return module
 
 
-COMPUTING = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo", "official")
+COMPUTING: tuple[str, ...] = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo", "official")
 COMPUTING += ("chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 TOLD: list[Accelerator] = []
@@ -142,7 +142,7 @@ def place(name: str) -> str:
     return ELSEWHERE.get(name, f"commands.{name.replace('-', '_')}")
 
 
-def parse(words: Sequence[str]):
+def parse(words: Sequence[str]) -> Any:
     """The configuration that the words of a command line mean.
 
     `--config FILE`, a run folder's `config.json`, sets the command and its options; `--preset NAME` the options of
@@ -172,7 +172,7 @@ def named(words: Sequence[str]) -> str | None:
     return next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), None)
 
 
-def stored_config(words: list[str]):
+def stored_config(words: list[str]) -> Any:
     """Takes `--config FILE` out of the words and puts the command that it names in front, if there is none."""
     text = taken(words, "--config", what="a config.json")
     if text is None:
@@ -204,7 +204,7 @@ def taken(words: list[str], option: str, *, what: str) -> str | None:
     return word.split("=", 1)[1] if "=" in word else words.pop(at)
 
 
-def read_config(path: Path):
+def read_config(path: Path) -> Any:
     """Reads a run folder's `config.json`.
 
     Raises:
@@ -216,7 +216,7 @@ def read_config(path: Path):
     return configured(values, where=str(path))
 
 
-def configured(values, *, where: str):
+def configured(values: Any, *, where: str) -> Any:
     """The configuration that JSON values mean; `where` is what a message calls the place that they are from.
 
     Raises:
@@ -237,14 +237,14 @@ def configured(values, *, where: str):
     return COMMANDS[command](**{name: valued(value, fields[name].type) for name, value in values.items()})
 
 
-def valued(value, kind):
+def valued(value: Any, kind: Any) -> Any:
     """What a JSON value stands for: a list is a tuple, and some strings are paths."""
     if isinstance(value, list):
         return tuple(valued(one, kind) for one in value)
     return Path(value) if value is not None and "Path" in str(kind) else value
 
 
-def fits(value, kind) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Whether a JSON value can stand for an option of this type.
 
     Example:

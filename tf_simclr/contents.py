@@ -85,7 +85,7 @@ def digests(paths: Sequence[str | os.PathLike], *, say: Say = silent) -> list[st
     memory = Memory(cache_folder() / "contents.sqlite", say=say)
     found = memory.recall(places, stamps)
     missing = [i for i, one in enumerate(found) if one is None and stamps[i] is not None]
-    size = sum(stamps[i][0] for i in missing)
+    size = sum(stamp[0] for i in missing if (stamp := stamps[i]) is not None)
     if size >= LARGE:
         say(f"reading {len(missing):,} files ({size / 2**30:,.1f} GiB) once, to know them again by their content …")
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -114,7 +114,7 @@ def of_array(array: np.ndarray) -> str:
     array = np.asarray(array)
     check(not array.dtype.hasobject, "an array must hold numbers or text to be told by its content", dtype=array.dtype)
     found = hashlib.blake2b(f"{np.lib.format.dtype_to_descr(array.dtype)} {array.shape}\n".encode(), digest_size=SIZE)
-    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.size else b"")
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
     return found.hexdigest()
 
 
@@ -204,7 +204,9 @@ class Memory:
             return found
         order = sorted(range(len(places)), key=lambda i: places[i][0])
         with self.opened() as connection:
-            for folder, numbers in itertools.groupby(order, key=lambda i: places[i][0]) if connection else ():
+            if connection is None:
+                return found
+            for folder, numbers in itertools.groupby(order, key=lambda i: places[i][0]):
                 wanted = list(numbers)
                 known = rows(connection, folder, names=[places[i][1] for i in wanted])
                 for i in wanted:

@@ -18,7 +18,7 @@ class InputError(ValueError):
     """
 
 
-def check(holds: bool, rule: str, **received: object) -> None:
+def check(holds: object, rule: str, **received: object) -> None:
     """Raises `InputError` with the rule and what came instead, unless the rule holds.
 
     Example:

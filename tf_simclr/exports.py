@@ -47,7 +47,7 @@ class Serving:
     image_size: int = 0
     uint8: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         there = list(self.network.output)
         chosen = self.endpoints or tuple(name for name in ("final_avg_pool", "logits_sup") if name in there)
         unknown = sorted(set(chosen) - set(there))

@@ -34,6 +34,8 @@ MOVED = {
 class _Moved(ModuleType):
     """A module by its old name."""
 
+    _places: tuple[str, ...]
+
     def __getattr__(self, name: str) -> object:
         if name == "__path__":  # it is a package to whoever imports what lies below it
             raise AttributeError(name)

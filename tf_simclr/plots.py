@@ -240,7 +240,7 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -
 
 
 def intervals(
-    rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, metric: str, chance: float | None = None
+    rows: Mapping[str, Mapping[str, tuple[float, ...]]], *, metric: str, chance: float | None = None
 ) -> Figure:
     """A metric with its interval, a line a row, a colour a series.
 

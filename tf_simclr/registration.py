@@ -8,7 +8,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
-from typing import Any
+from typing import Any, cast
 
 from tf_simclr.frameworks import choose_installed
 
@@ -37,10 +37,10 @@ PLACES = {
 def stand_in(name: str, module: str) -> type:
     """A class that only knows how to be made from its configuration: by the class that it stands for."""
 
-    def from_config(cls: type, config: dict[str, Any], **options: Any) -> Any:
+    def from_config(cls: type[Any], config: dict[str, Any], **options: Any) -> Any:
         return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name).from_config(config, **options)
 
-    return type(name, (), {"from_config": classmethod(from_config)})
+    return type(name, (), {"from_config": classmethod(cast(Any, from_config))})
 
 
 def register() -> None:

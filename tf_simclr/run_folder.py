@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
-PLACES = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
+PLACES: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
 PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
 PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
@@ -47,7 +47,7 @@ class RunFolder:
 
     path: Path
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         expand(self)
 
     @property
@@ -201,12 +201,12 @@ def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
     Raises:
         InputError: a number in it is not finite (no training could go on from there), or it cannot be written.
     """
-    arrays = {name: variable.numpy() for name, variable in state(model).items()}
+    arrays: dict[str, Any] = {name: variable.numpy() for name, variable in state(model).items()}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
     if write:
         with replacing(path, durable=True) as [file]:
-            np.savez(file, **{STREAM_KEY: np.int64(STREAM)}, **arrays)
+            np.savez(file, **{STREAM_KEY: np.int64(STREAM), **arrays})
 
 
 def check_stream(path: Path, version: int) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of any kind as Keras networks: the one module of the library that knows the converters."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def load_model(path, **selection) -> "keras.Model":
+def load_model(path: Any, **selection: Any) -> "keras.Model":
     """Loads a checkpoint of any kind as a Keras network.
 
     Args:
@@ -33,7 +33,7 @@ def load_model(path, **selection) -> "keras.Model":
         return build_keras(network)
 
 
-def read_network(path, **selection) -> tuple[Architecture, dict[str, np.ndarray]]:
+def read_network(path: Any, **selection: Any) -> tuple[Architecture, dict[str, np.ndarray]]:
     """Reads a checkpoint of any kind as its architecture and every weight by name (`stem_conv1/kernel`).
 
     Arguments and errors as in `load_model`.
@@ -47,7 +47,7 @@ def read_network(path, **selection) -> tuple[Architecture, dict[str, np.ndarray]
         network.close()
 
 
-def load_encoder(path, **selection) -> "keras.Model":
+def load_encoder(path: Any, **selection: Any) -> "keras.Model":
     """Loads the encoder of a checkpoint of any kind, without heads.
 
     Args:

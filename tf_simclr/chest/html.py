@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from typing import Any
 
 STYLE = """
 :root { --ink: #1c2733; --soft: #5b6875; --line: #d5dbe1; --back: #f4f6f8; --accent: #0b5cad; --warn: #8a4b00; }
@@ -117,7 +118,7 @@ def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> str:
     return tag("figure", image, tag("figcaption", text(caption)) if caption else "")
 
 
-def drawing(figure, *, alt: str, caption: str = "") -> str:
+def drawing(figure: Any, *, alt: str, caption: str = "") -> str:
     """A figure of matplotlib as lines, sharp at any size and in print."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None})

@@ -99,7 +99,7 @@ def digit_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def both(encoder: keras.Model, digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """Features of the training and the test images."""
-    return tuple(extract(encoder, batches(part)).values for part in (digits.train, digits.test))
+    return extract(encoder, batches(digits.train)).values, extract(encoder, batches(digits.test)).values
 
 
 def batches(grey: np.ndarray) -> tf.data.Dataset:

@@ -7,6 +7,7 @@ projection head.  Labels count only with alpha below 1, and then those of `label
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -198,13 +199,13 @@ def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path
     if len(rows):
         say(f"the teacher answers for {len(rows):,} images, into {path} …")
         part = source if len(rows) == len(listed) else of_rows(source, rows, names=listed[rows])
-        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
+        sizes: dict[str, Any] = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
         found = extract(teacher, evaluation_batches(part, **sizes, unreadable=Unreadable()))
         known |= zip(np.char.encode(found.names).tolist(), found.values.astype(np.float16), strict=True)
         same = answers_key(config, source, teacher=teacher) == key
         check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
         answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}
-        text = {
+        text: dict[str, Any] = {
             "place": np.array(source.place),
             "names": np.array(answered),
             "unreadable": np.array(sorted(failed), bytes),

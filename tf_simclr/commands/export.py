@@ -41,7 +41,9 @@ def pictures(config: Export) -> tuple[list[np.ndarray], str]:
     What resizes by itself gets images as they are, of several sizes; else they are seen as evaluation sees them, and a
     file that takes any size gets a second one.
     """
-    found, origin = (made_up(config), "made-up images") if config.image_dir is None else folder(config)
+    found, origin = (
+        (made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
+    )
     if not config.resize:
         sides = [config.image_size]
         if exports.FORMATS[config.to].any_size:
@@ -68,13 +70,13 @@ def made_up(config: Export) -> list[np.ndarray]:
     return found
 
 
-def folder(config: Export) -> tuple[list[np.ndarray], str]:
+def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
     """The first images of the folder that can be read, in [0, 1], each of its own size.
 
     Raises:
         InputError: none of them can be read.
     """
-    source = from_folder(config.image_dir, labelled=False, exif_orientation=config.exif_orientation)
+    source = from_folder(root, labelled=False, exif_orientation=config.exif_orientation)
     found, unreadable = [], []
     for record in source.ordered():
         try:
@@ -85,8 +87,8 @@ def folder(config: Export) -> tuple[list[np.ndarray], str]:
             break
     if unreadable:
         say(f"{len(unreadable):,} unreadable images were passed over: {', '.join(unreadable[:3])}")
-    check(found, f"{config.image_dir} must hold images that can be read", unreadable=len(unreadable))
-    return found, f"images of {config.image_dir}"
+    check(found, f"{root} must hold images that can be read", unreadable=len(unreadable))
+    return found, f"images of {root}"
 
 
 def default_path(config: Export) -> Path:

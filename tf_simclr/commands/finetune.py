@@ -6,6 +6,7 @@ asked for more; the last network is kept, none is chosen by its test result.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -158,7 +159,7 @@ def optimizer(config: Finetune, model: Classifier, *, schedule: optimizers.WarmU
     return layerwise(plainly, lambda name: depth_factor(name, config.layer_decay, projects=projects))
 
 
-def labels(config, source: Source) -> tuple[Source, dict[str, int] | None]:
+def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
     """The images whose labels count, and how many of each class; None, and no pass over the images, for all of them."""
     if config.labels_fraction == 1:
         return source, None

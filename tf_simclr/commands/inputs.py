@@ -126,8 +126,8 @@ def open_folder(
     there = folders.splits_of(root, asked=asked)
     rule = f"image_dir must hold a folder of the split's name, {split}"
     has = f"it has {folders.listed(there)}" if there else "without splits it is divided into train, validation and test"
-    part = folders.PARTS.get(split.lower())
-    check(not there and part is not None, f"{rule} ({has})", image_dir=shown(root))
+    part = folders.PARTS.get(split.lower(), "")
+    check(not there and part, f"{rule} ({has})", image_dir=shown(root))
     found = folders.look(root)
     if whole and part == "train":
         return from_folder(found, labelled=labelled, exif_orientation=exif_orientation)
@@ -139,7 +139,13 @@ def open_folder(
     source = from_folder(found, labelled=labelled, numbers=numbers, exif_orientation=exif_orientation)
     images = f"{len(numbers):,} of {len(found.files):,} images"
     how = f"{shown(root)} has no splits: {100 * share:g} % of each class are held out, drawn by content; {part} has"
-    division = {"part": part, "images": len(numbers), "of": len(found.files), "held_out": share, "seed": seed}
+    division: dict[str, object] = {
+        "part": part,
+        "images": len(numbers),
+        "of": len(found.files),
+        "held_out": share,
+        "seed": seed,
+    }
     return replace(
         source,
         origin=f"{source.origin} ({part} part)",
@@ -220,7 +226,7 @@ def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
         yield
 
 
-def labelled_sources(config) -> tuple[Source, Source]:
+def labelled_sources(config: Any) -> tuple[Source, Source]:
     """The images to learn from and to test on: `train_split` and `eval_split`.
 
     Raises:
@@ -277,13 +283,13 @@ class Extractor:
     label: str = ""
     unreadable: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.weights = weights_digest(self.network)
         self.cache = FeatureCache(self.config.cache_dir or cache_folder() / "features", say)
 
     def features(self, source: Source, *, image_size: int, crop_proportion: float | None = WHOLE) -> Features:
         """Features of every readable image, in the source's order."""
-        seen = {"image_size": image_size, "crop_proportion": crop_proportion}
+        seen: dict[str, Any] = {"image_size": image_size, "crop_proportion": crop_proportion}
 
         def compute() -> tuple[Features, list[str]]:
             unreadable = Unreadable()

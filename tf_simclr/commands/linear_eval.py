@@ -12,6 +12,7 @@ The test split is touched once.
 """
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +50,9 @@ def run(config: LinearEval) -> None:
         networks["untrained"] = keras.models.clone_model(encoder)
     if config.raw_pixels:
         networks["raw pixels"] = pixels(config.image_size)
-    results, answers, skipped = {}, {}, Unreadable()
+    results: dict[str, Any] = {}
+    answers: dict[str, np.ndarray] = {}
+    skipped = Unreadable()
     for name, network in networks.items():
         extractor = Extractor(config, network, label=f", {name}")
         evaluate = by_sgd if config.protocol == "sgd" else by_features
@@ -82,8 +85,9 @@ def pixels(image_size: int) -> keras.Model:
 def draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
     """Figures of the checkpoint's features, which the probes have left on the disk."""
     extractor = Extractor(config, encoder)
-    found = tuple(extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
-    return draw(found, sources, folder=config.figures, image_size=config.image_size, seed=config.seed)
+    train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    folder = config.figures or Path()
+    return draw((train, test), sources, folder=folder, image_size=config.image_size, seed=config.seed)
 
 
 Tested = tuple[dict, Features, dict[str, np.ndarray]]
@@ -94,7 +98,7 @@ def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Sour
     """Test accuracies of the probes on features, and the L2 strength chosen on validation."""
     train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
     say(f"probes on {train.values.shape[1]} features{extractor.label} …")
-    counts = {"test_images": len(test.values), "train_images": len(train.values)}
+    counts: dict[str, Any] = {"test_images": len(test.values), "train_images": len(train.values)}
     learned, k = (train.values, train.labels), min(config.knn, len(train.values))
     scores = {"knn": knn_scores(test.values, learned, k=k, temperature=config.knn_temperature)}
     if config.protocol == "transfer":
@@ -137,7 +141,7 @@ def by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, S
     return accuracies(scores, features.labels, seed=config.seed) | counts, features, scores
 
 
-def steps_said(steps: int, label: str):
+def steps_said(steps: int, label: str) -> Any:
     """Tells of ten steps of a training."""
     every = max(1, steps // 10)
 
@@ -196,7 +200,9 @@ def draw(
     mapped, asked = order[:MAPPED], order[:QUERIES]
     names = sources[1].class_names
     places = planar(test.values[mapped], seed=seed)
-    figures = {"feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")}
+    figures: dict[str, Any] = {
+        "feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")
+    }
     close, cosines = nearest(test.values[asked], train.values, k=min(NEIGHBOURS, len(train.values)))
     queries = pictures(sources[1], test.names[asked], image_size=image_size)
     others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)

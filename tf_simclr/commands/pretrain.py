@@ -4,13 +4,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source
-from tf_simclr.config import Pretrain
+from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
@@ -48,7 +49,7 @@ def run(config: Pretrain) -> None:
 def to_pretrain_on(config: Pretrain) -> Source:
     """The images of the training split; with pairs of a patient's images each knows its partners."""
     by_labels = config.method == "simclr" and config.loss == "supcon"
-    if config.pairs == "image":
+    if config.pairs == "image" or config.radiographs is None:
         source = open_source(config, config.train_split, labelled=True if by_labels else None)
     else:
         from tf_simclr.data.radiographs import bags, prepared
@@ -157,7 +158,7 @@ def describe(config: Pretrain, source: Source) -> Architecture:
     )
 
 
-def plan_of(config: Pretrain, num_examples: int) -> Plan:
+def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
     """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
     epoch = max(1, num_examples // config.train_batch_size)
     return Plan(
@@ -191,8 +192,8 @@ def compiled(
 def assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
     """The method with its encoder, its heads and what is said of them."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
-    queue = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
-    method = functools.partial(MoCo, **queue) if config.method == "moco" else SimCLR
+    queue: dict[str, Any] = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
+    method: Callable[..., SimCLR] = functools.partial(MoCo, **queue) if config.method == "moco" else SimCLR
     return method(
         build_encoder(architecture, normalization),
         projection_head(
@@ -208,7 +209,7 @@ def assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
     )
 
 
-def schedule_of(config: Pretrain, plan: Plan, *, num_examples: int) -> optimizers.WarmUpCosine:
+def schedule_of(config: Pretrain | Finetune | Distill, plan: Plan, *, num_examples: int) -> optimizers.WarmUpCosine:
     """The learning rate of each step."""
     peak = optimizers.scaled_learning_rate(
         config.learning_rate, config.train_batch_size, scaling=config.learning_rate_scaling
@@ -392,7 +393,7 @@ def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
         )
         rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
         check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
-    sizes = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
+    sizes: dict[str, Any] = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
     known, asked = (
         evaluation_batches(part, **sizes, unreadable=Unreadable())
         for part in parts(source, other, count=config.knn_images, seed=config.seed)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -142,10 +143,10 @@ class Tests(Watch):
         super().__init__()
         self.job = job
 
-    def due(self, epoch):
+    def due(self, epoch: Any) -> Any:
         return (epoch + 1) % self.job.config.eval_epochs == 0
 
-    def numbers(self):
+    def numbers(self) -> Any:
         found = predictions(self.model, self.job, unreadable=Unreadable())
         if self.job.test.several:
             mean = multi_label.mean_auc(found.values, found.labels)
@@ -155,7 +156,7 @@ class Tests(Watch):
 
 def predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Features:
     """The logits `(n, classes)` of every test image, with labels and names."""
-    sizes = {"batch_size": job.config.eval_batch_size, "image_size": job.config.image_size}
+    sizes: dict[str, Any] = {"batch_size": job.config.eval_batch_size, "image_size": job.config.image_size}
     return extract(tested(model), evaluation_batches(job.test, **sizes, unreadable=unreadable))
 
 

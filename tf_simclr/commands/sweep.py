@@ -10,6 +10,7 @@ What the splits' names say against that is refused, or said with the result.
 
 import contextlib
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -115,15 +116,20 @@ def check_plan(config: Sweep) -> None:
     check(there, "method tpe needs optuna: pip install 'tf-simclr[sweep]'", method=config.method)
 
 
+def fields_of(task: str) -> dict[str, Any]:
+    """The options of a task by name."""
+    return {field.name: field for field in dataclasses.fields(COMMANDS[task])}
+
+
 def place_of(config: Sweep) -> str:
     """The option by which the task is told where its numbers go.
 
     Raises:
         InputError: it has none: there would be nothing to maximise.
     """
-    fields = COMMANDS[config.task].__dataclass_fields__
+    fields = fields_of(config.task)
     found = next((name for name in PLACES if name in fields), None)
-    able = [name for name, kind in COMMANDS.items() if not {*PLACES}.isdisjoint(kind.__dataclass_fields__)]
+    able = [name for name in COMMANDS if not {*PLACES}.isdisjoint(fields_of(name))]
     check(found is not None, f"task must be one that writes numbers: {', '.join(able)}", task=config.task)
     return str(found)
 
@@ -174,7 +180,7 @@ def splits_of(config: Sweep) -> Splits:
     """
     changes = {name: values[0] for name, values in config.search.items()}
     configured(words(config, config.model_dir / "trial-000", changes=changes), where=f"the plan of {config.model_dir}")
-    fields = COMMANDS[config.task].__dataclass_fields__
+    fields = fields_of(config.task)
     if "eval_split" not in fields:
         return Splits("those that the task tests on", tests=True)
     default = fields["eval_split"].default
@@ -202,7 +208,7 @@ def called_test(names: str) -> bool:
 
 def on_test(config: Sweep, trial: Trial) -> bool:
     """Whether a trial gave a number of test images."""
-    fields = COMMANDS[config.task].__dataclass_fields__
+    fields = fields_of(config.task)
     if trial.value is None or "eval_split" not in fields:
         return trial.value is not None
     train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in SPLITS)
@@ -254,7 +260,8 @@ def in_order(config: Sweep) -> Iterator[int]:
 
     The shuffle is Fisher and Yates' with the exchanged places alone in memory, since a grid may be huge.
     """
-    draw, moved, total = random.Random(config.seed), {}, size(config)
+    draw, total = random.Random(config.seed), size(config)
+    moved: dict[int, int] = {}
     for i in range(total):
         j = i if config.method == "grid" else draw.randrange(i, total)
         yield moved.get(j, j)
@@ -307,7 +314,7 @@ def by_estimators(config: Sweep, finished: list[Trial], *, taken: int) -> Values
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Values go by their places, since Optuna knows no lists.
-    ranges = {
+    ranges: dict[str, Any] = {
         name: optuna.distributions.CategoricalDistribution(range(len(values))) for name, values in config.search.items()
     }
     seed = random.Random(f"{config.seed} {taken}").getrandbits(32)
@@ -468,8 +475,8 @@ def table(config: Sweep, trials: list[Trial]) -> str:
     return "\n".join(lines)
 
 
-def figure(config: Sweep, trials: list[Trial]):
+def figure(config: Sweep, trials: list[Trial]) -> Any:
     """The metric against each knob."""
     finished = [trial for trial in trials if trial.value is not None]
     values = {name: [trial.params[name] for trial in finished] for name in config.search}
-    return plots.search(values, [trial.value for trial in finished], metric=metric_of(config))
+    return plots.search(values, [float(trial.value or 0) for trial in finished], metric=metric_of(config))

@@ -89,9 +89,18 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
     one = TRANSFER_SETS[name]
     own = None if config.image_dir is None else config.image_dir / name
     if own is not None and own.is_dir():
-        options = {"fraction": config.validation_fraction, "exif_orientation": config.exif_orientation}
-        names = folders(one)
-        found = {split: open_folder(own, split, labelled=True, asked=names, **options) for split in names}
+        asked = folders(one)
+        found = {
+            split: open_folder(
+                own,
+                split,
+                labelled=True,
+                asked=asked,
+                fraction=config.validation_fraction,
+                exif_orientation=config.exif_orientation,
+            )
+            for split in asked
+        }
         for line in (line for source in found.values() for line in source.notes):
             say(line)
         return found
@@ -100,12 +109,13 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         raise NotThere(how_to_get(name, data_dir=place))
     from tf_simclr.data.tfds_source import from_tfds, is_prepared
 
-    options = {"data_dir": config.data_dir, "download": config.download}
     if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
         raise NotThere(how_to_get(name, data_dir=place))
-    names = {"train": one.train, "validation": one.validation, "test": one.test}
+    names: dict[str, str | None] = {"train": one.train, "validation": one.validation, "test": one.test}
     found = {
-        split: from_tfds(one.tfds, part, label_key=one.label_key, **options) for split, part in names.items() if part
+        split: from_tfds(one.tfds, part, label_key=one.label_key, data_dir=config.data_dir, download=config.download)
+        for split, part in names.items()
+        if part
     }
     return {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
 
@@ -117,7 +127,8 @@ def evaluate(
     for source in sources.values():
         check_labels(source)
     classes = {split: source.class_names for split, source in sources.items()}
-    differing = sorted(set.union(*map(set, classes.values())) - set.intersection(*map(set, classes.values())))
+    known = [set(names) for names in classes.values()]
+    differing = sorted(set().union(*known) - known[0].intersection(*known))
     rule = f"the splits of {one.title} must have the same classes in the same order"
     check(len(set(classes.values())) == 1, rule, differing=differing or classes)
     parts = {split: extractor.features(s, image_size=config.image_size) for split, s in sources.items()}

@@ -5,6 +5,7 @@ Names and defaults are those of the official code's flags, where it has them.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from tf_simclr.config.chest import ChestApp, ChestArds, ChestCovid, ChestExplain, ChestFindings, ChestPrepare
 from tf_simclr.config.evaluation import (
@@ -50,7 +51,7 @@ COMMANDS = {
 """Command, of one word or two, → its knobs; `tf_simclr.cli.place` says which module runs it."""
 
 
-def plain(config) -> dict:
+def plain(config: Any) -> dict:
     """A configuration as JSON types, with its command."""
     names = {kind: name for name, kind in COMMANDS.items()}
     return {"command": names[type(config)]} | {k: plain_value(v) for k, v in dataclasses.asdict(config).items()}
@@ -62,6 +63,6 @@ def plain_defaults(command: str) -> dict:
     return {f.name: plain_value(f.default) for f in fields if f.default is not dataclasses.MISSING}
 
 
-def plain_value(value):
+def plain_value(value: Any) -> Any:
     """A knob's value as a JSON type."""
     return str(value) if isinstance(value, Path) else value

@@ -50,7 +50,7 @@ class ChestPrepare(Checked):
     seed: int = 0
     """synthetic: of everything in them."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(8 <= self.size <= 4096, "size must be between 8 and 4096", size=self.size)
         check(self.workers >= 0, "workers must be at least 0", workers=self.workers)
@@ -110,7 +110,7 @@ class ChestCovid(Checked):
     cache_dir: Path = Path("~/.cache/tf_simclr/features")
     """Where features are kept; the folder may be removed at any time."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.test_share < 1, "test_share must lie between 0 and 1", test_share=self.test_share)
         for name in ("seeds", "train_batch_size", "eval_batch_size", "tuning_epochs", "tuning_seeds"):
@@ -191,7 +191,7 @@ class ChestArds(Checked):
     seed: int = 0
     """The first seed."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("pretrain_epochs", "pretrain_batch_size", "finetune_epochs", "finetune_batch_size", "seeds"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
@@ -221,7 +221,7 @@ class ChestExplain(Checked):
     seed: int = 0
     """Of the shuffling."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(len(self.images) > 0, "images must name at least one file")
         check(self.neighbours >= 1, "neighbours must be at least 1", neighbours=self.neighbours)
@@ -252,7 +252,7 @@ class ChestApp(Checked):
     neighbours: int = 5
     """Training cases to show, at most one of each patient."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.port < 65536, "port must be between 0 and 65535", port=self.port)
         check(1 <= self.max_megabytes <= 256, "max_megabytes must be 1 to 256", max_megabytes=self.max_megabytes)

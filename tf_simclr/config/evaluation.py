@@ -31,7 +31,7 @@ class Probing(Checked):
     seed: int = 0
     """Of the validation split, the random weights, the order of the images and the intervals."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("eval_batch_size", "l2_strengths"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
@@ -72,7 +72,7 @@ class LinearEval(Data, Optimization, Probing):
     """Where the numbers go; by default linear_eval.json (linear_eval_sgd.json, linear_eval_knn.json) in the run folder,
     else in the working directory."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.knn >= 1, "knn must be at least 1", knn=self.knn)
         check(self.knn_temperature > 0, "knn_temperature must be above 0", knn_temperature=self.knn_temperature)
@@ -102,7 +102,7 @@ class Transfer(Probing):
     """Folder for the numbers, a file a data set: what is finished in it is not computed again; by default transfer in
     the run folder, else in the working directory."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         share = self.validation_fraction
@@ -142,7 +142,7 @@ class Sweep(Checked):
     seed: int = 0
     """Of the search; trials have their own option for theirs."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.trials >= 0, "trials must be at least 0", trials=self.trials)
 
@@ -176,7 +176,7 @@ class Export(Checked):
     seed: int = 0
     """Of made-up images."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("image_size", "samples"):
             check(getattr(self, name) >= 8, f"{name} must be at least 8", **{name: getattr(self, name)})
@@ -197,7 +197,7 @@ class Embed(Data):
     eval_batch_size: int = 256
     """Images at a time."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         fits = self.out.suffix in (".npz", ".parquet")
         check(fits, "out must end in .npz or .parquet", out=str(self.out))
@@ -213,7 +213,7 @@ class CheckpointsList(Checked):
     remote: str = ""
     """A gs:// folder whose content is asked of the bucket instead, such as gs://simclr-checkpoints/simclrv2."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         address = not self.remote or self.remote.startswith("gs://")
         check(address, "remote must be an address such as gs://simclr-checkpoints/simclrv2", remote=self.remote)
@@ -266,7 +266,7 @@ class Demo(Checked):
     seed: int = 0
     """Of everything random."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.train_epochs >= 1, "train_epochs must be at least 1", train_epochs=self.train_epochs)
         check(self.label_draws >= 2, "label_draws must be at least 2, for a spread", label_draws=self.label_draws)
@@ -286,6 +286,6 @@ class Doctor(Checked):
     seconds: float = 300
     """Longest time for a framework to load, and for the training."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.seconds > 0, "seconds must be above 0", seconds=self.seconds)

@@ -14,7 +14,7 @@ class Checked:
     Every command's configuration has it, so that its paths are expanded before anything looks at them.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         expand(self)
 
 
@@ -46,7 +46,7 @@ class Data(Checked):
     image_size: int = 224
     """Side of the network's input in pixels; up to 32 the CIFAR stem is used."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         one = self.image_dir is None or self.radiographs is None
@@ -90,7 +90,7 @@ class Kept(Checked):
     keep_checkpoint_max: int = 5
     """Checkpoints to keep, the newest; 0: all."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.checkpoint_epochs >= 1, "checkpoint_epochs must be at least 1", received=self.checkpoint_epochs)
         for name in ("checkpoint_steps", "keep_checkpoint_max"):
@@ -120,7 +120,7 @@ class Supervision(Kept, Precision):
     eval_epochs: int = 0
     """Epochs between two evaluations; 0: only at the end.  The network kept is always the last one."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         fraction = self.labels_fraction
         check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
@@ -151,7 +151,7 @@ class Optimization(Checked):
     momentum: float = 0.9
     """Of lars, momentum and sgd."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_batch_size", "train_epochs"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
@@ -169,7 +169,7 @@ class Memory(Precision):
     remat: bool = False
     """Compute the activations of each residual block again in the backward pass instead of keeping them."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.microbatch_size >= 0, "microbatch_size must be at least 0", microbatch_size=self.microbatch_size)
 
@@ -189,7 +189,7 @@ class Monitoring(Checked):
     wandb: str | None = None
     """Project of Weights & Biases to report to."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.knn_epochs >= 0, "knn_epochs must be at least 0", knn_epochs=self.knn_epochs)
         check(self.knn_images >= 10, "knn_images must be at least 10", knn_images=self.knn_images)
@@ -217,7 +217,7 @@ class Placement(Checked):
     jit_compile: bool | None = None
     """Compile the step with XLA; None: as Keras does, on an accelerator that is alone, and always with JAX."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.num_replicas >= 0, "num_replicas must be at least 0", num_replicas=self.num_replicas)
         check(

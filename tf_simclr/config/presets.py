@@ -130,7 +130,7 @@ class Presets(Checked):
     name: str = "all"
     """One of them only."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.name in ("all", *PRESETS), f"name must be all or one of {', '.join(PRESETS)}", name=self.name)
 

@@ -18,17 +18,17 @@ def shared(one: str, other: str) -> bool | None:
 
 
 def _parts_shared(one: str, other: str) -> bool | None:
-    found = PART.fullmatch(one.strip()), PART.fullmatch(other.strip())
-    if found[0] is None or found[1] is None:
+    first, second = PART.fullmatch(one.strip()), PART.fullmatch(other.strip())
+    if first is None or second is None:
         return None
-    (a, *ours), (b, *theirs) = (match.groups() for match in found)
+    (a, *ours), (b, *theirs) = first.groups(), second.groups()
     if a != b:
         return None if "all" in (a, b) else False  # TensorFlow Datasets' and radiographs' name for every split
     if ours == [None, None] or theirs == [None, None]:
         return True
     for percent in (True, False):
-        spans = [_span(*bounds, percent=percent) for bounds in (ours, theirs)]
-        if None not in spans:
+        spans = [span for bounds in (ours, theirs) if (span := _span(*bounds, percent=percent)) is not None]
+        if len(spans) == 2:
             return max(spans[0][0], spans[1][0]) < min(spans[0][1], spans[1][1])
     return None
 

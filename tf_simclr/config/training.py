@@ -25,7 +25,7 @@ from tf_simclr.errors import check
 class Augmentation(recipe.Augmentation, Checked):
     """How the two views of an image come about."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.check_ranges()
 
@@ -58,7 +58,7 @@ class Augmentations(Augmentation):
     seed: int = 0
     """Of everything random."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("image_size", 8), ("draws", 1)):
             check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
@@ -113,7 +113,7 @@ class Contrast(Checked):
     lineareval_while_pretraining: bool = True
     """Train a linear probe behind a stop-gradient, if there are labels."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.temperature > 0, "temperature must be above 0", temperature=self.temperature)
         check(self.queue_length >= 1, "queue_length must be at least 1", queue_length=self.queue_length)
@@ -150,7 +150,7 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, Feeding, Mon
     seed: int = 0
     """Of the weights, the order of the images, and the augmentation."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         rule = "pairs of a patient's images must come from --radiographs, whose patients are known"
         check(self.pairs == "image" or self.radiographs is not None, rule, pairs=self.pairs)
@@ -188,7 +188,7 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     seed: int = 0
     """Of the new weights, the order of the images, the augmentation and the intervals."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         block = self.fine_tune_after_block
         check(-1 <= block <= 4, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
@@ -230,7 +230,7 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     seed: int = 0
     """Of the new weights, the order of the images, the augmentation and the intervals."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         temperature = self.distillation_temperature
         check(temperature > 0, "distillation_temperature must be above 0", distillation_temperature=temperature)

@@ -232,7 +232,7 @@ def _compiled(recipe: Recipe) -> Callable[..., tf.Tensor]:
 
 def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The operators that SimCLR's own recipe does not have, where a recipe has them, and grey input."""
-    more = {
+    more: dict[Operator, float] = {
         operators.random_rotation: recipe.rotation_probability,
         operators.random_noise: recipe.noise_probability,
         operators.sobel: recipe.sobel_probability,

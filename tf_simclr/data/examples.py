@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -108,20 +109,21 @@ class Examples:
         """The example of a record, or where that cannot be read of another, drawn from the source by the position."""
         own = self.drawn(position)
         draw = tf.random.experimental.stateless_fold_in(own, 2)
-        common = {"record": record, "unreadable": self.unreadable}
+        common: dict[str, Any] = {"record": record, "unreadable": self.unreadable}
         loaded, _ = loaded_or(lambda: spares(self.source, seed=draw), self.source, **common)
         others = [self.partner(loaded, own)] if self.partners else []
         return self.labelled(position, self.view(loaded["image"], own, *others), record=loaded)
 
     def partner(self, loaded: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
         """The image of the partner of what was loaded, which need not be what the record was of; or its own."""
-        common = {"record": self.meant(loaded, seed), "unreadable": self.unreadable}
+        common: dict[str, Any] = {"record": self.meant(loaded, seed), "unreadable": self.unreadable}
         return loaded_or(lambda: tf.data.Dataset.from_tensors(loaded), self.source, **common)[0]["image"]
 
     def meant(self, loaded: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """The record of the partner that a seed draws."""
         draw = tf.random.experimental.stateless_fold_in(seed, 1)
-        return self.source.partner({name: value for name, value in loaded.items() if name != "image"}, draw)
+        partner: Any = self.source.partner  # there is one: `partners` says so
+        return partner({name: value for name, value in loaded.items() if name != "image"}, draw)
 
     def drawn(self, position: tf.Tensor) -> tf.Tensor:
         """The seed (2,) of a position."""

@@ -211,7 +211,7 @@ def evaluation_batches(
 
     @in_graph
     def example(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        common = {"record": record, "unreadable": unreadable}
+        common: dict[str, Any] = {"record": record, "unreadable": unreadable}
         loaded, readable = loaded_or(lambda: _placeholder(record), source, **common)
         seen = images.evaluation_view(
             loaded["image"], size=image_size, crop_proportion=crop_proportion, bicubic=bicubic

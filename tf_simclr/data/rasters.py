@@ -38,6 +38,10 @@ def known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+_UNREADABLE: tuple[type[BaseException], ...] = (*DAMAGED, Image.DecompressionBombError)
+"""What Pillow raises for a damaged picture, or one that would fill the memory."""
+
+
 class NoPicture(ValueError):
     """Bytes of which no picture can be made."""
 
@@ -57,8 +61,10 @@ def rgb(encoded: bytes) -> np.ndarray:
             image.seek(0)
             image.load()
             return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise error if isinstance(error, NoPicture) else NoPicture(f"no picture can be read ({error})") from error
+    except NoPicture:
+        raise
+    except _UNREADABLE as error:
+        raise NoPicture(f"no picture can be read ({error})") from error
 
 
 def deep(image: Image.Image) -> np.ndarray:
@@ -89,13 +95,13 @@ def upright(encoded: bytes) -> bytes:
             else:
                 turned.convert("RGB").save(into, "BMP")
             return into.getvalue()
-    except (*DAMAGED, Image.DecompressionBombError):
+    except _UNREADABLE:
         return encoded
 
 
 class quiet(warnings.catch_warnings):
     """Pillow's warnings about odd files are no user's business: what cannot be read is an error."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")

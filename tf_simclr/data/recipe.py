@@ -112,7 +112,8 @@ class Recipe(Augmentation):
         names = [f.name.removesuffix("_probability") for f in fields(self) if f.name.endswith("_probability")]
         unknown = sorted(set(operators) - set(names))
         check(not unknown, f"operators must be among {', '.join(names)}", unknown=unknown)
-        return replace(self, **{f"{name}_probability": float(name in operators) for name in names})
+        alone: dict[str, Any] = {f"{name}_probability": float(name in operators) for name in names}
+        return replace(self, **alone)
 
 
 RADIOGRAPH = Recipe(

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +23,7 @@ from tf_simclr.data.folders import Folder, look
 from tf_simclr.errors import check
 from tf_simclr.places import shown
 
-Records = tf.data.Dataset
+Records: TypeAlias = tf.data.Dataset
 in_graph = tf.autograph.experimental.do_not_convert
 """For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
 PERMUTED = 2**16
@@ -207,7 +207,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
         content["label"], class_names = _array_labels(labels, class_names, len(pixels))
 
     @in_graph
-    def record(index):
+    def record(index: Any) -> Any:
         return {key: value[index] for key, value in content.items()} | {"name": tf.strings.as_string(index)}
 
     return Indexed(
@@ -284,11 +284,11 @@ def from_folder(
     names = [shown(file.relative_to(found.root).as_posix()) for file in files]
 
     @in_graph
-    def record(index):
+    def record(index: Any) -> Any:
         return {key: value[index] for key, value in content.items()}
 
     @in_graph
-    def read(path):
+    def read(path: Any) -> Any:
         encoded = tf.io.read_file(path)
         return images.upright(encoded) if exif_orientation else encoded
 
@@ -312,7 +312,7 @@ def cached(source: Source) -> Source:
     """
 
     @in_graph
-    def held(record):
+    def held(record: Any) -> Any:
         read = tf.data.Dataset.from_tensors(record["image"]).map(source.read).ignore_errors()
         nothing = tf.data.Dataset.from_tensors(tf.zeros((), read.element_spec.dtype))
         return record | {"image": read.concatenate(nothing).take(1).get_single_element()}

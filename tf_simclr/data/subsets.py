@@ -6,6 +6,7 @@ part for a smaller share lies within the one for a larger share, as a learning c
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
 
 Record = dict[str, tf.Tensor]
 HELD_BYTES = 2**31
@@ -137,17 +138,22 @@ def held(part: Source) -> Source:
 
 def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
     """These rows of a source, in its order; the names are theirs."""
-    changes = {"origin": f"{source.origin}, {len(rows):,} of {source.num_examples:,} images", "num_examples": len(rows)}
+    changes: dict[str, Any] = {
+        "origin": f"{source.origin}, {len(rows):,} of {source.num_examples:,} images",
+        "num_examples": len(rows),
+    }
     known = source.identity
     changes["identity"] = known and (lambda say=silent: [known(say), contents.of_array(np.asarray(rows, np.int64))])
     if isinstance(source, Indexed):
         table = tf.constant(rows, tf.int64)
         return dataclasses.replace(source, **changes, record=in_graph(lambda index: source.record(table[index])))
-    check(isinstance(source, Sequential), "a part can be taken of indexed and sequential sources", kind=type(source))
+    if not isinstance(source, Sequential):
+        raise InputError(f"a part can be taken of indexed and sequential sources. Received: {type(source)}")
+    sequential = source
     index = lookup(names)
 
     def epoch(seed: tf.Tensor | None) -> Records:
-        return source.epoch(seed).filter(in_graph(lambda record: index.lookup(record["name"]) >= 0))
+        return sequential.epoch(seed).filter(in_graph(lambda record: index.lookup(record["name"]) >= 0))
 
     return dataclasses.replace(source, **changes, epoch=epoch)
 
@@ -158,7 +164,7 @@ def lookup(names: np.ndarray) -> tf.lookup.StaticHashTable:
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(names), values), UNKNOWN)
 
 
-def with_targets(source: Source, target, *, class_names: tuple[str, ...] = ()) -> Source:
+def with_targets(source: Source, target: Any, *, class_names: tuple[str, ...] = ()) -> Source:
     """The same images with other targets in the place of their labels.
 
     Args:
@@ -172,8 +178,10 @@ def with_targets(source: Source, target, *, class_names: tuple[str, ...] = ()) -
 def mapped(source: Source, change: Callable[[Record], Record], *, class_names: tuple[str, ...] = ()) -> Source:
     """The same records, each changed; `class_names` are those of a source that has none."""
     changed = in_graph(change)
-    names = {"class_names": source.class_names or class_names, "identity": None}
+    names: dict[str, Any] = {"class_names": source.class_names or class_names, "identity": None}
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
-    check(isinstance(source, Sequential), "records of indexed and sequential sources can change", kind=type(source))
-    return dataclasses.replace(source, **names, epoch=lambda seed: source.epoch(seed).map(changed))
+    if not isinstance(source, Sequential):
+        raise InputError(f"records of indexed and sequential sources can change. Received: {type(source)}")
+    sequential = source
+    return dataclasses.replace(source, **names, epoch=lambda seed: sequential.epoch(seed).map(changed))

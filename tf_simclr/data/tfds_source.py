@@ -205,4 +205,4 @@ def _chosen(builder: tfds.core.DatasetBuilder, key: str | None, *, kinds: list[s
     choice = key or next(iter(preferred or (kinds if len(kinds) == 1 else [])), None)
     known = ", ".join(kinds) or "there is none"
     check(choice in kinds, f"{what}_key must name one of the {what} features of {builder.name} ({known})", key=key)
-    return choice
+    return str(choice)

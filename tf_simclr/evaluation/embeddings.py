@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -90,7 +91,7 @@ def save_part(path: Path, features: Features) -> None:
         np.savez(file, values=features.values, labels=features.labels, names=features.names)
 
 
-def parts(paths: list[Path]):
+def parts(paths: list[Path]) -> Any:
     """Yields values, labels and names of each part."""
     for path in paths:
         with (

@@ -30,9 +30,9 @@ class Features:
 
     values: np.ndarray
     """`(n, d)`, float32."""
-    labels: np.ndarray | None
-    """`(n,)`, or None if the batches had none."""
-    names: np.ndarray | None
+    labels: Any
+    """`(n,)`, or None if the batches had none; whoever asks for them has given some."""
+    names: Any
     """`(n,)` strings, or None if the batches had none."""
 
 
@@ -70,11 +70,11 @@ def extract(
         if progress:
             progress(done)
     check(done > 0, "there must be at least one batch of images", images=done)
-    values, labels, names = [*map(join, columns), None, None][:3]
-    return Features(values=values, labels=labels, names=None if names is None else text(names))
+    joined, labels, names, *_ = [*map(join, columns), None, None]
+    return Features(values=np.asarray(joined), labels=labels, names=None if names is None else text(names))
 
 
-def vectors(outputs, endpoint: str) -> np.ndarray:
+def vectors(outputs: Any, endpoint: str) -> np.ndarray:
     """The endpoint `(n, d)` of a model's outputs as float32."""
     if isinstance(outputs, dict):
         check(endpoint in outputs, f"endpoint must be one of {', '.join(outputs)}", endpoint=endpoint)

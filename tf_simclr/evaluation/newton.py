@@ -7,6 +7,8 @@ References:
     Boyd and Vandenberghe, Convex Optimization (2004), Section 9.5 (damped Newton, the decrement)
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
@@ -17,13 +19,13 @@ CG_STEPS = 60
 """Of conjugate gradients to one of Newton's, where they are not."""
 
 
-def fits(problem, l2: float) -> bool:
+def fits(problem: Any, l2: float) -> bool:
     """Whether the second derivatives are few enough to be written out."""
     n, unknowns = len(problem.coordinates.features), problem.position.size
     return problem.small and unknowns <= PARAMETERS and n * unknowns**2 <= WORK
 
 
-def finish(problem, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> float:
+def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> float:
     """Takes damped Newton steps from the problem's position until no minimum can lie below by more than a share.
 
     Args:
@@ -65,25 +67,25 @@ def finish(problem, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> 
     return max(missed, 0.0)
 
 
-def shares_at(problem) -> np.ndarray:
+def shares_at(problem: Any) -> np.ndarray:
     """What the loss's curvature is made of, `(n, k)`."""
     position = problem.position
     return np.asarray(problem.loss.curvature(problem.coordinates.scores(position[1:], position[0])))
 
 
-def dense_step(problem, gradient: np.ndarray, *, l2: float) -> np.ndarray:
+def dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     """The step `(1 + r, k)` by the matrix of all second derivatives."""
     shares, (rows, k) = shares_at(problem).astype(np.float64), gradient.shape
     own = problem.coordinates
     inputs = np.hstack([np.ones((len(own.features), 1)), ((own.features - own.centre) @ own.axes).astype(np.float64)])
-    matrix = np.zeros((k, rows, k, rows))
+    blocks = np.zeros((k, rows, k, rows))
     for i in range(k):
         for j in range(i + 1):
             weights = problem.loss.blocks(shares, i=i, j=j)
             if np.any(weights):
-                matrix[i, :, j, :] = inputs.T @ (inputs * weights[:, None])
-                matrix[j, :, i, :] = matrix[i, :, j, :]  # each block is symmetric
-    matrix = matrix.reshape(k * rows, k * rows)
+                blocks[i, :, j, :] = inputs.T @ (inputs * weights[:, None])
+                blocks[j, :, i, :] = blocks[i, :, j, :]  # each block is symmetric
+    matrix = blocks.reshape(k * rows, k * rows)
     penalty = np.tile(np.r_[0.0, np.full(rows - 1, l2)], k)
     matrix[np.diag_indices_from(matrix)] += penalty
     if problem.loss.invariant:  # biases that all grow alike change nothing: a curvature there, too
@@ -101,7 +103,7 @@ def dense_step(problem, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     return -gradient
 
 
-def iterated_step(problem, gradient: np.ndarray, *, l2: float, scale: np.ndarray) -> np.ndarray:
+def iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.ndarray) -> np.ndarray:
     """The step `(1 + r, k)` by conjugate gradients, in coordinates of about equal curvature."""
     shares = shares_at(problem)
 

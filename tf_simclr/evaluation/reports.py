@@ -62,7 +62,9 @@ def write_report(
     """
     if answers is not None:
         with replacing(path.with_suffix(".npz")) as [file]:
-            scores = {f"scores/{name}": values.astype(np.float32) for name, values in answers.scores.items()}
+            scores: dict[str, Any] = {
+                f"scores/{name}": values.astype(np.float32) for name, values in answers.scores.items()
+            }
             np.savez_compressed(file, names=answers.names.astype(str), labels=answers.labels, **scores)
     write_json(path, {"command": dict(command), "versions": versions(), "results": dict(results), **more})
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import keras
 from keras import ops
@@ -108,9 +109,9 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         Raises:
             InputError: the model cannot use them, or the weights that came with them.
         """
-        if y is None or not self.label_range():
+        if y is None or (wanted := self.label_range()) is None:
             return y
-        classes, least = self.label_range()
+        classes, least = wanted
         if isinstance(y, dict):
             own = {"label": labelled.given(y["label"], classes=classes, least=least)} if "label" in y else {}
             return y | own
@@ -161,7 +162,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def train_step_of_jax(self, state, data):
         """The same for a step that is a function of its state."""
         places = {id(v): i for i, v in enumerate(self.optimizer.variables)}
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        inner: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         counts = (self.optimizer.iterations, inner._iterations)
         self.clock.number = state[2][next(places[id(v)] for v in counts if id(v) in places)]
         try:

@@ -70,7 +70,7 @@ class Classifier(Trained):
         ['loss', 'supervised_acc', 'supervised_loss', 'weight_decay']
     """
 
-    METRICS = ("supervised_loss", "supervised_acc", "weight_decay")
+    METRICS: tuple[str, ...] = ("supervised_loss", "supervised_acc", "weight_decay")
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -98,7 +99,7 @@ class Distiller(Classifier):
         check(0 < alpha <= 1, "alpha must lie in (0, 1]", alpha=alpha)
         self.temperature, self.alpha = temperature, alpha
         # Within a function Keras does not find the teacher's layers, which have the names of the student's.
-        self.ask = None if teacher is None else lambda images: answer(teacher, images)
+        self.ask: Any = None if teacher is None else lambda images: answer(teacher, images)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: the teacher's and the labels' cross entropies, and weight decay."""

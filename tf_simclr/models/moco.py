@@ -5,6 +5,8 @@ References:
     Chen et al., MoCo v2, arXiv:2003.04297
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -107,8 +109,8 @@ class MoCo(SimCLR):
     def make_parts(self, width: int) -> None:
         """Makes and builds what takes features `(n, width)`, the copies for the keys and the queue."""
         super().make_parts(width)
-        self.key_encoder = parts.copied(self.encoder, prefix=PREFIX)
-        self.key_projection = parts.copied(self.projection, prefix=PREFIX)
+        self.key_encoder: Any = parts.copied(self.encoder, prefix=PREFIX)
+        self.key_projection: Any = parts.copied(self.projection, prefix=PREFIX)
         known = self.encoder.get_build_config()
         if known and not self.key_encoder.built:  # a loaded encoder of one size, which `images_shape` does not tell
             self.key_encoder.build_from_config(known)
@@ -147,9 +149,13 @@ class MoCo(SimCLR):
             outputs["logits_sup"] = ops.expand_dims(self.probe(ops.stop_gradient(features)), 1)
         return outputs
 
+    def pairs(self) -> tuple[tuple[Any, Any], ...]:
+        """The encoder and the projection, each with the one of the keys that follows it."""
+        return (self.encoder, self.key_encoder), (self.projection, self.key_projection)
+
     def catch_up(self):
         """Gives the keys' encoder the encoder's weights, after these were set from elsewhere."""
-        for model, copy in ((self.encoder, self.key_encoder), (self.projection, self.key_projection)):
+        for model, copy in self.pairs():
             check(
                 [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in model.weights],
                 f"{type(model).__name__}'s get_config() must make a model with the same weights, for the keys",
@@ -158,7 +164,7 @@ class MoCo(SimCLR):
 
     def follow(self):
         """Moves the weights of the keys' encoder towards the encoder's; BatchNorm's statistics are its own."""
-        for model, copy in ((self.encoder, self.key_encoder), (self.projection, self.key_projection)):
+        for model, copy in self.pairs():
             for weight, behind in zip(model.weights, copy.weights, strict=True):
                 if weight.trainable:
                     behind.assign(behind * self.key_momentum + weight * (1 - self.key_momentum))

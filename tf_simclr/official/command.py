@@ -26,7 +26,7 @@ from tf_simclr.files import read_json, write_json
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Job
 from tf_simclr.optimizers import train_steps
-from tf_simclr.run_folder import CHECKPOINT, RunFolder
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
@@ -77,9 +77,7 @@ def total_steps(job: Job) -> int:
 
 def steps_of(job: Job) -> list[int]:
     """The steps of the run's checkpoints, the first one first."""
-    return sorted(
-        int(CHECKPOINT.fullmatch(path.name).group(1)) for path in RunFolder(job.config.model_dir).checkpoints()
-    )
+    return sorted(int(path.stem.removeprefix("step-")) for path in RunFolder(job.config.model_dir).checkpoints())
 
 
 def evaluate(job: Job, step: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ References:
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -110,7 +111,7 @@ class LARS(Momentum):
         check(eeta > 0, "eeta must be above 0", eeta=eeta)
         # Keras' own decay is decoupled, so it never learns of this one.
         super().__init__(learning_rate, momentum, use_nesterov=use_nesterov, name=name, **kwargs)
-        self.options = {
+        self.options: dict[str, Any] = {
             "weight_decay": weight_decay,
             "classic_momentum": classic_momentum,
             "eeta": eeta,
@@ -133,7 +134,7 @@ class LARS(Momentum):
     def excluded(self, variable, patterns: Sequence[str]) -> bool:
         """Whether a variable is left out by its rank or its path."""
         vector = self.options["exclude_vectors"] and len(variable.shape) <= 1
-        return vector or any(re.search(pattern, variable.path) for pattern in patterns)
+        return bool(vector) or any(re.search(pattern, variable.path) for pattern in patterns)
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable by one step."""

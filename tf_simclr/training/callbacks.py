@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import keras
 
@@ -52,7 +52,7 @@ class Plan:
                 step += whole * self.steps_per_epoch
 
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+EXIT_CODES: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGHUP"):  # not on Windows
     EXIT_CODES[signal.SIGHUP] = 129
 """What a stopped command ends with, as shells count: 128 and the signal's number."""
@@ -65,7 +65,7 @@ class Stopping:
     nothing changes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.before: dict = {}
 
@@ -92,7 +92,7 @@ class Stopping:
         """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with its code."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(EXIT_CODES[self.signal])
+        raise SystemExit(EXIT_CODES[int(self.signal or signal.SIGTERM)])
 
 
 class Begun(keras.callbacks.Callback):
@@ -102,7 +102,7 @@ class Begun(keras.callbacks.Callback):
         super().__init__()
         self.values = values
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for variable, value in zip(self.model.metrics_variables, self.values, strict=False):
             variable.assign(value)
         self.values = []
@@ -115,7 +115,7 @@ class Finite(keras.callbacks.Callback):
         super().__init__()
         self.run = run
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not math.isfinite(logs["loss"]):
             step = steps_done(self.model)
             raise InputError(
@@ -137,7 +137,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.run, self.plan, self.step, self.stopping, self.devices = run, plan, step, stopping, devices
         self.saved, self.due = step, False
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         before, self.step = self.step, steps_done(self.model)
         self.due |= self.stopping.signal is not None
         self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
@@ -145,7 +145,7 @@ class Checkpoints(keras.callbacks.Callback):
         if self.due and self.step % self.plan.steps_per_epoch and self.step < self.plan.total_steps:
             self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.due:
             self.save()
 
@@ -174,14 +174,14 @@ class Stop(keras.callbacks.Callback):
         super().__init__()
         self.saver, self.say = saver, say
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         stopping, step = self.saver.stopping, self.saver.step
         if stopping.signal is not None and self.saver.saved == step:
             path = self.saver.run.checkpoint(step)
             self.say(f"{stopping.signal.name}: step {step:,} is saved in {path}; the same command goes on from there")
             stopping.obey()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.on_train_batch_end(0)
 
 
@@ -199,7 +199,7 @@ class History(keras.callbacks.Callback):
             say(f"{error}; it is {aside} now, and the history begins anew: the checkpoint suffices to go on")
             self.rows = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.run.check_there()
         step = min((epoch + 1) * self.plan.steps_per_epoch, self.plan.total_steps)
         rate = self.model.optimizer.learning_rate
@@ -232,9 +232,16 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
         return rows
 
 
-SHOWN = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement", "supervised_loss")
+SHOWN: tuple[str, ...] = (
+    "contrast_loss",
+    "contrast_acc",
+    "contrast_entropy",
+    "distillation_loss",
+    "agreement",
+    "supervised_loss",
+)
 TESTED = ("top1", "knn_acc")
-SHOWN += ("supervised_acc", *TESTED, "projection_std")
+SHOWN += ("supervised_loss", "supervised_acc", *TESTED, "projection_std")
 """Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""
 KEPT = {"epoch": 5.0, "step": 60.0}
 """Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
@@ -252,7 +259,7 @@ class Progress(keras.callbacks.Callback):
         self.shown = Line(out, now=self.began)
         self.kept = {"epoch": -math.inf, "step": self.began}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step = steps_done(self.model)
         now = time.monotonic()
         if self.shown.due(now):
@@ -260,7 +267,7 @@ class Progress(keras.callbacks.Callback):
         elif not self.shown.in_place and now - self.kept["step"] > KEPT["step"]:
             self.keep(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         due = time.monotonic() - self.kept["epoch"] > KEPT["epoch"]
         if due or self.step >= self.plan.total_steps or any(name in logs for name in TESTED):
             self.keep(logs)

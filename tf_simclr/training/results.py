@@ -1,6 +1,7 @@
 """What a training leaves behind: `result.json`, kept up to date while it runs, and the finished network."""
 
 import time
+from typing import Any
 
 import keras
 
@@ -72,7 +73,7 @@ class Result(keras.callbacks.Callback):
         except InputError as error:
             say(f"{error}; its seconds and unreadable images are counted anew")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.write()
 
     def write(self) -> dict:

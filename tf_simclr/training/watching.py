@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,7 +34,7 @@ class Watch(keras.callbacks.Callback):
         """What to add, by name."""
         raise NotImplementedError
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.due(epoch):
             logs.update(self.numbers())
 

@@ -4,6 +4,7 @@ import importlib
 import zlib
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import keras
 
@@ -49,7 +50,7 @@ class Report(keras.callbacks.Callback):
             "dir": str(run.path),
             "resume": "allow",
         }
-        self.session = None
+        self.session: Any = None
 
     def on_train_begin(self, logs=None):
         if self.session is not None:  # an epoch that was begun and the whole ones are two calls of `fit`
@@ -59,7 +60,7 @@ class Report(keras.callbacks.Callback):
         if pairs.exists():
             self.session.log({"augmented_pairs": self.wandb.Image(str(pairs))}, step=0)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = read_history(self.run)[-1]
         self.session.log(row, step=row["step"])
 

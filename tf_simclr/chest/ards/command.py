@@ -122,7 +122,11 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
     config, path = job.config, folder / "network.keras"
     keras.utils.set_random_seed(config.seed)
     if config.checkpoint is None:
-        plainest = {"cifar_stem": config.image_size <= 32, "proj_head_mode": "none", "num_proj_layers": 0}
+        plainest: dict[str, Any] = {
+            "cifar_stem": config.image_size <= 32,
+            "proj_head_mode": "none",
+            "num_proj_layers": 0,
+        }
         network, origin = build(Architecture(depth=config.resnet_depth, **plainest)), "random weights"
     else:
         network, origin = load_model(config.checkpoint, ema=config.ema), config.checkpoint.name
@@ -189,7 +193,7 @@ def compared(job: Job, folder: Path) -> dict[str, Any]:
     for number, (name, checkpoint) in enumerate(ways.items(), 1):
         place = folder / name
         say(f"{job.stage('compare').title.split(':')[0]}: {ards.WAYS[name]} ({number} of {len(ways)})")
-        if name == "moco":
+        if name == "moco" and checkpoint is not None:
             run_pretraining(job, checkpoint, method="moco")
         found[name] = search(job, place / "search", checkpoint=checkpoint)
         networks = classifiers(job, place, found=found[name], grid=place / "search", checkpoint=checkpoint)

@@ -156,7 +156,7 @@ def deploy(job: Job, found: Findings) -> Path:
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
     crop = CROP_PROPORTION if job.config.image_size > 32 else 1.0
     rows = job.rows["train"]
-    sizes = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
+    sizes: dict[str, Any] = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
     features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))
     try:
         return deployed.leave(

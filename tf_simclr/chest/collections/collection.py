@@ -62,7 +62,7 @@ class Collection:
     made_up: bool = False
     """Whether it is made up."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
         twice = [name for name, count in Counter(entry.image for entry in self.entries).items() if count > 1]
         check(not twice, f"each image of {self.name} must be listed once", twice=twice[:3], count=len(twice))

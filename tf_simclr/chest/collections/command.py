@@ -177,7 +177,7 @@ def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPre
     entries = sorted(collection.entries, key=lambda entry: entry.image)  # as they were prepared
     paths = [entry.path for entry, row in zip(entries, rows, strict=True) if not row["refused"]]
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(EXAMPLES, len(paths))).astype(int)]
-    known = {"windowed": config.windowed, "modalities": config.modalities}
+    known: dict[str, Any] = {"windowed": config.windowed, "modalities": config.modalities}
     pairs = [side_by_side(read(path, **known), size=config.size, fit=config.fit) for path in chosen]
     width, height = max(p.shape[1] for p in pairs), max(p.shape[0] for p in pairs)
     sheet = np.full((len(pairs) * (height + 8), width), 255, np.uint8)

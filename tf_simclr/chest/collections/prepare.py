@@ -199,7 +199,7 @@ def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tupl
     """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
     image, salt = names.shown(entry.image), names.salt
     labels = [int(label == 1) for label in entry.labels]
-    row = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": labels}
+    row: dict[str, Any] = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": labels}
     row |= {} if set(entry.labels) <= {0, 1} else {"stated": list(entry.labels)}
     row |= {"split": entry.split, "patient": pseudonym(entry.patient, salt=salt), "boxes": entry.boxes, "refused": ""}
     if isinstance(answer, InputError):

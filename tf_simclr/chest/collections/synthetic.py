@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from tf_simclr.chest.collections.siim import CLASSES, MADE_UP
 from tf_simclr.chest.files import about
@@ -100,7 +100,7 @@ def save(path: Path, values: np.ndarray, *, patient: str, numbers: tuple[int, in
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{root}.3"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"{root}.3")
     data.StudyInstanceUID, data.SeriesInstanceUID, data.PatientID = f"{root}.1", f"{root}.2", patient
     data.Manufacturer, data.BodyPartExamined, data.ViewPosition = about.MADE_UP, "CHEST", "PA"
     data.Modality, data.PhotometricInterpretation, data.SamplesPerPixel = "CR", "MONOCHROME2", 1

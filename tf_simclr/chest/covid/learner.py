@@ -5,7 +5,7 @@ would cost more than to train it.
 """
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -53,7 +53,7 @@ class Learner:
         encoder: keras.Model | None = None,
         after_block: int = -1,
     ):
-        self.form = {"features": features, "row": row, "classes": classes}
+        self.form: dict[str, Any] = {"features": features, "row": row, "classes": classes}
         self.head = self.model = head(**self.form)
         if encoder is not None:
             self.model = joined(encoder, self.head, after_block=after_block)
@@ -136,13 +136,15 @@ class Learner:
             shuffle=False,  # the batches are, already
             verbose=0,
         )
-        seen = {"image_size": sizes[1], "crop_proportion": 1.0, "unreadable": Unreadable()}
+        seen: dict[str, Any] = {"image_size": sizes[1], "crop_proportion": 1.0, "unreadable": Unreadable()}
         found = extract(self.model, evaluation_batches(test, batch_size=batch_size, **seen))
         check(len(found.values) == len(parts["test"]), f"all images of {data.folder} must be readable; prepare again")
         patients = data.patients[np.sort(parts["test"])]
         return self.fitted(pace, found.values, labels=found.labels, patients=patients, history=history)
 
-    def fitted(self, pace: "Pace", answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray, history) -> Fit:
+    def fitted(
+        self, pace: "Pace", answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray, history: Any
+    ) -> Fit:
         """What came of a training."""
         probabilities = answers[:, 0] if self.form["classes"] == 1 else answers
         return Fit(history.history, probabilities, labels, patients, pace.seconds)
@@ -157,15 +159,15 @@ class Learner:
 class Pace(keras.callbacks.Callback):
     """Notes how long epochs take."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
         self.began = 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds.append(time.monotonic() - self.began)
 
 
@@ -180,7 +182,7 @@ def joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -
     return keras.Model(own.input, classifier(own.output), name="tuned")
 
 
-def batches(source, *, size: int, batch_size: int, seed: int) -> tf.data.Dataset:
+def batches(source: Any, *, size: int, batch_size: int, seed: int) -> tf.data.Dataset:
     """Endless shuffled batches of whole images."""
 
     def view(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:

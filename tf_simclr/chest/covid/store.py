@@ -89,7 +89,8 @@ def read(path: Path, text: str) -> Fit:
     check(str(arrays["settings"]) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
         history = parse_json(str(arrays["history"]))
-        fit = Fit(history, *(arrays[name] for name in ARRAYS[2:6]), float(arrays["seconds"]))
+        columns = {name: arrays[name] for name in ARRAYS[2:6]}
+        fit = Fit(history=history, **columns, seconds=float(arrays["seconds"]))
     whole = len(fit.probabilities) == len(fit.labels) == len(fit.patients) > 0
     check(whole, f"{path} must have an answer, a label and a patient for each image")
     return fit
@@ -97,6 +98,6 @@ def read(path: Path, text: str) -> Fit:
 
 def write(path: Path, fit: Fit, *, text: str) -> None:
     """Keeps a fit with its settings."""
-    columns = {name: np.asarray(getattr(fit, name)) for name in ARRAYS[2:]}
+    columns: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS[2:]}
     with replacing(path) as [file]:
         np.savez_compressed(file, settings=np.array(text), history=np.array(json.dumps(fit.history)), **columns)

@@ -83,8 +83,8 @@ def cell(value: dict[str, float], metric: str) -> str:
     if metric in PERCENT:
         mean, low, high = (100 * value[key] for key in ("mean", "low", "high"))
         return f"{mean:.1f} ({low:.0f}–{high:.0f})"
-    low, high = (f"{value[key]:.2f}".removeprefix("0") for key in ("low", "high"))
-    return f"{value['mean']:.2f} ({low}–{high})"
+    ends = "–".join(f"{value[key]:.2f}".removeprefix("0") for key in ("low", "high"))
+    return f"{value['mean']:.2f} ({ends})"
 
 
 def table_text(study: Study, found: Results) -> str:

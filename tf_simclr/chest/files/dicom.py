@@ -9,6 +9,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import pydicom
 from pydicom import encaps
@@ -85,7 +86,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
 
 def described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
     """The radiograph with what the header says of it."""
-    identities = {
+    identities: dict[str, Any] = {
         field: str(data.get(keyword) or "")
         for field, keyword in (
             ("patient", "PatientID"),

@@ -89,11 +89,11 @@ class Cases:
     @cached_property
     def hashes(self) -> list[str]:
         """Perceptual hashes of the pictures."""
-        return [perceptual_hash(np.float32(picture) / 255) for picture in self.pictures]
+        return [perceptual_hash(np.asarray(picture, np.float32) / 255) for picture in self.pictures]
 
     def knows(self, picture: np.ndarray) -> bool:
         """Whether a case looks like this picture `(96, 96)`, by the rule for near-duplicates of a collection."""
-        return any(looks_like(perceptual_hash(np.float32(picture) / 255), self.hashes))
+        return any(looks_like(perceptual_hash(np.asarray(picture, np.float32) / 255), self.hashes))
 
     def case(self, number: int, similarity: float) -> Case:
         """One of them."""

@@ -4,6 +4,7 @@ For research, not for diagnosis.
 """
 
 from pathlib import Path
+from typing import Any
 
 from tf_simclr import plots
 from tf_simclr.chest.model import deployed
@@ -63,7 +64,7 @@ def checks(found: Explanation, shuffled: dict[str, float] | None) -> list[str]:
     return lines
 
 
-def draw(model: Deployed, found: Explanation, *, name: str):
+def draw(model: Deployed, found: Explanation, *, name: str) -> Any:
     """The figure of one image."""
     maps = {
         "as a viewer shows it": found.picture.shown,

@@ -124,7 +124,7 @@ class Deployed:
         side = self.about["image_size"]
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])
-        def run(images):
+        def run(images: Any) -> Any:
             features = self.encoder(images, training=False)
             return features, self.log_odds(features)
 

@@ -100,7 +100,7 @@ def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) ->
     }
 
 
-def laid_over(deployed: Deployed, found: Explanation, *, values: np.ndarray) -> np.ndarray:
+def laid_over(deployed: Deployed, found: Explanation, *, values: Any) -> np.ndarray:
     """The radiograph as a viewer shows it with a map over it: uint8 `(h, w, 3)`."""
     about = deployed.about
     shape = found.picture.shown.shape

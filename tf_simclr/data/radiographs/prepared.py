@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -216,14 +217,14 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         whole = len(rows) == settings["images"]
         check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
         readable = [row for row in rows if not row["refused"]]
-        columns = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
+        columns: dict[str, Any] = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
         if any("stated" in row for row in readable):
             columns["uncertain"] = np.array([row.get("stated", row["labels"]) for row in readable], np.int64)
         of_files = [row.get("patient_of_file", "") for row in readable]
         of_table = [row.get("patient_of_table", row["patient"]) for row in readable]
         columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])
-        kept = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
+        kept: dict[str, Any] = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
         kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
         attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}
         kept |= {"attributes": attributes, "doubts": doubts}
