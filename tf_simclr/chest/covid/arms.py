@@ -98,7 +98,7 @@ class Study:
     def features(self, encoder: keras.Model, *, name: str, sizes: tuple[int, int]) -> np.ndarray:
         """Features of every image `(n, d)`, in the order of the prepared folder, kept on disk."""
         config, began = self.config, time.monotonic()
-        knobs = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
+        knobs: dict[str, Any] = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
         extractor = Extractor(Probing(checkpoint=Path(name), **knobs), encoder, label=f", {name}")
         source = self.data.source(np.arange(len(self.data)), side=sizes[0])
         found = extractor.features(source, image_size=sizes[1])
@@ -123,7 +123,7 @@ class Study:
         """One head a seed and split, each on a split of its own; by default the study's own row."""
         config, row = self.config, row or CHOICE
         labels, optimizer = self.labels if labels is None else labels, optimizer or config.optimizer
-        form = {"row": row, "classes": classes, "optimizer": optimizer}
+        form: dict[str, Any] = {"row": row, "classes": classes, "optimizer": optimizer}
 
         def train(**options: Any) -> Fit:
             learner = self.learner(values.shape[1], **form)
@@ -141,7 +141,11 @@ class Study:
         """A head for features, made once for all fits of its form."""
         key = width, row.hidden, row.dropout, classes, optimizer
         if key not in self.learners:
-            options = {"classes": classes, "optimizer": optimizer, "learning_rate": self.rate(optimizer)}
+            options: dict[str, Any] = {
+                "classes": classes,
+                "optimizer": optimizer,
+                "learning_rate": self.rate(optimizer),
+            }
             self.learners[key] = Learner(width, row, **options)
         return self.learners[key]
 
@@ -152,7 +156,11 @@ class Study:
     def on_images(self, name: str, encoder: keras.Model, *, after_block: int) -> Arms:
         """The encoder in the loop, its groups above `after_block` trained with the head."""
         config, row = self.config, CHOICE
-        form = {"optimizer": config.optimizer, "learning_rate": config.learning_rate, "after_block": after_block}
+        form: dict[str, Any] = {
+            "optimizer": config.optimizer,
+            "learning_rate": config.learning_rate,
+            "after_block": after_block,
+        }
         learner = functools.cache(lambda: Learner(encoder.output_shape[-1], row, encoder=encoder, **form))
 
         def train(**options: Any) -> Fit:

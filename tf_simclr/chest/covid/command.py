@@ -4,6 +4,7 @@ For research, not for diagnosis.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def perform(study: covid_arms.Study) -> None:
     # 1. What is told from what, and what the study's split lets through.
     leak = leaked(study)
     show(covid_tables.title(study) + "\n")
-    arms, found = {}, {}
+    arms: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     # 2. The study's six rows: features once, then dozens of small heads.
     if config.study != "beyond":
         arms |= covid_arms.table(study)
@@ -51,10 +53,11 @@ def perform(study: covid_arms.Study) -> None:
     # 3. What it left open, the best row with one thing changed.
     if config.study != "table":
         more = covid_arms.beyond(study)
-        numbers = covid_tables.results(more, seed=config.seed)
+        numbers: dict[str, Any] = covid_tables.results(more, seed=config.seed)
         show(covid_tables.lines("beyond it, one thing changed", numbers) + "\n")
         arms, found = arms | more, found | numbers
-    figures, classes = covid_tables.draw(study, arms, found=found), {}
+    figures = covid_tables.draw(study, arms, found=found)
+    classes: dict[str, Any] = {}
     # 4. All classes at once, where each image has one.
     if config.study != "table":
         fits, names = covid_arms.several_classes(study)
@@ -117,7 +120,11 @@ def deploy(study: covid_arms.Study, *, leak: dict) -> Path:
     values = study.features(study.simclr, name=study.base, sizes=study.sizes)
     learner = study.learner(values.shape[1], CHOICE, optimizer=config.optimizer)
     parts = study.parts(study.labels, kind="patient", seed=config.seed)
-    options = {"epochs": CHOICE.epochs, "batch_size": config.train_batch_size, "patients": data.patients}
+    options: dict[str, Any] = {
+        "epochs": CHOICE.epochs,
+        "batch_size": config.train_batch_size,
+        "patients": data.patients,
+    }
     fits, heads = [], []
     for number in range(config.seeds):
         fits.append(learner.on_features(values, study.labels, parts=parts, seed=config.seed + number, **options))

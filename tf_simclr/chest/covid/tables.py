@@ -70,8 +70,10 @@ def lines(
     for name, kinds in found.items():
         text.append(f"  {name}")
         if printed := (theirs or {}).get(name):
-            cells = (f"{printed[key]:.1f}" if key in printed else "" for key in columns)
-            text.append((f"    {THEIRS:<{first - 4}}" + "".join(f"{cell:>{WIDTHS[1]}}" for cell in cells)).rstrip())
+            theirs_row = (f"{printed[key]:.1f}" if key in printed else "" for key in columns)
+            text.append(
+                (f"    {THEIRS:<{first - 4}}" + "".join(f"{cell:>{WIDTHS[1]}}" for cell in theirs_row)).rstrip()
+            )
         for kind, metrics in kinds.items():
             cells = "".join(f"{cell(metrics[key], key) if key in metrics else '':>{WIDTHS[1]}}" for key in columns)
             text.append(f"    {NAMES[kind]:<{first - 4}}{cells}")
