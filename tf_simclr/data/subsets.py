@@ -148,7 +148,7 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
         table = tf.constant(rows, tf.int64)
         return dataclasses.replace(source, **changes, record=in_graph(lambda index: source.record(table[index])))
     if not isinstance(source, Sequential):
-        raise InputError(f"a part can be taken of indexed and sequential sources. Received: {type(source)}")
+        raise InputError(f"a part can be taken of indexed and sequential sources. Received: kind={type(source)!r}")
     sequential = source
     index = lookup(names)
 
@@ -182,6 +182,6 @@ def mapped(source: Source, change: Callable[[Record], Record], *, class_names: t
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
     if not isinstance(source, Sequential):
-        raise InputError(f"records of indexed and sequential sources can change. Received: {type(source)}")
+        raise InputError(f"records of indexed and sequential sources can change. Received: kind={type(source)!r}")
     sequential = source
     return dataclasses.replace(source, **names, epoch=lambda seed: sequential.epoch(seed).map(changed))
