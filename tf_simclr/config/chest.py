@@ -321,7 +321,7 @@ class ChestFindings(Checked):
     seed: int = 0
     """The first seed."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         numbers = ("seeds", "l2_strengths", "train_epochs", "train_batch_size", "eval_batch_size")
         for name in numbers:

@@ -76,7 +76,11 @@ def open_collection(config: ChestPrepare) -> Collection:
         return chexpert.collection(config.raw)
     if config.source == "folder":
         return tables.from_folder(config.raw)
-    columns = {"path": config.path_column, "label": config.label_column, "patient": config.patient_column}
+    columns: dict[str, Any] = {
+        "path": config.path_column,
+        "label": config.label_column,
+        "patient": config.patient_column,
+    }
     columns |= {"label": config.label_columns} if config.label_columns else {}
     return tables.from_csv(config.raw, **columns)
 

@@ -52,7 +52,7 @@ def run(config: ChestFindings) -> None:
 
         # 3. The test patients, once for all lines.
         rows = task.rows["test"]
-        known = {"names": task.names, "patients": task.data.patients[rows], "seed": config.seed}
+        known: dict[str, Any] = {"names": task.names, "patients": task.data.patients[rows], "seed": config.seed}
         numbers = {
             line: multi_label.measured(np.stack([fit.test for fit in found]), task.truth[rows], **known)
             for line, found in fits.items()
@@ -129,7 +129,7 @@ def title(line: Line) -> str:
     return f"{network}, {TITLES[way]}{share}"
 
 
-def told_of(task: Task, numbers: dict, *, fits: dict[Line, list[Fit]], parts: dict, chosen: Line) -> Told:
+def told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dict, chosen: Line) -> Told:
     """All that the page and the files tell."""
     test = parts["test"]
     alike = across(near_duplicates(list(task.data.hashes)), task.rows)
@@ -208,7 +208,11 @@ def left_model(task: Task, line: Line, *, fit: Fit) -> Path:
     else:
         encoder = load_encoder(config.model_dir / "fits" / fit.notes["network"] / "run")
         crop = CROP_PROPORTION if config.image_size > 32 else WHOLE
-        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size, "crop_proportion": crop}
+        sizes: dict[str, Any] = {
+            "batch_size": config.eval_batch_size,
+            "image_size": config.image_size,
+            "crop_proportion": crop,
+        }
         batches = evaluation_batches(task.data.source(rows), unreadable=Unreadable(), **sizes)
         features = extract(encoder, batches).values
     folder = config.model_dir / findings_model.FOLDER

@@ -55,7 +55,7 @@ class Task:
     def labelled(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """What is learned: findings `(n, findings)` of 1, 0 and -1, and their names."""
         config = self.config
-        options = {"uncertain": config.uncertain, "not_mentioned": config.not_mentioned}
+        options: dict[str, Any] = {"uncertain": config.uncertain, "not_mentioned": config.not_mentioned}
         return partition.findings(self.data, config.findings, **options)
 
     @cached_property
@@ -88,7 +88,11 @@ class Task:
 
     def fresh(self) -> keras.Model:
         """A ResNet with random weights: images to features."""
-        plainest = {"cifar_stem": self.config.image_size <= 32, "proj_head_mode": "none", "num_proj_layers": 0}
+        plainest: dict[str, Any] = {
+            "cifar_stem": self.config.image_size <= 32,
+            "proj_head_mode": "none",
+            "num_proj_layers": 0,
+        }
         model = build(Architecture(depth=self.config.resnet_depth, **plainest))
         return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")
 
@@ -175,7 +179,7 @@ def features_of(task: Task, network: str) -> np.ndarray:
     from tf_simclr.commands.linear_eval import Extractor
 
     config = task.config
-    knobs = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
+    knobs: dict[str, Any] = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
     extractor = Extractor(Probing(checkpoint=Path(network), **knobs), task.networks[network], label=f", {network}")
     source = task.data.source(np.arange(len(task.data)))
     found = extractor.features(source, image_size=config.image_size, crop_proportion=WHOLE)
@@ -249,7 +253,7 @@ def answers(task: Task, run: Path) -> tuple[dict[str, np.ndarray], np.ndarray, n
     classifier = keras.Model(model.input, model.output["logits_sup"])
     said = {}
     for part in ("validation", "test"):
-        sizes = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
+        sizes: dict[str, Any] = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
         source = task.data.source(task.rows[part])
         found = extract(classifier, evaluation_batches(source, unreadable=Unreadable(), **sizes))
         whole = len(found.values) == len(task.rows[part])
