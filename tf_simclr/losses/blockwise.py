@@ -43,6 +43,11 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
         `(n, 2)`.
     """
 
+    # Forward, block by block:  total_i = log sum_j exp(s_ij), s_ij = z_i·z_j / τ, j ≠ i.
+    # Backward: d total_i / d z_i = sum_j p_ij z_j / τ with the softmax p_ij = exp(s_ij - total_i), and z_i is in every
+    # other total_j, too.  s is symmetric, so that one comparison of a block with all rows gives both shares:
+    #   grad z_i = sum_j (u_i exp(s_ij - total_i) + u_j exp(s_ij - total_j)) z_j / τ,   u the gradients from above.
+    # Each replica needs the totals and u of all, (N, 2) numbers, and nothing else from the others.
     @ops.custom_gradient
     def of_rows(rows):
         every, places = replicas.gather(rows), global_rows(rows)
@@ -55,8 +60,9 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
             every_sum, every_upstream = ops.unstack(replicas.gather(ops.stack([totals, upstream], axis=1)), axis=1)
 
             def owed(_, block):
-                part, place, total, weight = block
+                part, place, total, weight = block  # (b, d), (b,), (b,), (b,)
                 s = logits(part, place, every=every, temperature=temperature)
+                # The masked diagonal is exp(-1e9 - total) = 0 in both terms.
                 to_others = ops.exp(s - ops.expand_dims(total, 1)) * ops.expand_dims(weight, 1)
                 by_others = ops.exp(s - every_sum) * every_upstream
                 found = ops.matmul(to_others + by_others, every) / temperature
@@ -79,7 +85,7 @@ def global_rows(rows):
 
 def logits(rows, places, *, every, temperature: float):
     """Similarities over temperature of a block's rows with every row, themselves masked, `(block, N)`."""
-    s = ops.matmul(rows / temperature, ops.transpose(every))
+    s = ops.matmul(rows / temperature, ops.transpose(every))  # (b, d) · (d, N); dividing b·d numbers is the cheaper
     columns = ops.arange(ops.shape(every)[0], dtype="int32")
     return ops.where(ops.equal(ops.expand_dims(places, 1), columns), -MASKED, s)
 
@@ -101,7 +107,7 @@ def over_blocks(function, inputs, *, like, size: int):
     """
     n = ops.shape(inputs[0])[0]
     size = min(size, n) if isinstance(n, int) else size
-    padded = [pad(x, -n % size) for x in inputs]
+    padded = [pad(x, -n % size) for x in inputs]  # to whole blocks: a scan's steps all have one shape
 
     def of_block(carry, number):
         return function(carry, [rows_from(x, number * size, count=size) for x in padded])

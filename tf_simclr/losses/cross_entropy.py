@@ -45,11 +45,19 @@ def nt_xent(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = True, block
         array([1.1889, 1.1889, 1.1889, 1.1889], dtype=float32)
     """
     check_temperature(temperature)
+    # NT-Xent in four lines, for N examples on all replicas, of which this one has n:
+    #   1. similarities over temperature of each first view with all second views, ab (n, N), and with all first views
+    #      but itself, aa (n, N); the same the other way round, ba and bb;
+    #   2. a softmax over the 2N - 1 others of each view: the rows [ab, aa] and [ba, bb], (n, 2N) with one masked;
+    #   3. the cross entropy of each row against the column of the example's other view, (n,);
+    #   4. the sum of both directions, not their mean (docs/official-code.md#sum-of-both-directions).
     block_size = blockwise.choose(ops.shape(z1)[0], block_size)
     if block_size is None:
         return sum(cross_entropies(*contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)))
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
-    others = blockwise.log_sum_exp(ops.stack([z1, z2], axis=1), temperature, block_size=block_size)
+    # The same, taken apart: a cross entropy is the logarithm of the sum over all others minus the positive's logit.
+    # Only the sums need blocks; the positive's logit is one product a pair, the same in both directions.
+    others = blockwise.log_sum_exp(ops.stack([z1, z2], axis=1), temperature, block_size=block_size)  # (n, 2)
     return ops.sum(others, axis=1) - 2 / temperature * ops.sum(z1 * z2, axis=1)
 
 

@@ -67,6 +67,8 @@ def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_
         array([-0.4165, -0.4165, -0.4165, -0.4165], dtype=float32)
     """
     check_sigma(sigma)
+    # NT-Xent is log(exp(s) + sum of the others) - s.  Here s leaves the sum: the better a pair is matched, the smaller
+    # NT-Xent's gradient becomes with small batches (its "negative-positive coupling"), and this one's does not.
     ab, aa, ba, bb, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
     own = own_columns(targets, ops.transpose(ab))
     positive = ops.sum(ab * own, axis=1)  # as in the other direction
@@ -80,6 +82,7 @@ def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_
 
 def mises_fisher_weights(similarity, sigma: float):
     """`2 - exp(s/σ) / mean(exp(s/σ))` of each pair, `(n,)`; the mean is over all replicas (DCL, Section 3)."""
+    # In logarithms: exp(s / σ) alone would overflow float32 for σ below 0.0113.
     scaled = ops.stop_gradient(similarity) / sigma
     every = replicas.gather(scaled)
     log_mean = ops.logsumexp(every) - ops.log(ops.cast(ops.shape(every)[0], every.dtype))
@@ -192,6 +195,7 @@ def sliced_wasserstein(states, points, directions):
         >>> float(sliced_wasserstein(states, points, np.eye(1)))
         2.5
     """
+    # In one dimension the optimal transport of equally many points is sorting; every column is a direction of its own.
     projected, expected = (ops.sort(ops.matmul(z, directions), axis=0) for z in (states, points))
     return ops.mean(ops.square(projected - expected))
 

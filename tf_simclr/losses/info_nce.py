@@ -13,7 +13,7 @@ from tf_simclr.losses.similarity import check_temperature, prepare, wide
 def info_nce_logits(queries, keys, queue, temperature: float = 0.2):
     """Similarities over temperature of each query with its own key, column 0, and with the queue: `(n, 1 + K)`."""
     check_temperature(temperature)
-    (queries, keys), queue = prepare(queries, keys), wide(queue)
+    (queries, keys), queue = prepare(queries, keys), wide(queue)  # (n, d) each, (K, d): lengths 1, the queue's already
     own = ops.sum(queries * keys, axis=1, keepdims=True)
     return ops.concatenate([own, ops.matmul(queries, ops.transpose(queue))], axis=1) / temperature
 

@@ -153,8 +153,9 @@ def hadsell(z1, z2, margin: float = 1.0, *, hidden_norm: bool = True):
 def distances(a, b):
     """Euclidean distances of all rows of `a` from all of `b`, `(n, N)`; the gradient of a distance of 0 is 0."""
     squares = [ops.sum(ops.square(z), axis=1) for z in (a, b)]
+    # |a - b|² = |a|² + |b|² - 2 a·b: (n, 1) + (N,) - (n, N), without the (n, N, d) of all differences.
     squared = ops.expand_dims(squares[0], 1) + squares[1] - 2 * ops.matmul(a, ops.transpose(b))
-    return ops.sqrt(ops.maximum(squared, 1e-12))
+    return ops.sqrt(ops.maximum(squared, 1e-12))  # the root of 0 has no gradient, and rounding may fall below it
 
 
 @keras.saving.register_keras_serializable("tf_simclr")

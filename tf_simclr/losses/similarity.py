@@ -78,7 +78,7 @@ def prepare(z1, z2, *, hidden_norm: bool = True):
 def gather_views(z1, z2):
     """First and second views of all replicas, `(N, d)` each, and the rows of this replica's in them, `(n,)`."""
     n = ops.shape(z1)[0]
-    every = replicas.gather(ops.stack([z1, z2], axis=1))  # one collective instead of two
+    every = replicas.gather(ops.stack([z1, z2], axis=1))  # (n, 2, d) → (N, 2, d); one collective instead of two
     return every[:, 0], every[:, 1], ops.arange(n, dtype="int32") + replicas.index() * n
 
 
@@ -93,7 +93,9 @@ def contrastive_logits(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = 
     check_temperature(temperature)
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
     every1, every2, targets = gather_views(z1, z2)
-    self_mask = own_columns(targets, every1) * MASKED
+    # A view must not be its own positive.  Subtracting, not replacing, as the reference does: the gradient of a masked
+    # similarity is that of exp(-1e9), zero.
+    self_mask = own_columns(targets, every1) * MASKED  # (n, N)
     ab, aa, ba, bb = (
         ops.matmul(a, ops.transpose(b)) / temperature
         for a, b in ((z1, every2), (z1, every1), (z2, every1), (z2, every2))

@@ -41,7 +41,9 @@ def sup_con(z1, z2, labels, temperature: float = 0.1, *, hidden_norm: bool = Tru
     labels = ops.convert_to_tensor(labels)
     check(len(labels.shape) == 1, "labels must have the shape (n,)", shape=tuple(labels.shape))
     ab, aa, ba, bb, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
+    # 1 where two examples share their label, (n, N): an example with itself, too, as its other view is a positive.
     same = ops.cast(ops.equal(ops.expand_dims(labels, 1), replicas.gather(labels)), ab.dtype)
+    # Columns as of [ab, aa]: across views all of the class, within a view all but the view itself.
     positives = ops.concatenate([same, same - own_columns(targets, ops.transpose(ab))], axis=1)
     return sum(mean_cross_entropy(ops.concatenate(logits, axis=1), positives) for logits in ((ab, aa), (ba, bb)))
 

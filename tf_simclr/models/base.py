@@ -147,6 +147,8 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """
         if keras.backend.backend() == "jax":
             return self.train_step_of_jax(*inputs)
+        # 1. What the forward pass will move, as it is.  2. Keras' step, at the step's own number, by which losses draw.
+        # 3. Where something is no number now, all of it goes back: a skipped step has not happened.
         kept = [(v, ops.copy(v)) for v in self.protected()]
         self.clock.number = self.optimizer.iterations if self.optimizer else 0
         try:
@@ -206,6 +208,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
 def share(losses):
     """This replica's part of the mean of the losses `(n,)` of each replica; 0 of a replica without an example."""
+    # Gradients are summed over replicas, and Keras divides no scalar by them (docs/official-code.md#scalar-losses).
     count = ops.maximum(ops.shape(losses)[0], 1)
     return ops.sum(losses) / ops.cast(count, losses.dtype) / replicas.count()
 

@@ -54,6 +54,9 @@ class GradientCache(Recomputed):
 
     def call(self, x):
         """The function's outputs for the whole batch, in floatx."""
+        # 1. Forward, piece by piece: outputs of all, activations of the last piece alone.
+        # 2. The caller computes the loss of the whole batch, and what each output is owed.
+        # 3. Backward, piece by piece: the last from its activations, the others computed again, the gradients added up.
         weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
         count = self.number_of_pieces(ops.shape(x)[0])
 
@@ -85,7 +88,7 @@ class GradientCache(Recomputed):
         start = [no_move(s) for s in states]
         (moves, owed), outputs = in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
         n = x.shape[0] or -1
-        outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]
+        outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]  # the same rows; the loop has lost their number
         return outputs, settled(states, moves, count=count), owed
 
     def owed(self, x, weights, *, states, upstream, count, last):
@@ -121,7 +124,7 @@ class GradientCache(Recomputed):
             size = self.microbatch_size if self.compiled else n // count
             start = number * size
         else:
-            start = number * n // count
+            start = number * n // count  # lengths differ by one at most, whatever n and count are
             size = (number + 1) * n // count - start
         return ops.slice(x, (start, *(0 for _ in rest)), (size, *rest))
 

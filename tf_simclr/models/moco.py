@@ -135,6 +135,9 @@ class MoCo(SimCLR):
 
         In training the keys' encoder takes its step first, towards the weights that the last step has left.
         """
+        # A step of Algorithm 1: the keys' encoder follows; queries of first views; keys of second ones, without
+        # gradient; the loss against the queue as it is (`contrast`); and only then the keys enter it (`compute_loss`),
+        # so that no query meets its own key twice.
         views = two_views(views)
         training = training or False
         if training:

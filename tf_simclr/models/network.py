@@ -50,7 +50,7 @@ def connect(
         ft_proj_selector: the projection layer that feeds it; 0: the features.
         images: shape of the images that an encoder of another kind takes.
     """
-    own = is_resnet(encoder)
+    own = is_resnet(encoder)  # one whose blocks are endpoints, too
     inputs = encoder.input if own else keras.Input(images[1:], name="images")
     features = encoder.output if own else parts.features_of(encoder, inputs, training=None)
     endpoints = encoder_endpoints(encoder) if own else {"final_avg_pool": features}

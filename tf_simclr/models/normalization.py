@@ -28,7 +28,7 @@ class BatchNormalization(layers.BatchNormalization):
         if not (training and self.trainable):
             return self.fused(inputs, mean=self.moving_mean, variance=self.moving_variance)[0]
         outputs, mean, variance = self.fused(inputs)
-        n = values_a_channel(inputs)
+        n = values_a_channel(inputs)  # n·h·w
         self.move(self.moving_mean, mean)
         self.move(self.moving_variance, variance * ((n - 1) / n))  # the kernel's is unbiased, the reference's is not
         return outputs

@@ -53,6 +53,8 @@ class Recomputed(keras.layers.Layer):
     def pure(self, inputs, *, states):
         """Outputs and new states, as lists, at `inputs` (the tensor and the trained weights) and `states`."""
         x, *weights = inputs
+        # Within the scope variables read as these tensors, and assignments are collected, not made: nothing else
+        # changes, however often the function is computed.
         pairs = [*zip(self.trained, weights, strict=True), *zip(self.moving, states, strict=True)]
         with keras.StatelessScope(pairs) as scope:
             outputs = self.function(x)

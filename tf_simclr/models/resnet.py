@@ -56,6 +56,8 @@ def resnet(
     """
     architecture = Architecture(depth, width, sk_ratio, se_ratio, cifar_stem)
     parts = Parts(normalization)
+    # images (n, h, w, 3) → stem (n, h/4, w/4, 64·width), of CIFAR (n, h, w, …) → four groups, from the second on each
+    # of half the height and width and twice the channels → the mean over positions, (n, d).
     images = x = keras.Input((None, None, 3), name="images")
     x = parts.stem(x, architecture)
     for group, blocks in enumerate(BLOCKS[depth], 1):
@@ -90,6 +92,7 @@ class Parts:
         stride = 2 if block == 1 and group > 1 else 1
         name = f"group{group}_block{block}_"
         out = filters * (4 if architecture.bottleneck else 1)
+        # The order of these layers is the order of TF1's variables, by which its checkpoints are numbered.
         shortcut = self.projection(x, out, stride, architecture.sk_ratio, name) if block == 1 else x
         x = self.residual(x, filters, stride, architecture, name)
         if architecture.se_ratio:
@@ -119,11 +122,14 @@ class Parts:
 
     def selective_kernel(self, x, filters: int, ratio: float, name: str, min_dim: int = 32):
         """Mixes two streams of channels with softmax weights computed from their pooled sum."""
-        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **LAST)(x)
-        mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)
+        # x (n, h, w, 2·filters): the halves of one convolution are the streams
+        # (docs/official-code.md#selective-kernels).
+        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **LAST)(x)  # (n, 1, 1, 2·filters)
+        mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)  # of both streams: (n, 1, 1, filters)
         mix = convolution(mix, max(int(filters * ratio), min_dim), name + "sk_conv1")
         mix = layers.ReLU(name=name + "sk_relu")(self.normalization.layer(name + "sk_bn1")(mix))
         mix = convolution(mix, 2 * filters, name + "sk_conv2")
+        # A softmax over the two streams of each channel, and back to the layout of x.
         mix = ops.reshape(ops.softmax(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3), (-1, 1, 1, 2 * filters))
         first, second = ops.split(x * mix, 2, axis=-1)
         return first + second

@@ -129,17 +129,20 @@ class SimCLR(Trained):
         projections, *features = embed(views, training)
         outputs = {"projections": projections}
         if self.probe:
+            # The probe watches: its gradient ends here, and the encoder learns nothing of labels.
             outputs["logits_sup"] = self.probe(ops.stop_gradient(features[0]))
         return outputs
 
     def embed(self, views, training=None):
         """Views to projections `(n, 2, d)` and, for a probe, features; BatchNorm sees both views at once."""
+        # (n, 2, h, w, 3) → (2n, h, w, 3), all first views before all second ones: one batch, as in Algorithm 1, for the
+        # statistics of BatchNorm are of both views.
         images = ops.concatenate([views[:, 0], views[:, 1]], axis=0)
         encoder = recomputed_blocks(self.encoder) if training and self.remat else self.encoder
         features = parts.features_of(encoder, images, training=training or False)
         projections = parts.projections_of(self.projection, features, training=training or False)[-1]
         values = (projections, features) if self.probe else (projections,)
-        return [ops.stack(ops.split(value, 2), axis=1) for value in values]
+        return [ops.stack(ops.split(value, 2), axis=1) for value in values]  # (2n, d) → (n, 2, d)
 
     def embed_cached(self, views, training=True):
         """The same, with `microbatch_size` examples in memory at once."""
@@ -162,6 +165,7 @@ class SimCLR(Trained):
         check(self.probe or self._compile_metrics is None, metrics)
         if y is not None and self.label_range():
             y = labelled.prepared(y, classes=self.num_classes)
+        # Losses are computed in float32, whatever the network computed in.
         z1, z2 = ops.unstack(ops.cast(y_pred["projections"], keras.config.floatx()), axis=1)
         losses = {"contrast_loss": self.contrast(z1, z2, labels=y), "weight_decay": self.l2_loss()}
         self.observe_contrast(z1, z2)

@@ -45,6 +45,11 @@ class Moments(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable by one step."""
+        # AdamW and Lamb in four lines:
+        #   1. m, v ← moving means of g and g², divided by 1 - βᵗ: they began at zero
+        #   2. step ← m / (√v + ε)
+        #   3. kernels alone: step ← step + weight_decay · w; for Lamb also step ← step · |w| / |step|
+        #   4. w ← w - rate · step
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         mean, square = self.moments(gradient, self._get_variable_index(variable))
         step = mean / (ops.sqrt(square) + self.epsilon)
@@ -60,7 +65,7 @@ class Moments(keras.optimizers.Adam):
             (self._momentums[index], self.beta_1, gradient),
             (self._velocities[index], self.beta_2, ops.square(gradient)),
         ):
-            new = kept + (value - kept) * (1 - beta)
+            new = kept + (value - kept) * (1 - beta)  # as Keras rounds it
             self.assign(kept, new)
             found.append(new / (1 - ops.power(ops.convert_to_tensor(beta, gradient.dtype), step)))
         return found

@@ -53,7 +53,7 @@ class Momentum(keras.optimizers.Optimizer):
     def accumulate(self, gradient, variable):
         """Adds a gradient to the variable's accumulator and returns the direction to move in."""
         accumulator = self.accumulators[self._get_variable_index(variable)]
-        velocity = self.momentum * accumulator + gradient
+        velocity = self.momentum * accumulator + gradient  # undampened
         self.assign(accumulator, velocity)
         return self.momentum * velocity + gradient if self.use_nesterov else velocity
 
@@ -138,6 +138,12 @@ class LARS(Momentum):
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable by one step."""
+        # The order is the algorithm (docs/official-code.md#lars):
+        #   1. g ← g + weight_decay · w          coupled, so that the ratio below sees it
+        #   2. ratio ← eeta · |w| / |g|          1 for biases and normalisation, and where a length is 0
+        #   3. v ← momentum · v + rate · ratio · g
+        #   4. w ← w - v
+        # "Popular" momentum accumulates g itself and scales v, so that old gradients follow today's rate.
         index = self._get_variable_index(variable)
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         if self.decayed[index]:
@@ -155,6 +161,8 @@ class LARS(Momentum):
         if not adapted:
             return 1.0
         w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
+        # A variable that starts at zero has |w| = 0, one without a gradient |g| = 0: both take a plain step.  Dividing
+        # by 1 there computes no 0 / 0, which a debugger of numbers would stop at.
         defined = ops.logical_and(w > 0, g > 0)
         return ops.where(defined, self.options["eeta"] * w / ops.where(defined, g, ops.ones_like(g)), ops.ones_like(g))
 

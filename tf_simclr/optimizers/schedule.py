@@ -42,7 +42,7 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
         """The rate of a step, a float32 scalar."""
         peak, total, warmup = self.config.values()
         step = ops.cast(step, "float32")
-        done = ops.minimum((step - warmup) / max(total - warmup, 1), 1.0)
+        done = ops.minimum((step - warmup) / max(total - warmup, 1), 1.0)  # share of the cosine; 1 beyond the end
         cosine = 0.5 * (1.0 + ops.cos(math.pi * done)) * (1.0 if total > warmup else 0.0)
         return peak * ops.where(step < warmup, step / max(warmup, 1), cosine)
 

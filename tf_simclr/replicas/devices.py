@@ -238,6 +238,8 @@ def gather(x):
     context = tf.distribute.get_replica_context()
     if context is None:  # Keras traces a step once outside of the replicas, for its shapes alone
         return ops.concatenate([x] * replicas)
+    # (n, …) → (count, n, …) with this replica's rows in its own place and zeros elsewhere → their sum → (count · n, …).
+    # The sum's gradient is a sum, too: what every replica owes this one's rows comes back to them.
     place = ops.cast(ops.one_hot(context.replica_id_in_sync_group, replicas), x.dtype)
     parts = ops.reshape(place, (replicas,) + (1,) * len(x.shape)) * ops.expand_dims(x, 0)
     parts = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)

@@ -49,6 +49,8 @@ def train(
         SystemExit: with code 143 after SIGTERM, 129 after SIGHUP; the last step is saved.
         KeyboardInterrupt: after Ctrl-C; likewise.
     """
+    # The order is important: a lock before anything is read or written, signals caught before a step is taken, the
+    # newest checkpoint before callbacks look at the step.
     stopping = Stopping()
     with contextlib.ExitStack() as stack:
         stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
@@ -58,10 +60,13 @@ def train(
             stack.enter_context(stopping)
         step = begin(model, run, devices=devices, say=say)
         saver = Checkpoints(run, plan, step=step, stopping=stopping, devices=devices)
+        # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
+        # that is to stop goes last, so that all before it have run.
         after = [saver, *callbacks, Stop(saver, say=say)]
         if devices.chief:
             tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
             after = [History(run, plan, step=step, say=say), tensorboard, *after]
+        # `fit` sets means to zero as an epoch starts: those of an epoch that a checkpoint cut in two are put back.
         begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):
