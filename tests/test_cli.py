@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tyro
 
+import tf_simclr
 from tests import golden
 from tf_simclr import cli
 from tf_simclr.config import (
@@ -21,9 +22,12 @@ from tf_simclr.config import (
     CheckpointsGet,
     ChestCovid,
     Demo,
+    Embed,
+    Export,
     Finetune,
     LinearEval,
     Pretrain,
+    options,
     plain,
     plain_defaults,
 )
@@ -106,7 +110,7 @@ def test_each_option_is_read_in_its_own_type():
 def test_help_explains_each_option_with_its_default(command):
     out = io.StringIO()
     with pytest.raises(SystemExit) as caught, redirect_stdout(out):
-        cli.parse([*command.split(), "--help"])
+        cli.parse([*command.split(), "--help-all"])
     assert caught.value.code in (0, None)
     lines = {}
     name = None
@@ -343,6 +347,165 @@ def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capfd, images, tmp
     (images / "train").rename(images / "test")
     words = ["--image_dir", images, "--train_split", "test", "--checkpoint", tmp_path / "none"]
     assert str(tmp_path / "none") in one_sentence(monkeypatch, capfd, "linear-eval", *words)
+
+
+def cheap(monkeypatch, capfd, *words) -> str:
+    """What is refused before a task, and with it a framework, is imported."""
+    monkeypatch.setattr(cli, "task", lambda name: pytest.fail("a task was loaded"))
+    err = refused(monkeypatch, capfd, *words)
+    assert err.count("\n") == 1
+    return err
+
+
+def test_cheap_mistakes_are_answered_before_a_framework_loads(monkeypatch, capfd, images, tmp_path):
+    run, small = tmp_path / "run", ["--image_dir", images, "--train_batch_size", "7"]
+    (tmp_path / "runs" / "pets").mkdir(parents=True)
+    near = tmp_path / "runs" / "pet"
+    cases = {
+        "must hold enough images for one batch": ["pretrain", *small],
+        "images=6, batch_size=7": ["finetune", *small, "--eval_split", "train"],
+        "the split's name, trian (it has train)": ["pretrain", "--image_dir", images, "--train_split", "trian"],
+        "the split's name, test (it has train)": ["finetune", "--image_dir", images, "--train_batch_size", "4"],
+        "the split's name, all": ["embed", "--image_dir", images, "--split", "all", "--checkpoint", images],
+        f"checkpoint: {near} must exist": ["export", "--checkpoint", near],
+        f"(did you mean {near}s?)": ["transfer", "--checkpoint", near],
+        "teacher: nowhere must exist": ["distill", "--teacher", "nowhere"],
+        "model: nowhere must exist": ["chest", "app", "--model", "nowhere"],
+        "images: nowhere.png must exist": ["augmentations", "nowhere.png"],
+        "must be a whole prepared folder": ["pretrain", "--radiographs", images],
+        "(did you mean cifar10_1 or cifar10?)": ["pretrain", "--dataset", "cifar11", "--data_dir", run],
+        "mnist must be prepared, but is not in": ["pretrain", "--dataset", "mnist", "--data_dir", run],
+    }  # fmt: skip
+    for sentence, words in cases.items():
+        assert sentence in cheap(monkeypatch, capfd, *words), words
+
+
+def test_a_prepared_data_set_is_looked_at_by_its_notes(monkeypatch, capfd, tmp_path):
+    notes = tmp_path / "flowers" / "1.0.0" / "dataset_info.json"
+    splits = [{"name": "train", "shardLengths": ["3", "2"]}, {"name": "holdout", "shardLengths": ["1"]}]
+    write_json(notes, {"name": "flowers", "splits": splits})
+    words = ["pretrain", "--dataset", "flowers", "--data_dir", tmp_path]
+    assert "flowers (train) must hold enough images" in cheap(monkeypatch, capfd, *words)
+    err = cheap(monkeypatch, capfd, *words, "--train_split", "train+holdut[:50%]")
+    assert "the split must be one of holdout, train, or a part of these (did you mean holdout?)" in err
+    monkeypatch.setattr(cli, "task", lambda name: SimpleNamespace(run=lambda config: None))
+    cli.execute([*map(str, words), "--train_batch_size", "5"])
+
+
+NAMES = {
+    "linear-eval --checkpoint run --endpoint proj_1": LinearEval(checkpoint=Path("run"), layer="proj_1"),
+    "export --checkpoint run --endpoints a,b": Export(checkpoint=Path("run"), layer="a,b"),
+    "chest covid --data prepared": ChestCovid(radiographs="prepared"),
+    "embed --checkpoint run --train_split test": Embed(checkpoint=Path("run"), split="test"),
+}
+
+
+@pytest.mark.parametrize("words", NAMES)
+def test_a_name_that_an_option_had_is_taken_with_a_line(capfd, words, tmp_path):
+    assert cli.parse(words.split()) == NAMES[words]
+    old = next(word for word in words.split() if word.startswith("--") and word != "--checkpoint")
+    assert capfd.readouterr().err.startswith(f"{old} is called --")
+    stored = plain(NAMES[words])
+    new = next(name for name in NAMES[words].RENAMED.values())
+    stored[old.removeprefix("--")] = stored.pop(new)
+    write_json(tmp_path / "config.json", stored)
+    assert cli.parse(["--config", str(tmp_path / "config.json")]) == NAMES[words]
+
+
+def test_yes_and_no_are_said_in_any_of_the_usual_ways():
+    for words in ("--no-use_blur", "--no-use-blur", "--no_use_blur", "--use_blur False", "--use_blur=false"):
+        assert cli.parse(["pretrain", *words.split()]).use_blur is False
+    for words in ("--download", "--download True", "--download=true", "--no-download False"):
+        assert cli.parse(["pretrain", *words.split()]).download is True
+    assert cli.parse(["pretrain", "--jit_compile"]).jit_compile is True
+    assert cli.parse(["pretrain", "--no-jit_compile"]).jit_compile is False
+    assert cli.parse(["pretrain", "--jit_compile", "None"]).jit_compile is None
+    explained = cli.parse(["chest", "explain", "--shuffle", "a.png", "--model", "run", "--no-shuffle", "b.png"])
+    assert explained.images == (Path("a.png"), Path("b.png"))
+    assert explained.shuffle is False
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("pretain", "(did you mean pretrain?)"),
+        ("chest explian x.png", "(did you mean chest explain?)"),
+        ("pretrain --batch_size 4", " or --train_batch_size?)"),
+        ("pretrain --learning-rat 1", "(did you mean --learning_rate"),
+        ("pretrain --optimizer adm", "(did you mean adam"),
+        ("pretrain --preset imagenett", "(did you mean imagenet"),
+        ("presets --name cifar", "(did you mean cifar10?)"),
+        ("pretrain --no-temperature", "(did you mean --temperature?)"),
+        ("pretrain --use_blur maybe", "takes options"),
+        ("pretrain --use_blur=maybe", "use_blur must be True or False"),
+        ("pretrain --seed --image_size 8", "--seed must be followed by a value"),
+        ("pretrain --learning_rate fast", "learning_rate must be a number"),
+        ("checkpoints get", "checkpoints get needs NAME"),
+        ("linear-eval", "linear-eval needs --checkpoint"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_what_may_have_been_meant(monkeypatch, capfd, words, hint):
+    assert hint in cheap(monkeypatch, capfd, *words.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_what_matters_in_groups_and_where_the_rest_is(capfd, command):
+    with pytest.raises(SystemExit) as end:
+        cli.parse([*command.split(), "--help"])
+    assert not end.value.code
+    out = capfd.readouterr().out
+    known = options.options(COMMANDS[command])
+    shown = [name for name in known if f"\n  --{name} " in out or f"\n  {name.upper()} " in out]
+    assert shown == list(known) or (len(shown) <= 15 and f"{len(known) - len(shown)} more options" in out)
+    assert {name for name, option in known.items() if option.required} <= {*shown}
+    assert {*options.MATTER.get(command, ())} <= known.keys()
+    assert all(option.text for option in known.values())
+
+
+def test_pretrains_help_has_the_groups_of_its_dozen(capfd):
+    with pytest.raises(SystemExit):
+        cli.parse(["pretrain", "--help"])
+    lines = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if line in options.ORDER] == [
+        "data",
+        "model",
+        "method",
+        "optimisation",
+        "devices",
+        "run",
+    ]
+
+
+def test_the_version_is_told(capfd):
+    cli.execute("--version")
+    assert capfd.readouterr().out == f"tf-simclr {tf_simclr.__version__}\n"
+
+
+def stored_run(folder, **values) -> Path:
+    write_json(folder / "config.json", plain(Pretrain(**values)))
+    return folder
+
+
+def test_how_a_run_saw_its_images_is_taken_from_it(capfd, tmp_path):
+    run = stored_run(tmp_path / "run", image_dir=tmp_path / "a b", image_size=32, split_seed=3)
+    for command, option in (("linear-eval", "checkpoint"), ("embed", "checkpoint"), ("finetune", "checkpoint"),
+                            ("distill", "teacher")):  # fmt: skip
+        config = cli.parse([command, f"--{option}", str(run)])
+        assert (config.image_dir, config.image_size, config.split_seed) == (tmp_path / "a b", 32, 3)
+        assert f"as in the run {run}: image_size 32, image_dir {tmp_path / 'a b'}" in capfd.readouterr().err
+    assert cli.parse(["export", "--checkpoint", str(run), "--resize"]).image_size == 32
+    assert cli.parse(["transfer", "--checkpoint", str(run)]).image_size == 32
+    assert cli.parse(["transfer", "--checkpoint", str(run)]).image_dir is None
+
+
+def test_what_is_given_otherwise_than_in_the_run_counts_and_is_said(capfd, tmp_path):
+    run = stored_run(tmp_path / "run", image_dir=tmp_path / "a", image_size=32)
+    config = cli.parse(["linear-eval", "--checkpoint", str(run), "--image_size", "64", "--dataset", "cifar10"])
+    assert (config.image_dir, config.dataset, config.image_size) == (None, "cifar10", 64)
+    images = f"dataset is cifar10 here, image_dir {tmp_path / 'a'} there"
+    assert capfd.readouterr().err == f"not as in the run {run}: {images}; image_size is 64 here, 32 there\n"
+    assert cli.parse(["linear-eval", "--checkpoint", str(tmp_path)]) == LinearEval(checkpoint=tmp_path)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"} | WITHOUT_FRAMEWORK,
+    "tf_simclr.config.first_look": {"tf_simclr.config", "tf_simclr.data", "tf_simclr.run_folder"} | GROUND,
     "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
@@ -98,7 +99,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
-    "tf_simclr.cli": {"tf_simclr.config", "tf_simclr.commands"} | GROUND,
+    "tf_simclr.cli": {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands"} | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
     "tf_simclr.__main__": {"tf_simclr.cli"},
 }

@@ -5,19 +5,19 @@ import dataclasses
 import importlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
-import tyro
-
+import tf_simclr
 from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
-from tf_simclr.config import COMMANDS, Pretrain
+from tf_simclr.config import COMMANDS, Pretrain, options
+from tf_simclr.config.first_look import look_first
 from tf_simclr.config.presets import PRESETS, settings
-from tf_simclr.errors import InputError, check, exit_on_input_error
+from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
-from tf_simclr.places import expanded
+from tf_simclr.places import expanded, shown
 from tf_simclr.terminal import write
 
 EXTRAS = {
@@ -44,11 +44,7 @@ ELSEWHERE = {
 def main() -> None:
     """Runs the command that the command line names."""
     with exit_on_input_error():
-        words = sys.argv[1:]
-        if wants_overview(words):
-            write(overview(words))
-            return
-        execute(words)
+        execute(sys.argv[1:])
 
 
 def execute(words: str | Sequence[str]) -> None:
@@ -60,15 +56,26 @@ def execute(words: str | Sequence[str]) -> None:
     Raises:
         InputError: something in them cannot be used.
     """
-    config = parse(shlex.split(words) if isinstance(words, str) else words)
+    words = shlex.split(words) if isinstance(words, str) else list(words)
+    if words[:1] in (["--version"], ["-V"]):
+        write(f"tf-simclr {tf_simclr.__version__}\n")
+        return
+    if wants_overview(words):
+        write(overview(words))
+        return
+    config = parse(words)
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
+    look_first(config)
     with extras_named(name):
         task(name).run(config)
 
 
+HELP = ("-h", "--help", "--help-all", "--help_all")
+
+
 def wants_overview(words: Sequence[str]) -> bool:
     """Whether the words ask what commands there are: `--help`, alone or behind a group's name like `chest`."""
-    asks = bool(words) and words[-1] in ("-h", "--help")
+    asks = bool(words) and words[-1] in HELP
     return asks and not named(words) and bool(group(" ".join(words[:-1])))
 
 
@@ -82,8 +89,10 @@ def overview(words: Sequence[str]) -> str:
     commands = group(" ".join(word for word in words if not word.startswith("-")))
     lines = [f"  {name:<20}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
     usage = "usage: python -m tf_simclr COMMAND [OPTIONS], or tf-simclr COMMAND [OPTIONS]"
-    closing = "`COMMAND --help` explains its options; --config RUN/config.json repeats a run."
-    return "\n".join([usage, "", "SimCLR in Keras 3", "", *lines, "", closing, ""])
+    closing = (
+        "`COMMAND --help` explains the options that matter, `--help-all` all; --config RUN/config.json repeats a run."
+    )
+    return "\n".join([usage, "", f"SimCLR in Keras 3, version {tf_simclr.__version__}", "", *lines, "", closing, ""])
 
 
 def task(name: str) -> ModuleType:
@@ -146,25 +155,111 @@ def parse(words: Sequence[str]) -> Any:
     """The configuration that the words of a command line mean.
 
     `--config FILE`, a run folder's `config.json`, sets the command and its options; `--preset NAME` the options of
-    `pretrain` that the preset has; the others change them.
+    `pretrain` that the preset has; the others change them.  What images a run saw, and how, a command that is given
+    the run takes from there (`inherited`).
 
     Raises:
         InputError: there is no such command or preset, or the file is not a configuration.
+        SystemExit: with code 0, after help.
     """
     words = list(words)
+    command = named(words)
+    if command is not None and (asked := [word for word in words if word in HELP]):
+        whole = any(word.startswith("--help") and word != "--help" for word in asked)
+        write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
+        raise SystemExit(0)
     stored = stored_config(words) or preset(words)
     command = named(words)
     if command is None:
-        known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them)"
+        start = " ".join(words[: 2 if group("".join(words[:1])) and words else 1])
+        near = meant(start, COMMANDS) if words else ""
+        known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them){near}"
         raise InputError(f"{known}. Received: {' '.join(words[:2]) or 'nothing'}")
-    return tyro.cli(
-        COMMANDS[command],
-        args=words[len(command.split()) :],
-        default=stored,
-        prog=f"tf-simclr {command}",
-        use_underscores=True,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    kind = COMMANDS[command]
+    given = options.read(command, kind, words=words[len(command.split()) :], old=kind.RENAMED, say=say)
+    if stored is not None:
+        return dataclasses.replace(stored, **given)
+    options.check_whole(command, kind, given=given)
+    return kind(**inherited(command, given, say=say), **given)
+
+
+def say(line: str) -> None:
+    """Writes a line to the user."""
+    write(line + "\n", sys.stderr)
+
+
+def besides(command: str) -> list[tuple[str, str]]:
+    """Options that are none of a configuration, and what they mean."""
+    found = [("--config FILE", "Options of a run folder's config.json; those beside it change them.")]
+    if command == "pretrain":
+        found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", "Options of a recipe (`tf-simclr presets`), likewise."))
+    return found
+
+
+SOURCES = ("dataset", "image_dir", "radiographs")
+"""Options that name images; one of them is enough."""
+SEEN = ("image_size", "exif_orientation")
+"""Options of how a network sees images."""
+DRAWN = ("data_dir", "positive", "split_seed", "validation_fraction")
+"""Options of which images are in a split."""
+
+
+def inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], None]) -> dict[str, Any]:
+    """What a command takes from the run that it is given: which images, and how the network sees them.
+
+    Args:
+        command: its name.
+        given: its options that are given, which count.
+        say: takes a line for what is taken, and one for what is given otherwise.
+
+    Returns:
+        Options that are not given, as they were in the run; nothing where no run is given.
+    """
+    known = options.options(COMMANDS[command])
+    place = given.get("checkpoint") or given.get("teacher")
+    if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
+        return {}
+    folder = expanded(place)
+    values = run_values(folder)
+    if not values:
+        return {}
+    other = [name for name in SOURCES if given.get(name) is not None]
+    theirs = [(name, values[name]) for name in reversed(SOURCES) if values.get(name) is not None][:1]
+    wanted = [*SEEN, *([] if other or command in ("transfer", "export") else [*SOURCES, *DRAWN])]
+    taken: dict[str, Any] = {}
+    unlike = [
+        f"{name} is {given[name]} here, {their} {value} there"
+        for name in other[:1]
+        for their, value in theirs
+        if (their, value) != (name, given[name])
+    ]
+    for name in (name for name in wanted if name in known and name in values):
+        if name not in given:
+            taken |= {name: values[name]} if values[name] != known[name].default else {}
+        elif given[name] != values[name]:
+            unlike.append(f"{name} is {given[name]} here, {values[name]} there")
+    if taken:
+        words = ", ".join(f"{name} {value}" for name, value in taken.items() if value is not None)
+        say(f"as in the run {shown(folder)}: {words}")
+    if unlike:
+        say(f"not as in the run {shown(folder)}: {'; '.join(unlike)}")
+    return taken
+
+
+def run_values(folder: Path) -> dict[str, Any]:
+    """What a run folder's `config.json` says of images; nothing where there is none that can be read."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = read_config(path)
+    except InputError:  # of an earlier version, of a program: the command says what it needs to know
+        return {}
+    names = [name for name in (*SEEN, *SOURCES, *DRAWN) if hasattr(config, name)]
+    values = {name: getattr(config, name) for name in names}
+    if values.get("image_dir") is not None or values.get("radiographs") is not None:
+        values.pop("dataset", None)
+    return values
 
 
 def named(words: Sequence[str]) -> str | None:
@@ -227,8 +322,10 @@ def configured(values: Any, *, where: str) -> Any:
     known = isinstance(command, str) and command in COMMANDS
     check(known, f"{where} must be a run folder's config.json, which names its command")
     fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
+    values = {COMMANDS[command].RENAMED.get(name, name): value for name, value in values.items()}
     unknown = sorted(values.keys() - fields.keys())
-    check(not unknown, f"{where} must hold options of {command} only", unknown=unknown)
+    near = meant(unknown[0], fields) if unknown else ""
+    check(not unknown, f"{where} must hold options of {command} only{near}", unknown=unknown)
     needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(needed - values.keys())
     check(not missing, f"{where} must hold every option of {command} without a default", missing=missing)

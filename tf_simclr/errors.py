@@ -1,10 +1,11 @@
 """The one exception that means: the user's input is wrong, not the program."""
 
 import contextlib
+import difflib
 import operator
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tf_simclr.terminal import forgive, write
@@ -57,6 +58,22 @@ def shortened(text: str, most: int = 1000) -> str:
         'abcd…'
     """
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def meant(word: str, names: Iterable[str], *, shown: str = "{}") -> str:
+    """Which of some names may have been meant by a word that is none of them, to stand in a sentence.
+
+    Example:
+        >>> meant("traim", ["train", "test"]), meant("batch", ["train_batch_size", "seed"], shown="--{}")
+        (' (did you mean train?)', ' (did you mean --train_batch_size?)')
+        >>> meant("x", ["train"])
+        ''
+    """
+    names = list(names)
+    near = difflib.get_close_matches(word, names, n=2, cutoff=0.7)
+    near = near or [name for name in names if len(word) > 2 and (word in name or name in word)][:2]
+    near = near or difflib.get_close_matches(word, names, n=1, cutoff=0.55)
+    return f" (did you mean {' or '.join(shown.format(name) for name in near)}?)" if near else ""
 
 
 @contextlib.contextmanager

@@ -114,16 +114,7 @@ class RunFolder:
             InputError: the folder holds a run with another configuration or on other images.
         """
         data = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
-        if self.config.exists() and (self.checkpoints() or self.network.exists()):
-            if not (self.network.exists() and self.result.exists()):
-                check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
-            changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
-            if changed:
-                differing = "; ".join(f"{name}={a!r} there, {b!r} here" for name, (a, b) in changed.items())
-                raise InputError(
-                    f"{self.path} holds a run with other options; give the same ones to resume it, or another folder "
-                    f"to start anew: {differing}"
-                )
+        if self.check_options(config, defaults):
             if images is not None and self.data.exists():
                 self.check_data(data, say)
             return
@@ -131,6 +122,25 @@ class RunFolder:
             write_json(self.data, data)
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
+
+    def check_options(self, config: Mapping, defaults: Mapping = MappingProxyType({})) -> bool:
+        """Whether a run lies here that can be resumed, which then must have these options.
+
+        Raises:
+            InputError: it has others, or its images came in an order that is no more.
+        """
+        if not (self.config.exists() and (self.checkpoints() or self.network.exists())):
+            return False
+        if not (self.network.exists() and self.result.exists()):
+            check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
+        changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
+        if changed:
+            differing = "; ".join(f"{name}={a!r} there, {b!r} here" for name, (a, b) in changed.items())
+            raise InputError(
+                f"{self.path} holds a run with other options; give the same ones to resume it, or another folder "
+                f"to start anew: {differing}"
+            )
+        return True
 
     def check_there(self) -> None:
         """Refuses to write into a folder that was removed while a training holds it, or removed and made anew.

@@ -150,7 +150,7 @@ def test_an_endpoint_that_there_is_not_is_refused_with_those_there_are(images, m
     network = keras.Model(encoder.input, {"map": encoder.input, "proj_1": encoder.output})
     monkeypatch.setattr(inputs, "load_model", lambda path, **selection: network)
     assert inputs.load_features_network(config(images, endpoint="proj_1")).output_shape == (None, 3)
-    with pytest.raises(InputError, match=r"endpoint must be one of proj_1\. Received: endpoint='map'"):
+    with pytest.raises(InputError, match=r"layer must be one of proj_1\. Received: layer='map'"):
         inputs.load_features_network(config(images, endpoint="map"))
 
 

@@ -31,7 +31,7 @@ from tf_simclr.terminal import say, show
 from tf_simclr.training import read_history
 from tf_simclr.weights import load_encoder
 
-SIZE = 32
+SIZE = Demo.image_size
 """Side of the network's input in pixels."""
 MIN_AREA = 0.2
 """Least share of a digit in a view: less of it is often no digit any more."""

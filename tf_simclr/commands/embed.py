@@ -11,7 +11,7 @@ from tf_simclr.weights import load_model
 
 def run(config: Embed) -> None:
     """Embeds as configured and says what the file holds."""
-    source = open_source(config, config.train_split)
+    source = open_source(config, config.split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
     apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
     identity = {key: value for key, value in plain(config).items() if key not in apart}

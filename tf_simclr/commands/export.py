@@ -24,7 +24,7 @@ def run(config: Export) -> None:
     network = load_model(config.checkpoint, ema=config.ema)
     serving = exports.Serving(
         network=network,
-        endpoints=tuple(name for name in config.endpoints.split(",") if name),
+        endpoints=tuple(name for name in config.layer.split(",") if name),
         image_size=config.image_size if config.resize else 0,
         uint8=config.uint8,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from tf_simclr import replicas
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import Probing
-from tf_simclr.config.parts import Data, Placement
+from tf_simclr.config.parts import Images, Placement
 from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -43,7 +43,11 @@ def find_devices(config: Placement) -> replicas.Devices:
     return devices
 
 
-def open_source(config: Data, split: str, *, labelled: bool | None = None) -> Source:
+SPLITS = ("split", "train_split", "eval_split")
+"""Options that name splits."""
+
+
+def open_source(config: Images, split: str, *, labelled: bool | None = None) -> Source:
     """The examples of a split: of a folder of images or radiographs, if one is given, else of a tfds data set.
 
     What a user should know of them is said.
@@ -67,7 +71,7 @@ def open_source(config: Data, split: str, *, labelled: bool | None = None) -> So
         source = from_tfds(config.dataset, split, data_dir=config.data_dir, download=config.download)
         source = upright(source) if config.exif_orientation else source
     else:
-        asked = [name for name in (config.train_split, getattr(config, "eval_split", None)) if name is not None]
+        asked = [name for name in (getattr(config, part, None) for part in SPLITS) if name is not None]
         source = open_folder(
             config.image_dir,
             split,
@@ -85,7 +89,7 @@ def open_source(config: Data, split: str, *, labelled: bool | None = None) -> So
     return source
 
 
-def holds_back(config: Data) -> bool:
+def holds_back(config: Images) -> bool:
     """Whether a training without labels on a folder without splits leaves images to test on: if any are asked for."""
     return config.validation_fraction is not None or getattr(config, "eval_split", None) is not None
 
@@ -120,14 +124,9 @@ def open_folder(
     Raises:
         InputError: there is no such split, or nothing in it, or a layout that can be read in two ways.
     """
-    folder = folders.split_folder(root, split, asked=asked)
-    if folder is not None or not root.is_dir():
-        return from_folder(folder or root, labelled=labelled, exif_orientation=exif_orientation)
-    there = folders.splits_of(root, asked=asked)
-    rule = f"image_dir must hold a folder of the split's name, {split}"
-    has = f"it has {folders.listed(there)}" if there else "without splits it is divided into train, validation and test"
-    part = folders.PARTS.get(split.lower(), "")
-    check(not there and part, f"{rule} ({has})", image_dir=shown(root))
+    folder, part = folders.place_of(root, split, asked=asked)
+    if part is None:
+        return from_folder(folder, labelled=labelled, exif_orientation=exif_orientation)
     found = folders.look(root)
     if whole and part == "train":
         return from_folder(found, labelled=labelled, exif_orientation=exif_orientation)
@@ -259,12 +258,12 @@ def load_features_network(config: Probing) -> keras.Model:
     Raises:
         InputError: the checkpoint cannot be read, or has no such features.
     """
-    if config.endpoint == POOLED:
+    if config.layer == POOLED:
         return load_encoder(config.checkpoint, ema=config.ema)
     model = load_model(config.checkpoint, ema=config.ema)
     flat = [name for name, output in model.output.items() if len(output.shape) == 2]
-    check(config.endpoint in flat, f"endpoint must be one of {', '.join(flat)}", endpoint=config.endpoint)
-    return keras.Model(model.input, model.output[config.endpoint], name="features")
+    check(config.layer in flat, f"layer must be one of {', '.join(flat)}", layer=config.layer)
+    return keras.Model(model.input, model.output[config.layer], name="features")
 
 
 @dataclass
@@ -301,7 +300,7 @@ class Extractor:
         if data is None:
             found, unreadable = compute()
         else:
-            key = {"weights": self.weights, "endpoint": self.config.endpoint, "data": data, **seen}
+            key = {"weights": self.weights, "endpoint": self.config.layer, "data": data, **seen}
             found, unreadable = self.cache.fetch(
                 key, compute, place=source.place, settled=lambda: source_digest(source, say) == data
             )

@@ -24,7 +24,7 @@ from tf_simclr.config.evaluation import (
 from tf_simclr.config.presets import Presets
 from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
 
-COMMANDS = {
+COMMANDS: dict[str, type[Any]] = {
     "pretrain": Pretrain,
     "linear-eval": LinearEval,
     "transfer": Transfer,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
@@ -61,7 +61,9 @@ class ChestPrepare(Checked):
 class ChestCovid(Checked):
     """The COVID-19 study: a small head on a frozen SimCLR encoder, as it was, and with patients kept apart."""
 
-    data: Place = "synthetic"
+    RENAMED: ClassVar = {"data": "radiographs"}
+
+    radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
     """A run folder or a checkpoint of any kind that converters reads; without one an untrained ResNet-50 is tested."""
@@ -272,7 +274,9 @@ class ChestFindings(Checked):
     it was stopped.
     """
 
-    data: Place = "synthetic"
+    RENAMED: ClassVar = {"data": "radiographs"}
+
+    radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
     """A run folder or a checkpoint of any kind that converters reads; none: an untrained ResNet."""

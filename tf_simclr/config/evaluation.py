@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked, Data, Optimization
+from tf_simclr.config.parts import Checked, Data, Images, Optimization
 from tf_simclr.errors import check
 
 
@@ -14,11 +14,13 @@ from tf_simclr.errors import check
 class Probing(Checked):
     """Which features, and how they are tested."""
 
+    RENAMED: ClassVar = {"endpoint": "layer"}
+
     checkpoint: Path
     """A run folder or a checkpoint of any kind that converters reads."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
-    endpoint: str = "final_avg_pool"
+    layer: str = "final_avg_pool"
     """Features to test: final_avg_pool, or proj_1, proj_2 … of the projection head."""
     eval_batch_size: int = 256
     """Images at a time."""
@@ -151,6 +153,8 @@ class Sweep(Checked):
 class Export(Checked):
     """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
 
+    RENAMED: ClassVar = {"endpoints": "layer", "endpoint": "layer"}
+
     checkpoint: Path
     """A run folder or a checkpoint of any kind that converters reads."""
     ema: bool = False
@@ -159,7 +163,7 @@ class Export(Checked):
     """Format; onnx and tflite need the extra `export`."""
     out: Path | None = None
     """File or folder to write; by default beside the run, or in the working directory, under the checkpoint's name."""
-    endpoints: str = ""
+    layer: str = ""
     """Which outputs, with commas between them; by default final_avg_pool, and logits_sup where there is one."""
     image_size: int = 224
     """Side of the images that onnx and tflite are made for, and of those that are compared."""
@@ -183,8 +187,10 @@ class Export(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(Data):
+class Embed(Images):
     """Writes the features of every image of a folder or a data set to one file, with the images' names."""
+
+    RENAMED: ClassVar = {"train_split": "split"}
 
     checkpoint: Path
     """A run folder or a checkpoint of any kind that converters reads."""
@@ -192,6 +198,8 @@ class Embed(Data):
     """Take the moving averages, where a checkpoint has them."""
     layer: str = "final_avg_pool"
     """Which features: final_avg_pool, proj_1, proj_2 … of the projection head, or logits_sup."""
+    split: str = "train"
+    """Split whose images are taken, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
     out: Path = Path("features.npz")
     """File to write: .npz (values, names, labels) or .parquet (columns name, label, features)."""
     eval_batch_size: int = 256
@@ -254,6 +262,9 @@ class CheckpointsConvert(CheckpointsGet):
 @dataclass(frozen=True, kw_only=True)
 class Demo(Checked):
     """Pretrains on scikit-learn's digits, tests, converts to PyTorch and draws: the whole line in minutes."""
+
+    image_size: ClassVar = 32
+    """Side of the network's input in pixels."""
 
     model_dir: Path = Path("runs/demo")
     """Run folder; what is there already is not done again."""

@@ -1,25 +1,39 @@
 """Knobs that several commands share: data and encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 from tf_simclr.errors import check
 from tf_simclr.places import expand
 
 
-class Checked:
+class Renaming(type):
+    """Makes configurations that take options by the names that they had, too."""
+
+    RENAMED: Mapping[str, str] = MappingProxyType({})
+
+    def __call__(cls, **options: Any) -> Any:
+        return super().__call__(**{cls.RENAMED.get(name, name): value for name, value in options.items()})
+
+
+class Checked(metaclass=Renaming):
     """End of the chain of `__post_init__`, by which each part of a configuration checks its own knobs.
 
     Every command's configuration has it, so that its paths are expanded before anything looks at them.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Names that options had → what they are called now."""
 
     def __post_init__(self) -> None:
         expand(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(Checked):
+class Images(Checked):
     """Where images come from."""
 
     dataset: str = "cifar10"
@@ -27,8 +41,8 @@ class Data(Checked):
     data_dir: Path | None = None
     """Its folder, if not ~/tensorflow_datasets."""
     image_dir: Path | None = None
-    """A folder of images instead; folders in it are classes.  Its splits are folders, too: --train_split train; one
-    without splits is divided by its images' content."""
+    """A folder of images instead; folders in it are classes.  Its splits are folders, too, such as train and test;
+    one without splits is divided by its images' content."""
     validation_fraction: float | None = None
     """image_dir without splits: share of each class to test on; by default 0.2, and nothing where nothing is tested."""
     exif_orientation: bool = False
@@ -39,8 +53,6 @@ class Data(Checked):
     """radiographs: the class to tell from the rest; else all classes, where every image has exactly one."""
     split_seed: int = 0
     """Seed of the split of radiographs without an official one, and of an image_dir without splits."""
-    train_split: str = "train"
-    """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
     download: bool = False
     """Whether to download a data set that is not there."""
     image_size: int = 224
@@ -57,6 +69,14 @@ class Data(Checked):
         rule = "validation_fraction must lie between 0 and 1"
         check(share is None or 0 < share < 1, rule, validation_fraction=share)
         check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Images):
+    """Where images to train on come from."""
+
+    train_split: str = "train"
+    """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
 
 
 @dataclass(frozen=True, kw_only=True)

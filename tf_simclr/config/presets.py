@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_simclr.config.parts import Checked
-from tf_simclr.errors import check
+from tf_simclr.errors import check, meant
 from tf_simclr.terminal import write
 
 SIMCLR = "SimCLR (arXiv:2002.05709)"
@@ -112,7 +112,7 @@ def settings(name: str) -> dict[str, Any]:
         >>> settings("imagenet_small_batch")["temperature"]
         0.2
     """
-    check(name in PRESETS, f"preset must be one of {', '.join(PRESETS)}", preset=name)
+    check(name in PRESETS, f"preset must be one of {', '.join(PRESETS)}{meant(name, PRESETS)}", preset=name)
     return {option: value for option, (value, _) in PRESETS[name].items()}
 
 
@@ -132,7 +132,8 @@ class Presets(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.name in ("all", *PRESETS), f"name must be all or one of {', '.join(PRESETS)}", name=self.name)
+        rule = f"name must be all or one of {', '.join(PRESETS)}{meant(self.name, PRESETS)}"
+        check(self.name in ("all", *PRESETS), rule, name=self.name)
 
 
 def run(config: Presets) -> None:

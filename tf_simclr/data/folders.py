@@ -21,7 +21,7 @@ import numpy as np
 
 from tf_simclr import contents
 from tf_simclr.data.rasters import ENDINGS
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, meant
 from tf_simclr.places import expanded, shown
 
 PARTS = {
@@ -237,6 +237,33 @@ def splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
     """The splits that a folder holds: folders with a split's usual name that are no classes."""
     names = [name for name in sub_folders(root) if name.lower() in PARTS]
     return [name for name in names if split_folder(root, name, asked=asked) is not None]
+
+
+def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Path, str | None]:
+    """Where the pictures of a split are: a folder, and the part of it, None for all.
+
+    A split that is missing beside others is an error: the test images would be among those to train on.
+
+    Args:
+        root: the folder that is given.
+        split: train, validation or test, or the name of a folder in it.
+        asked: other names that are splits, since somebody asks for them.
+
+    Raises:
+        InputError: there is no such folder or split, or a layout that can be read in two ways.
+    """
+    folder = split_folder(root, split, asked=asked)
+    if folder is not None or not root.is_dir():
+        near = [] if root.is_dir() or not root.parent.is_dir() else folders_in(root.parent)
+        advice = meant(root.name, near, shown=f"{shown(root.parent)}/{{}}")
+        check(folder is not None or root.is_dir(), f"the image folder must exist{advice}", folder=shown(root))
+        return folder or root, None
+    there = splits_of(root, asked=asked)
+    part = PARTS.get(split.lower())
+    has = f"it has {listed(there)}" if there else "without splits it is divided into train, validation and test"
+    rule = f"image_dir must hold a folder of the split's name, {split} ({has})"
+    check(not there and part is not None, rule, image_dir=shown(root))
+    return root, part
 
 
 def part_numbers(

@@ -179,7 +179,7 @@ def configuration(flags: dict[str, Any]) -> Pretrain | Finetune:
     Raises:
         InputError: a value is outside its range, or the flags cannot be used together.
     """
-    kind = {"pretrain": Pretrain, "finetune": Finetune}[flags["train_mode"]]
+    kind: type[Any] = Pretrain if flags["train_mode"] == "pretrain" else Finetune
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = {name: value for name, value in flags.items() if name in fields}
     values |= {n: Path(v) for n, v in values.items() if isinstance(v, str) and "Path" in str(fields[n].type)}

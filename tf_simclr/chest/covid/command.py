@@ -79,8 +79,8 @@ def perform(study: covid_arms.Study) -> None:
 
 def prepared_data(config: ChestCovid) -> Prepared:
     """The radiographs; made-up ones are written and prepared at first."""
-    if config.data != "synthetic":
-        return load(Path(config.data))
+    if config.radiographs != "synthetic":
+        return load(Path(config.radiographs))
     return made_up.radiographs(config.model_dir, size=SYNTHETIC_SIZE, seed=config.seed)
 
 

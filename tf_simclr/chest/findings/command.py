@@ -64,13 +64,13 @@ def run(config: ChestFindings) -> None:
         leave(config.model_dir, told)
         left = left_model(task, chosen, fit=fits[chosen][0])
         show(table(told, config.model_dir))
-        show(f"model   {left}: python -m tf_simclr chest evaluate --model {config.model_dir} --data OTHER")
+        show(f"model   {left}: python -m tf_simclr chest evaluate --model {config.model_dir} --radiographs OTHER")
 
 
 def opened(config: ChestFindings) -> Prepared:
     """The radiographs; made-up ones are written and prepared at first."""
-    if config.data != "synthetic":
-        return load(Path(config.data))
+    if config.radiographs != "synthetic":
+        return load(Path(config.radiographs))
     return made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
 
 
@@ -135,7 +135,7 @@ def told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dic
     alike = across(near_duplicates(list(task.data.hashes)), task.rows)
     return Told(
         collection=task.data.name,
-        synthetic=getattr(task.data, "made_up", False) or task.config.data == "synthetic",
+        synthetic=getattr(task.data, "made_up", False) or task.config.radiographs == "synthetic",
         official=official(task.data),
         parts=parts,
         alike=sum(alike.values()),

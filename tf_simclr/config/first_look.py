@@ -1,0 +1,186 @@
+"""What can be told of a command before a framework is loaded, which takes seconds: paths, splits, batches, folders.
+
+Nothing is decided here.  Each look calls, or says in the same words, what the command would find later; what cannot be
+told in a moment (buckets, a folder's last image, what a file holds) is left to it.
+"""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tf_simclr.config import plain, plain_defaults
+from tf_simclr.config.splits import PART
+from tf_simclr.data import folders
+from tf_simclr.errors import InputError, check, meant
+from tf_simclr.places import is_address, shown
+from tf_simclr.run_folder import RunFolder
+
+GIVEN = ("checkpoint", "teacher", "model", "adapted", "pretrain_radiographs", "raw")
+"""Options that name a file or folder to read."""
+SPLITS = ("split", "train_split", "eval_split")
+TRAINING = ("pretrain", "finetune", "distill")
+
+
+def look_first(config: Any) -> None:
+    """Refuses a command that cannot work.
+
+    Args:
+        config: of any command.
+
+    Raises:
+        InputError: what it is to read is not there, or too small, or its folder is another run's.
+    """
+    command = plain(config)["command"]
+    if command in TRAINING:
+        RunFolder(config.model_dir).check_options(plain(config), plain_defaults(command))
+    if hasattr(config, "dataset"):
+        look_at_images(config)
+    elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
+        check_prepared(Path(config.radiographs))
+    for name in GIVEN:
+        value = getattr(config, name, None)
+        made = name == "raw" and getattr(config, "source", "") == "synthetic"
+        if isinstance(value, Path) and not made:
+            check_path(value, name)
+    for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
+        check_path(path, "images")
+
+
+def check_path(path: Path, name: str) -> None:
+    """Refuses a path of which nothing lies there; a prefix of a TensorFlow checkpoint's files is something.
+
+    Raises:
+        InputError: so it is.
+    """
+    if is_address(path) or path.exists():
+        return
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    if any(one.startswith(f"{path.name}.") for one in beside):
+        return
+    near = meant(path.name, beside, shown=str(shown(path.parent / "{}")))
+    raise InputError(
+        f"{name}: {shown(path)} must exist: no file, folder or checkpoint prefix of that name is there{near}"
+    )
+
+
+def look_at_images(config: Any) -> None:
+    """Refuses splits that are not there, and batches larger than the images to train on.
+
+    Raises:
+        InputError: so it is.
+    """
+    asked = list(dict.fromkeys(name for part in SPLITS if (name := getattr(config, part, None)) is not None))
+    if config.radiographs is not None:
+        check_prepared(config.radiographs)
+        return
+    if config.image_dir is None:
+        look_at_set(config, asked)
+        return
+    if is_address(config.image_dir):
+        return
+    for split in asked:
+        folder, part = folders.place_of(config.image_dir, split, asked=asked)
+        if split == getattr(config, "train_split", None):
+            wanted = batch_of(config)
+            count = len(list(itertools.islice(pictures(folder), wanted + 1)))
+            if not count:
+                folders.look(folder)  # says what is there instead
+            check_batch(shown(folder), count, batch=wanted)
+        elif part is None and next(pictures(folder), None) is None:
+            folders.look(folder)
+
+
+def pictures(folder: Path) -> Iterator[Path]:
+    """The pictures below a folder, one after the other."""
+    return (path for path, reason in folders.entries(folder) if not reason)
+
+
+def batch_of(config: Any) -> int:
+    """Images that must be there for one step; 1 where none is trained on in batches."""
+    trains = getattr(config, "protocol", "sgd") == "sgd" and getattr(config, "labels_fraction", 1.0) == 1.0
+    return getattr(config, "train_batch_size", 1) if trains else 1
+
+
+def check_batch(origin: str, count: int, *, batch: int) -> None:
+    """As the stream of batches does, whose words these are."""
+    rule = f"{origin} must hold enough images for one batch; take a smaller batch_size or more images"
+    check(count >= batch, rule, images=count, batch_size=batch)
+
+
+def check_prepared(folder: Path) -> None:
+    """Refuses a folder that `chest prepare` has not made.
+
+    Raises:
+        InputError: so it is.
+    """
+    if not is_address(folder):
+        check_path(folder, "radiographs")
+        whole = (folder / "settings.json").is_file()
+        advice = "prepare it with `python -m tf_simclr chest prepare`"
+        check(whole, f"{shown(folder)} must be a whole prepared folder; {advice}", found=names_in(folder))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Some names of what lies in a folder."""
+    return sorted(entry.name for entry in itertools.islice(os.scandir(folder), 50))[:5]
+
+
+def look_at_set(config: Any, asked: list[str]) -> None:
+    """Refuses a data set of TensorFlow Datasets that is neither prepared nor to be downloaded, and splits it lacks.
+
+    Raises:
+        InputError: so it is.
+    """
+    name = str(config.dataset)
+    if config.data_dir is None and name == plain_defaults(plain(config)["command"])["dataset"]:
+        return  # nobody has named it; what is missing for it may be more than the images
+    place = config.data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    if is_address(place) or ":" in name.split("/")[0] or find_spec("tensorflow_datasets") is None:
+        return  # a bucket, a version, another's collection; or no tfds, which the command says
+    base = Path(place).expanduser() / name.split("/")[0]
+    folder = base.parent / name
+    if not folder.is_dir():
+        known = {base.name} if base.is_dir() else data_sets()
+        rule = f"the data set must be one that tfds finds. Received: {name!r}{meant(base.name, known)}"
+        check(base.name in known, rule)
+        advice = "allow its download (--download), or point data_dir to where it is"
+        check(config.download, f"the data set {name} must be prepared, but is not in {shown(folder)}; {advice}")
+        return
+    found = sizes(folder)
+    for split in asked if found else ():
+        parts = [PART.fullmatch(part.strip()) for part in split.split("+")]
+        names = [match[1] for match in parts if match is not None]
+        wrong = [one for one in names if one not in (*found, "all")]
+        rule = f"the split must be one of {', '.join(sorted(found))}, or a part of these"
+        if wrong:
+            raise InputError(f"{rule}{meant(wrong[0], found)}. Received: {split!r}")
+        if split == getattr(config, "train_split", None) and split in found and found[split]:
+            check_batch(f"{name} ({split})", found[split], batch=batch_of(config))
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Split → examples of a prepared data set, of its newest version; nothing where that cannot be told."""
+    notes = sorted([*folder.glob("dataset_info.json"), *folder.glob("*/dataset_info.json")])
+    if len({note.parent.parent for note in notes}) != 1:
+        return {}  # several configurations
+    try:
+        splits = json.loads(notes[-1].read_bytes())["splits"]
+        return {one["name"]: sum(map(int, one.get("shardLengths", ()))) for one in splits}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def data_sets() -> set[str]:
+    """Names of the data sets that tfds has, as its files tell: importing and asking it takes seconds."""
+    spec = find_spec("tensorflow_datasets")
+    root = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else Path("nowhere")
+    names = {path.name for path in (root / "datasets").glob("*") if path.is_dir()}
+    for file in [*root.glob("*/*.py"), *root.glob("*/*/*.py")]:
+        for found in re.findall(r"^class (\w+)\(", file.read_text(errors="replace"), re.MULTILINE):
+            names.add(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found).lower())
+    return names
