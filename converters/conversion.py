@@ -110,20 +110,20 @@ def convert(
         network = original if wanted.rescale is None else rescaled(original, wanted.rescale)
         done = Conversion(source, target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
         targets.check_possible(target, to)
-        with staged(target) as place:
+        with _staged(target) as place:
             # 3. Write beside the target.  Whether that would replace a part of the source can be told only now.
             targets.write(network, place, to=to, naming=naming)
-            check_apart(source, place, target=target)
+            _check_apart(source, place, target=target)
             # 4. Prove what was written, from its bytes; it moves to the target when this block ends well.
             if wanted.verify:
-                prove(done, place, engine=engine)
+                _prove(done, place, engine=engine)
             if wanted.verify and wanted.rescale is not None:
-                prove_rescaling(done, original)
+                _prove_rescaling(done, original)
             tidy(network)
     return done
 
 
-def check_apart(source: Path, place: Path, *, target: Path) -> None:
+def _check_apart(source: Path, place: Path, *, target: Path) -> None:
     """Raises `InputError` where what was written would replace what it was read from: the rest of it would be lost."""
     goals = [target / path.relative_to(place) for path in place.rglob("*")] if place.is_dir() else [target]
     replaced = [goal for goal in goals if goal.is_file()]
@@ -133,7 +133,7 @@ def check_apart(source: Path, place: Path, *, target: Path) -> None:
             raise InputError(f"{target} must not be where the source lies, but {goal} is read; choose another place")
 
 
-def prove_rescaling(done: Conversion, original: Network) -> None:
+def _prove_rescaling(done: Conversion, original: Network) -> None:
     """Compares what the rescaled network computes with the original: every endpoint but the first convolution.
 
     Raises:
@@ -183,7 +183,7 @@ def fitted(network: Network, naming: str) -> Network:
     return dataclasses.replace(network, architecture=architecture, weights=kept, left=left)
 
 
-def prove(done: Conversion, place: Path, *, engine: str) -> None:
+def _prove(done: Conversion, place: Path, *, engine: str) -> None:
     """Reads the written file and compares every weight bit by bit and every endpoint with the source's.
 
     The source's endpoints come from the NumPy reference; the written file's from Keras or TensorFlow for their files,
@@ -246,7 +246,7 @@ def _within(done: Conversion) -> None:
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def _staged(target: Path) -> Iterator[Path]:
     """A temporary path with the target's ending, for a file or a folder; put in place when the block ends well.
 
     On any exception, an interrupt too, what was written is removed and what was at the target stays.

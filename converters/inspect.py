@@ -14,7 +14,7 @@ from tf_simclr.terminal import write
 if TYPE_CHECKING:
     from converters.names.network import Network
 
-SHOWN = 10
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
         ("Slots", f"{tensors(network.slots)} of optimizer state" if network.slots else "none"),
         ("Training", training(network)),
         ("Scale", scale + "converters changes it and no output)"),
-        *(("Suspicious", text) for text in suspicions(network)),
+        *(("Suspicious", text) for text in _suspicions(network)),
     ]
     lines += [("Left", f"{tensors(len(keys))}: {why} ({some(keys)})") for why, keys in network.left.items()]
     return lines + [("Note", note) for note in network.notes]
@@ -77,13 +77,13 @@ def _dtypes(network: "Network") -> str:
     return ", ".join(f"{name} × {names.count(name)}" for name in sorted(set(names)))
 
 
-def suspicions(network: "Network") -> list[str]:
+def _suspicions(network: "Network") -> list[str]:
     """Tensors with NaN, infinite or only zero values, or that there are none."""
     from converters.values import suspicious
 
     found = [f"{name}: {text}" for name in network.weights if (text := suspicious(network[name]))]
-    more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return found[:SHOWN] + more or ["no NaN, infinite or all-zero tensors"]
+    more = [f"… and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return found[:_SHOWN] + more or ["no NaN, infinite or all-zero tensors"]
 
 
 def training(network: "Network") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-STRIP = 1 << 23
+_STRIP = 1 << 23
 """Bytes of the result that are made at once: what comes after, checksum and writing, finds them in the cache."""
 
 ROWS, COLUMNS, PAD = 512, 256, 16
@@ -40,7 +40,7 @@ def parts_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
     *window, inputs, outputs = array.shape
     count = int(np.prod(window, dtype=np.int64))
     source = _numbers(array.reshape(count, inputs, outputs))
-    width = max(16, STRIP // (count * inputs * array.itemsize) // 16 * 16)
+    width = max(16, _STRIP // (count * inputs * array.itemsize) // 16 * 16)
     strip = np.empty((min(width, outputs), inputs, count), source.dtype)
     for start in range(0, outputs, width):
         part = source[:, :, start : start + width]

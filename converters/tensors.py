@@ -31,7 +31,7 @@ def itemsize_of(name: str) -> int:
         return 1
 
 
-MOST_AXES = 32
+_MOST_AXES = 32
 """NumPy's limit before version 2."""
 
 
@@ -50,7 +50,7 @@ def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
         raise InputError(f"tensor {name} must have a list of whole numbers as its shape, not {str(shape)[:80]}")
     sizes = tuple(whole_number(size, f"each size of tensor {checked_name(name)}", least=0) for size in shape)
     addressed = math.prod(size or 1 for size in sizes) * max(itemsize, 1)
-    fits = len(sizes) <= MOST_AXES and addressed < 1 << 62
+    fits = len(sizes) <= _MOST_AXES and addressed < 1 << 62
     check(fits, f"tensor {name} must have a shape that can be addressed", shape=str(sizes)[:80])
     return sizes
 
@@ -178,11 +178,11 @@ class MappedFile:
                 self._map.madvise(mmap.MADV_DONTNEED, *former)
             first = start - start % mmap.PAGESIZE
             self._former.place = first, start + size - first
-        fetch(self._content[start : start + size])
+        _fetch(self._content[start : start + size])
         return self._content[start : start + size]
 
 
-def fetch(content: memoryview) -> None:
+def _fetch(content: memoryview) -> None:
     """Has the system read a range in, one page after the other, while other threads run.
 
     What looks at it next – checksums – would hold them up while the disk is busy.
@@ -191,10 +191,10 @@ def fetch(content: memoryview) -> None:
         np.frombuffer(content, np.uint8)[:: mmap.PAGESIZE].max()
 
 
-WORKERS = 2
+_WORKERS = 2
 """Reading, checking, transposing and writing run beside each other; more workers would hold more tensors in memory."""
 
-WRITING = threading.Lock()
+_WRITING = threading.Lock()
 """File systems let one write at a file at a time; a second one would wait in a busy loop."""
 
 
@@ -216,7 +216,7 @@ def put(descriptor: int, data: bytes | memoryview, *, place: int) -> int:
         The offset behind it.
     """
     content, done = memoryview(data), 0
-    with WRITING:
+    with _WRITING:
         while done < len(content):
             done += os.pwrite(descriptor, content[done:], place + done)
     return place + done
@@ -229,6 +229,6 @@ def each(tensors: Mapping[str, Stored], use: Callable[[str, Stored], None]) -> N
         tensors: By key.
         use: (key, tensor) → None; called in any order and from two threads.
     """
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(_WORKERS) as pool:
         for _ in pool.map(use, tensors, tensors.values()):  # on a failure, what has not begun is given up
             continue

@@ -18,7 +18,7 @@ from converters.tensors import Stored
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
 
-EPSILON = 1e-5
+_EPSILON = 1e-5
 Change = Callable[[np.ndarray, float, str], np.ndarray]
 
 
@@ -72,9 +72,9 @@ def _multiply(array: np.ndarray, factor: float, name: str) -> np.ndarray:
 
 
 def _variance(array: np.ndarray, factor: float, name: str) -> np.ndarray:
-    scaled = factor**2 * (array + EPSILON) - EPSILON
+    scaled = factor**2 * (array + _EPSILON) - _EPSILON
     if scaled.size and scaled.min() < 0:
-        least = float(np.sqrt(EPSILON / (array.min() + EPSILON)))
+        least = float(np.sqrt(_EPSILON / (array.min() + _EPSILON)))
         raise InputError(f"the factor must be at least {least:.3g} for {name} not to become negative: {factor:g}")
     return scaled
 
@@ -83,11 +83,11 @@ WARNING = "WARNING: "
 """How notes on a weight begin, before its name."""
 
 
-def unfit(array: np.ndarray) -> str | None:
+def _unfit(array: np.ndarray) -> str | None:
     """What is wrong with an array's values: NaN or infinite ones; None: nothing.
 
     Example:
-        >>> unfit(np.array([1.0, np.nan, np.inf]))
+        >>> _unfit(np.array([1.0, np.nan, np.inf]))
         '1 NaN, 1 infinite'
     """
     if array.dtype.kind in "iub":
@@ -104,8 +104,8 @@ def unfit(array: np.ndarray) -> str | None:
 
 
 def suspicious(array: np.ndarray) -> str | None:
-    """`unfit`, or that all values are zero."""
-    return unfit(array) or ("all zero" if array.size and not array.any() else None)
+    """`_unfit`, or that all values are zero."""
+    return _unfit(array) or ("all zero" if array.size and not array.any() else None)
 
 
 def watched(network: Network, *, float32: bool) -> Network:
@@ -132,7 +132,7 @@ def _is_integer(dtype: str) -> bool:
 def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bool) -> Stored:
     def read() -> np.ndarray:
         array = stored.read()
-        wrong = unfit(array)
+        wrong = _unfit(array)
         if wrong and name not in told:
             told.add(name)
             notes.append(f"{WARNING}{name} has {wrong}.")

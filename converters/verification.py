@@ -19,10 +19,10 @@ from tf_simclr.models.architecture import Architecture
 IN_FLOAT32 = ("keras", "h5", "savedmodel")
 """Containers whose files are run by TensorFlow, which computes in float32."""
 
-ENGINES = ("auto", "numpy", "torch")
+_ENGINES = ("auto", "numpy", "torch")
 """What can compute the endpoints of a PyTorch file."""
 
-LARGE = 200_000_000
+_LARGE = 200_000_000
 """Parameters above which float64 would ask for more memory than people have."""
 
 
@@ -78,7 +78,7 @@ def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarr
 
 def precision(network: Network) -> str:
     """float64 unless the network is so large that its weights would not fit."""
-    return "float64" if network.parameters <= LARGE else "float32"
+    return "float64" if network.parameters <= _LARGE else "float32"
 
 
 def tolerance(architecture: Architecture, dtype: str) -> float:
@@ -100,7 +100,7 @@ def numpy_endpoints(network: Network, inputs: np.ndarray, *, torchvision_pool: b
         return numpy_resnet.endpoints(network.architecture, network.__getitem__, inputs, torchvision_pool)
 
 
-def file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict[str, np.ndarray]:
+def _file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Endpoints by the NumPy reference from a PyTorch file's own tensors, in the layout that PyTorch documents.
 
     Nothing of what laid them out has a part in it: a kernel is `(out, in, h, w)`, a matrix `(out, in)`.
@@ -152,7 +152,7 @@ def engine_of(name: str) -> str:
     Raises:
         InputError: there is no such engine, or it is not installed.
     """
-    check(name in ENGINES, f"engine must be one of {', '.join(ENGINES)}", engine=name)
+    check(name in _ENGINES, f"engine must be one of {', '.join(_ENGINES)}", engine=name)
     there = installed("torch")
     check(name != "torch" or there, "engine torch needs PyTorch: pip install torch, or take numpy", engine=name)
     return ("torch" if there else "numpy") if name == "auto" else name
@@ -170,7 +170,7 @@ def written_endpoints(
 ) -> dict[str, np.ndarray]:
     """Endpoints of a written file: Keras' and TensorFlow's by these, PyTorch's by `engine`, checkpoints by NumPy."""
     if NAMINGS[written.naming].torch:
-        return torch_endpoints(written, inputs) if engine == "torch" else file_endpoints(path, written, inputs=inputs)
+        return torch_endpoints(written, inputs) if engine == "torch" else _file_endpoints(path, written, inputs=inputs)
     if to not in IN_FLOAT32:
         return numpy_endpoints(written, inputs)
     from converters.networks import in_keras as keras_network

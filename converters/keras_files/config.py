@@ -22,7 +22,7 @@ _HARMLESS = {
 }
 _HARMLESS |= {"Identity", "InputLayer"}
 """Layers that do nothing in inference."""
-SHOWN = {
+_SHOWN = {
     "Dense": ("units",),
     "Rescaling": ("scale", "offset"),
     "Resizing": ("height", "width"),
@@ -48,7 +48,7 @@ class _Node:
         """`Dense(10)`; of a model its layers, too."""
         if isinstance(self.config.get("layers"), list):
             return f"{self.kind}[{', '.join(one.words for one in _children(self) if one.kind != 'InputLayer')}]"
-        values = [_short(self.config.get(key)) for key in SHOWN.get(self.kind, ())]
+        values = [_short(self.config.get(key)) for key in _SHOWN.get(self.kind, ())]
         while values and values[-1] in ("0", "0.0", ""):
             values.pop()
         return f"{self.kind}({', '.join(values)})" if values else self.kind
@@ -253,11 +253,11 @@ def _history(node: Any) -> tuple[str, int]:
     return "", 0
 
 
-def snake_case(name: str) -> str:
+def _snake_case(name: str) -> str:
     """As Keras makes group names of classes.
 
     Example:
-        >>> snake_case("BatchNormalization"), snake_case("Conv2D")
+        >>> _snake_case("BatchNormalization"), _snake_case("Conv2D")
         ('batch_normalization', 'conv2d')
     """
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
@@ -285,7 +285,7 @@ def _groups(node: _Node, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
         return
     seen: Counter[str] = Counter()
     for child in _children(node):
-        snake = snake_case(child.kind)
+        snake = _snake_case(child.kind)
         name = f"{snake}_{seen[snake]}" if seen[snake] else snake
         seen[snake] += 1
         yield from _groups(child, f"{prefix}layers/{name}/")

@@ -18,8 +18,8 @@ from converters.tensors import Stored, checked_shape
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import AXES, checked_name, deeper, spend
 
-FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
-FILTERS |= {h5py.h5z.FILTER_SZIP, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET}
+_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+_FILTERS |= {h5py.h5z.FILTER_SZIP, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET}
 """What HDF5 itself undoes; for others it would load code from a folder of plug-ins."""
 
 
@@ -69,7 +69,7 @@ def _check_layout(path: str, dataset: h5py.Dataset) -> None:
     check(written, "a data set in it was never written, or not all of it", data_set=path)
     properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-    check(filters <= FILTERS, "a data set is packed by a filter that is none of HDF5's own", data_set=path)
+    check(filters <= _FILTERS, "a data set is packed by a filter that is none of HDF5's own", data_set=path)
 
 
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
@@ -90,7 +90,7 @@ def texts_attribute(item: h5py.Group, name: str) -> list[str]:
     return [checked_name(value.decode() if isinstance(value, bytes) else str(value)) for value in values]
 
 
-def is_number(dataset: h5py.Dataset) -> bool:
+def _is_number(dataset: h5py.Dataset) -> bool:
     """Whether a data set holds numbers that a weight can have."""
     return dataset.shape is not None and (dataset.dtype.kind in "fiu" or _is_bfloat16(dataset))
 
@@ -114,7 +114,7 @@ def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[st
     Raises:
         InputError: its shape cannot be; when it is read: it is damaged, or its checksum does not fit.
     """
-    if not is_number(dataset):
+    if not _is_number(dataset):
         kind = str(dataset.dtype)
         return Stored.odd(dataset.shape or (), kind, where=f"{key} of {path}", reason=f"of HDF5's type {kind}")
     dtype = np.dtype(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else dataset.dtype.newbyteorder("=")

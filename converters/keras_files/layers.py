@@ -25,7 +25,7 @@ KEYS = "key_"
 """Precedes the names of MoCo's second encoder (tf_simclr/models/moco.py), whose keys are below `key_encoder/`."""
 
 OPTIMIZER = re.compile(r"(^|/)(optimizer|_?optimizers?)(/|$)")
-COUNTS = re.compile(r"(^|/)(means|metrics|_metrics|_compile_metrics|_loss_tracker|queue|seed_generator\w*)(/|$)")
+_COUNTS = re.compile(r"(^|/)(means|metrics|_metrics|_compile_metrics|_loss_tracker|queue|seed_generator\w*)(/|$)")
 
 _ORDER = {
     "conv": {1: ("kernel",), 2: ("kernel", "bias")},
@@ -159,7 +159,7 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
         keys = [f"{layer.name or layer.path}/{weight}" for weight in layer.arrays]
         if OPTIMIZER.search(layer.path):
             continue
-        if COUNTS.search(layer.path) or COUNTS.search(layer.name):
+        if _COUNTS.search(layer.path) or _COUNTS.search(layer.name):
             left.setdefault("metrics, queues and random states of the training", []).extend(keys)
         else:
             around.append(layer)

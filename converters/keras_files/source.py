@@ -22,12 +22,12 @@ from converters.tensors import Source
 from tf_simclr.errors import check
 from tf_simclr.foreign import is_plain, parse_json, reading, spend
 
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
-SHARDED = ".weights.json"
+_CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+_SHARDED = ".weights.json"
 """Ending of the index of weights in several files, `model.save_weights("m.weights.json", max_shard_size=…)`."""
 
-INPUT_LAYERS = ("rescaling", "normalization", "resizing", "center_crop")
+_INPUT_LAYERS = ("rescaling", "normalization", "resizing", "center_crop")
 """Classes, as `.weights.h5` files name them, that change images where they stand before an encoder."""
 
 
@@ -43,11 +43,11 @@ def open_keras(path: Path) -> Source:
             show wrong.
     """
     with reading(path, "a whole Keras file that holds an encoder of tf_simclr"):
-        if path.name.endswith(SHARDED):
+        if path.name.endswith(_SHARDED):
             return _open_sharded(path)
         if path.is_dir():
-            config = parse_json((path / CONFIG).read_bytes())
-            return _open_model(path, "Keras folder", file=hdf5.open_hdf5(path / WEIGHTS), config=config)
+            config = parse_json((path / _CONFIG).read_bytes())
+            return _open_model(path, "Keras folder", file=hdf5.open_hdf5(path / _WEIGHTS), config=config)
         if zipfile.is_zipfile(path):
             content, config = _unzip(path)
             return _open_model(path, ".keras file", file=hdf5.open_hdf5(path, content), config=config)
@@ -62,10 +62,10 @@ def _unzip(path: Path) -> tuple[bytes, Any]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         check(len(set(names)) == len(names), "a member's name is there twice", members=names[:10])
-        check(WEIGHTS in names, f"it must hold {WEIGHTS}, the one form of weights that is read", members=names[:10])
-        spend(made=archive.getinfo(WEIGHTS).file_size, outline=archive.getinfo(CONFIG).file_size)
+        check(_WEIGHTS in names, f"it must hold {_WEIGHTS}, the one form of weights that is read", members=names[:10])
+        spend(made=archive.getinfo(_WEIGHTS).file_size, outline=archive.getinfo(_CONFIG).file_size)
         # HDF5 seeks; the member is stored without compression in the files that Keras writes.
-        return archive.read(WEIGHTS), parse_json(archive.read(CONFIG))
+        return archive.read(_WEIGHTS), parse_json(archive.read(_CONFIG))
 
 
 def _open_model(path: Path, container: str, *, file: h5py.File, config: Any) -> Source:
@@ -129,7 +129,7 @@ def _around_of_groups(file: h5py.File) -> Around:
     """Layers without weights have an empty group each; their order is not stored."""
     groups = [name for name, item in hdf5.objects(file) if isinstance(item, h5py.Group) and name.endswith("/vars")]
     kinds = [re.sub(r"_\d+$", "", name.split("/")[-2]) for name in groups]
-    words = ["".join(part.title() for part in kind.split("_")) for kind in kinds if kind in INPUT_LAYERS]
+    words = ["".join(part.title() for part in kind.split("_")) for kind in kinds if kind in _INPUT_LAYERS]
     return Around(before=words, uncertain=True)
 
 

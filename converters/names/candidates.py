@@ -24,7 +24,7 @@ from tf_simclr.errors import InputError
 EMA = "ema_model/"
 """Scope of the moving averages in SimCLRv2's checkpoints, which hold each weight of the encoder twice."""
 
-SHADOW = "ExponentialMovingAverage"
+_SHADOW = "ExponentialMovingAverage"
 """What `tf.train.ExponentialMovingAverage` puts behind a variable's name."""
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -128,10 +128,10 @@ def averaged_names(keys: Collection[str], slots: Collection[str]) -> dict[str, s
         >>> averaged_names(["a", "b", "a/ExponentialMovingAverage"], ["a/ExponentialMovingAverage"])
         {'ExponentialMovingAverage/a': 'a/ExponentialMovingAverage', 'ExponentialMovingAverage/b': 'b'}
     """
-    if not any(key.endswith(f"/{SHADOW}") for key in keys):
+    if not any(key.endswith(f"/{_SHADOW}") for key in keys):
         return {}
-    names = [key for key in keys if key not in slots and not key.endswith(f"/{SHADOW}")]
-    return {f"{SHADOW}/{name}": f"{name}/{SHADOW}" if f"{name}/{SHADOW}" in keys else name for name in names}
+    names = [key for key in keys if key not in slots and not key.endswith(f"/{_SHADOW}")]
+    return {f"{_SHADOW}/{name}": f"{name}/{_SHADOW}" if f"{name}/{_SHADOW}" in keys else name for name in names}
 
 
 def candidates(keys: Collection[str], *, naming: str | None = None, writer: str = "") -> list[Candidate]:

@@ -12,13 +12,13 @@ from converters.names.walk import Shape, part_of, weights
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
-RATIO = 0.0625
+_RATIO = 0.0625
 """The ratio of the official SK and SE networks; with narrow networks other ratios give the same shapes."""
 
-MOST_PROJECTION_LAYERS = 16
+_MOST_PROJECTION_LAYERS = 16
 """How far a projection head is looked for; the paper tries up to 4."""
 
-LISTED = 20
+_LISTED = 20
 
 
 def infer(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
@@ -73,9 +73,9 @@ def mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, what:
     if missing or unexpected or wrong:
         lines = [f" - {key}" for key in missing] + [f" + {key}" for key in unexpected]
         lines += [f" ≠ {key}: expected {tuple(expected[key])}, found {tuple(found[key])}" for key in wrong]
-        more = [f" … and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        more = [f" … and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         head = f"{what} ({len(missing)} missing ' - ', {len(unexpected)} unexpected ' + ', {len(wrong)} of other shape)"
-        raise InputError("\n".join([head, *lines[:LISTED], *more]))
+        raise InputError("\n".join([head, *lines[:_LISTED], *more]))
 
 
 def expected_shapes(naming: Naming, architecture: Architecture) -> dict[str, Shape]:
@@ -90,8 +90,8 @@ def _candidates() -> tuple[Architecture, ...]:
     return tuple(
         Architecture(depth, sk_ratio=sk, se_ratio=se, cifar_stem=cifar)
         for depth in BLOCKS
-        for sk in ((0.0, RATIO) if depth >= 50 else (0.0,))
-        for se in (0.0, RATIO)
+        for sk in ((0.0, _RATIO) if depth >= 50 else (0.0,))
+        for se in (0.0, _RATIO)
         for cifar in (False, True)
     )
 
@@ -160,13 +160,13 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
 
 def _ratio(reduced: int, filters: int, *, least: int) -> float:
     """The official ratio where it gives this size, else the quotient."""
-    usual = max(int(filters * RATIO), least)
-    return RATIO if reduced in (0, usual) else min(reduced / filters, 1.0)
+    usual = max(int(filters * _RATIO), least)
+    return _RATIO if reduced in (0, usual) else min(reduced / filters, 1.0)
 
 
 @functools.cache
 def _full() -> Architecture:
-    return Architecture(proj_head_mode="nonlinear", num_proj_layers=MOST_PROJECTION_LAYERS, num_classes=1)
+    return Architecture(proj_head_mode="nonlinear", num_proj_layers=_MOST_PROJECTION_LAYERS, num_classes=1)
 
 
 def _linear() -> Architecture:
@@ -208,7 +208,7 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
     """Adds the heads whose keys are there; their completeness is the table's to check."""
     full, linear = naming.table(_full()), naming.table(_linear())
     changes: dict = {}
-    wanted = (full.get(f"proj{i}_dense/kernel", "") for i in range(1, MOST_PROJECTION_LAYERS + 1))
+    wanted = (full.get(f"proj{i}_dense/kernel", "") for i in range(1, _MOST_PROJECTION_LAYERS + 1))
     layers = [key for key in wanted if key in shapes]
     lone = linear.get("proj1_dense/kernel", "")
     if layers:

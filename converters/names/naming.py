@@ -79,7 +79,7 @@ class Naming:
             raise InputError(f"naming {self.name} cannot hold this network: {reason}")
 
 
-def slashed(prefix: str, weight: str) -> str:
+def _slashed(prefix: str, weight: str) -> str:
     """TensorFlow joins names with slashes and calls weights as the hub does."""
     return f"{prefix}/{weight}"
 
@@ -105,15 +105,15 @@ def _tf1_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
 
 
 def _tf2_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    return ((layer, f"model/{tf2_path(layer, architecture)}") for layer in walk(architecture))
+    return ((layer, f"model/{_tf2_path(layer, architecture)}") for layer in walk(architecture))
 
 
 def tf2_keys_below_any_name(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
     """The same where the model has another name in its checkpoint than `model`, as `tf.train.Checkpoint` allows."""
-    return ((layer, tf2_path(layer, architecture)) for layer in walk(architecture))
+    return ((layer, _tf2_path(layer, architecture)) for layer in walk(architecture))
 
 
-def tf2_path(layer: Layer, architecture: Architecture) -> str:
+def _tf2_path(layer: Layer, architecture: Architecture) -> str:
     """A layer's path in the object graph of the official TF2 `Model` (google-research/simclr tf2/resnet.py)."""
     if layer.part == "supervised":
         return "supervised_head/linear_layer/dense"
@@ -174,8 +174,8 @@ def _tf2_refuses(architecture: Architecture) -> str | None:
     return None
 
 
-KERAS = Naming("keras", _keras_keys, slashed, origin="converters/names/walk.py")
-TF1 = Naming("tf1", _tf1_keys, slashed, origin="google-research/simclr resnet.py, model_util.py")
+KERAS = Naming("keras", _keras_keys, _slashed, origin="converters/names/walk.py")
+TF1 = Naming("tf1", _tf1_keys, _slashed, origin="google-research/simclr resnet.py, model_util.py")
 TF2 = Naming(
-    "tf2", _tf2_keys, slashed, refuses=_tf2_refuses, origin="google-research/simclr tf2/resnet.py, tf2/model.py"
+    "tf2", _tf2_keys, _slashed, refuses=_tf2_refuses, origin="google-research/simclr tf2/resnet.py, tf2/model.py"
 )

@@ -107,7 +107,7 @@ def understand(
         InputError: no architecture fits, weights are missing or unexpected, there are no moving averages, or several
             networks and none of them clearly meant.
     """
-    check(part in PARTS, f"part must be one of {', '.join(PARTS)}", part=part)
+    check(part in _PARTS, f"part must be one of {', '.join(_PARTS)}", part=part)
     what = str(source.path)
     # 1. Names without what wrappers put into them; optimizer state aside.
     shadows = averaged_names(source.tensors, source.slots)
@@ -148,7 +148,7 @@ def understand(
 
     # 5. What feeds the classifier, and whether the heads are whole.
     asked = selector if part == "all" else None
-    network.architecture = settle_selector(architecture, source, match=match, asked=asked, notes=network.notes)
+    network.architecture = _settle_selector(architecture, source, match=match, asked=asked, notes=network.notes)
     _settle_heads(network, found, match, own=own, what=what)
     _check_usable(found, match, own=own, what=what)
     network.weights = _hub_weights(match.naming, network.architecture, found)
@@ -163,7 +163,7 @@ _CUT: dict[str, set[str]] = {
     "all": set(),
 }
 """What is chosen → the heads that are cut off."""
-PARTS = tuple(_CUT)
+_PARTS = tuple(_CUT)
 
 
 def _about_parts(several: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
@@ -359,7 +359,7 @@ def restrict(network: Network, part: str) -> Network:
         network: What was read.
         part: `encoder`, `encoder+projection` or `all`.
     """
-    check(part in PARTS, f"part must be one of {', '.join(PARTS)}", part=part)
+    check(part in _PARTS, f"part must be one of {', '.join(_PARTS)}", part=part)
     architecture = network.architecture if part == "all" else without(network.architecture, "supervised")
     architecture = without(architecture, "projection") if part == "encoder" else architecture
     kept = {name: network.weights[name] for name in weights(architecture)}
@@ -376,7 +376,7 @@ ASSUMED = (
 )
 
 
-def settle_selector(
+def _settle_selector(
     architecture: Architecture, source: Source, *, match: Match, asked: int | None, notes: list[str]
 ) -> Architecture:
     """The architecture with its `ft_proj_selector`; a note says where it comes from.

@@ -24,31 +24,31 @@ _TORCH = {
 }
 
 
-def dotted(prefix: str, weight: str) -> str:
+def _dotted(prefix: str, weight: str) -> str:
     """PyTorch joins names with dots and calls weights its own way."""
     return f"{prefix}.{_TORCH[weight]}"
 
 
-def torchvision_trunk(layer: Layer) -> str:
+def _torchvision_trunk(layer: Layer) -> str:
     """The encoder's layers as torchvision, timm and most projects call them; SK and SE by our names.
 
     Example:
-        >>> torchvision_trunk(Layer("conv", "shortcut_conv", (), group=2, block=1))
+        >>> _torchvision_trunk(Layer("conv", "shortcut_conv", (), group=2, block=1))
         'layer2.0.downsample.0'
     """
     part = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(layer.role, layer.role)
     return f"layer{layer.group}.{layer.block - 1}.{part}" if layer.group else part
 
 
-def sequential_trunk(layer: Layer) -> str:
+def _sequential_trunk(layer: Layer) -> str:
     """The trunk where a torchvision ResNet's children were put into an `nn.Sequential`: numbers, 3 is the pool."""
-    name = torchvision_trunk(layer)
+    name = _torchvision_trunk(layer)
     first, _, rest = name.partition(".")
     number = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}.get(first, first)
     return f"{number}.{rest}" if rest else str(number)
 
 
-def separius_trunk(layer: Layer, architecture: Architecture) -> str:
+def _separius_trunk(layer: Layer, architecture: Architecture) -> str:
     """Nested `nn.Sequential`s: a stem and four lists of blocks; activations take numbers, too."""
     sk = architecture.sk_ratio > 0
     if not layer.group:
@@ -110,14 +110,14 @@ def _keys(
 
 
 def bare_sequential_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    """`sequential_trunk` without a prefix of its own, and without heads."""
-    return _keys("", sequential_trunk, _trunk_only, architecture)
+    """`_sequential_trunk` without a prefix of its own, and without heads."""
+    return _keys("", _sequential_trunk, _trunk_only, architecture)
 
 
 def _separius_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
     for layer in walk(architecture):
         if layer.part == "encoder":
-            yield layer, "resnet." + separius_trunk(layer, architecture)
+            yield layer, "resnet." + _separius_trunk(layer, architecture)
         elif layer.part == "supervised":
             yield layer, "resnet.fc"
         else:
@@ -159,15 +159,15 @@ def _both(first: Refusal, second: Refusal, architecture: Architecture) -> str | 
 
 def _library(name: str, prefix: str, heads: Head, origin: str, **options: Any) -> Naming:
     """A project that wraps torchvision's ResNet."""
-    keys = partial(_keys, prefix, options.pop("trunk", torchvision_trunk), heads)
+    keys = partial(_keys, prefix, options.pop("trunk", _torchvision_trunk), heads)
     refuses = partial(_both, _torchvision_refuses, _selector_refuses)
-    return Naming(name, keys, dotted, torch=True, affine=True, refuses=refuses, origin=origin, **options)
+    return Naming(name, keys, _dotted, torch=True, affine=True, refuses=refuses, origin=origin, **options)
 
 
 TWIN = Naming(
     "twin",
-    partial(_keys, "", torchvision_trunk, _twin_heads),
-    dotted,
+    partial(_keys, "", _torchvision_trunk, _twin_heads),
+    _dotted,
     torch=True,
     selector="ft_proj_selector",
     origin="converters/networks/in_torch.py; equals torchvision's where torchvision has the layer",
@@ -175,7 +175,7 @@ TWIN = Naming(
 SEPARIUS = Naming(
     "separius",
     _separius_keys,
-    dotted,
+    _dotted,
     torch=True,
     refuses=partial(_both, _separius_refuses, _selector_refuses),
     wrapper=NESTED,
@@ -213,7 +213,7 @@ LIBRARIES: tuple[Naming, ...] = (
         "backbone.",
         partial(_numbered, "projection_head.layers", "online_classifier.classification_head"),
         "lightly-ai/lightly examples/pytorch/simclr.py: nn.Sequential(*list(resnet.children())[:-1])",
-        trunk=sequential_trunk,
+        trunk=_sequential_trunk,
         wrapper="state_dict",
         library=True,
     ),

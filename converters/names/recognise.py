@@ -29,7 +29,7 @@ NAMINGS: dict[str, Naming] = {
 }
 
 
-ALSO: tuple[Naming, ...] = (
+_ALSO: tuple[Naming, ...] = (
     replace(namings.TF2, keys=namings.tf2_keys_below_any_name),
     replace(NAMINGS["lightly-sequential"], keys=torch_namings.bare_sequential_keys),
 )
@@ -79,7 +79,7 @@ def matches_by_place(keys: frozenset[str], *, naming: str | None = None) -> list
 
 def _ranked(keys: frozenset[str], naming: str | None) -> list[tuple[tuple[int, int, str], Match]]:
     check(naming is None or naming in NAMINGS, f"naming must be one of {', '.join(NAMINGS)}", naming=naming)
-    chosen = [one for one in (*NAMINGS.values(), *ALSO) if naming in (None, one.name)]
+    chosen = [one for one in (*NAMINGS.values(), *_ALSO) if naming in (None, one.name)]
     return [(score, match) for one in chosen for score, match in _matches(one, keys)]
 
 
@@ -95,7 +95,7 @@ def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, 
                 yield (-len(outer), heads, outer), Match(naming, outer)
 
 
-LEAST = 4
+_LEAST = 4
 """Names that a network must share with a file to be near it."""
 
 
@@ -114,7 +114,7 @@ def unrecognised(keys: Collection[str], *, what: str, naming: str | None = None)
         for start in (0, *(i + 1 for i, letter in enumerate(key) if letter in "./")):
             votes.update((one.name, key[:start]) for one in known.get(_alike(key[start:]), ()))
     most = max(votes.values(), default=0)
-    if most < LEAST:
+    if most < _LEAST:
         shown = ", ".join(sorted(keys)[:5]) or "nothing"
         names = naming or ", ".join(NAMINGS)
         return f"{what} must hold a ResNet of SimCLR under names of {names}; it begins with {shown}"

@@ -61,8 +61,8 @@ class Layer:
 @functools.cache
 def walk(architecture: Architecture) -> tuple[Layer, ...]:
     """The layers of encoder, projection head and supervised head, in creation order."""
-    heads = (*projection_layers(architecture), *supervised_layers(architecture))
-    return (*encoder_layers(architecture), *heads)
+    heads = (*_projection_layers(architecture), *_supervised_layers(architecture))
+    return (*_encoder_layers(architecture), *heads)
 
 
 def weights(architecture: Architecture) -> dict[str, Shape]:
@@ -82,7 +82,7 @@ def part_of(name: str) -> Part:
     return "projection" if name.startswith("proj") else "encoder"
 
 
-def encoder_layers(architecture: Architecture) -> Iterator[Layer]:
+def _encoder_layers(architecture: Architecture) -> Iterator[Layer]:
     """Yields the stem's and the residual blocks' layers."""
     yield from _stem(architecture)
     inputs = 64 * architecture.width
@@ -93,7 +93,7 @@ def encoder_layers(architecture: Architecture) -> Iterator[Layer]:
             inputs = filters * (4 if architecture.bottleneck else 1)
 
 
-def projection_layers(architecture: Architecture) -> Iterator[Layer]:
+def _projection_layers(architecture: Architecture) -> Iterator[Layer]:
     """Yields the projection head's layers; the last normalisation has no `beta`.
 
     See docs/official-code.md#last-projection-layer.
@@ -106,7 +106,7 @@ def projection_layers(architecture: Architecture) -> Iterator[Layer]:
         inputs = outputs
 
 
-def supervised_layers(architecture: Architecture) -> Iterator[Layer]:
+def _supervised_layers(architecture: Architecture) -> Iterator[Layer]:
     """Yields the classifier, if there is one."""
     classes = architecture.num_classes
     if classes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
-EPSILON = 1e-5
+_EPSILON = 1e-5
 TORCHVISION = "torchvision_avg_pool"
 """Features as torchvision's model computes them from the same weights: its max-pool looks at other windows."""
 
@@ -140,7 +140,9 @@ def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
 
 
 def _norm(x: Array, read: Read, name: str, center: bool = True) -> Array:
-    scale = _like(read(name + "/gamma"), x) / np.sqrt(_like(read(name + "/moving_variance"), x) + x.dtype.type(EPSILON))
+    scale = _like(read(name + "/gamma"), x) / np.sqrt(
+        _like(read(name + "/moving_variance"), x) + x.dtype.type(_EPSILON)
+    )
     shift = -_like(read(name + "/moving_mean"), x) * scale
     return x * scale + (shift + _like(read(name + "/beta"), x) if center else shift)
 

@@ -21,7 +21,7 @@ from converters.names.recognise import NAMINGS
 from converters.names.walk import SK_MIN_DIM
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
-EPSILON = 1e-5
+_EPSILON = 1e-5
 """Of every normalisation; PyTorch's default and the reference's `BATCH_NORM_EPSILON`."""
 
 
@@ -249,7 +249,7 @@ def shortcut_pool(x: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's values; NumPy has no bfloat16 of its own, `ml_dtypes` does."""
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:
@@ -258,7 +258,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """The inverse of `to_numpy`; shares the array's memory where it can be written to."""
+    """The inverse of `_to_numpy`; shares the array's memory where it can be written to."""
     array = np.require(array, requirements=("C", "W"))
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

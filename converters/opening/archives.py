@@ -36,13 +36,13 @@ _NEEDED = re.compile(
 )
 """Names of files that are unpacked; `x.pth.tar` is PyTorch's, too."""
 
-BLOCK = 1 << 20
-MEMBER = 10 * TENSOR
+_BLOCK = 1 << 20
+_MEMBER = 10 * TENSOR
 """Items of the budget that a member costs: a file is made of it, so that there are 6,250 at most."""
 SMALLEST = 256 << 20
 RATIO = 8
 """An archive may become so many bytes, or so many times its own: weights hardly compress."""
-TAIL = 64 << 20
+_TAIL = 64 << 20
 """Bytes of padding that may follow the last member."""
 
 
@@ -139,7 +139,7 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
     names: list[str] = []
     with reading(path, what), contextlib.closing(_members(path, kind=kind)) as members:
         for member in members:
-            spend(items=MEMBER)
+            spend(items=_MEMBER)
             name = _place(path, checked_name(member.name), kind=member.kind)
             total += member.size
             check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)
@@ -178,7 +178,7 @@ def _extract(member: Member, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
     with member.open() as source, target.open("xb") as sink:
-        while block := source.read(min(BLOCK, left + 1)):
+        while block := source.read(min(_BLOCK, left + 1)):
             left -= len(block)
             check(left >= 0, f"member {member.name} must be as long as the archive says", bytes=member.size)
             sink.write(block)
@@ -205,10 +205,10 @@ def _tar_members(path: Path) -> Generator[Member, None, None]:
         with tarfile.open(fileobj=cast(Any, _Careful(content)), mode="r:") as archive:
             for info in archive:
                 yield Member(info.name, info.size, _kind_of(info), partial(_opened, archive, info))
-        left = TAIL
-        while compression and (block := content.read(BLOCK)):
+        left = _TAIL
+        while compression and (block := content.read(_BLOCK)):
             left -= len(block)
-            check(left >= 0, f"{path} must end behind its last member", bytes=TAIL)
+            check(left >= 0, f"{path} must end behind its last member", bytes=_TAIL)
 
 
 def _kind_of(info: tarfile.TarInfo) -> str:
@@ -227,13 +227,13 @@ def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 class _Careful:
-    """A file of which no more is read at once than `BLOCK`: headers claim any length."""
+    """A file of which no more is read at once than `_BLOCK`: headers claim any length."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= BLOCK:
+        if not 0 <= size <= _BLOCK:
             raise InputError("a header of it is longer than any name")
         return self._file.read(size)
 

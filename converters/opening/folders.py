@@ -12,31 +12,31 @@ from converters.opening.shards import Shards
 from converters.tensorflow.folders import GRAPHS, STATE
 from tf_simclr.errors import InputError, check
 
-ARCHITECTURE = "architecture.json"
+_ARCHITECTURE = "architecture.json"
 """What marks a run folder (tf_simclr/run_folder.py)."""
-KERAS = {"config.json", "model.weights.h5"}
+_KERAS = {"config.json", "model.weights.h5"}
 """What `keras.saving.save_model(model, folder, zipped=False)` leaves in a folder."""
-KERAS_SHARD = re.compile(r"_\d{5,}\.weights\.h5")
+_KERAS_SHARD = re.compile(r"_\d{5,}\.weights\.h5")
 """What follows the stem of `stem.weights.json` in the names of the files that this index lists."""
-DEEPEST = 8
+_DEEPEST = 8
 """Levels below a folder that are looked through."""
 MOST = 20_000
 """Files and folders that are looked at."""
-SHOWN = 20
+_SHOWN = 20
 
 PASSED = re.compile(
     r"\..*|__MACOSX|__pycache__|.*\.(bmp|csv|dcm|gif|html?|ipynb|jpe?g|log|md|png|pyc?|rst|tiff?|tsv|txt|ya?ml)|.*tfevents.*"
 )
 """Names that no checkpoint has; `._x` and `__MACOSX` are what macOS adds to archives and foreign disks."""
-TRAINER = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*|random_states\w*)\.(bin|pt|pth|pkl|npz)")
+_TRAINER = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*|random_states\w*)\.(bin|pt|pth|pkl|npz)")
 """What Hugging Face's trainer keeps beside the weights, to resume from."""
-OTHER_FORM = re.compile(r".*\.bin|tf_model\.h5")
+_OTHER_FORM = re.compile(r".*\.bin|tf_model\.h5")
 """Names of Hugging Face's other forms of the weights that are in a safetensors file beside them."""
-VARIANT = re.compile(r"\.(fp16|bf16|fp32)(?=\.safetensors$)")
+_VARIANT = re.compile(r"\.(fp16|bf16|fp32)(?=\.safetensors$)")
 """What Hugging Face's `save_pretrained(variant=…)` puts into the name of a form beside the usual one."""
-BUNDLE = re.compile(r"(.*)\.(?:index|data-\d+-of-\d+)")
+_BUNDLE = re.compile(r"(.*)\.(?:index|data-\d+-of-\d+)")
 """Files of TensorFlow's checkpoints: the prefix, and what follows it."""
-WEIGHTS = re.compile(r".*\.(safetensors|pth|pt|ckpt|bin|pkl|tar|torch|npz|h5|keras)")
+_WEIGHTS = re.compile(r".*\.(safetensors|pth|pt|ckpt|bin|pkl|tar|torch|npz|h5|keras)")
 """Names that promise weights."""
 
 
@@ -61,10 +61,10 @@ class Place:
     @property
     def whole(self) -> bool:
         """Whether what lies below its folder belongs to it."""
-        return self.kind == "run" or (self.kind == "tensorflow" and is_saved_model(self.path))
+        return self.kind == "run" or (self.kind == "tensorflow" and _is_saved_model(self.path))
 
 
-def is_saved_model(folder: Path) -> bool:
+def _is_saved_model(folder: Path) -> bool:
     """Whether a folder is a SavedModel or a hub module."""
     return any((folder / name).is_file() for name in (*GRAPHS, "variables/variables.index"))
 
@@ -78,22 +78,24 @@ def choose(folder: Path) -> tuple[Place, list[str]]:
     here, notes = _preferred(folder, _once(at(folder)))
     below, all_seen = ([], True) if any(place.whole for place in here) else _below(folder)
     if not here:
-        rule = f"{folder} must hold a checkpoint among its first {MOST:,} files, in at most {DEEPEST} levels of folders"
+        rule = (
+            f"{folder} must hold a checkpoint among its first {MOST:,} files, in at most {_DEEPEST} levels of folders"
+        )
         check(all_seen, f"{rule}, but has more; name the checkpoint itself", found=len(below))
-        check(bool(below), _nothing(folder), files=listing(folder))
+        check(bool(below), _nothing(folder), files=_listing(folder))
         here, below = below, []
         if len(here) == 1:
             notes.append(f"Took {_relative(here[0], folder)}, the only checkpoint in {folder}.")
     if len(here) > 1:
         names = [_relative(place, folder) for place in here]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise SeveralError(
             f"{folder} must hold one checkpoint; name the file you mean, or its folder. Received: "
-            f"{len(names)} checkpoints, {', '.join(names[:SHOWN])}{more}"
+            f"{len(names)} checkpoints, {', '.join(names[:_SHOWN])}{more}"
         )
     if here[0].kind not in ("run", "keras"):
         for path in sorted(folder.iterdir()):
-            instead = path.is_file() and WEIGHTS.fullmatch(path.name) and substitute(path)
+            instead = path.is_file() and _WEIGHTS.fullmatch(path.name) and substitute(path)
             notes += [f"Not read: {path.name} is {instead}."] if instead else []
     if below:
         names = [_relative(place, folder) for place in below]
@@ -102,27 +104,27 @@ def choose(folder: Path) -> tuple[Place, list[str]]:
     return here[0], notes
 
 
-def listing(folder: Path) -> list[str]:
+def _listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())[:10]
 
 
 def at(folder: Path) -> list[Place]:
     """The checkpoints directly in a folder: TensorFlow's count as one, and others one by one."""
-    if (folder / ARCHITECTURE).is_file():
+    if (folder / _ARCHITECTURE).is_file():
         return [Place(folder, "run")]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not PASSED.fullmatch(path.name)]
     names = [path.name for path in files]
-    if set(names) >= KERAS:
+    if set(names) >= _KERAS:
         return [Place(folder, "keras")]
-    tensorflow = STATE in names or any(name.endswith(".index") for name in names) or is_saved_model(folder)
+    tensorflow = STATE in names or any(name.endswith(".index") for name in names) or _is_saved_model(folder)
     sets = shards.sets_in(names, folder)
     parts = {path for one in sets for path in one.files}
     stems = [name.removesuffix(".weights.json") for name in names if name.endswith(".weights.json")]
-    parts |= {path for path in files for stem in stems if KERAS_SHARD.fullmatch(path.name.removeprefix(stem))}
+    parts |= {path for path in files for stem in stems if _KERAS_SHARD.fullmatch(path.name.removeprefix(stem))}
     found = [Place(folder, "tensorflow")] if tensorflow else []
     found += [Place(one.index or one.files[0], "shards", one) for one in sets]
     for path in files:
-        kind = None if path in parts or TRAINER.fullmatch(path.name) else kind_of(path)
+        kind = None if path in parts or _TRAINER.fullmatch(path.name) else kind_of(path)
         found += [Place(path, kind)] if kind else []
     return found
 
@@ -130,15 +132,15 @@ def at(folder: Path) -> list[Place]:
 def _preferred(folder: Path, found: list[Place]) -> tuple[list[Place], list[str]]:
     """Of TensorFlow's checkpoint and files beside it the former, of Hugging Face's two forms of weights safetensors."""
     notes = []
-    trainer = sorted(path.name for path in folder.iterdir() if TRAINER.fullmatch(path.name))
+    trainer = sorted(path.name for path in folder.iterdir() if _TRAINER.fullmatch(path.name))
     if trainer and found:
         notes.append(f"Not read, as they are a trainer's state and no weights: {', '.join(trainer)}.")
     safe = [place for place in found if _is_safe(place)]
     names = {_weights_name(place) for place in safe}
-    usual = [place for place in safe if VARIANT.sub("", _weights_name(place)) not in names - {_weights_name(place)}]
+    usual = [place for place in safe if _VARIANT.sub("", _weights_name(place)) not in names - {_weights_name(place)}]
     first = [place for place in found if place.kind == "tensorflow"] or usual
     others = [place for place in found if place not in first]
-    by_form = all(place in safe or OTHER_FORM.fullmatch(_weights_name(place)) for place in others)
+    by_form = all(place in safe or _OTHER_FORM.fullmatch(_weights_name(place)) for place in others)
     if len(first) == 1 and others and (first[0].kind == "tensorflow" or by_form):
         also = ", ".join(place.path.name for place in others)
         taken = "the TensorFlow checkpoint" if first[0].kind == "tensorflow" else first[0].path.name
@@ -165,7 +167,7 @@ def _below(folder: Path) -> tuple[list[Place], bool]:
         seen += len(children) + len(files)
         if seen > MOST:
             return _once(found), False
-        if len(one.relative_to(folder).parts) >= DEEPEST and children:
+        if len(one.relative_to(folder).parts) >= _DEEPEST and children:
             children[:], all_seen = [], False
         places = [] if one == folder else _preferred(one, at(one))[0]
         found += places
@@ -182,11 +184,11 @@ def files_of(path: Path) -> list[Path]:
             return list(place.shards.files)
         if place.path.is_dir():
             files = [file for pattern in ("*", "*/*") for file in place.path.glob(pattern)]
-            return [file for file in files if BUNDLE.fullmatch(file.name) or file.suffix in (".npz", ".h5")]
+            return [file for file in files if _BUNDLE.fullmatch(file.name) or file.suffix in (".npz", ".h5")]
         return [place.path]
-    bundle = BUNDLE.fullmatch(path.name)
+    bundle = _BUNDLE.fullmatch(path.name)
     prefix = bundle[1] if bundle else path.name
-    beside = (file for file in path.parent.iterdir() if (found := BUNDLE.fullmatch(file.name)) and found[1] == prefix)
+    beside = (file for file in path.parent.iterdir() if (found := _BUNDLE.fullmatch(file.name)) and found[1] == prefix)
     return [*([path] if path.is_file() else []), *beside]
 
 

@@ -20,30 +20,30 @@ from tf_simclr.errors import InputError
 from tf_simclr.foreign import means_damaged, reading
 from tf_simclr.places import is_address
 
-HEAD = 1024
-HDF5 = b"\x89HDF\r\n\x1a\n"
-ZIP = b"PK\x03\x04"
-PICKLES = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
+_HEAD = 1024
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_PICKLES = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 """Beginnings of pickles: before version 1.6 `torch.save` wrote bare ones."""
 
-XZ_MEMORY = 128 << 20
+_XZ_MEMORY = 128 << 20
 """Bytes that unpacking xz may take; its strongest setting takes 65 MiB."""
 
 
 def _xz(path: Path) -> BinaryIO:
     with path.open("rb") as file:
-        lzma.LZMADecompressor(memlimit=XZ_MEMORY).decompress(file.read(HEAD), max_length=1)
+        lzma.LZMADecompressor(memlimit=_XZ_MEMORY).decompress(file.read(_HEAD), max_length=1)
     return cast(BinaryIO, lzma.LZMAFile(path))
 
 
-COMPRESSIONS: dict[bytes, tuple[str, Callable[[Path], BinaryIO]]] = {
+_COMPRESSIONS: dict[bytes, tuple[str, Callable[[Path], BinaryIO]]] = {
     b"\x1f\x8b": ("gzip", lambda path: cast(BinaryIO, gzip.GzipFile(path))),
     b"BZh": ("bzip2", lambda path: cast(BinaryIO, bz2.BZ2File(path))),
     b"\xfd7zXZ\0": ("xz", _xz),
 }
 """Beginning → name and opener of compressions that tars have."""
 
-OTHERS = (
+_OTHERS = (
     (0, b"\x93NUMPY", "one array of NumPy; save all weights of a network by name with numpy.savez"),
     (4, b"TFL3", "a TensorFlow Lite model, which keeps no names of weights; take the checkpoint that it was made from"),
     (0, b"GGUF", "a GGUF file, which holds language models; a SimCLR network is none"),
@@ -55,10 +55,10 @@ OTHERS = (
     (0, b"%PDF", "a PDF document"),
 )
 """Place, bytes there, and what a file is that has them."""
-ONNX = re.compile(rb"\x08[\x01-\x1f]\x12.[\w.\- ]{2}", re.DOTALL)
+_ONNX = re.compile(rb"\x08[\x01-\x1f]\x12.[\w.\- ]{2}", re.DOTALL)
 """Its version, then the name of the program that wrote it (onnx/onnx `onnx/onnx.proto`, `ModelProto`)."""
 
-BY_ENDING = {
+_BY_ENDING = {
     ".pb": "a graph without its weights, or one that was frozen; take the checkpoint or SavedModel that it is from",
     ".msgpack": "weights of Flax, which are not read; save them as safetensors",
 }
@@ -67,7 +67,7 @@ BY_ENDING = {
 
 def head_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(_HEAD)
 
 
 def kind_of(path: Path) -> str | None:
@@ -77,17 +77,17 @@ def kind_of(path: Path) -> str | None:
         InputError: it is a zip that is not whole.
     """
     head = head_of(path)
-    if head.startswith(HDF5):
+    if head.startswith(_HDF5):
         return "hdf5"
-    if head.startswith(ZIP):
+    if head.startswith(_ZIP):
         return _kind_of_zip(path)
     if is_safetensors(head):
         return "safetensors"
-    if head.startswith(PICKLES):
+    if head.startswith(_PICKLES):
         return "torch"
     if path.name.endswith(".weights.json") and head.lstrip().startswith(b"{"):
         return "keras"
-    return "tar" if is_tar(path, head) else None
+    return "tar" if _is_tar(path, head) else None
 
 
 def _kind_of_zip(path: Path) -> str:
@@ -102,10 +102,10 @@ def _kind_of_zip(path: Path) -> str:
 
 def compression_of(head: bytes) -> tuple[str, Callable[[Path], BinaryIO]] | None:
     """Name and opener of the compression that a file begins with."""
-    return next((found for mark, found in COMPRESSIONS.items() if head.startswith(mark)), None)
+    return next((found for mark, found in _COMPRESSIONS.items() if head.startswith(mark)), None)
 
 
-def is_tar(path: Path, head: bytes) -> bool:
+def _is_tar(path: Path, head: bytes) -> bool:
     """Whether a file is a tar, compressed or not, by the checksum of its first header."""
     compression = compression_of(head)
     try:
@@ -164,24 +164,24 @@ def unknown(path: Path) -> str:
 
 def _other(path: Path, head: bytes) -> str | None:
     """What a file of another program is, and what to do; None: nothing tells."""
-    known = next((what for at, mark, what in OTHERS if head[at:].startswith(mark)), None)
+    known = next((what for at, mark, what in _OTHERS if head[at:].startswith(mark)), None)
     compression = compression_of(head)
     if known:
         return known
-    if ONNX.match(head):
+    if _ONNX.match(head):
         return "an ONNX model, whose weights have no layers' names; take the checkpoint that it was made from"
     if compression:
         return f"compressed by {compression[0]}, and no tar; unpack it first, and name what was in it"
     if head.lstrip()[:1] in (b"{", b"["):
         return "JSON, which may describe a network but holds no weights; name the file of weights, or their folder"
-    return "text; name the file of weights, or their folder" if is_text(head) else BY_ENDING.get(path.suffix)
+    return "text; name the file of weights, or their folder" if _is_text(head) else _BY_ENDING.get(path.suffix)
 
 
-def is_text(head: bytes) -> bool:
+def _is_text(head: bytes) -> bool:
     """Whether these bytes are the beginning of a text that a person reads.
 
     Example:
-        >>> is_text("naïve".encode()[:3]), is_text(b"\\0\\1")  # the cut is within a letter
+        >>> _is_text("naïve".encode()[:3]), _is_text(b"\\0\\1")  # the cut is within a letter
         (True, False)
     """
     try:
@@ -196,7 +196,7 @@ def missing(path: Path) -> str:
     from converters.published.catalogue import named_so
 
     if is_address(path):
-        return address(str(path))
+        return _address(str(path))
     names = named_so(path.as_posix())
     if names:
         which = "an official checkpoint" if len(names) == 1 else f"{len(names)} official checkpoints"
@@ -209,11 +209,11 @@ def missing(path: Path) -> str:
     return f"{path} must exist: no file, folder or checkpoint prefix of that name is there"
 
 
-def address(text: str) -> str:
+def _address(text: str) -> str:
     """The sentence for an address: how what it means is downloaded.
 
     Example:
-        >>> address("gs:/bucket/folder")
+        >>> _address("gs:/bucket/folder")
         'gs://bucket/folder must be a path on this machine, not an address: `tf-simclr checkpoints get \
 gs://bucket/folder` downloads it and prints the path to give here'
     """

@@ -14,9 +14,9 @@ from pathlib import Path
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import TENSOR, checked_name, spend
 
-END = struct.Struct("<4s4H2IH")
-LONGEST_COMMENT = 0xFFFF
-MANY = 0xFFFF
+_END = struct.Struct("<4s4H2IH")
+_LONGEST_COMMENT = 0xFFFF
+_MANY = 0xFFFF
 """A number of members that stands in another place."""
 
 
@@ -32,8 +32,8 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
         spend(items=TENSOR * len(names))
         for name in names:
             checked_name(name)
-        count = number_of_members(path)
-        if count not in (len(names), MANY):
+        count = _number_of_members(path)
+        if count not in (len(names), _MANY):
             raise InputError(f"its directory must have {count} members, but has {len(names)}; copy it again")
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
@@ -44,14 +44,14 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def number_of_members(path: Path) -> int:
+def _number_of_members(path: Path) -> int:
     """How many members the end of a zip says there are."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        start = max(0, size - END.size - LONGEST_COMMENT)
+        start = max(0, size - _END.size - _LONGEST_COMMENT)
         file.seek(start)
         tail = file.read()
     place = tail.rfind(b"PK\x05\x06")
-    if place < 0 or len(tail) - place < END.size:
+    if place < 0 or len(tail) - place < _END.size:
         raise InputError("it has no end of a directory; copy it again")
-    return int(END.unpack_from(tail, place)[4])
+    return int(_END.unpack_from(tail, place)[4])

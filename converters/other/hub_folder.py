@@ -12,7 +12,7 @@ from converters.other.safetensors_files import write_safetensors
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 
-TIMM = ("torchvision", "tonylins")
+_TIMM = ("torchvision", "tonylins")
 """Namings that timm's ResNets read."""
 
 
@@ -21,20 +21,20 @@ def write_hub_folder(folder: Path, network: Network, *, naming: Naming) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = named(network, naming)
     write_safetensors(folder / "model.safetensors", weights, description=description(network, naming))
-    texts = {"config.json": json.dumps(config(network, naming), indent=2) + "\n", "README.md": card(network, naming)}
+    texts = {"config.json": json.dumps(_config(network, naming), indent=2) + "\n", "README.md": _card(network, naming)}
     for name, text in texts.items():
         with replacing(folder / name) as (file,):
             file.write(text.encode())
 
 
-def config(network: Network, naming: Naming) -> dict:
+def _config(network: Network, naming: Naming) -> dict:
     """`config.json` as `timm.models.load_model_config_from_hub` reads it, and our own architecture.
 
     The reference takes pixels in [0, 1] as they are: mean 0 and standard deviation 1.
     """
     a = network.architecture
     own = {"library_name": "tf_simclr", "tf_simclr": asdict(a), "naming": naming.name}
-    if not timm_reads(a, naming):
+    if not _timm_reads(a, naming):
         return own
     size = 32 if a.cifar_stem else 224
     pretrained = {
@@ -52,20 +52,20 @@ def config(network: Network, naming: Naming) -> dict:
     return own | timm | {"global_pool": "avg", "pretrained_cfg": pretrained, "library_name": "timm"}
 
 
-def timm_reads(architecture: Architecture, naming: Naming) -> bool:
+def _timm_reads(architecture: Architecture, naming: Naming) -> bool:
     """Whether timm has a model of this architecture: its ResNets have one width and the ImageNet stem."""
     a = architecture
-    return naming.name in TIMM and a.width == 1 and not a.cifar_stem and naming.refuses(a) is None
+    return naming.name in _TIMM and a.width == 1 and not a.cifar_stem and naming.refuses(a) is None
 
 
-def card(network: Network, naming: Naming) -> str:
+def _card(network: Network, naming: Naming) -> str:
     """The model card."""
     a = network.architecture
     step = f", step {network.step}" if network.step is not None else ""
     lines = [
         "---",
         "license: apache-2.0",
-        f"library_name: {'timm' if timm_reads(a, naming) else 'tf_simclr'}",
+        f"library_name: {'timm' if _timm_reads(a, naming) else 'tf_simclr'}",
         "tags: [simclr, self-supervised-learning, image-feature-extraction]",
         "---",
         f"# SimCLR ResNet-{a.depth} {a.width}x",
@@ -83,7 +83,7 @@ def card(network: Network, naming: Naming) -> str:
         'features = model(images)["final_avg_pool"]  # images (n, 3, h, w)',
         "```",
     ]
-    return "\n".join(lines + (_timm_usage(a) if timm_reads(a, naming) else [])) + "\n"
+    return "\n".join(lines + (_timm_usage(a) if _timm_reads(a, naming) else [])) + "\n"
 
 
 def _timm_usage(architecture: Architecture) -> list[str]:

@@ -21,7 +21,7 @@ OWN = "tf_simclr"
 """Name under which a file describes itself, where its format has metadata: JSON; everything else there is others'."""
 SEAL = "tf_simclr_crc32c"
 """Name under which it carries the seal.  A file of this project has both; damage to one name leaves the other."""
-DIGITS = 8
+_DIGITS = 8
 
 Outline = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name → NumPy's name of the dtype, and shape, as the file has them."""
@@ -40,7 +40,7 @@ def checksum(pieces: Iterable[bytes | memoryview], crc: int = 0) -> int:
 
 def length(count: int) -> int:
     """Characters of the seal of so many tensors."""
-    return DIGITS * (count + 1)
+    return _DIGITS * (count + 1)
 
 
 def seal(outline: Outline, checksums: Mapping[str, int], *, description: str = "") -> str:
@@ -71,7 +71,7 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
     """
     names = sorted(outline)
     whole = len(text) == length(len(names)) and re.fullmatch("[0-9a-f]*", text)
-    numbers = [int(text[i : i + DIGITS], 16) for i in range(DIGITS, len(text), DIGITS)] if whole else []
+    numbers = [int(text[i : i + _DIGITS], 16) for i in range(_DIGITS, len(text), _DIGITS)] if whole else []
     checksums = dict(zip(names, numbers, strict=False))
     if not whole or seal(outline, checksums, description=description) != text:
         raise InputError(
@@ -86,13 +86,13 @@ def compared(stored: Stored, crc: int, *, name: str, path: Path) -> Stored:
 
     def read() -> np.ndarray:
         array = stored.read()
-        check_bytes(array, crc, name=name, path=path)
+        _check_bytes(array, crc, name=name, path=path)
         return array
 
     return dataclasses.replace(stored, read=read, parts=None)
 
 
-def check_bytes(array: np.ndarray, crc: int, *, name: str, path: Path) -> None:
+def _check_bytes(array: np.ndarray, crc: int, *, name: str, path: Path) -> None:
     """Raises `InputError` unless the array's bytes have this checksum."""
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     check(

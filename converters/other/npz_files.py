@@ -16,8 +16,8 @@ from converters.tensors import Source, Stored, checked_shape
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import reading
 
-WHOLE = "a whole .npz file of plain arrays"
-ENDING = ".npy"
+_WHOLE = "a whole .npz file of plain arrays"
+_ENDING = ".npy"
 
 
 def open_npz(path: Path) -> Source:
@@ -26,16 +26,16 @@ def open_npz(path: Path) -> Source:
     Raises:
         InputError: the file is damaged, or holds arrays that no weights are.
     """
-    with reading(path, WHOLE), contextlib.ExitStack() as opened:
+    with reading(path, _WHOLE), contextlib.ExitStack() as opened:
         archive = opened.enter_context(opened_zip(path))
-        tensors = {name.removesuffix(ENDING): _entry(path, archive, name) for name in archive.namelist()}
+        tensors = {name.removesuffix(_ENDING): _entry(path, archive, name) for name in archive.namelist()}
         close = opened.pop_all().close  # from here on it is the source's
     return Source(path, ".npz file", tensors, close=close)
 
 
 def _entry(path: Path, archive: zipfile.ZipFile, name: str) -> Stored:
     """One array, whose header must account for every byte of its member."""
-    key = name.removesuffix(ENDING)
+    key = name.removesuffix(_ENDING)
     with archive.open(name) as member:
         shape, dtype = _header(member, key)
         header = member.tell()

@@ -43,10 +43,10 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _SMALL = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 """Bits of the types that no weight of this project has."""
 
-LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 100_000_000
 """Bytes; the reference implementation refuses longer ones, too."""
 
-WHOLE = "a whole safetensors file"
+_WHOLE = "a whole safetensors file"
 
 
 def open_safetensors(path: Path) -> Source:
@@ -55,7 +55,7 @@ def open_safetensors(path: Path) -> Source:
     Raises:
         InputError: the header or a tensor's place does not fit the file, or the outline is not what this project wrote.
     """
-    with reading(path, WHOLE):
+    with reading(path, _WHOLE):
         data = MappedFile(path)
         header, start = _header(data)
         metadata = _metadata(header.pop("__metadata__", {}))
@@ -64,19 +64,19 @@ def open_safetensors(path: Path) -> Source:
         tensors = {key: _stored(path, data, start, key, header[key]) for key in header}
     source = Source(path, "safetensors file", tensors)
     if metadata.keys() & {integrity.OWN, integrity.SEAL}:
-        with reading(path, WHOLE):
+        with reading(path, _WHOLE):
             _take_up(source, metadata)
     return source
 
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins so is one: a length, then a JSON object."""
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
 def _header(data: MappedFile) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(data.view(0, 8), "little")
-    if not 2 <= length <= min(len(data) - 8, LONGEST_HEADER):
+    if not 2 <= length <= min(len(data) - 8, _LONGEST_HEADER):
         raise InputError(f"its header claims {length} of {len(data)} bytes; copy it again")
     spend(made=length)
     header = parse_json(bytes(data.view(8, length)))

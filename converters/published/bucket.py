@@ -19,7 +19,7 @@ from tf_simclr.foreign import checked_name, is_plain, parse_json, reading
 
 HOST = "https://storage.googleapis.com"
 """Nobody else is asked: a redirection to another host, or to a connection without encryption, is refused."""
-SECONDS = 60.0
+_SECONDS = 60.0
 """Longest silence of the server."""
 BLOCK = 1 << 20
 PAGE, PAGES = 16 << 20, 200
@@ -142,7 +142,7 @@ def pages(bucket: str, **query: str) -> Iterator[dict[str, Any]]:
     for _ in range(PAGES):
         url = f"{HOST}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{urllib.parse.urlencode(wanted)}"
         try:
-            with opened(url) as answer:
+            with _opened(url) as answer:
                 content = answer.read(PAGE + 1)
         except (Interrupted, OSError, http.client.HTTPException) as error:
             raise InputError(unreachable(error)) from error
@@ -163,7 +163,7 @@ def unreachable(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
+def _opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
     """The answer to a request, for a part of a file from the byte `start` on.
 
     Raises:
@@ -173,7 +173,7 @@ def opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         opener = urllib.request.build_opener(SameHost)
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=_SECONDS) as answer:
             yield answer
     except urllib.error.HTTPError as error:
         error.close()
@@ -195,7 +195,7 @@ def read(file: Remote, start: int) -> Iterator[tuple[int, bytes]]:
         Interrupted: the connection broke.
     """
     url = f"{HOST}/{file.bucket}/{urllib.parse.quote(file.path)}"
-    with opened(url, start=start) as answer:
+    with _opened(url, start=start) as answer:
         partial = answer.status == http.client.PARTIAL_CONTENT
         position = start if partial else 0
         told = answer.headers.get("Content-Range", "")

@@ -19,9 +19,9 @@ from tf_simclr.errors import check
 
 TF1 = "gs://simclr-checkpoints"
 TF2 = "gs://simclr-checkpoints-tf2"
-ZIPS = "gs://simclr-gcs/checkpoints"
+_ZIPS = "gs://simclr-gcs/checkpoints"
 
-CATEGORIES = {
+_CATEGORIES = {
     "finetuned_1pct": 1,
     "finetuned_10pct": 1,
     "finetuned_100pct": 0,
@@ -51,7 +51,7 @@ V2 = {
 }
 """Depth, width and selective kernels → ImageNet top-1 accuracy in % of each category (README, its first table)."""
 
-V1 = {
+_V1 = {
     "pretrain": {1: 69.1, 2: 74.2, 4: 76.6},
     "finetune_10pct": {1: 65.8, 2: 71.6, 4: 74.5},
     "finetune_100pct": {1: 75.6, 2: 79.2, 4: 80.8},
@@ -115,36 +115,36 @@ class Official:
         return "endpoints" if key in COMPARED else "names" if key in NAMED else "rule"
 
 
-def v2() -> list[Official]:
+def _v2() -> list[Official]:
     """The 65 of SimCLRv2, and the one distilled network whose path is known."""
     found = []
-    for column, (category, selector) in enumerate(CATEGORIES.items()):
+    for column, (category, selector) in enumerate(_CATEGORIES.items()):
         for (depth, width, sk), accuracies in V2.items():
             name = f"simclrv2/{category}/r{depth}_{width}x_sk{int(sk)}"
-            found.append(entry(name, (depth, width, sk), selector=selector, top1=accuracies[column]))
+            found.append(_entry(name, (depth, width, sk), selector=selector, top1=accuracies[column]))
     distilled = "simclrv2/distill_1pct/r152_3x_sk1/r152_3x_sk1"  # teacher, student
-    return [*found, entry(distilled, (152, 3, True), selector=None, top1=None)]
+    return [*found, _entry(distilled, (152, 3, True), selector=None, top1=None)]
 
 
 def v1() -> list[Official]:
     """Those of SimCLR v1: as folders, and as the zips of their first publication."""
     found = [
-        entry(f"simclrv1/{category}/{width}x", (50, width, False), selector=0, top1=top1)
-        for category, accuracies in V1.items()
+        _entry(f"simclrv1/{category}/{width}x", (50, width, False), selector=0, top1=top1)
+        for category, accuracies in _V1.items()
         for width, top1 in accuracies.items()
     ]
-    for width, top1 in V1["pretrain"].items():
-        zipped, folder = f"{ZIPS}/ResNet50_{width}x.zip", f"{TF2}/simclrv1/pretrain/{width}x/saved_model"
+    for width, top1 in _V1["pretrain"].items():
+        zipped, folder = f"{_ZIPS}/ResNet50_{width}x.zip", f"{TF2}/simclrv1/pretrain/{width}x/saved_model"
         found.append(Official(f"simclrv1/ResNet50_{width}x", 50, width, False, zipped, folder, 0, top1))
     return found
 
 
-def entry(name: str, network: tuple[int, int, bool], *, selector: int | None, top1: float | None) -> Official:
+def _entry(name: str, network: tuple[int, int, bool], *, selector: int | None, top1: float | None) -> Official:
     """A checkpoint whose name is its path in both buckets."""
     return Official(name, *network, f"{TF1}/{name}", f"{TF2}/{name}/saved_model", selector, top1)
 
 
-CHECKPOINTS = {one.name: one for one in (*v1(), *v2())}
+CHECKPOINTS = {one.name: one for one in (*v1(), *_v2())}
 """Name → checkpoint."""
 
 

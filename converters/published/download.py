@@ -21,7 +21,7 @@ PAUSE = 1.0
 """Seconds before the first new try; they double."""
 RECORD = "download.json"
 """File in a downloaded folder that lists the others with their checksums."""
-BEGINNINGS = ("checkpoint", "saved_model.pb")
+_BEGINNINGS = ("checkpoint", "saved_model.pb")
 """Files that a checkpoint's folder has, beside a bundle's `.index`."""
 
 
@@ -45,8 +45,8 @@ def fetch(address: str, folder: Path, *, progress: Callable[[int, int], None] = 
                 check(not path.is_symlink(), f"{path} must be a folder to download into, and no link; remove it")
             if folder.exists() and not part.exists():
                 folder.rename(part)  # files are missing: keep the others
-            wanted = chosen(address, buckets.files(address))
-            fill(part, wanted, progress=progress)
+            wanted = _chosen(address, buckets.files(address))
+            _fill(part, wanted, progress=progress)
             write_json(part / RECORD, {"address": address, "files": {one.relative: vars(one) for one in wanted}})
             part.rename(folder)
         except OSError as error:
@@ -65,28 +65,28 @@ def is_whole(folder: Path, address: str) -> bool:
         record = read_json(folder / RECORD)
         known = [Remote(**entry) for entry in record["files"].values()]
         held = record["address"]
-        whole = all(is_plain(one.relative) and is_same(folder, one) for one in known)
+        whole = all(is_plain(one.relative) and _is_same(folder, one) for one in known)
     except DAMAGED:
         return False  # it is not known what it holds
     check(held == address, f"{folder} must hold {address}; choose another folder", it_holds=held)
     return whole and bool(known)
 
 
-def is_same(folder: Path, file: Remote) -> bool:
+def _is_same(folder: Path, file: Remote) -> bool:
     """Whether a file is here as the bucket described it: its size, and one checksum, the fast one where there is it."""
     path = folder / file.relative
-    if not is_inside(path, folder) or length(path) != file.size:
+    if not _is_inside(path, folder) or _length(path) != file.size:
         return False
     only = ("crc32c",) if file.crc32c else ("md5",)
     return all(getattr(file, name) in ("", value) for name, value in checksums(path, only).items())
 
 
-def is_inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: Path, folder: Path) -> bool:
     """Whether no link leads from a folder's file to somewhere else."""
     return not path.is_symlink() and path.parent.resolve() == folder.resolve() / path.parent.relative_to(folder)
 
 
-def chosen(address: str, files: list[Remote]) -> list[Remote]:
+def _chosen(address: str, files: list[Remote]) -> list[Remote]:
     """The files of the one checkpoint at an address: of a TF1 folder those directly in it, else all.
 
     Raises:
@@ -98,11 +98,11 @@ def chosen(address: str, files: list[Remote]) -> list[Remote]:
     one_file = len(files) == 1 and bool(top)
     below = sorted({one.relative.split("/")[0] for one in files} - {one.relative for one in top})
     rule = f"{address} must be a checkpoint's folder or file"
-    check(one_file or any(one.relative in BEGINNINGS for one in top), rule, folders_in_it=below[:20])
+    check(one_file or any(one.relative in _BEGINNINGS for one in top), rule, folders_in_it=below[:20])
     return files
 
 
-def fill(folder: Path, files: list[Remote], *, progress: Callable[[int, int], None]) -> None:
+def _fill(folder: Path, files: list[Remote], *, progress: Callable[[int, int], None]) -> None:
     """Completes every file in the folder, and compares it with what the bucket says of it.
 
     Raises:
@@ -111,47 +111,47 @@ def fill(folder: Path, files: list[Remote], *, progress: Callable[[int, int], No
     """
     total = sum(file.size for file in files)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = total - sum(length(folder / file.relative) for file in files)
+    missing = total - sum(_length(folder / file.relative) for file in files)
     free = shutil.disk_usage(folder).free
     check(missing < free, f"the disk at {folder} must have room for the download", bytes=missing, free=free)
     before = 0
     for file in files:
         path = folder / file.relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        check(is_inside(path, folder), f"{path} must be a plain file below {folder}, and no link; remove it")
-        if length(path) == file.size > 0 and not is_same(folder, file):
+        check(_is_inside(path, folder), f"{path} must be a plain file below {folder}, and no link; remove it")
+        if _length(path) == file.size > 0 and not _is_same(folder, file):
             path.unlink()  # it was changed after it had arrived
-        complete(path, file, progress=within(progress, before, total=total))
-        compare(path, file)
+        _complete(path, file, progress=_within(progress, before, total=total))
+        _compare(path, file)
         before += file.size
 
 
-def within(progress: Callable[[int, int], None], before: int, *, total: int) -> Callable[[int], None]:
+def _within(progress: Callable[[int, int], None], before: int, *, total: int) -> Callable[[int], None]:
     """One file's progress as a part of all files'."""
     return lambda done: progress(before + done, total)
 
 
-def length(path: Path) -> int:
+def _length(path: Path) -> int:
     """Bytes of a file; 0 for none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None:
+def _complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None:
     """Appends what is missing of a file, over as many connections as it takes.
 
     Raises:
         InputError: no connection brings anything any more, or the server refuses.
     """
-    if length(path) > file.size:
+    if _length(path) > file.size:
         path.unlink()
     os.close(open_unlinked(path, os.O_RDWR | os.O_CREAT))
     failures, reason = 0, Interrupted("the connection ends too early")
-    while (start := length(path)) < file.size:
+    while (start := _length(path)) < file.size:
         try:
             append(path, file, progress=progress)
         except Interrupted as error:
             reason = error
-        failures = 0 if length(path) > start else failures + 1
+        failures = 0 if _length(path) > start else failures + 1
         if failures >= TRIES:
             raise InputError(f"{buckets.unreachable(reason)}; {start:,} of {file.size:,} bytes of {file.path} are here")
         if failures:
@@ -162,7 +162,7 @@ def complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> No
 def append(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None:
     """One connection's bytes to the end of a file."""
     with os.fdopen(open_unlinked(path, os.O_RDWR), "r+b") as sink:
-        for position, block in buckets.read(file, length(path)):
+        for position, block in buckets.read(file, _length(path)):
             sink.seek(position)
             sink.truncate()
             sink.write(block)
@@ -172,13 +172,13 @@ def append(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None
             progress(position + len(block))
 
 
-def compare(path: Path, file: Remote) -> None:
+def _compare(path: Path, file: Remote) -> None:
     """Compares a file with the bucket's size and checksums; one that differs is removed.
 
     Raises:
         InputError: it differs.
     """
-    ours = {"size": length(path)} | checksums(path, ("md5", "crc32c"))
+    ours = {"size": _length(path)} | checksums(path, ("md5", "crc32c"))
     differing = [name for name, value in ours.items() if getattr(file, name) not in ("", value)]
     if differing:
         path.unlink()

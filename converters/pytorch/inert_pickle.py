@@ -17,13 +17,13 @@ from typing import Any
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
-STRIDE = 256
+_STRIDE = 256
 """Opcodes between two looks at the budget, in which 16 opcodes count for an item: a tensor takes some 40."""
 
-LONGEST_LINE = 1 << 16
+_LONGEST_LINE = 1 << 16
 """Bytes of a text that ends with its line: names, and the numbers and texts of protocol 0."""
 
-LONGEST_NUMBER = 256
+_LONGEST_NUMBER = 256
 """Bytes of a whole number; PyTorch's own are nine at most."""
 
 
@@ -176,8 +176,8 @@ class _Machine:
     def run(self) -> Any:
         step = 0
         while True:
-            if step % STRIDE == 0:
-                spend(items=STRIDE // 16)
+            if step % _STRIDE == 0:
+                spend(items=_STRIDE // 16)
             step += 1
             opcode = self.take(1)[0]
             if opcode == 0x2E:  # STOP
@@ -207,7 +207,7 @@ class _Machine:
 
     def line(self, encoding: str = "utf-8") -> str:
         start, end = self.place, b""
-        for window in (64, LONGEST_LINE):  # most are short
+        for window in (64, _LONGEST_LINE):  # most are short
             if not end:
                 text, end, _ = bytes(self.data[start : start + window]).partition(b"\n")
         if not end:
@@ -264,7 +264,7 @@ class _Machine:
 
     def whole(self, form: str) -> None:
         size = self.number(form)
-        if not 0 <= size <= LONGEST_NUMBER:
+        if not 0 <= size <= _LONGEST_NUMBER:
             raise ValueError("a whole number is longer than any checkpoint's")
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 

@@ -38,12 +38,12 @@ from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 DEEPEST, MOST = 32, 100_000
 """Dictionaries within each other, and tensors in one, that no checkpoint reaches; a hostile one may hold itself."""
 
-WHOLE = "a whole PyTorch file"
+_WHOLE = "a whole PyTorch file"
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """What a file of PyTorch before 1.6 begins with: two pickled numbers."""
 
-UNCHECKED = "The file has no checksums (it was written with torch.serialization.set_crc32_options(False))."
-CLASSES = 4
+_UNCHECKED = "The file has no checksums (it was written with torch.serialization.set_crc32_options(False))."
+_CLASSES = 4
 """Classes of objects that a note names."""
 
 
@@ -55,7 +55,7 @@ def open_state(path: Path) -> Source:
     Raises:
         InputError: the file is damaged, holds no tensor, or more than any checkpoint.
     """
-    with reading(path, WHOLE):
+    with reading(path, _WHOLE):
         archive = _Archive(path)
         content = inert_pickle.read(archive.content("data.pkl"), calls=CALLS, persistent=storage)[0]
         big = "byteorder" in archive.members and bytes(archive.content("byteorder")) == b"big"
@@ -65,7 +65,7 @@ def open_state(path: Path) -> Source:
             lambda name: archive.size("data/" + name), lambda name: archive.content("data/" + name), ">" if big else "<"
         )
         source = _source(path, "TorchScript file" if script else "PyTorch file", content, read)
-    source.notes += [] if archive.checked else [UNCHECKED]
+    source.notes += [] if archive.checked else [_UNCHECKED]
     source.notes += ["TorchScript's program was not read: its weights alone were."] if script else []
     return source
 
@@ -76,7 +76,7 @@ def open_legacy(path: Path) -> Source:
     Raises:
         InputError: as `open_state`.
     """
-    with reading(path, WHOLE):
+    with reading(path, _WHOLE):
         data = MappedFile(path)
         loose: dict[str, memoryview] = {}  # storages that `pickle.dump` put into the pickle itself
 
@@ -305,9 +305,9 @@ def _classes(things: Mapping[str, list[str]]) -> str:
     """Classes with counts, and where the first of each lies."""
     texts = [
         f"{checked_name(kind)[:80]}{f' × {len(keys)}' if len(keys) > 1 else ''} at {keys[0] or 'the top'}"
-        for kind, keys in list(things.items())[:CLASSES]
+        for kind, keys in list(things.items())[:_CLASSES]
     ]
-    return ", ".join(texts) + (f" and {len(things) - CLASSES} more classes" if len(things) > CLASSES else "")
+    return ", ".join(texts) + (f" and {len(things) - _CLASSES} more classes" if len(things) > _CLASSES else "")
 
 
 def flatten(

@@ -23,7 +23,7 @@ from converters.pytorch.inert_pickle import DamagedPickleError, Name, Thing
 Content = dict[str, Any]
 """Text → tensor, or dictionary of the same kind."""
 
-STORAGES = {
+_STORAGES = {
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
     "HalfStorage": "float16",
@@ -37,9 +37,9 @@ STORAGES = {
 }
 """PyTorch's name of a storage → NumPy's name of its dtype."""
 
-_NAMES = {dtype: name for name, dtype in STORAGES.items()}
+_NAMES = {dtype: name for name, dtype in _STORAGES.items()}
 
-ODD_STORAGES = {
+_ODD_STORAGES = {
     "ComplexFloatStorage": ("complex64", 8),
     "ComplexDoubleStorage": ("complex128", 16),
     "QInt8Storage": ("quantised", 1),
@@ -52,7 +52,7 @@ ODD_STORAGES = {
 """Storages whose numbers are no weights as they are: what they are, and bytes of each."""
 
 _DTYPES = {
-    **{name: name for name in STORAGES.values()},
+    **{name: name for name in _STORAGES.values()},
     "float": "float32",
     "double": "float64",
     "half": "float16",
@@ -208,9 +208,9 @@ def storage(identity: Any) -> Any:
     if view and view[0] is not None:
         raise ValueError("a storage is a view of another one, which PyTorch has not written since 0.4")
     name = kind.text.rpartition(" ")[2]
-    dtype, size = ODD_STORAGES.get(name, (name, 0))
-    if name in STORAGES:
-        dtype, size = STORAGES[name], _SIZES[STORAGES[name]]
+    dtype, size = _ODD_STORAGES.get(name, (name, 0))
+    if name in _STORAGES:
+        dtype, size = _STORAGES[name], _SIZES[_STORAGES[name]]
     return Storage(key, dtype, count, (count,), (1,), size=size)
 
 
@@ -236,7 +236,7 @@ def _retyped(source: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> T
     return _rebuilt(whole, offset, shape, stride)
 
 
-_SIZES = {name: int(size) // 8 for name in STORAGES.values() for size in [re.sub(r"\D+", "", name) or "8"]}
+_SIZES = {name: int(size) // 8 for name in _STORAGES.values() for size in [re.sub(r"\D+", "", name) or "8"]}
 """Bytes of a number: `bfloat16` has two, `bool` one."""
 
 

@@ -23,22 +23,22 @@ from converters.tensors import Stored, check_room, each, put
 from tf_simclr.errors import check
 from tf_simclr.files import replacing
 
-TOP = "archive"
+_TOP = "archive"
 """Folder of all members; PyTorch takes any."""
 
-ALIGNMENT = 64
-MARKS = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little", "version": b"3\n"}
+_ALIGNMENT = 64
+_MARKS = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little", "version": b"3\n"}
 """Members that PyTorch adds; `version` it asks for."""
 
 LOCAL = struct.Struct("<4s5H3I2H")
-CENTRAL = struct.Struct("<4s6H3I5H2I")
-END = struct.Struct("<4s4H2IH")
-END64 = struct.Struct("<4sQ2H2I4Q")
-LOCATOR64 = struct.Struct("<4sIQI")
-DATE = 1 << 5 | 1
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR64 = struct.Struct("<4sIQI")
+_DATE = 1 << 5 | 1
 """The first day that zips know, 1980-01-01: equal weights give equal files."""
 
-LIMIT = FULL = 0xFFFFFFFF
+LIMIT = _FULL = 0xFFFFFFFF
 """From here on, sizes and places need Zip64; the plain fields are full of ones then."""
 
 
@@ -75,8 +75,8 @@ def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "")
     described = {key: _described(str(number), stored) for number, (key, stored) in enumerate(tensors.items())}
     content: Content = dict(described)
     for key in reversed(wrapper.split("/") if wrapper else ()):
-        content = split(content) if key == NESTED else {key: content}
-    fixed = {"data.pkl": encode(content), **MARKS}
+        content = _split(content) if key == NESTED else {key: content}
+    fixed = {"data.pkl": encode(content), **_MARKS}
     members = _places({name: len(data) for name, data in fixed.items()} | _sizes(described, tensors))
     with replacing(path) as (file,):
         zip_file = _Zip(file.fileno(), members)
@@ -95,11 +95,11 @@ def _sizes(described: Mapping[str, Tensor], tensors: Mapping[str, Stored]) -> di
     return {f"data/{tensor.storage}": tensors[key].nbytes for key, tensor in described.items()}
 
 
-def split(state: Mapping[str, Any]) -> Content:
+def _split(state: Mapping[str, Any]) -> Content:
     """One dictionary per first component of the keys.
 
     Example:
-        >>> split({"head.fc.weight": 1, "head.fc.bias": 2})
+        >>> _split({"head.fc.weight": 1, "head.fc.bias": 2})
         {'head': {'fc.weight': 1, 'fc.bias': 2}}
     """
     content: Content = {}
@@ -110,12 +110,12 @@ def split(state: Mapping[str, Any]) -> Content:
 
 
 def _places(sizes: Mapping[str, int]) -> dict[str, Member]:
-    """Lays the members out, one behind the other, each one's data at a multiple of `ALIGNMENT`."""
+    """Lays the members out, one behind the other, each one's data at a multiple of `_ALIGNMENT`."""
     members, place = {}, 0
     for name, size in sizes.items():
         check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
-        begin = place + LOCAL.size + len(f"{TOP}/{name}") + 4
-        members[name] = Member(f"{TOP}/{name}", size, place, begin + -begin % ALIGNMENT)
+        begin = place + LOCAL.size + len(f"{_TOP}/{name}") + 4
+        members[name] = Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
         place = members[name].start + size
     return members
 
@@ -165,22 +165,22 @@ def _local(member: Member) -> bytes:
     gap = member.start - member.header - LOCAL.size - len(name)
     sizes = (member.checksum, member.size, member.size, len(name), gap)
     padding = struct.pack("<2sH", b"FB", gap - 4) + bytes(gap - 4)
-    return LOCAL.pack(b"PK\x03\x04", 20, 0, 0, 0, DATE, *sizes) + name + padding
+    return LOCAL.pack(b"PK\x03\x04", 20, 0, 0, 0, _DATE, *sizes) + name + padding
 
 
 def _central(member: Member) -> bytes:
     """The entry in the central directory; places from 4 GiB on stand in a Zip64 field."""
     name, far = member.name.encode(), member.header >= LIMIT
     extra = struct.pack("<2HQ", 1, 8, member.header) if far else b""
-    head = (b"PK\x01\x02", 45 if far else 20, 45 if far else 20, 0, 0, 0, DATE)
+    head = (b"PK\x01\x02", 45 if far else 20, 45 if far else 20, 0, 0, 0, _DATE)
     sizes = (member.checksum, member.size, member.size, len(name), len(extra))
-    return CENTRAL.pack(*head, *sizes, 0, 0, 0, 0, FULL if far else member.header) + name + extra
+    return _CENTRAL.pack(*head, *sizes, 0, 0, 0, 0, _FULL if far else member.header) + name + extra
 
 
 def _ends(count: int, size: int, *, start: int) -> bytes:
     """What follows the central directory: its place, in Zip64's form too where the plain one does not suffice."""
     far = start + size >= LIMIT or count >= 0xFFFF
-    large = END64.pack(b"PK\x06\x06", END64.size - 12, 45, 45, 0, 0, count, count, size, start)
-    large += LOCATOR64.pack(b"PK\x06\x07", 0, start + size, 1)
-    fields = (0xFFFF, 0xFFFF, FULL, FULL) if far else (count, count, size, start)
-    return (large if far else b"") + END.pack(b"PK\x05\x06", 0, 0, *fields, 0)
+    large = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, size, start)
+    large += _LOCATOR64.pack(b"PK\x06\x07", 0, start + size, 1)
+    fields = (0xFFFF, 0xFFFF, _FULL, _FULL) if far else (count, count, size, start)
+    return (large if far else b"") + _END.pack(b"PK\x05\x06", 0, 0, *fields, 0)

@@ -19,8 +19,8 @@ from tf_simclr.files import replacing
 
 STATE = "checkpoint"
 GRAPHS = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb")
-ENDS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+_ENDS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -53,42 +53,42 @@ def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
     if path.is_file() and path.name in (STATE, *GRAPHS, "graph.pbtxt"):
         path = path.parent
     if path.is_dir():
-        return in_folder(path, step=step)
-    prefix = path.with_name(ENDS.sub("", path.name))
+        return _in_folder(path, step=step)
+    prefix = path.with_name(_ENDS.sub("", path.name))
     check(not is_v1_table(path), f"{path} is in the format of TensorFlow before 1.0; save it again with a newer one")
     if prefix.with_name(prefix.name + ".index").is_file():
         rule = f"--step chooses among a folder's checkpoints, but {prefix} is one: leave it out, or name the folder"
-        check(step in (None, step_of(prefix)), rule, step=step)
-        return around(prefix)
+        check(step in (None, _step_of(prefix)), rule, step=step)
+        return _around(prefix)
     raise InputError(f"{path} must be a checkpoint, but {prefix.name}.index is not in {prefix.parent}; name the folder")
 
 
 def is_tensorflow(path: Path) -> bool:
     """Whether a file is one of a checkpoint's, by its name or as a table by itself."""
-    named = path.name in (STATE, *GRAPHS, "graph.pbtxt") or bool(ENDS.search(path.name))
+    named = path.name in (STATE, *GRAPHS, "graph.pbtxt") or bool(_ENDS.search(path.name))
     return named or path.with_name(path.name + ".index").is_file() or is_v1_table(path)
 
 
 def is_v1_table(path: Path) -> bool:
     """Whether a file is a table by itself: a checkpoint in the format before the tensor bundle."""
-    if not path.is_file() or ENDS.search(path.name) or path.stat().st_size < FOOTER:
+    if not path.is_file() or _ENDS.search(path.name) or path.stat().st_size < FOOTER:
         return False
     with path.open("rb") as file:
         file.seek(-8, 2)
         return int.from_bytes(file.read(), "little") == MAGIC
 
 
-def around(prefix: Path, notes: tuple[str, ...] = ()) -> Found:
+def _around(prefix: Path, notes: tuple[str, ...] = ()) -> Found:
     """The checkpoint at a prefix, with the SavedModel that it lies in."""
     folder = prefix.parent.parent
     inside = prefix.parent.name == "variables" and any((folder / name).is_file() for name in GRAPHS)
     return Found(prefix, folder if inside else None, notes)
 
 
-def in_folder(folder: Path, *, step: int | None) -> Found:
+def _in_folder(folder: Path, *, step: int | None) -> Found:
     variables = folder / "variables" / "variables"
     if variables.with_name("variables.index").is_file():
-        return around(variables)
+        return _around(variables)
     prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index") if not path.name.startswith("."))
     check(
         len(prefixes) > 0,
@@ -96,11 +96,11 @@ def in_folder(folder: Path, *, step: int | None) -> Found:
         files=listing(folder),
     )
     if step is not None:
-        chosen = [prefix for prefix in prefixes if step_of(prefix) == step]
+        chosen = [prefix for prefix in prefixes if _step_of(prefix) == step]
         names = ", ".join(prefix.name for prefix in prefixes)
         check(len(chosen) == 1, f"--step must be that of one checkpoint in {folder}, which has {names}", step=step)
-        return around(chosen[0], notes(chosen[0], prefixes, why="by its step"))
-    return around(*newest(folder, prefixes))
+        return _around(chosen[0], notes(chosen[0], prefixes, why="by its step"))
+    return _around(*newest(folder, prefixes))
 
 
 def listing(folder: Path) -> list[str]:
@@ -117,10 +117,10 @@ def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
         return chosen, notes(chosen, prefixes, why=f"the newest by the file `{STATE}`")
     if len(prefixes) == 1:
         return prefixes[0], ()
-    steps = [step_of(prefix) for prefix in prefixes]
+    steps = [_step_of(prefix) for prefix in prefixes]
     names = [prefix.name for prefix in prefixes]
     check(None not in steps, f"{folder} must have one checkpoint, or a file `{STATE}`; name the one meant", found=names)
-    chosen = max(prefixes, key=lambda prefix: step_of(prefix) or 0)
+    chosen = max(prefixes, key=lambda prefix: _step_of(prefix) or 0)
     return chosen, notes(chosen, prefixes, why=f"the highest step, as there is no file `{STATE}`")
 
 
@@ -132,11 +132,11 @@ def notes(chosen: Path, prefixes: list[Path], *, why: str) -> tuple[str, ...]:
     return (f"Took {chosen.name}, {why}; {', '.join(others)} also there (--step takes another).",)
 
 
-def step_of(prefix: Path) -> int | None:
+def _step_of(prefix: Path) -> int | None:
     """The step at the end of a prefix's name.
 
     Example:
-        >>> step_of(Path("model.ckpt-250228"))
+        >>> _step_of(Path("model.ckpt-250228"))
         250228
     """
     found = re.search(r"-(\d+)$", prefix.name)
@@ -155,20 +155,20 @@ def read_state(folder: str | Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        fields = FIELD.findall(path.read_text("utf-8"))
+        fields = _FIELD.findall(path.read_text("utf-8"))
     except UnicodeDecodeError:
         fields = []
-    current = [unescape(value) for key, value in fields if key == "model_checkpoint_path"]
+    current = [_unescape(value) for key, value in fields if key == "model_checkpoint_path"]
     check(len(current) == 1 and current[0] != "", f"{path} must name one model_checkpoint_path", found=len(current))
-    older = [unescape(value) for key, value in fields if key == "all_model_checkpoint_paths"]
+    older = [_unescape(value) for key, value in fields if key == "all_model_checkpoint_paths"]
     return list(dict.fromkeys(re.split(r"[/\\]", name)[-1] for name in (*current, *reversed(older))))
 
 
-def unescape(text: str) -> str:
+def _unescape(text: str) -> str:
     """The value of a quoted string of a text proto.
 
     Example:
-        >>> unescape(r"caf\\303\\251")
+        >>> _unescape(r"caf\\303\\251")
         'café'
     """
 

@@ -18,10 +18,10 @@ from converters.tensorflow.wire import MESSAGE, Message
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import checked_name, read_json, reading, spend
 
-CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
+_CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
 """The classifier's multiplication in the official graphs, and in SavedModels of this package."""
-MARKS = (b"linear_layer/dense", b"logits_sup")
-TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "((?:[^"\\\n]|\\.)*)")', re.MULTILINE)
+_MARKS = (b"linear_layer/dense", b"logits_sup")
+_TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "((?:[^"\\\n]|\\.)*)")', re.MULTILINE)
 """A line of a graph as TensorFlow prints it in text: a node's fields are indented by two more than it, those of its
 attributes by more."""
 
@@ -69,22 +69,22 @@ def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]
         yield prefix.with_name(prefix.name + ".meta"), in_meta
     yield folder / "graph.pbtxt", in_pbtxt
     for above in (folder, folder.parent) if folder.name == "variables" else (folder,):
-        yield above / "saved_model.pb", in_saved_model
+        yield above / "saved_model.pb", _in_saved_model
         yield above / "saved_model.pbtxt", in_pbtxt
-    yield folder / "flags.json", in_flags
+    yield folder / "flags.json", _in_flags
 
 
 def in_meta(path: Path) -> int | None:
     """The selector of a `.meta` file: a serialised `MetaGraphDef`."""
-    return in_graph(path, lambda data: agreed(graphs_of(Message(data))))
+    return _in_graph(path, lambda data: _agreed(_graphs_of(Message(data))))
 
 
-def in_saved_model(path: Path) -> int | None:
+def _in_saved_model(path: Path) -> int | None:
     """The selector of a `saved_model.pb`."""
-    return in_graph(path, lambda data: agreed(g for meta in Message(data).messages(2) for g in graphs_of(meta)))
+    return _in_graph(path, lambda data: _agreed(g for meta in Message(data).messages(2) for g in _graphs_of(meta)))
 
 
-def in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
+def _in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
     with reading(path, "an intact graph"):
         return read(path.read_bytes())
 
@@ -92,17 +92,17 @@ def in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
 def in_pbtxt(path: Path) -> int | None:
     """The selector of a `graph.pbtxt` or a `saved_model.pbtxt`."""
     with reading(path, "a graph in text form"):
-        graphs = text_graphs(path.read_text("utf-8", "replace"))
+        graphs = _text_graphs(path.read_text("utf-8", "replace"))
     check(any(graphs), f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
-    return agreed(graphs)
+    return _agreed(graphs)
 
 
-def text_graphs(text: str) -> list[Graph]:
+def _text_graphs(text: str) -> list[Graph]:
     """The graph, and those of functions, in a text of one or more of them."""
     graphs: list[Graph] = [{}]
     fields: dict[str, list[str]] = {}
     inside = -1
-    for found in TEXT_LINE.finditer(text + "\nnode {"):
+    for found in _TEXT_LINE.finditer(text + "\nnode {"):
         spend(items=MESSAGE)
         indent, block, key, value = found.groups()
         if not block:
@@ -111,13 +111,13 @@ def text_graphs(text: str) -> list[Graph]:
             continue
         if "name" in fields:
             name, op = checked_name(fields["name"][0]), fields.get("op", [""])[0]
-            graphs[-1][name] = (op, sources_of(fields.get("input", [])))
+            graphs[-1][name] = (op, _sources_of(fields.get("input", [])))
         fields, inside = {}, -1 if block == "function" else len(indent) + 2
         graphs += [{}] if block == "function" else []
     return graphs
 
 
-def in_flags(path: Path) -> int | None:
+def _in_flags(path: Path) -> int | None:
     """The selector of a `flags.json`, which the official code writes beside its checkpoints.
 
     Its -1, the last layer's output, is counted with the `num_proj_layers` beside it.
@@ -135,38 +135,38 @@ def in_flags(path: Path) -> int | None:
     return layers + 1 + int(value)
 
 
-def graphs_of(meta: Message) -> Iterator[Graph]:
+def _graphs_of(meta: Message) -> Iterator[Graph]:
     """The graph of a `MetaGraphDef` and those of its functions, as far as the classifier is in them."""
     definition = meta.message(2)
-    yield graph_of(map(Message, definition.raw(1)))
+    yield _graph_of(map(Message, definition.raw(1)))
     for function in definition.message(2).raw(1):
         content = bytes(function)
-        if any(mark in content for mark in MARKS):  # a SavedModel has hundreds of others
-            yield graph_of(map(Message, Message(content).raw(3)))
+        if any(mark in content for mark in _MARKS):  # a SavedModel has hundreds of others
+            yield _graph_of(map(Message, Message(content).raw(3)))
 
 
-def graph_of(nodes: Iterable[Message]) -> Graph:
+def _graph_of(nodes: Iterable[Message]) -> Graph:
     """The graph of these nodes, one of which is in memory at a time."""
-    return {checked_name(node.text(1)): (node.text(2), sources_of(node.texts(3))) for node in nodes}
+    return {checked_name(node.text(1)): (node.text(2), _sources_of(node.texts(3))) for node in nodes}
 
 
-def sources_of(inputs: list[str]) -> list[str]:
+def _sources_of(inputs: list[str]) -> list[str]:
     """Nodes whose data is read: without output numbers, without control edges."""
     return [name.split(":")[0] for name in inputs if not name.startswith("^")]
 
 
-def agreed(graphs: Iterable[Graph]) -> int | None:
+def _agreed(graphs: Iterable[Graph]) -> int | None:
     """The one answer of all classifiers in these graphs; None where there is none or they differ."""
     answers = {
-        count_dense_layers(graph, name)
+        _count_dense_layers(graph, name)
         for graph in graphs
         for name, (op, _) in graph.items()
-        if op == "MatMul" and CLASSIFIER.fullmatch(name)
+        if op == "MatMul" and _CLASSIFIER.fullmatch(name)
     } - {None}
     return answers.pop() if len(answers) == 1 else None
 
 
-def count_dense_layers(graph: Graph, classifier: str) -> int | None:
+def _count_dense_layers(graph: Graph, classifier: str) -> int | None:
     """Dense layers between the pooled features and the classifier: convolutions aside, only they multiply matrices.
 
     None where a function call hides a part.
@@ -199,9 +199,9 @@ def layers_before(prefix: Path, first: str) -> list[str]:
             for function in meta.message(2).message(2).raw(1):
                 content = bytes(function)
                 if first.encode() in content:
-                    found.extend(_on_the_way(graph_of(map(Message, Message(content).raw(3))), first))
+                    found.extend(_on_the_way(_graph_of(map(Message, Message(content).raw(3))), first))
 
-    in_graph(path, read)
+    _in_graph(path, read)
     return list(dict.fromkeys(reversed(found)))
 
 

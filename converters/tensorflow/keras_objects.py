@@ -16,15 +16,15 @@ from converters.tensorflow.object_graph import SLOT, SUFFIX, Variable
 from converters.tensors import Source, Stored
 from tf_simclr.errors import check
 
-OFFICIAL = {"resnet_model", "_projection_head", "supervised_head"}
+_OFFICIAL = {"resnet_model", "_projection_head", "supervised_head"}
 """Attributes of the official TF2 model, and of SavedModels that this project writes for its users."""
-STEP = re.compile(r"(^|/)(save_counter|step|global_step|epoch)$")
+_STEP = re.compile(r"(^|/)(save_counter|step|global_step|epoch)$")
 
 
 def holds_keras(variables: Iterable[Variable]) -> bool:
     """Whether these are a Keras model's that has this project's encoder in it, and not the official code's."""
     variables = list(variables)
-    official = any(OFFICIAL & set((variable.path or "").split("/")) for variable in variables)
+    official = any(_OFFICIAL & set((variable.path or "").split("/")) for variable in variables)
     return not official and any(_parts(v)[0].removeprefix(KEYS) == FIRST for v in variables)
 
 
@@ -126,7 +126,7 @@ def _layer(scope: str, name: str, *, arrays: dict[str, Variable], read: Callable
     found = {weight: read(variable.key) for weight, variable in arrays.items()}
     sizes = [stored.shape for stored in found.values() if stored.shape]
     words = f"{name}({sizes[0][-1]})" if sizes else name
-    if STEP.search(first.path or ""):
+    if _STEP.search(first.path or ""):
         place = "metrics"
     return LayerArrays(place, scope, name if "/" not in name else "", found, words=words)
 

@@ -24,14 +24,14 @@ from tf_simclr.foreign import checked_name
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 SLOT = "/.OPTIMIZER_SLOT/"
-VALUE = "VARIABLE_VALUE"
-GENERATED = re.compile(
+_VALUE = "VARIABLE_VALUE"
+_GENERATED = re.compile(
     r"(non_)?trainable_variables(_list)?|variables|weights|keras_api|regularization_losses|signatures"
     r"|layer(_with_weights)?-\d+|_(non_)?trainable_variables|_all_variables|_self_.*"
 )
 """Edges that Keras or an export adds: second ways to a variable, numbered differently by each version."""
 
-PARTS = re.compile(r"^(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
+_PARTS = re.compile(r"^(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
 """The official model's attributes, wherever in the saved object the model is."""
 
 
@@ -73,10 +73,10 @@ def read_variables(bundle: Bundle) -> list[Variable]:
     if GRAPH_KEY not in bundle:
         return []
     try:
-        nodes = [parse_node(Message(node)) for node in Message(bundle[GRAPH_KEY].item()).raw(1)]
-        paths = attribute_paths(nodes)
+        nodes = [_parse_node(Message(node)) for node in Message(bundle[GRAPH_KEY].item()).raw(1)]
+        paths = _attribute_paths(nodes)
         found = [Variable(paths.get(i), node.key, node.name) for i, node in enumerate(nodes) if node.key]
-        slots = dict(slot_paths(nodes, paths))
+        slots = dict(_slot_paths(nodes, paths))
     except InputError as error:
         raise InputError(f"the object graph in {bundle.index} must be intact, but {error}") from None
     missing = [variable.key for variable in found if variable.key not in bundle]
@@ -97,32 +97,32 @@ def canonical(path: str) -> str:
         >>> canonical("net/resnet_model/block_groups/0/layers/1/conv2d_bn_layers/0/conv2d/kernel")
         'model/resnet_model/block_groups/0/layers/1/conv2d_bn_layers/0/conv2d/kernel'
     """
-    return PARTS.sub(r"model/\1", path, count=1)
+    return _PARTS.sub(r"model/\1", path, count=1)
 
 
-def parse_node(message: Message) -> Node:
+def _parse_node(message: Message) -> Node:
     """Parses a `TrackableObject`."""
     children = [(checked_name(edge.text(2)), edge.integer(1)) for edge in map(Message, message.raw(1))]
-    values = [value for value in message.messages(2) if value.text(1) == VALUE]
+    values = [value for value in message.messages(2) if value.text(1) == _VALUE]
     key, name = (checked_name(values[0].text(3)), checked_name(values[0].text(2))) if values else ("", "")
     slots = [(slot.integer(1), checked_name(slot.text(2)), slot.integer(3)) for slot in message.messages(3)]
     return Node(children, key, name.removesuffix(":0"), slots)
 
 
-def attribute_paths(nodes: list[Node]) -> dict[int, str]:
+def _attribute_paths(nodes: list[Node]) -> dict[int, str]:
     """The shortest path of attributes to each node, breadth first in the order of edges, as TensorFlow names keys."""
     paths, waiting = {0: ""}, deque([0])
     while waiting:
         current = waiting.popleft()
         for name, child in nodes[current].children if current < len(nodes) else ():
             check(child < len(nodes), "an edge leads to an object that does not exist", edge=name)
-            if child not in paths and not GENERATED.fullmatch(name):
+            if child not in paths and not _GENERATED.fullmatch(name):
                 paths[child] = checked_name(f"{paths[current]}/{name}".lstrip("/"))
                 waiting.append(child)
     return paths
 
 
-def slot_paths(nodes: list[Node], paths: dict[int, str]) -> Iterator[tuple[str, str]]:
+def _slot_paths(nodes: list[Node], paths: dict[int, str]) -> Iterator[tuple[str, str]]:
     """Yields the key and the path of every optimizer slot."""
     for i, node in enumerate(nodes):
         for owner, slot, variable in node.slots:
@@ -144,12 +144,12 @@ def write_tf2(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, 
     """
     prefix = Path(folder) / f"ckpt-{step}"
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(prefix, with_graph(tensors, step=step))
+    write_bundle(prefix, _with_graph(tensors, step=step))
     write_state(folder, prefix.name)
     return prefix
 
 
-def with_graph(tensors: Iterable[tuple[str, np.ndarray]], *, step: int) -> Iterator[tuple[str, np.ndarray | bytes]]:
+def _with_graph(tensors: Iterable[tuple[str, np.ndarray]], *, step: int) -> Iterator[tuple[str, np.ndarray | bytes]]:
     """Yields each tensor under its key, then the object graph that all of them make."""
     counters = {"global_step": np.asarray(step, np.int64), "save_counter": np.asarray(1, np.int64)}
     paths = list(counters)
@@ -158,10 +158,10 @@ def with_graph(tensors: Iterable[tuple[str, np.ndarray]], *, step: int) -> Itera
         if path not in counters:
             paths.append(path)
             yield path + SUFFIX, value
-    yield GRAPH_KEY, encode_graph(build_graph(paths))
+    yield GRAPH_KEY, encode_graph(_build_graph(paths))
 
 
-def build_graph(paths: Iterable[str]) -> list[Node]:
+def _build_graph(paths: Iterable[str]) -> list[Node]:
     """The objects that these paths pass through, the root first."""
     nodes, ids = [Node()], {"": 0}
 
@@ -192,6 +192,6 @@ def encode_graph(nodes: list[Node]) -> bytes:
 
 def encode_node(node: Node) -> bytes:
     children = [encode(1, encode(1, child) + encode(2, name)) for name, child in node.children]
-    value = [encode(2, encode(1, VALUE) + encode(2, node.name) + encode(3, node.key))] if node.key else []
+    value = [encode(2, encode(1, _VALUE) + encode(2, node.name) + encode(3, node.key))] if node.key else []
     slots = [encode(3, encode(1, owner) + encode(2, name) + encode(3, i)) for owner, name, i in node.slots]
     return b"".join((*children, *value, *slots))

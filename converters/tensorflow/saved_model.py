@@ -21,10 +21,10 @@ from tf_simclr.models.architecture import Architecture
 if TYPE_CHECKING:
     import keras
 
-LAYER = re.compile(r"(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?")
-ENCODER = re.compile(r"resnet(?:_\d+)?")
-HEADS = re.compile(r"(?:projection_head|head_supervised)(?:_\d+)?")
-HEAD = re.compile(r"n?l_\d+|linear_layer")
+_LAYER = re.compile(r"(?:sync_)?(?P<kind>conv2d|batch_normalization|dense)(?:_(?P<number>\d+))?")
+_ENCODER = re.compile(r"resnet(?:_\d+)?")
+_HEADS = re.compile(r"(?:projection_head|head_supervised)(?:_\d+)?")
+_HEAD = re.compile(r"n?l_\d+|linear_layer")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
 
     The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
     """
-    found = {variable.key: parse_name(variable.name) for variable in variables}
+    found = {variable.key: _parse_name(variable.name) for variable in variables}
     unknown = sorted(variable.name for variable in variables if not found[variable.key] and variable.path is None)
     check(
         not unknown,
@@ -93,25 +93,25 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
     numbers = {(m.kind, m.number) for m in matches.values() if not m.head}
     kinds = {kind for kind, _ in numbers}
     ranks = {kind: {n: i for i, n in enumerate(sorted(n for k, n in numbers if k == kind))} for kind in kinds}
-    names = {tf1_name(match, ranks): key for key, match in matches.items()}
+    names = {_tf1_name(match, ranks): key for key, match in matches.items()}
     check(len(names) == len(matches), f"{index} must hold one model", variables=len(matches), names=len(names))
     return names
 
 
-def parse_name(name: str) -> Named | None:
+def _parse_name(name: str) -> Named | None:
     """The parts of a variable's name, by the last part of the model in it; None: the official model has none such."""
     *owners, layer, weight = ["", *name.split("/")]
-    found = LAYER.fullmatch(layer)
+    found = _LAYER.fullmatch(layer)
     if not found or not re.fullmatch(r"\w+", weight):
         return None
     for i in reversed(range(len(owners))):
-        head = owners[i + 1] if i + 1 < len(owners) and HEADS.fullmatch(owners[i]) else ""
-        if ENCODER.fullmatch(owners[i]) or HEAD.fullmatch(head):
-            return Named(found["kind"], int(found["number"] or 0), weight, head if HEAD.fullmatch(head) else "")
+        head = owners[i + 1] if i + 1 < len(owners) and _HEADS.fullmatch(owners[i]) else ""
+        if _ENCODER.fullmatch(owners[i]) or _HEAD.fullmatch(head):
+            return Named(found["kind"], int(found["number"] or 0), weight, head if _HEAD.fullmatch(head) else "")
     return None
 
 
-def tf1_name(named: Named, ranks: dict[str, dict[int, int]]) -> str:
+def _tf1_name(named: Named, ranks: dict[str, dict[int, int]]) -> str:
     """The TF1 name of a variable of the TF2 model."""
     if named.head:
         part = "head_supervised" if named.head == "linear_layer" else "head_contrastive"
@@ -166,13 +166,13 @@ def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
     weights = weights_by_name(model)
     root = tf.Module()
     for name, path in TF2.table(architecture).items():
-        attach(root, path, variable=weights[name].value)
+        _attach(root, path, variable=weights[name].value)
     root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
-    root.__call__ = traced(model)
+    root.__call__ = _traced(model)
     return root
 
 
-def attach(root: Any, path: str, *, variable: Any) -> None:
+def _attach(root: Any, path: str, *, variable: Any) -> None:
     """Makes the variable an attribute, with the objects in between."""
     import tensorflow as tf
 
@@ -184,7 +184,7 @@ def attach(root: Any, path: str, *, variable: Any) -> None:
     setattr(root, last, variable)
 
 
-def traced(model: "keras.Model") -> Any:
+def _traced(model: "keras.Model") -> Any:
     """The network as a function `(inputs, trainable=False)`, traced for both values."""
     import tensorflow as tf
 

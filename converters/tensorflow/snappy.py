@@ -13,11 +13,11 @@ from tf_simclr.foreign import spend
 
 LITERAL, COPY_1, COPY_2, COPY_4 = range(4)
 """Kinds of elements, by the two low bits of the first byte; a copy's offset takes so many bytes."""
-OFFSET_BYTES = {COPY_1: 1, COPY_2: 2, COPY_4: 4}
-INLINE = 60
+_OFFSET_BYTES = {COPY_1: 1, COPY_2: 2, COPY_4: 4}
+_INLINE = 60
 """Literals up to this length have it in the first byte; longer ones in one to four bytes behind it."""
-LONGEST = (1 << 32) - 1
-GROWTH = 22
+_LONGEST = (1 << 32) - 1
+_GROWTH = 22
 """No element appends more bytes for each of its own: a copy of 64 takes three."""
 
 
@@ -34,7 +34,7 @@ def decompress(data: bytes) -> bytes:
         b'aaaaaa'
     """
     length, position = varint(data, 0)
-    if length > min(LONGEST, GROWTH * len(data)):
+    if length > min(_LONGEST, _GROWTH * len(data)):
         raise InputError(f"{len(data)} compressed bytes cannot make the {length} that they claim")
     spend(outline=length)
     # Until the data end: read an element's kind and length; a literal appends the bytes behind it, a copy those that
@@ -45,15 +45,15 @@ def decompress(data: bytes) -> bytes:
         tag, position = data[position], position + 1
         kind, size = tag & 3, (tag >> 2) + 1
         if kind == LITERAL:
-            if size > INLINE:
-                size, position = number(data, position, count=size - INLINE)
+            if size > _INLINE:
+                size, position = number(data, position, count=size - _INLINE)
                 size += 1
             if size > len(data) - position:
                 raise InputError(f"a literal of {size} bytes reaches past its compressed block")
             out += data[position : position + size]
             position += size
         else:
-            offset, position = number(data, position, count=OFFSET_BYTES[kind])
+            offset, position = number(data, position, count=_OFFSET_BYTES[kind])
             if kind == COPY_1:
                 size, offset = (tag >> 2 & 7) + 4, tag >> 5 << 8 | offset
             if not 0 < offset <= len(out):

@@ -24,7 +24,7 @@ TRAILER = 5
 PLAIN, SNAPPY = 0, 1
 """How a block is compressed."""
 BLOCK_SIZE = 1 << 18
-RESTART_INTERVAL = 16
+_RESTART_INTERVAL = 16
 
 
 def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
@@ -41,15 +41,15 @@ def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
     try:
         _, position = handle(data, len(data) - FOOTER)
         index, _ = handle(data, position)
-        places = [handle(value, 0)[0] for value in rising(entries(block(data, index))).values()]
+        places = [handle(value, 0)[0] for value in _rising(entries(block(data, index))).values()]
         if any(offset + size + TRAILER > following for (offset, size), (following, _) in pairwise(places)):
             raise InputError("its blocks overlap or are out of order; copy it again")
-        return rising(pair for place in places for pair in entries(block(data, place)))
+        return _rising(pair for place in places for pair in entries(block(data, place)))
     except InputError as error:
         raise InputError(f"{name} must be an intact checkpoint index, but {error}") from None
 
 
-def rising(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _rising(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The entries, whose keys must rise."""
     found: dict[bytes, bytes] = {}
     last = None
@@ -107,21 +107,21 @@ def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def write_table(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A table with these entries, whose keys must rise; byte for byte what TensorFlow writes."""
     out, index = bytearray(), []
-    blocks = list(grouped(pairs))
+    blocks = list(_grouped(pairs))
     for i, rows in enumerate(blocks):
         following = blocks[i + 1][0][0] if i + 1 < len(blocks) else None
-        index.append((separator(rows[-1][0], following), append_block(out, rows)))
+        index.append((_separator(rows[-1][0], following), append_block(out, rows)))
     tail = append_block(out, []) + append_block(out, index, interval=1)
     return bytes(out) + tail.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little")
 
 
-def grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+def _grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
     """Entries by data block: one is closed as soon as it reaches `BLOCK_SIZE`."""
     rows: list[tuple[bytes, bytes]] = []
     size = 0
     for key, value in pairs:
-        shared = common(rows[-1][0], key) if rows and len(rows) % RESTART_INTERVAL else 0
-        restart = 4 * (len(rows) % RESTART_INTERVAL == 0)
+        shared = common(rows[-1][0], key) if rows and len(rows) % _RESTART_INTERVAL else 0
+        restart = 4 * (len(rows) % _RESTART_INTERVAL == 0)
         size += len(lengths(shared, len(key), size=len(value))) + len(key) - shared + len(value) + restart
         rows.append((key, value))
         if size + 4 >= BLOCK_SIZE:
@@ -131,7 +131,7 @@ def grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, 
         yield rows
 
 
-def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: int = RESTART_INTERVAL) -> bytes:
+def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: int = _RESTART_INTERVAL) -> bytes:
     """Appends a block and its trailer.
 
     Returns:
@@ -163,7 +163,7 @@ def common(a: bytes, b: bytes) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def separator(last: bytes, following: bytes | None) -> bytes:
+def _separator(last: bytes, following: bytes | None) -> bytes:
     """A short key that is not below `last` and below `following`, the first key of the next block, if any."""
     if following is None:
         i = next((i for i, byte in enumerate(last) if byte != 0xFF), None)

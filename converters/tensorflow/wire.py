@@ -10,7 +10,7 @@ from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-WIDTH = {FIXED64: 8, FIXED32: 4}
+_WIDTH = {FIXED64: 8, FIXED32: 4}
 MESSAGE = 8
 """Items of the budget that a message costs beside its fields, for the memory that it takes."""
 
@@ -80,11 +80,11 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
             number, position = varint(data, position)
             yield tag >> 3, number
             continue
-        length, position = (WIDTH[kind], position) if kind in WIDTH else varint(data, position)
+        length, position = (_WIDTH[kind], position) if kind in _WIDTH else varint(data, position)
         if kind not in (FIXED64, FIXED32, BYTES) or tag < 8 or length > end - position:
             raise InputError("a protocol buffer is cut off or damaged; copy the file again")
         content, position = data[position : position + length], position + length
-        yield tag >> 3, int.from_bytes(content, "little") if kind in WIDTH else content
+        yield tag >> 3, int.from_bytes(content, "little") if kind in _WIDTH else content
 
 
 def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
