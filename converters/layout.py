@@ -26,14 +26,14 @@ def to_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
         return array
     result = np.empty(layout_shape(array.shape, torch=True), array.dtype)
     start = 0
-    for part in parts_in_layout(array, torch=True):
-        result[start : start + len(part)] = part
-        start += len(part)
+    for chunk in chunks_in_layout(array, torch=True):
+        result[start : start + len(chunk)] = chunk
+        start += len(chunk)
     return result
 
 
-def parts_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
-    """The same, some outputs at a time; each part is valid until the next."""
+def chunks_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
+    """The same, some outputs at a time; each chunk is valid until the next."""
     if not torch or array.ndim < 2:
         yield array
         return

@@ -114,16 +114,16 @@ def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
         with reading(path, "a readable checkpoint", budget=budget):
             return stored.read()
 
-    def parts() -> Iterator[np.ndarray]:
-        pieces = stored.parts() if stored.parts else iter(())
+    def chunks() -> Iterator[np.ndarray]:
+        inner = stored.chunks() if stored.chunks else iter(())
         while True:  # the reading must not go on while this generator waits
             with reading(path, "a readable checkpoint", budget=budget):
-                part = next(pieces, None)
-            if part is None:
+                chunk = next(inner, None)
+            if chunk is None:
                 return
-            yield part
+            yield chunk
 
-    return replace(stored, read=read, parts=parts if stored.parts else None)
+    return replace(stored, read=read, chunks=chunks if stored.chunks else None)
 
 
 def _open_any(path: Path, *, step: int | None) -> Source:

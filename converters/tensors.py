@@ -67,14 +67,14 @@ class Stored:
         shape: As the file has it.
         dtype: NumPy's name of the element type; `bfloat16` is `ml_dtypes`'.
         read: Reads it; no array is kept.
-        parts: Reads it bit by bit, in the order of its bytes; each part is valid until the next. None: at once.
+        chunks: Reads it chunk by chunk, in the order of its bytes; each is valid until the next. None: at once.
         reason: What it is, where it is no tensor of plain numbers and cannot be read; empty: it can.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
-    parts: Callable[[], Iterator[np.ndarray]] | None = None
+    chunks: Callable[[], Iterator[np.ndarray]] | None = None
     reason: str = ""
 
     @classmethod
@@ -103,10 +103,10 @@ class Stored:
         """
         return self.reason or ("" if self.dtype in WEIGHTS else f"{self.dtype} numbers")
 
-    def pieces(self) -> Iterator[memoryview]:
+    def byte_chunks(self) -> Iterator[memoryview]:
         """Its bytes, without gaps, as they are read."""
-        for part in self.parts() if self.parts else (self.read(),):
-            yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        for chunk in self.chunks() if self.chunks else (self.read(),):
+            yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
 
     @property
     def nbytes(self) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from converters.keras_files.layers import FIRST, OWN, Around
+from converters.keras_files.layers import LAYER, STEM, Surroundings
 from tf_simclr.errors import InputError, check
 
-HELPERS = re.compile(r"(stem|group[1-4]_block\d{1,3})_\w+|proj\d{1,2}_\w+|final_avg_pool|logits_sup")
+ANY_LAYER = re.compile(r"(stem|group[1-4]_block\d{1,3})_\w+|proj\d{1,2}_\w+|final_avg_pool|logits_sup")
 """Names of this project's layers, those without weights too."""
 _HARMLESS = {
     "Dropout",
@@ -83,7 +83,7 @@ def _everything(node: _Node) -> Iterator[_Node]:
         yield from _everything(child)
 
 
-def read_config(config: Any) -> Around:
+def read_config(config: Any) -> Surroundings:
     """What surrounds the encoder, and what feeds the classifier.
 
     Args:
@@ -99,16 +99,16 @@ def read_config(config: Any) -> Around:
     names = {node.name for node in nodes}
     for node in nodes:
         _check_settings(node, names)
-    around = Around(selector=_selector(root, nodes))
+    around = Surroundings(selector=_selector(root, nodes))
     _surroundings(root, around)
     return around
 
 
 def _holds(node: _Node) -> bool:
-    return any(one.name == FIRST for one in _everything(node))
+    return any(one.name == STEM for one in _everything(node))
 
 
-def _surroundings(node: _Node, around: Around) -> None:
+def _surroundings(node: _Node, around: Surroundings) -> None:
     """Goes down to the encoder, and notes what stands beside it on each level."""
     children = _children(node)
     holders = [child for child in children if _holds(child)]
@@ -118,13 +118,13 @@ def _surroundings(node: _Node, around: Around) -> None:
     graph = _graph(node, children)
     ahead = _reach(graph, names)
     for child in children:
-        own = child.name in names or HELPERS.fullmatch(child.name) or child.kind == "InputLayer"
-        if own or all(HELPERS.fullmatch(one.name) or one.kind == "InputLayer" for one in _children(child) or [child]):
+        own = child.name in names or ANY_LAYER.fullmatch(child.name) or child.kind == "InputLayer"
+        if own or all(ANY_LAYER.fullmatch(one.name) or one.kind == "InputLayer" for one in _children(child) or [child]):
             continue
         if _is_operation(child, children):
             continue
         (around.before if child.name in ahead else around.after).append(child.words)
-    if holders[0].name != FIRST:
+    if holders[0].name != STEM:
         _surroundings(holders[0], around)
     else:
         _check_inside(graph, children)
@@ -173,7 +173,7 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
     """No foreign layer that computes something may stand between two layers of the encoder."""
     if any("_sk_conv1" in child.name for child in children):
         return  # a selective kernel's operations have names that Keras makes up
-    encoder = {c.name for c in children if OWN.fullmatch(c.name) and c.name.startswith(("stem", "group"))}
+    encoder = {c.name for c in children if LAYER.fullmatch(c.name) and c.name.startswith(("stem", "group"))}
     forward: dict[str, set[str]] = {}
     for name, inputs in graph.items():
         for one in inputs:
@@ -182,7 +182,7 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
     foreign = [
         child.words
         for child in children
-        if child.name in between and not HELPERS.fullmatch(child.name) and child.kind not in _HARMLESS
+        if child.name in between and not ANY_LAYER.fullmatch(child.name) and child.kind not in _HARMLESS
     ]
     check(not foreign, "no other layers may stand between the encoder's: it is another network", between=foreign)
 
@@ -190,7 +190,7 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
 def _stride(name: str, names: set[str]) -> int:
     """The stride of a convolution of the encoder, by its name and those of the others (tf_simclr/models/resnet.py)."""
     selective = "group1_block1_sk_conv1" in names  # with ResNet-D's stem and pooled shortcuts
-    if name == FIRST:
+    if name == STEM:
         return 2 if "stem_pool" in names else 1
     strided = "conv2" if "group1_block1_conv3" in names else "conv1"
     found = re.fullmatch(r"group([234])_block1_(\w+)", name)
@@ -199,7 +199,7 @@ def _stride(name: str, names: set[str]) -> int:
 
 def _check_settings(node: _Node, names: set[str]) -> None:
     """Raises `InputError` where a layer of the encoder has settings that its name does not have."""
-    if not OWN.fullmatch(node.name):
+    if not LAYER.fullmatch(node.name):
         return
     config = node.config
     wanted: dict[str, Any] = {}

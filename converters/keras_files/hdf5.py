@@ -134,7 +134,7 @@ def checksums_of(path: Path, root: h5py.Group) -> dict[str, int]:
     Raises:
         InputError: names, types, shapes or layers are not those that were written.
     """
-    if not {integrity.OWN, integrity.SEAL} & set(root.attrs):
+    if not {integrity.ABOUT, integrity.SEAL} & set(root.attrs):
         return {}
     outline, description = _outline(root)
     return integrity.unseal(text_attribute(root, integrity.SEAL), outline, path=path, description=description)
@@ -145,7 +145,7 @@ def seal(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         outline, description = _outline(file)
         checksums = {key: integrity.checksum([_bytes(np.asarray(file[key][()]))]) for key in outline}
-        file.attrs[integrity.OWN] = json.dumps({"form": "Keras weights"})
+        file.attrs[integrity.ABOUT] = json.dumps({"form": "Keras weights"})
         file.attrs[integrity.SEAL] = integrity.seal(outline, checksums, description=description)
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from converters.tensors import Source, Stored
 from tf_simclr.errors import check
 
-OWN = re.compile(
+LAYER = re.compile(
     r"(stem|group[1-4]_block\d{1,3})_(conv\d|bn\d|shortcut_conv|shortcut_bn|sk_conv\d|sk_bn\d|se_conv\d)"
     r"|proj\d{1,2}_(dense|bn)|logits_sup"
 )
 """Names of this project's layers with weights."""
-FIRST = "stem_conv1"
+STEM = "stem_conv1"
 """The one layer that every encoder has once."""
-KEYS = "key_"
+MOCO_KEYS = "key_"
 """Precedes the names of MoCo's second encoder (tf_simclr/models/moco.py), whose keys are below `key_encoder/`."""
 
 OPTIMIZER = re.compile(r"(^|/)(optimizer|_?optimizers?)(/|$)")
@@ -59,7 +59,7 @@ class LayerArrays:
 
 
 @dataclass
-class Around:
+class Surroundings:
     """What a file's configuration tells beside the weights.
 
     Attributes:
@@ -89,7 +89,7 @@ def kind_of(name: str) -> str:
     return "conv" if "conv" in name else "dense"
 
 
-def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], around: Around) -> Source:
+def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], around: Surroundings) -> Source:
     """The source whose keys are the layers' and weights' names; of several networks, each in its scope.
 
     Args:
@@ -101,26 +101,27 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     Raises:
         InputError: none of the layers is this project's, or one has weights that it cannot have.
     """
-    own = [layer for layer in layers if OWN.fullmatch(layer.name) and _fits(path, layer)]
-    keys = [layer for layer in layers if layer.name.startswith(KEYS) and OWN.fullmatch(layer.name.removeprefix(KEYS))]
+    ours = [layer for layer in layers if LAYER.fullmatch(layer.name) and _fits(path, layer)]
+    of_moco = [layer for layer in layers if layer.name.startswith(MOCO_KEYS)]
+    keys = [layer for layer in of_moco if LAYER.fullmatch(layer.name.removeprefix(MOCO_KEYS))]
     check(
-        any(layer.name == FIRST for layer in own),
-        f"{path} must hold an encoder that tf_simclr builds, told by its layers' names ({FIRST}, group1_block1_conv1, "
+        any(layer.name == STEM for layer in ours),
+        f"{path} must hold an encoder that tf_simclr builds, told by its layers' names ({STEM}, group1_block1_conv1, "
         "…); other Keras models are read by keras.saving.load_model",
         layers=[layer.name or layer.path for layer in layers][:5],
     )
-    repeated = [name for name, count in Counter(layer.name for layer in own).items() if count > 1]
+    repeated = [name for name, count in Counter(layer.name for layer in ours).items() if count > 1]
     tensors: dict[str, Stored] = {}
-    for layer in own:
+    for layer in ours:
         scope = f"{layer.scope}/" if repeated and layer.scope else ""
         tensors |= {f"{scope}{layer.name}/{weight}": array for weight, array in _named(layer).items()}
-    for layer in (replace(layer, name=layer.name.removeprefix(KEYS)) for layer in keys):
-        tensors |= {f"{KEYS}encoder/{layer.name}/{weight}": array for weight, array in _named(layer).items()}
-    others = [layer for layer in layers if layer not in own and layer not in keys]
+    for layer in (replace(layer, name=layer.name.removeprefix(MOCO_KEYS)) for layer in keys):
+        tensors |= {f"{MOCO_KEYS}encoder/{layer.name}/{weight}": array for weight, array in _named(layer).items()}
+    others = [layer for layer in layers if layer not in ours and layer not in keys]
     source = Source(path, container, tensors, slots=frozenset(_keys(others, OPTIMIZER)))
     source.left = _left(others)
     source.notes = [*around.notes, *_sentences(around)]
-    source.selector, source.selector_from = _selector(own, around)
+    source.selector, source.selector_from = _selector(ours, around)
     return source
 
 
@@ -172,7 +173,7 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
     return left
 
 
-def _sentences(around: Around) -> list[str]:
+def _sentences(around: Surroundings) -> list[str]:
     notes = []
     if around.before and around.uncertain:
         notes.append(
@@ -185,13 +186,13 @@ def _sentences(around: Around) -> list[str]:
             "gives, not the images that the model took."
         )
     if around.after:
-        notes.append(f"Around the encoder the model has {', '.join(around.after)}, left here.")
+        notes.append(f"Surroundings the encoder the model has {', '.join(around.after)}, left here.")
     return notes
 
 
-def _selector(own: list[LayerArrays], around: Around) -> tuple[int | None, str]:
+def _selector(ours: list[LayerArrays], around: Surroundings) -> tuple[int | None, str]:
     """Which layer feeds the classifier: by the configuration, else by the attribute that holds it."""
-    classifiers = [layer for layer in own if layer.name == "logits_sup"]
+    classifiers = [layer for layer in ours if layer.name == "logits_sup"]
     if not classifiers:
         return None, ""
     if around.selector is not None:

@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 
 from converters.keras_files import hdf5
-from converters.keras_files.config import HELPERS, layer_groups_of, read_config
-from converters.keras_files.layers import NOT_READ, OWN, Around, LayerArrays, assemble
+from converters.keras_files.config import ANY_LAYER, layer_groups_of, read_config
+from converters.keras_files.layers import LAYER, NOT_READ, LayerArrays, Surroundings, assemble
 from converters.tensors import Source
 from tf_simclr.errors import check
 from tf_simclr.foreign import is_plain, parse_json, reading, spend
@@ -113,7 +113,7 @@ def _open_sharded(path: Path) -> Source:
                 twice = sorted(earlier.arrays.keys() & layer.arrays.keys()) if earlier is not layer else []
                 check(not twice, f"{path} must have each weight in one of its files", twice=[layer.path, *twice])
                 layers[layer.path] = replace(layer, arrays=earlier.arrays | layer.arrays)
-        source = assemble(path, f"{len(names)} .weights.h5 files", layers=list(layers.values()), around=Around())
+        source = assemble(path, f"{len(names)} .weights.h5 files", layers=list(layers.values()), around=Surroundings())
         source.close = opened.pop_all().close
     return source
 
@@ -125,12 +125,12 @@ def _names(file: h5py.File) -> Iterator[tuple[str, str]]:
             yield key.removesuffix("/vars"), hdf5.text_attribute(item, "name")
 
 
-def _around_of_groups(file: h5py.File) -> Around:
+def _around_of_groups(file: h5py.File) -> Surroundings:
     """Layers without weights have an empty group each; their order is not stored."""
     groups = [name for name, item in hdf5.objects(file) if isinstance(item, h5py.Group) and name.endswith("/vars")]
     kinds = [re.sub(r"_\d+$", "", name.split("/")[-2]) for name in groups]
     words = ["".join(part.title() for part in kind.split("_")) for kind in kinds if kind in _INPUT_LAYERS]
-    return Around(before=words, uncertain=True)
+    return Surroundings(before=words, uncertain=True)
 
 
 def _layers(path: Path, file: h5py.File, known: Mapping[str, tuple[str, str]]) -> Iterator[LayerArrays]:
@@ -183,7 +183,7 @@ def _words(place: str, kind: str, *, name: str, arrays: list[h5py.Dataset]) -> s
 
 def _open_legacy(path: Path, file: h5py.File) -> Source:
     """A whole model, or the weights of one, as Keras 2 and `model.save("….h5")` write it: arrays have names there."""
-    around = Around()
+    around = Surroundings()
     whole = "model_weights" in file
     if whole:
         config = hdf5.text_attribute(file, "model_config")
@@ -204,7 +204,7 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
     if not whole:  # the layers without weights are named there, too
         held = {layer for layer, _ in arrays}
         bare = [name for name in hdf5.texts_attribute(root, "layer_names") if name not in held]
-        around.before = [name for name in bare if not name.startswith("input") and not HELPERS.fullmatch(name)]
+        around.before = [name for name in bare if not name.startswith("input") and not ANY_LAYER.fullmatch(name)]
         around.uncertain = True
     layers = [_legacy_layer(path, *place, arrays=found) for place, found in arrays.items()]
     if "optimizer_weights" in file and isinstance(file["optimizer_weights"], h5py.Group):
@@ -218,7 +218,7 @@ def _legacy_layer(path: Path, layer: str, inner: str, *, arrays: dict[str, h5py.
     """A layer of the model's own, or one of a model in it: then its name is in the names of its weights."""
     name = inner.rpartition("/")[2]
     place = f"{layer}/{inner}"
-    own = OWN.fullmatch(name) is not None
+    own = LAYER.fullmatch(name) is not None
     found = {
         weight: hdf5.stored(path, f"{place}/{weight}", dataset=item, checksums={}) for weight, item in arrays.items()
     }

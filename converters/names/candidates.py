@@ -256,7 +256,7 @@ def listed(found: Iterable[Candidate]) -> str:
 def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored]) -> str:
     """What tells two networks apart: names, shapes, or values from some tensor on; reads until they differ."""
     a, b = (
-        {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if c.holds(key) and _own(c, key)}
+        {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if c.holds(key) and _is_encoders(c, key)}
         for c in (one, other)
     )
     apart = sorted(a.keys() ^ b.keys())
@@ -275,7 +275,7 @@ def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored])
     return "same shapes and equal values"
 
 
-def _own(one: Candidate, key: str) -> bool:
+def _is_encoders(one: Candidate, key: str) -> bool:
     """Whether a key below a candidate's prefix is of its encoder."""
     rest = key.removeprefix(one.prefix)
     return re.split(r"[./]", rest, maxsplit=1)[0] in territory(one.match.naming)[1] and not rest.endswith(

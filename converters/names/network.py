@@ -112,46 +112,46 @@ def understand(
     # 1. Names without what wrappers put into them; optimizer state aside.
     shadows = averaged_names(source.tensors, source.slots)
     slots = source.slots - set(shadows.values())
-    own = unwrapped([key for key in source.tensors if key not in source.slots]) | shadows
-    usual = {name: source.tensors[key] for name, key in own.items()}
+    file_keys = unwrapped([key for key in source.tensors if key not in source.slots]) | shadows
+    named = {name: source.tensors[key] for name, key in file_keys.items()}
 
     # 2. Which networks there are, and the one that is meant.
-    several = candidates(usual, naming=naming, writer=source.writer)
-    if not several:
-        raise InputError(unrecognised(usual, what=what, naming=naming))
-    chosen = choose(several, usual, ema=ema, source_part=source_part, what=what)
+    networks = candidates(named, naming=naming, writer=source.writer)
+    if not networks:
+        raise InputError(unrecognised(named, what=what, naming=naming))
+    chosen = choose(networks, named, ema=ema, source_part=source_part, what=what)
     match = chosen.match
-    found, left = _split(usual, match, [one for one in several if one is not chosen])
+    tensors, left = _split(named, match, [one for one in networks if one is not chosen])
 
     # 3. Heads that are not asked for are cut before anything is checked.
-    cut = sorted(name for name in found if head_parts(match.naming).get(name) in _CUT[part])
+    cut = sorted(name for name in tensors if head_parts(match.naming).get(name) in _CUT[part])
     if cut:
         left[f"heads, by --part {part}"] = [match.outer + name for name in cut]
-        found = {name: stored for name, stored in found.items() if name not in cut}
+        tensors = {name: stored for name, stored in tensors.items() if name not in cut}
 
     # 4. What cannot be a weight and is none of the network's; then the architecture.
-    _leave_odd(found, left, match)
+    _leave_odd(tensors, left, match)
     if match.outer == EMA or (shadows and chosen.role == "average"):
-        _borrow_classifier(found, usual, several, match=match, part=part)
-    architecture = infer(match.naming, _shapes(found), what=what)
+        _borrow_classifier(tensors, named, networks, match=match, part=part)
+    architecture = infer(match.naming, _shapes(tensors), what=what)
 
-    used = {own[match.outer + name] for name in found if match.outer + name in own}
-    keys = {why: sorted({own[name] for name in names} - used) for why, names in left.items()}
+    used = {file_keys[match.outer + name] for name in tensors if match.outer + name in file_keys}
+    keys = {why: sorted({file_keys[name] for name in names} - used) for why, names in left.items()}
     left = {why: names for why, names in keys.items() if names} | source.left
     if slots:
         left["optimizer state, which inference has no use for"] = sorted(slots)
     network = Network(architecture, {}, source.container, match.naming.name, source.step, left, list(source.notes))
     network.slots, network.close, network.skipped = len(slots), source.close, source.skipped
-    network.ema, network.has_ema = chosen.role == "average", any(one.role == "average" for one in several)
+    network.ema, network.has_ema = chosen.role == "average", any(one.role == "average" for one in networks)
     network.source_part = chosen.prefix
-    network.notes += _about_parts(several, chosen, usual) + _about_wrappers(own)
+    network.notes += _about_parts(networks, chosen, named) + _about_wrappers(file_keys)
 
     # 5. What feeds the classifier, and whether the heads are whole.
     asked = selector if part == "all" else None
     network.architecture = _settle_selector(architecture, source, match=match, asked=asked, notes=network.notes)
-    _settle_heads(network, found, match, own=own, what=what)
-    _check_usable(found, match, own=own, what=what)
-    network.weights = _hub_weights(match.naming, network.architecture, found)
+    _settle_heads(network, tensors, match, file_keys=file_keys, what=what)
+    _check_usable(tensors, match, file_keys=file_keys, what=what)
+    network.weights = _hub_weights(match.naming, network.architecture, tensors)
     network.notes += _about_whole_numbers(network.weights)
     network.naming = _plain_name(match.naming, network.architecture)
     return network
@@ -166,31 +166,31 @@ _CUT: dict[str, set[str]] = {
 _PARTS = tuple(_CUT)
 
 
-def _about_parts(several: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
+def _about_parts(networks: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
     """Says which networks a file holds where there are several, and what tells them from the one that was taken."""
-    if len(several) == 1:
+    if len(networks) == 1:
         alone = "These are moving averages: the file holds no other network."
         return [alone] if chosen.role == "average" and chosen.match.outer else []
-    averages = sum(one.role == "average" for one in several)
+    averages = sum(one.role == "average" for one in networks)
     how = {"average": "moving averages, ", "follower": "", "trained": ""}
     texts = []
-    for one in several:
+    for one in networks:
         if one is not chosen:
             option = "--ema" if one.role == "average" and averages == 1 else f"--source_part {one.prefix.rstrip('./')}"
             texts.append(f"{one.title} ({how[one.role]}{compared(chosen, one, tensors=tensors)}; {option})")
     taken = f"{chosen.title}{', moving averages,' if chosen.role == 'average' else ''}"
-    return [f"Holds {len(several)} networks: {taken} was taken; also there: {'; '.join(texts)}."]
+    return [f"Holds {len(networks)} networks: {taken} was taken; also there: {'; '.join(texts)}."]
 
 
-def _about_wrappers(own: dict[str, str]) -> list[str]:
-    changed = [key for name, key in own.items() if name != key]
+def _about_wrappers(file_keys: dict[str, str]) -> list[str]:
+    changed = [key for name, key in file_keys.items() if name != key]
     if not changed:
         return []
     words = [word for word in (*WRAPPERS, PARALLEL) if any(f".{word}." in f".{key}" for key in changed)]
     return [f"Took {', '.join(word + '.' for word in words)} out of {len(changed)} names ({some(changed)})."]
 
 
-def _leave_odd(found: dict[str, Stored], left: dict[str, list[str]], match: Match) -> None:
+def _leave_odd(tensors: dict[str, Stored], left: dict[str, list[str]], match: Match) -> None:
     """Leaves behind what lies among the encoder's names and does not matter to what it computes.
 
     That is what no layer of any network has: buffers of quantisation and of other normalisations, and tensors that
@@ -199,9 +199,9 @@ def _leave_odd(found: dict[str, Stored], left: dict[str, list[str]], match: Matc
     naming = match.naming
     known = frozenset[str]().union(*candidate_names(naming)) | head_names(naming)
     layers = {re.split(r"[./](?=[^./]*$)", name)[0] for name in known}
-    for name in [name for name in found if name not in known]:
+    for name in [name for name in tensors if name not in known]:
         layer, _, weight = re.match(r"(?:(.*)([./]))?([^./]*)$", name).groups("")  # type: ignore[union-attr]
-        odd = found[name].unusable
+        odd = tensors[name].unusable
         if _BUFFERS.search(name):
             why = "buffers that inference has no use for"
         elif odd and not (layer in layers and weight in _PARAMETERS):
@@ -209,7 +209,7 @@ def _leave_odd(found: dict[str, Stored], left: dict[str, list[str]], match: Matc
         else:
             continue
         left.setdefault(why, []).append(match.outer + name)
-        del found[name]
+        del tensors[name]
 
 
 _BUFFERS = re.compile(
@@ -219,9 +219,9 @@ _BUFFERS = re.compile(
 _PARAMETERS = frozenset({"weight", "bias", "running_mean", "running_var", "kernel", "gamma", "beta"})
 
 
-def _check_usable(found: dict[str, Stored], match: Match, *, own: dict[str, str], what: str) -> None:
+def _check_usable(tensors: dict[str, Stored], match: Match, *, file_keys: dict[str, str], what: str) -> None:
     """Raises `InputError` where a weight is no plain numbers."""
-    bad = {match.outer + name: stored.unusable for name, stored in found.items() if stored.unusable}
+    bad = {match.outer + name: stored.unusable for name, stored in tensors.items() if stored.unusable}
     if not bad:
         return
     name, reason = next(iter(bad.items()))
@@ -229,7 +229,8 @@ def _check_usable(found: dict[str, Stored], match: Match, *, own: dict[str, str]
     more = f", as {len(bad) - 1} others are" if len(bad) > 1 else ""
     heads = head_names(match.naming) >= {name.removeprefix(match.outer) for name in bad}
     raise InputError(
-        f"{own[name]} of {what} must be plain real numbers, as the network needs it, but is {reason}{lost}{more}; "
+        f"{file_keys[name]} of {what} must be plain real numbers, as the network needs it, "
+        f"but is {reason}{lost}{more}; "
         + ("leave the heads with --part encoder" if heads else "save it as float32 where it was made")
     )
 
@@ -244,13 +245,13 @@ def _about_whole_numbers(weights: dict[str, Stored]) -> list[str]:
 
 
 def _borrow_classifier(
-    found: dict[str, Stored], usual: dict[str, Stored], several: list[Candidate], *, match: Match, part: str
+    tensors: dict[str, Stored], named: dict[str, Stored], networks: list[Candidate], *, match: Match, part: str
 ) -> None:
     """SimCLRv2's moving averages have no classifier: it is the one beside them."""
-    if part == "all" and any(one.match.outer == "" for one in several):
+    if part == "all" and any(one.match.outer == "" for one in networks):
         for name, owner in head_parts(match.naming).items():
-            if owner == "supervised" and name in usual:
-                found.setdefault(name, usual[name])
+            if owner == "supervised" and name in named:
+                tensors.setdefault(name, named[name])
 
 
 def _plain_name(naming: Naming, architecture: Architecture) -> str:
@@ -258,19 +259,21 @@ def _plain_name(naming: Naming, architecture: Architecture) -> str:
     return "twin" if naming.name in ("torchvision", "tonylins") and naming.refuses(architecture) else naming.name
 
 
-def _settle_heads(network: Network, found: dict[str, Stored], match: Match, *, own: dict[str, str], what: str) -> None:
+def _settle_heads(
+    network: Network, tensors: dict[str, Stored], match: Match, *, file_keys: dict[str, str], what: str
+) -> None:
     """Checks that the heads are whole; a library's heads may be left behind."""
     naming = match.naming
     for key in naming.zeros(network.architecture):
-        if key in found:
-            largest = float(np.abs(found[key].read()).max(initial=0))
+        if key in tensors:
+            largest = float(np.abs(tensors[key].read()).max(initial=0))
             if largest == 0:
-                del found[key]
+                del tensors[key]
             elif not naming.library:
                 raise InputError(f"{key} of {what} must be zero, as SimCLR's last normalisation only scales: {largest}")
     if naming.library:
-        _drop_heads(network, found, match, own=own)
-    mismatch(expected_shapes(naming, network.architecture), _shapes(found), what=f"{what} must hold whole heads")
+        _drop_heads(network, tensors, match, file_keys=file_keys)
+    mismatch(expected_shapes(naming, network.architecture), _shapes(tensors), what=f"{what} must hold whole heads")
 
 
 def _shapes(tensors: dict[str, Stored]) -> dict[str, tuple[int, ...]]:
@@ -278,22 +281,22 @@ def _shapes(tensors: dict[str, Stored]) -> dict[str, tuple[int, ...]]:
 
 
 def _split(
-    usual: dict[str, Stored], match: Match, others: list[Candidate]
+    named: dict[str, Stored], match: Match, others: list[Candidate]
 ) -> tuple[dict[str, Stored], dict[str, list[str]]]:
     """The weights of the network by the naming's own keys, and what is none of it."""
     naming, heads = match.naming, head_names(match.naming)
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     left: dict[str, list[str]] = {}
-    for key, stored in usual.items():
+    for key, stored in named.items():
         name = key.removeprefix(match.outer)
-        own = key.startswith(match.outer) and (name in heads or _is_encoders(name, naming))
-        if own and not name.endswith(TRACKED):
-            found[name] = stored
+        belongs = key.startswith(match.outer) and (name in heads or _is_encoders(name, naming))
+        if belongs and not name.endswith(TRACKED):
+            tensors[name] = stored
         elif key.endswith(TRACKED) or (naming.selector and name == naming.selector):
             continue
         else:
             left.setdefault(_reason(key, stored, others), []).append(key)
-    return found, left
+    return tensors, left
 
 
 def _reason(key: str, stored: Stored, others: list[Candidate]) -> str:
@@ -314,25 +317,25 @@ def _is_encoders(key: str, naming: Naming) -> bool:
     shared, following = territory(naming)
     if not key.startswith(shared):
         return False
-    # TensorFlow's scopes hold the encoder alone; PyTorch's encoders may have an own classifier beside the layers.
+    # TensorFlow's scopes hold the encoder alone; PyTorch's may have a classifier of their own beside the layers.
     return (bool(shared) and not naming.torch) or component(key.removeprefix(shared)) in following
 
 
-def _drop_heads(network: Network, found: dict[str, Stored], match: Match, *, own: dict[str, str]) -> None:
+def _drop_heads(network: Network, tensors: dict[str, Stored], match: Match, *, file_keys: dict[str, str]) -> None:
     """Leaves a library's heads behind where they are built otherwise than SimCLR's."""
     naming = match.naming
     expected, table = expected_shapes(naming, network.architecture), naming.table(network.architecture)
     parts = {key: part_of(hub) for hub, key in table.items()}
-    heads = {key: owner for key, owner in head_parts(naming).items() if key in found}
+    heads = {key: owner for key, owner in head_parts(naming).items() if key in tensors}
     for part in ("projection", "supervised"):
         keys = {key for key, owner in heads.items() if owner == part}
         wanted = {key for key, owner in parts.items() if owner == part}
-        if keys != wanted or any(tuple(found[key].shape) != tuple(expected[key]) for key in keys):
-            names = sorted(own[match.outer + key] for key in keys)
+        if keys != wanted or any(tuple(tensors[key].shape) != tuple(expected[key]) for key in keys):
+            names = sorted(file_keys[match.outer + key] for key in keys)
             network.left[f"a {part} head that is built otherwise than SimCLR's"] = names
             network.architecture = without(network.architecture, part)
             for key in keys:
-                del found[key]
+                del tensors[key]
 
 
 def without(architecture: Architecture, part: str) -> Architecture:
@@ -350,24 +353,6 @@ def _hub_weights(naming: Naming, architecture: Architecture, tensors: dict[str, 
 
 def _hub(stored: Stored, shape: tuple[int, ...], naming: Naming) -> Stored:
     return Stored(shape, stored.dtype, lambda: from_layout(stored.read(), torch=naming.torch))
-
-
-def restrict(network: Network, part: str) -> Network:
-    """The encoder alone, the encoder with its projection head, or all.
-
-    Args:
-        network: What was read.
-        part: `encoder`, `encoder+projection` or `all`.
-    """
-    check(part in _PARTS, f"part must be one of {', '.join(_PARTS)}", part=part)
-    architecture = network.architecture if part == "all" else without(network.architecture, "supervised")
-    architecture = without(architecture, "projection") if part == "encoder" else architecture
-    kept = {name: network.weights[name] for name in weights(architecture)}
-    dropped = sorted(network.weights.keys() - kept.keys())
-    left = dict(network.left)
-    if dropped:
-        left[f"heads, by --part {part}"] = dropped
-    return dataclasses.replace(network, architecture=architecture, weights=kept, left=left)
 
 
 ASSUMED = (
@@ -409,9 +394,9 @@ def _settle_selector(
 
 def _told(architecture: Architecture, source: Source, match: Match) -> tuple[Any, str]:
     """What the file tells, and which part of it."""
-    own = source.tensors.get(match.outer + match.naming.selector) if match.naming.selector else None
-    if own is not None and not own.shape:
-        return own.read()[()], match.naming.selector
+    buffer = source.tensors.get(match.outer + match.naming.selector) if match.naming.selector else None
+    if buffer is not None and not buffer.shape:
+        return buffer.read()[()], match.naming.selector
     if source.selector is not None:
         return source.selector, source.selector_from
     if "ft_proj_selector" in source.architecture:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.layout import layout_shape, parts_in_layout, to_layout
+from converters.layout import chunks_in_layout, layout_shape, to_layout
 from converters.names.naming import Naming
 from converters.names.network import Network
 from converters.tensors import Stored
@@ -33,7 +33,7 @@ def _laid_out(stored: Stored, *, torch: bool) -> Stored:
     def whole() -> np.ndarray:
         return to_layout(stored.read(), torch=torch)
 
-    return Stored(shape, stored.dtype, whole, lambda: parts_in_layout(stored.read(), torch=torch))
+    return Stored(shape, stored.dtype, whole, lambda: chunks_in_layout(stored.read(), torch=torch))
 
 
 def _constant(array: np.ndarray) -> Stored:

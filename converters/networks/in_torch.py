@@ -249,16 +249,8 @@ def shortcut_pool(x: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)
 
 
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's values; NumPy has no bfloat16 of its own, `ml_dtypes` does."""
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """The inverse of `_to_numpy`; shares the array's memory where it can be written to."""
+    """An array as a tensor, which shares its memory where that can be written to; bfloat16 is `ml_dtypes`' in NumPy."""
     array = np.require(array, requirements=("C", "W"))
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

@@ -110,17 +110,17 @@ def _as_in(path: Path, folder: Path) -> Iterator[None]:
 
 def _renamed(path: Path, folder: Path, stored: Stored) -> Stored:
     """A tensor whose errors name the archive."""
-    inner = stored.parts
+    inner = stored.chunks
 
     def read() -> np.ndarray:
         with _as_in(path, folder):
             return stored.read()
 
-    def parts() -> Iterator[np.ndarray]:
+    def chunks() -> Iterator[np.ndarray]:
         with _as_in(path, folder):
             yield from inner() if inner else ()
 
-    return dataclasses.replace(stored, read=read, parts=parts if inner else None)
+    return dataclasses.replace(stored, read=read, chunks=chunks if inner else None)
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import checked_name, is_plain, parse_json, reading, spend
 
 INDEX = ".index.json"
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.(?:safetensors|bin|pth|pt))")
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.(?:safetensors|bin|pth|pt))")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def sets_in(names: list[str], folder: Path) -> list[Shards]:
     """
     found: dict[tuple[str, str, str], list[str]] = {}
     for name in sorted(names):
-        match = _PART.fullmatch(name)
+        match = _SHARD.fullmatch(name)
         if match:
             found.setdefault((match["stem"], match["count"], match["ending"]), []).append(name)
     indexed = {name.removesuffix(INDEX): name for name in names if name.endswith(INDEX)}
@@ -60,7 +60,7 @@ def sets_in(names: list[str], folder: Path) -> list[Shards]:
 
 def set_of(path: Path) -> Shards | None:
     """The set that a file, or an index, belongs to."""
-    if not (path.name.endswith(INDEX) or _PART.fullmatch(path.name)):
+    if not (path.name.endswith(INDEX) or _SHARD.fullmatch(path.name)):
         return None
     names = [one.name for one in path.parent.iterdir() if one.is_file()]
     return next((one for one in sets_in(names, path.parent) if path == one.index or path in one.files), None)
@@ -112,7 +112,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 def _all_of(shards: Shards) -> list[str]:
     """The names of the files of a set without an index, by their numbers."""
-    match = _PART.fullmatch(shards.files[0].name)
+    match = _SHARD.fullmatch(shards.files[0].name)
     if match is None or not 1 <= int(match["count"]) <= 10_000:
         raise InputError(f"{shards.files[0]} must be one of 1 to 10,000 files")
     start, end = f"{match['stem']}-", f"-of-{match['count']}{match['ending']}"

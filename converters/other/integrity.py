@@ -17,7 +17,7 @@ from converters.tensorflow.crc32c import crc32c
 from converters.tensors import Stored
 from tf_simclr.errors import InputError, check
 
-OWN = "tf_simclr"
+ABOUT = "tf_simclr"
 """Name under which a file describes itself, where its format has metadata: JSON; everything else there is others'."""
 SEAL = "tf_simclr_crc32c"
 """Name under which it carries the seal.  A file of this project has both; damage to one name leaves the other."""
@@ -31,10 +31,10 @@ def outline_of(tensors: Mapping[str, Stored]) -> dict[str, tuple[str, tuple[int,
     return {name: (stored.dtype, tuple(stored.shape)) for name, stored in tensors.items()}
 
 
-def checksum(pieces: Iterable[bytes | memoryview], crc: int = 0) -> int:
-    """The checksum of a tensor's little-endian bytes, which may come in pieces; goes on with `crc`."""
-    for piece in pieces:
-        crc = crc32c(piece, crc)
+def checksum(chunks: Iterable[bytes | memoryview], crc: int = 0) -> int:
+    """The checksum of a tensor's little-endian bytes, which may come in chunks; goes on with `crc`."""
+    for chunk in chunks:
+        crc = crc32c(chunk, crc)
     return crc
 
 
@@ -89,7 +89,7 @@ def compared(stored: Stored, crc: int, *, name: str, path: Path) -> Stored:
         _check_bytes(array, crc, name=name, path=path)
         return array
 
-    return dataclasses.replace(stored, read=read, parts=None)
+    return dataclasses.replace(stored, read=read, chunks=None)
 
 
 def _check_bytes(array: np.ndarray, crc: int, *, name: str, path: Path) -> None:

@@ -63,7 +63,7 @@ def open_safetensors(path: Path) -> Source:
         _check_places(places, len(data) - start)
         tensors = {key: _stored(path, data, start, key, header[key]) for key in header}
     source = Source(path, "safetensors file", tensors)
-    if metadata.keys() & {integrity.OWN, integrity.SEAL}:
+    if metadata.keys() & {integrity.ABOUT, integrity.SEAL}:
         with reading(path, _WHOLE):
             _take_up(source, metadata)
     return source
@@ -95,9 +95,9 @@ def _metadata(found: Any) -> dict[str, str]:
 
 def _take_up(source: Source, metadata: Mapping[str, str]) -> None:
     """What a file of this project says of itself, and its checksums, which are compared when tensors are read."""
-    if not metadata.keys() >= {integrity.OWN, integrity.SEAL}:
+    if not metadata.keys() >= {integrity.ABOUT, integrity.SEAL}:
         raise InputError("of the metadata tf_simclr and tf_simclr_crc32c one is missing; copy it again, or remove both")
-    text, outline = metadata[integrity.OWN], integrity.outline_of(source.tensors)
+    text, outline = metadata[integrity.ABOUT], integrity.outline_of(source.tensors)
     checksums = integrity.unseal(metadata[integrity.SEAL], outline, path=source.path, description=text)
     own = parse_json(text)
     if not isinstance(own, dict) or not isinstance(own.get("architecture"), dict):
@@ -166,7 +166,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
 
     def header() -> bytes:
         """The seal is last, and as long before the checksums are known as then."""
-        own = {integrity.OWN: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
+        own = {integrity.ABOUT: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
         content: dict[str, Any] = {"__metadata__": {"format": "pt", **own}}
         for key, (dtype, shape) in outline.items():
             offsets = [places[key], places[key] + tensors[key].nbytes]
@@ -180,9 +180,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
 
         def write(key: str, stored: Stored) -> None:
             place = start + places[key]
-            for data in stored.pieces():
-                checksums[key] = integrity.checksum([data], checksums[key])
-                place = put(file.fileno(), data, place=place)
+            for chunk in stored.byte_chunks():
+                checksums[key] = integrity.checksum([chunk], checksums[key])
+                place = put(file.fileno(), chunk, place=place)
 
         check_room(file.fileno(), start + end)
         each(tensors, write)

@@ -1,9 +1,9 @@
 """Pickles of protocols 0 to 5, read without importing or calling anything.
 
 The stack machine follows every opcode.  A name of Python's stays text (`Name`); what would be a call or an object
-becomes an inert `Thing` that remembers its class and what it was given.  Only a few built-in containers (`OrderedDict`,
-`defaultdict`, `set`, …) become Python's own, as they are nothing but their items.  What the caller knows to build from
-a name – tensors – it builds by `calls`, from the arguments, by its own code.
+becomes an inert `Placeholder` that remembers its class and what it was given.  Only a few built-in containers
+(`OrderedDict`, `defaultdict`, `set`, …) become Python's own, as they are nothing but their items.  What the caller knows
+to build from a name – tensors – it builds by `calls`, from the arguments, by its own code.
 
 References:
     CPython Lib/pickletools.py (every opcode's stack effect), Lib/pickle.py (`_Unpickler`)
@@ -39,7 +39,7 @@ class Name:
 
 
 @dataclass(eq=False)
-class Thing:
+class Placeholder:
     """An object that was not made.
 
     Attributes:
@@ -296,7 +296,7 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target, pairs = self.stack[-1], _keyed(zip(items[::2], items[1::2], strict=True))
-        if isinstance(target, Thing):
+        if isinstance(target, Placeholder):
             target.pairs.update(pairs)
         elif isinstance(target, dict):
             target.update(pairs)
@@ -310,7 +310,7 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, Thing):
+        if isinstance(target, Placeholder):
             target.items.extend(items)
         elif isinstance(target, list):
             target.extend(items)
@@ -347,8 +347,8 @@ class _Machine:
         if type(arguments) is not tuple:
             raise TypeError("arguments are no tuple")
         if not isinstance(function, Name):
-            kind = function.kind if isinstance(function, Thing) else type(function).__name__
-            return Thing(f"a call of {kind}", arguments)
+            kind = function.kind if isinstance(function, Placeholder) else type(function).__name__
+            return Placeholder(f"a call of {kind}", arguments)
         if function.text == "copy_reg _reconstructor" or function.text == "copyreg _reconstructor":
             kind, _, items = (*arguments, None, None, None)[:3]
             return self.made(kind, (items,) if isinstance(items, (dict, list)) else ())
@@ -357,7 +357,7 @@ class _Machine:
             return self.made(kind, tuple(rest))
         if not keywords and function.text in self.calls:
             return self.calls[function.text](*arguments)
-        thing = Thing(".".join(function.text.split(" ", 1)), arguments)
+        thing = Placeholder(".".join(function.text.split(" ", 1)), arguments)
         for items in arguments:  # of a subclass of dict
             if isinstance(items, dict):
                 thing.pairs.update(items)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from converters.pytorch import inert_pickle
-from converters.pytorch.inert_pickle import DamagedPickleError, Name, OddKey, Thing
+from converters.pytorch.inert_pickle import DamagedPickleError, Name, OddKey, Placeholder
 from converters.pytorch.state_pickle import (
     BROKEN,
     CALLS,
@@ -268,9 +268,9 @@ def _source(path: Path, container: str, content: Any, read: _Reader) -> Source:
     """
     tensors: dict[str, Stored] = {}
     things: dict[str, list[str]] = {}
-    for key, value in flatten(content, (Tensor, OddTensor, Array, Thing, Name)):
-        if isinstance(value, (Thing, Name)):
-            kind = value.kind if isinstance(value, Thing) else value.text.replace(" ", ".", 1)
+    for key, value in flatten(content, (Tensor, OddTensor, Array, Placeholder, Name)):
+        if isinstance(value, (Placeholder, Name)):
+            kind = value.kind if isinstance(value, Placeholder) else value.text.replace(" ", ".", 1)
             things.setdefault(kind, []).append(key)
             continue
         check(key not in tensors, "no two of its tensors may have one name", name=key)
@@ -339,7 +339,7 @@ def _children(content: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(number), value) for number, value in enumerate(content))
         return
     pairs: Mapping = content if isinstance(content, Mapping) else {}
-    if isinstance(content, Thing):
+    if isinstance(content, Placeholder):
         pairs = content.pairs
         if isinstance(content.state, dict):
             if {"_parameters", "_modules"} <= content.state.keys():  # torch.nn.Module

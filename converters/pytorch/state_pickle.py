@@ -18,7 +18,7 @@ from math import prod
 from typing import Any
 
 from converters.pytorch import inert_pickle
-from converters.pytorch.inert_pickle import DamagedPickleError, Name, Thing
+from converters.pytorch.inert_pickle import DamagedPickleError, Name, Placeholder
 
 Content = dict[str, Any]
 """Text → tensor, or dictionary of the same kind."""
@@ -63,7 +63,6 @@ _DTYPES = {
 """PyTorch's names of dtypes → NumPy's, of those that a weight can have."""
 
 _TENSOR = "torch._utils _rebuild_tensor_v2"
-_PARAMETER = "torch._utils _rebuild_parameter"
 _ORDERED = "collections OrderedDict"
 
 
@@ -184,7 +183,7 @@ def _tuple(*items: bytes) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Any:
-    """What a pickle of a zip file's `data.pkl` describes: containers, numbers, `Tensor`s, and `Thing`s for the rest.
+    """What the pickle `data.pkl` of a zip describes: containers, numbers, `Tensor`s, and `Placeholder`s for the rest.
 
     Raises:
         DamagedPickleError: it is no whole pickle.
@@ -262,13 +261,15 @@ def _odd(what: str, place: int) -> Callable[..., OddTensor]:
 
 
 def _sparse(layout: Any, data: Any, *_: Any) -> OddTensor:
-    sizes = [part for part in (data if type(data) is tuple else ()) if isinstance(part, Thing) or type(part) is tuple]
+    sizes = [
+        part for part in (data if type(data) is tuple else ()) if isinstance(part, Placeholder) or type(part) is tuple
+    ]
     return OddTensor("unknown", _numbers(sizes[-1] if sizes else (), strict=False), "a sparse tensor")
 
 
 def _numbers(sizes: Any, *, strict: bool = True) -> tuple[int, ...]:
     """A shape, also as `torch.Size`."""
-    if isinstance(sizes, Thing) and sizes.kind == "torch.Size" and len(sizes.arguments) == 1:
+    if isinstance(sizes, Placeholder) and sizes.kind == "torch.Size" and len(sizes.arguments) == 1:
         sizes = sizes.arguments[0]
     if type(sizes) in (tuple, list) and all(type(size) is int and size >= 0 for size in sizes):
         return tuple(sizes)
@@ -297,8 +298,14 @@ def described(array: Array) -> tuple[str, tuple[int, ...], bool, bytes] | None:
     if type(array.state) is not tuple or len(array.state) != 5:
         return None
     _, shape, dtype, fortran, data = array.state
-    code = dtype.arguments[0] if isinstance(dtype, Thing) and dtype.kind == "numpy.dtype" and dtype.arguments else ""
-    order = dtype.state[1] if isinstance(dtype, Thing) and type(dtype.state) is tuple and len(dtype.state) > 1 else "|"
+    code = (
+        dtype.arguments[0] if isinstance(dtype, Placeholder) and dtype.kind == "numpy.dtype" and dtype.arguments else ""
+    )
+    order = (
+        dtype.state[1]
+        if isinstance(dtype, Placeholder) and type(dtype.state) is tuple and len(dtype.state) > 1
+        else "|"
+    )
     plain = type(code) is str and re.fullmatch(r"[fiuc](1|2|4|8|16)|b1", code) and code not in ("f1", "f16", "c1")
     if not plain or order not in ("<", ">", "|", "=") or type(data) not in (bytes, bytearray):
         return None

@@ -1,4 +1,4 @@
-"""PyTorch's zip files without PyTorch: written tensor by tensor from two threads, and read by memory map.
+"""Writes PyTorch's zip files without PyTorch, tensor by tensor, from two threads; `state.py` reads them.
 
 A file `name.pth` is a zip without compression: `name/data.pkl` describes the tensors (`state_pickle.py`), and each
 `name/data/N` holds one storage, beginning at a multiple of 64 bytes.
@@ -82,7 +82,7 @@ def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "")
         zip_file = _Zip(file.fileno(), members)
         for name, data in fixed.items():
             zip_file.write(name, [data])
-        each(tensors, lambda key, stored: zip_file.write(f"data/{described[key].storage}", stored.pieces()))
+        each(tensors, lambda key, stored: zip_file.write(f"data/{described[key].storage}", stored.byte_chunks()))
         zip_file.finish()
 
 
@@ -130,17 +130,17 @@ class _Zip:
         self.end = last.start + last.size
         check_room(descriptor, self.end)
 
-    def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Writes a member, piece by piece.
+    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Writes a member, chunk by chunk.
 
         Raises:
             ValueError: the data are not as long as was said.
         """
         member = self.members[name]
         place = member.start
-        for data in pieces:
-            member.checksum = zlib.crc32(data, member.checksum)
-            place = put(self.descriptor, data, place=place)
+        for chunk in chunks:
+            member.checksum = zlib.crc32(chunk, member.checksum)
+            place = put(self.descriptor, chunk, place=place)
         if place != member.start + member.size:
             raise ValueError(f"{name} must have {member.size} bytes, not {place - member.start}")
         put(self.descriptor, _local(member), place=member.header)

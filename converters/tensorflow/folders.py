@@ -24,7 +24,7 @@ _FIELD = re.compile(r'^[ \t]*(\w+)[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTIL
 
 
 @dataclass(frozen=True)
-class Found:
+class Resolved:
     """A checkpoint on disk.
 
     Attributes:
@@ -38,7 +38,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def resolve_prefix(path: str | Path, *, step: int | None = None) -> Found:
+def resolve_prefix(path: str | Path, *, step: int | None = None) -> Resolved:
     """Finds the checkpoint that a path means.
 
     Args:
@@ -78,14 +78,14 @@ def is_v1_table(path: Path) -> bool:
         return int.from_bytes(file.read(), "little") == MAGIC
 
 
-def _around(prefix: Path, notes: tuple[str, ...] = ()) -> Found:
+def _around(prefix: Path, notes: tuple[str, ...] = ()) -> Resolved:
     """The checkpoint at a prefix, with the SavedModel that it lies in."""
     folder = prefix.parent.parent
     inside = prefix.parent.name == "variables" and any((folder / name).is_file() for name in GRAPHS)
-    return Found(prefix, folder if inside else None, notes)
+    return Resolved(prefix, folder if inside else None, notes)
 
 
-def _in_folder(folder: Path, *, step: int | None) -> Found:
+def _in_folder(folder: Path, *, step: int | None) -> Resolved:
     variables = folder / "variables" / "variables"
     if variables.with_name("variables.index").is_file():
         return _around(variables)

@@ -35,11 +35,11 @@ class Selector:
     """The projection layer that feeds the classifier; 0: the pooled features.
 
     Attributes:
-        source: The file that tells.
+        file: That tells.
     """
 
     value: int
-    source: Path
+    file: Path
 
 
 def find_selector(prefix: str | Path) -> Selector | None:
@@ -55,14 +55,14 @@ def find_selector(prefix: str | Path) -> Selector | None:
     Raises:
         InputError: a file is damaged.
     """
-    for path, read in sources(Path(prefix)):
+    for path, read in _files_that_tell(Path(prefix)):
         value = read(path) if path.is_file() else None
         if value is not None:
             return Selector(value, path)
     return None
 
 
-def sources(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]:
+def _files_that_tell(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]:
     """The files that can tell, the one that is closest to the checkpoint first, and what reads each."""
     folder = prefix if prefix.is_dir() else prefix.parent
     if not prefix.is_dir():
@@ -111,7 +111,7 @@ def _text_graphs(text: str) -> list[Graph]:
             continue
         if "name" in fields:
             name, op = checked_name(fields["name"][0]), fields.get("op", [""])[0]
-            graphs[-1][name] = (op, _sources_of(fields.get("input", [])))
+            graphs[-1][name] = (op, _inputs_of(fields.get("input", [])))
         fields, inside = {}, -1 if block == "function" else len(indent) + 2
         graphs += [{}] if block == "function" else []
     return graphs
@@ -147,10 +147,10 @@ def _graphs_of(meta: Message) -> Iterator[Graph]:
 
 def _graph_of(nodes: Iterable[Message]) -> Graph:
     """The graph of these nodes, one of which is in memory at a time."""
-    return {checked_name(node.text(1)): (node.text(2), _sources_of(node.texts(3))) for node in nodes}
+    return {checked_name(node.text(1)): (node.text(2), _inputs_of(node.texts(3))) for node in nodes}
 
 
-def _sources_of(inputs: list[str]) -> list[str]:
+def _inputs_of(inputs: list[str]) -> list[str]:
     """Nodes whose data is read: without output numbers, without control edges."""
     return [name.split(":")[0] for name in inputs if not name.startswith("^")]
 

@@ -10,7 +10,16 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from converters.keras_files.layers import FIRST, KEYS, NOT_READ, OPTIMIZER, OWN, Around, LayerArrays, assemble
+from converters.keras_files.layers import (
+    LAYER,
+    MOCO_KEYS,
+    NOT_READ,
+    OPTIMIZER,
+    STEM,
+    LayerArrays,
+    Surroundings,
+    assemble,
+)
 from converters.tensorflow.bundle import Bundle
 from converters.tensorflow.object_graph import SLOT, SUFFIX, Variable
 from converters.tensors import Source, Stored
@@ -25,10 +34,10 @@ def holds_keras(variables: Iterable[Variable]) -> bool:
     """Whether these are a Keras model's that has this project's encoder in it, and not the official code's."""
     variables = list(variables)
     official = any(_OFFICIAL & set((variable.path or "").split("/")) for variable in variables)
-    return not official and any(_parts(v)[0].removeprefix(KEYS) == FIRST for v in variables)
+    return not official and any(_layer_and_weight(v)[0].removeprefix(MOCO_KEYS) == STEM for v in variables)
 
 
-def _parts(variable: Variable) -> tuple[str, str]:
+def _layer_and_weight(variable: Variable) -> tuple[str, str]:
     """Layer and weight of a variable's name."""
     *owners, weight = variable.name.split("/")
     return (owners[-1], weight) if owners else ("", variable.name or variable.key)
@@ -61,7 +70,7 @@ def open_objects(
     weights = [v for v in variables if not _is_optimizers(v, named)]
     layers: dict[tuple[str, str], dict[str, Variable]] = {}
     for variable in weights:
-        layer, weight = _parts(variable)
+        layer, weight = _layer_and_weight(variable)
         place = (_scope(variable), layer or variable.path or variable.key)
         other = layers.setdefault(place, {}).setdefault(weight, variable)
         check(
@@ -73,7 +82,7 @@ def open_objects(
         )
     found = [_layer(scope, name, arrays=arrays, read=read) for (scope, name), arrays in layers.items()]
     found += [LayerArrays("optimizer", "", "", {_short(key): NOT_READ for key in slots})]
-    source = assemble(path, container, layers=found, around=Around(before=before) if before else _around(weights))
+    source = assemble(path, container, layers=found, around=Surroundings(before=before) if before else _around(weights))
     source.close = bundle.close
     return source
 
@@ -86,19 +95,19 @@ def _optimizers(variables: Iterable[Variable]) -> set[str]:
     """Names of Keras' optimizers, whatever attribute holds them: what counts iterations and has a learning rate."""
     owners: dict[str, set[str]] = {"iteration": set(), "learning_rate": set()}
     for variable in variables:
-        owner, weight = _parts(variable)
+        owner, weight = _layer_and_weight(variable)
         owners.get(weight, set()).add(owner)
     return (owners["iteration"] & owners["learning_rate"]) - {""}
 
 
 def _is_optimizers(variable: Variable, named: set[str]) -> bool:
     path = variable.path or ""
-    if _parts(variable)[0] in named:
+    if _layer_and_weight(variable)[0] in named:
         return True
     if SLOT in path or OPTIMIZER.search(path):
         return True
     # An optimizer lists the model's weights, too; those it has made itself are named after it.
-    return variable.path is None and "optimizer" in variable.key and not OWN.fullmatch(_parts(variable)[0])
+    return variable.path is None and "optimizer" in variable.key and not LAYER.fullmatch(_layer_and_weight(variable)[0])
 
 
 def _scope(variable: Variable) -> str:
@@ -131,13 +140,13 @@ def _layer(scope: str, name: str, *, arrays: dict[str, Variable], read: Callable
     return LayerArrays(place, scope, name if "/" not in name else "", found, words=words)
 
 
-def _around(weights: list[Variable]) -> Around:
+def _around(weights: list[Variable]) -> Surroundings:
     """Layers without weights have no names in an object graph; how many stand before the encoder can be counted."""
-    path = next((v.path for v in weights if v.path and _parts(v) == (FIRST, "kernel")), "")
+    path = next((v.path for v in weights if v.path and _layer_and_weight(v) == (STEM, "kernel")), "")
     numbers = [int(number) for number in re.findall(r"_operations/(\d+)(?=/)", path)]
     # A model begins with its input; the encoder's first layer is padded where its stride is 2.
     count = sum(max(number - 1, 0) for number in numbers[:-1]) + max((numbers or [0])[-1] - 2, 0)
     if not count:
-        return Around()
+        return Surroundings()
     words = f"{count} layer{'s' if count > 1 else ''} without weights, whose kind a checkpoint does not store"
-    return Around(before=[words])
+    return Surroundings(before=[words])

@@ -31,7 +31,7 @@ _GENERATED = re.compile(
 )
 """Edges that Keras or an export adds: second ways to a variable, numbered differently by each version."""
 
-_PARTS = re.compile(r"^(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
+_OFFICIAL_MODEL = re.compile(r"^(?:.*/)?(resnet_model|_projection_head|supervised_head)(?=/)")
 """The official model's attributes, wherever in the saved object the model is."""
 
 
@@ -85,11 +85,6 @@ def read_variables(bundle: Bundle) -> list[Variable]:
     return sorted(variables, key=lambda variable: variable.key in slots)
 
 
-def object_keys(bundle: Bundle) -> dict[str, str]:
-    """Object path -> key, as far as attributes lead to the variables; paths of the model start with `model/`."""
-    return {canonical(v.path): v.key for v in read_variables(bundle) if v.path is not None}
-
-
 def canonical(path: str) -> str:
     """The path in an official checkpoint, whose root calls the model `model`.
 
@@ -97,7 +92,7 @@ def canonical(path: str) -> str:
         >>> canonical("net/resnet_model/block_groups/0/layers/1/conv2d_bn_layers/0/conv2d/kernel")
         'model/resnet_model/block_groups/0/layers/1/conv2d_bn_layers/0/conv2d/kernel'
     """
-    return _PARTS.sub(r"model/\1", path, count=1)
+    return _OFFICIAL_MODEL.sub(r"model/\1", path, count=1)
 
 
 def _parse_node(message: Message) -> Node:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.keras_files.layers import FIRST
+from converters.keras_files.layers import STEM
 from converters.opening.kinds import check_itself
 from converters.tensorflow.bundle import DTYPES, OTHER_DTYPES, STRING, Bundle, open_bundle
-from converters.tensorflow.folders import GRAPHS, STATE, Found, is_v1_table, resolve_prefix
+from converters.tensorflow.folders import GRAPHS, STATE, Resolved, is_v1_table, resolve_prefix
 from converters.tensorflow.graph_def import find_selector, layers_before
 from converters.tensorflow.keras_objects import holds_keras, open_objects
 from converters.tensorflow.object_graph import GRAPH_KEY, SLOT, Variable, read_variables
@@ -31,38 +31,38 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     """
     if is_v1_table(path):
         return _by_tensorflow(path)
-    found = resolve_prefix(path, step=step)
-    _check_downloaded(found)
-    bundle = open_bundle(found.prefix)
+    resolved = resolve_prefix(path, step=step)
+    _check_downloaded(resolved)
+    bundle = open_bundle(resolved.prefix)
     variables = read_variables(bundle)
     if holds_keras(variables):
-        return _keras(path, found, bundle=bundle, variables=variables)
+        return _keras(path, resolved, bundle=bundle, variables=variables)
     keys = variable_keys(bundle, variables).keys
     tensors = {name: _stored(bundle, key) for name, key in keys.items()}
-    selector = find_selector(found.prefix)
+    selector = find_selector(resolved.prefix)
     return Source(
         path,
-        _container(found, bundle),
+        _container(resolved, bundle),
         tensors,
         slots=frozenset(name for name in keys if _is_slot(name, keys)),
         step=_step(tensors),
         selector=selector.value if selector else None,
-        selector_from=selector.source.name if selector else "",
-        notes=list(found.notes),
+        selector_from=selector.file.name if selector else "",
+        notes=list(resolved.notes),
         close=bundle.close,
     )
 
 
-def _keras(path: Path, found: Found, *, bundle: Bundle, variables: list[Variable]) -> Source:
+def _keras(path: Path, resolved: Resolved, *, bundle: Bundle, variables: list[Variable]) -> Source:
     """A Keras model of this project, or with its encoder in it."""
-    container = "SavedModel of a Keras model" if found.saved_model else "TF2 object checkpoint of a Keras model"
-    before = layers_before(found.prefix, FIRST) if found.saved_model else []
+    container = "SavedModel of a Keras model" if resolved.saved_model else "TF2 object checkpoint of a Keras model"
+    before = layers_before(resolved.prefix, STEM) if resolved.saved_model else []
     read = partial(_stored, bundle)
     source = open_objects(path, container, bundle=bundle, variables=variables, read=read, before=before)
-    selector = find_selector(found.prefix) if source.selector is None else None
+    selector = find_selector(resolved.prefix) if source.selector is None else None
     if selector:
-        source.selector, source.selector_from = selector.value, selector.source.name
-    source.notes = [*found.notes, *source.notes]
+        source.selector, source.selector_from = selector.value, selector.file.name
+    source.notes = [*resolved.notes, *source.notes]
     return source
 
 
@@ -93,17 +93,17 @@ def _asked(reader: Any, name: str) -> np.ndarray:
     return np.asarray(reader.get_tensor(name))
 
 
-def _container(found: Found, bundle: Bundle) -> str:
+def _container(resolved: Resolved, bundle: Bundle) -> str:
     if GRAPH_KEY in bundle:
-        return "TF2 SavedModel" if found.saved_model else "TF2 object checkpoint"
-    return "TF1 hub module" if found.saved_model else "TF1 checkpoint"
+        return "TF2 SavedModel" if resolved.saved_model else "TF2 object checkpoint"
+    return "TF1 hub module" if resolved.saved_model else "TF1 checkpoint"
 
 
-def _check_downloaded(found: Found) -> None:
+def _check_downloaded(resolved: Resolved) -> None:
     """Raises `InputError` where a pointer or a page lies in place of one of the checkpoint's files."""
-    folder, stem = found.prefix.parent, found.prefix.name + "."
+    folder, stem = resolved.prefix.parent, resolved.prefix.name + "."
     files = [path for path in folder.iterdir() if path.name.startswith(stem) or path.name == STATE]
-    files += [(found.saved_model or folder) / name for name in GRAPHS]
+    files += [(resolved.saved_model or folder) / name for name in GRAPHS]
     for path in sorted(files):
         if path.is_file() and path.stat().st_size:
             check_itself(path)

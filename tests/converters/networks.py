@@ -1,5 +1,6 @@
 """Networks whose weights are the goldens' formula, in memory."""
 
+import dataclasses
 import functools
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from converters.names import walk as layers
 from converters.names.naming import TF1
-from converters.names.network import Network
+from converters.names.network import Network, without
 from converters.tensors import Stored
 from tests import golden
 from tf_simclr.models.architecture import Architecture
@@ -82,6 +83,14 @@ def network(architecture: Architecture, dtype=np.float32) -> Network:
 
 SMALL = Architecture(18, cifar_stem=True, proj_head_mode="nonlinear", num_proj_layers=2, num_classes=10)
 """The smallest network with every part."""
+
+
+def restrict(network: Network, part: str) -> Network:
+    """The network's encoder alone, or with its projection head."""
+    architecture = without(network.architecture, "supervised")
+    architecture = without(architecture, "projection") if part == "encoder" else architecture
+    kept = {name: network.weights[name] for name in layers.weights(architecture)}
+    return dataclasses.replace(network, architecture=architecture, weights=kept)
 
 
 def largest_error(ends, expected) -> float:

@@ -43,7 +43,7 @@ def test_saved_model_tells_the_layer_that_feeds_the_classifier(tmp_path, selecto
     for path in (tmp_path / "saved", tmp_path / "saved" / "variables" / "variables"):
         found = find_selector(path)
         assert found.value == selector
-        assert found.source == tmp_path / "saved" / "saved_model.pb"
+        assert found.file == tmp_path / "saved" / "saved_model.pb"
 
 
 def as_text(folder) -> None:
@@ -83,7 +83,7 @@ def test_the_meta_file_of_the_checkpoint_goes_before_the_folders_graph(stored, t
     assert find_selector(tmp_path / "model.ckpt-7").value == 1
     stored("2", "meta")
     assert find_selector(tmp_path / "model.ckpt-7").value == 2
-    assert find_selector(tmp_path / "model.ckpt-8").source.name == "graph.pbtxt"
+    assert find_selector(tmp_path / "model.ckpt-8").file.name == "graph.pbtxt"
 
 
 def test_flags_json_tells_where_no_graph_does(tmp_path):

@@ -140,13 +140,13 @@ def test_metadata_that_say_they_are_ours_are_validated(tmp_path, case):
     path = tmp_path / "x.safetensors"
     text, checksums = json.dumps(WRONG[case]), {name: integrity.checksum([v.tobytes()]) for name, v in ARRAYS.items()}
     outline = {name: (v.dtype.name, v.shape) for name, v in ARRAYS.items()}
-    own = {integrity.OWN: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
+    own = {integrity.ABOUT: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
     save_file(ARRAYS, path, metadata=own)
     with pytest.raises(InputError, match=r"x\.safetensors must be a whole safetensors file, but "):
         open_source(path)
 
 
-@pytest.mark.parametrize("lost", [integrity.OWN, integrity.SEAL])
+@pytest.mark.parametrize("lost", [integrity.ABOUT, integrity.SEAL])
 def test_a_description_without_its_checksum_is_refused(tmp_path, lost):
     path = written(tmp_path / "x.safetensors")
     header, data = parts(path)

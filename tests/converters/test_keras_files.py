@@ -17,7 +17,7 @@ import converters
 import tf_simclr
 from converters.keras_files import config as keras_config
 from converters.keras_files import hdf5
-from converters.keras_files.layers import OWN, kind_of
+from converters.keras_files.layers import LAYER, kind_of
 from tests.converters import writers_keras
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
@@ -46,7 +46,7 @@ def test_every_layer_of_our_encoders_has_the_name_and_the_settings_that_are_look
         return
     encoder = build_encoder(Architecture(depth, sk_ratio=sk, cifar_stem=cifar))
     named = {one.name: type(one).__name__ for one in leaves(encoder) if one.weights}
-    assert all(OWN.fullmatch(name) for name in named)
+    assert all(LAYER.fullmatch(name) for name in named)
     kinds = {"Conv2D": "conv", "BatchNormalization": "bn"}
     assert {name: kinds[kind] for name, kind in named.items()} == {name: kind_of(name) for name in named}
     around = keras_config.read_config(json.loads(encoder.to_json()))  # raises where a setting differs

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.loading import open_source
-from converters.names.network import restrict, understand
+from converters.names.network import understand
 from converters.tensors import Source, Stored
 from tests import golden
 from tests.converters import networks, official
@@ -123,12 +123,12 @@ def test_other_float_types_are_kept(small, dtype):
 
 
 def test_parts_can_be_chosen(small):
-    encoder = restrict(small, "encoder")
+    encoder = understand(source(torch_state(small)), part="encoder")
     assert not [name for name in encoder.weights if name.startswith(("proj", "logits"))]
     assert encoder.architecture == dataclasses.replace(SMALL, proj_head_mode="none", num_proj_layers=0, num_classes=0)
-    both = restrict(small, "encoder+projection")
+    both = understand(source(torch_state(small)), part="encoder+projection")
     assert both.architecture.num_proj_layers == 2
-    assert list(both.left.values()) == [["logits_sup/bias", "logits_sup/kernel"]]
+    assert list(both.left.values()) == [["fc.bias", "fc.weight"]]
 
 
 def test_missing_classifier_bias_is_an_error(small):
@@ -139,21 +139,25 @@ def test_missing_classifier_bias_is_an_error(small):
 
 
 def test_a_torchvision_resnet_18_is_refused_with_lists(small):
-    state = {key: a for key, a in torch_state(restrict(small, "encoder")).items() if "layer1.0.downsample" not in key}
+    state = {
+        key: a
+        for key, a in torch_state(networks.restrict(small, "encoder")).items()
+        if "layer1.0.downsample" not in key
+    }
     with pytest.raises(InputError, match=r"(?s) - layer1\.0\.downsample\.0\.weight"):
         understand(source(state))
 
 
 def test_last_bias_of_a_projection_head_must_be_zero():
     network = networks.network(architecture("r50_1x_sk1"))
-    state = torch_state(restrict(network, "encoder+projection"), "separius")
+    state = torch_state(networks.restrict(network, "encoder+projection"), "separius")
     assert understand(source(state)).architecture.num_proj_layers == 3
     with pytest.raises(InputError, match=r"head\.layers\.7\.bias .* must be zero"):
         understand(source(state | {"head.layers.7.bias": np.ones(128, np.float32)}))
 
 
 def test_library_heads_that_are_built_otherwise_are_left_behind():
-    encoder = restrict(networks.network(architecture("r50_1x_v1")), "encoder")
+    encoder = networks.restrict(networks.network(architecture("r50_1x_v1")), "encoder")
     state = torch_state(encoder, "lightly")
     heads = {
         "projection_head.layers.0.weight": np.zeros((512, 2048), np.float32),
@@ -172,7 +176,7 @@ def test_library_heads_that_are_built_otherwise_are_left_behind():
 
 
 def test_own_classifier_and_queue_of_moco_are_left_behind():
-    encoder = restrict(networks.network(architecture("r50_1x_v1")), "encoder")
+    encoder = networks.restrict(networks.network(architecture("r50_1x_v1")), "encoder")
     state = {f"state_dict.{key}": a for key, a in torch_state(encoder, "moco").items()}
     extra = {
         key: np.zeros((4, 4), np.float32)

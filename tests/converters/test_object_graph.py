@@ -9,8 +9,8 @@ from converters.tensorflow.object_graph import (
     GRAPH_KEY,
     SUFFIX,
     Node,
+    canonical,
     encode_graph,
-    object_keys,
     read_variables,
     write_tf2,
 )
@@ -29,6 +29,11 @@ MANIFESTS = [
 def written(request, tmp_path_factory):
     """An official-style checkpoint: its manifest's name and its prefix."""
     return request.param, official.write_tf2(tmp_path_factory.mktemp("tf2"), request.param)
+
+
+def object_keys(bundle) -> dict[str, str]:
+    """Object path -> key, as far as attributes lead to the variables."""
+    return {canonical(v.path): v.key for v in read_variables(bundle) if v.path is not None}
 
 
 def bundle_with(tmp_path, nodes: list[Node], *tensors: str):

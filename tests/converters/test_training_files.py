@@ -20,7 +20,7 @@ import torch
 
 from converters.loading import open_source
 from converters.pytorch import inert_pickle
-from converters.pytorch.inert_pickle import DamagedPickleError, Thing
+from converters.pytorch.inert_pickle import DamagedPickleError, Placeholder
 from tf_simclr.errors import InputError
 
 
@@ -237,7 +237,7 @@ def test_objects_within_themselves_are_read():
     found = decode(pickle.dumps(content))
     assert found["a"][0] is found
     thing = decode(pickle.dumps(Config()))
-    assert isinstance(thing, Thing)
+    assert isinstance(thing, Placeholder)
     assert thing.kind.endswith("Config")
     assert thing.state["_content"]["parent"] is thing
 
