@@ -140,6 +140,7 @@ def _prove_rescaling(done: Conversion, original: Network) -> None:
         InputError: they differ by more than rounding the moving variances explains.
     """
     inputs = verification.images(done.architecture, "float64")
+    # The first convolution is the one endpoint that rescaling is meant to change: no normalisation is behind it yet.
     ends = [verification.numpy_endpoints(network, inputs) for network in (original, done.network)]
     found = [d for d in verification.compare(*ends) if d.name != "initial_conv"]
     done.rescaling = max(found, key=lambda d: d.relative)
@@ -148,6 +149,7 @@ def _prove_rescaling(done: Conversion, original: Network) -> None:
 
 def choose(network: Network, target: str | Path | None, *, to: str | None, naming: str | None) -> tuple[str, str]:
     """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
+    # Who gives a `.pth` wants PyTorch whatever the source; without a target the other framework is what is wanted.
     to = to or targets.container_of(target) or ("tf1" if NAMINGS[network.naming].torch else "pth")
     check(to in targets.CONTAINERS, f"the format to write must be one of {', '.join(targets.CONTAINERS)}", to=to)
     naming = naming or targets.usual_naming(network, to)
@@ -172,6 +174,7 @@ def fitted(network: Network, naming: str) -> Network:
     """
     chosen = NAMINGS[naming]
     chosen.check(network.architecture)
+    # Heads go as a whole: half a projection head is none.
     lost = left_behind(network, chosen)
     if not lost:
         return network
@@ -197,12 +200,14 @@ def _prove(done: Conversion, place: Path, *, engine: str) -> None:
     Raises:
         InputError: they differ.
     """
+    # What is on the disk counts, not what was meant to be written: the file is opened as anybody would open it.
     written = understand(open_source(place), naming=done.naming, selector=done.architecture.ft_proj_selector)
     with contextlib.closing(written):
         _same_weights(done, written)
         float32 = done.to in verification.IN_FLOAT32
         done.precision = "float32" if float32 else verification.precision(done.network)
         inputs = verification.images(done.architecture, done.precision)
+        # Two ways that share no code: NumPy on the source's weights, the target's own framework on the written file.
         ours = verification.numpy_endpoints(done.network, inputs, torchvision_pool=_torchvision_takes(done))
         theirs = verification.written_endpoints(place, written, inputs=inputs, to=done.to, engine=engine)
         done.differences = verification.compare(ours, theirs)
@@ -227,6 +232,7 @@ def _same_weights(done: Conversion, written: Network) -> None:
 
     def compare(name: str, stored: Stored) -> None:
         a, b = stored.read(), written[name]
+        # As whole numbers: NaN equals itself then, and 0.0 does not equal -0.0.
         if a.dtype != b.dtype or not np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}")):
             raise InputError(
                 f"{done.target} must hold {name} bit by bit as the source, but did not; it was not put there"
@@ -237,6 +243,7 @@ def _same_weights(done: Conversion, written: Network) -> None:
 
 def _within(done: Conversion) -> None:
     limit = verification.tolerance(done.architecture, done.precision)
+    # `not <=` rather than `>`: a NaN is broken, too.
     broken = [d for d in done.differences if not d.relative <= limit]
     if broken and not any(note.startswith(WARNING) for note in done.network.notes):
         raise InputError(
@@ -254,6 +261,7 @@ def _staged(target: Path) -> Iterator[Path]:
     Raises:
         InputError: the block's, naming the target; or the target cannot be written.
     """
+    # Beside the target, so that moving it there is a renaming on one disk: whole or not at all.
     place = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         yield place

@@ -37,15 +37,19 @@ def chunks_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
     if not torch or array.ndim < 2:
         yield array
         return
+    # (h, w, in, out) or (in, out): any axes before the last two are the window, which is one axis here.
     *window, inputs, outputs = array.shape
     count = int(np.prod(window, dtype=np.int64))
+    # (h·w, in, out), a view: nothing is copied yet.
     source = _numbers(array.reshape(count, inputs, outputs))
+    # As many outputs as fill a strip, in steps of 16 float32s: a line of the cache.
     width = max(16, _STRIP // (count * inputs * array.itemsize) // 16 * 16)
     strip = np.empty((min(width, outputs), inputs, count), source.dtype)
     for start in range(0, outputs, width):
         part = source[:, :, start : start + width]
         target = strip[: part.shape[2]]
         _to_torch(part, target)
+        # (outputs of this strip, in, h·w) → (outputs, in, h, w)
         yield target.view(array.dtype).reshape(-1, inputs, *window)
 
 
@@ -53,6 +57,7 @@ def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
     """The inverse of `to_layout`."""
     if not torch or array.ndim < 2:
         return array
+    # (out, in, h, w) or (out, in)
     outputs, inputs, *window = array.shape
     count = int(np.prod(window, dtype=np.int64))
     result = np.empty((*window, inputs, outputs), array.dtype)
@@ -81,9 +86,11 @@ def _to_torch(source: np.ndarray, target: np.ndarray) -> None:
     step = max(1, ROWS // count)
     tile = np.empty((step * count, outputs + PAD), source.dtype)
     for i in range(0, inputs, step):
+        # (h·w, in, out) → (in, h·w, out): whole rows of outputs are copied, which is fast in both.
         part = source[:, i : i + step].transpose(1, 0, 2)
         rows = tile[: part.shape[0] * count, :outputs].reshape(part.shape)  # splits an axis: a view
         np.copyto(rows, part)
+        # (in, h·w, out) → (out, in, h·w): the slow direction, out of a tile that lies in the cache.
         np.copyto(target[:, i : i + step], rows.transpose(2, 0, 1))
 
 
@@ -97,4 +104,5 @@ def _from_torch(source: np.ndarray, target: np.ndarray) -> None:
             part = source[o : o + ROWS, i : i + step]
             rows = tile[: part.shape[0], : part.shape[1] * count].reshape(part.shape)
             np.copyto(rows, part)
+            # (out, in, h·w) → (h·w, in, out)
             np.copyto(target[:, i : i + step, o : o + ROWS], rows.transpose(2, 1, 0))

@@ -94,6 +94,7 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
         InputError: there is nothing, or nothing that this project reads, or it is damaged.
     """
     path, step = expanded(path), None if step is None else whole_number(step, "step")
+    # One budget for the whole file: what a hostile one may cost is spent by every reader below.
     with reading(path, "a readable checkpoint") as budget:
         source = _open_any(path, step=step)
         try:
@@ -138,6 +139,7 @@ def _open_any(path: Path, *, step: int | None) -> Source:
 
 def _open_folder(folder: Path, *, step: int | None) -> Source:
     check(any(folder.iterdir()), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
+    # TensorFlow's files count as one checkpoint; of Hugging Face's two forms one is taken; several are an error.
     place, notes = choose(folder)
     if place.kind == "run":
         source = _open_run(place.path, step=step)
@@ -152,6 +154,7 @@ def _open_folder(folder: Path, *, step: int | None) -> Source:
 
 
 def _open_file(path: Path, *, step: int | None) -> Source:
+    # One of several files of weights means all of them.
     shards = set_of(path)
     if shards:
         source = open_shards(shards, open_file=lambda path: _open_kind(path, kind_of(path), step=step))
@@ -203,6 +206,7 @@ def _open_tensorflow(path: Path, *, step: int | None) -> Source:
 def _open_run(folder: Path, *, step: int | None) -> Source:
     """A run folder's newest training state, or the one of `step`; its finished network where there is none."""
     run = RunFolder(folder)
+    # Training states are complete checkpoints, `network.keras` is there once the run has ended: the former go first.
     states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
     there = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
     strays = sorted(path.name for path in there if path not in states.values())

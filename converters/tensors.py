@@ -49,6 +49,7 @@ def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
     if not isinstance(shape, list | tuple):
         raise InputError(f"tensor {name} must have a list of whole numbers as its shape, not {str(shape)[:80]}")
     sizes = tuple(whole_number(size, f"each size of tensor {checked_name(name)}", least=0) for size in shape)
+    # An axis of length 0 makes no element, but NumPy multiplies the others all the same.
     addressed = math.prod(size or 1 for size in sizes) * max(itemsize, 1)
     fits = len(sizes) <= _MOST_AXES and addressed < 1 << 62
     check(fits, f"tensor {name} must have a shape that can be addressed", shape=str(sizes)[:80])
@@ -172,10 +173,12 @@ class MappedFile:
 
     def view(self, start: int, size: int) -> memoryview:
         """Bytes of the file; gives back the pages of what this thread looked at before, which stays readable."""
+        # Pages of a map count as this process' memory until they are given back; the system keeps them in its cache.
         if self._map is not None and size > SMALL and hasattr(mmap, "MADV_DONTNEED"):
             former = getattr(self._former, "place", None)
             if former:
                 self._map.madvise(mmap.MADV_DONTNEED, *former)
+            # Only whole pages can be given back.
             first = start - start % mmap.PAGESIZE
             self._former.place = first, start + size - first
         _fetch(self._content[start : start + size])
@@ -218,6 +221,7 @@ def put(descriptor: int, data: bytes | memoryview, *, place: int) -> int:
     content, done = memoryview(data), 0
     with _WRITING:
         while done < len(content):
+            # A write may take a part only: on network file systems, and near the end of the disk.
             done += os.pwrite(descriptor, content[done:], place + done)
     return place + done
 

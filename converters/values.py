@@ -98,6 +98,7 @@ def _unfit(array: np.ndarray) -> str | None:
         )  # one pass; NaN and infinity survive it
     if np.isfinite(total):
         return None
+    # The sum of large finite numbers may overflow, too: only here each is looked at.
     wide = array.astype(np.float64)
     counts = {"NaN": int(np.isnan(wide).sum()), "infinite": int(np.isinf(wide).sum())}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or None
@@ -115,6 +116,7 @@ def watched(network: Network, *, float32: bool) -> Network:
         network: What was read.
         float32: Whether all is cast to float32; else integers only.
     """
+    # What float32 files cannot hold, and integers everywhere: no framework computes a convolution with those.
     cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
     for dtype in sorted({network.weights[name].dtype for name in cast}):
         count = sum(network.weights[name].dtype == dtype for name in cast)
@@ -143,5 +145,6 @@ def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bo
 
 def tidy(network: Network) -> None:
     """Puts the notes on weights, which come as two threads read them, in the weights' order."""
+    # Other notes keep their order and come first: sorting is stable.
     places = {name: i for i, name in enumerate(network.weights)}
     network.notes.sort(key=lambda note: places[note.split()[1]] if note.startswith(WARNING) else -1)

@@ -51,10 +51,12 @@ def difference(a: np.ndarray, b: np.ndarray, *, name: str) -> Difference:
     if a.shape != b.shape:
         return Difference(name, float("inf"), float("nan"))
     wide = [x.astype(np.float64) for x in (a, b)]
+    # Equal infinities differ by NaN and two NaNs are never equal: both count as the same.
     same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(wide[0] - wide[1]))
     largest = float(np.max(apart, initial=0.0))
+    # An endpoint is judged by its largest value: near zero every relative difference is large.
     magnitude = float(np.max(np.abs(wide[0]), initial=0.0, where=np.isfinite(wide[0])))
     return Difference(name, float("inf") if np.isnan(largest) else largest, magnitude)
 
@@ -85,6 +87,7 @@ def tolerance(architecture: Architecture, dtype: str) -> float:
     """Of the largest magnitude: what two correct implementations of one network stay within."""
     if dtype == "float64":
         return 1e-10
+    # float32 rounds at 6e-8, and each of some 150 layers adds to it.
     return 1e-4 if architecture.depth >= 152 else 1e-5
 
 
@@ -111,6 +114,7 @@ def _file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict
 
     def read(hub: str) -> np.ndarray:
         array = source.tensors[outer + table[hub]].read()
+        # (out, in, h, w) → (h, w, in, out); (out, in) → (in, out)
         return np.array(array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)), inputs.dtype, order="C")
 
     with contextlib.closing(source), np.errstate(invalid="ignore", over="ignore"):
@@ -131,6 +135,7 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
     with torch.inference_mode():
         ends = model(torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))))
+    # (n, c, h, w) → (n, h, w, c), as the others have it
     return {name: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy() for name, x in ends.items()}
 
 

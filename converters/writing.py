@@ -58,6 +58,7 @@ def _write_tf1(network: Network, path: Path, naming: Naming) -> None:
 
 def _write_flags(network: Network, folder: Path) -> None:
     """The official code leaves its flags beside its checkpoints; among them what the shapes do not tell."""
+    # By the official flags' names: `graph_def._in_flags` reads them back, and so does the official code.
     a = network.architecture
     flags = {
         "ft_proj_selector": a.ft_proj_selector,
@@ -90,6 +91,7 @@ def _write_keras(network: Network, path: Path, naming: Naming) -> None:
     from converters.networks.in_keras import build_keras
 
     with replacing_path(path) as temporary:
+        # With plain Keras layers: who loads the file needs nothing of this package.
         build_keras(network, fused=False).save(temporary)
 
 

@@ -115,6 +115,7 @@ def _surroundings(node: _Node, around: Surroundings) -> None:
     if not holders:
         return
     names = {child.name for child in holders}
+    # Layer → its inputs; going back from the encoder along these meets what comes before it.
     graph = _graph(node, children)
     ahead = _reach(graph, names)
     for child in children:
@@ -178,6 +179,7 @@ def _check_inside(graph: dict[str, set[str]], children: list[_Node]) -> None:
     for name, inputs in graph.items():
         for one in inputs:
             forward.setdefault(one, set()).add(name)
+    # Reached from the encoder both backwards and forwards: it stands between two of its layers.
     between = _reach(graph, encoder) & _reach(forward, encoder)
     foreign = [
         child.words
@@ -204,9 +206,11 @@ def _check_settings(node: _Node, names: set[str]) -> None:
     config = node.config
     wanted: dict[str, Any] = {}
     if "BatchNormalization" in node.kind:
+        # The last projection layer only scales: docs/official-code.md#last-projection-layer.
         bare = re.fullmatch(r"proj\d+_bn", node.name) and config.get("center") is False
         wanted = {"epsilon": 1e-5, "scale": True, "center": not bare, "renorm": False}
     elif node.kind == "Conv2D":
+        # Strided convolutions are padded by a layer before them: docs/official-code.md#convolution-padding.
         stride = _stride(node.name, names)
         wanted = {"strides": [stride, stride], "padding": "valid" if stride > 1 else "same"}
         wanted |= {"dilation_rate": [1, 1], "groups": 1, "data_format": "channels_last"}
@@ -229,6 +233,7 @@ def _selector(root: _Node, nodes: list[_Node]) -> int | None:
         value = node.config.get("ft_proj_selector")
         if type(value) is int and value >= 0:
             return value
+    # These have a probe on the pooled features and no other classifier.
     if any(type(node.config.get("microbatch_size")) is int for node in nodes):  # SimCLR and MoCo: a probe
         return 0
     classifier = next((node for node in nodes if node.name == "logits_sup"), None)
@@ -286,6 +291,7 @@ def _groups(node: _Node, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
     seen: Counter[str] = Counter()
     for child in _children(node):
         snake = _snake_case(child.kind)
+        # `conv2d`, `conv2d_1`, …: the place among layers of this class in the list, not the layer's name.
         name = f"{snake}_{seen[snake]}" if seen[snake] else snake
         seen[snake] += 1
         yield from _groups(child, f"{prefix}layers/{name}/")

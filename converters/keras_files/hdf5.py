@@ -48,12 +48,14 @@ def _objects(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[s
             path = checked_name(f"{prefix}/{name}" if prefix else str(name))
             check(isinstance(group.get(name, getlink=True), h5py.HardLink), "a link in it leads elsewhere", link=path)
             item = group[name]
+            # A second hard link to an object: a circle, or a tensor with two names.
             check(_address(item) not in seen, "an object in it has two names", name=path)
             seen.add(_address(item))
             if isinstance(item, h5py.Group):
                 yield path, item
                 yield from _objects(item, path, seen)
             elif isinstance(item, h5py.Dataset):
+                # Opening such a data set would read whatever file it names.
                 elsewhere = bool(item.external) or item.is_virtual
                 check(not elsewhere, "a data set's bytes must be in the file, not in others", data_set=path)
                 _check_layout(path, item)
@@ -122,6 +124,7 @@ def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[st
 
     def read() -> np.ndarray:
         array = np.asarray(dataset[()])
+        # HDF5 hands bfloat16 over as two opaque bytes.
         return array.view(dtype) if dtype == ml_dtypes.bfloat16 else array.astype(dtype, copy=False)
 
     plain = Stored(shape, dtype.name, read)

@@ -52,6 +52,7 @@ def open_keras(path: Path) -> Source:
             content, config = _unzip(path)
             return _open_model(path, ".keras file", file=hdf5.open_hdf5(path, content), config=config)
         file = hdf5.open_hdf5(path)
+        # The format before `.keras` names its layers in attributes.
         if "layer_names" in file.attrs or "model_weights" in file:
             return _open_legacy(path, file)
         return _open_weights(path, file)

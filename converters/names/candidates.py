@@ -81,6 +81,7 @@ def unwrapped(keys: Collection[str]) -> dict[str, str]:
         {'state_dict.layer1.0.conv1.weight': 'state_dict.layer1._orig_mod.0.conv1.weight'}
     """
     kept: set[tuple[str, ...]] = set()
+    # Taking `module` out may give two tensors one name; then it stays where they differ, and all is tried again.
     while True:
         names = {key: _without_wrappers(key, kept) for key in keys}
         counts = Counter(name for name, _ in names.values())
@@ -98,6 +99,7 @@ def _without_wrappers(key: str, kept: Collection[tuple[str, ...]]) -> tuple[str,
     left: list[str] = []
     first: tuple[str, ...] = ()
     for i, part in enumerate(parts):
+        # At the very beginning `module.` may tell networks apart (beside `teacher.`): a component must precede it.
         inner = part == PARALLEL and bool(left) and left[-1] in _INNER
         place = tuple(parts[: i + 1])
         if (part in WRAPPERS or inner) and place not in kept:
@@ -151,6 +153,7 @@ def candidates(keys: Collection[str], *, naming: str | None = None, writer: str 
 
 def _words(prefix: str) -> list[set[str]]:
     """The words of each component."""
+    # `targetEncoder` → `target_encoder`
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", prefix)
     return [set(filter(None, re.split(r"[_\-<> ]+", part.lower()))) for part in re.split(r"[./]", spaced) if part]
 
@@ -213,6 +216,7 @@ def _named(found: list[Candidate], text: str, *, what: str) -> list[Candidate]:
         for one in found
         if wanted and any(parts(one)[i : i + len(wanted)] == wanted for i in range(len(parts(one))))
     ]
+    # The closest reading of what was typed wins: the whole prefix, its beginning, any part of it.
     chosen = exact or begins or within
     if not chosen:
         raise InputError(f"--source_part must be one of {listed(found)} of {what}, not {text!r}")
@@ -221,10 +225,12 @@ def _named(found: list[Candidate], text: str, *, what: str) -> list[Candidate]:
 
 def _one(found: list[Candidate], tensors: Mapping[str, Stored], *, what: str) -> Candidate:
     """The only one, the one with the most usual name, or any of equal ones."""
+    # From the widest choice to the narrowest: the only network, the only plainly named, the only usually named.
     for usual in (found, [one for one in found if _is_plain(one)], [one for one in found if _is_usual(one)]):
         if len(usual) == 1:
             return usual[0]
     some = [one for one in found if _is_plain(one)] or found
+    # Copies of one network (a student and its checkpoint): any will do, and the shortest name is shown.
     if all(compared(some[0], other, tensors=tensors).endswith("equal values") for other in some[1:]):
         return min(some, key=lambda one: (len(one.prefix), one.prefix))
     differ = "; ".join(
@@ -259,6 +265,7 @@ def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored])
         {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if c.holds(key) and _is_encoders(c, key)}
         for c in (one, other)
     )
+    # Names and shapes first, which cost nothing; values are read until the first that differs.
     apart = sorted(a.keys() ^ b.keys())
     if apart:
         return f"other names ({len(apart)} are in one of them only: {', '.join(apart[:2])}{', …' * (len(apart) > 2)})"

@@ -117,8 +117,10 @@ def _known(naming: Naming) -> dict[Architecture, frozenset[str]]:
 def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architecture:
     heads = head_names(naming)
     found = {key: tuple(shape) for key, shape in shapes.items() if key not in heads}
+    # 1. By names: networks whose keys differ least from those that are there; several where only widths differ.
     counts = {candidate: len(names ^ found.keys()) for candidate, names in _known(naming).items()}
     close = [candidate for candidate, count in counts.items() if count == min(counts.values())]
+    # 2. Width and ratios by shapes; of several fits the one with the fewest wrong shapes.
     fitted = [_fit_sizes(naming, candidate, found) for candidate in close]
     best = min(fitted, key=lambda architecture: _shape_errors(naming, architecture, found))
     described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
@@ -131,6 +133,7 @@ def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Archi
         text += (
             ", whose first group projects its shortcut, as torchvision's own ResNet-18 and 34 do not: they are others"
         )
+    # 3. Both ways: nothing missing, nothing unexpected, every shape right.
     mismatch(expected, found, what=text)
     return best
 
@@ -145,9 +148,11 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
 
     def outputs(name: str, axis: int) -> int:
         shape = found.get(table[name], ())
+        # (out, in, h, w) → (h, w, in, out)
         hub = shape if not naming.torch or len(shape) != 4 else (*shape[2:], shape[1], shape[0])
         return hub[axis] if len(hub) == 4 else 0
 
+    # 512 filters a width in the last group.
     filters = outputs("group4_block1_conv1/kernel", 3)
     width = min(max(filters // 512, 1), 4)
     sizes: dict[str, Any] = {"width": width}
@@ -194,6 +199,7 @@ def territory(naming: Naming) -> tuple[str, frozenset[str]]:
     What lies there must be the encoder's; other keys are left behind.
     """
     names = sorted({key for keys in candidate_names(naming) for key in keys})
+    # What the first and the last of sorted names share, all of them share.
     alike = next((i for i, (a, b) in enumerate(zip(names[0], names[-1], strict=False)) if a != b), len(names[0]))
     shared = names[0][: max(names[0].rfind(sign, 0, alike) for sign in "./") + 1]
     return shared, frozenset(component(key.removeprefix(shared)) for key in names)
@@ -209,6 +215,7 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
     full, linear = naming.table(_full()), naming.table(_linear())
     changes: dict = {}
     wanted = (full.get(f"proj{i}_dense/kernel", "") for i in range(1, _MOST_PROJECTION_LAYERS + 1))
+    # A gap among them is no reason to stop here: comparing with the table finds it, and says what is missing.
     layers = [key for key in wanted if key in shapes]
     lone = linear.get("proj1_dense/kernel", "")
     if layers:

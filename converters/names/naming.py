@@ -55,6 +55,7 @@ class Naming:
         """Key → length of each bias that the project has and the network has not."""
         if not self.affine:
             return {}
+        # Three weights: gamma and the moving statistics, no beta.
         bare = (pair for pair in self.keys(architecture) if pair[0].kind == "bn" and len(pair[0].weights) == 3)
         return {self.joins(prefix, "beta"): layer.weights[0][1][0] for layer, prefix in bare}
 

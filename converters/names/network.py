@@ -135,6 +135,7 @@ def understand(
         _borrow_classifier(tensors, named, networks, match=match, part=part)
     architecture = infer(match.naming, _shapes(tensors), what=what)
 
+    # Every key of the file is used or listed: a weight that two networks share is not "left".
     used = {file_keys[match.outer + name] for name in tensors if match.outer + name in file_keys}
     keys = {why: sorted({file_keys[name] for name in names} - used) for why, names in left.items()}
     left = {why: names for why, names in keys.items() if names} | source.left
@@ -266,6 +267,7 @@ def _settle_heads(
     naming = match.naming
     for key in naming.zeros(network.architecture):
         if key in tensors:
+            # PyTorch's projects have a bias there; zeros are what SimCLR's network computes.
             largest = float(np.abs(tensors[key].read()).max(initial=0))
             if largest == 0:
                 del tensors[key]
@@ -328,6 +330,7 @@ def _drop_heads(network: Network, tensors: dict[str, Stored], match: Match, *, f
     parts = {key: part_of(hub) for hub, key in table.items()}
     heads = {key: owner for key, owner in head_parts(naming).items() if key in tensors}
     for part in ("projection", "supervised"):
+        # All or nothing: a head with one key more or another shape is another head.
         keys = {key for key, owner in heads.items() if owner == part}
         wanted = {key for key, owner in parts.items() if owner == part}
         if keys != wanted or any(tuple(tensors[key].shape) != tuple(expected[key]) for key in keys):

@@ -88,10 +88,12 @@ def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, 
     first = _first(naming)
     for key in keys:
         if key.endswith(first) and (len(key) == len(first) or key[-len(first) - 1] in "./"):
+            # The stem tells a place at which a network may begin; half of the names that all networks share decide.
             outer, shared = key[: -len(first)], _shared(naming)
             found = sum(outer + name in keys for name in shared)
             if 2 * found >= len(shared):
                 heads = sum(outer + name in keys for name in head_names(naming))
+                # Sorted by: the least that precedes the names, then the most heads.
                 yield (-len(outer), heads, outer), Match(naming, outer)
 
 
@@ -112,6 +114,7 @@ def unrecognised(keys: Collection[str], *, what: str, naming: str | None = None)
     votes: Counter[tuple[str, str]] = Counter()
     for key in keys:
         for start in (0, *(i + 1 for i, letter in enumerate(key) if letter in "./")):
+            # Each key votes for every prefix behind which it is a name that some naming knows.
             votes.update((one.name, key[:start]) for one in known.get(_alike(key[start:]), ()))
     most = max(votes.values(), default=0)
     if most < _LEAST:

@@ -46,6 +46,7 @@ def endpoints(
         for block in range(1, blocks + 1):
             x = _block(architecture, read, x, group, block)
         ends[f"block_group{group}"] = x[:count]
+    # (n, h, w, c) → (n, c); twice as many rows where both pools went through
     features = x.mean((1, 2))
     hidden = [features[:count]]
     for i in range(1, architecture.num_proj_layers + 1):
@@ -102,10 +103,12 @@ def _shortcut(architecture: Architecture, read: Read, x: Array, name: str, strid
 
 def _select(read: Read, x: Array, name: str) -> Array:
     """Mixes the two halves of the channels by a softmax over the two."""
+    # (n, h, w, 2c) → two streams of (n, h, w, c)
     a, b = np.split(x, 2, axis=-1)
     pooled = (a + b).mean((1, 2), keepdims=True)
     mixing = _relu_norm(_conv(pooled, read(name + "sk_conv1/kernel")), read, name + "sk_bn1")
     of_a, of_b = np.split(_conv(mixing, read(name + "sk_conv2/kernel")), 2, axis=-1)
+    # A softmax over two is the sigmoid of their difference.
     share = _sigmoid(of_a - of_b)
     return a * share + b * (1 - share)
 
@@ -135,6 +138,7 @@ def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
     for i in range(size):
         for j in range(size):
             patch = padded[:, i : i + height * stride : stride, j : j + width * stride : stride]
+            # (n·h·w, in) @ (in, out), one of the k × k shifts at a time: no im2col, whose memory is k² times as much.
             out += patch.reshape(-1, kernel.shape[2]) @ kernel[i, j]
     return out.reshape(x.shape[0], height, width, -1)
 
@@ -166,6 +170,7 @@ def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
 def _average_pool(x: Array, stride: int) -> Array:
     """ResNet-D's 2×2 pool: padding counts with stride 2 alone (docs/official-code.md#resnet-d-average-pool)."""
     height, width = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
+    # A channel of ones is pooled along: its sum counts how many values of a window are no padding.
     padded = np.pad(np.concatenate([x, np.ones_like(x[..., :1])], -1), ((0, 0), (0, 1), (0, 1), (0, 0)))
     windows = [
         padded[:, i : i + height * stride : stride, j : j + width * stride : stride] for i in (0, 1) for j in (0, 1)

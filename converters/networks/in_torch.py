@@ -126,9 +126,11 @@ class BottleneckBlock(Block):
         """Mixes the two halves of the channels, `(n, 2c, h, w)` → `(n, c, h, w)`; without selective kernels `x`."""
         if self.sk_conv1 is None:
             return x
+        # (2, n, c, h, w)
         streams = torch.stack(x.chunk(2, dim=1))
         mixing = streams.sum(0).mean((2, 3), keepdim=True)
         mixing = self.sk_conv2(F.relu(self.sk_bn1(self.sk_conv1(mixing))))
+        # (n, 2c, 1, 1) → (2, n, c, 1, 1), which sum to one over the two streams
         mixing = torch.stack(mixing.chunk(2, dim=1)).softmax(0)
         return (streams * mixing).sum(0)
 
@@ -204,6 +206,7 @@ class TwinResNet(nn.Module):
         x = ends["initial_max_pool"]
         for i in range(1, 5):
             x = ends[f"block_group{i}"] = getattr(self, f"layer{i}")(x)
+        # (n, c, h, w) → (n, c)
         features = ends["final_avg_pool"] = x.mean((2, 3))
         projections = [features]
         for layer in self.projection_head:

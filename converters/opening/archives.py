@@ -141,6 +141,7 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
         for member in members:
             spend(items=_MEMBER)
             name = _place(path, checked_name(member.name), kind=member.kind)
+            # What the archive says is summed before a byte is written; `_extract` holds each member to it.
             total += member.size
             check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)
             check(total < free, f"{path} must fit the disk at {folder.parent} when unpacked", bytes=total, free=free)
@@ -160,6 +161,7 @@ def _place(path: Path, name: str, *, kind: str) -> PurePosixPath:
         InputError: it is outside of the archive's folder, or no plain file or folder.
     """
     place = PurePosixPath(name.replace("\\", "/"))
+    # `:` begins a drive or a stream on Windows; a backslash was made a slash above.
     outside = place.is_absolute() or ".." in place.parts or ":" in name or "\0" in name
     if outside or kind not in ("file", "folder"):
         raise InputError(

@@ -135,6 +135,7 @@ def _preferred(folder: Path, found: list[Place]) -> tuple[list[Place], list[str]
     trainer = sorted(path.name for path in folder.iterdir() if _TRAINER.fullmatch(path.name))
     if trainer and found:
         notes.append(f"Not read, as they are a trainer's state and no weights: {', '.join(trainer)}.")
+    # Hugging Face's folders hold one network in two or three forms, and trainers leave theirs beside it.
     safe = [place for place in found if _is_safe(place)]
     names = {_weights_name(place) for place in safe}
     usual = [place for place in safe if _VARIANT.sub("", _weights_name(place)) not in names - {_weights_name(place)}]
@@ -164,6 +165,7 @@ def _below(folder: Path) -> tuple[list[Place], bool]:
     for name, children, files in os.walk(folder):
         one = Path(name)
         children[:] = sorted(child for child in children if not PASSED.fullmatch(child))
+        # A home folder or a whole disk is no checkpoint: it ends early rather than in an hour.
         seen += len(children) + len(files)
         if seen > MOST:
             return _once(found), False

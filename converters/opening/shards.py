@@ -128,6 +128,7 @@ def _joined(shards: Shards, sources: list[Source], *, places: dict[str, str] | N
             rule = f"{source.path} must hold the tensors that {shards.name} says, but also has one more"
             check(named, rule, tensor=key)
             tensors[key] = stored
+    # Both ways: no tensor that the index does not name, none that it names and no file has.
     lacking = sorted((places or tensors).keys() - tensors.keys())
     rule = f"the files of {shards.name} must hold every tensor that it names; copy them again"
     check(not lacking, rule, missing=lacking[:5], number=len(lacking))

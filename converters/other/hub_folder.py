@@ -33,9 +33,9 @@ def _config(network: Network, naming: Naming) -> dict:
     The reference takes pixels in [0, 1] as they are: mean 0 and standard deviation 1.
     """
     a = network.architecture
-    own = {"library_name": "tf_simclr", "tf_simclr": asdict(a), "naming": naming.name}
+    ours = {"library_name": "tf_simclr", "tf_simclr": asdict(a), "naming": naming.name}
     if not _timm_reads(a, naming):
-        return own
+        return ours
     size = 32 if a.cifar_stem else 224
     pretrained = {
         "input_size": [3, size, size],
@@ -49,7 +49,7 @@ def _config(network: Network, naming: Naming) -> dict:
         "classifier": "fc",
     }
     timm = {"architecture": f"resnet{a.depth}", "num_classes": a.num_classes, "num_features": a.feature_dim}
-    return own | timm | {"global_pool": "avg", "pretrained_cfg": pretrained, "library_name": "timm"}
+    return ours | timm | {"global_pool": "avg", "pretrained_cfg": pretrained, "library_name": "timm"}
 
 
 def _timm_reads(architecture: Architecture, naming: Naming) -> bool:

@@ -99,12 +99,12 @@ def _take_up(source: Source, metadata: Mapping[str, str]) -> None:
         raise InputError("of the metadata tf_simclr and tf_simclr_crc32c one is missing; copy it again, or remove both")
     text, outline = metadata[integrity.ABOUT], integrity.outline_of(source.tensors)
     checksums = integrity.unseal(metadata[integrity.SEAL], outline, path=source.path, description=text)
-    own = parse_json(text)
-    if not isinstance(own, dict) or not isinstance(own.get("architecture"), dict):
+    about = parse_json(text)
+    if not isinstance(about, dict) or not isinstance(about.get("architecture"), dict):
         raise InputError(f"its description by this project must name an architecture: {text[:80]}")
-    Architecture(**own["architecture"])
-    source.architecture = own["architecture"]
-    source.step = None if own.get("step") is None else whole_number(own["step"], "step", least=0)
+    Architecture(**about["architecture"])
+    source.architecture = about["architecture"]
+    source.step = None if about.get("step") is None else whole_number(about["step"], "step", least=0)
     for key, stored in source.tensors.items():
         source.tensors[key] = integrity.compared(stored, checksums[key], name=key, path=source.path)
 
@@ -166,8 +166,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
 
     def header() -> bytes:
         """The seal is last, and as long before the checksums are known as then."""
-        own = {integrity.ABOUT: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
-        content: dict[str, Any] = {"__metadata__": {"format": "pt", **own}}
+        ours = {integrity.ABOUT: text, integrity.SEAL: integrity.seal(outline, checksums, description=text)}
+        content: dict[str, Any] = {"__metadata__": {"format": "pt", **ours}}
         for key, (dtype, shape) in outline.items():
             offsets = [places[key], places[key] + tensors[key].nbytes]
             content[key] = {"dtype": _NAMES[dtype_of(dtype)], "shape": list(shape), "data_offsets": offsets}

@@ -196,6 +196,7 @@ def read(file: Remote, start: int) -> Iterator[tuple[int, bytes]]:
     """
     url = f"{HOST}/{file.bucket}/{urllib.parse.quote(file.path)}"
     with _opened(url, start=start) as answer:
+        # Without it the answer begins at the file's first byte.
         partial = answer.status == http.client.PARTIAL_CONTENT
         position = start if partial else 0
         told = answer.headers.get("Content-Range", "")

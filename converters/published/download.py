@@ -151,6 +151,7 @@ def _complete(path: Path, file: Remote, *, progress: Callable[[int], None]) -> N
             append(path, file, progress=progress)
         except Interrupted as error:
             reason = error
+        # Any new byte is progress: slow connections may break as often as they like.
         failures = 0 if _length(path) > start else failures + 1
         if failures >= TRIES:
             raise InputError(f"{buckets.unreachable(reason)}; {start:,} of {file.size:,} bytes of {file.path} are here")
@@ -163,6 +164,7 @@ def append(path: Path, file: Remote, *, progress: Callable[[int], None]) -> None
     """One connection's bytes to the end of a file."""
     with os.fdopen(open_unlinked(path, os.O_RDWR), "r+b") as sink:
         for position, block in buckets.read(file, _length(path)):
+            # A server that ignores the wish for a part sends all: it is written from 0 on again.
             sink.seek(position)
             sink.truncate()
             sink.write(block)

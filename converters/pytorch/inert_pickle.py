@@ -2,8 +2,8 @@
 
 The stack machine follows every opcode.  A name of Python's stays text (`Name`); what would be a call or an object
 becomes an inert `Placeholder` that remembers its class and what it was given.  Only a few built-in containers
-(`OrderedDict`, `defaultdict`, `set`, …) become Python's own, as they are nothing but their items.  What the caller knows
-to build from a name – tensors – it builds by `calls`, from the arguments, by its own code.
+(`OrderedDict`, `defaultdict`, `set`, …) become Python's own, as they are nothing but their items.  What the caller
+knows to build from a name – tensors – it builds by `calls`, from the arguments, by its own code.
 
 References:
     CPython Lib/pickletools.py (every opcode's stack effect), Lib/pickle.py (`_Unpickler`)

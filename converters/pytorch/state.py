@@ -121,6 +121,7 @@ class _Legacy:
         self.container = "PyTorch file of before 1.6"
         parts: list[Any] = []
         place = 0
+        # Five pickles in a row, then the storages: each one's length is known only when it has been read.
         while len(parts) < 5:  # magic number, version, writing machine, content, storages
             part, place = inert_pickle.read(view, start=place, calls=calls, persistent=self._seen)
             parts.append(part)
@@ -187,6 +188,7 @@ class _Archive:
             spend(made=member.file_size)
             with zipfile.ZipFile(self.path) as archive:
                 return memoryview(archive.read(member))  # compares the checksum
+        # Stored without compression, as PyTorch writes it: a view of the map, no copy.
         content = self.data.view(*self._place(member))
         if name not in self.seen:
             same = not self.checked or zlib.crc32(content) == member.CRC
@@ -231,6 +233,7 @@ class _Reader:
             dtype, size = dtype_of(tensor.dtype), self.size(tensor.storage)
         except KeyError:
             raise InputError(f"tensor {key} must lie within its storage, but {tensor.storage!r} is not there") from None
+        # The place of the last element by the strides: PyTorch would read whatever lies behind the storage.
         last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride, strict=True))
         within = 0 in tensor.shape or tensor.offset + last < tensor.count
         whole = size == tensor.count * dtype.itemsize

@@ -231,6 +231,7 @@ def _retyped(source: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> T
     size = _SIZES[_DTYPES[kind]]
     if type(source) is not Storage or source.count % size:
         raise ValueError("a tensor's storage is no multiple of its numbers")
+    # Untyped storages count bytes: as many numbers as these make.
     whole = Storage(source.storage, _DTYPES[kind], source.count // size, (source.count // size,), (1,))
     return _rebuilt(whole, offset, shape, stride)
 

@@ -72,11 +72,13 @@ def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "")
     Raises:
         InputError: the file cannot be written.
     """
+    # 1. What is in the file is known from shapes alone, so that every member's place is fixed before one is written.
     described = {key: _described(str(number), stored) for number, (key, stored) in enumerate(tensors.items())}
     content: Content = dict(described)
     for key in reversed(wrapper.split("/") if wrapper else ()):
         content = _split(content) if key == NESTED else {key: content}
     fixed = {"data.pkl": encode(content), **_MARKS}
+    # 2. Members are laid out; 3. they are written in any order, from two threads; 4. the directory comes last.
     members = _places({name: len(data) for name, data in fixed.items()} | _sizes(described, tensors))
     with replacing(path) as (file,):
         zip_file = _Zip(file.fileno(), members)
@@ -114,6 +116,7 @@ def _places(sizes: Mapping[str, int]) -> dict[str, Member]:
     members, place = {}, 0
     for name, size in sizes.items():
         check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
+        # Behind the header, its name and the four bytes of an empty padding field.
         begin = place + LOCAL.size + len(f"{_TOP}/{name}") + 4
         members[name] = Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
         place = members[name].start + size
@@ -143,6 +146,7 @@ class _Zip:
             place = put(self.descriptor, chunk, place=place)
         if place != member.start + member.size:
             raise ValueError(f"{name} must have {member.size} bytes, not {place - member.start}")
+        # The header holds the checksum, which is known only now.
         put(self.descriptor, _local(member), place=member.header)
         self.written.add(name)
 

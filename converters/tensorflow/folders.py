@@ -109,6 +109,7 @@ def listing(folder: Path) -> list[str]:
 
 def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
     """The prefix that the `checkpoint` file names, else the one with the highest step."""
+    # TensorFlow's own rule: the file `checkpoint` says which is newest, not the numbers.
     named = read_state(folder)[:1]
     if named:
         chosen = folder / named[0]

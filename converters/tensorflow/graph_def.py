@@ -105,6 +105,7 @@ def _text_graphs(text: str) -> list[Graph]:
     for found in _TEXT_LINE.finditer(text + "\nnode {"):
         spend(items=MESSAGE)
         indent, block, key, value = found.groups()
+        # A field counts only at its node's own depth: attributes have names, too.
         if not block:
             if len(indent) == inside:
                 fields.setdefault(key, []).append(value)
@@ -178,6 +179,7 @@ def _count_dense_layers(graph: Graph, classifier: str) -> int | None:
         if name in graph and name not in seen:
             seen.add(name)
             waiting += graph[name][1]
+    # Everything that the classifier's input depends on; convolutions are not MatMul, projection layers are.
     operations = [graph[name][0] for name in seen]
     return None if any(op.endswith("PartitionedCall") for op in operations) else operations.count("MatMul")
 

@@ -72,6 +72,7 @@ def open_objects(
     for variable in weights:
         layer, weight = _layer_and_weight(variable)
         place = (_scope(variable), layer or variable.path or variable.key)
+        # The graph may lead to one variable twice; two of one name must have one content.
         other = layers.setdefault(place, {}).setdefault(weight, variable)
         check(
             _same(bundle, other, variable),

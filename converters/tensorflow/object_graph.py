@@ -79,6 +79,7 @@ def read_variables(bundle: Bundle) -> list[Variable]:
         slots = dict(_slot_paths(nodes, paths))
     except InputError as error:
         raise InputError(f"the object graph in {bundle.index} must be intact, but {error}") from None
+    # A graph that names what is not stored is a checkpoint with a file missing, or another's graph.
     missing = [variable.key for variable in found if variable.key not in bundle]
     check(not missing, f"{bundle.index} must have every key of its object graph", missing=missing[:20])
     variables = [Variable(slots.get(variable.key, variable.path), variable.key, variable.name) for variable in found]
@@ -106,6 +107,7 @@ def _parse_node(message: Message) -> Node:
 
 def _attribute_paths(nodes: list[Node]) -> dict[int, str]:
     """The shortest path of attributes to each node, breadth first in the order of edges, as TensorFlow names keys."""
+    # Breadth first from the root: the first path to a node is a shortest one, in the order of edges.
     paths, waiting = {0: ""}, deque([0])
     while waiting:
         current = waiting.popleft()

@@ -71,6 +71,7 @@ def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> Va
     if not variables:
         return Variables("tf1", {key: key for key in bundle})
     weights = [variable for variable in variables if SLOT not in (variable.path or "")]
+    # Keras' own export reaches some variables through numbered lists only: their names tell then.
     if any(variable.path is None for variable in weights):
         return Variables("tf1", by_name(weights, bundle.index))
     return Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
@@ -92,6 +93,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
     matches = {key: match for key, match in found.items() if match}
     numbers = {(m.kind, m.number) for m in matches.values() if not m.head}
     kinds = {kind for kind, _ in numbers}
+    # conv2d_53 … conv2d_105 of the second model in a process are conv2d … conv2d_52 of the official one.
     ranks = {kind: {n: i for i, n in enumerate(sorted(n for k, n in numbers if k == kind))} for kind in kinds}
     names = {_tf1_name(match, ranks): key for key, match in matches.items()}
     check(len(names) == len(matches), f"{index} must hold one model", variables=len(matches), names=len(names))
@@ -104,6 +106,7 @@ def _parse_name(name: str) -> Named | None:
     found = _LAYER.fullmatch(layer)
     if not found or not re.fullmatch(r"\w+", weight):
         return None
+    # From the inside out: a model within a model has its own scope nearest to the layer.
     for i in reversed(range(len(owners))):
         head = owners[i + 1] if i + 1 < len(owners) and _HEADS.fullmatch(owners[i]) else ""
         if _ENCODER.fullmatch(owners[i]) or _HEAD.fullmatch(head):

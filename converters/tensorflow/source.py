@@ -32,6 +32,7 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     if is_v1_table(path):
         return _by_tensorflow(path)
     resolved = resolve_prefix(path, step=step)
+    # A pointer of Git LFS in place of data would be "damaged"; this says what to do.
     _check_downloaded(resolved)
     bundle = open_bundle(resolved.prefix)
     variables = read_variables(bundle)

@@ -39,6 +39,7 @@ def read_table(data: bytes, name: str) -> dict[bytes, bytes]:
     if len(data) < FOOTER or int.from_bytes(data[-8:], "little") != MAGIC:
         raise InputError(f"{name} must end with a table's magic number; it is cut off or no checkpoint index")
     try:
+        # Footer: the place of a block that is always empty, that of the index block, zeros, the magic number.
         _, position = handle(data, len(data) - FOOTER)
         index, _ = handle(data, position)
         places = [handle(value, 0)[0] for value in _rising(entries(block(data, index))).values()]
@@ -87,6 +88,7 @@ def block(data: bytes, where: tuple[int, int]) -> bytes:
 
 def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields the keys and values of a block."""
+    # A block ends with the places of its restart points and their number.
     restarts = int.from_bytes(content[-4:], "little")
     end = len(content) - 4 * (restarts + 1)
     if end < 0:
@@ -99,6 +101,7 @@ def entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         if shared > len(key) or position + fresh + length > end:
             raise InputError("an entry reaches past its block; copy it again")
         spend(items=1, outline=shared + fresh + length)  # each key can repeat the whole one before it
+        # Prefix compression: as many bytes of the key before it as it shares, then its own.
         key = key[:shared] + content[position : position + fresh]
         position += fresh + length
         yield key, content[position - length : position]
@@ -120,6 +123,7 @@ def _grouped(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes,
     rows: list[tuple[bytes, bytes]] = []
     size = 0
     for key, value in pairs:
+        # The size as TensorFlow's builder estimates it: blocks end where its blocks end, byte for byte.
         shared = common(rows[-1][0], key) if rows and len(rows) % _RESTART_INTERVAL else 0
         restart = 4 * (len(rows) % _RESTART_INTERVAL == 0)
         size += len(lengths(shared, len(key), size=len(value))) + len(key) - shared + len(value) + restart
@@ -140,6 +144,7 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
     content, restarts, last = bytearray(), [], b""
     for i, (key, value) in enumerate(rows):
         if i % interval == 0:
+            # At a restart point the key is whole, so that a reader can begin there.
             restarts.append(len(content))
             last = b""
         shared = common(last, key)

@@ -74,6 +74,7 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
     position, end = 0, len(data)
     while position < end:
         spend(items=1)
+        # A tag is the field's number and, in its three low bits, how its value is stored.
         tag, position = varint(data, position)
         kind = tag & 7
         if kind == VARINT:
@@ -100,6 +101,7 @@ def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     for byte in data[position : position + 10]:
         position += 1
+        # Seven bits a byte, the lowest first; the eighth says that more follow.
         value |= (byte & 127) << shift
         if byte < 128:
             return value & (1 << 64) - 1, position
