@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import verification
-from converters import writing as targets
+from converters import verification, writing
 from converters.loading import load, open_source
 from converters.names.network import Network, understand, without
 from converters.names.recognise import NAMINGS
@@ -104,15 +103,15 @@ def convert(
     )
     with contextlib.closing(network):
         # 2. Where to and under which names; then only what these names have a place for.
-        to, naming = choose(network, target, to=wanted.to, naming=wanted.naming)
+        to, naming = _format_and_naming(network, target, wanted)
         target = expanded(target) if target is not None else default_target(source, to)
-        original = watched(fitted(network, naming), float32=targets.CONTAINERS[to].float32)
+        original = watched(fitted(network, naming), float32=writing.CONTAINERS[to].float32)
         network = original if wanted.rescale is None else rescaled(original, wanted.rescale)
         done = Conversion(source, target, to, naming, network, sum(s.nbytes for s in network.weights.values()))
-        targets.check_possible(target, to)
+        writing.check_possible(target, to)
         with _staged(target) as place:
             # 3. Write beside the target.  Whether that would replace a part of the source can be told only now.
-            targets.write(network, place, to=to, naming=naming)
+            writing.write(network, place, to=to, naming=naming)
             _check_apart(source, place, target=target)
             # 4. Prove what was written, from its bytes; it moves to the target when this block ends well.
             if wanted.verify:
@@ -147,13 +146,13 @@ def _prove_rescaling(done: Conversion, original: Network) -> None:
     check(done.rescaling.relative < 1e-4, "rescaling must not change outputs", differs=done.rescaling.relative)
 
 
-def choose(network: Network, target: str | Path | None, *, to: str | None, naming: str | None) -> tuple[str, str]:
+def _format_and_naming(network: Network, target: str | Path | None, wanted: Options) -> tuple[str, str]:
     """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
     # Who gives a `.pth` wants PyTorch whatever the source; without a target the other framework is what is wanted.
-    to = to or targets.container_of(target) or ("tf1" if NAMINGS[network.naming].torch else "pth")
-    check(to in targets.CONTAINERS, f"the format to write must be one of {', '.join(targets.CONTAINERS)}", to=to)
-    naming = naming or targets.usual_naming(network, to)
-    known = targets.CONTAINERS[to].namings
+    to = wanted.to or writing.container_of(target) or ("tf1" if NAMINGS[network.naming].torch else "pth")
+    check(to in writing.CONTAINERS, f"the format to write must be one of {', '.join(writing.CONTAINERS)}", to=to)
+    naming = wanted.naming or writing.usual_naming(network, to)
+    known = writing.CONTAINERS[to].namings
     check(naming in known, f"naming of {to} must be one of {', '.join(known)}", naming=naming)
     return to, naming
 
@@ -163,7 +162,7 @@ def default_target(source: Path, to: str) -> Path:
     name = source.resolve().name
     for known in (".safetensors", ".weights.h5", ".keras", ".pth", ".ckpt", ".pt", ".zip", ".index", ".npz"):
         name = name.removesuffix(known)
-    return Path(name + (targets.CONTAINERS[to].ending or f".{to}"))
+    return Path(name + (writing.CONTAINERS[to].ending or f".{to}"))
 
 
 def fitted(network: Network, naming: str) -> Network:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.names.network import Network, understand
-from converters.opening.folders import choose
+from converters.opening.folders import checkpoint_in
 from converters.opening.kinds import kind_of, missing, unknown
 from converters.opening.shards import open_shards, set_of
 from converters.other.npz_files import open_npz
@@ -140,7 +140,7 @@ def _open_any(path: Path, *, step: int | None) -> Source:
 def _open_folder(folder: Path, *, step: int | None) -> Source:
     check(any(folder.iterdir()), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
     # TensorFlow's files count as one checkpoint; of Hugging Face's two forms one is taken; several are an error.
-    place, notes = choose(folder)
+    place, notes = checkpoint_in(folder)
     if place.kind == "run":
         source = _open_run(place.path, step=step)
     elif place.kind == "tensorflow":

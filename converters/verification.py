@@ -11,7 +11,7 @@ from converters.loading import open_source
 from converters.names.network import Network
 from converters.names.recognise import NAMINGS, recognise
 from converters.names.walk import ENDPOINTS
-from converters.networks import in_numpy as numpy_resnet
+from converters.networks import in_numpy
 from tf_simclr.errors import check
 from tf_simclr.frameworks import check_installed, installed
 from tf_simclr.models.architecture import Architecture
@@ -97,10 +97,10 @@ def numpy_endpoints(network: Network, inputs: np.ndarray, *, torchvision_pool: b
     Args:
         network: Its weights are read one after the other.
         inputs: `(n, h, w, 3)`.
-        torchvision_pool: Adds `numpy_resnet.TORCHVISION`.
+        torchvision_pool: Adds `in_numpy.TORCHVISION`.
     """
     with np.errstate(invalid="ignore", over="ignore"):  # weights may be NaN; the report says so
-        return numpy_resnet.endpoints(network.architecture, network.__getitem__, inputs, torchvision_pool)
+        return in_numpy.endpoints(network.architecture, network.__getitem__, inputs, torchvision_pool)
 
 
 def _file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,7 +118,7 @@ def _file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict
         return np.array(array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)), inputs.dtype, order="C")
 
     with contextlib.closing(source), np.errstate(invalid="ignore", over="ignore"):
-        return numpy_resnet.endpoints(written.architecture, read, inputs)
+        return in_numpy.endpoints(written.architecture, read, inputs)
 
 
 def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -178,8 +178,8 @@ def written_endpoints(
         return torch_endpoints(written, inputs) if engine == "torch" else _file_endpoints(path, written, inputs=inputs)
     if to not in IN_FLOAT32:
         return numpy_endpoints(written, inputs)
-    from converters.networks import in_keras as keras_network
+    from converters.networks import in_keras
 
     if to == "h5":
-        return keras_network.run_weights_file(path, inputs, network=written)
-    return (keras_network.run_keras_file if to == "keras" else keras_network.run_saved_model)(path, inputs)
+        return in_keras.run_weights_file(path, inputs, network=written)
+    return (in_keras.run_keras_file if to == "keras" else in_keras.run_saved_model)(path, inputs)

@@ -128,7 +128,7 @@ def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[st
         return array.view(dtype) if dtype == ml_dtypes.bfloat16 else array.astype(dtype, copy=False)
 
     plain = Stored(shape, dtype.name, read)
-    return integrity.compared(plain, checksums[key], name=key, path=path) if key in checksums else plain
+    return integrity.compared_when_read(plain, checksums[key], name=key, path=path) if key in checksums else plain
 
 
 def checksums_of(path: Path, root: h5py.Group) -> dict[str, int]:

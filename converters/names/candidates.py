@@ -189,8 +189,8 @@ def choose(
     Raises:
         InputError: there is none, or no clear one; lists the choices.
     """
-    open_ = found if source_part is None else _named(found, source_part, what=what)
-    averages = [one for one in open_ if one.role == "average"]
+    eligible = found if source_part is None else _named(found, source_part, what=what)
+    averages = [one for one in eligible if one.role == "average"]
     if ema:
         if not averages:
             raise InputError(
@@ -198,8 +198,8 @@ def choose(
                 + (f"; it holds {listed(found)}" if len(found) > 1 else "")
             )
         return _one(averages, tensors, what=what)
-    trained = [one for one in open_ if one.role == "trained"]
-    return _one(trained or averages or open_, tensors, what=what)
+    trained = [one for one in eligible if one.role == "trained"]
+    return _one(trained or averages or eligible, tensors, what=what)
 
 
 def _named(found: list[Candidate], text: str, *, what: str) -> list[Candidate]:

@@ -69,7 +69,7 @@ def _is_saved_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*GRAPHS, "variables/variables.index"))
 
 
-def choose(folder: Path) -> tuple[Place, list[str]]:
+def checkpoint_in(folder: Path) -> tuple[Place, list[str]]:
     """The checkpoint that a folder means, and what a user should know of the choice.
 
     Raises:
@@ -181,7 +181,7 @@ def _below(folder: Path) -> tuple[list[Place], bool]:
 def files_of(path: Path) -> list[Path]:
     """The files that hold the weights which a path – a file, a checkpoint's prefix or a folder – means."""
     if path.is_dir():
-        place = choose(path)[0]
+        place = checkpoint_in(path)[0]
         if place.shards:
             return list(place.shards.files)
         if place.path.is_dir():

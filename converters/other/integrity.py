@@ -64,7 +64,7 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
     """Compares a seal with what the file describes.
 
     Returns:
-        Name → the checksum that its bytes must have; `compared` looks when they are read.
+        Name → the checksum that its bytes must have; `compared_when_read` looks when they are read.
 
     Raises:
         InputError: they differ; the file was changed after this project wrote it.
@@ -81,7 +81,7 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
     return checksums
 
 
-def compared(stored: Stored, crc: int, *, name: str, path: Path) -> Stored:
+def compared_when_read(stored: Stored, crc: int, *, name: str, path: Path) -> Stored:
     """The tensor, whose bytes are compared with their checksum whenever it is read."""
 
     def read() -> np.ndarray:

@@ -106,7 +106,7 @@ def _take_up(source: Source, metadata: Mapping[str, str]) -> None:
     source.architecture = about["architecture"]
     source.step = None if about.get("step") is None else whole_number(about["step"], "step", least=0)
     for key, stored in source.tensors.items():
-        source.tensors[key] = integrity.compared(stored, checksums[key], name=key, path=source.path)
+        source.tensors[key] = integrity.compared_when_read(stored, checksums[key], name=key, path=source.path)
 
 
 def _place(key: str, entry: Any) -> tuple[int, int]:
