@@ -61,6 +61,7 @@ def run(line: Sequence[str] | None, program: str, *, description: str, usual: st
         from converters.conversion import convert
         from converters.writing import container_of
 
+        # tf2torch and torch2tf differ in this alone: what is written where nothing tells.
         options = replace(arguments.options, to=arguments.to or container_of(arguments.target) or usual)
         write(report(convert(arguments.source, arguments.target, options=options)))
 

@@ -53,6 +53,7 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
     from converters.names.describe import describe, some, tensors, version
     from converters.values import kernel_scale
 
+    # From what it is to what it computes, then what is odd, then what was left behind.
     a = network.architecture
     style = version(a, container=network.container, has_ema=network.has_ema)
     scale = f"{kernel_scale(network):.3g} (v1's and v2's official kernels differ 16.8× in scale; --rescale of the "
@@ -92,6 +93,7 @@ def training(network: "Network") -> str:
         return "pretrained; no classifier"
     if network.architecture.ft_proj_selector:
         return f"fine-tuned: the classifier reads projection layer {network.architecture.ft_proj_selector}"
+    # An optimizer has state of what it trains: none of the encoder's means that only the classifier was trained.
     slots = [key for why, keys in network.left.items() if "optimizer" in why for key in keys]
     if not slots:
         return "has a classifier; whether the encoder was fine-tuned is not stored"

@@ -89,6 +89,7 @@ def _unlike(a: "Network", b: "Network") -> str:
     from converters.names.describe import describe
     from converters.names.network import without
 
+    # One of two files may lack a head that the other has: heads are compared where both have them.
     bare = [without(without(n.architecture, "supervised"), "projection") for n in (a, b)]
     if bare[0] == bare[1]:
         return ""
@@ -130,6 +131,7 @@ def _only(a: "Network", b: "Network") -> list[str]:
 def _verdict(
     values: list["Difference"], ends: list["Difference"], limit: float, lines: list[str]
 ) -> tuple[bool, list[str]]:
+    # Endpoints before weights, in the order of the computation: the first that differs tells where to look.
     first = next((d for d in [*ends, *values] if not d.relative <= limit), None)
     if first is None:
         return True, [*lines, f"EQUAL within {limit:.0e}"]

@@ -110,6 +110,7 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
         "…); other Keras models are read by keras.saving.load_model",
         layers=[layer.name or layer.path for layer in layers][:5],
     )
+    # Two encoders in one model: their scopes tell them apart, and `candidates.py` chooses.
     repeated = [name for name, count in Counter(layer.name for layer in ours).items() if count > 1]
     tensors: dict[str, Stored] = {}
     for layer in ours:
@@ -144,6 +145,7 @@ def _named(layer: LayerArrays) -> dict[str, Stored]:
     arrays = layer.arrays
     if not all(key.isdigit() for key in arrays):
         return arrays
+    # Keras numbers a layer's weights; the kind says which number is which.
     names = _ORDER[kind_of(layer.name)].get(len(arrays), tuple(arrays))
     return {name: arrays[str(i)] for i, name in enumerate(names)}
 
@@ -165,6 +167,7 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
         else:
             around.append(layer)
     if around:
+        # Each kind of layer once, in the order of the file.
         words = list(dict.fromkeys(layer.words or layer.name or layer.path for layer in around))
         shown = ", ".join(words[:5]) + (", …" if len(words) > 5 else "")
         left[f"weights of layers around the encoder: {shown}"] = [

@@ -18,6 +18,7 @@ import h5py
 from converters.keras_files import hdf5
 from converters.keras_files.config import ANY_LAYER, layer_groups_of, read_config
 from converters.keras_files.layers import LAYER, NOT_READ, LayerArrays, Surroundings, assemble
+from converters.opening.zips import opened_zip
 from converters.tensors import Source
 from tf_simclr.errors import check
 from tf_simclr.foreign import is_plain, parse_json, reading, spend
@@ -60,9 +61,8 @@ def open_keras(path: Path) -> Source:
 
 def _unzip(path: Path) -> tuple[bytes, Any]:
     """The weights' file, whose checksum the zip holds, and the configuration."""
-    with zipfile.ZipFile(path) as archive:
+    with opened_zip(path) as archive:
         names = archive.namelist()
-        check(len(set(names)) == len(names), "a member's name is there twice", members=names[:10])
         check(_WEIGHTS in names, f"it must hold {_WEIGHTS}, the one form of weights that is read", members=names[:10])
         spend(made=archive.getinfo(_WEIGHTS).file_size, outline=archive.getinfo(_CONFIG).file_size)
         # HDF5 seeks; the member is stored without compression in the files that Keras writes.
@@ -200,6 +200,7 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
         for name in hdf5.texts_attribute(group, "weight_names"):
             item = items.get(f"{layer}/{name}")
             check(isinstance(item, h5py.Dataset), f"{path} must hold every weight that it lists", missing=name)
+            # `model/stem_conv1/kernel:0`: layer, then weight; a model within the model is in the name, too.
             inner, _, weight = name.removesuffix(":0").rpartition("/")
             arrays.setdefault((layer, inner), {})[weight] = item
     if not whole:  # the layers without weights are named there, too

@@ -44,6 +44,7 @@ def _sequential_trunk(layer: Layer) -> str:
     """The trunk where a torchvision ResNet's children were put into an `nn.Sequential`: numbers, 3 is the pool."""
     name = _torchvision_trunk(layer)
     first, _, rest = name.partition(".")
+    # `list(resnet.children())`: conv1, bn1, relu, maxpool, layer1 … layer4.
     number = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}.get(first, first)
     return f"{number}.{rest}" if rest else str(number)
 
@@ -61,6 +62,7 @@ def _separius_trunk(layer: Layer, architecture: Architecture) -> str:
         return f"{block}.projection.bn.0"
     if sk and layer.role in _SEPARIUS_SK:
         return f"{block}.net.2.{_SEPARIUS_SK[layer.role]}"
+    # Convolution and activation alternate; a selective kernel takes one place for its convolution and activation.
     i = 2 * (int(layer.role[-1]) - 1) - (sk and layer.role[-1] == "3")
     return f"{block}.net.{i}" if layer.kind == "conv" else f"{block}.net.{i + 1}.0"
 

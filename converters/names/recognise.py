@@ -126,6 +126,7 @@ def unrecognised(keys: Collection[str], *, what: str, naming: str | None = None)
     chosen, outer = NAMINGS[near[0]], near[1]
     below = {key[len(outer) :] for key in keys if key.startswith(outer) and not key.endswith(TRACKED)}
     found = {name: () for name in below if name not in head_names(chosen)}
+    # The encoder that differs least, to say what is missing of it.
     closest = nearest(chosen, found)
     expected: dict[str, tuple[int, ...]] = {
         key: () for hub, key in chosen.table(closest).items() if part_of(hub) == "encoder"

@@ -90,6 +90,7 @@ def _encoder_layers(architecture: Architecture) -> Iterator[Layer]:
         filters = 64 * architecture.width * 2 ** (group - 1)
         for block in range(1, blocks + 1):
             yield from _block(architecture, group, block, inputs, filters)
+            # What the next block takes: a bottleneck's output is four times as wide as its filters.
             inputs = filters * (4 if architecture.bottleneck else 1)
 
 
@@ -99,6 +100,7 @@ def _projection_layers(architecture: Architecture) -> Iterator[Layer]:
     See docs/official-code.md#last-projection-layer.
     """
     inputs = architecture.feature_dim
+    # No biases: the normalisation behind each dense layer shifts.
     for i, outputs in enumerate(architecture.proj_dims, 1):
         last = i == architecture.num_proj_layers
         yield Layer("dense", "dense", (("kernel", (inputs, outputs)),), "projection", block=i)
@@ -131,6 +133,7 @@ def _block(architecture: Architecture, group: int, block: int, inputs: int, filt
     """Shortcut first, then the main branch, then squeeze-excite: the reference's order of creation."""
     outputs = filters * (4 if architecture.bottleneck else 1)
     where: dict[str, Any] = {"group": group, "block": block}
+    # The first block of every group: docs/official-code.md#first-shortcut.
     if block == 1:
         yield _conv("shortcut_conv", 1, inputs, outputs, **where)
         yield _bn("shortcut_bn", outputs, **where)

@@ -178,6 +178,7 @@ def _is_needed(place: PurePosixPath) -> bool:
 def _extract(member: Member, target: Path) -> None:
     """Writes one member; as many bytes as it claims to have."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # One byte more than claimed is read for, so that a longer member is told.
     left = member.size
     with member.open() as source, target.open("xb") as sink:
         while block := source.read(min(_BLOCK, left + 1)):
@@ -194,6 +195,7 @@ def _members(path: Path, *, kind: str) -> Generator[Member, None, None]:
 def _zip_members(path: Path) -> Generator[Member, None, None]:
     with opened_zip(path) as archive:
         for info in archive.infolist():
+            # The upper half has Unix' mode, where the zip was made on such a system; 0: it was not.
             form = stat.S_IFMT(info.external_attr >> 16)
             special = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "a link"}.get(form, "a device")
             kind = special or ("folder" if info.is_dir() else "file")

@@ -77,6 +77,7 @@ def kind_of(path: Path) -> str | None:
         InputError: it is a zip that is not whole.
     """
     head = head_of(path)
+    # Unmistakable signatures first; a tar, whose sign is a checksum, last.
     if head.startswith(_HDF5):
         return "hdf5"
     if head.startswith(_ZIP):
@@ -93,6 +94,7 @@ def kind_of(path: Path) -> str | None:
 def _kind_of_zip(path: Path) -> str:
     with reading(path, "a whole zip file"), opened_zip(path) as archive:
         names = archive.namelist()
+    # Zips of PyTorch, Keras and NumPy tell themselves by their members; any other is an archive.
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
     if {"config.json", "model.weights.h5"} <= set(names):

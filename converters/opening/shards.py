@@ -50,6 +50,7 @@ def sets_in(names: list[str], folder: Path) -> list[Shards]:
         match = _SHARD.fullmatch(name)
         if match:
             found.setdefault((match["stem"], match["count"], match["ending"]), []).append(name)
+    # An index without one of its files is a set, too: it says what is missing.
     indexed = {name.removesuffix(INDEX): name for name in names if name.endswith(INDEX)}
     sets = []
     for (stem, _, ending), files in found.items():

@@ -56,6 +56,7 @@ def seal(outline: Outline, checksums: Mapping[str, int], *, description: str = "
         '4d562b988c28b28a'
     """
     rows = [[name, outline[name][0], list(outline[name][1]), checksums[name]] for name in sorted(outline)]
+    # The checksums are part of what is described: exchanging two tensors' checksums is told, too.
     described = crc32c(json.dumps([description, rows]).encode())
     return "".join(f"{number:08x}" for number in (described, *(checksums[name] for name in sorted(outline))))
 
@@ -70,6 +71,7 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
         InputError: they differ; the file was changed after this project wrote it.
     """
     names = sorted(outline)
+    # Length and letters first: a text that is cut off must not be read as fewer tensors.
     whole = len(text) == length(len(names)) and re.fullmatch("[0-9a-f]*", text)
     numbers = [int(text[i : i + _DIGITS], 16) for i in range(_DIGITS, len(text), _DIGITS)] if whole else []
     checksums = dict(zip(names, numbers, strict=False))
@@ -94,6 +96,7 @@ def compared_when_read(stored: Stored, crc: int, *, name: str, path: Path) -> St
 
 def _check_bytes(array: np.ndarray, crc: int, *, name: str, path: Path) -> None:
     """Raises `InputError` unless the array's bytes have this checksum."""
+    # The bytes as the file has them: in memory a tensor may have steps between its numbers.
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     check(
         crc32c(content) == crc,

@@ -58,6 +58,7 @@ def open_safetensors(path: Path) -> Source:
     with reading(path, _WHOLE):
         data = MappedFile(path)
         header, start = _header(data)
+        # The header is checked as a whole before a tensor is described: places without gaps, sizes that fit the shapes.
         metadata = _metadata(header.pop("__metadata__", {}))
         places = {key: _place(key, entry) for key, entry in header.items()}
         _check_places(places, len(data) - start)
@@ -175,6 +176,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
         packed += b" " * (-len(packed) % 8)  # data begin at a multiple of 8
         return len(packed).to_bytes(8, "little") + packed
 
+    # The header's length is known before the checksums in it: they have eight digits whatever they are.
     start = len(header())
     with replacing(path) as (file,):
 
@@ -186,4 +188,5 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
 
         check_room(file.fileno(), start + end)
         each(tensors, write)
+        # Last, and once more: now with the checksums of what was written.
         put(file.fileno(), header(), place=0)

@@ -93,6 +93,7 @@ def files(address: str) -> list[Remote]:
     listed = list(items(bucket, path))
     with reading(address, "a folder that its bucket lists as it should"):
         found = [remote(bucket, path, item=item) for item in listed if not item["name"].endswith("/")]
+    # The listing is by prefix: `r50_1x` begins `r50_1x_sk1` as well.
     inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/" if path else "")]
     check(bool(inside), f"{address} must hold a file; there is none in the bucket")
     return inside
@@ -177,6 +178,7 @@ def _opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
             yield answer
     except urllib.error.HTTPError as error:
         error.close()
+        # The server's trouble may pass; a refusal will not.
         if error.code >= 500 or error.code in (408, 429):
             raise Interrupted(f"the server answered {error.code}") from error
         place = url.partition("?")[0]

@@ -173,6 +173,7 @@ def named_so(text: str) -> list[str]:
         (['simclrv2/pretrained/r50_1x_sk0'], 6, [])
     """
     wanted = text.strip("/").removesuffix(".zip")
+    # A whole name is one checkpoint; its last part may end the names of several.
     whole = [name for name in CHECKPOINTS if name == wanted]
     last = wanted.split("/")[-1]
     told = bool(re.fullmatch(r"r\d+_\dx_sk[01]|ResNet50_\dx", last)) or "/" in wanted

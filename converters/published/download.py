@@ -111,6 +111,7 @@ def _fill(folder: Path, files: list[Remote], *, progress: Callable[[int, int], N
     """
     total = sum(file.size for file in files)
     folder.mkdir(parents=True, exist_ok=True)
+    # Before the first byte: a disk that is full after an hour helps nobody.
     missing = total - sum(_length(folder / file.relative) for file in files)
     free = shutil.disk_usage(folder).free
     check(missing < free, f"the disk at {folder} must have room for the download", bytes=missing, free=free)

@@ -355,9 +355,11 @@ class _Machine:
         if function.text in ("copyreg __newobj__", "copy_reg __newobj__"):
             kind, *rest = arguments
             return self.made(kind, tuple(rest))
+        # The one place where a name becomes anything: a table of this project's own functions, by the name as text.
         if not keywords and function.text in self.calls:
             return self.calls[function.text](*arguments)
         thing = Placeholder(".".join(function.text.split(" ", 1)), arguments)
+        # A subclass of dict is pickled with its items as an argument.
         for items in arguments:  # of a subclass of dict
             if isinstance(items, dict):
                 thing.pairs.update(items)

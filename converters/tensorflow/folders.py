@@ -81,6 +81,7 @@ def is_v1_table(path: Path) -> bool:
 def _around(prefix: Path, notes: tuple[str, ...] = ()) -> Resolved:
     """The checkpoint at a prefix, with the SavedModel that it lies in."""
     folder = prefix.parent.parent
+    # A SavedModel's weights lie in `variables/`, its graph in the folder above.
     inside = prefix.parent.name == "variables" and any((folder / name).is_file() for name in GRAPHS)
     return Resolved(prefix, folder if inside else None, notes)
 
@@ -156,6 +157,7 @@ def read_state(folder: str | Path) -> list[str]:
     if not path.is_file():
         return []
     try:
+        # A text proto of two fields: a regular expression reads it, as it has no nesting.
         fields = _FIELD.findall(path.read_text("utf-8"))
     except UnicodeDecodeError:
         fields = []

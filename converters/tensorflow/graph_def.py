@@ -158,6 +158,7 @@ def _inputs_of(inputs: list[str]) -> list[str]:
 
 def _agreed(graphs: Iterable[Graph]) -> int | None:
     """The one answer of all classifiers in these graphs; None where there is none or they differ."""
+    # Training and inference graphs, replicas, functions: all of them must say the same.
     answers = {
         _count_dense_layers(graph, name)
         for graph in graphs

@@ -98,6 +98,7 @@ def _optimizers(variables: Iterable[Variable]) -> set[str]:
     for variable in variables:
         owner, weight = _layer_and_weight(variable)
         owners.get(weight, set()).add(owner)
+    # Any name will do: `optimizer`, `adam`, `inner_optimizer` – both variables have one owner.
     return (owners["iteration"] & owners["learning_rate"]) - {""}
 
 

@@ -98,6 +98,7 @@ def canonical(path: str) -> str:
 
 def _parse_node(message: Message) -> Node:
     """Parses a `TrackableObject`."""
+    # TrackableObject: 1 children (1 id, 2 name), 2 attributes (1 kind, 2 variable's name, 3 key), 3 slots.
     children = [(checked_name(edge.text(2)), edge.integer(1)) for edge in map(Message, message.raw(1))]
     values = [value for value in message.messages(2) if value.text(1) == _VALUE]
     key, name = (checked_name(values[0].text(3)), checked_name(values[0].text(2))) if values else ("", "")
@@ -175,6 +176,7 @@ def _build_graph(paths: Iterable[str]) -> list[Node]:
         if SLOT not in path:
             nodes[locate(path)].key = path + SUFFIX
             continue
+        # `VARIABLE/.OPTIMIZER_SLOT/OPTIMIZER/NAME`: a value of its own, which hangs on the optimizer's node.
         owner, _, slot = path.partition(SLOT)
         optimizer, _, name = slot.rpartition("/")
         nodes[locate(optimizer)].slots.append((locate(owner), name, len(nodes)))

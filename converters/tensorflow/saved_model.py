@@ -170,6 +170,7 @@ def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
     root = tf.Module()
     for name, path in TF2.table(architecture).items():
         _attach(root, path, variable=weights[name].value)
+    # Keras' exports of the official code have this list, and readers look for it.
     root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
     root.__call__ = _traced(model)
     return root

@@ -35,6 +35,7 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
     # A pointer of Git LFS in place of data would be "damaged"; this says what to do.
     _check_downloaded(resolved)
     bundle = open_bundle(resolved.prefix)
+    # 1. An object graph, if there is one; 2. a Keras model of this project in it; 3. else the official code's names.
     variables = read_variables(bundle)
     if holds_keras(variables):
         return _keras(path, resolved, bundle=bundle, variables=variables)

@@ -126,7 +126,7 @@ def test_a_file_with_other_weights_is_found(tf1, tmp_path, monkeypatch):
         tensors = true(network, naming, **options)
         bias = tensors["fc.bias"]
         return tensors | {
-            "fc.bias": dataclasses.replace(bias, read=lambda: np.nextafter(bias.read(), np.float32(9)), parts=None)
+            "fc.bias": dataclasses.replace(bias, read=lambda: np.nextafter(bias.read(), np.float32(9)), chunks=None)
         }
 
     monkeypatch.setattr(targets, "named", wrong)
