@@ -94,6 +94,8 @@ class _OnDemand:
 
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    import tensorflow
+
+    tf = tensorflow
 else:
     tf = _OnDemand()

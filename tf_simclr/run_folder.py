@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_simclr.data import STREAM
+from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
 from tf_simclr.foreign import checked_name, reading, spend
@@ -34,7 +34,7 @@ they may change when it resumes."""
 
 
 STREAM_KEY = "stream/version"
-"""Of a checkpoint's member that says in which order the training saw its images (`data.STREAM`)."""
+"""Of a checkpoint's member that says in which order the training saw its images (`data.stream_version`)."""
 
 
 class OtherStream(InputError):
@@ -216,17 +216,17 @@ def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
     check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
     if write:
         with replacing(path, durable=True) as [file]:
-            np.savez(file, **{STREAM_KEY: np.int64(STREAM), **arrays})
+            np.savez(file, **{STREAM_KEY: np.int64(stream_version()), **arrays})
 
 
 def check_stream(path: Path, version: int) -> None:
     """Raises `OtherStream` unless a checkpoint was saved with the images in the order that they have now."""
-    if version != STREAM:
+    if version != (here := stream_version()):
         raise OtherStream(
             f"{path} must have been saved by this version of the input to go on from it, but its images came in the "
-            f"order of version {version}, and this is {STREAM}: what follows would not be the rest of that training; "
-            "finish it with the version of tf_simclr that began it, or start in another folder, from these weights "
-            "with --checkpoint"
+            f"order of version {version}, and this is {here}: what follows would not be the rest of that training; "
+            "finish it with the version of tf_simclr that began it, with TensorFlow or without as then, or start in "
+            "another folder, from these weights with --checkpoint"
         )
 
 

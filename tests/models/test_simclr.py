@@ -283,9 +283,12 @@ def test_the_whole_step_compiles_under_xla():
         np.testing.assert_allclose(with_xla["loss"], without["loss"], rtol=1e-4)
 
 
-def test_a_saved_model_trains_on_as_if_it_had_never_stopped(tmp_path):
+@pytest.mark.parametrize("head", ["given", "made"])
+def test_a_saved_model_trains_on_as_if_it_had_never_stopped(tmp_path, head):
     views = np.random.default_rng(3).uniform(size=(4, 2, 8, 8, 3)).astype("float32")
     model = small(num_classes=3, weight_decay=1e-3)
+    if head == "made":  # by the model itself; as it is loaded, one is given
+        model = SimCLR(model.encoder, num_classes=3, weight_decay=1e-3)
     model.compile(optimizers.LARS(0.3, weight_decay=1e-3), NTXent(0.2))
     model.train_on_batch(views, np.arange(4) % 3)
     model.save(tmp_path / "simclr.keras")

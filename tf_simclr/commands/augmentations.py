@@ -1,10 +1,11 @@
 """`tf-simclr augmentations`: a sheet of what each operator does to an image, and of pairs (SimCLR, Figure 4)."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr import plots
 from tf_simclr.config.training import Augmentations
@@ -12,6 +13,7 @@ from tf_simclr.data import augment, images
 from tf_simclr.data.digits import flower_file
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
+from tf_simclr.frameworks import tf
 from tf_simclr.places import shown
 from tf_simclr.terminal import say, show
 

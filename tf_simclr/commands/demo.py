@@ -3,13 +3,14 @@
 Pretrain without labels, test with few labels, export, convert to PyTorch, prove both equal, draw.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from converters import convert, load
 from converters.names.network import Network
@@ -25,6 +26,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.probes import Comparison, compare, few_label_draws, nearest
 from tf_simclr.files import write_json
+from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show

@@ -4,6 +4,8 @@ Protocol: SimCLRv2, Section 2.3 and 3.1: random crop and flip, teacher and stude
 projection head.  Labels count only with alpha below 1, and then those of `labels_fraction` alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given
@@ -25,6 +26,7 @@ from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, mapped, nam
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract, source_digest, weights_digest
 from tf_simclr.files import replacing
+from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.distillation import Distiller
 from tf_simclr.models.network import build_encoder

@@ -1,5 +1,7 @@
 """`tf-simclr pretrain`: SimCLR or MoCo on images without labels, into a run folder."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -7,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source
@@ -19,6 +20,7 @@ from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
+from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
@@ -340,7 +342,7 @@ VIEWS_AT_ONCE = 32
 """Images a batch of those that show a collapse."""
 
 
-Views = Callable[[int], tf.data.Dataset]
+Views = Callable[[int], Any]
 """Batch size → endless batches of the training's views, from its first image on."""
 
 
@@ -405,5 +407,5 @@ def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
 def show_pairs(run: RunFolder, views: Views, *, available: int) -> None:
     """Draws the first images' views once a run."""
     if not (run.path / "pairs.png").exists():
-        batch, *_ = next(iter(views(min(PAIRS, available)).as_numpy_iterator()))
-        draw_pairs(batch, run)
+        batch, *_ = next(iter(views(min(PAIRS, available))))
+        draw_pairs(keras.ops.convert_to_numpy(batch), run)

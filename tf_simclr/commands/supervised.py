@@ -1,15 +1,16 @@
 """What fine-tuning and distillation share: the loop, the test at its end, and what they leave behind."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr.config import Distill, Finetune, plain
-from tf_simclr.data import pipeline
+from tf_simclr.data import in_python, pipeline
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -19,6 +20,7 @@ from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.classifier import Classifier, thaw
 from tf_simclr.models.network import plain as plain_network
 from tf_simclr.optimizers import LossScale
@@ -131,6 +133,17 @@ def feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) 
 
     def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         here = replace(stream, start_step=step, share=share)
+        if not has_tensorflow():
+            recipe = replace(in_python.ONLY_FLIP, flip_probability=0.5 if config.augment else 0)
+            return in_python.training_views(
+                source,
+                stream=here,
+                image_size=config.image_size,
+                unreadable=unreadable,
+                recipe=recipe,
+                views=1,
+                central=not config.augment,
+            )
         return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
 
     return batches

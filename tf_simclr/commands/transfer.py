@@ -5,10 +5,11 @@ creators' validation split where there is one, else validation images drawn by t
 again; one that is missing or cannot be tested is named, with what to do, and the others still run.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, upright
 from tf_simclr.config import Transfer, plain
@@ -20,6 +21,7 @@ from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.files import read_json
+from tf_simclr.frameworks import tf
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 

@@ -7,16 +7,17 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A); SimCLRv2, arXiv:2006.10029 (Appendix)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
-import tensorflow as tf
-
 from tf_simclr.data import colors, images, operators
 from tf_simclr.data.recipe import ORDERS, Bicubic, Recipe
+from tf_simclr.frameworks import tf
 
 SIMCLR = Recipe()
-Operator = Callable[..., tf.Tensor]
+Operator = Callable[..., "tf.Tensor"]
 """Image, `seed=` → image of the same shape."""
 
 COMPILED_FROM = 65

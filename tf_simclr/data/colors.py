@@ -6,12 +6,13 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A); HSV: Smith, SIGGRAPH 1978
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 
-import tensorflow as tf
-
 from tf_simclr.data.recipe import LUMA, TINY
+from tf_simclr.frameworks import tf
 
 
 def planes(image: tf.Tensor) -> tf.Tensor:

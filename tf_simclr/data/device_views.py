@@ -162,7 +162,12 @@ def cubic_table(length: int, size: int, *, bicubic: Bicubic) -> tuple[np.ndarray
     Returns:
         int32 `(length + 1, size)` and float32 `(length + 1, size, 4)`.
     """
-    extent, i = np.arange(length + 1, dtype=np.float32)[:, None], np.arange(size, dtype=np.float32)
+    return cubic_weights(np.arange(length + 1), size, bicubic=bicubic)
+
+
+def cubic_weights(extents: np.ndarray, size: int, *, bicubic: Bicubic) -> tuple[np.ndarray, np.ndarray]:
+    """Of each extent `(n,)` the pixel before each result, int32 `(n, size)`, and float32 weights `(n, size, 4)`."""
+    extent, i = np.asarray(extents, np.float32)[:, None], np.arange(size, dtype=np.float32)
     scale = extent / np.float32(size)
     place = i * scale if bicubic == "tf1" else (i + np.float32(0.5)) * scale - np.float32(0.5)
     before = np.floor(place)

@@ -1,5 +1,7 @@
 """Batches of examples from batches of records, whether all of these can be read or not."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable
@@ -7,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.errors import InputError
+from tf_simclr.frameworks import tf
 
-View = Callable[..., tf.Tensor]
+View = Callable[..., "tf.Tensor"]
 """Image (h, w, 3), seed (2,) → tensor of a static shape; with partners the partner's image is a third argument."""
 _WORKERS = max(16, os.cpu_count() or 1)
 """Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""

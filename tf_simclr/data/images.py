@@ -4,15 +4,17 @@ An image is a float32 tensor of shape (height, width, 3) with values in [0, 1], 
 removed: that is what the networks take.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr.data import rasters
 from tf_simclr.data.recipe import Bicubic
 from tf_simclr.errors import check
+from tf_simclr.frameworks import tf
 
 CROP_PROPORTION = 0.875
 """Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""

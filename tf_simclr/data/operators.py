@@ -6,10 +6,11 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709 (Figures 4 and 5); cutout: DeVries and Taylor, arXiv:1708.04552
 """
 
-import tensorflow as tf
+from __future__ import annotations
 
 from tf_simclr.data.colors import joined, planes
 from tf_simclr.errors import check
+from tf_simclr.frameworks import tf
 
 
 def blur(image: tf.Tensor, *, sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:

@@ -4,19 +4,20 @@ A training stream is a function of (seed, step): the batches from step k on are 
 run, whether images are corrupt or not, and nothing before k is decoded.  That is what makes a resumed run exact.
 """
 
+from __future__ import annotations
+
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import tensorflow as tf
-
-from tf_simclr.data import augment, images
+from tf_simclr.data import augment, images, in_python
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
 from tf_simclr.data.sources import Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import has_tensorflow, tf
 
 _AT_ONCE = 2
 """Batches that are made at the same time: one is begun while the last images of another are made."""
@@ -102,6 +103,10 @@ def training_views(
     """
     if stream is None:
         stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
+    if not has_tensorflow():
+        return in_python.training_views(
+            source, stream=stream, unreadable=unreadable, image_size=image_size, recipe=recipe
+        )
 
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
         return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
@@ -207,6 +212,15 @@ def evaluation_batches(
         InputError: no image can be read, or a number is out of its range.
     """
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
+    if not has_tensorflow():
+        return in_python.evaluation_batches(
+            source,
+            batch_size=batch_size,
+            image_size=image_size,
+            unreadable=unreadable,
+            crop_proportion=crop_proportion,
+            bicubic=bicubic,
+        )
     _check_readable(source)
 
     @in_graph

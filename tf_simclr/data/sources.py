@@ -6,26 +6,30 @@ or endlessly in a shuffled order that is a function of a seed, from any position
 must hold for every source; tests/data/test_properties.py holds each of them to it.
 """
 
+from __future__ import annotations
+
+import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr import contents
 from tf_simclr.contents import silent
-from tf_simclr.data import images
+from tf_simclr.data import images, rasters
 from tf_simclr.data.folders import Folder, look
 from tf_simclr.errors import check
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.places import shown
 
-Records: TypeAlias = tf.data.Dataset
-in_graph = tf.autograph.experimental.do_not_convert
-"""For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
+if TYPE_CHECKING:
+    Records: TypeAlias = tf.data.Dataset
+else:
+    Records = Iterable
 PERMUTED = 2**16
 """Up to so many examples an epoch's order is drawn as a whole, all permutations alike likely; beyond, each place is
 computed alone by a cipher, which costs the same for any number.  On few examples the cipher is uneven."""
@@ -37,6 +41,65 @@ HELD_BYTES = 2**28
 """Encoded examples that a source read front to back is shuffled among at least, however few a batch has."""
 _ORDER, _FILES = 2, 3
 """What the seed draws: orders of examples and orders of files.  1 is `examples`', the augmentation."""
+
+
+def in_graph(function: Callable) -> Callable:
+    """For functions that tf.data maps: without AutoGraph they trace sooner, and their errors keep their class."""
+    return tf.autograph.experimental.do_not_convert(function) if has_tensorflow() else function
+
+
+def as_it_is(image: tf.Tensor) -> tf.Tensor:
+    """What a record holds of an image, where that is what is to be decoded."""
+    return tf.identity(image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The records of a list that memory holds, as Python has them: what `in_python` makes batches of.
+
+    Attributes:
+        images: paths `(n,)`, or pixels `(n, h, w, 1, 3 or 4)` over their full range.
+        names: `(n,)` strings.
+        labels: `(n,)` int64, or None.
+        upright: whether pictures are turned as their EXIF orientation says.
+    """
+
+    images: np.ndarray
+    names: np.ndarray
+    labels: np.ndarray | None = None
+    upright: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def taken(self, numbers: np.ndarray | slice) -> Rows:
+        """Some of the rows."""
+        labels = None if self.labels is None else self.labels[numbers]
+        return replace(self, images=self.images[numbers], names=self.names[numbers], labels=labels)
+
+    def pixels(self, number: int) -> np.ndarray:
+        """RGB integers over their full range, `(h, w, 3)`, uint8 or uint16.
+
+        Raises:
+            OSError, NoPicture: the file cannot be read.
+        """
+        image = self.images[number]
+        if self.images.ndim > 1:
+            return image[..., np.minimum(range(3), image.shape[-1] - 1)]
+        encoded = Path(os.fsdecode(image)).read_bytes()
+        return rasters.rgb(rasters.upright(encoded) if self.upright else encoded)
+
+    def tensors(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """Index → record in a TensorFlow graph; the constants are made once, when the first record is asked for."""
+        columns = {"image": self.images, "name": self.names, "label": self.labels}
+
+        @functools.cache
+        def content() -> dict[str, tf.Tensor]:
+            with tf.init_scope():
+                given = {name: one for name, one in columns.items() if one is not None}
+                return {name: tf.constant(one.tolist() if one.dtype == object else one) for name, one in given.items()}
+
+        return in_graph(lambda index: {name: values[index] for name, values in content().items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +124,13 @@ class Source(ABC):
         division: where a set without splits was divided: how, for the result.
         several: whether an example may be of any number of classes: its label is then a row of 1, 0, and -1 for
             unknown, int64 `(classes,)`.
+        rows: the records as Python has them, where memory holds their list: what is read without TensorFlow.
     """
 
     origin: str
     num_examples: int
     class_names: tuple[str, ...]
-    read: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    read: Callable[[tf.Tensor], tf.Tensor] = as_it_is
     in_memory: bool = False
     identity: Callable[..., list[Any]] | None = None
     place: str = ""
@@ -75,6 +139,7 @@ class Source(ABC):
     roster: str | None = None
     division: dict[str, object] | None = None
     several: bool = False
+    rows: Rows | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
@@ -199,25 +264,22 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
     check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
-    content = {"image": tf.constant(pixels)}
     notes: tuple[str, ...] = ()
     if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == NO_LABEL):
         labels, notes = None, (missing_labels(np.asarray(labels), "arrays"),)
     if labels is not None:
-        content["label"], class_names = _array_labels(labels, class_names, len(pixels))
-
-    @in_graph
-    def record(index: Any) -> Any:
-        return {key: value[index] for key, value in content.items()} | {"name": tf.strings.as_string(index)}
-
+        labels, class_names = _array_labels(labels, class_names, len(pixels))
+    rows = Rows(images=pixels, names=np.array([str(i) for i in range(len(pixels))], object), labels=labels)
+    content = {"image": pixels} | ({} if labels is None else {"label": labels})
     return Indexed(
         origin="arrays",
         in_memory=True,
-        identity=lambda say=silent: [{key: contents.of_array(value.numpy()) for key, value in content.items()}],
+        identity=lambda say=silent: [{key: contents.of_array(value) for key, value in content.items()}],
         num_examples=len(pixels),
         class_names=class_names if labels is not None else (),
-        record=record,
+        record=rows.tensors(),
         notes=notes,
+        rows=rows,
     )
 
 
@@ -240,13 +302,13 @@ def missing_labels(labels: np.ndarray, origin: str) -> str:
     return ""
 
 
-def _array_labels(labels: np.ndarray, class_names: tuple[str, ...], count: int) -> tuple[tf.Tensor, tuple[str, ...]]:
+def _array_labels(labels: np.ndarray, class_names: tuple[str, ...], count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     labels = np.asarray(labels)
     fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0
     check(fits, "labels must be one integer from 0 on for each image, or all -1", shape=labels.shape, images=count)
     class_names = tuple(class_names) or tuple(map(str, range(int(labels.max()) + 1)))
     check(labels.max() < len(class_names), "each label must have a class name", largest_label=int(labels.max()))
-    return tf.constant(labels, tf.int64), class_names
+    return labels.astype(np.int64), class_names
 
 
 def from_folder(
@@ -273,19 +335,17 @@ def from_folder(
     found = folder if isinstance(folder, Folder) else look(folder)
     labelled = not found.loose if labelled is None else labelled
     labels = found.labels() if labelled else None
-    rows = range(len(found.files)) if numbers is None else numbers
-    files = [found.files[row] for row in rows]
-    content = {
-        "image": tf.constant([os.fsencode(file) for file in files]),
-        "name": tf.constant([shown(file) for file in files]),
-    }
+    chosen = range(len(found.files)) if numbers is None else numbers
+    files = [found.files[row] for row in chosen]
     if labels is not None:
-        content["label"] = tf.constant(labels if numbers is None else labels[numbers], tf.int64)
+        labels = labels.astype(np.int64) if numbers is None else labels[numbers].astype(np.int64)
+    rows = Rows(
+        images=np.array([os.fsencode(file) for file in files], object),
+        names=np.array([shown(file) for file in files], object),
+        labels=labels,
+        upright=exif_orientation,
+    )
     names = [shown(file.relative_to(found.root).as_posix()) for file in files]
-
-    @in_graph
-    def record(index: Any) -> Any:
-        return {key: value[index] for key, value in content.items()}
 
     @in_graph
     def read(path: Any) -> Any:
@@ -299,9 +359,10 @@ def from_folder(
         identity=lambda say=silent: [names, contents.digests(files, say=say), *["upright"] * exif_orientation],
         place=f"{shown(found.root)}/",
         read=read,
-        record=record,
+        record=rows.tensors(),
         notes=tuple(found.notes(labelled=labelled)),
         roster=found.roster,
+        rows=rows,
     )
 
 

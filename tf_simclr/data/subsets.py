@@ -4,19 +4,22 @@ Whether an image belongs to a part depends on the seed, its class and its name, 
 part for a smaller share lies within the one for a larger share, as a learning curve needs it.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_simclr import contents
 from tf_simclr.contents import silent
+from tf_simclr.data import in_python
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import has_tensorflow, tf
 
-Record = dict[str, tf.Tensor]
+Record = dict[str, "tf.Tensor"]
 HELD_BYTES = 2**31
 """A part with fewer bytes of encoded images is kept in memory: to read 1 % of a data set that can only be read front to
 back, an epoch would read all of it."""
@@ -44,6 +47,11 @@ def listing(source: Source) -> Listing:
         InputError: it has no labels.
     """
     check(source.labelled, f"{source.origin} must have labels to draw a part of them")
+    if not has_tensorflow():
+        rows = in_python.rows_of(source)
+        return Listing(
+            np.array([name.encode() for name in rows.names]), np.asarray(rows.labels), np.zeros(len(rows), np.int64)
+        )
 
     @in_graph
     def entry(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
@@ -145,8 +153,13 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
     known = source.identity
     changes["identity"] = known and (lambda say=silent: [known(say), contents.of_array(np.asarray(rows, np.int64))])
     if isinstance(source, Indexed):
-        table = tf.constant(rows, tf.int64)
-        return dataclasses.replace(source, **changes, record=in_graph(lambda index: source.record(table[index])))
+        table = np.asarray(rows, np.int64) if not has_tensorflow() else tf.constant(rows, tf.int64)
+        return dataclasses.replace(
+            source,
+            **changes,
+            record=in_graph(lambda index: source.record(table[index])),
+            rows=source.rows and source.rows.taken(np.asarray(rows)),
+        )
     if not isinstance(source, Sequential):
         raise InputError(f"a part can be taken of indexed and sequential sources. Received: kind={type(source)!r}")
     sequential = source
@@ -178,7 +191,7 @@ def with_targets(source: Source, target: Any, *, class_names: tuple[str, ...] = 
 def mapped(source: Source, change: Callable[[Record], Record], *, class_names: tuple[str, ...] = ()) -> Source:
     """The same records, each changed; `class_names` are those of a source that has none."""
     changed = in_graph(change)
-    names: dict[str, Any] = {"class_names": source.class_names or class_names, "identity": None}
+    names: dict[str, Any] = {"class_names": source.class_names or class_names, "identity": None, "rows": None}
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
     if not isinstance(source, Sequential):

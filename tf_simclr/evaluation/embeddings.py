@@ -75,6 +75,7 @@ def portion(source: Source, start: int, *, stop: int) -> Source:
         class_names=source.class_names,
         read=source.read,
         epoch=lambda seed: source.ordered().skip(start).take(stop - start),
+        rows=source.rows and source.rows.taken(slice(start, stop)),
     )
 
 

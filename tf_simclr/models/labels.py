@@ -68,7 +68,9 @@ def prepared(labels, *, classes: int, least: int = 0):
 
 
 def asserted(labels, *, classes: int, least: int):
-    """The labels, once TensorFlow has seen that they are in their range."""
+    """The labels, once TensorFlow or PyTorch has seen that they are in their range; JAX's step can refuse nothing."""
+    if keras.backend.backend() == "torch" and not keras.utils.is_keras_tensor(labels):
+        given(ops.convert_to_numpy(labels), classes=classes, least=least)
     if keras.backend.backend() != "tensorflow":
         return labels
     import tensorflow as tf

@@ -182,7 +182,10 @@ class MoCo(SimCLR):
 
     def contrast(self, z1, z2, *, labels=None):
         """The compiled loss of this replica's queries and keys."""
-        return self.contrastive_loss(z1, (z2, self.queue.keys))
+        keys = self.queue.keys
+        if keras.backend.backend() == "torch":  # writes into a variable, whose values the gradient needs afterwards
+            keys = ops.copy(keys)
+        return self.contrastive_loss(z1, (z2, keys))
 
     def observe_contrast(self, z1, z2):
         """Updates the share of queries whose own key is the nearest, and the entropy of the softmax over all keys."""

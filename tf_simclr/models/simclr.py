@@ -82,7 +82,10 @@ class SimCLR(Trained):
         self.encoder, self.projection = encoder, projection
         self.num_classes, self.weight_decay = num_classes, weight_decay
         self.microbatch_size, self.remat = microbatch_size, remat
-        self.probe = supervised_head(num_classes) if num_classes else None
+        if keras.backend.backend() == "torch":
+            rule = "microbatch_size and remat need KERAS_BACKEND=tensorflow or jax; give a smaller batch instead"
+            check(not (microbatch_size or remat), rule, microbatch_size=microbatch_size, remat=remat)
+        self.probe: keras.layers.Layer | None = None
         names = ["contrast_loss", "contrast_acc", "contrast_entropy", "weight_decay"]
         names += ["supervised_loss", "supervised_acc", "supervised_top5_acc"] if num_classes else []
         self.means = {metric: keras.metrics.Mean(name=metric) for metric in names}
@@ -92,7 +95,9 @@ class SimCLR(Trained):
         """Makes and builds what takes features `(n, width)`."""
         self.projection = self.projection or projection_head(width)
         parts.projections_spec(self.projection, width)
-        if self.probe:
+        if self.num_classes:
+            # Behind the projection whether that was given or made: an optimizer's state is saved by the weights' order.
+            self.probe = supervised_head(self.num_classes)
             self.probe.build((None, width))
         if self.microbatch_size:
             check_local([self.encoder, self.projection])

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.replicas.devices import Devices
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
@@ -72,8 +73,8 @@ def leave_processors_to_input() -> None:
     Where something else trains, the processors make views, each an image of its own; of threads that share an image one
     waits for the other, and XLA would divide even an image's colours among all cores.
     """
-    import tensorflow as tf
-
+    if not has_tensorflow():
+        return
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
 

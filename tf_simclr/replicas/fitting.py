@@ -124,7 +124,8 @@ def feed(strategy, stream: Callable, *, step: int):
         batch, the first rows the first replica.
     """
     if keras.backend.backend() != "tensorflow" or strategy is None or strategy.num_replicas_in_sync == 1:
-        return stream(step)
+        data = stream(step)
+        return data if hasattr(data, "element_spec") else iter(data)  # Keras takes no iterable but tf.data's
     import tensorflow as tf
 
     def of_process(context):

@@ -1,21 +1,24 @@
 """`fit` that can be stopped at any moment and goes on as if it had not been."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from tf_simclr.errors import InputError, surfacing
+from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
 from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, History, Plan, Progress, Stop, Stopping
+from tf_simclr.training.curves import Curves
 
-Feed = Callable[..., tf.data.Dataset]
+Feed = Callable[..., Iterable]
 """First step → endless batches from that step on; with several processes with `share=` too (`Devices.fit`)."""
 
 
@@ -64,7 +67,8 @@ def train(
         # that is to stop goes last, so that all before it have run.
         after = [saver, *callbacks, Stop(saver, say=say)]
         if devices.chief:
-            tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False)
+            whole = has_tensorflow()
+            tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False) if whole else Curves(run.logs)
             after = [History(run, plan, step=step, say=say), tensorboard, *after]
         # `fit` sets means to zero as an epoch starts: those of an epoch that a checkpoint cut in two are put back.
         begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []

@@ -1,21 +1,25 @@
 """What is watched besides the losses: signs of collapse, what features are worth, and a sheet of augmented pairs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tf_simclr.data.sources import Records, Sequential, Source, in_graph
-from tf_simclr.data.subsets import lookup
+from tf_simclr.data import in_python
+from tf_simclr.data.sources import Records, Rows, Sequential, Source, in_graph
+from tf_simclr.data.subsets import lookup, of_rows
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.metrics import accuracy
 from tf_simclr.evaluation.probes import knn_scores
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.collapse import indicators
+from tf_simclr.training.curves import Summaries
 
 NEIGHBOURS = 200
 """That vote, if there are so many (arXiv:1805.01978, Section 3.4)."""
@@ -39,7 +43,7 @@ class Watch(keras.callbacks.Callback):
             logs.update(self.numbers())
 
     @property
-    def network(self) -> "Inference":
+    def network(self) -> Inference:
         """The encoder and projection head of the model that trains; made once a model, for it is compiled."""
         if not hasattr(self.model, "inference"):
             images = keras.Input(self.model.encoder.input_shape[1:])
@@ -57,16 +61,17 @@ class Inference:
 
     def __init__(self, model: keras.Model):
         self.model = model
-        signature = [tf.TensorSpec(model.input_shape, "float32")]  # of any number of images: traced once
-        self.compiled = tf.function(
-            lambda images: model(images, training=False), input_signature=signature, autograph=False
-        )
+        if keras.backend.backend() == "tensorflow":
+            signature = [tf.TensorSpec(model.input_shape, "float32")]  # of any number of images: traced once
+            self.compiled = tf.function(
+                lambda images: model(images, training=False), input_signature=signature, autograph=False
+            )
 
     def predict_on_batch(self, images):
         """What the method of Keras does on one device; on replicas that would run the batch on each of them."""
         if keras.backend.backend() == "tensorflow":
             return self.compiled(tf.convert_to_tensor(images))
-        return self.model.predict_on_batch(np.asarray(images))
+        return self.model.predict_on_batch(keras.ops.convert_to_numpy(images))
 
 
 class Collapse(Watch):
@@ -84,9 +89,10 @@ class Collapse(Watch):
         parts: dict[str, list[np.ndarray]] = {"features": [], "projections": []}
         for views, *_ in self.views:
             n = len(views)
-            outputs = self.network.predict_on_batch(tf.reshape(views, (2 * n, *views.shape[2:])))
+            images = keras.ops.reshape(views, (2 * n, *views.shape[2:]))
+            outputs = self.network.predict_on_batch(images)
             for name, rows in parts.items():
-                rows.append(np.asarray(outputs[name], np.float32).reshape(n, 2, -1))
+                rows.append(keras.ops.convert_to_numpy(outputs[name]).astype(np.float32).reshape(n, 2, -1))
         return indicators(**{name: np.concatenate(rows) for name, rows in parts.items()})
 
 
@@ -129,6 +135,8 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
     Raises:
         InputError: there is nothing to classify, or nothing that may vote.
     """
+    if not has_tensorflow():
+        return parts_of_rows(source, other, count=count, seed=seed)
     if other is None:
         both = draw(source, count, seed=seed)
         found = len(keys(both))
@@ -144,6 +152,38 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
     found = len(keys(known))
     check(found > 0, f"{source.origin} must have labelled images besides the {len(taken):,} of {other.origin}")
     return piece(source, known, count=found), piece(other, tested, count=len(taken))
+
+
+def parts_of_rows(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
+    """`parts` without TensorFlow, of sources whose list memory holds."""
+
+    def drawn(one: Source, without: frozenset = frozenset()) -> np.ndarray:
+        rows = in_python.rows_of(one)
+        order = in_python.order(seed, 0, count=len(rows))
+        known = order[np.asarray(rows.labels)[order] >= 0]
+        return np.array([i for i in known if not without or key_of(rows, i) not in without][:count], np.int64)
+
+    tested_of, known_of = source if other is None else other, source
+    tested = drawn(tested_of)
+    if other is None:
+        rule = f"{source.origin} must have at least two labelled images for a test by neighbours"
+        check(len(tested) > 1, rule, found=len(tested))
+        tested, known = np.split(tested, [max(1, len(tested) // 5)])
+    else:
+        check(len(tested) > 0, f"{other.origin} must have labelled images for a test by neighbours")
+        rows = in_python.rows_of(other)
+        known = drawn(source, frozenset(key_of(rows, i) for i in tested))
+        rule = f"{source.origin} must have labelled images besides the {len(tested):,} of {other.origin}"
+        check(len(known) > 0, rule)
+    pairs = ((known_of, known), (tested_of, tested))
+    first, second = (of_rows(one, rows, names=in_python.rows_of(one).names[rows]) for one, rows in pairs)
+    return first, second
+
+
+def key_of(rows: Rows, number: int) -> tuple[str, bytes]:
+    """What tells a row from any other, of two sources, too."""
+    image = rows.images[number]
+    return str(rows.names[number]), image if isinstance(image, bytes) else image.tobytes()
 
 
 def draw(source: Source, count: int, *, seed: int, without: Sequence[bytes] = ()) -> Records:
@@ -190,6 +230,9 @@ def draw_pairs(views: np.ndarray, run: RunFolder) -> Path:
     from tf_simclr import plots  # matplotlib is slow to import
 
     path = plots.save(plots.view_pairs(views), run.path / "pairs.png", dpi=100)
+    if not has_tensorflow():
+        Summaries(run.logs / "train", suffix=".pairs").image("augmented_pairs", path.read_bytes())
+        return path
     writer = tf.summary.create_file_writer(str(run.logs / "train"), filename_suffix=".pairs")
     with writer.as_default():
         tf.summary.image("augmented_pairs", tf.io.decode_png(path.read_bytes(), channels=3)[None], step=0)

@@ -1,0 +1,1 @@
+"""Keras' other backends, on machines that have no TensorFlow."""

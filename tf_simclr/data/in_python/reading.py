@@ -1,0 +1,151 @@
+"""Images by their place in a stream, and batches that can be iterated again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from tf_simclr.data import draws
+from tf_simclr.errors import InputError
+from tf_simclr.foreign import DAMAGED
+from tf_simclr.frameworks import needs_tensorflow
+
+if TYPE_CHECKING:
+    from tf_simclr.data.examples import Unreadable
+    from tf_simclr.data.sources import Rows, Source
+
+ORDER = 2
+"""What the seed draws for `sources`, too: orders of examples."""
+ROOM, STEP = 2.2, 64
+"""Images are padded to so many view sides, up to a multiple of a step: 512 for 224; larger ones are shrunk to that."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Batches that are made anew each time that they are iterated, as those of a `tf.data.Dataset` are."""
+
+    make: Callable[[], Iterator[tuple]]
+
+    def __iter__(self) -> Iterator[tuple]:
+        return self.make()
+
+    def take(self, count: int) -> Batches:
+        """The first batches alone."""
+        return Batches(lambda: itertools.islice(self.make(), count))
+
+
+def rows_of(source: Source) -> Rows:
+    """The records of a source.
+
+    Raises:
+        InputError: TensorFlow alone can read them.
+    """
+    if source.rows is None:
+        raise needs_tensorflow(f"reading {source.origin}")
+    return source.rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Images by their positions in an endless stream; the place of a corrupt one is taken by another."""
+
+    source: Source
+    rows: Rows
+    _: dataclasses.KW_ONLY
+    seed: int
+    unreadable: Unreadable
+    side: tuple[int, int]
+
+    def numbers(self, positions: np.ndarray) -> list[int]:
+        """The rows at positions, each epoch in an order of its own."""
+        epochs, ranks = np.divmod(positions, len(self.rows))
+        pairs = zip(epochs.tolist(), ranks.tolist(), strict=True)
+        return [int(order(self.seed, epoch, count=len(self.rows))[rank]) for epoch, rank in pairs]
+
+    def at(self, position: int, number: int) -> tuple[np.ndarray, int]:
+        """The pixels at a position, whose row has this number, and the row that they are of.
+
+        Raises:
+            InputError: no image can be read any more.
+        """
+        pixels = self.read(number)
+        if pixels is not None:
+            return pixels, number
+        own = draws.fold_in((self.seed, draws.VIEWS), np.array([position]))[0]
+        spare = draws.fold_in(own.tolist(), np.array([2]))
+        first = int(draws.int64s(spare, 1).view(np.uint64)[0, 0] % np.uint64(len(self.rows)))
+        for number in (np.arange(first, first + len(self.rows)) % len(self.rows)).tolist():
+            if (pixels := self.read(number)) is not None:
+                return pixels, number
+        origin = self.source.origin
+        raise InputError(
+            f"at least one image of {origin} must stay readable while it is trained on, but none is any more"
+        )
+
+    def read(self, number: int) -> np.ndarray | None:
+        """The pixels of a row, small enough to be padded; None where it cannot be read, which is noted."""
+        try:
+            return fitting(self.rows.pixels(number), self.side)
+        except DAMAGED:
+            self.unreadable.add(str(self.rows.names[number]).encode(errors="surrogateescape"))
+            return None
+
+
+@functools.lru_cache(maxsize=4)
+def order(seed: int, epoch: int, *, count: int) -> np.ndarray:
+    """The rows in the order of an epoch: that of their random keys, as `sources.Indexed` has it."""
+    keys = draws.int64s(draws.fold_in((seed, ORDER), np.array([epoch])), count)[0]
+    return np.argsort(keys, kind="stable")
+
+
+def side_for(image_size: int, rows: Rows) -> tuple[int, int]:
+    """Height and width that images are padded to."""
+    side = -(-int(ROOM * image_size) // STEP) * STEP
+    known = rows.images.shape[1:3] if rows.images.ndim > 1 else (side, side)
+    return min(side, known[0]), min(side, known[1])
+
+
+def fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
+    """The pixels, or where they are too many the means of areas of them, in the same proportions."""
+    height, width = pixels.shape[:2]
+    scale = min(side[0] / height, side[1] / width)
+    if scale >= 1:
+        return pixels
+    size = tuple(min(limit, max(1, round(length * scale))) for limit, length in zip(side, (height, width), strict=True))
+
+    def means(part: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(part).resize(size[::-1], Image.Resampling.BOX))
+
+    if pixels.dtype == np.uint8:
+        return means(pixels)
+    planes = [means(pixels[..., i].astype(np.float32)) for i in range(3)]  # Pillow has no colours of 16 bits
+    return np.rint(np.stack(planes, -1)).astype(pixels.dtype)
+
+
+def padded(pixels: list[np.ndarray], side: tuple[int, int]) -> np.ndarray:
+    """Integers `(n, 1, height, width, 3)`, each image in the upper left corner; of 16 bits where any has them."""
+    deep = any(one.dtype == np.uint16 for one in pixels)
+    made = np.zeros((len(pixels), 1, *side, 3), np.uint16 if deep else np.uint8)
+    for place, one in zip(made, pixels, strict=True):
+        place[0, : one.shape[0], : one.shape[1]] = (
+            one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
+        )
+    return made
+
+
+def check_readable(source: Source) -> None:
+    """Raises `InputError` where no image of a source can be read."""
+    rows = rows_of(source)
+    for number in range(len(rows)):
+        try:
+            rows.pixels(number)
+        except DAMAGED:
+            continue
+        return
+    raise InputError(f"at least one image of {source.origin} must be readable, but none of {source.num_examples} is")

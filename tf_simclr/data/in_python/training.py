@@ -1,0 +1,112 @@
+"""Endless batches of views."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tf_simclr.data import draws, images
+from tf_simclr.data.in_python.reading import Batches, Reader, check_readable, padded, rows_of, side_for
+from tf_simclr.data.recipe import Recipe
+from tf_simclr.errors import check
+
+if TYPE_CHECKING:
+    from tf_simclr.data.examples import Unreadable
+    from tf_simclr.data.pipeline import Stream
+    from tf_simclr.data.sources import Source
+
+AHEAD = 2
+"""Batches that are made before they are asked for."""
+ONLY_FLIP = Recipe(jitter_probability=0, grayscale_probability=0, use_blur=False, blur_probability=0)
+"""What fine-tuning changes besides the crop."""
+
+
+def training_views(
+    source: Source,
+    *,
+    stream: Stream,
+    image_size: int,
+    unreadable: Unreadable,
+    recipe: Recipe,
+    views: int = 2,
+    central: bool = False,
+) -> Batches:
+    """Endless batches of views, with labels where there are any; on the device of Keras' backend.
+
+    Args:
+        source: examples.
+        stream: which batches; encoded images are not cached but by the system.
+        image_size: side of the views in pixels.
+        unreadable: receives the names of corrupt images.
+        recipe: how the views come about.
+        views: 2, float32 `(n, 2, size, size, 3)`; or 1, `(n, size, size, 3)`, as fine-tuning trains on.
+        central: whether a view is the central square that evaluation sees, of which nothing is changed.
+
+    Raises:
+        InputError: as `pipeline.training_batches`.
+    """
+    rows = rows_of(source)
+    seed, batch_size, share = stream.seed, stream.batch_size, stream.share
+    check(not stream.data_service, "data_service is tf.data's and needs TensorFlow", data_service=stream.data_service)
+    rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
+    check(len(rows) >= batch_size, rule, images=len(rows), batch_size=batch_size)
+    check_readable(source)
+    reader = Reader(source, rows, seed=seed, unreadable=unreadable, side=side_for(image_size, rows))
+
+    def batch(step: int, pool: ThreadPoolExecutor) -> Callable[[], tuple]:
+        """Begins a batch; what it returns waits for its images and finishes it."""
+        count = batch_size // share[1]
+        positions = step * batch_size + share[0] * count + np.arange(count)
+        loading = list(pool.map(reader.at, positions.tolist(), reader.numbers(positions)))
+        return lambda: finished(positions, loading)
+
+    def finished(positions: np.ndarray, loaded: list[tuple[np.ndarray, int]]) -> tuple:
+        pixels = [one for one, _ in loaded]
+        shapes = np.array([one.shape[:2] for one in pixels])
+        drawn = draws.batch(seed, positions, shapes=shapes, size=image_size, recipe=recipe, views=views)
+        if central:
+            proportion = images.evaluation_proportion(image_size)
+            drawn["boxes"] = np.repeat(draws.central_boxes(shapes, proportion=proportion)[:, None], views, axis=1)
+        made = on_device(size=image_size, recipe=recipe)({"images": padded(pixels, reader.side), **drawn})
+        made = made[:, 0] if views == 1 else made
+        if not source.labelled:
+            return (made,)
+        labels = rows.labels if rows.labels is not None else np.zeros(len(rows), np.int64)
+        return made, labels[[number for _, number in loaded]]
+
+    def batches() -> Iterator[tuple]:
+        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+            waiting: collections.deque[Future] = collections.deque()
+            steps = itertools.count(stream.start_step)
+            try:
+                while True:
+                    while len(waiting) <= AHEAD:
+                        waiting.append(ahead.submit(batch, next(steps), pool))
+                    yield waiting.popleft().result()()
+            finally:  # whoever iterates has stopped
+                for one in waiting:
+                    one.cancel()
+
+    return Batches(batches)
+
+
+@functools.cache
+def on_device(*, size: int, recipe: Recipe) -> Callable[[dict[str, np.ndarray]], Any]:
+    """What makes the views of a padded batch; JAX compiles it, and does not wait for it."""
+    import keras
+
+    from tf_simclr.data import device_views
+
+    make = functools.partial(device_views.views, size=size, recipe=recipe)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(make)
+    return lambda batch: make({name: keras.ops.convert_to_tensor(part) for name, part in batch.items()})
