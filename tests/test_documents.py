@@ -24,6 +24,7 @@ import pytest
 from tests import golden
 from tests.commands import pictures, small_cifar10
 from tests.converters import official
+from tools import rooms
 
 PAGES = {
     path.relative_to(golden.ROOT).as_posix(): path
@@ -151,6 +152,12 @@ def test_every_link_leads_to_a_file_of_the_repository_and_a_heading_in_it(page):
         ):
             wrong.append(target)
     assert not wrong
+
+
+def test_the_picture_of_the_rooms_shows_those_that_there_are():
+    texts = set(re.findall(r">([^<>]+)</text>", (golden.ROOT / "docs" / "pictures" / "rooms.svg").read_text()))
+    missing = {name for name in rooms.house()[0] if name.split("/")[-1] not in texts}
+    assert not missing, "python -m tools.rooms"
 
 
 def test_every_page_is_in_the_sites_contents():

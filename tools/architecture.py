@@ -1,45 +1,8 @@
-"""The README's figure of what trains and what is carried over; `draw.py` writes it."""
+"""The README's figure of what trains and what is carried over; `tools/pictures.py` writes it."""
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")
-
-from matplotlib import pyplot
-from matplotlib.patches import FancyBboxPatch
-
-INK, QUIET, BLUE, GREEN, GREY = "#1c2733", "#5b6875", "#dbe8f6", "#e2f0df", "#eef0f2"
-SIZE = (10.0, 4.9)
-"""Inches; coordinates below are tenths of an inch."""
-
-
-class Sheet:
-    """Boxes and arrows on a sheet."""
-
-    def __init__(self):
-        self.figure, self.axes = pyplot.subplots(figsize=SIZE, dpi=100)
-        self.axes.set(xlim=(0, 10 * SIZE[0]), ylim=(0, 10 * SIZE[1]), aspect="equal")
-        self.axes.axis("off")
-        self.figure.subplots_adjust(0, 0, 1, 1)
-
-    def box(self, x: float, y: float, width: float, height: float, *, title: str, note: str = "", color: str) -> None:
-        """A box by its lower left corner, with a title and a smaller note of up to two lines."""
-        style = {"boxstyle": "round,pad=0,rounding_size=0.8", "ec": INK, "lw": 0.8}
-        self.axes.add_patch(FancyBboxPatch((x, y), width, height, fc=color, **style))
-        middle = y + height / 2 + (0.55 * (1 + note.count("\n")) + 0.35 if note else 0)
-        self.axes.text(x + width / 2, middle, title, ha="center", va="center", size=9.5, color=INK, weight="bold")
-        if note:
-            self.axes.text(x + width / 2, middle - 1.3, note, ha="center", va="top", size=8.2, color=QUIET)
-
-    def arrow(self, start: tuple[float, float], end: tuple[float, float], *, style: str = "-|>", dashed=False) -> None:
-        """An arrow between two points."""
-        line = {"arrowstyle": style, "lw": 1.1, "color": INK, "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
-        self.axes.annotate("", end, start, arrowprops=line | {"linestyle": "--" if dashed else "-"})
-
-    def note(self, x: float, y: float, text: str, *, size: float = 8.2, **options) -> None:
-        """Text without a box."""
-        self.axes.text(x, y, text, size=size, color=QUIET, va="center", **({"ha": "center"} | options))
+from tools.drawing import BLUE, GREEN, GREY, Sheet
 
 
 def training(sheet: Sheet) -> None:
@@ -78,7 +41,7 @@ def conversion(sheet: Sheet) -> None:
 
 def draw(target: Path) -> None:
     """Writes the figure as a PNG."""
-    sheet = Sheet()
+    sheet = Sheet(10, 4.9)
     training(sheet)
     conversion(sheet)
-    sheet.figure.savefig(target)
+    sheet.save(target)

@@ -1,4 +1,4 @@
-"""Draws the README's pictures anew, by the package's own commands: `python pictures/draw.py`, about ten minutes.
+"""Draws the pictures of the README and of docs/ anew: `python -m tools.pictures`, about ten minutes.
 
 They are made small: at most 1,000 pixels wide, 128 colours.
 """
@@ -8,10 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import architecture
 from PIL import Image
 
-HERE = Path(__file__).parent
+from tools import architecture, rooms
+
+HERE = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTH, COLOURS = 1000, 128
 SHORT = ("--image_size", "64", "--pretrain_epochs", "20", "--seeds", "1", "--moco", "False", "--grid_epochs", "10")
 
@@ -31,6 +32,7 @@ def shrink(source: Path, target: Path) -> None:
 
 def main() -> None:
     """Draws how the parts fit, the demo's page, augmented views, and an explanation of a made-up radiograph."""
+    rooms.draw()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         architecture.draw(folder / "architecture.png")
