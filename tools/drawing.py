@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import matplotlib
+from matplotlib import pyplot
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 matplotlib.use("agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and a test reads it
 matplotlib.rcParams["svg.hashsalt"] = "tf_simclr"  # the same figure gives the same file
-
-from matplotlib import pyplot
-from matplotlib.patches import FancyBboxPatch, Rectangle
 
 INK, QUIET, BLUE, GREEN, GREY = "#1c2733", "#5b6875", "#dbe8f6", "#e2f0df", "#eef0f2"
 

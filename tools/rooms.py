@@ -108,7 +108,7 @@ def lane(name: str) -> str:
 def rows(groups: list[tuple[str, ...]], abreast: int) -> list[list[str]]:
     """The boxes of a floor in one lane, row by row; rooms that need each other have rows of their own."""
     single = [name for group in groups if len(group) == 1 for name in group]
-    listed = [[name for name in group] for group in groups if len(group) > 1] + ([single] if single else [])
+    listed = [list(group) for group in groups if len(group) > 1] + ([single] if single else [])
     return [part[i : i + abreast] for part in listed for i in range(0, len(part), abreast)]
 
 
@@ -181,7 +181,7 @@ def draw_conversion(target: Path) -> None:
         sheet.note(10.5 + 19.6 * i, 14.4, where, size=7)
         if i:
             sheet.arrow((2 + 19.6 * i - 2.6, 22), (2 + 19.6 * i, 22))
-    note = "reads what was written: every weight bit by bit, every endpoint beside an independent computation (verification)"
+    note = "reads what was written: weights bit by bit, endpoints beside an independent computation (verification)"
     sheet.box(2, 2, 95.4, 7.5, title="proof", note=note, color=GREY)
     sheet.arrow((88.9, 12.6), (88.9, 9.5))
     sheet.arrow((10.5, 12.6), (10.5, 9.5))
