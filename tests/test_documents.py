@@ -198,7 +198,7 @@ class Workplace:
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(golden.ROOT / name, folder)
         (folder / "bin").mkdir()
-        for name, call in {"python": "", "tf-simclr": "-m tf_simclr "}.items():
+        for name, call in {"python": "", "tf-simclr": "-m tf_simclr ", "simclr-convert": "-m converters "}.items():
             (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call}"$@"\n')
             (folder / "bin" / name).chmod(0o755)
         return cls(folder, {"__name__": "page"}, set())
