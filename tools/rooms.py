@@ -4,13 +4,17 @@
 """
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from tools.drawing import BLUE, GREEN, GREY, Sheet
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 PACKAGES = ("tf_simclr", "converters")
+Group = tuple[str, ...]
+"""Rooms that need each other, or one alone."""
 ALONE = {"weights", "exports", "plots", "diagnostics", "run_folder", "cli", "run"}
 """Modules of `tf_simclr` itself that are rooms of their own; the others are the ground."""
 TENSORS = {"layout", "mapped", "streams", "tensors"}
@@ -68,9 +72,12 @@ def house() -> tuple[dict[str, int], dict[str, set[str]]]:
     return lines, arrows
 
 
-def reached(start: str, arrows: dict[str, set[str]]) -> set[str]:
+Room = TypeVar("Room", str, Group)
+
+
+def reached(start: Room, arrows: Mapping[Room, set[Room]]) -> set[Room]:
     """Rooms that one leads to, over any number of arrows."""
-    seen: set[str] = set()
+    seen: set[Room] = set()
     ahead = [start]
     while ahead:
         new = arrows.get(ahead.pop(), set()) - seen
@@ -79,18 +86,18 @@ def reached(start: str, arrows: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def merged(arrows: dict[str, set[str]]) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+def merged(arrows: dict[str, set[str]]) -> dict[Group, set[Group]]:
     """The same with rooms that need each other as one: they stand on one floor."""
     ahead = {name: reached(name, arrows) for name in arrows}
     group = {a: tuple(sorted({a} | {b for b in ahead[a] if a in ahead.get(b, ())})) for a in arrows}
     return {one: {group[b] for a in one for b in arrows[a]} - {one} for one in set(group.values())}
 
 
-def floors(arrows: dict[tuple[str, ...], set[tuple[str, ...]]]) -> list[list[tuple[str, ...]]]:
+def floors(arrows: dict[Group, set[Group]]) -> list[list[Group]]:
     """Groups from the ground up, each as low as what it imports lets it be."""
-    height: dict[tuple[str, ...], int] = {}
+    height: dict[Group, int] = {}
 
-    def of(group: tuple[str, ...]) -> int:
+    def of(group: Group) -> int:
         if group not in height:
             height[group] = 1 + max((of(below) for below in arrows[group]), default=-1)
         return height[group]
@@ -105,59 +112,58 @@ def lane(name: str) -> str:
     return first if first in LANES else "tf_simclr"
 
 
-def rows(groups: list[tuple[str, ...]], abreast: int) -> list[list[str]]:
+def rows(groups: list[Group], abreast: int) -> list[list[str]]:
     """The boxes of a floor in one lane, row by row; rooms that need each other have rows of their own."""
     single = [name for group in groups if len(group) == 1 for name in group]
     listed = [list(group) for group in groups if len(group) > 1] + ([single] if single else [])
     return [part[i : i + abreast] for part in listed for i in range(0, len(part), abreast)]
 
 
+def placed(
+    groups: list[list[Group]],
+) -> tuple[dict[str, tuple[float, float]], dict[str, float], tuple[float, float]]:
+    """Where each room's box has its lower left corner, the middle of each lane, and the sheet's size."""
+    wide = {one: ABREAST[one] * (WIDTH + GAP) + 3 for one in LANES}
+    left, x = {}, 2.0
+    for one in LANES:
+        left[one], x = x, x + wide[one]
+    places, y = {}, 2.0
+    for floor in groups:
+        listed = {one: rows([group for group in floor if lane(group[0]) == one], ABREAST[one]) for one in LANES}
+        high = max(map(len, listed.values()))
+        for one, boxes in listed.items():
+            lowest = y + (high - len(boxes)) / 2 * (HEIGHT + GAP)
+            for i, row in enumerate(reversed(boxes)):
+                start = left[one] + (ABREAST[one] - len(row)) * (WIDTH + GAP) / 2
+                for j, name in enumerate(row):
+                    places[name] = (start + j * (WIDTH + GAP), lowest + i * (HEIGHT + GAP))
+        y += high * (HEIGHT + GAP) + FLOOR
+    return places, {one: left[one] + (wide[one] - 3) / 2 for one in LANES}, (x, y + 4)
+
+
 def draw_rooms(target: Path) -> None:
     """Writes the picture of the rooms."""
     lines, arrows = house()
     groups = merged(arrows)
-    levels = [
-        {one: rows([group for group in level if lane(group[0]) == one], ABREAST[one]) for one in LANES}
-        for level in floors(groups)
-    ]
-    left = {
-        one: 2 + sum((ABREAST[o] * (WIDTH + GAP) + 3) for o in list(LANES)[: list(LANES).index(one)]) for one in LANES
-    }
-    wide = sum(ABREAST[one] * (WIDTH + GAP) + 3 for one in LANES) + 2
-    tall = sum(max(map(len, level.values())) * (HEIGHT + GAP) + FLOOR for level in levels) + 6
+    places, middles, (wide, tall) = placed(floors(groups))
     sheet = Sheet(wide / 10, tall / 10)
-    places: dict[str, tuple[float, float]] = {}
-    y = 2.0
-    for level in levels:
-        high = max(map(len, level.values()))
-        for one, listed in level.items():
-            for i, row in enumerate(reversed(listed)):
-                start = left[one] + (ABREAST[one] - len(row)) * (WIDTH + GAP) / 2
-                for j, name in enumerate(row):
-                    places[name] = (start + j * (WIDTH + GAP), y + (i + (high - len(listed)) / 2) * (HEIGHT + GAP))
-        y += high * (HEIGHT + GAP) + FLOOR
-    for one, x in left.items():
-        sheet.note(x + ABREAST[one] * (WIDTH + GAP) / 2, tall - 2.5, one, size=11)
-    for name, (x, bottom) in places.items():
+    for one, x in middles.items():
+        sheet.note(x, tall - 2.5, one, size=11)
+    for name, (x, y) in places.items():
         title = name if name in LANES else name.split("/")[-1]
         colour = GREY if name == "ground" else LANES[lane(name)]
-        sheet.box(x, bottom, WIDTH, HEIGHT, title=title, note=f"{lines[name]:,} lines", color=colour)
+        sheet.box(x, y, WIDTH, HEIGHT, title=title, note=f"{lines[name]:,} lines", color=colour)
     for group, below in groups.items():
+        corners = [places[name] for name in group]
         if len(group) > 1:
-            (x, bottom), (end, top) = (
-                tuple(pick(places[name][k] for name in group) for k in (0, 1)) for pick in (min, max)
-            )
-            sheet.frame(x - 0.8, bottom - 0.8, end - x + WIDTH + 1.6, top - bottom + HEIGHT + 1.6)
-        for other in below - {
-            far for near in below for far in reached(near, groups)
-        }:  # what others lead to is left out
-            start = min((places[name] for name in group), key=lambda place: place[1])
-            end_at = max((places[name] for name in other), key=lambda place: place[1])
-            sheet.arrow(
-                (start[0] + WIDTH / 2, start[1] - 0.8 * (len(group) > 1)),
-                (end_at[0] + WIDTH / 2, end_at[1] + HEIGHT + 0.8 * (len(other) > 1)),
-                behind=True,
-            )
+            (x, right), (y, top) = ((min(values), max(values)) for values in zip(*corners, strict=True))
+            sheet.frame(x - 0.8, y - 0.8, right - x + WIDTH + 1.6, top - y + HEIGHT + 1.6)
+        implied = {far for near in below for far in reached(near, groups)}
+        for other in below - implied:
+            x, y = min(corners, key=lambda corner: corner[1])
+            to_x, to_y = max((places[name] for name in other), key=lambda corner: corner[1])
+            start = (x + WIDTH / 2, y - 0.8 * (len(group) > 1))
+            sheet.arrow(start, (to_x + WIDTH / 2, to_y + HEIGHT + 0.8 * (len(other) > 1)), behind=True)
     sheet.save(target)
 
 
