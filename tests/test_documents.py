@@ -39,6 +39,7 @@ INSTEAD = {
     "source .venv/bin/activate": "true",  # the environment that runs this test
     "--train_batch_size 256": "--train_batch_size 4 --train_steps 2",  # 24 images in place of the user's
     "--train_batch_size 128": "--train_batch_size 4",  # 20 images in place of CIFAR-10
+    "simclr-convert": "python -m converters",  # the script that installing the package makes
     "--train_epochs 100": "--train_steps 2",  # hours
     "chest ards --model_dir": "chest ards --image_size 32 --pretrain_steps 2 --finetune_epochs 1 --grid_epochs 1 "
     "--grid_learning_rates 0.1 --seeds 1 --moco False --model_dir",  # an hour
