@@ -35,6 +35,7 @@ ELSEWHERE = {
     "chest covid": "chest.covid.command",
     "chest ards": "chest.ards.command",
     "chest findings": "chest.findings.command",
+    "chest evaluate": "chest.evaluate.command",
     "chest explain": "chest.model.command",
     "chest app": "chest.page.command",
 }

@@ -239,6 +239,45 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -
     return figure
 
 
+def decision(
+    at: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, share: float
+) -> Figure:
+    """Net benefit by the threshold from which on one acts, with bands, beside acting on everybody and on nobody.
+
+    Args:
+        at: thresholds in (0, 1), `(t,)`.
+        curves: name → net benefit, and the lower and upper edge of its interval, each `(t,)`.
+        share: of the positives.
+    """
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (middle, low, high)) in enumerate(curves.items()):
+        axes.plot(at, middle, color=f"C{number}", label=name)
+        axes.fill_between(at, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+    axes.plot(at, share - (1 - share) * at / (1 - at), "--", color="grey", label="call everybody positive")
+    axes.axhline(0, linestyle=":", color="grey", label="call nobody positive")
+    axes.set(xlabel="threshold (probability)", ylabel="net benefit (positives found an image)")
+    axes.set(xlim=(0, 1), ylim=(-0.1 * max(share, 0.1), 1.1 * max(share, 0.05)))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    return figure
+
+
+def levels(histograms: Mapping[str, np.ndarray]) -> Figure:
+    """Histograms `(bins,)` of grey levels from black to white, each of sum 1."""
+    figure = Figure(figsize=(8.5, 2.8), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, shares) in enumerate(histograms.items()):
+        edges = np.linspace(0, 1, len(shares) + 1)
+        axes.stairs(
+            100 * shares, edges, color=f"C{number}", label=name, fill=number == 0, alpha=0.5 if number == 0 else 1
+        )
+    axes.set(xlabel="grey level (0 black, 1 white)", ylabel="pixels (%)", xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def intervals(
     rows: Mapping[str, Mapping[str, tuple[float, ...]]], *, metric: str, chance: float | None = None
 ) -> Figure:

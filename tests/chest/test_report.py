@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from tf_simclr.chest.ards import page as report
-from tf_simclr.chest.ards.numbers import Asked, Way, estimates, threshold
+from tf_simclr.chest.ards.numbers import Asked, Way, estimates
 from tf_simclr.errors import InputError
+from tf_simclr.evaluation.binary import threshold
 from tf_simclr.evaluation.intervals import auc_interval
 
 PART = {"patients": 60, "images": 80, "positive images": 40, "positive patients": 31}

@@ -7,7 +7,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.config.chest import ChestApp, ChestArds, ChestCovid, ChestExplain, ChestFindings, ChestPrepare
+from tf_simclr.config.chest import (
+    ChestApp,
+    ChestArds,
+    ChestCovid,
+    ChestEvaluate,
+    ChestExplain,
+    ChestFindings,
+    ChestPrepare,
+)
 from tf_simclr.config.evaluation import (
     CheckpointsConvert,
     CheckpointsGet,
@@ -39,6 +47,7 @@ COMMANDS: dict[str, type[Any]] = {
     "chest covid": ChestCovid,
     "chest ards": ChestArds,
     "chest findings": ChestFindings,
+    "chest evaluate": ChestEvaluate,
     "chest explain": ChestExplain,
     "chest app": ChestApp,
     "checkpoints list": CheckpointsList,

@@ -336,3 +336,56 @@ class ChestFindings(Checked):
         check(fits, "labels_fractions must be shares above 0, at most 1", labels_fractions=shares)
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestEvaluate(Checked):
+    """Asks a finished model about another hospital's radiographs: what holds there, what has moved, and for whom.
+
+    AUC, calibration, the operating point carried over, decision curve, subgroups, and the drift of grey levels and
+    features from what the model learned from.  Nothing is trained.
+    """
+
+    model: Path
+    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
+    data: Path
+    """The other hospital's folder of `chest prepare`, of the pixels that the model learned from."""
+    others: tuple[Path, ...] = ()
+    """Further models to compare the first one with, in pairs, on the same radiographs."""
+    out: Path = Path("evaluated")
+    """Folder for the page, the numbers and the table of subgroups."""
+    part: Literal["all", "train", "validation", "test"] = "all"
+    """Which of the radiographs."""
+    classes: tuple[str, ...] = ()
+    """What the model's findings are called there, where they are called otherwise: Pneumonia=pneumonia."""
+    operating_point: Literal["youden", "sensitivity", "specificity"] = "youden"
+    """By which the threshold is chosen on the model's own held-out patients: the largest sum of sensitivity and
+    specificity, or at least so much of one."""
+    at_least: float = 0.9
+    """Of operating_point sensitivity or specificity."""
+    subgroups: tuple[str, ...] = ("sex", "age", "view", "device")
+    """Columns of the prepared folder or of subgroup_table; ages are decades."""
+    subgroup_table: Path | None = None
+    """A csv file with a column image, as the prepared folder names it, and any others to make subgroups of."""
+    fewest: int = 10
+    """Patients with and without the finding that a subgroup has at least to be shown; smaller ones are counted."""
+    not_mentioned: Literal["zeros", "ignore"] = "zeros"
+    """What an empty label counts as: absent, or nothing; uncertain ones count as nothing."""
+    permutations: int = 500
+    """Draws for the chance that a drift is nothing."""
+    split_seed: int = 0
+    """Seed of the split by patient, of part."""
+    eval_batch_size: int = 64
+    """Images at a time."""
+    seed: int = 0
+    """Of all draws."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("fewest", "eval_batch_size", "permutations"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+        check(0 < self.at_least <= 1, "at_least must lie in (0, 1]", at_least=self.at_least)
+        pairs = all(
+            name.count("=") == 1 and not name.startswith("=") and not name.endswith("=") for name in self.classes
+        )
+        check(pairs, "classes must be pairs such as Pneumonia=pneumonia", classes=self.classes)

@@ -136,6 +136,27 @@ def newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, star
     return found
 
 
+def recalibration(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> np.ndarray:
+    """Slope and intercept of the logistic regression of what was on what was said (Cox, Biometrika 45, 1958).
+
+    Slope 1 and intercept 0 are what probabilities have that are true; below 1 they are too far apart, above 1 too near.
+
+    Args:
+        log_odds: of the probabilities said, `(n,)`; they do not tell the classes apart without an error.
+        labels: 0 or 1, `(n,)`.
+        weights: as of `platt`.
+
+    Returns:
+        `(2,)` or `(b, 2)`.
+    """
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    many = np.atleast_2d(weights)
+    inputs = np.stack([log_odds, np.ones(len(log_odds))])
+    targets = np.broadcast_to(np.asarray(labels, float), many.shape)
+    start = np.tile([1.0, 0.0], (len(many), 1))
+    return newton(inputs, targets, weights=many, start=start).reshape(*weights.shape[:-1], 2)
+
+
 def calibrate(
     log_odds: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None = None, seed: int = 0
 ) -> Calibration:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_simclr.errors import check
-from tf_simclr.evaluation.binary import measures
+from tf_simclr.evaluation.binary import measures, threshold
 from tf_simclr.evaluation.intervals import areas, holm, paired_difference, share_interval
 from tf_simclr.evaluation.patients import DRAWS, middle, weightings
 
@@ -94,26 +93,6 @@ def at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Estim
 def estimated(value: float, interval: tuple[float, float]) -> Estimate:
     """A value with its interval."""
     return {"value": value, "low": interval[0], "high": interval[1]}
-
-
-def threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The probability from which on a yes is said, such that sensitivity and specificity have the largest sum.
-
-    Half way to the next lower probability, the lowest of equally good ones (Youden, Cancer 3, 1950).
-
-    Raises:
-        InputError: one class only.
-
-    Example:
-        >>> threshold(np.array([0.1, 0.2, 0.6, 0.8]), np.array([0, 0, 1, 1]))
-        0.4
-    """
-    check(len(set(labels.tolist())) == 2, "the validation patients must have both classes")
-    at = np.unique(probabilities)
-    cuts = np.append(at[:1] / 2, (at[1:] + at[:-1]) / 2)
-    said = probabilities >= cuts[:, None]
-    sums = said[:, labels == 1].mean(axis=1) + (~said)[:, labels == 0].mean(axis=1)
-    return float(cuts[sums.argmax()])
 
 
 def estimate(values: np.ndarray) -> Estimate:

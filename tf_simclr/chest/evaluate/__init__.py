@@ -1,0 +1,1 @@
+"""A finished model asked about another hospital's radiographs."""

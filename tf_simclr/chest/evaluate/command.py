@@ -1,0 +1,264 @@
+"""`tf-simclr chest evaluate`: a finished model asked about another hospital's radiographs.
+
+For research, not for diagnosis.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.chest.collections.collection import read_table
+from tf_simclr.chest.evaluate import drifts, numbers
+from tf_simclr.chest.evaluate.models import Asked, opened
+from tf_simclr.chest.evaluate.numbers import Told
+from tf_simclr.chest.evaluate.page import NOTICE, PATIENTS, Evaluation, written
+from tf_simclr.config import ChestEvaluate, plain
+from tf_simclr.data.radiographs import partition
+from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.errors import check
+from tf_simclr.evaluation.binary import reliability
+from tf_simclr.evaluation.intervals import SEPARATED
+from tf_simclr.evaluation.maps import curve_band
+from tf_simclr.evaluation.reports import versions
+from tf_simclr.files import replacing, write_json
+from tf_simclr.terminal import say, show
+
+RULES = {
+    "youden": "which has the largest sum of sensitivity and specificity",
+    "sensitivity": "which finds at least {at:.0%} of the positives",
+    "specificity": "which lets at least {at:.0%} of the negatives go",
+}
+
+
+def run(config: ChestEvaluate) -> None:
+    """Asks, measures, and writes page, numbers and table."""
+    # 1. The radiographs and their subgroups.
+    data = load(config.data)
+    rows = rows_of(config, data)
+    columns = groups(config, data, rows=rows)
+
+    # 2. What each model says of them; the first one is measured, the others are compared with it.
+    names = named([config.model, *config.others])
+    tolds: dict[str, dict[str, Told]] = {}
+    for name, folder in names.items():
+        say(f"{name}: {len(rows):,} radiographs of {data.name} …")
+        asked = opened(folder)
+        scores, features = asked.answers(data, rows, batch_size=config.eval_batch_size)
+        tolds[name] = told_of(config, asked, scores=scores, data=data, rows=rows)
+        if name == next(iter(names)):
+            first, moved = (
+                asked,
+                drifts.measured(
+                    asked, data, rows=rows, features=features, permutations=config.permutations, seed=config.seed
+                ),
+            )
+        keras.backend.clear_session()
+
+    # 3. The numbers of each finding.
+    own, findings, curves = next(iter(tolds.values())), {}, {}
+    for number, (finding, told) in enumerate(own.items()):
+        findings[finding] = measured(config, first, told=told, number=first.findings.index(finding), columns=columns)
+        if not findings[finding]["why"]:
+            curves[finding] = drawn(told, seed=config.seed + number)
+            if findings[finding]["separated"]:
+                say(f"{finding}: {SEPARATED}")
+    comparisons = {
+        finding: numbers.compared({name: of[finding] for name, of in tolds.items() if finding in of}, seed=config.seed)
+        for finding in own
+        if not findings[finding]["why"] and sum(finding in of for of in tolds.values()) > 1
+    }
+
+    # 4. What is left.
+    found = Evaluation(
+        title=first.title,
+        collection=data.name,
+        synthetic=data.made_up,
+        part=config.part,
+        images=len(rows),
+        patients=len(np.unique(data.patients[rows])),
+        findings=findings,
+        drift=moved,
+        comparisons=comparisons,
+        curves=curves,
+        rule=RULES[config.operating_point].format(at=config.at_least),
+        fewest=config.fewest,
+        made={
+            "operating point": config.operating_point,
+            "subgroups": ", ".join(columns),
+            "with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        },
+    )
+    leave(config, found)
+    show(summary(config, found))
+
+
+def rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
+    """The radiographs that are asked about, which ascend."""
+    if config.part == partition.ALL:
+        return np.arange(len(data))
+    return np.sort(partition.parts(data, seed=config.split_seed)[config.part])
+
+
+def named(folders: list[Path]) -> dict[str, Path]:
+    """What tables call models: their run folders' names, with more of the path where two have one."""
+    for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
+        found = {"/".join(folder.parts[-depth:]): folder for folder in folders}
+        if len(found) == len(folders):
+            return found
+    check(len(set(folders)) == len(folders), "models to compare must differ", received=[str(path) for path in folders])
+    return {str(folder): folder for folder in folders}
+
+
+def groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Column → a text an image, of those that say anything.
+
+    Raises:
+        InputError: a column is neither in the prepared folder nor in the table, or the table lacks an image.
+    """
+    known: dict[str, np.ndarray] = {name: values[rows] for name, values in data.attributes.items()}
+    if config.subgroup_table is not None:
+        table = {row["image"]: row for row in read_table(config.subgroup_table, columns=("image",))}
+        missing = [str(image) for image in data.images[rows] if image not in table]
+        rule = f"{config.subgroup_table} must have a row for each image"
+        check(not missing, rule, missing=missing[:3], count=len(missing))
+        names = [name for name in next(iter(table.values())) if name != "image" and name.isprintable()]
+        known |= {name: np.array([table[image][name] for image in data.images[rows]]) for name in names}
+    unknown = [name for name in config.subgroups if name not in known]
+    check(not unknown, f"subgroups must be columns: {', '.join(known)}", received=unknown)
+    silent = [name for name in config.subgroups if not any(known[name])]
+    if silent:
+        say(f"nothing is said of {', '.join(silent)}: no subgroups of it")
+    return {name: known[name] for name in config.subgroups if name not in silent}
+
+
+def told_of(
+    config: ChestEvaluate, asked: Asked, *, scores: np.ndarray, data: Prepared, rows: np.ndarray
+) -> dict[str, Told]:
+    """Finding → what the model says of the images whose label is known, and what is so.
+
+    Raises:
+        InputError: the radiographs have none of its findings.
+    """
+    called = dict(name.split("=") for name in config.classes)
+    unknown = [name for name in called if name not in asked.findings]
+    check(not unknown, f"classes must begin with findings of the model: {', '.join(asked.findings)}", received=unknown)
+    there = {finding: called.get(finding, finding) for finding in asked.findings}
+    lacking = [finding for finding, name in there.items() if name not in data.classes]
+    rule = f"{data.folder} must have a class that the model tells ({', '.join(asked.findings)}); name it by --classes"
+    check(len(lacking) < len(there), rule, classes=list(data.classes))
+    if lacking:
+        say(f"not asked about, as {data.name} has no such class: {', '.join(lacking)}")
+    said, found = asked.probabilities(scores), {}
+    for number, (finding, name) in enumerate(there.items()):
+        if finding not in lacking:
+            labels = partition.findings(data, [name], not_mentioned=config.not_mentioned)[0][rows, 0]
+            known = labels >= 0
+            patients, places = data.patients[rows][known], np.flatnonzero(known)
+            found[finding] = Told(said[known, number], labels[known], patients, places)
+    return found
+
+
+def measured(
+    config: ChestEvaluate, asked: Asked, *, told: Told, number: int, columns: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The numbers of a finding, with its subgroups."""
+    own = asked.calibrations[number]
+    found = numbers.of_finding(told, own=own, rule=config.operating_point, at=config.at_least, seed=config.seed)
+    if found["why"]:
+        return found | {"subgroups": [], "small": []}
+    cut = found["operating_point"]["threshold"]
+    shown, small = numbers.subgroups(told, columns, cut=cut, fewest=config.fewest)
+    return found | {"subgroups": shown, "small": small}
+
+
+def drawn(told: Told, *, seed: int) -> dict[str, Any]:
+    """What the figures of a finding are drawn of."""
+    band = curve_band(told.probabilities, told.labels, kind="roc", groups=told.patients, seed=seed)
+    return {
+        "roc": band,
+        "reliability": reliability(told.probabilities, told.labels),
+        "decision": numbers.decision_curve(told, seed=seed),
+        "at": numbers.AT,
+    }
+
+
+def leave(config: ChestEvaluate, found: Evaluation) -> None:
+    """Writes `evaluation.json`, `subgroups.csv` and `report.html`."""
+    decisions = {
+        finding: {
+            "threshold": numbers.AT.tolist(),
+            **dict(zip(("net_benefit", "low", "high"), map(list, of["decision"]), strict=True)),
+        }
+        for finding, of in found.curves.items()
+    }
+    content = {
+        "note": NOTICE,
+        "made_up": found.synthetic,
+        "model": found.title,
+        "collection": found.collection,
+        "images": found.images,
+        "patients": found.patients,
+        "findings": found.findings,
+        "decision_curves": decisions,
+        "drift": found.drift,
+        "comparisons": found.comparisons,
+        "patients_in_both": PATIENTS,
+        "command": plain(config),
+        "versions": versions(),
+    }
+    write_json(config.out / "evaluation.json", content)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    metrics = ("auc", "sensitivity", "specificity", "called_positive")
+    heads = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    counts = ("column", "value", "images", "patients", "positives")
+    writer.writerow(["finding", *counts, *heads])
+    for finding, of in found.findings.items():
+        for row in [*of["subgroups"], *of["small"]]:
+            values = [row.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
+            writer.writerow([finding, *(row[key] for key in counts), *values])
+    with replacing(config.out / "subgroups.csv", config.out / "report.html") as [table_file, page_file]:
+        table_file.write(text.getvalue().encode())
+        page_file.write(written(found).encode())
+
+
+def summary(config: ChestEvaluate, found: Evaluation) -> str:
+    """The numbers for a terminal."""
+    lines = [f"{found.title}, on {found.images:,} radiographs of {found.patients:,} patients of {found.collection}"]
+    for name, of in found.findings.items():
+        if of["why"]:
+            lines.append(f"  {name}: {of['why']}")
+            continue
+        point, slope = of["operating_point"], of["calibration"]["slope"]
+        shares = "  ".join(
+            f"{key} {100 * point[key]['value']:.0f} %"
+            for key in ("sensitivity", "specificity")
+            if "value" in point[key]
+        )
+        told = f"slope {cell(slope)}" if "low" in slope else f"slope: {slope.get('why', 'not known')}"
+        lines.append(f"  {name}: AUC {cell(of['auc'])}, at home {cell(of['home']['auc'])}")
+        lines.append(f"    threshold {point['threshold']:.3f} carried over: {shares}; calibration: {told}")
+        if of["subgroups"] or of["small"]:
+            lines.append(f"    {len(of['subgroups'])} subgroups, and {len(of['small'])} too small to be shown")
+        for row in found.comparisons.get(name, []):
+            gain = row["difference"]
+            lines.append(f"    minus {row['second']}: {cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
+    moved = found.drift
+    chances = ", ".join(
+        f"{key} p {moved[key]['p']:.3f}" for key in ("brightness", "contrast", "features") if "p" in moved[key]
+    )
+    lines.append(f"  drift: {chances}; {100 * moved['features']['unlike']['value']:.0f} % unlike what was learned from")
+    lines.append(
+        f"  {moved['alike']:,} look the same as one that was learned from; patients in both are not known (salted)"
+    )
+    return "\n".join([*lines, NOTICE, f"report  {config.out / 'report.html'}"])
+
+
+def cell(of: Mapping[str, float]) -> str:
+    """A value and its interval."""
+    return f"{of['value']:.3f} ({of['low']:.3f}–{of['high']:.3f})"

@@ -1,0 +1,109 @@
+"""Models of any command in one form: what they say of radiographs, and what they are measured against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_simclr.chest.findings import model as findings_model
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.cases import Cases
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.errors import check
+from tf_simclr.evaluation.calibration import Calibration, calibrate
+from tf_simclr.evaluation.features import extract
+from tf_simclr.places import expanded
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that can be asked for findings."""
+
+    title: str
+    encoder: keras.Model
+    findings: tuple[str, ...]
+    layer: Callable[[np.ndarray], np.ndarray]
+    """Features `(n, d)` to log-odds `(n, findings)`."""
+    calibrations: tuple[Calibration, ...]
+    """Of each finding, with its own held-out probabilities and labels."""
+    cases: Cases
+    """Of the radiographs that it learned from."""
+    about: dict[str, Any]
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of log-odds `(n, findings)`, raw ones of findings that could not be calibrated."""
+        return np.stack([said(column) for said, column in zip(self.calibrations, scores.T, strict=True)], axis=1)
+
+    def answers(self, data: Prepared, rows: np.ndarray, *, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds `(n, findings)` and features `(n, d)` of radiographs, in the order of `rows`, which ascend.
+
+        Raises:
+            InputError: they were prepared otherwise than those that the model learned from, or one cannot be read.
+        """
+        about = self.about
+        side = about.get("side", about["kept_size"])
+        advice = f"prepare them with --size {about['kept_size']} --fit {about['fit']} --windowed {about['windowed']}"
+        fits = data.fit == about["fit"] and data.windowed == about["windowed"] and data.size >= side
+        rule = f"radiographs must be prepared as those that the model learned from; {advice}"
+        check(fits, rule, size=data.size, fit=data.fit, windowed=data.windowed)
+        source = data.source(rows, side=side if side != data.size else None)
+        batches = evaluation_batches(
+            source,
+            batch_size=batch_size,
+            image_size=about["image_size"],
+            crop_proportion=about["crop_proportion"],
+            unreadable=Unreadable(),
+        )
+        features = extract(self.encoder, batches).values
+        check(len(features) == len(rows), f"all images of {data.folder} must be readable; prepare again")
+        return self.layer(features), features
+
+
+def opened(folder: Path) -> Asked:
+    """The model of a run, or of a folder with one.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    folder = expanded(folder)
+    there = [folder / name for name in (findings_model.FOLDER, deployed.FOLDER, "")]
+    place = next((path for path in there if (path / "card.json").exists()), folder)
+    several = place.name == findings_model.FOLDER or (place / "kernel.npy").exists()
+    return of_findings(place) if several else of_one(place)
+
+
+def of_one(folder: Path) -> Asked:
+    """A model of `chest covid` or `chest ards`, which has one finding."""
+    model = deployed.load(folder)
+
+    def layer(features: np.ndarray) -> np.ndarray:
+        return np.asarray(model.score_of(tf.constant(features, tf.float32)), float)[:, None]
+
+    title = str(model.about["card"].get("title", model.positive))
+    return Asked(title, model.encoder, (model.positive,), layer, (model.calibration,), model.cases, model.about)
+
+
+def of_findings(folder: Path) -> Asked:
+    """A model of `chest findings`."""
+    model = findings_model.load(folder)
+    known = [model.held_labels[:, number] >= 0 for number in range(len(model.findings))]
+    both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
+    usable = np.flatnonzero(both)
+    rule = "a model must have held-out images with and without one of its findings at least"
+    check(len(usable) > 0, rule, findings=list(model.findings))
+    calibrations = tuple(
+        calibrate(model.held_scores[known[number], number], model.held_labels[known[number], number])
+        for number in usable
+    )
+    names = tuple(model.findings[number] for number in usable)
+
+    def layer(features: np.ndarray) -> np.ndarray:
+        return np.asarray(features @ model.kernel[:, usable] + model.bias[usable])
+
+    title = str(model.about["card"].get("title", "findings"))
+    return Asked(title, model.encoder, names, layer, calibrations, model.cases, model.about)

@@ -1,0 +1,227 @@
+"""What a model is worth on another hospital's radiographs: of all of them, and of subgroups."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tf_simclr.evaluation.binary import brier, expected_calibration_error, measures, net_benefit, reliability, threshold
+from tf_simclr.evaluation.calibration import Calibration, logit, recalibration
+from tf_simclr.evaluation.intervals import areas, auc_interval, holm, paired_difference, separated, share_interval
+from tf_simclr.evaluation.multi_label import missing
+from tf_simclr.evaluation.patients import bootstrap, middle, weightings
+
+DRAWS = 500
+"""Of patients, where an interval is a bootstrap's."""
+AT = np.arange(1, 100) / 100
+"""Thresholds of the decision curve."""
+Value = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one model says of one finding, with what is so."""
+
+    probabilities: np.ndarray
+    """`(n,)`."""
+    labels: np.ndarray
+    """0 or 1, `(n,)`."""
+    patients: np.ndarray
+    places: np.ndarray
+    """Of these images among all that were asked about: those whose label is known."""
+
+
+def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int) -> dict[str, Any]:
+    """All numbers of a finding; `why` says why there are none.
+
+    Args:
+        told: of the other hospital.
+        own: the model's calibration, with its own held-out probabilities, by which the threshold is chosen.
+        rule: of the threshold, as `binary.threshold` has it.
+        at: of the rule.
+        seed: of the draws.
+    """
+    counts = {
+        "images": len(told.labels),
+        "positives": int(told.labels.sum()),
+        "patients": len(np.unique(told.patients)),
+        "why": missing(told.labels, told.probabilities),
+    }
+    value = float(areas(own.probabilities, own.labels).values[0])
+    home = {
+        "images": len(own.labels),
+        "positives": int(own.labels.sum()),
+        "auc": estimate(value, auc_interval(own.probabilities, own.labels)),
+    }
+    found = counts | {"home": home, "calibrated": not own.missing, "calibration_missing": own.missing}
+    if counts["why"]:
+        return found
+    cut, everyone = threshold(own.probabilities, own.labels, rule=rule, at=at), np.arange(len(own.labels))
+    found |= {
+        "auc": auc_of(told),
+        "separated": separated(told.probabilities, told.labels),
+        "calibration": calibration_of(told, seed=seed),
+        "operating_point": at_threshold(told, cut),
+        "home_operating_point": at_threshold(Told(own.probabilities, own.labels, everyone, everyone), cut),
+    }
+    return found
+
+
+def estimate(value: float, interval: tuple[float, float]) -> Value:
+    """A value with its interval."""
+    return {"value": value, "low": interval[0], "high": interval[1]}
+
+
+def auc_of(told: Told) -> Value:
+    """AUC with its interval over patients."""
+    found = areas(told.probabilities, told.labels, patients=told.patients)
+    return estimate(float(found.values[0]), found.interval())
+
+
+def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
+    """Brier score, calibration error, slope and intercept, and how many positives were expected, with intervals."""
+    said, was = told.probabilities, told.labels
+    odds = logit(said)
+
+    def of_draws(weights: np.ndarray) -> np.ndarray:
+        whole = measures(said, was, weights=weights)
+        ratio = (weights @ was) / np.maximum(weights @ said, 1e-9)
+        return np.stack(
+            [whole["brier"], whole["calibration_error"], ratio, *recalibration(odds, was, weights=weights).T], 1
+        )
+
+    names = ("brier", "calibration_error", "observed_to_expected", "slope", "intercept")
+    once = of_draws(np.ones((1, len(was))))[0]
+    try:
+        low, high = middle(bootstrap(of_draws, told.patients, labels=was, draws=DRAWS, seed=seed))
+    except ValueError as error:  # too few patients to draw from
+        return {name: {"value": float(value)} for name, value in zip(names, once, strict=True)} | {"why": str(error)}
+    found: dict[str, Any] = {
+        name: {"value": float(v), "low": float(a), "high": float(b)}
+        for name, v, a, b in zip(names, once, low, high, strict=True)
+    }
+    if separated(said, was):
+        reason = "scores tell the classes apart, so that a slope has no upper end"
+        found |= {"slope": {"why": reason}, "intercept": {"why": reason}}
+    checked = brier(said, was), expected_calibration_error(said, was)
+    found["brier"]["value"], found["calibration_error"]["value"] = checked
+    bins = reliability(said, was)
+    return found | {
+        "bins": [dict(zip(("said", "was", "images"), map(float, row), strict=True)) for row in zip(*bins, strict=True)]
+    }
+
+
+def at_threshold(told: Told, cut: float) -> dict[str, Any]:
+    """Counts, and shares with intervals over patients, where a yes is said from `cut` on."""
+    yes, ill = told.probabilities >= cut, told.labels == 1
+    found: dict[str, Any] = {
+        "threshold": cut,
+        "true_positives": int((yes & ill).sum()),
+        "false_positives": int((yes & ~ill).sum()),
+        "true_negatives": int((~yes & ~ill).sum()),
+        "false_negatives": int((~yes & ill).sum()),
+    }
+    shares = {
+        "sensitivity": (yes, ill),
+        "specificity": (~yes, ~ill),
+        "positive_predictive_value": (ill, yes),
+        "negative_predictive_value": (~ill, ~yes),
+        "called_positive": (yes, np.ones_like(yes)),
+    }
+    for name, (right, among) in shares.items():
+        if among.any():
+            interval = share_interval(right[among], patients=told.patients[among])
+            found[name] = estimate(float(right[among].mean()), interval)
+        else:
+            found[name] = {"why": "there is no image to take a share of"}
+    return found
+
+
+def decision_curve(told: Told, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Net benefit at `AT` with the ends of its interval over patients, each `(t,)`."""
+    yes = told.probabilities >= AT[:, None]
+    worth = (
+        yes * np.where(told.labels == 1, 1.0, 0.0)
+        - yes * np.where(told.labels == 0, 1.0, 0.0) * (AT / (1 - AT))[:, None]
+    )
+
+    def of_draws(weights: np.ndarray) -> np.ndarray:
+        return weights @ worth.T / weights.sum(axis=1, keepdims=True)
+
+    low, high = middle(bootstrap(of_draws, told.patients, labels=told.labels, draws=DRAWS, seed=seed))
+    return net_benefit(told.probabilities, told.labels, at=AT), np.asarray(low), np.asarray(high)
+
+
+def subgroups(
+    told: Told, columns: Mapping[str, np.ndarray], *, cut: float, fewest: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """AUC, sensitivity and specificity of each value of each column, and the groups that are too small to be shown.
+
+    Args:
+        told: all images.
+        columns: name → a text for each image that was asked about, empty where it says nothing.
+        cut: from which on a yes is said.
+        fewest: patients with and without the finding that a group has at least.
+    """
+    shown, small = [], []
+    for name, every in columns.items():
+        texts = every[told.places]
+        for value in sorted(set(texts.tolist())):
+            rows = texts == value
+            own = Told(told.probabilities[rows], told.labels[rows], told.patients[rows], told.places[rows])
+            with_it, without = (len(np.unique(own.patients[own.labels == c])) for c in (1, 0))
+            row = {"column": name, "value": value or "not stated", "images": int(rows.sum())}
+            row |= {"patients": len(np.unique(own.patients)), "positives": int(own.labels.sum())}
+            if min(with_it, without) < fewest:
+                small.append(row)
+                continue
+            point = at_threshold(own, cut)
+            shares = {key: point[key] for key in ("sensitivity", "specificity", "called_positive")}
+            shown.append(row | {"auc": auc_of(own)} | shares)
+    return shown, small
+
+
+def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
+    """The first of several models beside each other: differences in AUC on the same patients, by DeLong and by draws.
+
+    P-values are adjusted for how many were compared (Holm).
+    """
+    names = list(tolds)
+    first = tolds[names[0]]
+    scores = np.stack([tolds[name].probabilities for name in names])
+    found = areas(scores, first.labels, patients=first.patients)
+    drawn = list(weightings(first.patients, labels=first.labels, draws=DRAWS, seed=seed, stratified=True))
+    rows = []
+    for number in range(1, len(names)):
+        gain = paired_difference(found, first=0, second=number)
+        draws = np.concatenate(
+            [
+                measures(scores[0], first.labels, weights=weights)["auc"]
+                - measures(scores[number], first.labels, weights=weights)["auc"]
+                for weights in drawn
+            ]
+        )
+        low, high = middle(draws)
+        tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
+        rows.append(
+            {
+                "first": names[0],
+                "second": names[number],
+                "auc_first": float(found.values[0]),
+                "auc_second": float(found.values[number]),
+                "difference": {"value": gain.value, "low": gain.low, "high": gain.high},
+                "p_delong": gain.p,
+                "bootstrap": {"low": low, "high": high},
+                "p_bootstrap": float(min(1.0, 2 * tail)),
+            }
+        )
+    return adjusted(rows)
+
+
+def adjusted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with p-values adjusted for the number of comparisons."""
+    delong, drawn = (holm([row[key] for row in rows]) for key in ("p_delong", "p_bootstrap"))
+    return [
+        row | {"p_delong_adjusted": a, "p_bootstrap_adjusted": b} for row, a, b in zip(rows, delong, drawn, strict=True)
+    ]

@@ -1,0 +1,318 @@
+"""The page that `chest evaluate` ends with: whole in itself, no patient and no image named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tf_simclr import plots
+from tf_simclr.chest.html import drawing, listed, page, table, tag, text
+
+NOTICE = "Research use, not a diagnosis."
+MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
+PATIENTS = (
+    "Whether a patient was learned from is not known: patients' pseudonyms are salted apart in each hospital. Ask "
+    "those who keep both lists."
+)
+POINT = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "positive_predictive_value": "Positive predictive value",
+    "negative_predictive_value": "Negative predictive value",
+    "called_positive": "Called positive",
+}
+CALIBRATION = {
+    "slope": "Slope (1 is true)",
+    "intercept": "Intercept (0 is true)",
+    "observed_to_expected": "Positives found for each one expected (1 is true)",
+    "calibration_error": "Calibration error (0 is best)",
+    "brier": "Brier score (0 is best)",
+}
+WORDS = {
+    "Operating point carried over": "The threshold was chosen where the model comes from, on patients that it did not "
+    "learn from, and is used here as it is: what a hospital gets that installs the model.",
+    "Calibration": "Whether probabilities are true here: of all radiographs that are given 70 %, about 70 % should "
+    "have the finding. A slope below 1 says that probabilities are too sure.",
+    "Net benefit": "Positives found an image, less false alarms, each weighed by the odds of the threshold from which "
+    "on one would act. A model is of use at thresholds where its line is above both others.",
+    "Drift": "How far these radiographs are from those that the model learned from. The chance is that of two sets of "
+    "one kind being as far apart; a small one says that something differs, not that it matters.",
+    "95 % interval": "The true values that these patients are consistent with; images of a patient belong together.",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that the page tells."""
+
+    title: str
+    """Of the model."""
+    collection: str
+    synthetic: bool
+    part: str
+    images: int
+    patients: int
+    findings: Mapping[str, Mapping[str, Any]]
+    """Finding → numbers of `of_finding`, with `subgroups` and `small`."""
+    drift: Mapping[str, Any]
+    comparisons: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Finding → rows of `compared`."""
+    curves: Mapping[str, Any]
+    """Finding → ROC band, reliability bins and decision curve."""
+    rule: str
+    """By which the threshold was chosen, in words."""
+    fewest: int
+    made: Mapping[str, str]
+
+
+def written(found: Evaluation) -> str:
+    """The page as HTML."""
+    title = "A model at another hospital"
+    body = [
+        tag("h1", text(title)),
+        tag("p", text(f"Model: {found.title}. Radiographs: {found.collection}."), kind="soft"),
+    ]
+    body += in_short(found)
+    body += results(found)
+    for name, of in found.findings.items():
+        body += one(found, name, of=of)
+    body += compared(found)
+    body += drifted(found)
+    body += limits(found)
+    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in WORDS.items()))
+    made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
+    body += [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
+    return page(title, *body, notice=NOTICE)
+
+
+def in_short(found: Evaluation) -> list[str]:
+    """The answer in a few sentences."""
+    lines = [MADE_UP] * found.synthetic
+    lines.append(f"{found.images:,} radiographs of {found.patients:,} patients ({found.part}).")
+    for name, of in found.findings.items():
+        if of["why"]:
+            lines.append(f"{name}: nothing can be measured here, as {of['why']}.")
+            continue
+        here, home = of["auc"], of["home"]["auc"]
+        verdict = "these patients do not tell whether it is worse here"
+        if here["high"] < home["low"]:
+            verdict = "it is worse here"
+        elif here["low"] > home["high"]:
+            verdict = "it is better here"
+        lines.append(f"{name}: AUC {spelled(here)} here, {spelled(home)} where it comes from: {verdict}.")
+        if here["low"] <= 0.5:
+            lines.append(f"{name}: the model was not shown to be better than guessing here.")
+        if of["separated"]:
+            lines.append(
+                f"{name}: scores tell all radiographs apart; among few patients that says no more than the interval."
+            )
+        slope = of["calibration"]["slope"]
+        if "low" in slope and not slope["low"] <= 1 <= slope["high"]:
+            kind = "too sure" if slope["value"] < 1 else "not sure enough"
+            lines.append(f"{name}: its probabilities are {kind} here (slope {spelled(slope)}).")
+        ratio = of["calibration"]["observed_to_expected"]
+        if of["calibrated"] and "low" in ratio and not ratio["low"] <= 1 <= ratio["high"]:
+            kind = "too high" if ratio["value"] < 1 else "too low"
+            lines.append(
+                f"{name}: its probabilities are {kind} here: {spelled(ratio)} positives for each one expected."
+            )
+        if not of["calibrated"]:
+            lines.append(
+                f"{name}: its scores were not calibrated ({of['calibration_missing']}); they are no probabilities."
+            )
+    return [tag("h2", "In short"), listed(lines, kind="short")]
+
+
+def spelled(value: Mapping[str, float]) -> str:
+    """A number with its interval in a sentence."""
+    return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+
+
+def cell(value: Mapping[str, Any], *, percent: bool = False) -> str:
+    """A number above its interval."""
+    if "why" in value or "value" not in value:
+        return text(value.get("why", "none"))
+    scale, digits, unit = (100, 0, " %") if percent else (1, 2, "")
+    middle = f"{scale * value['value']:.{digits}f}{unit}"
+    if "low" not in value:
+        return tag("b", text(middle))
+    ends = f"{scale * value['low']:.{digits}f} to {scale * value['high']:.{digits}f}{unit}"
+    return tag("div", tag("b", text(middle)), tag("span", text(ends)))
+
+
+def results(found: Evaluation) -> list[str]:
+    """AUC of each finding, here and where the model comes from."""
+    rows = []
+    for name, of in found.findings.items():
+        here = text(of["why"]) if of["why"] else cell(of["auc"])
+        home = f"{of['home']['positives']:,} of {of['home']['images']:,}"
+        rows.append(
+            [text(name), text(f"{of['positives']:,} of {of['images']:,}"), here, cell(of["home"]["auc"]), text(home)]
+        )
+    heads = ["Finding", "With it here", "AUC here", "AUC where it comes from", "With it there"]
+    caption = "Below each its 95 % interval over patients; that of the model's own held-out radiographs over images."
+    return [tag("h2", "Results"), table(heads, rows, caption=caption)]
+
+
+def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
+    """Operating point, calibration, figures and subgroups of a finding."""
+    if of["why"]:
+        return []
+    here, home = of["operating_point"], of["home_operating_point"]
+    rows = [[text(POINT[key]), cell(here[key], percent=True), cell(home[key], percent=True)] for key in POINT]
+    counts = (
+        f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
+        f"{here['false_positives']:,} false alarms, {here['true_negatives']:,} rightly let go."
+    )
+    caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
+    calibration = [[text(title), cell(of["calibration"][key])] for key, title in CALIBRATION.items()]
+    curves = found.curves[name]
+    value = of["auc"]["value"]
+    figures = tag(
+        "div",
+        drawing(
+            titled(plots.bands({f"here, AUC {value:.2f}": curves["roc"]}, kind="roc"), f"{name}: ROC"),
+            alt=f"ROC curve of {name}: AUC {spelled(of['auc'])}",
+            caption="ROC curve; the band is its 95 % interval.",
+        ),
+        drawing(
+            titled(plots.reliability({"here": curves["reliability"]}), f"{name}: calibration"),
+            alt=f"Calibration of {name}: slope {of['calibration']['slope'].get('value', float('nan')):.2f}",
+            caption="What was said against what was; large points are many radiographs.",
+        ),
+        kind="pair",
+    )
+    share = of["positives"] / of["images"]
+    decision = drawing(
+        titled(plots.decision(curves["at"], {"the model": curves["decision"]}, share=share), f"{name}: decision curve"),
+        alt=f"Decision curve of {name}, where {share:.0%} have it",
+        caption="Net benefit by the threshold from which on one would act.",
+    )
+    return [
+        tag("h2", text(name)),
+        tag("h3", "Operating point carried over"),
+        table(["", "Here", "Where it comes from"], rows, caption=caption),
+        tag("h3", "Calibration here"),
+        table(["", "Here"], calibration),
+        figures,
+        decision,
+        *grouped(found, of),
+    ]
+
+
+def titled(figure: Any, title: str) -> Any:
+    """The figure with a title."""
+    figure.axes[0].set_title(title, fontsize="medium")
+    return figure
+
+
+def grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
+    """Subgroups with intervals, and those that are too small."""
+    rows = [
+        [
+            text(f"{row['column']}: {row['value']}"),
+            text(f"{row['patients']:,}"),
+            text(f"{row['positives']:,} of {row['images']:,}"),
+            cell(row["auc"]),
+            cell(row["sensitivity"], percent=True),
+            cell(row["specificity"], percent=True),
+        ]
+        for row in of["subgroups"]
+    ]
+    small = [f"{row['column']} {row['value']} ({row['patients']:,} patients)" for row in of["small"]]
+    told = (
+        f"Not shown, with fewer than {found.fewest} patients with or without the finding: {', '.join(small)}."
+        if small
+        else ""
+    )
+    heads = ["Subgroup", "Patients", "With it", "AUC", "Sensitivity", "Specificity"]
+    caption = "At the same threshold. Of many groups some differ by chance. " + told
+    if not rows:
+        return [
+            tag("h3", "Subgroups"),
+            tag("p", text(told or "Nothing is known of these radiographs to group them by.")),
+        ]
+    return [tag("h3", "Subgroups"), table(heads, rows, caption=caption)]
+
+
+def compared(found: Evaluation) -> list[str]:
+    """Several models beside each other."""
+    rows = [
+        [
+            text(name),
+            text(row["second"]),
+            text(f"{row['auc_first']:.3f}"),
+            text(f"{row['auc_second']:.3f}"),
+            cell(row["difference"]),
+            text(f"{row['p_delong_adjusted']:.3f}"),
+            text(f"{row['p_bootstrap_adjusted']:.3f}"),
+        ]
+        for name, comparisons in found.comparisons.items()
+        for row in comparisons
+    ]
+    if not rows:
+        return []
+    heads = [
+        "Finding",
+        "Compared with",
+        "AUC, this model",
+        "AUC, the other",
+        "Difference",
+        "p (DeLong)",
+        "p (bootstrap)",
+    ]
+    caption = "On the same patients, in pairs; p-values are adjusted for how many models are compared (Holm)."
+    return [tag("h2", "Beside other models"), table(heads, rows, caption=caption)]
+
+
+def drifted(found: Evaluation) -> list[str]:
+    """What has moved."""
+    moved, rows = found.drift, []
+    for name in ("brightness", "contrast"):
+        of = moved[name]
+        rows.append(
+            [
+                text(f"{name.capitalize()} (share of the grey range)"),
+                *(text(f"{of[k]:.3f}") for k in ("learned_from", "here")),
+            ]
+        )
+        rows[-1] += [text(f"{of['distance']:.3f}"), text(f"{of['p']:.3f}")]
+    features = moved["features"]
+    if "discrepancy" in features:
+        values = [text(""), text(""), text(f"{features['discrepancy']:.3f}"), text(f"{features['p']:.3f}")]
+        rows.append([text("Features (maximum mean discrepancy)"), *values])
+        rows.append(
+            [text("Features (Fréchet distance)"), text(""), text(""), text(f"{features['frechet']:.3f}"), text("")]
+        )
+    unlike, usual = features["unlike"], 1 - features["unlike_expected"]
+    lines = [
+        f"{100 * unlike['value']:.0f} % ({100 * unlike['low']:.0f} to {100 * unlike['high']:.0f} %) of these are "
+        f"further from the nearest one that the model learned from than {100 * usual:.0f} % of those are from "
+        "each other.",
+        f"{moved['alike']:,} of these radiographs look the same as one that it learned from"
+        + (": what it says of them is no test of it." if moved["alike"] else "."),
+        PATIENTS,
+    ]
+    histograms = {
+        "learned from": np.array(moved["histograms"]["learned_from"]),
+        "here": np.array(moved["histograms"]["here"]),
+    }
+    figure = drawing(
+        titled(plots.levels(histograms), "Grey levels"),
+        alt="Grey levels here and of the radiographs that were learned from; their means are in the table",
+        caption="Grey levels of all pixels, at 96 pixels a side.",
+    )
+    heads = ["", "Learned from", "Here", "Distance", "Chance that it is nothing"]
+    return [tag("h2", "Drift"), table(heads, rows), listed(lines), figure]
+
+
+def limits(found: Evaluation) -> list[str]:
+    """What the numbers cannot say."""
+    lines = [
+        *([MADE_UP] * found.synthetic),
+        "Labels here may have been made otherwise than where the model comes from; a difference in AUC may be theirs.",
+        "The intervals cover the choice of patients here. They do not cover how they were chosen to be radiographed.",
+        "A model that is right here may be wrong at the next hospital.",
+    ]
+    return [tag("h2", "Limits"), listed(lines)]
