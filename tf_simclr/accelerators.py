@@ -23,7 +23,7 @@ from tf_simclr.frameworks import BACKENDS, installed
 
 GOOGLE, NVIDIA = "0x1ae0", "0x10de"
 """Numbers of the vendors of PCI devices; Google's network cards have its, too."""
-TPUS = {
+_TPUS = {
     "0x0027": "TPU v2 or v3",
     "0x005e": "TPU v4",
     "0x0062": "TPU v5p",
@@ -32,11 +32,11 @@ TPUS = {
     "0x0076": "TPU7x",
 }
 """PCI device → its name."""
-DISPLAY = "0x03"
+_DISPLAY = "0x03"
 """What the class of a PCI device begins with that is a GPU."""
-GPU_FILES = ("nvidia[0-9]*", "nvidiactl", "dxg")
+_GPU_FILES = ("nvidia[0-9]*", "nvidiactl", "dxg")
 """Files that NVIDIA's driver makes, in Docker and in WSL, too."""
-TPU_FILES = ("accel[0-9]*",)
+_TPU_FILES = ("accel[0-9]*",)
 TPU_VARIABLES = ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_ACCELERATOR_TYPE")
 """Environment variables of machines with a TPU, or with the address of one."""
 MACHINE = "TF_SIMCLR_MACHINE"
@@ -75,21 +75,21 @@ def accelerators(
     """
     root = root or Path(environ.get(MACHINE) or "/")
     dev, proc = dev or root / "dev", root / "proc"
-    devices = pci_devices(pci or root / "sys" / "bus" / "pci" / "devices")
-    found = [Accelerator("TPU", TPUS[one["device"]]) for one in devices if is_tpu(one)]
-    if not found and (has(dev, TPU_FILES) or any(environ.get(name) for name in TPU_VARIABLES)):
+    devices = _pci_devices(pci or root / "sys" / "bus" / "pci" / "devices")
+    found = [Accelerator("TPU", _TPUS[one["device"]]) for one in devices if _is_tpu(one)]
+    if not found and (has(dev, _TPU_FILES) or any(environ.get(name) for name in TPU_VARIABLES)):
         found = [Accelerator("TPU", environ.get("TPU_ACCELERATOR_TYPE") or "TPU")]
-    driven = has(dev, GPU_FILES)
+    driven = has(dev, _GPU_FILES)
     names = [read(file) for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
     models = [match[1].strip() for text in names if (match := re.search(r"Model:\s*(.+)", text))]
-    if driven or any(is_gpu(one) for one in devices):
+    if driven or any(_is_gpu(one) for one in devices):
         found += [Accelerator("GPU", name, driven) for name in dict.fromkeys(models)] or [
             Accelerator("GPU", "NVIDIA GPU", driven)
         ]
     return list(dict.fromkeys(found))
 
 
-def pci_devices(place: Path) -> list[dict[str, str]]:
+def _pci_devices(place: Path) -> list[dict[str, str]]:
     """Vendor, device and class of each device that Linux lists there."""
     return [
         {name: read(path.parent / name) for name in ("vendor", "device", "class")}
@@ -97,12 +97,12 @@ def pci_devices(place: Path) -> list[dict[str, str]]:
     ]
 
 
-def is_tpu(device: Mapping[str, str]) -> bool:
-    return device["vendor"] == GOOGLE and device["device"] in TPUS
+def _is_tpu(device: Mapping[str, str]) -> bool:
+    return device["vendor"] == GOOGLE and device["device"] in _TPUS
 
 
-def is_gpu(device: Mapping[str, str]) -> bool:
-    return device["vendor"] == NVIDIA and device["class"].startswith(DISPLAY)
+def _is_gpu(device: Mapping[str, str]) -> bool:
+    return device["vendor"] == NVIDIA and device["class"].startswith(_DISPLAY)
 
 
 def read(path: Path) -> str:
@@ -203,7 +203,7 @@ def unused(
     return next((one for one in accelerators(root, environ=environ) if not hidden(one.kind, environ=environ)), None)
 
 
-NVIDIA_LIBRARIES = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+_NVIDIA_LIBRARIES = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 """Packages that come with every pip install of CUDA."""
 
 
@@ -224,7 +224,7 @@ def cure(backend: str, accelerator: Accelerator, *, has_libraries: bool | None =
             "(docker run --gpus all)"
         )
     if has_libraries is None:
-        has_libraries = any(version(name) for name in NVIDIA_LIBRARIES)
+        has_libraries = any(version(name) for name in _NVIDIA_LIBRARIES)
     if backend == "torch":
         return "install a PyTorch for CUDA (pytorch.org, Get started), not the CPU's"
     if has_libraries and (backend == "tensorflow" or version("jax-cuda12-plugin") or version("jax-cuda13-plugin")):
@@ -284,20 +284,20 @@ def reasons(noise: str, *, most: int = 4) -> list[str]:
     return [line if len(line) <= 300 else f"{line[:300]}…" for line in dict.fromkeys(told)][:most]
 
 
-class Noise:
+class _Noise:
     """What was written to standard error within `quietly`, after it."""
 
     text = ""
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[Noise]:
+def quietly() -> Iterator[_Noise]:
     """Keeps what native libraries write to standard error out of the user's way, for whom wants to look at it.
 
     Python's own standard error is the same file, and what Python writes there meanwhile is kept as well.  After an
     error everything is written where it belongs: it may be the reason.
     """
-    noise = Noise()
+    noise = _Noise()
     with tempfile.TemporaryFile() as file:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()

@@ -30,7 +30,7 @@ RESOLUTION = 2 * 10**9
 seconds): its digest is right now, but is not remembered."""
 LIMIT = 2**30
 """Bytes of the memory, about 100 a file; beyond it the files of the folders that were longest not asked for go."""
-LARGE = 2**30
+_LARGE = 2**30
 """Bytes to read of which a user is told."""
 _BLOCK = 1 << 20
 _AT_ONCE = 2048
@@ -47,7 +47,7 @@ _VERSION = 1
 _DAY = 24 * 60 * 60
 
 Say = Callable[[str], None]
-Stamp = tuple[int, int, int]
+_Stamp = tuple[int, int, int]
 """Size, and the times of the last change of content and of anything, in nanoseconds.  The second one cannot be set by
 programs, so a file that was written over and given its old time back is seen, too."""
 
@@ -81,15 +81,15 @@ def digests(paths: Sequence[str | os.PathLike], *, say: Say = silent) -> list[st
         say: takes a line for the user where much has to be read, or nothing can be remembered.
     """
     places = [os.path.split(os.fsencode(path if os.path.isabs(path) else os.path.abspath(path))) for path in paths]
-    stamps = [stamp_of(os.path.join(*place)) for place in places]
-    memory = Memory(cache_folder() / "contents.sqlite", say=say)
+    stamps = [_stamp_of(os.path.join(*place)) for place in places]
+    memory = _Memory(cache_folder() / "contents.sqlite", say=say)
     found = memory.recall(places, stamps)
     missing = [i for i, one in enumerate(found) if one is None and stamps[i] is not None]
     size = sum(stamp[0] for i in missing if (stamp := stamps[i]) is not None)
-    if size >= LARGE:
+    if size >= _LARGE:
         say(f"reading {len(missing):,} files ({size / 2**30:,.1f} GiB) once, to know them again by their content …")
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for numbers in pieces(missing, _AT_ONCE):
+        for numbers in _pieces(missing, _AT_ONCE):
             read = list(pool.map(hashed, [os.path.join(*places[i]) for i in numbers]))
             for i, (value, _) in zip(numbers, read, strict=True):
                 found[i] = value
@@ -123,12 +123,12 @@ def of_values(*values: Any) -> str:
     return of_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
 
 
-def pieces(items: Sequence, size: int) -> Iterator[Sequence]:
+def _pieces(items: Sequence, size: int) -> Iterator[Sequence]:
     """The items, so many at a time."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def stamp_of(path: bytes | int) -> Stamp | None:
+def _stamp_of(path: bytes | int) -> _Stamp | None:
     """By what a file that has not changed is known again; None for what is missing, or no file."""
     try:
         status = os.stat(path)
@@ -137,24 +137,24 @@ def stamp_of(path: bytes | int) -> Stamp | None:
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def hashed(path: bytes) -> tuple[bytes | None, Stamp | None]:
+def hashed(path: bytes) -> tuple[bytes | None, _Stamp | None]:
     """A file's digest, and its stamp where the digest may be remembered by it."""
     content = hashlib.blake2b(digest_size=SIZE)
     try:
         with open(path, "rb", buffering=0) as file:
-            before = stamp_of(file.fileno())
+            before = _stamp_of(file.fileno())
             if before is None:
                 return None, None
             while block := file.read(min(_BLOCK, before[0] + 1)):
                 content.update(block)
-            same = stamp_of(file.fileno()) == before
+            same = _stamp_of(file.fileno()) == before
     except OSError:
         return None, None
     old = time.time_ns() - max(before[1:]) > RESOLUTION  # a time in the future is not trusted, either
     return content.digest(), before if same and old else None
 
 
-class Memory:
+class _Memory:
     """Digests of files in an SQLite file, which processes share; without it everything is read again.
 
     Args:
@@ -197,7 +197,7 @@ class Memory:
             self.path.unlink(missing_ok=True)
             return prepared(self.path)
 
-    def recall(self, places: Sequence[tuple[bytes, bytes]], stamps: Sequence[Stamp | None]) -> list[bytes | None]:
+    def recall(self, places: Sequence[tuple[bytes, bytes]], stamps: Sequence[_Stamp | None]) -> list[bytes | None]:
         """What is remembered of files `(folder, name)` that have these stamps; None for others."""
         found: list[bytes | None] = [None] * len(places)
         if not self.path.exists():
@@ -218,7 +218,7 @@ class Memory:
                 touch(connection, {folder for folder, _ in places})
         return found
 
-    def keep(self, entries: Sequence[tuple[bytes, bytes, Stamp, bytes]]) -> None:
+    def keep(self, entries: Sequence[tuple[bytes, bytes, _Stamp, bytes]]) -> None:
         """Remembers digests: folder, name, stamp, digest."""
         if not (entries and self.usable):
             return
@@ -227,12 +227,12 @@ class Memory:
                 return
             connection.execute("BEGIN IMMEDIATE")
             now = int(time.time())
-            numbers = {folder: number_of(connection, folder, now=now) for folder in {entry[0] for entry in entries}}
+            numbers = {folder: _number_of(connection, folder, now=now) for folder in {entry[0] for entry in entries}}
             connection.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                 [(numbers[folder], name, *stamp, value) for folder, name, stamp, value in entries],
             )
-            forget(connection, keep=set(numbers.values()))
+            _forget(connection, keep=set(numbers.values()))
 
 
 def prepared(path: Path) -> sqlite3.Connection:
@@ -273,7 +273,7 @@ def touch(connection: sqlite3.Connection, folders: set[bytes]) -> None:
         connection.executemany("UPDATE folders SET used = ? WHERE path = ?", asked)
 
 
-def number_of(connection: sqlite3.Connection, folder: bytes, *, now: int) -> int:
+def _number_of(connection: sqlite3.Connection, folder: bytes, *, now: int) -> int:
     """The number of a folder, which is asked for now."""
     connection.execute(
         "INSERT INTO folders (path, used) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET used = excluded.used",
@@ -282,7 +282,7 @@ def number_of(connection: sqlite3.Connection, folder: bytes, *, now: int) -> int
     return int(connection.execute("SELECT id FROM folders WHERE path = ?", (folder,)).fetchone()[0])
 
 
-def forget(connection: sqlite3.Connection, *, keep: set[int]) -> None:
+def _forget(connection: sqlite3.Connection, *, keep: set[int]) -> None:
     """Drops the folders that were longest not asked for while the memory is too large; last of all those of `keep`."""
     if taken(connection) <= LIMIT:
         return

@@ -22,8 +22,8 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_folder, replacing_path
 from tf_simclr.models.evaluation_view import EvaluationView
 
-Outputs = dict[str, np.ndarray]
-TIE = 1e-5
+_Outputs = dict[str, np.ndarray]
+_TIE = 1e-5
 """Logits nearer to each other than this share of the largest one are equal: their order is a matter of rounding."""
 
 
@@ -70,7 +70,7 @@ class Serving:
         outputs = self.network(x, training=False)
         return keras.Model(images, {name: outputs[name] for name in self.endpoints}, name="served")
 
-    def expected(self, images: np.ndarray) -> Outputs:
+    def expected(self, images: np.ndarray) -> _Outputs:
         """What the network makes of images as evaluation sees them, without any layer of `model`."""
         x = tf.cast(images, tf.float32) * (1 / 255 if self.uint8 else 1.0)
         if self.image_size:
@@ -100,13 +100,13 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Format:
+class _Format:
     """A kind of file: how it is written and run."""
 
     ending: str
     """Of a file; empty: it is a folder."""
     write: Callable[..., None]
-    opened: Callable[[Path], Callable[[np.ndarray], Outputs]]
+    opened: Callable[[Path], Callable[[np.ndarray], _Outputs]]
     needs: tuple[str, ...] = ()
     """Packages beside TensorFlow."""
     least: float = 0.99
@@ -177,23 +177,23 @@ def agree(theirs: np.ndarray, ours: np.ndarray, *, logits: bool) -> bool:
     if not np.isfinite(theirs).all():
         return False
     if logits:
-        return bool(ours.max() - ours[theirs.argmax()] <= TIE * np.abs(ours).max())
+        return bool(ours.max() - ours[theirs.argmax()] <= _TIE * np.abs(ours).max())
     lengths = np.linalg.norm(theirs) * np.linalg.norm(ours)
     return bool(theirs @ ours >= 0.99 * lengths)
 
 
-def write_keras(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+def _write_keras(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A `.keras` file."""
     serving.model().save(path)
 
 
-def open_keras(path: Path) -> Callable[[np.ndarray], Outputs]:
+def _open_keras(path: Path) -> Callable[[np.ndarray], _Outputs]:
     """Called plainly, as whoever loads it does."""
     model = keras.saving.load_model(path, compile=False)
     return lambda images: arrays(model(images))
 
 
-def write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+def _write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A SavedModel that is called as the official ones, `loaded(images, trainable=False)`, and trains on.
 
     `loaded.trainable_variables` are what gradients flow to.
@@ -210,30 +210,30 @@ def write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray])
     tf.saved_model.save(served, str(path), signatures=signature)
 
 
-def open_savedmodel(path: Path) -> Callable[[np.ndarray], Outputs]:
+def _open_savedmodel(path: Path) -> Callable[[np.ndarray], _Outputs]:
     """Called as the official ones are."""
     loaded = tf.saved_model.load(str(path))
     return lambda images: arrays(loaded(tf.constant(images), trainable=False))
 
 
-def signature_of(serving: Serving, samples: list[np.ndarray]) -> tuple[tuple[int | None, ...], str]:
+def _signature_of(serving: Serving, samples: list[np.ndarray]) -> tuple[tuple[int | None, ...], str]:
     """Shape and type of the images that a file takes: of the samples' size, or of any where a view is made inside."""
     sides = (None, None) if serving.image_size else samples[0].shape[1:3]
     return (None, *sides, 3), "uint8" if serving.uint8 else "float32"
 
 
-def write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """An ONNX file for batches of any length."""
     model = serving.model()
     model(samples[0][:1])  # Keras exports what has been called
-    shape, dtype = signature_of(serving, samples)
+    shape, dtype = _signature_of(serving, samples)
     signature = keras.InputSpec(shape=shape, dtype=dtype, name="images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
         model.export(path, format="onnx", input_signature=[signature], verbose=False)
 
 
-def open_onnx(path: Path) -> Callable[[np.ndarray], Outputs]:
+def _open_onnx(path: Path) -> Callable[[np.ndarray], _Outputs]:
     """By ONNX Runtime."""
     import onnxruntime
 
@@ -243,12 +243,12 @@ def open_onnx(path: Path) -> Callable[[np.ndarray], Outputs]:
     return lambda images: dict(zip(names, session.run(None, {taken: images}), strict=True))
 
 
-def write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+def _write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A TensorFlow Lite file in float32."""
-    path.write_bytes(converted(serving.model(), serving, samples=samples))
+    path.write_bytes(_converted(serving.model(), serving, samples=samples))
 
 
-def write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+def _write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A TensorFlow Lite file whose weights and activations are int8; inputs and outputs stay as they are."""
 
     def quantize(converter: Any) -> None:
@@ -256,10 +256,10 @@ def write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> No
         converter.representative_dataset = lambda: ([image[None]] for batch in samples for image in batch)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
 
-    path.write_bytes(converted(serving.model(fixed_point=True), serving, samples=samples, prepare=quantize))
+    path.write_bytes(_converted(serving.model(fixed_point=True), serving, samples=samples, prepare=quantize))
 
 
-def converted(
+def _converted(
     model: keras.Model,
     serving: Serving,
     *,
@@ -267,7 +267,7 @@ def converted(
     prepare: Callable[[Any], None] = lambda converter: None,
 ) -> bytes:
     """TensorFlow Lite's form of the model, for batches of any length."""
-    shape = tf.TensorSpec(*signature_of(serving, samples), name="images")
+    shape = tf.TensorSpec(*_signature_of(serving, samples), name="images")
     call = tf.function(lambda images: model(images, training=False), autograph=False)
     # Left as variables, Keras' weights arrive uninitialised in TensorFlow 2.21's converter: features of 1e30.
     frozen = convert_variables_to_constants_v2(call.get_concrete_function(shape))
@@ -280,7 +280,7 @@ def converted(
         return converter.convert()
 
 
-def open_tflite(path: Path) -> Callable[[np.ndarray], Outputs]:
+def _open_tflite(path: Path) -> Callable[[np.ndarray], _Outputs]:
     """By LiteRT, TensorFlow Lite's runtime."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -288,17 +288,17 @@ def open_tflite(path: Path) -> Callable[[np.ndarray], Outputs]:
     return lambda images: arrays(runner(images=images))
 
 
-def arrays(outputs: dict) -> Outputs:
+def arrays(outputs: dict) -> _Outputs:
     """Tensors as NumPy arrays."""
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 
-LITERT = ("ai_edge_litert",)
+_LITERT = ("ai_edge_litert",)
 FORMATS = {
-    "keras": Format(".keras", write_keras, open_keras, any_size=True),
-    "savedmodel": Format("", write_savedmodel, open_savedmodel, any_size=True),
-    "onnx": Format(".onnx", write_onnx, open_onnx, needs=("tf2onnx", "onnx", "onnxruntime")),
-    "tflite": Format(".tflite", write_tflite, open_tflite, needs=LITERT),
-    "tflite-int8": Format(".int8.tflite", write_int8, open_tflite, needs=LITERT, least=0.97),
+    "keras": _Format(".keras", _write_keras, _open_keras, any_size=True),
+    "savedmodel": _Format("", _write_savedmodel, _open_savedmodel, any_size=True),
+    "onnx": _Format(".onnx", _write_onnx, _open_onnx, needs=("tf2onnx", "onnx", "onnxruntime")),
+    "tflite": _Format(".tflite", _write_tflite, _open_tflite, needs=_LITERT),
+    "tflite-int8": _Format(".int8.tflite", _write_int8, _open_tflite, needs=_LITERT, least=0.97),
 }
 """Format → how it is written and run."""

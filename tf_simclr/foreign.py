@@ -71,16 +71,16 @@ DAMAGED: tuple[type[Exception], ...] = (
 )
 """What parsers raise at bytes that they did not expect."""
 
-PARSERS = frozenset({"PIL", "cramjam", "google", "h5py", "pandas", "pyarrow", "pydicom", "safetensors", "tensorflow"})
+_PARSERS = frozenset({"PIL", "cramjam", "google", "h5py", "pandas", "pyarrow", "pydicom", "safetensors", "tensorflow"})
 """Packages whose own exceptions mean the same; they derive from `Exception` alone, and are not imported for it."""
 
 ITEMS = 2_000_000
 """Keys, nodes, fields, members: the graph of a ResNet-152's training has some 500,000 fields."""
 TENSOR = 32
 """Items that a tensor counts for: no more than 62,500 in a file.  A ResNet-152 with slots and averages has 4,000."""
-MADE = 64 << 20
+_MADE = 64 << 20
 """Bytes that any file may become."""
-OUTLINE = 128 << 20
+_OUTLINE = 128 << 20
 """Bytes of names, texts and structures, however large the weights beside them are."""
 AXES = 254
 """Axes of a tensor; TensorFlow knows no more."""
@@ -92,7 +92,7 @@ SECONDS = 30.0
 """Computing time of the reading thread for the outline, not for the tensors' bytes."""
 NAME = 2_000
 """Characters of a name: those of TensorFlow's generated functions have a few hundred."""
-CLOCK = 64
+_CLOCK = 64
 """The clock is looked at once in so many calls."""
 
 
@@ -108,8 +108,8 @@ class Budget:
         seconds: computing time of a thread.
     """
 
-    made: int = MADE
-    outline: int = OUTLINE
+    made: int = _MADE
+    outline: int = _OUTLINE
     items: int = ITEMS
     depth: int = DEPTH
     seconds: float = SECONDS
@@ -130,7 +130,7 @@ class Budget:
             raise InputError("its content would take far more memory than a file of its size can need")
         if self.items < 0:
             raise InputError("it has more parts than any checkpoint")
-        if self._calls % CLOCK == 0:
+        if self._calls % _CLOCK == 0:
             self.look_at_clock()
 
     def look_at_clock(self) -> None:
@@ -228,12 +228,12 @@ def reading(
         InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
             where it does not name it.
     """
-    budget = budget or _CURRENT.get() or Budget(made=max(MADE, RATIO * size_at(Path(path))), items=ITEMS)
+    budget = budget or _CURRENT.get() or Budget(made=max(_MADE, RATIO * size_at(Path(path))), items=ITEMS)
     token = _CURRENT.set(budget)
     try:
         yield budget
     except InputError as error:
-        name, text = Path(path).name, printable(str(error))
+        name, text = Path(path).name, _printable(str(error))
         if name and name in text and text == str(error):
             raise
         raise InputError(text if name and name in text else f"{path} must be {what}, but {text}") from error
@@ -248,7 +248,7 @@ def reading(
 def means_damaged(error: BaseException) -> bool:
     """Whether an exception in a parser tells of the bytes, not of the program's end."""
     return isinstance(error, DAMAGED) or (
-        isinstance(error, Exception) and type(error).__module__.partition(".")[0] in PARSERS
+        isinstance(error, Exception) and type(error).__module__.partition(".")[0] in _PARSERS
     )
 
 
@@ -261,16 +261,16 @@ def sentence(path: str | Path, what: str, *, error: Exception, advice: str) -> s
     elif isinstance(error, OSError) and error.strerror:
         reason = f"it cannot be read: {error.strerror}"
     else:
-        text = printable(" ".join(str(error)[:200].split()))
+        text = _printable(" ".join(str(error)[:200].split()))
         reason = f"it is damaged ({type(error).__name__}{f': {text}' if text else ''})"
     return f"{path} must be {what}, but {reason}; {advice}"
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """A text without letters that could move a terminal's cursor, and not without end.
 
     Example:
-        >>> printable("no tensor a\\x1b[2J\\n")
+        >>> _printable("no tensor a\\x1b[2J\\n")
         'no tensor a\\\\x1b[2J\\\\n'
     """
     text = shortened(text, 3000)

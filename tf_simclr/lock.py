@@ -46,10 +46,10 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
     if folder in HELD:
         yield
         return
-    file = acquire(folder, say)
+    file = _acquire(folder, say)
     HELD.add(folder)
     done = threading.Event()
-    threading.Thread(target=show_life, args=(file, done), daemon=True).start()
+    threading.Thread(target=_show_life, args=(file, done), daemon=True).start()
     try:
         yield
     finally:
@@ -60,7 +60,7 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
         os.close(file)
 
 
-def acquire(folder: Path, say: Callable[[str], None]) -> int:
+def _acquire(folder: Path, say: Callable[[str], None]) -> int:
     """Opens, locks and signs the folder's `lock`, and returns its descriptor.
 
     What lies at that name may be anybody's: a link is not followed, and the content is believed only as far as it
@@ -72,11 +72,11 @@ def acquire(folder: Path, say: Callable[[str], None]) -> int:
         while True:
             file = open_unlinked(path, os.O_RDWR | os.O_CREAT)
             safe = take(file, folder)
-            if is_at(file, path):
+            if _is_at(file, path):
                 break
             os.close(file)  # its holder left and removed it between our two calls
         if not safe:
-            holder = holder_of(file)
+            holder = _holder_of(file)
             who = f"process {holder['pid']} on {holder['host']}"
             say(f"{folder} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
             wait_for_silence(file, folder)
@@ -100,23 +100,23 @@ def take(file: int, folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         except BlockingIOError:
-            refuse(file, folder)
+            _refuse(file, folder)
         except OSError:
             locked = False  # this file system has no locks: the signs of life decide
-    holder = holder_of(file)
+    holder = _holder_of(file)
     here = holder.get("host") == socket.gethostname()
-    return not holder or (here and (locked or not is_alive(holder["pid"])))
+    return not holder or (here and (locked or not _is_alive(holder["pid"])))
 
 
-def refuse(file: int, folder: Path) -> None:
+def _refuse(file: int, folder: Path) -> None:
     """Raises `InputError` with who holds the folder."""
-    holder = holder_of(file)
+    holder = _holder_of(file)
     os.close(file)
     who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
     raise InputError(f"{folder} is in use by {who}; wait for it, stop it, or take another folder")
 
 
-def holder_of(file: int) -> dict[str, Any]:
+def _holder_of(file: int) -> dict[str, Any]:
     """Process and machine that signed the file; nothing if nobody did, whatever it holds."""
     try:
         content = json.loads(os.pread(file, 1000, 0))
@@ -134,7 +134,7 @@ def sign(file: int) -> None:
     os.fsync(file)
 
 
-def is_at(file: int, path: Path) -> bool:
+def _is_at(file: int, path: Path) -> bool:
     """Whether an open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(file), path.lstat())
@@ -142,7 +142,7 @@ def is_at(file: int, path: Path) -> bool:
         return False
 
 
-def is_alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     """Whether another process of this number may run; where that cannot be told, it may."""
     if os.name != "posix" or pid == os.getpid():
         return pid != os.getpid()
@@ -165,10 +165,10 @@ def wait_for_silence(file: int, folder: Path) -> None:
     while time.monotonic() < end:
         time.sleep(min(1.0, SILENCE / 10))
         if os.fstat(file).st_mtime_ns != seen:
-            refuse(file, folder)
+            _refuse(file, folder)
 
 
-def show_life(file: int, done: threading.Event) -> None:
+def _show_life(file: int, done: threading.Event) -> None:
     """Renews the time of the lock until `done`."""
     while not done.wait(BEAT):
         with contextlib.suppress(OSError):  # the network folder may be away for a moment

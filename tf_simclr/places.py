@@ -59,7 +59,7 @@ def expanded(path: str | Path) -> Path:
         if name in os.environ:
             return os.environ[name]
         before = start + _VARIABLE.sub(variable, rest[: found.start()])
-        if os.path.lexists(before + found[0] + first_part(rest[found.end() :])):  # of a/$x/b there is a/$x: a name
+        if os.path.lexists(before + found[0] + _first_part(rest[found.end() :])):  # of a/$x/b there is a/$x: a name
             return found[0]
         rule = f"each variable in a path must be set, and ${name} is not: set it, or write the path out"
         raise InputError(f"{rule}. Received: {text!r}")
@@ -73,7 +73,7 @@ def home(text: str) -> tuple[str, str]:
     Raises:
         InputError: there is no such user, and nothing of this name either.
     """
-    first = first_part(text)
+    first = _first_part(text)
     folder = os.path.expanduser(first) if first.startswith("~") else first
     if folder != first:
         return folder, text[len(first) :]
@@ -82,7 +82,7 @@ def home(text: str) -> tuple[str, str]:
     return "", text
 
 
-def first_part(text: str) -> str:
+def _first_part(text: str) -> str:
     """What comes before the first separator of a path."""
     return re.split(r"[/\\]" if os.sep == "\\" else "/", text, maxsplit=1)[0]
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from tf_simclr.frameworks import choose_installed
 
-PACKAGE = "tf_simclr"
+_PACKAGE = "tf_simclr"
 PLACES = {
     "losses.cross_entropy": ("NTXent",),
     "losses.decoupled": ("DCL", "GeneralizedContrastive"),
@@ -34,23 +34,23 @@ PLACES = {
 """Module → the classes that it registers; a test holds this against the sources."""
 
 
-def stand_in(name: str, module: str) -> type:
+def _stand_in(name: str, module: str) -> type:
     """A class that only knows how to be made from its configuration: by the class that it stands for."""
 
     def from_config(cls: type[Any], config: dict[str, Any], **options: Any) -> Any:
-        return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name).from_config(config, **options)
+        return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name).from_config(config, **options)
 
     return type(name, (), {"from_config": classmethod(cast(Any, from_config))})
 
 
-def register() -> None:
+def _register() -> None:
     """Tells Keras of every class that is not there by itself yet."""
     from keras.saving import get_custom_objects
 
     known = get_custom_objects()
     for module, names in PLACES.items():
         for name in names:
-            known.setdefault(f"{PACKAGE}>{name}", stand_in(name, module))
+            known.setdefault(f"{_PACKAGE}>{name}", _stand_in(name, module))
 
 
 class _Afterwards(importlib.abc.Loader):
@@ -67,7 +67,7 @@ class _Afterwards(importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         self.own.exec_module(module)
-        register()
+        _register()
 
 
 class _WithKeras(importlib.abc.MetaPathFinder):
@@ -87,6 +87,6 @@ class _WithKeras(importlib.abc.MetaPathFinder):
 def when_keras_comes() -> None:
     """Registers now if Keras is there, else as soon as it is imported."""
     if sys.modules.get("keras") is not None:  # None: somebody forbids its import
-        register()
+        _register()
     elif not any(isinstance(finder, _WithKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithKeras())

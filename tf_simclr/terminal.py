@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-REDRAWN = 0.5
+_REDRAWN = 0.5
 """Seconds between two drawings of a line that stays in its place."""
 
 
@@ -33,7 +33,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except (OSError, ValueError):  # nobody reads any more: a closed pipe, a terminal that is gone, a closed stream
-        abandon(stream)
+        _abandon(stream)
 
 
 def say(line: str) -> None:
@@ -65,7 +65,7 @@ class Line:
 
     def due(self, now: float) -> bool:
         """Whether it is time to draw again: seldom enough for a reader, and for what is being done."""
-        return self.in_place and now - self.drawn > REDRAWN
+        return self.in_place and now - self.drawn > _REDRAWN
 
     def draw(self, text: str, *, now: float) -> None:
         """Draws it in the place of the one before; ask `due` first."""
@@ -77,7 +77,7 @@ class Line:
         write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
 
 
-def abandon(stream: TextIO) -> None:
+def _abandon(stream: TextIO) -> None:
     """Lets a stream lead nowhere, so that Python does not complain of what is left in it when it ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

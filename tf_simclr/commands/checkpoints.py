@@ -13,7 +13,7 @@ from tf_simclr.errors import check
 from tf_simclr.lock import hold
 from tf_simclr.terminal import Line, write
 
-NOTE = f"""
+_NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
 top-1: official accuracy on ImageNet in %.  layer: projection layer that the classifier reads, 0: the pooled features.
 None was downloaded where this was written.  checked, instead:
@@ -29,7 +29,7 @@ def run(config: CheckpointsList | CheckpointsGet) -> None:
     if isinstance(config, CheckpointsList):
         write("\n".join(listed(config)) + "\n")
     elif isinstance(config, CheckpointsConvert):
-        write(converted(config))
+        write(_converted(config))
     else:
         write(f"{get(config)}\n")
 
@@ -42,7 +42,7 @@ def listed(config: CheckpointsList) -> list[str]:
         return lines
     found = [one for name, one in CHECKPOINTS.items() if config.match in name]
     check(bool(found), "match must be a part of at least one name", match=config.match)
-    return details(found[0]) if len(found) == 1 else table(found)
+    return _details(found[0]) if len(found) == 1 else table(found)
 
 
 def table(found: list[Official]) -> list[str]:
@@ -51,7 +51,7 @@ def table(found: list[Official]) -> list[str]:
     lines += [
         f"{one.name:<48}{one.network:<18}{known(one.selector):>5}{known(one.top1):>7}  {one.checked}" for one in found
     ]
-    lines += [*NOTE.splitlines(), *(f"  {name:<10}{text}" for name, text in STATUS.items())]
+    lines += [*_NOTE.splitlines(), *(f"  {name:<10}{text}" for name, text in STATUS.items())]
     more = [f"  {TF1}/{folder}: {text}" for folder, text in FOLDERS.items()]
     return [*lines, "More, to be asked of the bucket (checkpoints list --remote ADDRESS):", *more]
 
@@ -61,7 +61,7 @@ def known(value: float | None) -> str:
     return "?" if value is None else str(value)
 
 
-def details(one: Official) -> list[str]:
+def _details(one: Official) -> list[str]:
     """Everything that is known of one."""
     selector = "the stored graph tells" if one.selector is None else str(one.selector)
     top1 = "no source was seen" if one.top1 is None else f"{one.top1} %"
@@ -86,7 +86,7 @@ def get(config: CheckpointsGet) -> Path:
     address = place(config)
     folder = config.cache_dir.joinpath(*split(address))
     with hold(config.cache_dir, say=say):
-        return fetch(address, folder, progress=Progress(address))
+        return fetch(address, folder, progress=_Progress(address))
 
 
 def place(config: CheckpointsGet) -> str:
@@ -101,7 +101,7 @@ def say(line: str) -> None:
     write(line + "\n", sys.stderr)
 
 
-class Progress:
+class _Progress:
     """Says how far a download is: in place on a terminal, else every tenth."""
 
     def __init__(self, address: str):
@@ -117,7 +117,7 @@ class Progress:
         self.tenths = tenths
 
 
-def converted(config: CheckpointsConvert) -> str:
+def _converted(config: CheckpointsConvert) -> str:
     """Downloads a checkpoint unless it is there, and converts it: the report."""
     import converters
     from converters.command import report  # these know NumPy and every format; the other verbs need neither
@@ -128,7 +128,7 @@ def converted(config: CheckpointsConvert) -> str:
     target = config.target or default_target(Path(config.name), config.to or "pth")
     options = {name: getattr(config, name) for name in ("naming", "part", "ema", "verify")}
     to = config.to or container_of(target) or "pth"
-    done = converters.convert(source, target, to=to, **options, selector=selector(config, source))
+    done = converters.convert(source, target, to=to, **options, selector=_selector(config, source))
     official = CHECKPOINTS.get(config.name)
     expected = None if official is None or config.part != "all" else official.selector
     if expected is not None and done.architecture.ft_proj_selector != expected:
@@ -136,7 +136,7 @@ def converted(config: CheckpointsConvert) -> str:
     return report(done)
 
 
-def selector(config: CheckpointsConvert, source: Path) -> int | None:
+def _selector(config: CheckpointsConvert, source: Path) -> int | None:
     """The projection layer that feeds the classifier where the catalogue must tell: no graph lies beside the file."""
     import converters
     from converters.names.network import ASSUMED

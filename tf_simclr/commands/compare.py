@@ -14,20 +14,20 @@ from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, re
 from tf_simclr.places import shown
 from tf_simclr.terminal import show
 
-Rows = dict[str, tuple[Answers, str]]
+_Rows = dict[str, tuple[Answers, str]]
 
 
 def run(config: Compare) -> None:
     """Compares as configured and prints one table."""
     check(config.runs, "compare needs at least one run folder or result", runs=0)
-    rows = {f"{place}: {method}": (answers, method) for place, answers in loaded(config) for method in answers.scores}
+    rows = {f"{place}: {method}": (answers, method) for place, answers in _loaded(config) for method in answers.scores}
     figures = draw(rows, config.figures) if config.figures else []
     show(table(rows, seed=config.seed))
     for path in figures:
         show(f"figure  {path}")
 
 
-def loaded(config: Compare) -> list[tuple[str, Answers]]:
+def _loaded(config: Compare) -> list[tuple[str, Answers]]:
     """Every evaluation of the runs that kept its answers, by what a table calls it."""
     found = []
     for place in config.runs:
@@ -37,7 +37,7 @@ def loaded(config: Compare) -> list[tuple[str, Answers]]:
     return found
 
 
-def table(rows: Rows, *, seed: int) -> str:
+def table(rows: _Rows, *, seed: int) -> str:
     """A line a method: accuracy, and the difference from the first line on the images of both."""
     width = max(map(len, rows))
     lines = [f"{'run':<{width}}{'images':>9}{'accuracy (%)':>22}{'difference':>24}"]
@@ -60,7 +60,7 @@ def difference(row: tuple[Answers, str], first: tuple[Answers, str], *, seed: in
     return f"{100 * found['difference']:+.1f} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
 
 
-def draw(rows: Rows, folder: Path) -> list[Path]:
+def draw(rows: _Rows, folder: Path) -> list[Path]:
     """Writes the figures and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {}

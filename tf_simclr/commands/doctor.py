@@ -22,9 +22,9 @@ from tf_simclr.contents import cache_folder
 from tf_simclr.frameworks import BACKENDS, choose_installed, installed
 from tf_simclr.terminal import write
 
-PACKAGES = ("keras", "numpy", "tensorflow-datasets", "scikit-learn", "pydicom", "onnxruntime", "huggingface-hub")
+_PACKAGES = ("keras", "numpy", "tensorflow-datasets", "scikit-learn", "pydicom", "onnxruntime", "huggingface-hub")
 """Packages whose versions are told besides the frameworks'."""
-LOOK = """
+_LOOK = """
 import json, sys
 from tf_simclr.accelerators import seen
 import {backend}
@@ -32,7 +32,7 @@ print("FOUND" + json.dumps({{"version": {backend}.__version__, "devices": seen("
 """
 """A program that loads a framework and tells what it sees."""
 TRAIN = "from tf_simclr.commands.doctor import two_steps; two_steps()"
-LEAST = 1e9
+_LEAST = 1e9
 """Bytes that should be free on a disk: a run's checkpoints take some hundred megabytes."""
 
 
@@ -54,7 +54,7 @@ def look(config: Doctor) -> dict[str, Any]:
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     there = [name for name in BACKENDS if installed(name)]
     with ThreadPoolExecutor() as pool:
-        asked = {name: pool.submit(ask, LOOK.format(backend=name), seconds=config.seconds) for name in there}
+        asked = {name: pool.submit(ask, _LOOK.format(backend=name), seconds=config.seconds) for name in there}
         frameworks: dict[str, Any] = {name: answer.result() for name, answer in asked.items()}
     machine = accelerators()
     found: dict[str, Any] = {
@@ -68,7 +68,7 @@ def look(config: Doctor) -> dict[str, Any]:
         "driver": driver() if any(one.kind == "GPU" and one.driven for one in machine) else "",
         "backend": backend,
         "frameworks": frameworks,
-        "packages": {name: known for name in PACKAGES if (known := version(name))},
+        "packages": {name: known for name in _PACKAGES if (known := version(name))},
         "disk": {str(place): shutil.disk_usage(place).free for place in places()},
         "training": ask(TRAIN, seconds=config.seconds)
         if config.train and "version" in frameworks.get(backend, {})
@@ -134,9 +134,9 @@ def problems(found: dict[str, Any], machine: list[Accelerator]) -> list[str]:
     elif any(kind != "CPU" for kind in devices or []) and found["training"].get("device") == "CPU":
         lines.append("the training of two steps ran on the CPU although there is an accelerator")
     lines += [
-        f"{place} has {free / 1e9:.1f} GB left; checkpoints need more than {LEAST / 1e9:g}"
+        f"{place} has {free / 1e9:.1f} GB left; checkpoints need more than {_LEAST / 1e9:g}"
         for place, free in found["disk"].items()
-        if free < LEAST
+        if free < _LEAST
     ]
     return lines
 
@@ -145,12 +145,12 @@ def text(found: dict[str, Any]) -> str:
     """The report as a person reads it."""
     lines = [
         ("tf_simclr", f"{found['tf_simclr']} on Python {found['python']}, {found['platform']}, {found['cores']} cores"),
-        ("machine", ", ".join(map(named, found["accelerators"])) or "no GPU or TPU, as far as its files tell"),
+        ("machine", ", ".join(map(_named, found["accelerators"])) or "no GPU or TPU, as far as its files tell"),
     ]
     lines += [("driver", found["driver"])] if found["driver"] else []
     for name in BACKENDS:
         one = found["frameworks"].get(name)
-        lines.append((name, "not installed" if one is None else seen_by(one)))
+        lines.append((name, "not installed" if one is None else _seen_by(one)))
         lines += [("", f"said: {line}") for line in (one or {}).get("log", []) if found["accelerators"]]
     lines.append(("keras", f"{found['packages'].get('keras', 'not installed')}, computes with {found['backend']}"))
     rest = [f"{name} {known}" for name, known in found["packages"].items() if name != "keras"]
@@ -164,13 +164,13 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(f"{name:<12}{line}" for name, line in lines)
 
 
-def named(one: dict[str, Any]) -> str:
+def _named(one: dict[str, Any]) -> str:
     """An accelerator in words."""
     notes = ["no driver"] * (not one["driven"]) + [f"hidden by {one['hidden']}"] * bool(one["hidden"])
     return f"{one['kind']}: {one['name']}" + (f" ({', '.join(notes)})" if notes else "")
 
 
-def seen_by(one: dict[str, Any]) -> str:
+def _seen_by(one: dict[str, Any]) -> str:
     """What a framework sees, in words."""
     if "error" in one:
         return one["error"]

@@ -171,14 +171,14 @@ def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
     return part, drawn
 
 
-FROZEN = {-1: "all of it trains", 0: "all but the stem trains", 4: "the classifier alone trains"}
+_FROZEN = {-1: "all of it trains", 0: "all but the stem trains", 4: "the classifier alone trains"}
 
 
 def introduction(config: Finetune, source: Source, *, architecture: Architecture, plan: Plan) -> str:
     """What is about to happen."""
     start = "from scratch" if config.checkpoint is None else f"from {config.checkpoint}"
     block = config.fine_tune_after_block
-    trains = FROZEN.get(block, f"block groups from {block + 1} on train")
+    trains = _FROZEN.get(block, f"block groups from {block + 1} on train")
     layer = architecture.ft_proj_selector
     fed = f"projection layer {layer}" if layer else "the pooled features"
     return (

@@ -30,13 +30,13 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 
-VALIDATION = 0.1
+_VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""
-RAW = 16
+_RAW = 16
 """Pixels a side that are tested as they are."""
-MAPPED = 2000
+_MAPPED = 2000
 """Images at most on a map, drawn by the seed; t-SNE of more takes minutes."""
-QUERIES, NEIGHBOURS = 6, 7
+_QUERIES, _NEIGHBOURS = 6, 7
 TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
 
 
@@ -55,14 +55,14 @@ def run(config: LinearEval) -> None:
     skipped = Unreadable()
     for name, network in networks.items():
         extractor = Extractor(config, network, label=f", {name}")
-        evaluate = by_sgd if config.protocol == "sgd" else by_features
+        evaluate = _by_sgd if config.protocol == "sgd" else _by_features
         results[name], test, scores = evaluate(config, extractor, sources=sources)
         answers |= {f"{name} {probe}": found for probe, found in scores.items()}
         for image in extractor.unreadable:
             skipped.add(image.encode())
     if skipped.names:
         say(skipped.report())
-    drawn = draw_features(config, encoder, sources=sources) if config.figures else []
+    drawn = _draw_features(config, encoder, sources=sources) if config.figures else []
     place = config.result or default_result(config)
     answered = Answers(test.names, test.labels, answers)
     divisions = {part: source.division for part, source in zip(("train", "test"), sources, strict=True)}
@@ -75,26 +75,26 @@ def run(config: LinearEval) -> None:
 
 
 def pixels(image_size: int) -> keras.Model:
-    """A network without weights, from images to their pixels averaged down to at most `RAW` a side."""
-    side = -(-image_size // RAW)
+    """A network without weights, from images to their pixels averaged down to at most `_RAW` a side."""
+    side = -(-image_size // _RAW)
     images = keras.Input((image_size, image_size, 3))
     small = keras.layers.AveragePooling2D(side, strides=side)(images)
     return keras.Model(images, keras.layers.Flatten()(small), name="raw_pixels")
 
 
-def draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
+def _draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
     """Figures of the checkpoint's features, which the probes have left on the disk."""
     extractor = Extractor(config, encoder)
     train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
     folder = config.figures or Path()
-    return draw((train, test), sources, folder=folder, image_size=config.image_size, seed=config.seed)
+    return _draw((train, test), sources, folder=folder, image_size=config.image_size, seed=config.seed)
 
 
-Tested = tuple[dict, Features, dict[str, np.ndarray]]
+_Tested = tuple[dict, Features, dict[str, np.ndarray]]
 """Numbers, the test images' features, and the scores `(n, classes)` that each probe gave them."""
 
 
-def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+def _by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> _Tested:
     """Test accuracies of the probes on features, and the L2 strength chosen on validation."""
     train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
     say(f"probes on {train.values.shape[1]} features{extractor.label} …")
@@ -102,17 +102,17 @@ def by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Sour
     learned, k = (train.values, train.labels), min(config.knn, len(train.values))
     scores = {"knn": knn_scores(test.values, learned, k=k, temperature=config.knn_temperature)}
     if config.protocol == "transfer":
-        held = hold_out(train.labels, VALIDATION, seed=config.seed)
+        held = hold_out(train.labels, _VALIDATION, seed=config.seed)
         choice = chosen_regression(*learned, held=held, grid=np.logspace(-6, 5, config.l2_strengths))
         scores = {"logistic_regression": choice.classifier.scores(test.values)} | scores
         counts |= {"l2": choice.l2}
         if not choice.classifier.converged:
             counts |= {"converged": False}
             say(f"the logistic regression with l2={choice.l2:.3g} stopped before its minimum")
-    return accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
+    return _accuracies(scores, test.labels, seed=config.seed) | counts, test, scores
 
 
-def by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> Tested:
+def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> _Tested:
     """Test accuracy of the classifier trained on augmented images."""
     train, test = sources
     batch = config.train_batch_size
@@ -132,16 +132,16 @@ def by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, S
         weight_decay=config.weight_decay,
         seed=config.seed,
         unreadable=unreadable,
-        progress=steps_said(steps, extractor.label),
+        progress=_steps_said(steps, extractor.label),
     )
     features = extractor.features(test, image_size=config.image_size, crop_proportion=None)
     extractor.unreadable += unreadable.names
     scores = {"sgd": classifier.scores(features.values)}
     counts = {"test_images": len(features.values), "train_images": train.num_examples, "steps": steps}
-    return accuracies(scores, features.labels, seed=config.seed) | counts, features, scores
+    return _accuracies(scores, features.labels, seed=config.seed) | counts, features, scores
 
 
-def steps_said(steps: int, label: str) -> Any:
+def _steps_said(steps: int, label: str) -> Any:
     """Tells of ten steps of a training."""
     every = max(1, steps // 10)
 
@@ -152,7 +152,7 @@ def steps_said(steps: int, label: str) -> Any:
     return progress
 
 
-def accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int) -> dict[str, dict[str, float]]:
+def _accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int) -> dict[str, dict[str, float]]:
     """Top-1 accuracy of each probe's scores with its 95 % bootstrap interval over the test images."""
     top, found = METRICS["accuracy"], {}
     for probe, given in scores.items():
@@ -167,7 +167,7 @@ def default_result(config: LinearEval) -> Path:
     return folder / ("linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json")
 
 
-def cell(score: dict[str, float]) -> str:
+def _cell(score: dict[str, float]) -> str:
     """An accuracy and its interval in percent."""
     return "{accuracy:.1f} ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in score.items()})
 
@@ -177,11 +177,11 @@ def table(results: dict) -> str:
     shown = [name for name in TITLES if name in next(iter(results.values()))]
     lines = [f"{'features':<12}" + "".join(f"{TITLES[name]:>24}" for name in shown)]
     for name, scores in results.items():
-        lines.append(f"{name:<12}" + "".join(f"{cell(scores[probe]):>24}" for probe in shown))
+        lines.append(f"{name:<12}" + "".join(f"{_cell(scores[probe]):>24}" for probe in shown))
     return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])
 
 
-def draw(
+def _draw(
     found: tuple[Features, Features], sources: tuple[Source, Source], *, folder: Path, image_size: int, seed: int
 ) -> list[Path]:
     """Draws `feature_map.png` and `neighbours.png` into the folder.
@@ -197,13 +197,13 @@ def draw(
 
     train, test = found
     order = np.random.default_rng(seed).permutation(len(test.values))
-    mapped, asked = order[:MAPPED], order[:QUERIES]
+    mapped, asked = order[:_MAPPED], order[:_QUERIES]
     names = sources[1].class_names
     places = planar(test.values[mapped], seed=seed)
     figures: dict[str, Any] = {
         "feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")
     }
-    close, cosines = nearest(test.values[asked], train.values, k=min(NEIGHBOURS, len(train.values)))
+    close, cosines = nearest(test.values[asked], train.values, k=min(_NEIGHBOURS, len(train.values)))
     queries = pictures(sources[1], test.names[asked], image_size=image_size)
     others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)
     others = others.reshape(*close.shape, *others.shape[1:])

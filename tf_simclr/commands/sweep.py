@@ -36,22 +36,22 @@ from tf_simclr.terminal import say, show
 
 PLACES = {"model_dir": "", "result": "result.json"}
 """Option of a task that says where its numbers go → what it has to name of a trial's folder: that itself, or a file."""
-METRICS = {
+_METRICS = {
     "linear-eval": "results.checkpoint.logistic_regression.accuracy",
     "pretrain": "knn_acc",
 }
 """Task → what is maximised where the metric is not named and `top1.accuracy` is not among the task's numbers."""
-IN_A_ROW = 3
+_IN_A_ROW = 3
 """Failed trials after which a search ends: the rest would fail, too."""
 SPLITS = ("train_split", "eval_split")
-TESTS = ("test", "testing")
+_TESTS = ("test", "testing")
 """Names of splits that are for the last look."""
 
-Values = dict[str, Any]
+_Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Trial:
+class _Trial:
     """A combination of values and what came of it.
 
     Attributes:
@@ -61,47 +61,47 @@ class Trial:
     """
 
     number: int
-    params: Values
+    params: _Values
     value: float | None
 
 
 def run(config: Sweep) -> None:
     """Searches as configured, then runs the best trial once on the test images, and prints one table."""
-    check_plan(config)
-    splits = splits_of(config)
+    _check_plan(config)
+    splits = _splits_of(config)
     if splits.tests or splits.learned:
         say(splits.note(looks=0, folder=""))
     config.model_dir.mkdir(parents=True, exist_ok=True)
-    note_plan(config)
+    _note_plan(config)
     trials = search(config)
-    best = best_of(config, trials)
+    best = _best_of(config, trials)
     final, looks = last(config, best.params) if config.final else (None, 0)
-    note = splits.note(looks=looks, folder=final_folder(looks))
+    note = splits.note(looks=looks, folder=_final_folder(looks))
     write_json(
         config.model_dir / "result.json",
         {
             "command": plain(config),
             "best": best.params,
             "trial": best.number,
-            metric_of(config): best.value,
+            _metric_of(config): best.value,
             "failed": [trial.params for trial in trials if trial.value is None],
             "chosen_on": splits.compared,
-            "looks_at_test_images": looks + sum(on_test(config, trial) for trial in trials),
+            "looks_at_test_images": looks + sum(_on_test(config, trial) for trial in trials),
             "note": note,
             "final": final,
         },
     )
-    picture = plots.save(figure(config, trials), config.model_dir / "sweep.png")
+    picture = plots.save(_figure(config, trials), config.model_dir / "sweep.png")
     show(table(config, trials) + f"\n{note}")
     show(f"figure  {picture}\ntable   {config.model_dir / 'trials.csv'}")
 
 
-def metric_of(config: Sweep) -> str:
+def _metric_of(config: Sweep) -> str:
     """What to maximise, as a trial's result names it."""
-    return METRICS.get(config.task, config.metric) if config.metric == Sweep.metric else config.metric
+    return _METRICS.get(config.task, config.metric) if config.metric == Sweep.metric else config.metric
 
 
-def check_plan(config: Sweep) -> None:
+def _check_plan(config: Sweep) -> None:
     """Refuses a plan that cannot be run before anything is."""
     check(config.task in COMMANDS, f"task must be one of {', '.join(COMMANDS)}", task=config.task)
     rule = "search must name knobs with lists of values, in a JSON file that --config names"
@@ -109,40 +109,40 @@ def check_plan(config: Sweep) -> None:
     check(lists, rule, search=config.search)
     twice = {name: values for name, values in config.search.items() if len(set(map(key, values))) < len(values)}
     check(not twice, "search must name each value of a knob once", **twice)
-    place = place_of(config)
+    place = _place_of(config)
     own = sorted({place, "command"} & (config.options.keys() | config.search.keys() | config.final.keys()))
     check(not own, f"options and search must leave {place} to the sweep", received=own)
     there = config.method != "tpe" or find_spec("optuna") is not None
     check(there, "method tpe needs optuna: pip install 'tf-simclr[sweep]'", method=config.method)
 
 
-def fields_of(task: str) -> dict[str, Any]:
+def _fields_of(task: str) -> dict[str, Any]:
     """The options of a task by name."""
     return {field.name: field for field in dataclasses.fields(COMMANDS[task])}
 
 
-def place_of(config: Sweep) -> str:
+def _place_of(config: Sweep) -> str:
     """The option by which the task is told where its numbers go.
 
     Raises:
         InputError: it has none: there would be nothing to maximise.
     """
-    fields = fields_of(config.task)
+    fields = _fields_of(config.task)
     found = next((name for name in PLACES if name in fields), None)
-    able = [name for name in COMMANDS if not {*PLACES}.isdisjoint(fields_of(name))]
+    able = [name for name in COMMANDS if not {*PLACES}.isdisjoint(_fields_of(name))]
     check(found is not None, f"task must be one that writes numbers: {', '.join(able)}", task=config.task)
     return str(found)
 
 
-def words(config: Sweep, folder: Path, *, changes: Values) -> Values:
+def words(config: Sweep, folder: Path, *, changes: _Values) -> _Values:
     """The configuration of a run of the task with these changes, as JSON."""
-    place = place_of(config)
+    place = _place_of(config)
     own = folder if config.task == "transfer" else folder / PLACES[place]
     return {"command": config.task, **config.options, **changes, place: str(own)}
 
 
 @dataclass(frozen=True)
-class Splits:
+class _Splits:
     """What the names of the splits tell.
 
     Attributes:
@@ -171,7 +171,7 @@ class Splits:
         return "; ".join(lines)
 
 
-def splits_of(config: Sweep) -> Splits:
+def _splits_of(config: Sweep) -> _Splits:
     """Looks at which images trials learn from, are compared on, and the best is tested on.
 
     Raises:
@@ -180,9 +180,9 @@ def splits_of(config: Sweep) -> Splits:
     """
     changes = {name: values[0] for name, values in config.search.items()}
     configured(words(config, config.model_dir / "trial-000", changes=changes), where=f"the plan of {config.model_dir}")
-    fields = fields_of(config.task)
+    fields = _fields_of(config.task)
     if "eval_split" not in fields:
-        return Splits("those that the task tests on", tests=True)
+        return _Splits("those that the task tests on", tests=True)
     default = fields["eval_split"].default
     advice = 'such as "train_split": "train[:90%]", "eval_split": "train[90%:]", or a folder of validation images'
     named = default is None or "eval_split" in config.options or "eval_split" in config.search
@@ -198,24 +198,24 @@ def splits_of(config: Sweep) -> Splits:
         then = config.final.get("eval_split", tested)
         rule = "final must test on images that no trial was compared on; name its eval_split"
         check(not config.final or shared(then, tested) is not True, rule, trials=tested, final=then)
-    return Splits(", ".join(sorted(compared)), tests=any(map(called_test, compared)), learned=learned)
+    return _Splits(", ".join(sorted(compared)), tests=any(map(_called_test, compared)), learned=learned)
 
 
-def called_test(names: str) -> bool:
+def _called_test(names: str) -> bool:
     """Whether one of the splits, with `+` between them, is called a test."""
-    return any(name.split("[")[0].lower() in TESTS for name in names.split("+"))
+    return any(name.split("[")[0].lower() in _TESTS for name in names.split("+"))
 
 
-def on_test(config: Sweep, trial: Trial) -> bool:
+def _on_test(config: Sweep, trial: _Trial) -> bool:
     """Whether a trial gave a number of test images."""
-    fields = fields_of(config.task)
+    fields = _fields_of(config.task)
     if trial.value is None or "eval_split" not in fields:
         return trial.value is not None
     train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in SPLITS)
-    return called_test(str(tested or train))
+    return _called_test(str(tested or train))
 
 
-def note_plan(config: Sweep) -> None:
+def _note_plan(config: Sweep) -> None:
     """Notes what is searched, or checks that it is what the folder holds."""
     note, plan = config.model_dir / "plan.json", plain(config)
     older = (config.model_dir / "journal.log").exists()
@@ -246,7 +246,7 @@ def count(config: Sweep) -> int:
     return min(wanted, size(config))
 
 
-def combination(config: Sweep, index: int) -> Values:
+def combination(config: Sweep, index: int) -> _Values:
     """The combination at a place of the grid, whose last knob changes first."""
     chosen = []
     for values in reversed(config.search.values()):
@@ -255,7 +255,7 @@ def combination(config: Sweep, index: int) -> Values:
     return dict(zip(config.search, reversed(chosen), strict=True))
 
 
-def in_order(config: Sweep) -> Iterator[int]:
+def _in_order(config: Sweep) -> Iterator[int]:
     """Places of the grid without repetition: as they come, or shuffled by the seed, however many are taken.
 
     The shuffle is Fisher and Yates' with the exchanged places alone in memory, since a grid may be huge.
@@ -268,47 +268,47 @@ def in_order(config: Sweep) -> Iterator[int]:
         moved[j] = moved.get(i, i)
 
 
-def search(config: Sweep) -> list[Trial]:
+def search(config: Sweep) -> list[_Trial]:
     """Runs trials until there are as many as wanted, those that lie in the folder counted; returns them all.
 
     A trial that has failed is tried again once by each start of the command.
     """
-    trials = {key(trial.params): trial for trial in known_trials(config)}
+    trials = {key(trial.params): trial for trial in _known_trials(config)}
     new: set[str] = set()
     row = 0
     while len(new | done(trials)) < count(config):
-        params = proposed(config, trials, new=new)
+        params = _proposed(config, trials, new=new)
         own = key(params)
         number = trials[own].number if own in trials else len(trials)
-        say(f"trial {number}: {describe(params)} …")
-        value = outcome(config, config.model_dir / f"trial-{number:03d}", changes=params)
-        trials[own] = Trial(number, params, value)
+        say(f"trial {number}: {_describe(params)} …")
+        value = _outcome(config, config.model_dir / f"trial-{number:03d}", changes=params)
+        trials[own] = _Trial(number, params, value)
         new.add(own)
-        write_trials(config, list(trials.values()))
+        _write_trials(config, list(trials.values()))
         row = row + 1 if value is None else 0
-        check(row < IN_A_ROW, "trials must not fail; their lines above say why", failed=row)
+        check(row < _IN_A_ROW, "trials must not fail; their lines above say why", failed=row)
     check(done(trials), "trials must not fail; their lines above say why", failed=len(trials))
-    write_trials(config, list(trials.values()))
+    _write_trials(config, list(trials.values()))
     return list(trials.values())
 
 
-def done(trials: dict[str, Trial]) -> set[str]:
+def done(trials: dict[str, _Trial]) -> set[str]:
     """The combinations that have a result."""
     return {name for name, trial in trials.items() if trial.value is not None}
 
 
-def proposed(config: Sweep, trials: dict[str, Trial], *, new: set[str]) -> Values:
+def _proposed(config: Sweep, trials: dict[str, _Trial], *, new: set[str]) -> _Values:
     """The next combination that has no result, and has not been tried since the command was started."""
     out = new | done(trials)
     if config.method == "tpe":
-        params = by_estimators(config, [trials[name] for name in sorted(done(trials))], taken=len(out))
+        params = _by_estimators(config, [trials[name] for name in sorted(done(trials))], taken=len(out))
         if key(params) not in out:
             return params
-    rest = (combination(config, index) for index in in_order(config))
+    rest = (combination(config, index) for index in _in_order(config))
     return next(params for params in rest if key(params) not in out)
 
 
-def by_estimators(config: Sweep, finished: list[Trial], *, taken: int) -> Values:
+def _by_estimators(config: Sweep, finished: list[_Trial], *, taken: int) -> _Values:
     """Where Parzen estimators expect most, by Optuna: a function of the seed, the results, and how many are taken."""
     import optuna
 
@@ -328,18 +328,18 @@ def by_estimators(config: Sweep, finished: list[Trial], *, taken: int) -> Values
     return {name: values[places[name]] for name, values in config.search.items()}
 
 
-def place(config: Sweep, trial: Trial) -> list[int]:
+def place(config: Sweep, trial: _Trial) -> list[int]:
     """Where each of a trial's values stands in the search."""
     return [[key(v) for v in values].index(key(trial.params[name])) for name, values in config.search.items()]
 
 
-def best_of(config: Sweep, trials: list[Trial]) -> Trial:
+def _best_of(config: Sweep, trials: list[_Trial]) -> _Trial:
     """The largest metric; of equal ones the first combination of the grid, in whatever order they were run."""
     finished = [trial for trial in trials if trial.value is not None]
     return min(finished, key=lambda trial: (-float(trial.value or 0), place(config, trial)))
 
 
-def known_trials(config: Sweep) -> list[Trial]:
+def _known_trials(config: Sweep) -> list[_Trial]:
     """The trials that `trials.json` holds."""
     path = config.model_dir / "trials.json"
     if not path.exists():
@@ -355,14 +355,14 @@ def known_trials(config: Sweep) -> list[Trial]:
         for row in rows
     )
     check(fits, f"{path} must hold the trials of this search; put it back, or take another folder", trials=rows)
-    return [Trial(row["number"], row["params"], row["value"]) for row in rows or []]
+    return [_Trial(row["number"], row["params"], row["value"]) for row in rows or []]
 
 
-def write_trials(config: Sweep, trials: list[Trial]) -> None:
+def _write_trials(config: Sweep, trials: list[_Trial]) -> None:
     """Every trial in `trials.json`, by which the search goes on, and the finished ones in `trials.csv`."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["trial", *config.search, metric_of(config)])
+    writer.writerow(["trial", *config.search, _metric_of(config)])
     for trial in trials:
         if trial.value is not None:
             writer.writerow([trial.number, *(json.dumps(trial.params[name]) for name in config.search), trial.value])
@@ -372,37 +372,39 @@ def write_trials(config: Sweep, trials: list[Trial]) -> None:
     write_json(config.model_dir / "trials.json", {"trials": rows})
 
 
-def outcome(config: Sweep, folder: Path, *, changes: Values) -> float | None:
+def _outcome(config: Sweep, folder: Path, *, changes: _Values) -> float | None:
     """Runs a trial and returns its metric; None if it fails, or if the metric is not a finite number."""
-    result = settled(config, folder, changes=changes)
+    result = _settled(config, folder, changes=changes)
     if result is None:
         return None
     value: Any = result
-    for name in metric_of(config).split("."):
+    for name in _metric_of(config).split("."):
         known = isinstance(value, dict) and name in value
-        check(known, "metric must name a number in a trial's result.json", metric=metric_of(config), has=keys_of(value))
+        check(
+            known, "metric must name a number in a trial's result.json", metric=_metric_of(config), has=_keys_of(value)
+        )
         value = value[name]
     number = type(value) in (int, float)
-    check(number, "metric must name a number in a trial's result.json", metric=metric_of(config), has=keys_of(value))
+    check(number, "metric must name a number in a trial's result.json", metric=_metric_of(config), has=_keys_of(value))
     if not math.isfinite(value):
-        say(f"  failed: its {metric_of(config)} is {value}")
+        say(f"  failed: its {_metric_of(config)} is {value}")
         return None
     return float(value)
 
 
-def keys_of(value: Any) -> Any:
+def _keys_of(value: Any) -> Any:
     """What could have been named."""
     return sorted(value) if isinstance(value, dict) else value
 
 
-def settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] | None:
+def _settled(config: Sweep, folder: Path, *, changes: _Values) -> dict[str, Any] | None:
     """The result of a run of the task with these changes, from the folder if it is finished there; None if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "trial.json"
     write_json(plan, words(config, folder, changes=changes))
     read_config(plan)  # refuses unknown knobs and values before a process is started
     log = folder / "log.txt"
-    with open(log, "ab") as file, terminable():
+    with open(log, "ab") as file, _terminable():
         command = [sys.executable, "-m", "tf_simclr", "--config", str(plan)]
         code = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
     if code in (-signal.SIGINT, 128 + signal.SIGINT):
@@ -417,7 +419,7 @@ def settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] |
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
+def _terminable() -> Iterator[None]:
     """A block that SIGTERM ends as an exception, so that the process of a trial is not left behind."""
 
     def end(number: int, _frame: Any) -> None:
@@ -432,51 +434,51 @@ def terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def last(config: Sweep, best: Values) -> tuple[dict[str, Any], int]:
+def last(config: Sweep, best: _Values) -> tuple[dict[str, Any], int]:
     """The best trial again with the changes of `final`, and how often the test images have been looked at.
 
     A search that was given more trials may have another best: the one before keeps its folder, and counts.
     """
     for looks in range(1, 1000):
-        folder = config.model_dir / final_folder(looks)
+        folder = config.model_dir / _final_folder(looks)
         plan = folder / "trial.json"
         if not plan.exists() or read_json(plan) == words(config, folder, changes=best | config.final):
             break
-    say(f"the best, {describe(best)}, with {describe(config.final)} …")
-    result = settled(config, folder, changes=best | config.final)
+    say(f"the best, {_describe(best)}, with {_describe(config.final)} …")
+    result = _settled(config, folder, changes=best | config.final)
     if result is None:
         raise InputError(f"the final run must not fail; {folder / 'log.txt'} says why")
     return result, looks
 
 
-def final_folder(looks: int) -> str:
+def _final_folder(looks: int) -> str:
     """Where the run of `final` lies that was the so-manieth."""
     return "final" if looks <= 1 else f"final-{looks}"
 
 
-def describe(values: Values) -> str:
+def _describe(values: _Values) -> str:
     """Knobs and values in one line."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def table(config: Sweep, trials: list[Trial]) -> str:
+def table(config: Sweep, trials: list[_Trial]) -> str:
     """The trials, the best first, equal ones in the order of the grid."""
     left = [trial for trial in trials if trial.value is not None]
     ordered = []
     while left:
-        ordered.append(best_of(config, left))
+        ordered.append(_best_of(config, left))
         left.remove(ordered[-1])
-    lines = [f"{metric_of(config):>16}  knobs"]
-    lines += [f"{trial.value:>16.4f}  {describe(trial.params)}" for trial in ordered[:20]]
+    lines = [f"{_metric_of(config):>16}  knobs"]
+    lines += [f"{trial.value:>16.4f}  {_describe(trial.params)}" for trial in ordered[:20]]
     lines += [f"… and {len(ordered) - 20} more"] if len(ordered) > 20 else []
     failed = [trial for trial in trials if trial.value is None]
-    lines += [f"{'failed':>16}  {describe(trial.params)}" for trial in failed[:5]]
+    lines += [f"{'failed':>16}  {_describe(trial.params)}" for trial in failed[:5]]
     lines += [f"… and {len(failed) - 5} more have failed"] if len(failed) > 5 else []
     return "\n".join(lines)
 
 
-def figure(config: Sweep, trials: list[Trial]) -> Any:
+def _figure(config: Sweep, trials: list[_Trial]) -> Any:
     """The metric against each knob."""
     finished = [trial for trial in trials if trial.value is not None]
     values = {name: [trial.params[name] for trial in finished] for name in config.search}
-    return plots.search(values, [float(trial.value or 0) for trial in finished], metric=metric_of(config))
+    return plots.search(values, [float(trial.value or 0) for trial in finished], metric=_metric_of(config))

@@ -30,15 +30,15 @@ DRAWS = (
 """What each of a view's numbers in [0, 1) decides.  Names of operators: applied where it is below their probability;
 `order`: of the four colour changes, whose amounts follow; `sigma`: of the blur; `quarters`: of a turn, over 4;
 `center_y`, `center_x`: of the cutout, over the view's side."""
-MORE = ("rotation", "noise", "sobel", "cutout")
+_MORE = ("rotation", "noise", "sobel", "cutout")
 """The operators that SimCLR's own recipe does not have; each has two seeds, of what it does and of whether it does."""
-COMMON = 10
+_COMMON = 10
 """So many of the numbers are drawn at once; the others are only drawn where the recipe needs them."""
-ATTEMPTS = 100
+_ATTEMPTS = 100
 """Boxes that are tried for a crop before all of the image is taken (reference)."""
-COVERED = 0.1
+_COVERED = 0.1
 """Share of the image in a crop at least, however little `crop_min_area` asks for (reference)."""
-VIEWS = 1
+_VIEWS = 1
 """What the seed of a stream is for, beside orders (`sources`)."""
 
 _HASH = np.array([0x3EC8F720, 0x02461E29], np.uint32)
@@ -69,7 +69,7 @@ def batch(
         `boxes`, int32 `(n, views, 4)`: offset_y, offset_x, height, width; `draws`, float32 `(n, views, 17)`, see
         `DRAWS`; and where the recipe has noise, `noise`, float32 `(n, views, size, size, 3)`.
     """
-    seeds = fold_in((seed, VIEWS), positions)
+    seeds = fold_in((seed, _VIEWS), positions)
     shapes = np.broadcast_to(shapes if np.ndim(shapes) == 3 else shapes[:, None], (len(seeds), views, 2))
     own = split(seeds, views) if views > 1 else seeds[:, None]
     drawn = {
@@ -82,8 +82,8 @@ def batch(
 def numbers(seeds: np.ndarray, recipe: Recipe, *, views: int) -> np.ndarray:
     """The draws (`DRAWS`) of views, float32 `(n, views, 17)` in [0, 1), by the seeds `(n, 2)` of their positions."""
     found = np.zeros((len(seeds), views, len(DRAWS)), np.float32)
-    found[..., :COMMON] = uniform(aside(seeds), views * COMMON).reshape(-1, views, COMMON)
-    for name, (own, whether) in seeds_of_more(seeds, recipe, views=views).items():
+    found[..., :_COMMON] = uniform(aside(seeds), views * _COMMON).reshape(-1, views, _COMMON)
+    for name, (own, whether) in _seeds_of_more(seeds, recipe, views=views).items():
         found[..., DRAWS.index(name)] = uniform(whether, 1)[..., 0]
         if name == "rotation":
             found[..., DRAWS.index("quarters")] = (words(own, 1)[..., 0] % 4) / 4
@@ -94,13 +94,13 @@ def numbers(seeds: np.ndarray, recipe: Recipe, *, views: int) -> np.ndarray:
 
 def noise(seeds: np.ndarray, recipe: Recipe, *, views: int, size: int) -> np.ndarray:
     """Standard normal numbers, float32 `(n, views, size, size, 3)`, for a recipe that has noise."""
-    own, _ = seeds_of_more(seeds, recipe, views=views)["noise"]
+    own, _ = _seeds_of_more(seeds, recipe, views=views)["noise"]
     return normal(own, size * size * 3).reshape(len(seeds), views, size, size, 3)
 
 
-def seeds_of_more(seeds: np.ndarray, recipe: Recipe, *, views: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _seeds_of_more(seeds: np.ndarray, recipe: Recipe, *, views: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Operators beyond SimCLR's that a recipe has → the seeds `(n, views, 2)` of what they do and of whether."""
-    chosen = [name for name in MORE if getattr(recipe, f"{name}_probability") > 0]
+    chosen = [name for name in _MORE if getattr(recipe, f"{name}_probability") > 0]
     if not chosen:
         return {}
     pairs = split(split(aside(aside(seeds)), views), 2 * len(chosen))  # (n, views, 2 × operators, 2)
@@ -125,7 +125,7 @@ def boxes(seeds: np.ndarray, shapes: np.ndarray, *, min_area: float, max_aspect:
     found = np.stack([0 * full_h, 0 * full_h, full_h, full_w], -1)
     low, high = np.float32(1 / max_aspect), np.float32(max_aspect)
     open_, at, drawn = np.arange(len(seeds)), np.zeros(len(seeds), np.int64), words(seeds, 16)
-    for _ in range(ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         if not len(open_):
             break
         if at[open_].max() + 4 > drawn.shape[1]:
@@ -172,7 +172,7 @@ def _attempt(
     ok = (own >= least) & (own <= most) & (width <= full_w) & (height <= full_h) & (width > 0) & (height > 0)
     y = below(full_h - height, ok & (height < full_h))
     x = below(full_w - width, ok & (width < full_w))
-    ok &= own / area >= np.float32(COVERED)
+    ok &= own / area >= np.float32(_COVERED)
     return np.stack([y, x, height, width], -1), ok, at
 
 
@@ -186,14 +186,14 @@ def central_boxes(shapes: np.ndarray, *, proportion: float) -> np.ndarray:
 
 def fold_in(seed: Sequence[int], positions: np.ndarray) -> np.ndarray:
     """The seeds `(n, 2)` of positions `(n,)`, as `tf.random.experimental.stateless_fold_in` makes them."""
-    hashed = int64s(np.array(seed, np.int64), 1)
+    hashed = _int64s(np.array(seed, np.int64), 1)
     positions = np.asarray(positions, np.int64)
     return np.stack([np.broadcast_to(hashed, positions.shape), positions], -1)
 
 
 def split(seeds: np.ndarray, count: int) -> np.ndarray:
     """Seeds `(…, 2)` to `(…, count, 2)`, as `tf.random.split`."""
-    return int64s(seeds, 2 * count).reshape(*seeds.shape[:-1], count, 2)
+    return _int64s(seeds, 2 * count).reshape(*seeds.shape[:-1], count, 2)
 
 
 def aside(seeds: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def normal(seeds: np.ndarray, count: int) -> np.ndarray:
     return found.reshape(*seeds.shape[:-1], -1)[..., :count]
 
 
-def int64s(seeds: np.ndarray, count: int) -> np.ndarray:
+def _int64s(seeds: np.ndarray, count: int) -> np.ndarray:
     """int64 `(…, count)` over their full range, as `tf.random.stateless_uniform` without bounds."""
     pairs = words(seeds, 2 * count).astype(np.uint64)
     return (pairs[..., ::2] | pairs[..., 1::2] << _HALF).view(np.int64)
@@ -230,14 +230,14 @@ def words(seeds: np.ndarray, count: int) -> np.ndarray:
     """The first uint32 of seeds `(…, 2)`, `(…, count)`."""
     seeds = np.asarray(seeds, np.int64).view(np.uint64)
     halves = np.stack([seeds & _LOW, seeds >> _HALF], -1).reshape(*seeds.shape[:-1], 4)
-    mixed = philox(_HASH, halves)
+    mixed = _philox(_HASH, halves)
     counters = np.zeros((*mixed.shape[:-1], -(-count // 4), 4), np.uint32)
     counters[..., 0] = np.arange(counters.shape[-2])
     counters[..., 2:] = mixed[..., None, 2:]
-    return philox(mixed[..., None, :2], counters).reshape(*mixed.shape[:-1], -1)[..., :count]
+    return _philox(mixed[..., None, :2], counters).reshape(*mixed.shape[:-1], -1)[..., :count]
 
 
-def philox(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
+def _philox(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
     """Philox 4x32-10: keys `(…, 2)` and counters `(…, 4)` to four words `(…, 4)`, all of 32 bits."""
     k0, k1 = (np.asarray(key[..., i], np.uint64) for i in range(2))
     c0, c1, c2, c3 = (np.asarray(counter[..., i], np.uint64) for i in range(4))

@@ -27,12 +27,12 @@ ENDINGS = frozenset({
 """Endings of files that count as images, in lower case; what is in them, their content tells."""
 ORIENTATION = 0x0112
 """EXIF's tag (and TIFF's)."""
-MOST_PIXELS = 2 * 89_478_485
+_MOST_PIXELS = 2 * 89_478_485
 """Of a picture, which is Pillow's own limit; a file of a few bytes can claim more than memory holds."""
 
 
 @functools.cache
-def known_formats() -> tuple[str, ...]:
+def _known_formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow has: AVIF came with 11.3."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
@@ -42,7 +42,7 @@ _UNREADABLE: tuple[type[BaseException], ...] = (*DAMAGED, Image.DecompressionBom
 """What Pillow raises for a damaged picture, or one that would fill the memory."""
 
 
-class NoPicture(ValueError):
+class _NoPicture(ValueError):
     """Bytes of which no picture can be made."""
 
 
@@ -55,16 +55,16 @@ def rgb(encoded: bytes) -> np.ndarray:
         NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
     """
     try:
-        with quiet(), Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise NoPicture(f"a picture must have at most {MOST_PIXELS:,} pixels, not {image.size}")
+        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise _NoPicture(f"a picture must have at most {_MOST_PIXELS:,} pixels, not {image.size}")
             image.seek(0)
             image.load()
             return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
-    except NoPicture:
+    except _NoPicture:
         raise
     except _UNREADABLE as error:
-        raise NoPicture(f"no picture can be read ({error})") from error
+        raise _NoPicture(f"no picture can be read ({error})") from error
 
 
 def deep(image: Image.Image) -> np.ndarray:
@@ -72,7 +72,7 @@ def deep(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     fits = values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**16
     if not fits:
-        raise NoPicture(f"a picture's numbers must be bytes, or of 16 bits from 0 on, not {image.mode}")
+        raise _NoPicture(f"a picture's numbers must be bytes, or of 16 bits from 0 on, not {image.mode}")
     return np.repeat(values.astype(np.uint16)[..., None], 3, axis=2)
 
 
@@ -83,10 +83,10 @@ def upright(encoded: bytes) -> bytes:
     which their decoder will say so.
     """
     try:
-        with quiet(), Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
+        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             if image.format == "TIFF" or image.getexif().get(ORIENTATION, 1) not in range(2, 9):
                 return encoded  # Pillow turns TIFFs itself: there the tag is a part of the format
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > _MOST_PIXELS:
                 return encoded
             turned = ImageOps.exif_transpose(image)
             into = io.BytesIO()
@@ -99,7 +99,7 @@ def upright(encoded: bytes) -> bytes:
         return encoded
 
 
-class quiet(warnings.catch_warnings):
+class _quiet(warnings.catch_warnings):
     """Pillow's warnings about odd files are no user's business: what cannot be read is an error."""
 
     def __enter__(self) -> None:

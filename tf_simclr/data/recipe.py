@@ -19,7 +19,7 @@ LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601, as TensorFlow rounds them)."""
 TINY = 1e-12
 """What a chroma is at least where something is divided by it."""
-MAX_STRENGTH = 1.25
+_MAX_STRENGTH = 1.25
 """Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
 
 
@@ -67,7 +67,7 @@ class Augmentation:
     def check_ranges(self) -> None:
         """Raises `InputError` where a number is out of its range."""
         strength = self.color_jitter_strength
-        check(0 <= strength <= MAX_STRENGTH, f"jitter strength must lie in [0, {MAX_STRENGTH}]", strength=strength)
+        check(0 <= strength <= _MAX_STRENGTH, f"jitter strength must lie in [0, {_MAX_STRENGTH}]", strength=strength)
         for name in (field.name for field in fields(self) if field.name.endswith("_probability")):
             check(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]", **{name: getattr(self, name)})
         check(0 < self.crop_min_area <= 1, "crop_min_area must be above 0 and at most 1", received=self.crop_min_area)

@@ -105,7 +105,7 @@ def text(names: np.ndarray) -> np.ndarray:
 
 FORMAT = 3
 """Of the entries and of what the key does not tell: how images are decoded and seen."""
-NO_PART = ("compile_config", "build_config", "shared_object_id")
+_NO_PART = ("compile_config", "build_config", "shared_object_id")
 """Of a network's configuration: what its answers do not hang on."""
 
 
@@ -242,7 +242,7 @@ def graph(model: keras.Model) -> Any:
 
     def renamed(part: Any) -> Any:
         if isinstance(part, dict):
-            return {key: renamed(value) for key, value in part.items() if key not in NO_PART}
+            return {key: renamed(value) for key, value in part.items() if key not in _NO_PART}
         if isinstance(part, list):
             return [renamed(one) for one in part]
         return known.get(part, part) if isinstance(part, str) else part

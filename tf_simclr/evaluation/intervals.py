@@ -30,10 +30,10 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import average_precision, check_both, ranking
 from tf_simclr.evaluation.patients import LEVEL, bootstrap
 
-Interval = tuple[float, float]
-BELIEF = 5.0
+_Interval = tuple[float, float]
+_BELIEF = 5.0
 """Discordant patients at which the data's own variance counts as much as the formula's."""
-BISECTIONS = 60
+_BISECTIONS = 60
 SEPARATED = (
     "Every positive image has a higher score than every negative one: an AUC of 1 among few patients says no more than "
     "the lower end of its interval."
@@ -42,7 +42,7 @@ SEPARATED = (
 
 
 @dataclass(frozen=True)
-class Areas:
+class _Areas:
     """AUCs of several scores of the same images, with what each patient contributes to their variance."""
 
     values: np.ndarray
@@ -66,24 +66,24 @@ class Areas:
             + corrected(self.has.shape[1]) * (across + across.T)
         )
 
-    def mean(self) -> "Areas":
+    def mean(self) -> "_Areas":
         """The mean of the AUCs, as one."""
         return self.combined(np.full(len(self.values), 1 / len(self.values)))
 
-    def combined(self, shares: np.ndarray) -> "Areas":
+    def combined(self, shares: np.ndarray) -> "_Areas":
         """A weighted sum of the AUCs, as one."""
         values, positive, negative = (shares @ x for x in (self.values, self.positive, self.negative))
-        return Areas(np.atleast_1d(values), np.atleast_2d(positive), np.atleast_2d(negative), self.has, self.worth)
+        return _Areas(np.atleast_1d(values), np.atleast_2d(positive), np.atleast_2d(negative), self.has, self.worth)
 
-    def interval(self, number: int = 0, *, level: float = LEVEL) -> Interval:
+    def interval(self, number: int = 0, *, level: float = LEVEL) -> _Interval:
         """The interval of one of the AUCs."""
         value, variance = float(self.values[number]), float(self.covariance[number, number])
         fewest, (positives, negatives) = float(self.has.sum(axis=1).min()), self.worth
 
         def expected(at: np.ndarray) -> np.ndarray:
-            return hanley_mcneil(at, positives=positives, negatives=negatives)
+            return _hanley_mcneil(at, positives=positives, negatives=negatives)
 
-        return score_interval(value, variance, expected=expected, independent=fewest, level=level)
+        return _score_interval(value, variance, expected=expected, independent=fewest, level=level)
 
 
 def corrected(count: int) -> float:
@@ -91,7 +91,7 @@ def corrected(count: int) -> float:
     return float(count / max(count - 1, 1))
 
 
-def areas(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequence | None = None) -> Areas:
+def areas(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequence | None = None) -> _Areas:
     """AUCs with DeLong's structural components.
 
     Args:
@@ -105,19 +105,19 @@ def areas(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequ
     check_both(labels)
     scores, yes = np.atleast_2d(np.asarray(scores, float)), np.asarray(labels) == 1
     _, member = np.unique(np.arange(len(yes)) if patients is None else np.asarray(patients), return_inverse=True)
-    placed = np.stack([placements(row, yes) for row in scores])  # (k, n): share of the other class in the right order
+    placed = np.stack([_placements(row, yes) for row in scores])  # (k, n): share of the other class in the right order
     values = placed[:, yes].mean(axis=1)
     count = member.max() + 1
     parts, worth = [], []
     for chosen in (yes, ~yes):
         own = (placed[:, chosen] - values[:, None]) / chosen.sum()
         parts.append(np.stack([np.bincount(member[chosen], weights=row, minlength=count) for row in own]))
-        worth.append(effective(member[chosen]))
+        worth.append(_effective(member[chosen]))
     has = np.stack([np.bincount(member[chosen], minlength=count) > 0 for chosen in (yes, ~yes)])
-    return Areas(values, parts[0], parts[1], has, (worth[0], worth[1]))
+    return _Areas(values, parts[0], parts[1], has, (worth[0], worth[1]))
 
 
-def placements(scores: np.ndarray, yes: np.ndarray) -> np.ndarray:
+def _placements(scores: np.ndarray, yes: np.ndarray) -> np.ndarray:
     """For each image the share of images of the other class that it is in the right order with, ties one half."""
     found = np.empty(len(scores))
     for own, sign in ((yes, 1), (~yes, -1)):
@@ -128,27 +128,27 @@ def placements(scores: np.ndarray, yes: np.ndarray) -> np.ndarray:
     return found
 
 
-def effective(member: np.ndarray) -> float:
+def _effective(member: np.ndarray) -> float:
     """Independent images that images of patients are worth at least: `n² / Σ nᵢ²` (Kish)."""
     sizes = np.bincount(member).astype(float)
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def hanley_mcneil(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
+def _hanley_mcneil(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
     """Variance of an AUC whose true value this is; Newcombe's symmetric form of Hanley and McNeil's."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * (1 - auc) / (2 - auc) + more * auc / (1 + auc)
     return np.asarray(auc * (1 - auc) * spread / (positives * negatives))
 
 
-def score_interval(
+def _score_interval(
     value: float,
     variance: float,
     *,
     expected: Callable[[np.ndarray], np.ndarray],
     independent: float,
     level: float = LEVEL,
-) -> Interval:
+) -> _Interval:
     """The true values from which `value` is not too far away.
 
     Args:
@@ -160,12 +160,12 @@ def score_interval(
     """
     formula = float(expected(np.array(np.clip(value, 1e-3, 1 - 1e-3))))
     discordant = independent * 4 * value * (1 - value)
-    belief = discordant / (discordant + BELIEF) if variance > 1e-12 and independent >= 2 else 0.0
+    belief = discordant / (discordant + _BELIEF) if variance > 1e-12 and independent >= 2 else 0.0
     factor = (max(variance, 1e-12) / formula) ** belief
     far = float(ndtri((1 + level) / 2))
 
     def limit(inside: float, outside: float) -> float:
-        for _ in range(BISECTIONS):
+        for _ in range(_BISECTIONS):
             middle = (inside + outside) / 2
             away = abs(value - middle) > far * np.sqrt(factor * float(expected(np.array(middle))))
             inside, outside = (inside, middle) if away else (middle, outside)
@@ -176,7 +176,7 @@ def score_interval(
 
 def auc_interval(
     scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequence | None = None, level: float = LEVEL
-) -> Interval:
+) -> _Interval:
     """The 95 % interval of an AUC; arguments as of `areas`; of several scores that of their mean AUC.
 
     Example:
@@ -195,7 +195,7 @@ def separated(scores: np.ndarray, labels: np.ndarray) -> bool:
 
 def share_interval(
     hits: np.ndarray, *, patients: np.ndarray | Sequence | None = None, level: float = LEVEL
-) -> Interval:
+) -> _Interval:
     """Wilson's interval of a share over patients: of a sensitivity, a specificity, an accuracy.
 
     Args:
@@ -212,14 +212,14 @@ def share_interval(
     value, count = float(hits.mean()), int(member.max()) + 1
     apart = np.bincount(member, weights=hits - value) / len(hits)
     variance = corrected(count) * float(np.square(apart).sum()) if count > 1 else 0.0
-    worth = effective(member)
+    worth = _effective(member)
 
     def expected(at: np.ndarray) -> np.ndarray:
         return np.asarray(at * (1 - at) / worth)
 
     # Single images have exactly the formula's variance; only images of patients can tell another.
     variance = variance if count < len(hits) else 0.0
-    return score_interval(value, variance, expected=expected, independent=count, level=level)
+    return _score_interval(value, variance, expected=expected, independent=count, level=level)
 
 
 def precision_interval(
@@ -230,7 +230,7 @@ def precision_interval(
     draws: int = 200,
     seed: int = 0,
     level: float = LEVEL,
-) -> Interval:
+) -> _Interval:
     """The interval of an average precision: as of a share of the positives (Boyd et al.), spread as draws of patients.
 
     Args:
@@ -248,18 +248,18 @@ def precision_interval(
 
     drawn = bootstrap(of_draws, names, labels=labels, draws=draws, seed=seed)
     member = np.unique(names[yes], return_inverse=True)[1]
-    worth = effective(member)
+    worth = _effective(member)
 
     def expected(at: np.ndarray) -> np.ndarray:
         return np.asarray(at * (1 - at) / worth)
 
-    return score_interval(
+    return _score_interval(
         value, float(np.var(drawn)), expected=expected, independent=float(member.max()) + 1, level=level
     )
 
 
 @dataclass(frozen=True)
-class Difference:
+class _Difference:
     """Two AUCs on the same images."""
 
     value: float
@@ -270,7 +270,7 @@ class Difference:
     """DeLong's, two-sided, of the hypothesis that the true AUCs are equal."""
 
 
-def paired_difference(found: Areas, *, first: int, second: int, level: float = LEVEL) -> Difference:
+def paired_difference(found: _Areas, *, first: int, second: int, level: float = LEVEL) -> _Difference:
     """The difference of two AUCs, whose interval is made of their own two (Donner and Zou), and DeLong's test.
 
     The ends of both intervals are joined by the correlation of the AUCs, so that it has a width even where one or both
@@ -280,7 +280,7 @@ def paired_difference(found: Areas, *, first: int, second: int, level: float = L
     covariance = found.covariance[np.ix_([first, second], [first, second])]
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance <= 1e-12 < covariance[0, 0]:  # both order every patient's images alike
-        return Difference(a - b, a - b, a - b, 1.0)
+        return _Difference(a - b, a - b, a - b, 1.0)
     scale = float(np.sqrt(covariance[0, 0] * covariance[1, 1]))
     correlation = float(np.clip(covariance[0, 1] / scale, -1, 1)) if scale > 1e-12 else 0.0
     (low_a, high_a), (low_b, high_b) = (found.interval(i, level=level) for i in (first, second))
@@ -290,7 +290,7 @@ def paired_difference(found: Areas, *, first: int, second: int, level: float = L
 
     p = float(2 * ndtr(-abs(a - b) / np.sqrt(variance))) if variance > 1e-12 else 1.0
     low, high = a - b - apart(a - low_a, high_b - b), a - b + apart(high_a - a, b - low_b)
-    return Difference(a - b, max(low, -1.0), min(high, 1.0), p)
+    return _Difference(a - b, max(low, -1.0), min(high, 1.0), p)
 
 
 def holm(values: Sequence[float]) -> list[float]:

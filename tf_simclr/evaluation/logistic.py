@@ -26,11 +26,11 @@ from scipy.special import expit
 from tf_simclr.errors import check
 from tf_simclr.evaluation import newton
 
-FLOOR = 1e-3
+_FLOOR = 1e-3
 """Least curvature of a class, as a share of what it has before its weights are learned."""
 TOLERANCE = {"float32": 1e-7, "float64": 1e-12}
 """Relative decrease of the objective in a step below which the optimizer stops: what the precision can still tell."""
-GAP = {"float32": 1e-5, "float64": 1e-9}
+_GAP = {"float32": 1e-5, "float64": 1e-9}
 """Share of the objective by which a minimum may be missed at most by what calls itself converged."""
 STEPS = 100
 """Of L-BFGS at most, where Newton's method follows with the whole matrix of second derivatives."""
@@ -47,7 +47,7 @@ class LinearClassifier:
     bias: np.ndarray
     """`(classes,)`; minus infinity for a class without a training example."""
     converged: bool
-    """Whether the objective is that of the minimum, but for `GAP`."""
+    """Whether the objective is that of the minimum, but for `_GAP`."""
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Logits `(n, classes)`: unnormalised log probabilities, or each class's log odds."""
@@ -58,7 +58,7 @@ class LinearClassifier:
         return np.asarray(self.scores(features).argmax(axis=1))
 
 
-class Softmax:
+class _Softmax:
     """One class an example: the sum of the softmax cross entropies.
 
     Attributes:
@@ -119,10 +119,10 @@ class Softmax:
         return np.asarray(position - position.mean(axis=1, keepdims=True))
 
 
-class Sigmoid:
+class _Sigmoid:
     """Any number of classes an example: a binary regression each, whose cross entropies are summed.
 
-    Attributes as of `Softmax`.
+    Attributes as of `_Softmax`.
     """
 
     invariant = False
@@ -137,7 +137,7 @@ class Sigmoid:
         self.variance = present * (1 - present / counts)
 
     def __call__(self, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """As `Softmax` has it."""
+        """As `_Softmax` has it."""
         against = np.where(self.targets, -logits, logits)
         loss, wrong = np.logaddexp(0, against), expit(against)
         shares = expit(logits)
@@ -146,7 +146,7 @@ class Sigmoid:
         return float(np.sum(loss, where=self.used, dtype=np.float64)), residuals, variance
 
     def free(self, position: np.ndarray) -> np.ndarray:
-        """As `Softmax` has it: all of it."""
+        """As `_Softmax` has it: all of it."""
         return position
 
     def curvature(self, logits: np.ndarray) -> np.ndarray:
@@ -155,12 +155,12 @@ class Sigmoid:
 
     @staticmethod
     def change(shares: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """As `Softmax` has it."""
+        """As `_Softmax` has it."""
         return np.asarray(shares * direction)
 
     @staticmethod
     def blocks(shares: np.ndarray, *, i: int, j: int) -> np.ndarray:
-        """As `Softmax` has it."""
+        """As `_Softmax` has it."""
         return shares[:, i] if i == j else np.zeros_like(shares[:, i])
 
 
@@ -171,7 +171,7 @@ class Solver:
 
     Args:
         features: `(n, d)`; computed with in their own precision, float32 or float64, few of them (`SMALL`) in float64.
-        labels: `(n,)` integers from 0, or `(n, classes)` of 1, 0 and -1 (see `Sigmoid`).
+        labels: `(n,)` integers from 0, or `(n, classes)` of 1, 0 and -1 (see `_Sigmoid`).
         held: `(n,)` bool, examples not to learn from.
         standardise: penalise as if each feature had variance 1 among all of the examples.
         max_iterations: of each strength.
@@ -190,15 +190,15 @@ class Solver:
         self.loss = self.loss_without(held)
         self.dtype, self.small = features.dtype, features.size <= SMALL
         features = np.asarray(features, np.float64) if self.small else features
-        self.coordinates = Coordinates(features, standardise=standardise)
+        self.coordinates = _Coordinates(features, standardise=standardise)
         self.variance = self.loss.variance
         self.position = np.zeros((1 + len(self.coordinates.variances), len(self.loss.known)))  # bias first
         self.path: list[tuple[float, np.ndarray]] = []
 
-    def loss_without(self, held: np.ndarray | None) -> Softmax | Sigmoid:
+    def loss_without(self, held: np.ndarray | None) -> _Softmax | _Sigmoid:
         """The loss of all examples but those held out."""
         held = np.zeros(len(self.labels), bool) if held is None else held
-        return (Softmax if self.labels.ndim == 1 else Sigmoid)(self.labels, held)
+        return (_Softmax if self.labels.ndim == 1 else _Sigmoid)(self.labels, held)
 
     def fit(self, l2: float, *, tolerance: float | None = None) -> LinearClassifier:
         """The regression of this strength, above 0.
@@ -219,11 +219,11 @@ class Solver:
         most = min(self.max_iterations, STEPS) if whole and newton.fits(self, l2) else self.max_iterations
         options = {"maxiter": most, "maxfun": 2 * most, "gtol": 0, "ftol": 0}
         start = (self.ahead(np.log(l2)) / scale).ravel()
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options, callback=settled(tolerance))
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options, callback=_settled(tolerance))
         self.position, converged = self.loss.free(found.x.reshape(scale.shape) * scale), found.status != 1
         if whole:
-            missed = newton.finish(self, l2, scale=self.scale(l2), gap=GAP[precision], steps=self.max_iterations // 10)
-            converged = missed <= GAP[precision]
+            missed = newton.finish(self, l2, scale=self.scale(l2), gap=_GAP[precision], steps=self.max_iterations // 10)
+            converged = missed <= _GAP[precision]
         self.path = [*self.path[-1:], (np.log(l2), self.position)]
         return self.classifier(converged=converged)
 
@@ -242,7 +242,7 @@ class Solver:
 
     def scale(self, l2: float) -> np.ndarray:
         """Steps `(1 + r, k)` along which the objective has about the curvature 1."""
-        variance = np.maximum(self.variance, FLOOR * self.loss.variance)
+        variance = np.maximum(self.variance, _FLOOR * self.loss.variance)
         return np.vstack([variance, np.outer(self.coordinates.variances, variance) + l2]) ** -0.5
 
     def loss_at(self, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -273,7 +273,7 @@ class Solver:
         self.variance, self.path = self.loss.variance, []
 
 
-def settled(tolerance: float) -> Callable[[OptimizeResult], None]:
+def _settled(tolerance: float) -> Callable[[OptimizeResult], None]:
     """A callback that ends a minimisation at a step that decreases the objective by no more than this share of it.
 
     SciPy's own rule takes an objective below 1, as of few examples and a weak penalty, for 1.
@@ -289,13 +289,13 @@ def settled(tolerance: float) -> Callable[[OptimizeResult], None]:
     return callback
 
 
-ROWS = 4096
+_ROWS = 4096
 """Examples at a time where a temporary array as large as the features would arise."""
-SAMPLE = 8
+_SAMPLE = 8
 """Examples a feature that the covariance is taken from; it only steers an optimizer, so it need not be exact."""
 
 
-class Coordinates:
+class _Coordinates:
     """Coordinates in which linear models of a set of features are almost round: centred, along its principal axes.
 
     A model's scores are `features @ weights + bias`.  Here its weights are those of the eigenvectors and its bias that
@@ -313,14 +313,14 @@ class Coordinates:
     """
 
     def __init__(self, features: np.ndarray, *, standardise: bool = False):
-        self.mean, deviation = moments(features)
+        self.mean, deviation = _moments(features)
         stretch = np.where((deviation > 0) & standardise, deviation, 1).astype(features.dtype)
         self.centre, self.lift = self.mean, None
         if len(features) < features.shape[1]:
             base, triangle = np.linalg.qr(((features - self.mean) / stretch).T)
             self.lift, features = base / stretch[:, None], triangle.T
             self.centre, stretch = np.zeros_like(features[0]), np.ones_like(features[0])
-        self.variances, vectors = eigenvectors(features, self.centre, stretch=stretch)
+        self.variances, vectors = _eigenvectors(features, self.centre, stretch=stretch)
         self.axes, self.features = vectors / stretch[:, None], features
 
     def scores(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -341,17 +341,17 @@ class Coordinates:
         return own, (bias - self.mean @ own).astype(own.dtype)
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation `(d,)` of each feature, summed in double precision."""
-    blocks = [features[i : i + ROWS] for i in range(0, len(features), ROWS)]
+    blocks = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
     mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(features)
     squares = sum(np.square(block - mean).sum(axis=0) for block in blocks)
     return mean.astype(features.dtype), np.sqrt(squares / len(features)).astype(features.dtype)
 
 
-def eigenvectors(features: np.ndarray, centre: np.ndarray, *, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _eigenvectors(features: np.ndarray, centre: np.ndarray, *, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variances `(d,)`, at least 0, and directions `(d, d)` of the covariance of `(features - centre) / stretch`."""
-    step = max(1, len(features) // (SAMPLE * features.shape[1]))
+    step = max(1, len(features) // (_SAMPLE * features.shape[1]))
     sample = features[::step]
     covariance = sample.T @ sample / len(sample) - np.outer(centre, centre)
     variances, vectors = np.linalg.eigh(covariance / stretch / stretch[:, None])

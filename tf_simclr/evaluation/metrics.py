@@ -19,7 +19,7 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
         >>> accuracy(np.array([0, 1, 1, 1]), np.array([0, 1, 2, 1]))
         0.75
     """
-    check_pairs(predictions, labels)
+    _check_pairs(predictions, labels)
     return float(np.mean(predictions == labels))
 
 
@@ -35,7 +35,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 5) -> flo
         >>> top_k_accuracy(np.array([[0.1, 0.5, 0.4], [0.8, 0.1, 0.1]]), np.array([2, 2]), k=2)
         0.5
     """
-    check_pairs(scores, labels)
+    _check_pairs(scores, labels)
     check(1 <= k <= scores.shape[1], f"k must lie in 1..{scores.shape[1]}, the number of classes", k=k)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     ties = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
@@ -51,7 +51,7 @@ def mean_per_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> floa
         >>> mean_per_class_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]))
         0.5
     """
-    check_pairs(predictions, labels)
+    _check_pairs(predictions, labels)
     counts = np.bincount(labels)
     hits = np.bincount(labels, weights=predictions == labels)
     return float(np.mean(hits[counts > 0] / counts[counts > 0]))
@@ -75,7 +75,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         >>> average_precisions(scores, labels).round(4)  # precision 1 up to recall 0.5, then 2 / 3
         array([0.8485])
     """
-    check_pairs(scores, labels)
+    _check_pairs(scores, labels)
     check(scores.shape == labels.shape, "labels must have a column a class", scores=scores.shape, labels=labels.shape)
     ranked = np.take_along_axis(labels, np.argsort(-scores, axis=0, kind="stable"), axis=0)
     found, seen = np.cumsum(ranked > 0, axis=0), np.cumsum(ranked >= 0, axis=0)
@@ -164,7 +164,7 @@ METRICS = {
 """The metrics of SimCLR, Appendix B.8."""
 
 
-def check_pairs(values: np.ndarray, labels: np.ndarray) -> None:
+def _check_pairs(values: np.ndarray, labels: np.ndarray) -> None:
     """Raises `InputError` unless there is one value a label, and at least one."""
     check(len(labels) > 0, "there must be at least one label", labels=len(labels))
     check(len(values) == len(labels), "each label needs one prediction", predictions=len(values), labels=len(labels))

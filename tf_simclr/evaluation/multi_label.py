@@ -14,7 +14,7 @@ from tf_simclr.evaluation.binary import average_precision, roc_auc
 from tf_simclr.evaluation.intervals import areas, corrected, precision_interval, separated
 from tf_simclr.evaluation.metrics import Metric
 
-FAR = 1.959964
+_FAR = 1.959964
 """Standard deviations on each side of a 95 % interval."""
 
 
@@ -59,7 +59,7 @@ def measured(
             "unknown": int((~known).sum()),
             "patients": len(np.unique(whose)),
         }
-        found[name] = row | {"why": missing(truth, said)}
+        found[name] = row | {"why": _missing(truth, said)}
         if found[name]["why"]:
             continue
         own = areas(said, truth, patients=whose).mean()
@@ -77,10 +77,10 @@ def measured(
         if not spread.any():  # scores tell it apart, or are all alike: its interval has a width all the same
             without_spread.append((float(own.values[0]) - low, high - float(own.values[0])))
     with_one = [name for name, of in found.items() if not of["why"]]
-    return {"findings": found, "mean_auc": mean_of(found, with_one, apart=apart, wider=np.sum(without_spread, axis=0))}
+    return {"findings": found, "mean_auc": _mean_of(found, with_one, apart=apart, wider=np.sum(without_spread, axis=0))}
 
 
-def missing(truth: np.ndarray, said: np.ndarray) -> str:
+def _missing(truth: np.ndarray, said: np.ndarray) -> str:
     """Why a finding has no AUC; empty where it has one."""
     if len(truth) == 0:
         return "no image has a known label"
@@ -89,7 +89,7 @@ def missing(truth: np.ndarray, said: np.ndarray) -> str:
     return "nothing was learned of it" if np.isnan(said).any() else ""
 
 
-def mean_of(
+def _mean_of(
     found: Mapping[str, Mapping[str, Any]], names: Sequence[str], *, apart: Sequence[np.ndarray], wider: np.ndarray
 ) -> dict[str, Any] | None:
     """The mean AUC of these findings; patients' contributions to all of them add up before they are squared.
@@ -102,7 +102,7 @@ def mean_of(
     together = np.sum(apart, axis=0) / count
     deviation = float(np.sqrt(corrected(len(together)) * np.square(together).sum()))
     inside = float(np.clip(value, 1e-3, 1 - 1e-3))
-    far = FAR * deviation / (inside * (1 - inside))  # on the log-odds, so that its ends lie in [0, 1]
+    far = _FAR * deviation / (inside * (1 - inside))  # on the log-odds, so that its ends lie in [0, 1]
     odds = inside / (1 - inside)
     ends = [odds * factor / (1 + odds * factor) for factor in (np.exp(-far), np.exp(far))]
     without = [name for name in found if name not in names]
@@ -126,13 +126,13 @@ def mean_auc(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def mean_or_half(scores: np.ndarray, labels: np.ndarray) -> float:
+def _mean_or_half(scores: np.ndarray, labels: np.ndarray) -> float:
     """`mean_auc`, or a coin's where no finding has one, so that a choice by it is possible."""
     value = mean_auc(scores, labels)
     return 0.5 if np.isnan(value) else value
 
 
-MEAN_AUC = Metric("mean AUC", mean_or_half, ranks=True)
+MEAN_AUC = Metric("mean AUC", _mean_or_half, ranks=True)
 """For `probes.chosen_regression`."""
 
 
@@ -142,7 +142,7 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     text = [f"{'':<{width}}{'images':>9}{'positive':>10}{'AUC':>22}{'average precision':>22}"]
     for name, of in result["findings"].items():
         counts = f"{name:<{width}}{of['images']:>9,}{of['positives']:>10,}"
-        text.append(counts + (f"  {of['why']}" if of["why"] else cells(of)))
+        text.append(counts + (f"  {of['why']}" if of["why"] else _cells(of)))
     mean = result["mean_auc"]
     if mean is None:
         return [*text, "no finding has an AUC"]
@@ -161,7 +161,7 @@ def findings(count: int) -> str:
     return f"{count:,} finding{'' if count == 1 else 's'}"
 
 
-def cells(of: Mapping[str, Any]) -> str:
+def _cells(of: Mapping[str, Any]) -> str:
     """AUC and average precision of a finding."""
     return f"{cell(of['auc']):>22}{cell(of['average_precision']):>22}"
 

@@ -13,16 +13,16 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
 
-PARAMETERS, WORK = 1500, 4e9
+PARAMETERS, _WORK = 1500, 4e9
 """Largest number of unknowns, and of multiplications, for which second derivatives are written out."""
-CG_STEPS = 60
+_CG_STEPS = 60
 """Of conjugate gradients to one of Newton's, where they are not."""
 
 
 def fits(problem: Any, l2: float) -> bool:
     """Whether the second derivatives are few enough to be written out."""
     n, unknowns = len(problem.coordinates.features), problem.position.size
-    return problem.small and unknowns <= PARAMETERS and n * unknowns**2 <= WORK
+    return problem.small and unknowns <= PARAMETERS and n * unknowns**2 <= _WORK
 
 
 def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> float:
@@ -48,7 +48,7 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
     for _ in range(steps):
         if missed <= target:
             break
-        step = dense_step(problem, gradient, l2=l2) if dense else iterated_step(problem, gradient, l2=l2, scale=scale)
+        step = _dense_step(problem, gradient, l2=l2) if dense else _iterated_step(problem, gradient, l2=l2, scale=scale)
         decrement = -float(np.vdot(gradient, step))
         missed = decrement / 2 / value
         if not decrement > 0 or missed <= target / 1000:
@@ -67,15 +67,15 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
     return max(missed, 0.0)
 
 
-def shares_at(problem: Any) -> np.ndarray:
+def _shares_at(problem: Any) -> np.ndarray:
     """What the loss's curvature is made of, `(n, k)`."""
     position = problem.position
     return np.asarray(problem.loss.curvature(problem.coordinates.scores(position[1:], position[0])))
 
 
-def dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
+def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     """The step `(1 + r, k)` by the matrix of all second derivatives."""
-    shares, (rows, k) = shares_at(problem).astype(np.float64), gradient.shape
+    shares, (rows, k) = _shares_at(problem).astype(np.float64), gradient.shape
     own = problem.coordinates
     inputs = np.hstack([np.ones((len(own.features), 1)), ((own.features - own.centre) @ own.axes).astype(np.float64)])
     blocks = np.zeros((k, rows, k, rows))
@@ -103,9 +103,9 @@ def dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     return -gradient
 
 
-def iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.ndarray) -> np.ndarray:
+def _iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.ndarray) -> np.ndarray:
     """The step `(1 + r, k)` by conjugate gradients, in coordinates of about equal curvature."""
-    shares = shares_at(problem)
+    shares = _shares_at(problem)
 
     def product(flat: np.ndarray) -> np.ndarray:
         direction = problem.loss.free(flat.reshape(scale.shape) * scale)
@@ -116,5 +116,5 @@ def iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.nd
 
     size = gradient.size
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    flat, _ = cg(operator, -(gradient * scale).ravel(), rtol=0.1, maxiter=CG_STEPS)
+    flat, _ = cg(operator, -(gradient * scale).ravel(), rtol=0.1, maxiter=_CG_STEPS)
     return np.asarray(problem.loss.free(flat.reshape(scale.shape) * scale))

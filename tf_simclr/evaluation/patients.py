@@ -54,7 +54,7 @@ def weightings(
     check(len(names) >= 2, "there must be at least two patients to draw from", patients=len(names))
     known = None if labels is None else np.unique(labels) == np.asarray(labels)[:, None]
     check(known is None or known.shape[1] >= 2, "labels must hold two classes at least", classes=1)
-    strata = strata_of(member, known) if stratified and known is not None else [np.arange(len(names))]
+    strata = _strata_of(member, known) if stratified and known is not None else [np.arange(len(names))]
     rng, left, tried = np.random.default_rng(seed), draws, 0
     rows = max(1, min(draws, AT_ONCE // len(member)))
     while left:
@@ -80,7 +80,7 @@ def counted(rng: np.random.Generator, stratum: np.ndarray, *, rows: int) -> np.n
     return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
 
 
-def strata_of(member: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
+def _strata_of(member: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
     """Patients' numbers, those together whose images have the same set of classes."""
     has = np.zeros((member.max() + 1, known.shape[1]), bool)
     np.logical_or.at(has, member, known)

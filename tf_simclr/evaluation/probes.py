@@ -24,7 +24,7 @@ from tf_simclr.models.classifier import ALL, Classifier
 
 L2_GRID = np.logspace(-6, 5, 45)
 """The strengths that SimCLR, Appendix B.8, chooses from."""
-PATH_TOLERANCE = 1e-5
+_PATH_TOLERANCE = 1e-5
 """Relative decrease in a step at which a regression that only has to be compared is close enough."""
 
 
@@ -54,12 +54,12 @@ def logistic_regression(
         >>> probe.predict(np.array([[-1.0], [4.0]]))
         array([0, 1])
     """
-    check_examples(features, labels)
+    _check_examples(features, labels)
     return Solver(features, labels, standardise=standardise, max_iterations=max_iterations).fit(l2)
 
 
 @dataclass(frozen=True)
-class Choice:
+class _Choice:
     """A regression whose L2 strength was chosen by examples that it did not see."""
 
     classifier: LinearClassifier
@@ -78,7 +78,7 @@ def chosen_regression(
     grid: Sequence[float] | np.ndarray = L2_GRID,
     metric: Metric = METRICS["accuracy"],
     max_iterations: int = 1000,
-) -> Choice:
+) -> _Choice:
     """SimCLR, Appendix B.8: the L2 strength that does best on validation, then a fit to all examples.
 
     Features are taken as they are, neither standardised nor normalised.  Strengths go from strong to weak, each
@@ -99,17 +99,17 @@ def chosen_regression(
         >>> choice.l2, choice.validation
         (1.0, {1.0: 1.0, 0.1: 1.0})
     """
-    check_examples(features, labels)
+    _check_examples(features, labels)
     check(len(grid) > 0, "grid must hold at least one strength", grid=list(grid))
     check(0 < held.sum() < len(held) == len(labels), "held must be some of the examples", held=int(held.sum()))
     solver, found = Solver(features, labels, held=held, max_iterations=max_iterations), {}
     validation, truth = features[held], labels[held]
     strengths = sorted(map(float, grid), reverse=True)
-    tolerance = None if solver.small else PATH_TOLERANCE
+    tolerance = None if solver.small else _PATH_TOLERANCE
     positions: dict[float, np.ndarray] = {}
     for l2 in strengths:
         found[l2] = metric(solver.fit(l2, tolerance=tolerance).scores(validation), truth)
-        near = [s for s in found if found[s] >= max(found.values()) - near_tie(truth)]
+        near = [s for s in found if found[s] >= max(found.values()) - _near_tie(truth)]
         positions = {s: p for s, p in (positions | {l2: solver.position}).items() if s in near}
     if tolerance is not None and len(positions) > 1:  # what a loose fit decides hangs on where it stopped
         for l2 in positions:
@@ -118,10 +118,10 @@ def chosen_regression(
             positions[l2] = solver.position
     choice = max(positions, key=lambda l2: (found[l2], l2))
     solver.release(positions[choice])
-    return Choice(classifier=solver.fit(choice), l2=choice, validation=found)
+    return _Choice(classifier=solver.fit(choice), l2=choice, validation=found)
 
 
-def near_tie(truth: np.ndarray) -> float:
+def _near_tie(truth: np.ndarray) -> float:
     """Difference of two metrics of these examples that a regression that only is near its minimum may well have."""
     return max(2 / len(truth), 0.002)
 
@@ -237,7 +237,7 @@ def knn_scores(
     """
     check(temperature > 0, "temperature must be above 0", temperature=temperature)
     features, labels = train
-    check_examples(features, labels)
+    _check_examples(features, labels)
     neighbours, cosines = nearest(queries, features, k=k, block_bytes=block_bytes)
     weights = np.exp((cosines - cosines[:, :1]) / temperature)  # relative to the nearest: cannot overflow
     scores = np.zeros((len(queries), int(labels.max()) + 1))
@@ -245,7 +245,7 @@ def knn_scores(
     return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
-def check_examples(features: np.ndarray, labels: np.ndarray) -> None:
+def _check_examples(features: np.ndarray, labels: np.ndarray) -> None:
     """Raises `InputError` unless features are a matrix with one label from 0, or one row of 1, 0 and -1, a row."""
     check(features.ndim == 2, "features must have the shape (n, d)", shape=features.shape)
     check(features.dtype in (np.float32, np.float64), "features must be float32 or float64", dtype=str(features.dtype))

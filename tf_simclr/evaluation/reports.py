@@ -18,7 +18,7 @@ from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
 from tf_simclr.foreign import parse_json, reading
 
-PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
+_PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Answers:
 def versions() -> dict[str, str]:
     """Python and the packages that numbers depend on."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

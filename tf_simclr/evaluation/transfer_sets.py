@@ -40,7 +40,7 @@ class TransferSet:
         return self.sizes[1] / (self.sizes[0] + self.sizes[1])
 
 
-PER_CLASS = "mean_per_class_accuracy"
+_PER_CLASS = "mean_per_class_accuracy"
 TRANSFER_SETS = {
     "food101": TransferSet(title="Food-101", tfds="food101", sizes=(68175, 7575, 25250), test="validation"),
     "cifar10": TransferSet(title="CIFAR-10", tfds="cifar10", sizes=(45000, 5000, 10000)),
@@ -62,7 +62,7 @@ TRANSFER_SETS = {
         title="FGVC Aircraft",
         tfds=None,
         sizes=(3334, 3333, 3333),
-        metric=PER_CLASS,
+        metric=_PER_CLASS,
         validation="validation",
         note="its creators' archive has an image list of each split",
     ),
@@ -78,19 +78,19 @@ TRANSFER_SETS = {
     "dtd": TransferSet(
         title="DTD", tfds="dtd", sizes=(1880, 1880, 1880), validation="validation", note="the first of ten splits"
     ),
-    "pets": TransferSet(title="Oxford-IIIT Pets", tfds="oxford_iiit_pet", sizes=(2940, 740, 3669), metric=PER_CLASS),
+    "pets": TransferSet(title="Oxford-IIIT Pets", tfds="oxford_iiit_pet", sizes=(2940, 740, 3669), metric=_PER_CLASS),
     "caltech101": TransferSet(
         title="Caltech-101",
         tfds="caltech101",
         sizes=(2550, 510, 6084),
-        metric=PER_CLASS,
+        metric=_PER_CLASS,
         note="30 random images a class to train and validate on: tfds' draw, not the paper's, which nobody published",
     ),
     "flowers102": TransferSet(
         title="Oxford 102 Flowers",
         tfds="oxford_flowers102",
         sizes=(1020, 1020, 6149),
-        metric=PER_CLASS,
+        metric=_PER_CLASS,
         validation="validation",
     ),
 }

@@ -13,7 +13,7 @@ from tf_simclr.losses.similarity import MASKED
 
 BLOCK = 256
 """Examples a block where the batch is large."""
-LARGE = 1024**2
+_LARGE = 1024**2
 """Own examples times all replicas' from which on blocks are used.  Their CPU time is the same within 10 %, their memory
 at a batch of 512 / 1024 / 2048 / 4096 / 8192 is 12 / 25 / 43 / 84 / 161 MiB instead of 18 / 70 / 144 / 546 / 2,144."""
 
@@ -27,7 +27,7 @@ def choose(n, block_size: int | None) -> int | None:
     """Examples a block for a replica's batch of `n`, or None: all at once.  A tensor `n` may turn out large."""
     check_block_size(block_size)
     if block_size is None:
-        return None if isinstance(n, int) and n * n * replicas.count() < LARGE else BLOCK
+        return None if isinstance(n, int) and n * n * replicas.count() < _LARGE else BLOCK
     return block_size
 
 
@@ -50,7 +50,7 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
     # Each replica needs the totals and u of all, (N, 2) numbers, and nothing else from the others.
     @ops.custom_gradient
     def of_rows(rows):
-        every, places = replicas.gather(rows), global_rows(rows)
+        every, places = replicas.gather(rows), _global_rows(rows)
 
         def sums(_, block):
             found = ops.logsumexp(logits(*block, every=every, temperature=temperature), axis=1)
@@ -77,7 +77,7 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
     return ops.reshape(of_rows(rows), (-1, 2))
 
 
-def global_rows(rows):
+def _global_rows(rows):
     """The rows of this replica among those of all, `(n,)`."""
     n = ops.shape(rows)[0]
     return ops.arange(n, dtype="int32") + replicas.index() * n
@@ -107,23 +107,23 @@ def over_blocks(function, inputs, *, like, size: int):
     """
     n = ops.shape(inputs[0])[0]
     size = min(size, n) if isinstance(n, int) else size
-    padded = [pad(x, -n % size) for x in inputs]  # to whole blocks: a scan's steps all have one shape
+    padded = [_pad(x, -n % size) for x in inputs]  # to whole blocks: a scan's steps all have one shape
 
     def of_block(carry, number):
-        return function(carry, [rows_from(x, number * size, count=size) for x in padded])
+        return function(carry, [_rows_from(x, number * size, count=size) for x in padded])
 
     numbers = ops.arange((n + size - 1) // size, dtype="int32")
     _, results = ops.scan(of_block, ops.zeros((size, *like.shape[1:]), dtype=like.dtype), numbers)
     return ops.reshape(results, (-1, *like.shape[1:]))[:n]
 
 
-def rows_from(x, start, *, count: int):
+def _rows_from(x, start, *, count: int):
     """`count` rows of `x`, from the row `start`, a scalar tensor."""
     rest = x.shape[1:]
     zero = ops.zeros_like(start)  # JAX wants all of one type
     return ops.slice(x, (start, *(zero for _ in rest)), (count, *rest))
 
 
-def pad(x, rows):
+def _pad(x, rows):
     """Appends rows of zeros, whose results are dropped."""
     return ops.concatenate([x, ops.zeros((rows, *x.shape[1:]), dtype=x.dtype)])

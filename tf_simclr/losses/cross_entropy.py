@@ -53,7 +53,7 @@ def nt_xent(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = True, block
     #   4. the sum of both directions, not their mean (docs/official-code.md#sum-of-both-directions).
     block_size = blockwise.choose(ops.shape(z1)[0], block_size)
     if block_size is None:
-        return sum(cross_entropies(*contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)))
+        return sum(_cross_entropies(*contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)))
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
     # The same, taken apart: a cross entropy is the logarithm of the sum over all others minus the positive's logit.
     # Only the sums need blocks; the positive's logit is one product a pair, the same in both directions.
@@ -61,7 +61,7 @@ def nt_xent(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = True, block
     return ops.sum(others, axis=1) - 2 / temperature * ops.sum(z1 * z2, axis=1)
 
 
-def cross_entropies(ab, aa, ba, bb, targets):
+def _cross_entropies(ab, aa, ba, bb, targets):
     """The loss of each example from first to second view, and from second to first, `(n,)` each."""
     return [
         keras.losses.sparse_categorical_crossentropy(targets, ops.concatenate(logits, axis=1), from_logits=True)

@@ -29,10 +29,10 @@ from tf_simclr.losses.similarity import (
     prepare,
 )
 
-PRIORS = ("logsumexp", "normal", "uniform")
+_PRIORS = ("logsumexp", "normal", "uniform")
 
 
-def check_sigma(sigma: float | None) -> None:
+def _check_sigma(sigma: float | None) -> None:
     """Raises `InputError` unless sigma is None or above 0."""
     if sigma is not None:
         check(sigma > 0, "sigma must be None or above 0", sigma=sigma)
@@ -66,7 +66,7 @@ def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_
         >>> dcl(z, z, temperature=0.5).numpy().round(4)
         array([-0.4165, -0.4165, -0.4165, -0.4165], dtype=float32)
     """
-    check_sigma(sigma)
+    _check_sigma(sigma)
     # NT-Xent is log(exp(s) + sum of the others) - s.  Here s leaves the sum: the better a pair is matched, the smaller
     # NT-Xent's gradient becomes with small batches (its "negative-positive coupling"), and this one's does not.
     ab, aa, ba, bb, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
@@ -89,11 +89,11 @@ def mises_fisher_weights(similarity, sigma: float):
     return 2 - ops.exp(scaled - log_mean)
 
 
-def check_generalized(temperature: float, weight: float, prior: str) -> None:
+def _check_generalized(temperature: float, weight: float, prior: str) -> None:
     """Raises `InputError` unless the options of `generalized_contrastive` can be used."""
     check_temperature(temperature)
     check_at_least("weight", weight, least=0)
-    check(prior in PRIORS, f"prior must be one of {', '.join(PRIORS)}", prior=prior)
+    check(prior in _PRIORS, f"prior must be one of {', '.join(_PRIORS)}", prior=prior)
 
 
 def generalized_contrastive(
@@ -141,17 +141,17 @@ def generalized_contrastive(
         >>> generalized_contrastive(z, z).numpy().round(4)
         array([2.101, 2.101, 2.101, 2.101], dtype=float32)
     """
-    check_generalized(temperature, weight, prior)
+    _check_generalized(temperature, weight, prior)
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
     alignment = ops.mean(ops.square(z1 - z2), axis=1)
     every = ops.concatenate(gather_views(z1, z2)[:2])
     if prior == "logsumexp":
-        return alignment + weight * sum(density(z, every, temperature) for z in (z1, z2))
+        return alignment + weight * sum(_density(z, every, temperature) for z in (z1, z2))
     points, directions = draw(every, prior, hidden_norm=hidden_norm, seed=seed, step=step)
     return alignment + weight * 2 * sliced_wasserstein(every, points, directions)
 
 
-def density(z, every, temperature: float):
+def _density(z, every, temperature: float):
     """Logarithm of the sum over all views of `exp(z·z'/τ)`, divided by their width, `(n,)`."""
     return ops.logsumexp(ops.matmul(z, ops.transpose(every)) / temperature, axis=1) - math.log(every.shape[1])
 
@@ -218,7 +218,7 @@ class DCL(ContrastiveLoss):
         **kwargs,
     ):
         check_temperature(temperature)
-        check_sigma(sigma)
+        _check_sigma(sigma)
         options = {"temperature": temperature, "sigma": sigma, "hidden_norm": hidden_norm}
         super().__init__(dcl, options, name=name, **kwargs)
 
@@ -242,7 +242,7 @@ class GeneralizedContrastive(ContrastiveLoss):
         name: str = "generalized_contrastive",
         **kwargs,
     ):
-        check_generalized(temperature, weight, prior)
+        _check_generalized(temperature, weight, prior)
         options = {"temperature": temperature, "weight": weight, "prior": prior}
         options |= {"hidden_norm": hidden_norm, "seed": seed}
         super().__init__(generalized_contrastive, options, name=name, **kwargs)

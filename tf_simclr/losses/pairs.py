@@ -53,16 +53,16 @@ def nt_logistic(z1, z2, temperature: float = 0.1, *, semi_hard: bool = False, hi
     """
     ab, _, ba, _, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
     own = own_columns(targets, ops.transpose(ab))
-    return sum(logistic_terms(logits, own, semi_hard=semi_hard) for logits in (ab, ba))
+    return sum(_logistic_terms(logits, own, semi_hard=semi_hard) for logits in (ab, ba))
 
 
-def logistic_terms(logits, own, *, semi_hard: bool):
+def _logistic_terms(logits, own, *, semi_hard: bool):
     """One direction of `nt_logistic`, `(n,)`."""
     positive = ops.sum(logits * own, axis=1)
     if semi_hard:
-        negative = ops.softplus(semi_hard_negative(logits, positive))
+        negative = ops.softplus(_semi_hard_negative(logits, positive))
     else:
-        negative = mean_over_negatives(ops.softplus(logits), own)
+        negative = _mean_over_negatives(ops.softplus(logits), own)
     return ops.softplus(-positive) + negative
 
 
@@ -94,23 +94,23 @@ def margin_triplet(z1, z2, margin: float = 0.4, *, semi_hard: bool = False, hidd
     check_at_least("margin", margin, least=0)
     ab, _, ba, _, targets = contrastive_logits(z1, z2, 1.0, hidden_norm=hidden_norm)
     own = own_columns(targets, ops.transpose(ab))
-    return sum(triplet_terms(similarity, own, margin=margin, semi_hard=semi_hard) for similarity in (ab, ba))
+    return sum(_triplet_terms(similarity, own, margin=margin, semi_hard=semi_hard) for similarity in (ab, ba))
 
 
-def triplet_terms(similarity, own, *, margin: float, semi_hard: bool):
+def _triplet_terms(similarity, own, *, margin: float, semi_hard: bool):
     """One direction of `margin_triplet`, `(n,)`."""
     positive = ops.sum(similarity * own, axis=1)
     if semi_hard:
-        return ops.relu(semi_hard_negative(similarity, positive) - positive + margin)
-    return mean_over_negatives(ops.relu(similarity - ops.expand_dims(positive, 1) + margin), own)
+        return ops.relu(_semi_hard_negative(similarity, positive) - positive + margin)
+    return _mean_over_negatives(ops.relu(similarity - ops.expand_dims(positive, 1) + margin), own)
 
 
-def semi_hard_negative(similarity, positive):
+def _semi_hard_negative(similarity, positive):
     """The largest similarity below the positive's, `(n,)`; where there is none, one so small that it costs nothing."""
     return ops.max(ops.where(similarity < ops.expand_dims(positive, 1), similarity, -MASKED), axis=1)
 
 
-def mean_over_negatives(terms, own):
+def _mean_over_negatives(terms, own):
     """Mean over the columns of the other examples, `(n,)`; 0 without any."""
     others = 1 - own
     return ops.sum(terms * others, axis=1) / ops.maximum(ops.sum(others, axis=1), 1)
@@ -146,11 +146,11 @@ def hadsell(z1, z2, margin: float = 1.0, *, hidden_norm: bool = True):
     every1, every2, targets = gather_views(z1, z2)
     own = own_columns(targets, every1)
     attraction = 0.5 * ops.sum(ops.square(z1 - z2), axis=1)
-    repulsion = (0.5 * ops.square(ops.relu(margin - distances(a, b))) for a, b in ((z1, every2), (z2, every1)))
-    return 2 * attraction + sum(mean_over_negatives(terms, own) for terms in repulsion)
+    repulsion = (0.5 * ops.square(ops.relu(margin - _distances(a, b))) for a, b in ((z1, every2), (z2, every1)))
+    return 2 * attraction + sum(_mean_over_negatives(terms, own) for terms in repulsion)
 
 
-def distances(a, b):
+def _distances(a, b):
     """Euclidean distances of all rows of `a` from all of `b`, `(n, N)`; the gradient of a distance of 0 is 0."""
     squares = [ops.sum(ops.square(z), axis=1) for z in (a, b)]
     # |a - b|² = |a|² + |b|² - 2 a·b: (n, 1) + (N,) - (n, N), without the (n, N, d) of all differences.

@@ -16,7 +16,7 @@ from tf_simclr.errors import check
 
 MASKED = 1e9
 """Taken from a logit that must not count; the reference's number, also its limit in float32."""
-SCALES = (1e-8, 1e15)
+_SCALES = (1e-8, 1e15)
 """Range of what similarities are divided by: below, they would pass `MASKED` and float32; above, nothing is left."""
 
 
@@ -24,7 +24,7 @@ def check_scale(what: str, value: float) -> None:
     """Raises `InputError` unless a temperature, or what else divides similarities, is a number that can do so."""
     check(isinstance(value, numbers.Real), f"{what} must be a number", **{what: value})
     check(value > 0, f"{what} must be above 0", **{what: value})
-    check(SCALES[0] <= value <= SCALES[1], f"{what} must lie from {SCALES[0]:g} to {SCALES[1]:g}", **{what: value})
+    check(_SCALES[0] <= value <= _SCALES[1], f"{what} must lie from {_SCALES[0]:g} to {_SCALES[1]:g}", **{what: value})
 
 
 def check_temperature(temperature: float) -> None:
@@ -55,7 +55,7 @@ def normalize(z):
     return ops.cast(z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12)), own)
 
 
-def check_pair(z1, z2) -> None:
+def _check_pair(z1, z2) -> None:
     """Raises `InputError` unless both views' projections are `(n, d)`; a loss of more views is one of each pair."""
     shapes = tuple(z1.shape), tuple(z2.shape)
     fits = len(shapes[0]) == len(shapes[1]) == 2
@@ -71,7 +71,7 @@ def check_pair(z1, z2) -> None:
 def prepare(z1, z2, *, hidden_norm: bool = True):
     """Both views' projections as tensors in float32 at least, divided by their lengths if `hidden_norm` says so."""
     z1, z2 = wide(z1), wide(z2)
-    check_pair(z1, z2)
+    _check_pair(z1, z2)
     return (normalize(z1), normalize(z2)) if hidden_norm else (z1, z2)
 
 

@@ -45,10 +45,10 @@ def sup_con(z1, z2, labels, temperature: float = 0.1, *, hidden_norm: bool = Tru
     same = ops.cast(ops.equal(ops.expand_dims(labels, 1), replicas.gather(labels)), ab.dtype)
     # Columns as of [ab, aa]: across views all of the class, within a view all but the view itself.
     positives = ops.concatenate([same, same - own_columns(targets, ops.transpose(ab))], axis=1)
-    return sum(mean_cross_entropy(ops.concatenate(logits, axis=1), positives) for logits in ((ab, aa), (ba, bb)))
+    return sum(_mean_cross_entropy(ops.concatenate(logits, axis=1), positives) for logits in ((ab, aa), (ba, bb)))
 
 
-def mean_cross_entropy(logits, positives):
+def _mean_cross_entropy(logits, positives):
     """Mean over the positives of each row, `(n,)`, from 1 for a positive and 0 for another column."""
     losses = ops.logsumexp(logits, axis=1, keepdims=True) - logits
     return ops.sum(positives * losses, axis=1) / ops.sum(positives, axis=1)

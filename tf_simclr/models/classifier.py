@@ -19,9 +19,9 @@ from tf_simclr.models.base import Trained, no_loss_of_ones_own, share
 from tf_simclr.models.resnet import supervised_head
 from tf_simclr.optimizers import left_to_loss
 
-FrozenLayers = Literal["still", "tf1", "tf2"]
-GROUP = re.compile(r"group([1-4])_")
-NOT_DECAYED = ("gamma", "beta", "moving_mean", "moving_variance")
+_FrozenLayers = Literal["still", "tf1", "tf2"]
+_GROUP = re.compile(r"group([1-4])_")
+_NOT_DECAYED = ("gamma", "beta", "moving_mean", "moving_variance")
 ALL = 4
 """`fine_tune_after_block` that leaves the classifier alone to be trained."""
 
@@ -80,7 +80,7 @@ class Classifier(Trained):
         num_classes: int,
         fine_tune_after_block: int = -1,
         ft_proj_selector: int = 0,
-        frozen_layers: FrozenLayers = "still",
+        frozen_layers: _FrozenLayers = "still",
         zero_init: bool = False,
         weight_decay: float = 0.0,
         name: str = "classifier",
@@ -144,7 +144,7 @@ class Classifier(Trained):
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
         variables = self.weights if self.frozen_layers == "tf1" else self.trainable_variables
-        variables = [v for v in variables if v.name not in NOT_DECAYED]
+        variables = [v for v in variables if v.name not in _NOT_DECAYED]
         variables = left_to_loss(self.optimizer, variables, head=[self.head.kernel])
         squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
         return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
@@ -208,7 +208,7 @@ def group_of(name: str) -> int:
         >>> group_of("group3_block1_conv2"), group_of("stem_bn1")
         (3, 0)
     """
-    found = GROUP.match(name)
+    found = _GROUP.match(name)
     return int(found[1]) if found else 0
 
 
@@ -261,22 +261,22 @@ def freeze(model: Classifier) -> None:
     if model.fine_tune_after_block >= 0:  # else what the encoder itself has frozen stays so, and nothing more
         for layer in network.leaves(model.encoder):
             if layer.weights:
-                settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=encoder_still(model))
+                settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=_encoder_still(model))
     if model.projection is not None:
         for layer in network.leaves(model.projection):
             if layer.weights:
                 found = re.match(r"proj(\d+)_", layer.name)
-                settle_projection(model, layer, place=int(found[1]) if found else 1)
+                _settle_projection(model, layer, place=int(found[1]) if found else 1)
 
 
-def encoder_still(model: Classifier) -> bool:
+def _encoder_still(model: Classifier) -> bool:
     """Whether frozen layers of the encoder keep their moving statistics."""
     if model.frozen_layers == "tf1":
         return model.fine_tune_after_block == ALL
     return model.frozen_layers == "still"
 
 
-def settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: int) -> None:
+def _settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: int) -> None:
     """Settles a layer of the projection head by its place, from 1 on."""
     used = place <= model.ft_proj_selector
     if model.frozen_layers == "still":

@@ -13,15 +13,15 @@ from keras import ops
 
 from tf_simclr.errors import check
 
-STEPS = 1024
+_STEPS = 1024
 """TensorFlow rounds the position between two pixels to so many steps (`resize_bicubic_op.cc`)."""
-SHARPNESS = -0.75
+_SHARPNESS = -0.75
 """Coefficient of the cubic that TensorFlow 1 resizes with (there `A`)."""
 
 
-def taps() -> np.ndarray:
+def _taps() -> np.ndarray:
     """Weights `(STEPS + 1, 4)` of the pixels at -1, 0, 1, 2 from the floor of a position, for each step behind it."""
-    a, offset = SHARPNESS, np.arange(STEPS + 1) / STEPS
+    a, offset = _SHARPNESS, np.arange(_STEPS + 1) / _STEPS
 
     def inner(x: np.ndarray) -> np.ndarray:  # of pixels up to 1 away
         return ((a + 2) * x - (a + 3)) * x * x + 1
@@ -66,7 +66,7 @@ class EvaluationView(keras.layers.Layer):
             offset = (ops.cast(length, "int32") - side + 1) // 2
             pixels = self._resized(pixels, axis, offset=offset, side=side)
         if self.fixed_point:
-            pixels = ops.cast(pixels, "float32") * (1 / (255 * STEPS * STEPS))  # two axes' weights, in steps
+            pixels = ops.cast(pixels, "float32") * (1 / (255 * _STEPS * _STEPS))  # two axes' weights, in steps
         return ops.clip(pixels, 0.0, 1.0)
 
     def _resized(self, pixels, axis: int, *, offset, side):
@@ -75,12 +75,12 @@ class EvaluationView(keras.layers.Layer):
         if self.fixed_point:
             exact = ops.arange(size, dtype="int32") * side
             floor, rest = exact // size, exact % size
-            steps, table = (rest * (2 * STEPS) + size) // (2 * size), np.rint(taps() * STEPS).astype(np.int32)
+            steps, table = (rest * (2 * _STEPS) + size) // (2 * size), np.rint(_taps() * _STEPS).astype(np.int32)
         else:  # float32 as TensorFlow's kernel, rounding included
             positions = ops.arange(size, dtype="float32") * (ops.cast(side, "float32") / size)
             floor = ops.cast(ops.floor(positions), "int32")
-            steps = ops.cast(ops.round((positions - ops.floor(positions)) * STEPS), "int32")
-            table = taps()
+            steps = ops.cast(ops.round((positions - ops.floor(positions)) * _STEPS), "int32")
+            table = _taps()
         # (size,) steps → (size, 4) weights, the first axis of each tap's beside the axes of `pixels` behind its own
         weights = ops.reshape(ops.take(table, steps, axis=0), (size, *(1,) * (3 - axis), 4))
         total = None

@@ -50,14 +50,14 @@ def connect(
         ft_proj_selector: the projection layer that feeds it; 0: the features.
         images: shape of the images that an encoder of another kind takes.
     """
-    own = is_resnet(encoder)  # one whose blocks are endpoints, too
+    own = _is_resnet(encoder)  # one whose blocks are endpoints, too
     inputs = encoder.input if own else keras.Input(images[1:], name="images")
     features = encoder.output if own else parts.features_of(encoder, inputs, training=None)
-    endpoints = encoder_endpoints(encoder) if own else {"final_avg_pool": features}
+    endpoints = _encoder_endpoints(encoder) if own else {"final_avg_pool": features}
     projections = [features]
     if projection is not None:
         projections = parts.projections_of(projection, features, training=None)
-        endpoints |= projection_endpoints(projections)
+        endpoints |= _projection_endpoints(projections)
     if logits is not None:
         endpoints["logits_sup"] = logits(projections[ft_proj_selector])
     return (keras.Model if own else Network)(inputs, endpoints, name="network")
@@ -87,7 +87,7 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
     )
 
 
-def is_resnet(encoder: keras.Model) -> bool:
+def _is_resnet(encoder: keras.Model) -> bool:
     """Whether an encoder has the layers of `resnet`, by their names."""
     names = {layer.name for layer in getattr(encoder, "layers", [])}
     return "stem_conv1" in names and all(f"group{i}_block1_out" in names for i in range(1, 5))
@@ -106,7 +106,7 @@ def plain(model: keras.Model) -> keras.Model:
     return copy
 
 
-def encoder_endpoints(encoder: keras.Model) -> dict:
+def _encoder_endpoints(encoder: keras.Model) -> dict:
     """Name to symbolic output of each endpoint of an encoder that `resnet` built."""
     names = [layer.name for layer in encoder.layers]
     stem = max(name for name in names if name.startswith("stem_conv") and not name.endswith("_pad"))
@@ -117,7 +117,7 @@ def encoder_endpoints(encoder: keras.Model) -> dict:
     return {end: encoder.get_layer(name).output for end, name in layers.items()} | {"final_avg_pool": encoder.output}
 
 
-def projection_endpoints(projections: list) -> dict:
+def _projection_endpoints(projections: list) -> dict:
     """Name to output of each layer of a projection head."""
     endpoints = {f"proj_{i}": output for i, output in enumerate(projections) if i > 0}
     return {"proj_head_input": projections[0], **endpoints, "proj_head_output": projections[-1]}

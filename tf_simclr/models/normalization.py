@@ -28,7 +28,7 @@ class BatchNormalization(layers.BatchNormalization):
         if not (training and self.trainable):
             return self.fused(inputs, mean=self.moving_mean, variance=self.moving_variance)[0]
         outputs, mean, variance = self.fused(inputs)
-        n = values_a_channel(inputs)  # n·h·w
+        n = _values_a_channel(inputs)  # n·h·w
         self.move(self.moving_mean, mean)
         self.move(self.moving_variance, variance * ((n - 1) / n))  # the kernel's is unbiased, the reference's is not
         return outputs
@@ -59,7 +59,7 @@ class BatchNormalization(layers.BatchNormalization):
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
 
 
-def values_a_channel(x):
+def _values_a_channel(x):
     """How many values a channel has: a number where the shape is known, which keeps a traced network small."""
     sizes = x.shape[:-1]
     return ops.cast(ops.size(x) // x.shape[-1], "float32") if None in sizes else prod(sizes)
@@ -91,7 +91,7 @@ class Normalization:
         )
 
 
-NAMES = ("float32", "bfloat16", "float16")
+_NAMES = ("float32", "bfloat16", "float16")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def precision(name: str) -> Iterator[None]:
         >>> layer.compute_dtype, layer.variable_dtype, keras.layers.Dense(3).compute_dtype
         ('bfloat16', 'float32', 'float32')
     """
-    check(name in NAMES, f"precision must be one of {', '.join(NAMES)}", precision=name)
+    check(name in _NAMES, f"precision must be one of {', '.join(_NAMES)}", precision=name)
     before = keras.config.dtype_policy()
     try:
         if name != "float32":

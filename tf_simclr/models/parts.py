@@ -11,7 +11,7 @@ from keras import ops
 from tf_simclr.errors import InputError, check
 
 
-def check_encoder(encoder) -> None:
+def _check_encoder(encoder) -> None:
     """Raises `InputError` unless this is a Keras model or layer that takes images whose channels come last."""
     check(isinstance(encoder, keras.layers.Layer), "encoder must be a Keras model or layer", encoder=type(encoder))
     layers = encoder._flatten_layers()
@@ -36,7 +36,7 @@ def images_shape(encoder) -> tuple | None:
     Raises:
         InputError: it takes something else.
     """
-    check_encoder(encoder)
+    _check_encoder(encoder)
     shape = input_shape(encoder)
     if shape is None:
         shape = (None, None, None, 3)

@@ -30,8 +30,8 @@ class Recomputed(keras.layers.Layer):
     def __init__(self, function: Callable, parts: Sequence[keras.layers.Layer]):
         super().__init__(autocast=False)  # weights are read in the precision in which they are stored
         self.function, self.parts = function, list(parts)
-        self.trained = unique(v for part in parts for v in part.trainable_variables)
-        self.moving = unique(v for part in parts for v in part.non_trainable_variables)
+        self.trained = _unique(v for part in parts for v in part.trainable_variables)
+        self.moving = _unique(v for part in parts for v in part.non_trainable_variables)
 
     def call(self, x):
         """The function's outputs; moving statistics move as they would have."""
@@ -87,7 +87,7 @@ def recomputed_blocks(encoder: keras.Model) -> Callable:
     return features
 
 
-def unique(variables: Iterable) -> list:
+def _unique(variables: Iterable) -> list:
     """Each variable once, in their order."""
     return list({id(v): v for v in variables}.values())
 

@@ -19,7 +19,7 @@ from keras import layers, ops
 from tf_simclr.models.architecture import BLOCKS, Architecture
 from tf_simclr.models.normalization import Normalization
 
-LAST = {"data_format": "channels_last"}
+_LAST = {"data_format": "channels_last"}
 """Images are (n, h, w, c) everywhere in this package, whatever a user's keras.json says."""
 
 
@@ -55,7 +55,7 @@ def resnet(
         (None, 512)
     """
     architecture = Architecture(depth, width, sk_ratio, se_ratio, cifar_stem)
-    parts = Parts(normalization)
+    parts = _Parts(normalization)
     # images (n, h, w, 3) → stem (n, h/4, w/4, 64·width), of CIFAR (n, h, w, …) → four groups, from the second on each
     # of half the height and width and twice the channels → the mean over positions, (n, d).
     images = x = keras.Input((None, None, 3), name="images")
@@ -63,11 +63,11 @@ def resnet(
     for group, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(1, blocks + 1):
             x = parts.block(x, architecture, group, block)
-    return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool", **LAST)(x), name=name)
+    return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool", **_LAST)(x), name=name)
 
 
 @dataclass(frozen=True)
-class Parts:
+class _Parts:
     """The parts of a ResNet, all with one kind of normalisation."""
 
     normalization: Normalization
@@ -84,7 +84,7 @@ class Parts:
         else:
             x = self.conv_bn(x, filters, "stem_", 1, size=7, stride=2)
         # SAME pads an even input at the bottom and right only; torch's padding=1 sees other windows.
-        return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool", **LAST)(x)
+        return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool", **_LAST)(x)
 
     def block(self, x, architecture: Architecture, group: int, block: int):
         """A residual block; the first one of a group projects its shortcut, in group 1 too."""
@@ -96,7 +96,7 @@ class Parts:
         shortcut = self.projection(x, out, stride, architecture.sk_ratio, name) if block == 1 else x
         x = self.residual(x, filters, stride, architecture, name)
         if architecture.se_ratio:
-            x = squeeze_excite(x, int(filters * architecture.se_ratio), name)
+            x = _squeeze_excite(x, int(filters * architecture.se_ratio), name)
         x = layers.Add(name=name + "add")([shortcut, x])
         return layers.ReLU(name=name + "out")(x)
 
@@ -116,7 +116,7 @@ class Parts:
     def projection(self, x, filters: int, stride: int, sk_ratio: float, name: str):
         """The shortcut of a group's first block; ResNet-D averages before it projects."""
         if sk_ratio:
-            x, stride = average_pool(x, stride, name), 1
+            x, stride = _average_pool(x, stride, name), 1
         x = convolution(x, filters, name + "shortcut_conv", stride=stride)
         return self.normalization.layer(name + "shortcut_bn")(x)
 
@@ -124,7 +124,7 @@ class Parts:
         """Mixes two streams of channels with softmax weights computed from their pooled sum."""
         # x (n, h, w, 2·filters): the halves of one convolution are the streams
         # (docs/official-code.md#selective-kernels).
-        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **LAST)(x)  # (n, 1, 1, 2·filters)
+        mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **_LAST)(x)  # (n, 1, 1, 2·filters)
         mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)  # of both streams: (n, 1, 1, filters)
         mix = convolution(mix, max(int(filters * ratio), min_dim), name + "sk_conv1")
         mix = layers.ReLU(name=name + "sk_relu")(self.normalization.layer(name + "sk_bn1")(mix))
@@ -147,26 +147,33 @@ def convolution(x, filters: int, name: str, *, size: int = 1, stride: int = 1):
     if stride > 1:
         padding = "valid"
         if size > 1:
-            x = layers.ZeroPadding2D((size - 1) // 2, name=name + "_pad", **LAST)(x)
+            x = layers.ZeroPadding2D((size - 1) // 2, name=name + "_pad", **_LAST)(x)
     return layers.Conv2D(
-        filters, size, stride, padding=padding, use_bias=False, kernel_initializer="variance_scaling", name=name, **LAST
+        filters,
+        size,
+        stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer="variance_scaling",
+        name=name,
+        **_LAST,
     )(x)
 
 
-def average_pool(x, stride: int, name: str):
+def _average_pool(x, stride: int, name: str):
     """ResNet-D's 2x2 average: the zeros of a stride-2 border count, those of a stride-1 border do not."""
     padding = "same"
     if stride > 1:
-        x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad", **LAST)(x), "valid"
-    return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool", **LAST)(x)
+        x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad", **_LAST)(x), "valid"
+    return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool", **_LAST)(x)
 
 
-def squeeze_excite(x, filters: int, name: str):
+def _squeeze_excite(x, filters: int, name: str):
     """Scales each channel by a sigmoid of the pooled channels; both convolutions have a bias."""
-    scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool", **LAST)(x)
+    scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool", **_LAST)(x)
     for i, (outputs, activation) in enumerate(((max(1, filters), "relu"), (x.shape[-1], "sigmoid")), 1):
         scale = layers.Conv2D(
-            outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}", **LAST
+            outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}", **_LAST
         )(scale)
     return layers.Multiply(name=name + "se_scale")([x, scale])
 

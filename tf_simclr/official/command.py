@@ -30,7 +30,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
-WAIT = 15
+_WAIT = 15
 """Seconds between two looks for a new checkpoint, the official code's number."""
 
 
@@ -44,7 +44,7 @@ def run(job: Job) -> None:
         say("no evaluation: without lineareval_while_pretraining pretraining has no classifier")
         return
     if job.mode == "train_then_eval":
-        show(line(evaluate(job, steps_of(job)[-1])))
+        show(line(evaluate(job, _steps_of(job)[-1])))
         return
     for result in evaluations(job, sleep=time.sleep):
         show(line(result))
@@ -52,10 +52,10 @@ def run(job: Job) -> None:
 
 def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
     """Evaluates the newest checkpoint, and each newer one when it appears, up to that of the last step."""
-    last = total_steps(job)
+    last = _total_steps(job)
     done = -1
     for look in itertools.count():
-        newest = max(steps_of(job), default=-1)
+        newest = max(_steps_of(job), default=-1)
         if newest > done:
             done = newest
             yield evaluate(job, newest)
@@ -63,10 +63,10 @@ def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
             return
         if look == 0:
             say(f"waiting for checkpoints in {job.config.model_dir}, up to that of step {last:,} (Ctrl-C ends it)")
-        sleep(WAIT)
+        sleep(_WAIT)
 
 
-def total_steps(job: Job) -> int:
+def _total_steps(job: Job) -> int:
     """Steps of the training, as its flags say."""
     config = job.config
     if config.train_steps:
@@ -75,7 +75,7 @@ def total_steps(job: Job) -> int:
     return train_steps(images, config.train_batch_size, epochs=config.train_epochs)
 
 
-def steps_of(job: Job) -> list[int]:
+def _steps_of(job: Job) -> list[int]:
     """The steps of the run's checkpoints, the first one first."""
     return sorted(int(path.stem.removeprefix("step-")) for path in RunFolder(job.config.model_dir).checkpoints())
 
@@ -90,12 +90,12 @@ def evaluate(job: Job, step: int) -> dict[str, float]:
     network = load_model(model_dir, step=step)
     has = "logits_sup" in network.output
     check(has, f"{model_dir} must have a classifier to evaluate: pretrain on labelled images, or finetune")
-    logits = logits_of(job, network)
+    logits = _logits_of(job, network)
     rule = "the classifier must have the classes of the eval_split"
     classes = logits.values.shape[1]
     check(logits.labels.max() < classes, rule, classes=classes, largest_label=int(logits.labels.max()))
     result = {
-        "eval/regularization_loss": l2_loss(network, job),
+        "eval/regularization_loss": _l2_loss(network, job),
         "eval/label_top_1_accuracy": accuracy(logits.values.argmax(axis=1), logits.labels),
         "eval/label_top_5_accuracy": top_k_accuracy(logits.values, logits.labels, k=min(5, classes)),
         "global_step": float(step),
@@ -104,7 +104,7 @@ def evaluate(job: Job, step: int) -> dict[str, float]:
     return result
 
 
-def logits_of(job: Job, network: keras.Model) -> Features:
+def _logits_of(job: Job, network: keras.Model) -> Features:
     """The classifier's outputs on the evaluation split, or on its first `eval_steps` batches."""
     config, flags = job.config, job.flags
     source = open_source(config, flags["eval_split"], labelled=True)
@@ -114,18 +114,18 @@ def logits_of(job: Job, network: keras.Model) -> Features:
     return extract(network, batches.take(flags["eval_steps"] or -1), endpoint="logits_sup")
 
 
-def l2_loss(network: keras.Model, job: Job) -> float:
+def _l2_loss(network: keras.Model, job: Job) -> float:
     """The weight decay that the optimizer leaves to the loss: with LARS of the classifier's kernel alone.
 
     See docs/official-code.md#weight-decay.
     """
     named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
-    decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if decays(n)]
+    decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if _decays(n)]
     squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)
     return float(0.5 * job.config.weight_decay * squares)
 
 
-def decays(name: str) -> bool:
+def _decays(name: str) -> bool:
     """Whether a weight is trained and belongs to no BatchNorm."""
     return name.rsplit("/", 1)[1] in ("kernel", "bias")
 

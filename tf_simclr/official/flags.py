@@ -20,7 +20,7 @@ SAME = ""
 
 
 @dataclass(frozen=True)
-class Flag:
+class _Flag:
     """A flag of the official code."""
 
     name: str
@@ -32,65 +32,67 @@ class Flag:
 
 
 FLAGS = (
-    Flag("mode", ("train", "eval", "train_then_eval"), "train", "whether to train, to evaluate, or both"),
-    Flag("train_mode", ("pretrain", "finetune"), "pretrain", "the command, `pretrain` or `finetune`"),
-    Flag("dataset", str, "imagenet2012", "the option, with `--download True`: as there, it is prepared if it is not"),
-    Flag("data_dir", str, None),
-    Flag("train_split", str, "train"),
-    Flag("eval_split", str, "validation", "the option; pretraining's test by nearest neighbours uses it, too"),
-    Flag("cache_dataset", bool, False),
-    Flag("image_size", int, 224),
-    Flag("color_jitter_strength", float, 1.0),
-    Flag("use_blur", bool, True),
-    Flag("model_dir", str, None, "the option; it must be given, and lie on a disk: mount a bucket"),
-    Flag("checkpoint", str, None, "the option: any kind that converters reads; with `pretrain`, weights to start from"),
-    Flag("train_batch_size", int, 512),
-    Flag("train_epochs", int, 100),
-    Flag("train_steps", int, 0),
-    Flag("learning_rate", float, 0.3),
-    Flag("learning_rate_scaling", ("linear", "sqrt"), "linear"),
-    Flag("warmup_epochs", float, 10.0),
-    Flag("weight_decay", float, 1e-6),
-    Flag(
+    _Flag("mode", ("train", "eval", "train_then_eval"), "train", "whether to train, to evaluate, or both"),
+    _Flag("train_mode", ("pretrain", "finetune"), "pretrain", "the command, `pretrain` or `finetune`"),
+    _Flag("dataset", str, "imagenet2012", "the option, with `--download True`: as there, it is prepared if it is not"),
+    _Flag("data_dir", str, None),
+    _Flag("train_split", str, "train"),
+    _Flag("eval_split", str, "validation", "the option; pretraining's test by nearest neighbours uses it, too"),
+    _Flag("cache_dataset", bool, False),
+    _Flag("image_size", int, 224),
+    _Flag("color_jitter_strength", float, 1.0),
+    _Flag("use_blur", bool, True),
+    _Flag("model_dir", str, None, "the option; it must be given, and lie on a disk: mount a bucket"),
+    _Flag(
+        "checkpoint", str, None, "the option: any kind that converters reads; with `pretrain`, weights to start from"
+    ),
+    _Flag("train_batch_size", int, 512),
+    _Flag("train_epochs", int, 100),
+    _Flag("train_steps", int, 0),
+    _Flag("learning_rate", float, 0.3),
+    _Flag("learning_rate_scaling", ("linear", "sqrt"), "linear"),
+    _Flag("warmup_epochs", float, 10.0),
+    _Flag("weight_decay", float, 1e-6),
+    _Flag(
         "optimizer",
         ("momentum", "adam", "lars"),
         "lars",
         "the option; momentum is TF1's, from which the paper's numbers come (TF2's: `sgd`)",
     ),
-    Flag("momentum", float, 0.9),
-    Flag("temperature", float, 0.1),
-    Flag("hidden_norm", bool, True),
-    Flag("proj_head_mode", ("none", "linear", "nonlinear"), "nonlinear"),
-    Flag("proj_out_dim", int, 128),
-    Flag("num_proj_layers", int, 3),
-    Flag("lineareval_while_pretraining", bool, True),
-    Flag("ft_proj_selector", int, 0),
-    Flag("fine_tune_after_block", int, -1, "the option; frozen groups stand still (`--frozen_layers tf2`: as TF2)"),
-    Flag("zero_init_logits_layer", bool, False, "the option; it works, as in TF1 (in TF2 it does nothing)"),
-    Flag("resnet_depth", int, 50),
-    Flag("width_multiplier", int, 1),
-    Flag("sk_ratio", float, 0.0),
-    Flag("se_ratio", float, 0.0),
-    Flag("batch_norm_decay", float, 0.9),
-    Flag("global_bn", bool, True),
-    Flag("checkpoint_epochs", int, 1),
-    Flag("checkpoint_steps", int, 0),
-    Flag("keep_checkpoint_max", int, 5),
-    Flag("keep_hub_module_max", int, 1, "SavedModels kept in `saved_model/`, one an evaluation; 0: all, as there"),
-    Flag("eval_batch_size", int, 256),
-    Flag("eval_steps", int, 0, "batches to evaluate; 0: the whole split"),
-    Flag("eval_name", str, None, "read and not used, as in TF2"),
-    Flag("use_tpu", bool, True, "`--strategy tpu`; False: `--strategy auto`, all GPUs or the CPU"),
-    Flag("tpu_name", str, None, "`--tpu_name`"),
-    Flag("tpu_zone", str, None, "`--tpu_zone`"),
-    Flag("gcp_project", str, None, "`--gcp_project`"),
-    Flag("master", str, None, "address for `--tpu_name`, where that is not given"),
-    Flag("train_summary_steps", int, 100, "TF1's; read and not used: TensorBoard gets a point an epoch"),
-    Flag("variable_schema", str, None, "TF1's; the classifier is new unless it is matched (`--restore_logits_layer`)"),
+    _Flag("momentum", float, 0.9),
+    _Flag("temperature", float, 0.1),
+    _Flag("hidden_norm", bool, True),
+    _Flag("proj_head_mode", ("none", "linear", "nonlinear"), "nonlinear"),
+    _Flag("proj_out_dim", int, 128),
+    _Flag("num_proj_layers", int, 3),
+    _Flag("lineareval_while_pretraining", bool, True),
+    _Flag("ft_proj_selector", int, 0),
+    _Flag("fine_tune_after_block", int, -1, "the option; frozen groups stand still (`--frozen_layers tf2`: as TF2)"),
+    _Flag("zero_init_logits_layer", bool, False, "the option; it works, as in TF1 (in TF2 it does nothing)"),
+    _Flag("resnet_depth", int, 50),
+    _Flag("width_multiplier", int, 1),
+    _Flag("sk_ratio", float, 0.0),
+    _Flag("se_ratio", float, 0.0),
+    _Flag("batch_norm_decay", float, 0.9),
+    _Flag("global_bn", bool, True),
+    _Flag("checkpoint_epochs", int, 1),
+    _Flag("checkpoint_steps", int, 0),
+    _Flag("keep_checkpoint_max", int, 5),
+    _Flag("keep_hub_module_max", int, 1, "SavedModels kept in `saved_model/`, one an evaluation; 0: all, as there"),
+    _Flag("eval_batch_size", int, 256),
+    _Flag("eval_steps", int, 0, "batches to evaluate; 0: the whole split"),
+    _Flag("eval_name", str, None, "read and not used, as in TF2"),
+    _Flag("use_tpu", bool, True, "`--strategy tpu`; False: `--strategy auto`, all GPUs or the CPU"),
+    _Flag("tpu_name", str, None, "`--tpu_name`"),
+    _Flag("tpu_zone", str, None, "`--tpu_zone`"),
+    _Flag("gcp_project", str, None, "`--gcp_project`"),
+    _Flag("master", str, None, "address for `--tpu_name`, where that is not given"),
+    _Flag("train_summary_steps", int, 100, "TF1's; read and not used: TensorBoard gets a point an epoch"),
+    _Flag("variable_schema", str, None, "TF1's; the classifier is new unless it is matched (`--restore_logits_layer`)"),
 )
 """All of them; the last two are TF1's."""
 BY_NAME = {flag.name: flag for flag in FLAGS}
-TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
 @dataclass(frozen=True)
@@ -131,25 +133,25 @@ def given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
     while left:
         word = left.pop(0)
         name, equals, text = word.lstrip("-").partition("=")
-        known = word.startswith("-") and (name in BY_NAME or is_negated(name))
-        check(known, unknown(word, name), word=word)
-        if is_negated(name):
+        known = word.startswith("-") and (name in BY_NAME or _is_negated(name))
+        check(known, _unknown(word, name), word=word)
+        if _is_negated(name):
             check(not equals, f"--{name} takes no value", word=word)
             yield name.removeprefix("no"), False
-        elif equals or BY_NAME[name].kind is not bool or (left and left[0].lower() in TRUE + FALSE):
+        elif equals or BY_NAME[name].kind is not bool or (left and left[0].lower() in _TRUE + _FALSE):
             check(equals or left, f"--{name} must be followed by a value")
-            yield name, value_of(BY_NAME[name], text if equals else left.pop(0))
+            yield name, _value_of(BY_NAME[name], text if equals else left.pop(0))
         else:
             yield name, True
 
 
-def is_negated(name: str) -> bool:
+def _is_negated(name: str) -> bool:
     """Whether this is `no` before a flag that is true or false."""
     flag = BY_NAME.get(name.removeprefix("no"))
     return name not in BY_NAME and flag is not None and flag.kind is bool
 
 
-def unknown(word: str, name: str) -> str:
+def _unknown(word: str, name: str) -> str:
     """What is wrong with a word that is no flag."""
     if not word.startswith("-"):
         return "every word must be a flag of the official run.py, or the value of one"
@@ -158,14 +160,14 @@ def unknown(word: str, name: str) -> str:
     return f"flags must be those of the official run.py{meant} (--help lists them; `tf-simclr pretrain` has more)"
 
 
-def value_of(flag: Flag, text: str) -> Any:
+def _value_of(flag: _Flag, text: str) -> Any:
     """The text as the flag's kind."""
     if isinstance(flag.kind, tuple):
         check(text in flag.kind, f"--{flag.name} must be one of {', '.join(flag.kind)}", **{flag.name: text})
         return text
     if flag.kind is bool:
-        check(text.lower() in TRUE + FALSE, f"--{flag.name} must be True or False", **{flag.name: text})
-        return text.lower() in TRUE
+        check(text.lower() in _TRUE + _FALSE, f"--{flag.name} must be True or False", **{flag.name: text})
+        return text.lower() in _TRUE
     try:
         return flag.kind(text) if flag.kind is not str else text or None
     except ValueError as error:
@@ -183,18 +185,18 @@ def configuration(flags: dict[str, Any]) -> Pretrain | Finetune:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = {name: value for name, value in flags.items() if name in fields}
     values |= {n: Path(v) for n, v in values.items() if isinstance(v, str) and "Path" in str(fields[n].type)}
-    values |= {"download": True, **placement(flags), **heads_of(flags)}
+    values |= {"download": True, **_placement(flags), **_heads_of(flags)}
     return kind(**{name: value for name, value in values.items() if name in fields})
 
 
-def placement(flags: dict[str, Any]) -> dict[str, Any]:
+def _placement(flags: dict[str, Any]) -> dict[str, Any]:
     """Where to compute."""
     if not flags["use_tpu"]:
         return {"strategy": "auto", "tpu_name": None, "tpu_zone": None, "gcp_project": None}
     return {"strategy": "tpu", "tpu_name": flags["tpu_name"] or flags["master"]}
 
 
-def heads_of(flags: dict[str, Any]) -> dict[str, Any]:
+def _heads_of(flags: dict[str, Any]) -> dict[str, Any]:
     """What TF1's `variable_schema`, a pattern that matches the variables to take from the checkpoint, comes to.
 
     The encoder is always taken.  So is the projection head, where `ft_proj_selector` needs it; and the classifier is
@@ -220,13 +222,13 @@ def heads_of(flags: dict[str, Any]) -> dict[str, Any]:
 HEAD = "head_supervised"
 
 
-def table() -> list[tuple[str, str, str]]:
+def _table() -> list[tuple[str, str, str]]:
     """Name, official default, and what becomes of it, of each flag."""
     return [(flag.name, str(flag.default), flag.here or f"`--{flag.name}`") for flag in FLAGS]
 
 
 def overview() -> str:
     """What `--help` says."""
-    lines = [f"  --{name:<30}{default:<15}{here.replace('`', '')}" for name, default, here in table()]
+    lines = [f"  --{name:<30}{default:<15}{here.replace('`', '')}" for name, default, here in _table()]
     head = ["usage: python -m tf_simclr.run --flag=value …", "", "The official run.py's flags, with their defaults"]
     return "\n".join([*head, "", *lines, ""])

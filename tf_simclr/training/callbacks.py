@@ -232,7 +232,7 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
         return rows
 
 
-SHOWN: tuple[str, ...] = (
+_SHOWN: tuple[str, ...] = (
     "contrast_loss",
     "contrast_acc",
     "contrast_entropy",
@@ -240,10 +240,10 @@ SHOWN: tuple[str, ...] = (
     "agreement",
     "supervised_loss",
 )
-TESTED = ("top1", "knn_acc")
-SHOWN += ("supervised_loss", "supervised_acc", *TESTED, "projection_std")
-"""Metrics of the progress line, those that there are; `TESTED` come from a test, not from each step."""
-KEPT = {"epoch": 5.0, "step": 60.0}
+_TESTED = ("top1", "knn_acc")
+_SHOWN += ("supervised_loss", "supervised_acc", *_TESTED, "projection_std")
+"""Metrics of the progress line, those that there are; `_TESTED` come from a test, not from each step."""
+_KEPT = {"epoch": 5.0, "step": 60.0}
 """Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
 
 
@@ -264,12 +264,12 @@ class Progress(keras.callbacks.Callback):
         now = time.monotonic()
         if self.shown.due(now):
             self.shown.draw(self.line(logs), now=now)
-        elif not self.shown.in_place and now - self.kept["step"] > KEPT["step"]:
+        elif not self.shown.in_place and now - self.kept["step"] > _KEPT["step"]:
             self.keep(logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        due = time.monotonic() - self.kept["epoch"] > KEPT["epoch"]
-        if due or self.step >= self.plan.total_steps or any(name in logs for name in TESTED):
+        due = time.monotonic() - self.kept["epoch"] > _KEPT["epoch"]
+        if due or self.step >= self.plan.total_steps or any(name in logs for name in _TESTED):
             self.keep(logs)
 
     def keep(self, logs: dict) -> None:
@@ -281,7 +281,7 @@ class Progress(keras.callbacks.Callback):
         """Step, epoch, the metrics a person watches, images a second and time left."""
         seconds = max(time.monotonic() - self.began, 1e-9) / max(self.step - self.first, 1)
         left = round(seconds * (self.plan.total_steps - self.step))
-        shown = " ".join(f"{name} {logs[name]:.3f}" for name in SHOWN if name in logs)
+        shown = " ".join(f"{name} {logs[name]:.3f}" for name in _SHOWN if name in logs)
         return (
             f"step {self.step:,}/{self.plan.total_steps:,}  {shown}  "
             f"{self.plan.batch_size / seconds:,.0f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"

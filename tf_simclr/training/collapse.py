@@ -27,11 +27,11 @@ def spread(rows: np.ndarray) -> float:
     return float(np.sqrt(rows.shape[1]) * unit(rows).std(axis=0).mean())
 
 
-def effective_rank(rows: np.ndarray) -> float:
+def _effective_rank(rows: np.ndarray) -> float:
     """The exponential of the entropy of the normalised rows' singular values, in 1..min(n, d).
 
     Example:
-        >>> round(effective_rank(np.eye(3)), 6), round(effective_rank(np.ones((3, 3))), 6)
+        >>> round(_effective_rank(np.eye(3)), 6), round(_effective_rank(np.ones((3, 3))), 6)
         (3.0, 1.0)
     """
     values = np.linalg.svd(unit(rows), compute_uv=False)
@@ -71,6 +71,6 @@ def indicators(features: np.ndarray, projections: np.ndarray) -> dict[str, float
     pairs = {"feature": features, "projection": projections}
     flat = {name: views.reshape(-1, views.shape[2]) for name, views in pairs.items()}
     numbers = {f"{name}_std": spread(rows) for name, rows in flat.items()}
-    numbers |= {f"{name}_rank": effective_rank(rows) for name, rows in flat.items()}
+    numbers |= {f"{name}_rank": _effective_rank(rows) for name, rows in flat.items()}
     first, second = projections[:, 0], projections[:, 1]
     return numbers | {"alignment": alignment(first, second), "uniformity": uniformity(first)}

@@ -15,7 +15,7 @@ from tf_simclr.terminal import say
 from tf_simclr.training.callbacks import read_history
 
 
-def read_result(folder: RunFolder) -> dict:
+def _read_result(folder: RunFolder) -> dict:
     """What a run's `result.json` holds.
 
     Raises:
@@ -41,7 +41,7 @@ def finished_result(folder: RunFolder) -> dict | None:
     if not (folder.network.exists() and folder.result.exists()):
         return None
     try:
-        return read_result(folder)
+        return _read_result(folder)
     except InputError as error:
         if not folder.checkpoints():
             raise
@@ -69,7 +69,7 @@ class Result(keras.callbacks.Callback):
         resumes = folder.checkpoints() and folder.result.exists()
         self.before: dict = {"seconds": 0, "unreadable": []}
         try:
-            self.before = read_result(folder) if resumes else self.before
+            self.before = _read_result(folder) if resumes else self.before
         except InputError as error:
             say(f"{error}; its seconds and unreadable images are counted anew")
 

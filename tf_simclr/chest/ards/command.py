@@ -45,30 +45,30 @@ def run(config: ChestArds) -> None:
     # Trials of a search are processes of their own, which share a GPU with this one.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with hold(config.model_dir, say=say):
-        job = opened(config)
+        job = _opened(config)
         ards.check_split(job.target, job.rows, positive=job.positive)
         write_json(config.model_dir / "config.json", plain(config))
         for name in STAGES if config.stage == "all" else [config.stage]:
-            perform(job, job.stage(name))
+            _perform(job, job.stage(name))
 
 
-def opened(config: ChestArds) -> Job:
+def _opened(config: ChestArds) -> Job:
     """The knobs with the radiographs; made-up ones are written and prepared at first."""
-    positive = config.positive or synthetic_class()
+    positive = config.positive or _synthetic_class()
     if config.radiographs != "synthetic":
         return Job(config, load(Path(config.radiographs)), positive, replicas.find())
     data = made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
     return Job(config, data, positive, replicas.find())
 
 
-def synthetic_class() -> str:
+def _synthetic_class() -> str:
     """What made-up radiographs are asked for: hazy patches in the lower lungs."""
     return siim.CLASSES[1]
 
 
-def perform(job: Job, stage: Stage) -> None:
+def _perform(job: Job, stage: Stage) -> None:
     """Runs a stage, unless it is whole; the report is always written anew."""
-    due = stage.begin(settings(job, stage.name)) or extent(job, stage)
+    due = stage.begin(settings(job, stage.name)) or _extent(job, stage)
     if not due and stage.name != "report":
         say(f"{stage.title}: whole in {stage.path}")
         return
@@ -76,7 +76,7 @@ def perform(job: Job, stage: Stage) -> None:
     stage.finish(STEPS[stage.name](job, stage.path))
 
 
-KNOBS = {
+_KNOBS = {
     "initial": ("checkpoint", "ema", "resnet_depth", "image_size", "split_seed", "seed"),
     "pretrain": (
         "pairs",
@@ -101,7 +101,7 @@ there may be more of them when a run goes on."""
 def settings(job: Job, name: str) -> dict[str, Any]:
     """What a stage is made with."""
     values = plain(job.config)
-    found = {knob: values[knob] for knob in KNOBS[name]}
+    found = {knob: values[knob] for knob in _KNOBS[name]}
     if name == "initial":
         found |= {"positive": job.positive, "radiographs": ards.identity(job.target)}
     if name == "pretrain":
@@ -109,7 +109,7 @@ def settings(job: Job, name: str) -> dict[str, Any]:
     return found
 
 
-def extent(job: Job, stage: Stage) -> bool:
+def _extent(job: Job, stage: Stage) -> bool:
     """Whether more seeds or ways are asked for than a whole stage has."""
     if stage.name not in ("evaluate", "compare"):
         return False
@@ -165,7 +165,7 @@ def linear(job: Job, folder: Path) -> dict[str, Any]:
     return {"networks": list(networks)}
 
 
-def finetuned(job: Job, folder: Path) -> dict[str, Any]:
+def _finetuned(job: Job, folder: Path) -> dict[str, Any]:
     """The first look at fine-tuning, with the knobs as they are."""
     checkpoint = job.stage("pretrain").path / "run"
     return run_finetuning(job, folder / "run", checkpoint=checkpoint, seed=job.config.seed)
@@ -176,7 +176,7 @@ def grid(job: Job, folder: Path) -> dict[str, Any]:
     return search(job, folder / "search", checkpoint=job.stage("pretrain").path / "run")
 
 
-def evaluated(job: Job, folder: Path) -> dict[str, Any]:
+def _evaluated(job: Job, folder: Path) -> dict[str, Any]:
     """The choice with as many seeds as are asked for, and the frozen features, on test patients."""
     checkpoint, before = job.stage("pretrain").path / "run", job.stage("grid")
     networks = classifiers(job, folder, found=before.result, grid=before.path / "search", checkpoint=checkpoint)
@@ -187,7 +187,7 @@ def evaluated(job: Job, folder: Path) -> dict[str, Any]:
     return {"seeds": len(networks), "networks": places}
 
 
-def compared(job: Job, folder: Path) -> dict[str, Any]:
+def _compared(job: Job, folder: Path) -> dict[str, Any]:
     """The other ways, each with the same grid, the same seeds and the same look at test patients."""
     ways, found = starts(job, folder), {}
     for number, (name, checkpoint) in enumerate(ways.items(), 1):
@@ -221,10 +221,10 @@ STEPS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
     "initial": initial,
     "pretrain": pretrained,
     "linear": linear,
-    "finetune": finetuned,
+    "finetune": _finetuned,
     "grid": grid,
-    "evaluate": evaluated,
-    "compare": compared,
+    "evaluate": _evaluated,
+    "compare": _compared,
     "report": report,
 }
 """Stage → what runs it in its folder, and gives its result."""

@@ -24,14 +24,14 @@ def figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, te
     return [
         tag("h2", "Figures"),
         drawing(
-            named_above(plots.intervals(aucs, metric="AUC on test patients", chance=0.5), list(aucs)),
+            _named_above(plots.intervals(aucs, metric="AUC on test patients", chance=0.5), list(aucs)),
             alt="AUC of each way with its interval",
             caption="AUC with its 95 % interval. The dotted line is a coin.",
         ),
         tag(
             "div",
             drawing(
-                plots.bands(only_first(curves), kind="roc"),
+                plots.bands(_only_first(curves), kind="roc"),
                 alt="ROC curves",
                 caption="ROC curves of the mean of all trainings; the band is the first way's 95 % interval.",
             ),
@@ -45,7 +45,7 @@ def figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, te
     ]
 
 
-def named_above(figure: Any, names: Sequence[str]) -> Any:
+def _named_above(figure: Any, names: Sequence[str]) -> Any:
     """Puts the names of rows above their lines, so that the figure is narrow enough for a phone."""
     figure.set_size_inches(5.6, 0.62 * len(names) + 0.9)
     axes = figure.axes[0]
@@ -56,7 +56,7 @@ def named_above(figure: Any, names: Sequence[str]) -> Any:
     return figure
 
 
-def only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
+def _only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
     """Bands of which only the first has a width: several that overlap cannot be read."""
     first = next(iter(curves))
     return {name: band if name == first else (band[0], band[1], band[1], band[1]) for name, band in curves.items()}

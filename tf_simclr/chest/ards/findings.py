@@ -22,14 +22,14 @@ from tf_simclr.files import replacing, write_json
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model
 
-PARTS = ("validation", "test")
-FROZEN = {
+_PARTS = ("validation", "test")
+_FROZEN = {
     "checkpoint logistic_regression": "SimCLR on radiographs, frozen features",
     "untrained logistic_regression": "Random weights, frozen features",
 }
 """Probe of linear-eval → what a table calls it."""
-ASK = "ask it  python -m tf_simclr chest app --model"
-TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
+_ASK = "ask it  python -m tf_simclr chest app --model"
+_TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
 
 
 def write(job: Job, folder: Path) -> str:
@@ -40,8 +40,8 @@ def write(job: Job, folder: Path) -> str:
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
     content = {"note": NOTICE, "made_up": found.synthetic, "test": found.counts["test"], "ways": numbers}
     write_json(folder / "numbers.json", content)
-    deploy(job, found)
-    return f"{table(job, found, folder=folder)}\n{ASK} {job.config.model_dir}"
+    _deploy(job, found)
+    return f"{table(job, found, folder=folder)}\n{_ASK} {job.config.model_dir}"
 
 
 def findings(job: Job) -> Findings:
@@ -49,9 +49,9 @@ def findings(job: Job) -> Findings:
     places = {name: job.stage(name).path for name in ards.STAGES}
     others = compared(job)
     folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
-    asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in PARTS}
+    asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
     ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
-    ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in FROZEN.items()]
+    ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in _FROZEN.items()]
     pairs = places["pretrain"] / "run" / "pairs.png"
     return Findings(
         positive=job.positive,
@@ -84,10 +84,10 @@ def images(job: Job, answers: Answers) -> Asked:
 
 def tuned(title: str, folder: Path, *, asked: dict[str, Asked]) -> Way:
     """What the networks of a way say, a row a seed."""
-    return Way(title, **{part: said(read_answers(folder / f"{part}.json"), asked[part]) for part in PARTS})
+    return Way(title, **{part: _said(read_answers(folder / f"{part}.json"), asked[part]) for part in _PARTS})
 
 
-def said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndarray:
+def _said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndarray:
     """Probabilities of the finding `(seeds, n)`, in the order of the images asked about."""
     rows = aligned(answers.names, asked.names)
     names = [name for name in answers.scores if probe in (None, name)]
@@ -96,7 +96,7 @@ def said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndar
 
 def probed(title: str, folder: Path, *, probe: str, asked: dict[str, Asked]) -> Way:
     """What a logistic regression on frozen features says."""
-    found = {part: said(read_answers(folder / f"linear_{part}.json"), asked[part], probe=probe) for part in PARTS}
+    found = {part: _said(read_answers(folder / f"linear_{part}.json"), asked[part], probe=probe) for part in _PARTS}
     return Way(title, **found)
 
 
@@ -106,7 +106,7 @@ def frozen(folder: Path, networks: list[str]) -> list[tuple[str, float, float]]:
     for name in networks:
         answers = read_answers(folder / f"{name}.json")
         titles = (
-            FROZEN
+            _FROZEN
             if name == "simclr"
             else {"checkpoint logistic_regression": "The checkpoint as it came, frozen features"}
         )
@@ -142,7 +142,7 @@ def steps(job: Job) -> list[str]:
 def made(job: Job) -> dict[str, str]:
     """Settings and versions; no path, which might name somebody."""
     config = job.config
-    told = {name.replace("_", " "): str(getattr(config, name)) for name in TOLD}
+    told = {name.replace("_", " "): str(getattr(config, name)) for name in _TOLD}
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     return told | {
         "Seconds of pretraining": f"{job.stage('pretrain').result['training']['seconds']:,.0f}",
@@ -150,7 +150,7 @@ def made(job: Job) -> dict[str, str]:
     }
 
 
-def deploy(job: Job, found: Findings) -> Path:
+def _deploy(job: Job, found: Findings) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
@@ -170,7 +170,7 @@ def deploy(job: Job, found: Findings) -> Path:
             windowed=job.target.windowed,
             held_out=(found.ways[0].test[:1], found.test.labels, found.test.patients),
             cases=(job.target, rows[aligned(job.target.images[rows], features.names)], features.values),
-            card=card(found),
+            card=_card(found),
             crop_proportion=crop,
             seed=job.config.seed,
         )
@@ -178,7 +178,7 @@ def deploy(job: Job, found: Findings) -> Path:
         keras.backend.clear_session()
 
 
-def card(found: Findings) -> dict[str, Any]:
+def _card(found: Findings) -> dict[str, Any]:
     """What a reader of the model's answers must know."""
     return {
         "title": f"{found.positive}: SimCLR on radiographs, fine-tuned",

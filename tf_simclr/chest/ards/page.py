@@ -14,7 +14,7 @@ from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
 from tf_simclr.chest.html import listed, page, picture, table, tag, text
 
 NOTICE = "Research use, not a diagnosis."
-COLUMNS = {
+_COLUMNS = {
     "auc": "AUC",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -23,10 +23,10 @@ COLUMNS = {
     "calibration_error": "Calibration error",
 }
 """Metric → what the table calls it."""
-FEW = 500
+_FEW = 500
 """Patients below whose number the interval of a share is wider than about 8 points."""
-PERCENT = ("sensitivity", "specificity", "sensitivity_at_90")
-WORDS = {
+_PERCENT = ("sensitivity", "specificity", "sensitivity_at_90")
+_WORDS = {
     "AUC": "How often the network gives a radiograph with the finding the higher probability of two, one with and one "
     "without it. 1 is perfect, 0.5 is a coin.",
     "Sensitivity": "Share of radiographs with the finding that are called positive.",
@@ -76,25 +76,25 @@ def written(found: Findings) -> str:
         title,
         tag("h1", text(title)),
         tag("p", text(f"Radiographs: {found.collection}."), kind="soft"),
-        *in_short(found),
+        *_in_short(found),
         *who(found),
-        *what_was_done(found),
+        *_what_was_done(found),
         *results(found),
         *figures(found.ways, found.estimates, test=found.test),
-        *choices(found),
+        *_choices(found),
         *seen(found),
         *limits(found),
-        *closing(found),
+        *_closing(found),
         notice=NOTICE,
     )
 
 
-def in_short(found: Findings) -> list[str]:
+def _in_short(found: Findings) -> list[str]:
     """The answer in a few sentences."""
     first, *others = zip(found.ways, found.estimates, strict=True)
     test = found.counts["test"]
     lines = [
-        f"{first[0].title}: AUC {spelled(first[1]['auc'])} on {test['images']:,} radiographs of {test['patients']:,} "
+        f"{first[0].title}: AUC {_spelled(first[1]['auc'])} on {test['images']:,} radiographs of {test['patients']:,} "
         f"patients that took no part in training or in any choice."
     ]
     lines += [compared(first, other) for other in others]
@@ -111,8 +111,8 @@ def compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
         verdict = f"{lower(first[0].title)} is better"
     elif gain["high"] < 0:
         verdict = f"{lower(first[0].title)} is worse"
-    difference = f"{signed(gain['value'])} ({signed(gain['low'])} to {signed(gain['high'])})"
-    return f"{other[0].title}: AUC {spelled(other[1]['auc'])}. The first minus this one is {difference}: {verdict}."
+    difference = f"{_signed(gain['value'])} ({_signed(gain['low'])} to {_signed(gain['high'])})"
+    return f"{other[0].title}: AUC {_spelled(other[1]['auc'])}. The first minus this one is {difference}: {verdict}."
 
 
 def lower(title: str) -> str:
@@ -144,24 +144,24 @@ def who(found: Findings) -> list[str]:
     return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", text(unlabelled))]
 
 
-def what_was_done(found: Findings) -> list[str]:
+def _what_was_done(found: Findings) -> list[str]:
     """The stages in words."""
     return [tag("h2", "What was done"), listed(found.steps, ordered=True)]
 
 
 def results(found: Findings) -> list[str]:
     """The table of ways."""
-    heads = ["Way to train", *COLUMNS.values()]
+    heads = ["Way to train", *_COLUMNS.values()]
     rows = []
     for way, of in zip(found.ways, found.estimates, strict=True):
-        rows.append([text(way.title), *(cell(of[name], percent=name in PERCENT) for name in COLUMNS)])
+        rows.append([text(way.title), *(_cell(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
     seeds = max(len(way.test) for way in found.ways)
     trained = "Of one training each" if seeds == 1 else f"Means over {seeds} trainings (of frozen features: one)"
     caption = f"{trained}, below them 95 % intervals over test patients."
     return [tag("h2", "Results on test patients"), table(heads, rows, caption=caption, first=True)]
 
 
-def cell(value: Estimate, *, percent: bool) -> str:
+def _cell(value: Estimate, *, percent: bool) -> str:
     """A number above its interval."""
     low, mean, high = (value[key] * (100 if percent else 1) for key in ("low", "value", "high"))
     digits, unit = (0, " %") if percent else (2, "")
@@ -169,16 +169,16 @@ def cell(value: Estimate, *, percent: bool) -> str:
     return tag("div", tag("b", f"{mean:.{digits}f}{unit}"), tag("span", interval))
 
 
-def spelled(value: Estimate) -> str:
+def _spelled(value: Estimate) -> str:
     """A number with its interval in a sentence."""
     return f"{value['value']:.2f} (95 % interval {value['low']:.2f} to {value['high']:.2f})"
 
 
-def signed(value: float) -> str:
+def _signed(value: float) -> str:
     """A difference with its sign, and a minus that is one.
 
     Example:
-        >>> signed(-0.05)
+        >>> _signed(-0.05)
         '−0.05'
     """
     return f"{value:+.2f}".replace("-", "−")
@@ -187,7 +187,7 @@ def signed(value: float) -> str:
 KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}
 
 
-def choices(found: Findings) -> list[str]:
+def _choices(found: Findings) -> list[str]:
     """What was searched, on validation patients."""
     rows = []
     for title, of in found.grids.items():
@@ -227,7 +227,7 @@ def limits(found: Findings) -> list[str]:
     share = test["positive images"] / test["images"]
     few = f"{test['patients']:,} test patients are few: read the intervals, not the numbers between their ends."
     lines = [
-        *([few] if test["patients"] < FEW else []),
+        *([few] if test["patients"] < _FEW else []),
         f"{share:.0%} of the test radiographs have the finding. Where it is rarer, as in most clinics, fewer positive "
         "answers are right, and the probabilities are not calibrated.",
         "All patients come from one collection. Other hospitals, machines, positions and exposures were not tested.",
@@ -240,9 +240,9 @@ def limits(found: Findings) -> list[str]:
     return [tag("h2", "Limits"), listed(lines)]
 
 
-def closing(found: Findings) -> list[str]:
+def _closing(found: Findings) -> list[str]:
     """Words, and how the page came about."""
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in WORDS.items()))
+    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
     made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
     return [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
 

@@ -29,9 +29,9 @@ from tf_simclr.replicas import Devices
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_model
 
-METRIC = "auc.value"
+_METRIC = "auc.value"
 """What the search maximises: on validation patients; accuracy would leap with each of a few dozen images."""
-MOST_KEYS = 65536
+_MOST_KEYS = 65536
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Job:
 def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
     """Pretraining by the preset for radiographs; MoCo for as many steps, with the same optimizer."""
     config, (prepared, rows) = job.config, job.unlabelled
-    queue = config.moco_queue or min(MOST_KEYS, max(1, len(rows) // 2))
+    queue = config.moco_queue or min(_MOST_KEYS, max(1, len(rows) // 2))
     own = {"method": "moco", "queue_length": queue, "key_momentum": config.moco_momentum, "num_proj_layers": 2}
     knobs = settings("radiographs") | job.encoder_options | (own if method == "moco" else {})
     same = {
@@ -144,7 +144,7 @@ def probing(job: Job, result: Path, *, checkpoint: Path, part: str) -> LinearEva
     return LinearEval(**job.data, checkpoint=checkpoint, eval_split=part, result=result, seed=job.config.seed)
 
 
-def finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> Finetune:
+def _finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> Finetune:
     """Fine-tuning with SGD and cross-entropy, without augmentation; tested on validation patients."""
     config = job.config
     first = {"learning_rate": config.finetune_learning_rate, "train_epochs": config.finetune_epochs}
@@ -168,7 +168,7 @@ def finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **
 
 def run_finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> dict[str, Any]:
     """Fine-tunes, or goes on, and returns what `result.json` holds; of the checkpoints the last network stays."""
-    config = finetuning(job, folder, checkpoint=checkpoint, seed=seed, **chosen)
+    config = _finetuning(job, folder, checkpoint=checkpoint, seed=seed, **chosen)
     try:
         result = finetune.finetune(config, job.source("train"), test=job.source("validation"), devices=job.devices)
     finally:
@@ -185,10 +185,10 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
         "weight_decay": list(config.grid_weight_decays),
         "train_epochs": list(config.grid_epochs),
     }
-    options = plain(finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
+    options = plain(_finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
     left = {"command", "model_dir", *grid}
     options = {name: value for name, value in options.items() if name not in left}
-    sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=METRIC))
+    sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=_METRIC))
     for checkpoints in folder.glob("trial-*/checkpoints"):
         shutil.rmtree(checkpoints)
     with reading(folder, "the folder of a whole search", advice="remove it"):
@@ -196,7 +196,7 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
         with (folder / "trials.csv").open(newline="") as file:
             rows = [{name: parse_json(value) for name, value in row.items()} for row in csv.DictReader(file)]
         first = next(row for row in rows if all(row[name] == value for name, value in best.items()))
-        return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": METRIC}
+        return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": _METRIC}
 
 
 def classifiers(job: Job, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None) -> list[Path]:

@@ -23,7 +23,7 @@ from tf_simclr.chest.collections.collection import (
 )
 from tf_simclr.errors import check
 
-OBSERVATIONS = (
+_OBSERVATIONS = (
     "No Finding",
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -40,7 +40,7 @@ OBSERVATIONS = (
     "Support Devices",
 )
 
-TABLES = {"train": "train.csv", "validation": "valid.csv", "test": "test.csv"}
+_TABLES = {"train": "train.csv", "validation": "valid.csv", "test": "test.csv"}
 
 
 def collection(folder: Path) -> Collection:
@@ -49,16 +49,16 @@ def collection(folder: Path) -> Collection:
     Raises:
         InputError: a table or a column is missing, or a label is none of 1, 0, -1 and empty.
     """
-    tables = {part: folder / name for part, name in TABLES.items()}
+    tables = {part: folder / name for part, name in _TABLES.items()}
     there = {part: path for part, path in tables.items() if path.is_file()}
     check("train" in there, "the folder must hold CheXpert's train.csv", folder=str(folder), found=sorted(there))
     if "test" not in there and "validation" in there:
         there["test"] = there.pop("validation")
     entries, missing = [], []
     for part, table in there.items():
-        for row in read_table(table, columns=("Path", *OBSERVATIONS)):
+        for row in read_table(table, columns=("Path", *_OBSERVATIONS)):
             name = within(row["Path"])
-            file = placed(folder, name)
+            file = _placed(folder, name)
             if file is None:
                 missing.append(name)
                 continue
@@ -68,8 +68,8 @@ def collection(folder: Path) -> Collection:
                 Entry(
                     path=file,
                     image=name,
-                    labels=tuple(zero_one_or_unsure(row[one], where=f"{one} in {where}") for one in OBSERVATIONS),
-                    patient=patient_of(name),
+                    labels=tuple(zero_one_or_unsure(row[one], where=f"{one} in {where}") for one in _OBSERVATIONS),
+                    patient=_patient_of(name),
                     study=name.rsplit("/", 1)[0],
                     split=part if len(there) > 1 else "",
                     attributes=attributes(row) | view,
@@ -78,25 +78,25 @@ def collection(folder: Path) -> Collection:
     problems = unmatched("a row has no file", missing)
     return Collection(
         name="CheXpert",
-        classes=OBSERVATIONS,
+        classes=_OBSERVATIONS,
         entries=tuple(entries),
         problems=problems,
         private=True,  # the names hold the patients' numbers
     )
 
 
-def placed(folder: Path, name: str) -> Path | None:
+def _placed(folder: Path, name: str) -> Path | None:
     """The file of a path that begins with the release's name, which the folder need not have; None without one."""
     parts = name.split("/")
     places = [folder.parent / name, *(folder.joinpath(*parts[start:]) for start in range(len(parts)))]
     return next((path for path in places if path.is_file()), None)
 
 
-def patient_of(name: str) -> str:
+def _patient_of(name: str) -> str:
     """The patient's folder in a path.
 
     Example:
-        >>> patient_of("CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg")
+        >>> _patient_of("CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg")
         'patient00001'
     """
     found = [part for part in name.split("/") if part.startswith("patient")]

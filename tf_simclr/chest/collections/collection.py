@@ -17,9 +17,24 @@ from tf_simclr.foreign import reading
 
 ENDINGS = (".dcm", ".dicom", ".dic", ".png", ".jpg", ".jpeg")
 """Files of a folder that count as radiographs, in any case of letters."""
-OTHERS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".pdf", ".html", ".zip", ".gz", ".tar", ".py", ".db", ".xlsx")
+_OTHERS = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".xml",
+    ".md",
+    ".pdf",
+    ".html",
+    ".zip",
+    ".gz",
+    ".tar",
+    ".py",
+    ".db",
+    ".xlsx",
+)
 """Files that are not even looked into."""
-ATTRIBUTES = {
+_ATTRIBUTES = {
     "sex": ("patient gender", "patient sex", "sex", "gender"),
     "age": ("patient age", "age"),
     "view": ("view position", "view", "viewposition", "ap/pa"),
@@ -45,7 +60,7 @@ class Entry:
     boxes: int = 0
     """Findings that somebody drew a box around."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Of `ATTRIBUTES`; where a table and a header differ, the header counts."""
+    """Of `_ATTRIBUTES`; where a table and a header differ, the header counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +100,7 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     """
     with reading(path, "a readable csv file"):
         text = decoded(path.read_bytes())
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True))
     filled = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1)]
     filled = [(number, cells) for number, cells in filled if any(cells)]
     names = filled[0][1] if filled else []
@@ -123,7 +138,7 @@ def decoded(content: bytes) -> str:
         return content.decode("cp1252")
 
 
-def separator(text: str) -> str:
+def _separator(text: str) -> str:
     """What stands between cells: of comma, semicolon and tab what the first line with letters has most of."""
     head = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
     outside = "".join(head.split('"')[::2])
@@ -133,7 +148,7 @@ def separator(text: str) -> str:
 def attributes(row: Mapping[str, str]) -> dict[str, str]:
     """What a row says of sex, age, view and device."""
     known = {name.lower(): value for name, value in row.items()}
-    found = {key: next((known[name] for name in names if known.get(name)), "") for key, names in ATTRIBUTES.items()}
+    found = {key: next((known[name] for name in names if known.get(name)), "") for key, names in _ATTRIBUTES.items()}
     return {key: value for key, value in found.items() if value}
 
 
@@ -190,7 +205,7 @@ def files_below(folder: Path) -> list[Path]:
     for path in sorted(folder.rglob("*")):
         ending = path.suffix.lower()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or ending in OTHERS or path.name.upper().startswith("DICOMDIR"):
+        if hidden or ending in _OTHERS or path.name.upper().startswith("DICOMDIR"):
             continue
         if ending in ENDINGS or (path.is_file() and is_radiograph_file(path)):
             found.append(path)

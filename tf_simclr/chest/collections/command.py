@@ -23,13 +23,13 @@ from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.files import replacing, write_json
 from tf_simclr.terminal import say, show
 
-EXAMPLES = 4
+_EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
 TOLD = 0.2
 """How far from 0.5 the AUC of a class by the mean or the spread of the grey levels is said; our choice."""
-APART = 0.15
+_APART = 0.15
 """How far a device's median grey level is from the others' where it is said; our choice."""
-ALL_THE_SAME = "read other modalities all the same by naming them: --modalities CR DX RG OT, or --modalities any"
+_ALL_THE_SAME = "read other modalities all the same by naming them: --modalities CR DX RG OT, or --modalities any"
 
 
 def run(config: ChestPrepare) -> None:
@@ -38,7 +38,7 @@ def run(config: ChestPrepare) -> None:
     if config.source == "synthetic" and not (config.raw / "train").exists():
         say(f"making up {config.patients} patients in {config.raw} …")
         synthetic.write(config.raw, config.patients, seed=config.seed)
-    collection = open_collection(config)
+    collection = _open_collection(config)
     # 2. Every file to a record, in processes that may die.
     counter = inputs.Counter(f"radiographs of {collection.name}", len(collection.entries))
     rows = prepare(
@@ -62,7 +62,7 @@ def run(config: ChestPrepare) -> None:
     show(text(found, config.out))
 
 
-def open_collection(config: ChestPrepare) -> Collection:
+def _open_collection(config: ChestPrepare) -> Collection:
     """The collection that is to be prepared.
 
     Raises:
@@ -108,8 +108,8 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
         "bits": counted(row["bits"] for row in kept),
         **{key: counted(prepared.attributes[key]) for key in ("sex", "age", "view", "modality", "device")},
         "grey_levels": grey_levels(prepared),
-        "doubts": gathered(kept, "doubts"),
-        "notes": gathered(kept, "notes"),
+        "doubts": _gathered(kept, "doubts"),
+        "notes": _gathered(kept, "notes"),
         "refused": {row["image"]: row["refused"] for row in rows if row["refused"]},
         "problems": problems,
         "near_duplicates": [[kept[a]["image"], kept[b]["image"], bits] for a, b, bits in names],
@@ -123,7 +123,7 @@ def counted(values: Iterable[Any]) -> dict[str, int]:
     return dict(sorted(Counter(str(value) or "unknown" for value in values).items()))
 
 
-def gathered(rows: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
+def _gathered(rows: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
     """What was said of images → the images it was said of."""
     found: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -171,7 +171,7 @@ def apart(medians: dict[str, dict[str, Any]]) -> list[str]:
     found = []
     for name, of in medians.items():
         others = [other["median"] for key, other in medians.items() if key != name for _ in range(other["images"])]
-        if others and abs(of["median"] - np.median(others)) > APART:
+        if others and abs(of["median"] - np.median(others)) > _APART:
             found.append(name)
     return found
 
@@ -180,7 +180,7 @@ def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPre
     """Writes `seen.png`: what a viewer shows of some radiographs, and beside it what the network sees."""
     entries = sorted(collection.entries, key=lambda entry: entry.image)  # as they were prepared
     paths = [entry.path for entry, row in zip(entries, rows, strict=True) if not row["refused"]]
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(EXAMPLES, len(paths))).astype(int)]
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(_EXAMPLES, len(paths))).astype(int)]
     known: dict[str, Any] = {"windowed": config.windowed, "modalities": config.modalities}
     pairs = [side_by_side(read(path, **known), size=config.size, fit=config.fit) for path in chosen]
     width, height = max(p.shape[1] for p in pairs), max(p.shape[0] for p in pairs)
@@ -213,22 +213,22 @@ def text(found: dict[str, Any], out: Path) -> str:
         f"{len(found['near_duplicates']):,} pairs of images look alike, "
         f"{found['near_duplicates_of_different_patients']:,} of them of different patients, "
         f"{found['near_duplicates_across_official_splits']:,} across official splits",
-        *grey_text(found["grey_levels"]),
+        *_grey_text(found["grey_levels"]),
         *(
             f"{len(images):,} {phrase}: {', '.join(images[:3])}{' …' * (len(images) > 3)}"
             for key in ("doubts", "notes")
             for phrase, images in found[key].items()
         ),
-        *listed("refused", [f"{name}: {reason}" for name, reason in found["refused"].items()]),
-        *([ALL_THE_SAME] * any("modality=" in reason for reason in found["refused"].values())),
-        *listed("that do not fit together", found["problems"]),
+        *_listed("refused", [f"{name}: {reason}" for name, reason in found["refused"].items()]),
+        *([_ALL_THE_SAME] * any("modality=" in reason for reason in found["refused"].values())),
+        *_listed("that do not fit together", found["problems"]),
         f"records {out}/records-*.tfrecord, report {out}/report.json, what the network sees {out}/seen.png",
         *hidden * beside(out, ".names.csv").exists(),
     ]
     return "\n".join(lines)
 
 
-def grey_text(found: dict[str, Any]) -> list[str]:
+def _grey_text(found: dict[str, Any]) -> list[str]:
     """Devices and classes that stand out by their grey levels."""
     lines = [
         f"the images of {name} have a median grey level of {found['by_device'][name]['median']:.2f}, those of all "
@@ -241,7 +241,7 @@ def grey_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def listed(what: str, lines: list[str], *, limit: int = 10) -> list[str]:
+def _listed(what: str, lines: list[str], *, limit: int = 10) -> list[str]:
     """A count, and up to `limit` lines."""
     more = [f"    … and {len(lines) - limit} more"] if len(lines) > limit else []
     return [f"{len(lines):,} {what}", *(f"    {line}" for line in lines[:limit]), *more]

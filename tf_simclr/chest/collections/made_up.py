@@ -6,7 +6,7 @@ from tf_simclr.chest.collections import prepare, siim, synthetic
 from tf_simclr.data.radiographs.prepared import Prepared, load
 from tf_simclr.terminal import say
 
-PATIENTS = 120
+_PATIENTS = 120
 """Made-up ones."""
 
 
@@ -14,7 +14,7 @@ def radiographs(model_dir: Path, *, size: int, seed: int) -> Prepared:
     """Radiographs of nobody in SIIM's layout, written to the run folder and prepared there, unless they are."""
     raw, out = model_dir / "synthetic", model_dir / "synthetic_prepared"
     if not (raw / "train_image_level.csv").exists():
-        say(f"making up {PATIENTS} patients …")
-        synthetic.write(raw, PATIENTS, seed=seed)
+        say(f"making up {_PATIENTS} patients …")
+        synthetic.write(raw, _PATIENTS, seed=seed)
     prepare.prepare(siim.collection(raw), out, size=size)
     return load(out)

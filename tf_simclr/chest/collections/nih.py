@@ -25,7 +25,7 @@ from tf_simclr.chest.collections.collection import (
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import reading
 
-FINDINGS = (
+_FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
     "Consolidation",
@@ -41,8 +41,8 @@ FINDINGS = (
     "Pneumonia",
     "Pneumothorax",
 )
-CLASSES = (*FINDINGS, "No Finding")
-TABLES = ("Data_Entry_*.csv", "sample_labels.csv")
+_CLASSES = (*_FINDINGS, "No Finding")
+_TABLES = ("Data_Entry_*.csv", "sample_labels.csv")
 
 
 def collection(folder: Path) -> Collection:
@@ -51,15 +51,15 @@ def collection(folder: Path) -> Collection:
     Raises:
         InputError: the table or a column is missing, or a finding is none of the 14.
     """
-    table = entries_table(folder)
+    table = _entries_table(folder)
     rows = read_table(table, columns=("Image Index", "Finding Labels", "Patient ID"))
-    files, splits = files_by_name(folder, stems=True), official_split(folder)
-    names = [stem(row["Image Index"]) for row in rows]
-    parts = dict(zip(there := [name for name in names if name in files], parts_of(there, splits), strict=True))
+    files, splits = files_by_name(folder, stems=True), _official_split(folder)
+    names = [_stem(row["Image Index"]) for row in rows]
+    parts = dict(zip(there := [name for name in names if name in files], _parts_of(there, splits), strict=True))
     listed = set(names)
     return Collection(
         name="NIH ChestX-ray14",
-        classes=CLASSES,
+        classes=_CLASSES,
         entries=tuple(
             Entry(
                 path=files[name],
@@ -81,21 +81,21 @@ def collection(folder: Path) -> Collection:
     )
 
 
-def entries_table(folder: Path) -> Path:
+def _entries_table(folder: Path) -> Path:
     """`Data_Entry_2017.csv`, or `sample_labels.csv` of Kaggle's sample; in the folder or one below.
 
     Raises:
         InputError: there is none, or several that differ.
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
-    found = [path for name in TABLES for below in ("", "*/") for path in sorted(folder.glob(below + name))]
+    found = [path for name in _TABLES for below in ("", "*/") for path in sorted(folder.glob(below + name))]
     contents = {path.read_bytes() for path in found}
-    rule = f"the folder must hold one of {', '.join(TABLES)}"
+    rule = f"the folder must hold one of {', '.join(_TABLES)}"
     check(len(contents) == 1, rule, folder=str(folder), found=[path.name for path in found])
     return found[0]
 
 
-def stem(name: str) -> str:
+def _stem(name: str) -> str:
     """An image's name without the ending of a picture."""
     path = Path(name)
     return path.stem if path.suffix.lower() in ENDINGS else path.name
@@ -109,13 +109,13 @@ def labels(text: str, *, where: str) -> tuple[int, ...]:
         ['Effusion', 'Mass']
     """
     found = [name.strip() for name in text.split("|")]
-    unknown = sorted(set(found) - set(CLASSES))
+    unknown = sorted(set(found) - set(_CLASSES))
     if unknown:
-        raise InputError(f"findings must be among {', '.join(CLASSES)}, {where}. Received: {unknown}")
-    return tuple(int(name in found) for name in CLASSES)
+        raise InputError(f"findings must be among {', '.join(_CLASSES)}, {where}. Received: {unknown}")
+    return tuple(int(name in found) for name in _CLASSES)
 
 
-def official_split(folder: Path) -> dict[str, set[str]]:
+def _official_split(folder: Path) -> dict[str, set[str]]:
     """`train` and `test` → images, as far as their lists are there.
 
     Raises:
@@ -124,7 +124,7 @@ def official_split(folder: Path) -> dict[str, set[str]]:
     lists = {"train": folder / "train_val_list.txt", "test": folder / "test_list.txt"}
     with reading(folder, "a folder whose lists of images are text"):
         names = {
-            split: {stem(name) for name in decoded(path.read_bytes()).split()}
+            split: {_stem(name) for name in decoded(path.read_bytes()).split()}
             for split, path in lists.items()
             if path.exists()
         }
@@ -133,7 +133,7 @@ def official_split(folder: Path) -> dict[str, set[str]]:
     return names
 
 
-def parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
+def _parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
     """A part for each image; where only one of the lists is there, the images that it does not name are the other's.
 
     Raises:

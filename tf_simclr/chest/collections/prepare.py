@@ -90,7 +90,7 @@ def prepare(
         modalities=tuple(modalities),
         made_up=collection.made_up,
     )
-    begin(folder, settings)
+    _begin(folder, settings)
     salt = salt_of(folder)
     names = Names(salt, private=collection.private)
     options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
@@ -100,7 +100,9 @@ def prepare(
         path = folder / f"records-{number:05d}-of-{len(parts):05d}.tfrecord"
         if not path.with_suffix(".json").exists():
             answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
-            write_shard(path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)), names=names)
+            _write_shard(
+                path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)), names=names
+            )
         with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
             rows += json.loads(path.with_suffix(".json").read_bytes())["rows"]
     names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
@@ -124,12 +126,12 @@ def salt_of(folder: Path) -> str:
     if not path.exists():
         rule = f"{path}, which the pseudonyms in {folder} were made with, must be there; prepare in another folder"
         check(not begun, rule)
-        write_for_owner(path, secrets.token_hex(16) + "\n")
+        _write_for_owner(path, secrets.token_hex(16) + "\n")
     with reading(path, "the salt of a prepared folder"):
         return path.read_text().strip()
 
 
-def write_for_owner(path: Path, text: str) -> None:
+def _write_for_owner(path: Path, text: str) -> None:
     """Writes a file that nobody else may read."""
     with replacing_path(path) as temporary:
         temporary.touch(mode=0o600)
@@ -160,7 +162,7 @@ class Names:
         if hidden:
             text = io.StringIO(newline="")
             csv.writer(text).writerows([("image", "file"), *hidden.items()])
-            write_for_owner(path, text.getvalue())
+            _write_for_owner(path, text.getvalue())
 
 
 def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, done: int, total: int) -> Iterator:
@@ -171,7 +173,7 @@ def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, d
         yield answer
 
 
-def begin(folder: Path, settings: Settings) -> None:
+def _begin(folder: Path, settings: Settings) -> None:
     """Notes the settings, or checks that those there are the same."""
     changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
     check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
@@ -183,7 +185,7 @@ def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: f
     return each(SHRUNK, requests, workers=min(workers, len(requests)), seconds=seconds)
 
 
-def write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError], names: Names) -> None:
+def _write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError], names: Names) -> None:
     """Writes the records, and then their rows: a shard with rows is whole."""
     rows = []
     with replacing_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:

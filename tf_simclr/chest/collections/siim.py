@@ -24,7 +24,7 @@ from tf_simclr.chest.collections.collection import (
 from tf_simclr.errors import InputError, check
 
 CLASSES = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
-PICTURES = (".png", ".jpg", ".jpeg")
+_PICTURES = (".png", ".jpg", ".jpeg")
 MADE_UP = "MADE_UP.txt"
 """In the folder of what `synthetic` writes."""
 
@@ -40,8 +40,8 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     Raises:
         InputError: a table or a column is missing, or a cell is not what it should be.
     """
-    studies = study_labels(folder / "train_study_level.csv")
-    rows = image_rows(folder / "train_image_level.csv")
+    studies = _study_labels(folder / "train_study_level.csv")
+    rows = _image_rows(folder / "train_image_level.csv")
     files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder, stems=True)
     made_up = (folder / MADE_UP).exists()
     entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
@@ -60,7 +60,7 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     )
 
 
-def study_labels(path: Path) -> dict[str, tuple[int, ...]]:
+def _study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     """Study → its appearance, one of four."""
     labels = {}
     for row in read_table(path, columns=("id", *CLASSES)):
@@ -71,7 +71,7 @@ def study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     return labels
 
 
-def image_rows(path: Path) -> list[dict]:
+def _image_rows(path: Path) -> list[dict]:
     """Each image with its study and its number of boxes."""
     rows = read_table(path, columns=("id", "boxes", "StudyInstanceUID"))
     return [
@@ -105,5 +105,5 @@ def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry
     """An image with its study's label."""
     study = row["study"]
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
-    patient = "" if path.suffix.lower() not in PICTURES else study  # a study is of one patient
+    patient = "" if path.suffix.lower() not in _PICTURES else study  # a study is of one patient
     return Entry(path=path, image=row["image"], labels=labels[study], patient=patient, study=study, boxes=row["boxes"])

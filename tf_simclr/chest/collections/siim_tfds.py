@@ -26,27 +26,27 @@ from tf_simclr.chest.files.squares import SHRUNK
 from tf_simclr.chest.files.worker import each
 from tf_simclr.errors import check
 
-SIZES = (224, 64, 512, 1024)
+_SIZES = (224, 64, 512, 1024)
 """Sides in pixels; the first is what a name without one means."""
-MANUAL = """\
+_MANUAL = """\
 Take part in https://www.kaggle.com/c/siim-covid19-detection, download its data, and unpack them into manual_dir, which
 then holds train/, train_study_level.csv and train_image_level.csv."""
 
 
 @dataclasses.dataclass(kw_only=True)
-class Size(tfds.core.BuilderConfig):
+class _Size(tfds.core.BuilderConfig):
     """Side of the pictures."""
 
-    size: int = SIZES[0]
+    size: int = _SIZES[0]
 
 
 class SiimCovid19(tfds.core.GeneratorBasedBuilder):
     """Radiographs with their study's appearance, of four, and what tells patients and studies apart."""
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = MANUAL
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _MANUAL
     BUILDER_CONFIGS = [  # noqa: RUF012, tfds asks for a list
-        Size(name=f"{size}px", size=size, description=f"{size} × {size} pixels, sides scaled apart") for size in SIZES
+        _Size(name=f"{size}px", size=size, description=f"{size} × {size} pixels, sides scaled apart") for size in _SIZES
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -18,9 +18,9 @@ from tf_simclr.chest.files import about
 from tf_simclr.errors import check
 from tf_simclr.files import replacing
 
-SHARES = (0.276, 0.472, 0.173, 0.079)
+_SHARES = (0.276, 0.472, 0.173, 0.079)
 """Of the four appearances among SIIM's studies."""
-RETAKEN = 0.15
+_RETAKEN = 0.15
 """Share of patients with a second study, whose appearance may differ."""
 
 
@@ -46,8 +46,8 @@ def write(
     for number in range(patients):
         rng = np.random.default_rng([seed, number])
         body = anatomy(rng)
-        for visit in range(1 + int(rng.uniform() < RETAKEN)):
-            kind = int(rng.choice(len(CLASSES), p=np.array(SHARES) / sum(SHARES)))
+        for visit in range(1 + int(rng.uniform() < _RETAKEN)):
+            kind = int(rng.choice(len(CLASSES), p=np.array(_SHARES) / sum(_SHARES)))
             name = f"{seed:02d}{number:05d}{visit}"
             values = radiograph(body, kind, size=size, rng=rng)
             path = folder / "train" / f"study{name}" / f"series{name}" / f"image{name}.dcm"
@@ -75,10 +75,10 @@ def radiograph(body: dict[str, float], kind: int, *, size: int, rng: np.random.G
     """A picture `(size, size)` of 12-bit values, bones bright."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     x = x + body["tilt"] * y + rng.normal(0, 0.01)
-    lungs = sum(ellipse(x - side * 0.22, y, width=body["width"], height=body["height"]) for side in (-1, 1))
+    lungs = sum(_ellipse(x - side * 0.22, y, width=body["width"], height=body["height"]) for side in (-1, 1))
     ribs = 0.5 + 0.5 * np.cos(2 * np.pi * body["ribs"] * (y + 0.6 * np.abs(np.abs(x) - 0.22)))
     picture = (
-        0.75 - 0.5 * lungs + 0.08 * ribs * lungs + 0.25 * ellipse(x - 0.05, y - 0.15, width=body["heart"], height=0.16)
+        0.75 - 0.5 * lungs + 0.08 * ribs * lungs + 0.25 * _ellipse(x - 0.05, y - 0.15, width=body["heart"], height=0.16)
     )
     for _ in range((0, 5, 3, 1)[kind]):
         side, low = rng.choice([-1, 1]), kind == 1
@@ -89,7 +89,7 @@ def radiograph(body: dict[str, float], kind: int, *, size: int, rng: np.random.G
     return np.rint(4095 * np.clip(picture, 0, 1)).astype(np.uint16)
 
 
-def ellipse(x: np.ndarray, y: np.ndarray, *, width: float, height: float) -> np.ndarray:
+def _ellipse(x: np.ndarray, y: np.ndarray, *, width: float, height: float) -> np.ndarray:
     """1 inside, 0 outside, with a soft edge."""
     return 1 / (1 + np.exp(np.clip(12 * ((x / width) ** 2 + (y / height) ** 2 - 1), -50, 50)))
 

@@ -47,7 +47,7 @@ def from_csv(
         full = [whole and bool(row[label].strip("| ")) for row, whole in zip(rows, full, strict=True)]
     empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
-    classes, labels = of_column(rows, label) if isinstance(label, str) else of_columns(rows, own, table=table)
+    classes, labels = _of_column(rows, label) if isinstance(label, str) else _of_columns(rows, own, table=table)
     found, missing = [], []
     for row, kind in zip(rows, labels, strict=True):
         name = within(row[path])
@@ -78,14 +78,14 @@ def from_csv(
 Labels = list[tuple[int, ...]]
 
 
-def of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str, ...], Labels]:
+def _of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str, ...], Labels]:
     """Classes, and those of each row, of a column that names them."""
     kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
     classes = tuple(sorted({name for kind in kinds for name in kind}))
     return classes, [tuple(int(each in kind) for each in classes) for kind in kinds]
 
 
-def of_columns(
+def _of_columns(
     rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, table: Path
 ) -> tuple[tuple[str, ...], Labels]:
     """Classes, and those of each row, of columns that are a finding each.
@@ -138,7 +138,7 @@ def from_folder(folder: Path) -> Collection:
                 path=path,
                 image=path.relative_to(folder).as_posix(),
                 labels=tuple(int(name == parts[0]) for name in classes),
-                patient=parts[1] if len(parts) > 2 and len(below) > 1 and is_picture(path) else "",
+                patient=parts[1] if len(parts) > 2 and len(below) > 1 and _is_picture(path) else "",
             )
             for path, parts in places.items()
         ),
@@ -146,6 +146,6 @@ def from_folder(folder: Path) -> Collection:
     )
 
 
-def is_picture(path: Path) -> bool:
+def _is_picture(path: Path) -> bool:
     """Whether a file is no DICOM by its ending, which would know its patient."""
     return path.suffix.lower() in ENDINGS and path.suffix.lower() not in DICOM

@@ -215,7 +215,7 @@ def table(study: Study) -> Arms:
 def beyond(study: Study) -> Arms:
     """What the study left open: its own row with one thing changed."""
     found = frozen(study)
-    for block in study.config.unfreeze if has_groups(study.simclr) else ():
+    for block in study.config.unfreeze if _has_groups(study.simclr) else ():
         found |= study.on_images(f"{study.base}, {TRAINS[block]}", study.simclr, after_block=block)
     if study.config.scratch:
         found |= study.on_images("supervised from scratch", study.random, after_block=-1)
@@ -256,6 +256,6 @@ def several_classes(study: Study) -> tuple[Arms, tuple[str, ...]]:
     return found, names
 
 
-def has_groups(encoder: keras.Model) -> bool:
+def _has_groups(encoder: keras.Model) -> bool:
     """Whether the encoder is a ResNet with block groups that can be frozen apart."""
     return any(group_of(layer.name) for layer in encoder.layers)

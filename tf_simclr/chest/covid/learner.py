@@ -21,8 +21,8 @@ from tf_simclr.models.classifier import check_freezable, group_of, settle
 from tf_simclr.models.network import leaves
 from tf_simclr.optimizers import LARS
 
-HeadOptimizer = Literal["sgd", "lars"]
-RATES = {"sgd": 0.01, "lars": 0.1}
+_HeadOptimizer = Literal["sgd", "lars"]
+_RATES = {"sgd": 0.01, "lars": 0.1}
 """Keras' default for SGD, which the study took; of LARS, whose steps are relative to the weights, our choice."""
 
 
@@ -34,7 +34,7 @@ class Learner:
         row: of the study: width of the head and whether it has dropout.
         classes: 1 for a probability, else the number of classes.
         optimizer: of all that trains.
-        learning_rate: constant; by default the optimizer's of `RATES`.
+        learning_rate: constant; by default the optimizer's of `_RATES`.
         encoder: images to features; its weights are copied.  None: `fit` takes features.
         after_block: block groups of the encoder up to this one stay as they are; -1: all train, 4: none.
 
@@ -48,7 +48,7 @@ class Learner:
         row: Row,
         *,
         classes: int = 1,
-        optimizer: HeadOptimizer = "sgd",
+        optimizer: _HeadOptimizer = "sgd",
         learning_rate: float | None = None,
         encoder: keras.Model | None = None,
         after_block: int = -1,
@@ -56,8 +56,8 @@ class Learner:
         self.form: dict[str, Any] = {"features": features, "row": row, "classes": classes}
         self.head = self.model = head(**self.form)
         if encoder is not None:
-            self.model = joined(encoder, self.head, after_block=after_block)
-        rate = RATES[optimizer] if learning_rate is None else learning_rate
+            self.model = _joined(encoder, self.head, after_block=after_block)
+        rate = _RATES[optimizer] if learning_rate is None else learning_rate
         kinds = {"sgd": keras.optimizers.SGD, "lars": LARS}
         loss = "binary_crossentropy" if classes == 1 else "sparse_categorical_crossentropy"
         # Batches of several sizes would each be compiled by XLA.
@@ -171,7 +171,7 @@ class Pace(keras.callbacks.Callback):
         self.seconds.append(time.monotonic() - self.began)
 
 
-def joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:
+def _joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:
     """A copy of the encoder under the head: images to probabilities; groups up to `after_block` do not change."""
     check_freezable(encoder, after_block)
     own = keras.models.clone_model(encoder)

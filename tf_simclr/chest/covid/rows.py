@@ -22,7 +22,7 @@ from tf_simclr.evaluation.binary import measures, ranking
 from tf_simclr.evaluation.intervals import auc_interval
 from tf_simclr.evaluation.patients import DRAWS, middle, weightings
 
-DROPOUT = 0.2
+_DROPOUT = 0.2
 """The study's rate, before and behind the dense layer."""
 STUDY = (
     "T. Skluzacek, An Analysis of Transfer Learning using the SimCLR Contrastive Learning Framework, University of "
@@ -87,8 +87,8 @@ class Fit:
 
 def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
     """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
-    dropout = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
-    again = [keras.layers.Dropout(DROPOUT)] if row.dropout else []
+    dropout = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
+    again = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
     last = keras.layers.Dense(classes, "sigmoid" if classes == 1 else "softmax")
     layers = [*dropout, keras.layers.Dense(row.hidden, "relu"), *again, last]
     return keras.Sequential([keras.Input((features,)), *layers], name="covid_head")
@@ -126,7 +126,7 @@ def summary(fits: Sequence[Fit], *, draws: int = DRAWS, seed: int = 0) -> dict[s
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     limits = {name: middle(values[1:]) for name, values in means.items()}
     if "auc" in means:  # the bootstrap's is too narrow where patients are few
-        limits["auc"] = tuple(np.mean([own_interval(fit) for fit in fits], axis=0))
+        limits["auc"] = tuple(np.mean([_own_interval(fit) for fit in fits], axis=0))
     return trained(fits) | {
         name: {"mean": float(values[0]), "low": float(limits[name][0]), "high": float(limits[name][1])}
         for name, values in means.items()
@@ -141,7 +141,7 @@ def trained(fits: Sequence[Fit]) -> dict[str, dict[str, float]]:
     return {"train_accuracy": {"mean": float(np.mean(last)), "low": float(min(last)), "high": float(max(last))}}
 
 
-def own_interval(fit: Fit) -> tuple[float, float]:
+def _own_interval(fit: Fit) -> tuple[float, float]:
     """The interval of one fit's AUC over its test patients."""
     return auc_interval(fit.probabilities, fit.labels, patients=fit.patients)
 

@@ -20,9 +20,9 @@ from tf_simclr.files import read_json, replacing, write_json
 from tf_simclr.foreign import parse_json, reading
 from tf_simclr.run_folder import read_arrays
 
-FORMAT = 2
+_FORMAT = 2
 """Of the files, and of what the settings do not tell: how a head is made and trained."""
-ARRAYS = ("settings", "history", "probabilities", "labels", "patients", "pace", "seconds")
+_ARRAYS = ("settings", "history", "probabilities", "labels", "patients", "pace", "seconds")
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Kept:
         began = time.monotonic()
         fit = train()
         fit = replace(fit, seconds=time.monotonic() - began)
-        write(path, fit, text=text)
+        _write(path, fit, text=text)
         return fit
 
     def longest(self, settings: Mapping[str, Any], seconds: float) -> float:
@@ -74,7 +74,7 @@ class Kept:
 
     def place(self, settings: Mapping[str, Any], ending: str) -> tuple[Path, str]:
         """The file of these settings, and they as text."""
-        text = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
+        text = json.dumps({"format": _FORMAT, **settings}, sort_keys=True)
         return self.folder / f"{contents.of_bytes(text.encode())}{ending}", text
 
 
@@ -85,19 +85,19 @@ def read(path: Path, text: str) -> Fit:
         InputError: the file is damaged, or holds something else than the fit of these settings.
     """
     arrays = read_arrays(path)
-    check(set(arrays) == set(ARRAYS), f"{path} must hold a training", received=sorted(arrays))
+    check(set(arrays) == set(_ARRAYS), f"{path} must hold a training", received=sorted(arrays))
     check(str(arrays["settings"]) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
         history = parse_json(str(arrays["history"]))
-        columns = {name: arrays[name] for name in ARRAYS[2:6]}
+        columns = {name: arrays[name] for name in _ARRAYS[2:6]}
         fit = Fit(history=history, **columns, seconds=float(arrays["seconds"]))
     whole = len(fit.probabilities) == len(fit.labels) == len(fit.patients) > 0
     check(whole, f"{path} must have an answer, a label and a patient for each image")
     return fit
 
 
-def write(path: Path, fit: Fit, *, text: str) -> None:
+def _write(path: Path, fit: Fit, *, text: str) -> None:
     """Keeps a fit with its settings."""
-    columns: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in ARRAYS[2:]}
+    columns: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in _ARRAYS[2:]}
     with replacing(path) as [file]:
         np.savez_compressed(file, settings=np.array(text), history=np.array(json.dumps(fit.history)), **columns)

@@ -14,7 +14,7 @@ from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_band
 
 NOTE = "For research use, not a diagnosis."
-WIDTHS = 34, 17
+_WIDTHS = 34, 17
 """Of the names and of a cell."""
 COLUMNS = {
     "train_accuracy": "training (%)",
@@ -25,17 +25,17 @@ COLUMNS = {
     "calibration_error": "calibr. error",
 }
 """Metric → head of its column; sensitivity is that at a specificity of 90 %."""
-CLASS_COLUMNS = {"accuracy": "accuracy (%)", "macro_auc": "macro AUC"}
-PERCENT = ("train_accuracy", "accuracy", "sensitivity_at_90")
-THEIRS = "the study, by image"
+_CLASS_COLUMNS = {"accuracy": "accuracy (%)", "macro_auc": "macro AUC"}
+_PERCENT = ("train_accuracy", "accuracy", "sensitivity_at_90")
+_THEIRS = "the study, by image"
 """Name of the line with the study's own numbers."""
-NAMES = {"image": "by image", "patient": "by patient"}
+_NAMES = {"image": "by image", "patient": "by patient"}
 
-Results = dict[str, dict[str, dict[str, dict[str, float]]]]
+_Results = dict[str, dict[str, dict[str, dict[str, float]]]]
 """Line → split → metric → mean, low and high."""
 
 
-def results(arms: Arms, *, seed: int) -> Results:
+def results(arms: Arms, *, seed: int) -> _Results:
     """Means over seeds with 95 % bootstrap intervals over patients."""
     return {name: {kind: summary(fits, seed=seed) for kind, fits in kinds.items()} for name, kinds in arms.items()}
 
@@ -52,7 +52,7 @@ def title(study: Study) -> str:
 
 def lines(
     what: str,
-    found: Results,
+    found: _Results,
     *,
     columns: dict[str, str] = COLUMNS,
     theirs: Mapping[str, Mapping[str, float | None]] | None = None,
@@ -65,31 +65,31 @@ def lines(
         columns: metric → head of its column.
         theirs: row → metric → what the study printed, in %.
     """
-    first = max(WIDTHS[0], len(what) + 2)
-    text = [f"{what:<{first}}" + "".join(f"{head:>{WIDTHS[1]}}" for head in columns.values())]
+    first = max(_WIDTHS[0], len(what) + 2)
+    text = [f"{what:<{first}}" + "".join(f"{head:>{_WIDTHS[1]}}" for head in columns.values())]
     for name, kinds in found.items():
         text.append(f"  {name}")
         if printed := (theirs or {}).get(name):
             theirs_row = (f"{printed[key]:.1f}" if key in printed else "" for key in columns)
             text.append(
-                (f"    {THEIRS:<{first - 4}}" + "".join(f"{cell:>{WIDTHS[1]}}" for cell in theirs_row)).rstrip()
+                (f"    {_THEIRS:<{first - 4}}" + "".join(f"{cell:>{_WIDTHS[1]}}" for cell in theirs_row)).rstrip()
             )
         for kind, metrics in kinds.items():
-            cells = "".join(f"{cell(metrics[key], key) if key in metrics else '':>{WIDTHS[1]}}" for key in columns)
-            text.append(f"    {NAMES[kind]:<{first - 4}}{cells}")
+            cells = "".join(f"{cell(metrics[key], key) if key in metrics else '':>{_WIDTHS[1]}}" for key in columns)
+            text.append(f"    {_NAMES[kind]:<{first - 4}}{cells}")
     return "\n".join(text)
 
 
 def cell(value: dict[str, float], metric: str) -> str:
     """A mean and its interval: `73.6 (70–77)` per cent, or `0.78 (.75–.81)`."""
-    if metric in PERCENT:
+    if metric in _PERCENT:
         mean, low, high = (100 * value[key] for key in ("mean", "low", "high"))
         return f"{mean:.1f} ({low:.0f}–{high:.0f})"
     ends = "–".join(f"{value[key]:.2f}".removeprefix("0") for key in ("low", "high"))
     return f"{value['mean']:.2f} ({ends})"
 
 
-def table_text(study: Study, found: Results) -> str:
+def table_text(study: Study, found: _Results) -> str:
     """The study's six rows, beside what it printed; made-up radiographs are beside nothing."""
     return lines("the study's six rows", found, theirs=None if study.data.made_up else printed(study))
 
@@ -111,10 +111,10 @@ def of_the_study(study: Study) -> dict[str, Any] | None:
     return {"source": STUDY, "encoder": ENCODER, "images": IMAGES, "rows": rows}
 
 
-def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str, Results]:
+def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str, _Results]:
     """The task with all classes: accuracy and macro AUC, and below each class against the rest."""
     whole = results(arms, seed=seed)
-    text = [lines(f"{len(names)} classes", whole, columns=CLASS_COLUMNS)]
+    text = [lines(f"{len(names)} classes", whole, columns=_CLASS_COLUMNS)]
     first = next(iter(arms))
     alone: Arms = {
         f"{name} ({sum(int((fit.labels == c).sum()) for fit in arms[first]['patient'])} test images)": {
@@ -147,19 +147,19 @@ def footnotes(study: Study, leak: dict) -> str:
         f"{leak['share_of_test_images']:.0%} of the images to test on are of patients to learn from.",
         f"Images that look alike in both parts: {leak['alike_by_image']:,} by image, {leak['alike_by_patient']:,} by "
         "patient.",
-        *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * tunes(study)),
-        f"Spent: features {seconds['features']:.0f} s, heads {seconds['heads']:.0f} s.{ratio(study)}",
+        *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * _tunes(study)),
+        f"Spent: features {seconds['features']:.0f} s, heads {seconds['heads']:.0f} s.{_ratio(study)}",
         f"{NOTE}  All numbers: {config.model_dir}/result.json",
     ]
     return "\n".join(text)
 
 
-def tunes(study: Study) -> bool:
+def _tunes(study: Study) -> bool:
     """Whether an encoder was in the loop."""
     return any(name.startswith("an epoch") for name in study.seconds)
 
 
-def ratio(study: Study) -> str:
+def _ratio(study: Study) -> str:
     """What the six rows would have cost with the encoder in the loop, where an epoch of it was measured."""
     an_epoch = study.seconds.get("an epoch, " + TRAINS[-1])
     if an_epoch is None or study.config.study != "all":
@@ -172,18 +172,18 @@ def ratio(study: Study) -> str:
     )
 
 
-def draw(study: Study, arms: Arms, *, found: Results) -> list[Path]:
+def draw(study: Study, arms: Arms, *, found: _Results) -> list[Path]:
     """Accuracy and loss by epoch (the study's Figures 3.2 and 3.3), ROC with its band, calibration, and all AUCs."""
     shown = next((arms[name] for name in arms if name.endswith(str(CHOICE))), next(iter(arms.values())))
     first = {kind: fits[0] for kind, fits in shown.items()}
     figures = {f"curves_{kind}": plots.curves(fit.history) for kind, fit in first.items()}
-    named = {f"split {NAMES[kind]}": fit for kind, fit in first.items()}
-    figures["roc"] = plots.bands({name: band(fit) for name, fit in named.items()}, kind="roc")
+    named = {f"split {_NAMES[kind]}": fit for kind, fit in first.items()}
+    figures["roc"] = plots.bands({name: _band(fit) for name, fit in named.items()}, kind="roc")
     figures["calibration"] = plots.reliability(
         {name: reliability(fit.probabilities, fit.labels) for name, fit in named.items()}
     )
     areas = {
-        name: {f"split {NAMES[kind]}": tuple(metrics["auc"].values()) for kind, metrics in kinds.items()}
+        name: {f"split {_NAMES[kind]}": tuple(metrics["auc"].values()) for kind, metrics in kinds.items()}
         for name, kinds in found.items()
     }
     figures["auc"] = plots.intervals(areas, metric="AUC", chance=0.5)
@@ -204,6 +204,6 @@ def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
     return saved(study, figure, name="confusion")
 
 
-def band(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _band(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The ROC curve of one fit with its band over patients."""
     return curve_band(fit.probabilities, fit.labels, kind="roc", groups=fit.patients)

@@ -21,9 +21,9 @@ MADE_UP = "tf_simclr, made up"
 
 def described(data: pydicom.Dataset) -> dict[str, Any]:
     """Fields of a `Radiograph`."""
-    view, sides = viewed(data), orientation(data)
+    view, sides = _viewed(data), orientation(data)
     part = re.sub(r"[^A-Z0-9 _-]", "", word(data, "BodyPartExamined"))[:16]
-    region = meaning(data, "AnatomicRegionSequence")
+    region = _meaning(data, "AnatomicRegionSequence")
     shown = part or region
     doubts = []
     if shown and not any(name in shown for name in CHEST):
@@ -45,12 +45,12 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
     }
 
 
-def viewed(data: pydicom.Dataset) -> str:
+def _viewed(data: pydicom.Dataset) -> str:
     """The view position, else what the view's code means, in capitals."""
-    return word(data, "ViewPosition") or meaning(data, "ViewCodeSequence")
+    return word(data, "ViewPosition") or _meaning(data, "ViewCodeSequence")
 
 
-def meaning(data: pydicom.Dataset, keyword: str) -> str:
+def _meaning(data: pydicom.Dataset, keyword: str) -> str:
     """What the first code of a sequence means, in capitals."""
     sequence = data.get(keyword)
     return re.sub(r"[^A-Z0-9 -]", "", word(sequence[0], "CodeMeaning"))[:64] if sequence else ""

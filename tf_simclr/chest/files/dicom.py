@@ -24,9 +24,9 @@ from tf_simclr.errors import InputError, check
 
 ANY = "ANY"
 """Stands for every modality, where the caller takes whatever is there."""
-RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
+_RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
 """SOP classes: computed radiography, digital radiography for presentation and for processing."""
-PACKAGES = {
+_PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg (GPL)",  # JPEG extended, 12 bit
     "1.2.840.10008.1.2.4.57": "python-gdcm",  # JPEG lossless, any predictor
@@ -40,10 +40,10 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
 }
 """Transfer syntax → what decodes it."""
-SLACK = 4096
+_SLACK = 4096
 """Most bytes behind the last pixel that are taken for a filling, as devices that write whole blocks leave them."""
-UNDEFINED = 0xFFFFFFFF
-ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 """Tags of an item and of the end of a sequence; within pixel data always little endian."""
 
 
@@ -71,20 +71,22 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's of odd values: what cannot be read raises below
             check_inflated(content, name, largest=MAX_BYTES)
-            opened = open_file(content, name)
-            check_kind(opened.data, name, modalities=modalities)
-            data = with_pixels(opened, name)
+            opened = _open_file(content, name)
+            _check_kind(opened.data, name, modalities=modalities)
+            data = _with_pixels(opened, name)
             pixels = layout(data, name)
-            check_size(data, pixels, name=name)
-            check_codec(data.file_meta.TransferSyntaxUID, name, bits=pixels.allocated)
-            return described(data, pixels, windowed=windowed, notes=opened.notes)
+            _check_size(data, pixels, name=name)
+            _check_codec(data.file_meta.TransferSyntaxUID, name, bits=pixels.allocated)
+            return _described(data, pixels, windowed=windowed, notes=opened.notes)
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name}: {error}") from error
     except Exception as error:  # pydicom and the codecs raise what they like on damaged bytes
-        raise InputError(f"{name} must be a whole DICOM image ({type(error).__name__}: {first_line(error)})") from error
+        raise InputError(
+            f"{name} must be a whole DICOM image ({type(error).__name__}: {_first_line(error)})"
+        ) from error
 
 
-def described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
+def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
     """The radiograph with what the header says of it."""
     identities: dict[str, Any] = {
         field: str(data.get(keyword) or "")
@@ -104,13 +106,13 @@ def described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: l
     return Radiograph(pixels=levels, bits=pixels.stored, **known, **identities)
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """What an error says, short; some hold whole data sets."""
     return (str(error).splitlines() or [""])[0][:120]
 
 
 @dataclass
-class Opened:
+class _Opened:
     """A file whose header was read."""
 
     content: bytes
@@ -123,7 +125,7 @@ class Opened:
     notes: list[str]
 
 
-def open_file(content: bytes, name: str) -> Opened:
+def _open_file(content: bytes, name: str) -> _Opened:
     """Reads what stands before the pixels."""
     forced, notes = content[128:132] != b"DICM", []
     if content[:4] == b"DICM":
@@ -133,28 +135,28 @@ def open_file(content: bytes, name: str) -> Opened:
     file = io.BytesIO(content)
     data = pydicom.dcmread(file, stop_before_pixels=True, force=forced)
     if not data.file_meta.get("TransferSyntaxUID"):
-        data.file_meta.TransferSyntaxUID = plain_syntax(data)
+        data.file_meta.TransferSyntaxUID = _plain_syntax(data)
         notes.append("names no transfer syntax")
-    return Opened(content, data, file.tell(), forced, notes)
+    return _Opened(content, data, file.tell(), forced, notes)
 
 
-def plain_syntax(data: pydicom.Dataset) -> UID:
+def _plain_syntax(data: pydicom.Dataset) -> UID:
     """The uncompressed transfer syntax that a header without a name of it was read by."""
     implicit, little = data.original_encoding
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
-def check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]) -> None:
+def _check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]) -> None:
     """Refuses what is no single radiograph: by its modality, or where that is missing by its SOP class."""
     wanted, modality = tuple(kind.strip().upper() for kind in modalities), word(data, "Modality")
     kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
-    known = modality in wanted or ANY in wanted or (not modality and bool(kinds & set(RADIOGRAPHS)))
+    known = modality in wanted or ANY in wanted or (not modality and bool(kinds & set(_RADIOGRAPHS)))
     check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
     frames = whole(data, "NumberOfFrames", default=1) or 1
     check(frames == 1, f"{name} must hold one frame", frames=frames)
 
 
-def with_pixels(opened: Opened, name: str) -> pydicom.Dataset:
+def _with_pixels(opened: _Opened, name: str) -> pydicom.Dataset:
     """The whole data set.  A file that was cut behind its last pixel is read, one cut before it is refused as such.
 
     Raises:
@@ -162,14 +164,14 @@ def with_pixels(opened: Opened, name: str) -> pydicom.Dataset:
     """
     content, place, syntax = opened.content, opened.place, opened.data.file_meta.TransferSyntaxUID
     if transfer_syntax(content) != DEFLATED:
-        content = mended(content, place, opened=opened, name=name)
+        content = _mended(content, place, opened=opened, name=name)
     data = pydicom.dcmread(io.BytesIO(content), force=opened.forced)
     check("PixelData" in data and data.PixelData, f"{name} must have pixel data, but none is in it", elements=len(data))
     data.file_meta.TransferSyntaxUID = syntax
     return data
 
 
-def mended(content: bytes, place: int, *, opened: Opened, name: str) -> bytes:
+def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
     """The content with an element of pixels that ends where the content does, if that holds the whole image."""
     implicit, little = opened.data.original_encoding
     order = "<" if little else ">"
@@ -180,8 +182,8 @@ def mended(content: bytes, place: int, *, opened: Opened, name: str) -> bytes:
     check(content[place : place + 4] == tag and len(content) >= start, missing, bytes=len(content))
     (length,) = struct.unpack_from(f"{order}I", content, start - 4)
     there = len(content) - start
-    if length == UNDEFINED:
-        return closed(content, start, opened=opened, name=name)
+    if length == _UNDEFINED:
+        return _closed(content, start, opened=opened, name=name)
     if length <= there:
         return content
     about = layout(opened.data, name)
@@ -195,14 +197,14 @@ def mended(content: bytes, place: int, *, opened: Opened, name: str) -> bytes:
     return content[: start - 4] + struct.pack(f"{order}I", expected) + body
 
 
-def closed(content: bytes, start: int, *, opened: Opened, name: str) -> bytes:
+def _closed(content: bytes, start: int, *, opened: _Opened, name: str) -> bytes:
     """Encapsulated pixels with the delimiter that ends them; items are walked by their lengths."""
     at = start
     while at + 8 <= len(content):
         tag, (length,) = content[at : at + 4], struct.unpack_from("<I", content, at + 4)
-        if tag == DELIMITER:
+        if tag == _DELIMITER:
             return content
-        check(tag == ITEM, f"{name} must hold its compressed pixels in items, but they are damaged", at_byte=at)
+        check(tag == _ITEM, f"{name} must hold its compressed pixels in items, but they are damaged", at_byte=at)
         if at + 8 + length > len(content):
             stream = content[at + 8 :].rstrip(b"\0")
             whole_stream = stream.endswith(b"\xff\xd9")  # JPEG's, JPEG-LS' and JPEG 2000's end of image
@@ -214,10 +216,10 @@ def closed(content: bytes, start: int, *, opened: Opened, name: str) -> bytes:
         at += 8 + length
     check(at > start + 8, f"{name} must have pixel data, but it is cut off before them", bytes=len(content))
     opened.notes.append("is cut off behind its last pixel")
-    return content[:at] + DELIMITER + bytes(4)
+    return content[:at] + _DELIMITER + bytes(4)
 
 
-def check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
+def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
     """Refuses sizes that no radiograph has before anything is decoded, and pixel data of another length than that."""
     rows, columns = about.rows, about.columns
     fits = 0 < rows * columns <= MAX_PIXELS and rows > 0
@@ -229,7 +231,7 @@ def check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
             not data["PixelData"].is_undefined_length, f"{name} must say how its pixels are compressed, but it {rule}"
         )
         expected, there = rows * columns * about.allocated // 8, len(data.PixelData)
-        fits = expected <= there <= expected + max(SLACK, 2 * columns)
+        fits = expected <= there <= expected + max(_SLACK, 2 * columns)
         check(fits, f"{name} must hold {expected} bytes of pixels, as its header says", bytes=there)
         if there > expected + expected % 2:
             about.notes.append("has a filling behind its last pixel")
@@ -240,7 +242,7 @@ def check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
     check(fits, f"{name} must hold {rows} × {columns} pixels, as its header says", its_stream=stated)
 
 
-def check_codec(syntax: UID, name: str, *, bits: int) -> None:
+def _check_codec(syntax: UID, name: str, *, bits: int) -> None:
     """Refuses a compression that nothing installed decodes, and names what would."""
     if not UID(syntax).is_compressed:
         return
@@ -251,5 +253,5 @@ def check_codec(syntax: UID, name: str, *, bits: int) -> None:
         raise InputError(f"{name} {known}. Received: {UID(syntax).name}") from error
     twelve = syntax == JPEGExtended12Bit and bits > 8  # Pillow claims it and fails
     if not available or (twelve and find_spec("libjpeg") is None):
-        package = PACKAGES.get(str(syntax), "pylibjpeg")
+        package = _PACKAGES.get(str(syntax), "pylibjpeg")
         raise InputError(f"{name} is compressed as {UID(syntax).name}, which needs a package: pip install {package}")

@@ -13,9 +13,9 @@ import zlib
 
 from tf_simclr.errors import check
 
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """JPEG's markers SOF0 to SOF15, of which three are other things, and JPEG-LS' SOF55."""
-BARE = frozenset(range(0xD0, 0xDA)) | {0x01}
+_BARE = frozenset(range(0xD0, 0xDA)) | {0x01}
 """Markers of two bytes without a length; 0xD9 ends the picture."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
@@ -31,7 +31,7 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
         columns, rows = struct.unpack_from(">II", stream, 16)
         return rows, columns
     if stream.startswith(b"\xff\xd8"):
-        return jpeg_size(stream)
+        return _jpeg_size(stream)
     start = 0
     if stream[4:8] == b"jP  ":  # boxes around the codestream
         start = max(stream.find(b"\xff\x4f\xff\x51"), 0)
@@ -41,20 +41,20 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def jpeg_size(stream: bytes) -> tuple[int, int] | None:
+def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
     """Of the frame headers before the first scan the largest."""
     place, found = 2, None
     while place + 4 <= len(stream):
         if stream[place] != 0xFF:
             return found
         marker = stream[place + 1]
-        if marker == 0xFF or marker in BARE:  # fill bytes
+        if marker == 0xFF or marker in _BARE:  # fill bytes
             place += 1 if marker == 0xFF else 2
             continue
         if marker == 0xDA:
             return found
         (length,) = struct.unpack_from(">H", stream, place + 2)
-        if marker in FRAMES and place + 9 <= len(stream):
+        if marker in _FRAMES and place + 9 <= len(stream):
             size = struct.unpack_from(">HH", stream, place + 5)
             found = size if found is None or size[0] * size[1] > found[0] * found[1] else found
         place += 2 + max(length, 2)

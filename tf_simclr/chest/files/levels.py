@@ -21,13 +21,13 @@ from pydicom.pixels import utils as codecs
 
 from tf_simclr.errors import InputError, check
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
 UNUSED = 4
 """Where the values reach less than one in so many of the declared levels, the bits that they use count instead."""
-STRAY = 16
+_STRAY = 16
 """Where 99 % of the values lie below one in so many of the declared levels, the brighter 1 % (a burned-in letter, hot
 pixels) do not count."""
-SAMPLE = 10**6
+_SAMPLE = 10**6
 """Most values that quantiles are taken of."""
 
 
@@ -104,8 +104,8 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
     if not photometric:
         # Without it nobody knows whether air is black or white; the shape of a DX image says the same (C.8.11.3).
         photometric = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}.get(shape, "")
-    rule = f"{name} must be grey ({' or '.join(GREY)})"
-    check(photometric in GREY and samples == 1, rule, photometric=photometric, samples_per_pixel=samples)
+    rule = f"{name} must be grey ({' or '.join(_GREY)})"
+    check(photometric in _GREY and samples == 1, rule, photometric=photometric, samples_per_pixel=samples)
     allocated = whole(data, "BitsAllocated")
     high = whole(data, "HighBit", default=-1)
     stored = whole(data, "BitsStored", default=high + 1 if high >= 0 else allocated)
@@ -132,19 +132,19 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
 
 def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray:
     """The grey levels `(h, w)` in [0, 1] as a viewer shows them; padding is black.  Adds to the layout's notes."""
-    stored = stored_values(data, about)
-    padding = padded(stored, data, about=about)
-    values, ends = behind_the_modality(stored, data, about=about, padding=padding)
-    pixels = by_voi_lut(values, data, about=about) if windowed else None
+    stored = _stored_values(data, about)
+    padding = _padded(stored, data, about=about)
+    values, ends = _behind_the_modality(stored, data, about=about, padding=padding)
+    pixels = _by_voi_lut(values, data, about=about) if windowed else None
     if pixels is None and windowed:
-        pixels = by_window(values, data)
+        pixels = _by_window(values, data)
     if pixels is None:
-        pixels = over_range(values, ends, about=about, padding=padding)
+        pixels = _over_range(values, ends, about=about, padding=padding)
     pixels = 1 - pixels if about.inverted else pixels
     return np.where(padding, 0, pixels).astype(np.float32)
 
 
-def stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
+def _stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     """The stored pixel values `(h, w)`, int32, without what old files keep in the unused bits (overlays).
 
     pydicom masks the lowest `BitsStored` bits and takes no notice of HighBit.  So it is told that all bits are in use,
@@ -165,7 +165,7 @@ def stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     return np.asarray((values ^ sign) - sign)  # the highest bit is the sign of signed values
 
 
-def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray:
+def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray:
     """Where a detector or a scanner filled up the picture: stored values from PixelPaddingValue to its RangeLimit.
 
     Either may be 0, and may have been written with the other sign: 63536 is −2000 of 16 bits.
@@ -175,7 +175,7 @@ def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.nd
         return np.zeros(values.shape, bool)
     limit = number(data, "PixelPaddingRangeLimit")
     as_written = (first, first if limit is None else limit)
-    as_stored = tuple(stored_sign(end, about) for end in as_written)
+    as_stored = tuple(_stored_sign(end, about) for end in as_written)
     low, high = about.ends
     ways = [(min(ends), max(ends)) for ends in (as_written, as_stored)]
     ways = [ends for ends in ways if ends[0] <= high and ends[1] >= low] or ways
@@ -187,7 +187,7 @@ def padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.nd
     return np.asarray(found)
 
 
-def stored_sign(value: float, about: Layout) -> float:
+def _stored_sign(value: float, about: Layout) -> float:
     """A value as stored ones are, signed or not, whose words may have been read as the other kind."""
     low, high = about.ends
     for turn in (float(2**about.allocated), float(2**about.stored)):
@@ -198,21 +198,21 @@ def stored_sign(value: float, about: Layout) -> float:
     return value
 
 
-def behind_the_modality(
+def _behind_the_modality(
     stored: np.ndarray, data: pydicom.Dataset, *, about: Layout, padding: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Values behind the modality LUT or the rescaling, and the least and the largest that they can be."""
-    if (table := look_up_table(data, "ModalityLUTSequence", about=about)) is not None:
+    if (table := _look_up_table(data, "ModalityLUTSequence", about=about)) is not None:
         values = table.applied(stored)
-        return values, used_range(values[~padding], (0, table.white), signed=False, about=about)
+        return values, _used_range(values[~padding], (0, table.white), signed=False, about=about)
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-    ends = np.array(used_range(stored[~padding], about.ends, signed=about.signed, about=about)) * slope + intercept
+    ends = np.array(_used_range(stored[~padding], about.ends, signed=about.signed, about=about)) * slope + intercept
     check(bool(np.isfinite(ends).all() and ends[0] != ends[1]), "RescaleSlope must not be 0", slope=slope)
     return stored * slope + intercept, (float(ends.min()), float(ends.max()))
 
 
-def used_range(
+def _used_range(
     values: np.ndarray, declared: tuple[float, float], *, signed: bool, about: Layout
 ) -> tuple[float, float]:
     """The declared range, or that of the bits in use where the values reach less than a quarter of it.
@@ -222,8 +222,8 @@ def used_range(
     if not values.size:
         return declared
     low, high = values.min(), values.max()
-    top = np.quantile(sampled(values), 0.99)
-    stray = low >= 0 and top < declared[1] / STRAY and high >= 8 * max(top, 1)
+    top = np.quantile(_sampled(values), 0.99)
+    stray = low >= 0 and top < declared[1] / _STRAY and high >= 8 * max(top, 1)
     reach = max(top if stray else high, 0)
     if signed and low < 0:
         bits = max(8, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)
@@ -240,13 +240,13 @@ def used_range(
     return found
 
 
-def sampled(values: np.ndarray) -> np.ndarray:
+def _sampled(values: np.ndarray) -> np.ndarray:
     """Evenly many of the values, few enough to sort."""
-    return values.ravel()[:: max(1, values.size // SAMPLE)]
+    return values.ravel()[:: max(1, values.size // _SAMPLE)]
 
 
 @dataclass(frozen=True)
-class Table:
+class _Table:
     """A look-up table."""
 
     entries: np.ndarray
@@ -261,7 +261,7 @@ class Table:
         return np.asarray(self.entries[places], np.float64)
 
 
-def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Table | None:
+def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Table | None:
     """The first table of a sequence; None where there is none or anonymising has emptied it.
 
     A table declares the bits of its entries.  Where they need more or fewer, white is the largest of them.
@@ -278,7 +278,7 @@ def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Tabl
         return None
     check(len(np.atleast_1d(descriptor)) == 3, f"the LUTDescriptor of {keyword} must have three values")
     count, first, bits = (int(value) for value in descriptor)
-    entries = table_entries(
+    entries = _table_entries(
         content, (count & 0xFFFF) or 65536, little=data.file_meta.TransferSyntaxUID.is_little_endian
     )
     check(len(entries) > 1 and entries.max() > entries.min(), f"the table of {keyword} must tell values apart")
@@ -289,10 +289,10 @@ def look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> Tabl
     if not 8 <= bits <= 16 or int(entries.max()).bit_length() != bits:
         white = int(entries.max())
         about.notes.append(f"its look-up table's entries do not have the {bits} bits declared: the largest is white")
-    return Table(entries, first, float(white))
+    return _Table(entries, first, float(white))
 
 
-def table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
+def _table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
     """The entries of a table, uint16 or uint8; two of 8 bits may share a word."""
     if isinstance(content, bytes):
         if len(content) in (count, count + 1):
@@ -305,13 +305,13 @@ def table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
     return words.astype("<u2").view(np.uint8)[:count]
 
 
-def by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
+def _by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
     """Grey levels by the VOI LUT, of several the first; None where there is none."""
-    table = look_up_table(data, "VOILUTSequence", about=about)
+    table = _look_up_table(data, "VOILUTSequence", about=about)
     return None if table is None else np.clip(table.applied(values) / table.white, 0, 1)
 
 
-def by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
+def _by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
     """Grey levels by the window, of several, which are views, the first; None where there is none."""
     centre, width = number(data, "WindowCenter"), number(data, "WindowWidth")
     if centre is None or width is None:
@@ -338,13 +338,13 @@ def window(values: np.ndarray, centre: float, *, width: float, function: str) ->
     return np.clip((values - centre) / width + 0.5, 0, 1)
 
 
-def over_range(values: np.ndarray, ends: tuple[float, float], *, about: Layout, padding: np.ndarray) -> np.ndarray:
+def _over_range(values: np.ndarray, ends: tuple[float, float], *, about: Layout, padding: np.ndarray) -> np.ndarray:
     """Grey levels over a range; over the values' own where they fill little of it, as 12 bits at an offset."""
-    inside = sampled(values[~padding])
+    inside = _sampled(values[~padding])
     low, high = ends
     if inside.size:
         least, first, last, most = np.quantile(inside, [0.001, 0.01, 0.99, 0.999])
-        if 0 < last - first < (high - low) / STRAY and most > least:
+        if 0 < last - first < (high - low) / _STRAY and most > least:
             about.notes.append("its values fill a small part of their range: shown from the least to the largest")
             low, high = least, most
     return np.clip((values - low) / (high - low), 0, 1)

@@ -14,7 +14,7 @@ VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """Values of DICOM's ViewPosition: from where the beam came, or on which side the patient lay."""
 LATERAL = ("LL", "RL")
 """Views from the side."""
-DARK, LIGHT = 0.04, 0.96
+_DARK, _LIGHT = 0.04, 0.96
 """Mean grey levels outside of which a picture is nearly black or white; whole radiographs of ChestX-ray14 have 0.2 to
 0.8."""
 
@@ -56,4 +56,4 @@ class Radiograph:
 def extreme(pixels: np.ndarray) -> str:
     """`nearly black`, `nearly white`, or empty."""
     mean = float(pixels.mean(dtype=np.float64))
-    return "nearly black" if mean < DARK else "nearly white" if mean > LIGHT else ""
+    return "nearly black" if mean < _DARK else "nearly white" if mean > _LIGHT else ""

@@ -17,14 +17,14 @@ from tf_simclr.chest.files.levels import UNUSED
 from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
 from tf_simclr.errors import InputError, check
 
-COLOURED = 32
+_COLOURED = 32
 """Levels of 255 between the strongest and the weakest colour of a pixel above which it is not grey: the loss of a JPEG
 and the tint of a scan stay below."""
-SCAN = b"\xff\xda"
+_SCAN = b"\xff\xda"
 """The marker before each scan of a JPEG; compressed data cannot hold it."""
-MAX_SCANS = 64
+_MAX_SCANS = 64
 """Progressive JPEGs have some ten, and as many may be in a preview; each goes over all pixels."""
-PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 """First bytes of PNG and JPEG."""
 
 
@@ -43,7 +43,7 @@ def read(source: str | Path | bytes, *, windowed: bool = True, modalities: tuple
     name = "the upload" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else contents(Path(source))
     check(len(content) <= MAX_BYTES, f"{name} must have at most {MAX_BYTES >> 20} MB", megabytes=len(content) >> 20)
-    if content.startswith(PICTURES):
+    if content.startswith(_PICTURES):
         return picture(content, name)
     if dicom.begins(content):
         return dicom.read(content, name, windowed=windowed, modalities=modalities)
@@ -57,7 +57,7 @@ def is_radiograph_file(path: Path) -> bool:
             start = file.read(256)
     except OSError:
         return False
-    return start.startswith(PICTURES) or start[128:132] == b"DICM" or dicom.begins(start)
+    return start.startswith(_PICTURES) or start[128:132] == b"DICM" or dicom.begins(start)
 
 
 def contents(path: Path) -> bytes:
@@ -85,8 +85,8 @@ def picture(content: bytes, name: str) -> Radiograph:
     """
     rows, columns = stated_size(content) or (0, 0)
     check(rows * columns <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=(columns, rows))
-    scans = content.count(SCAN) if content.startswith(b"\xff\xd8") else 0
-    check(scans <= MAX_SCANS, f"{name} must have at most {MAX_SCANS} scans, as a JPEG has", scans=scans)
+    scans = content.count(_SCAN) if content.startswith(b"\xff\xd8") else 0
+    check(scans <= _MAX_SCANS, f"{name} must have at most {_MAX_SCANS} scans, as a JPEG has", scans=scans)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
@@ -117,13 +117,13 @@ def grey(opened: Image.Image) -> Radiograph:
     colours = opened.convert("RGB") if opened.mode not in ("L", "RGB", "1") else opened
     pixels = np.asarray(colours.convert("L"), np.float32) / 255
     doubts = tuple(filter(None, [extreme(pixels)]))
-    return Radiograph(pixels=pixels, bits=8, coloured=is_coloured(colours), doubts=doubts)
+    return Radiograph(pixels=pixels, bits=8, coloured=_is_coloured(colours), doubts=doubts)
 
 
-def is_coloured(opened: Image.Image) -> bool:
+def _is_coloured(opened: Image.Image) -> bool:
     """Whether more than a tenth of the pixels are in colour: a coloured arrow on a radiograph has less."""
     if opened.mode != "RGB":
         return False
     values = np.asarray(opened)
-    differ = values.max(axis=-1) - values.min(axis=-1) > COLOURED
+    differ = values.max(axis=-1) - values.min(axis=-1) > _COLOURED
     return bool(differ.mean() > 0.1)

@@ -18,16 +18,16 @@ from tf_simclr.chest.files.worker import SECONDS, once
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import check
 
-HASH_SIDE = 16
+_HASH_SIDE = 16
 """The hash has this number of bits, squared."""
 SIDE = 1024
 """Longest side of what is shown, in pixels."""
-TWICE = 32 * 10**6
+_TWICE = 32 * 10**6
 """Most pixels of a picture that is decoded a second time, without its window; the largest detectors have 25 million."""
 SHRUNK = "tf_simclr.chest.files.squares:shrunk"
 PICTURED = "tf_simclr.chest.files.squares:pictured"
 """What a worker is asked for."""
-KEPT = ("view", "modality", "body_part", "sex", "age", "device", "made_up", "doubts", "notes")
+_KEPT = ("view", "modality", "body_part", "sex", "age", "device", "made_up", "doubts", "notes")
 """What is kept of a `Radiograph` as it is."""
 
 
@@ -50,7 +50,7 @@ def shrunk(
     """
     radiograph = read(path, windowed=windowed, modalities=tuple(modalities))
     square = resized(radiograph.pixels, size, fit=fit)
-    about = {name: getattr(radiograph, name) for name in KEPT} | {
+    about = {name: getattr(radiograph, name) for name in _KEPT} | {
         "patient": pseudonym(radiograph.patient, salt=salt),
         "study": pseudonym(radiograph.study, salt=salt),
         "bits": radiograph.bits,
@@ -112,7 +112,7 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, Section 3.2.1).
     """
     small = np.asarray(Image.fromarray(pixels, "F").resize((64, 64), Image.Resampling.BOX), np.float64)
-    frequency = np.arange(1, HASH_SIDE + 1)[:, None] * (2 * np.arange(64) + 1) * np.pi / 128
+    frequency = np.arange(1, _HASH_SIDE + 1)[:, None] * (2 * np.arange(64) + 1) * np.pi / 128
     waves = np.cos(frequency)
     spectrum = waves @ small @ waves.T
     return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
@@ -216,19 +216,19 @@ def wide(source: str | bytes, radiograph: Radiograph) -> tuple[bytes, tuple[floa
     levels that the window shows black and white.  Where it is a curve, or the picture is very large, what it shows.
     """
     pixels, window = radiograph.pixels, (0.0, 1.0)
-    if pixels.size <= TWICE:
+    if pixels.size <= _TWICE:
         levels = read(source, windowed=False).pixels
-        if found := linear_window(levels, pixels):
+        if found := _linear_window(levels, pixels):
             pixels, window = levels, found
-    return every_pixel(pixels, bits=radiograph.bits), window
+    return _every_pixel(pixels, bits=radiograph.bits), window
 
 
-def linear_window(levels: np.ndarray, shown: np.ndarray) -> tuple[float, float] | None:
+def _linear_window(levels: np.ndarray, shown: np.ndarray) -> tuple[float, float] | None:
     """The levels that became 0 and 1 in what is shown, where that is a window with straight flanks, rising.
 
     Example:
         >>> levels = np.linspace(0, 1, 101)
-        >>> [round(level, 6) for level in linear_window(levels, np.clip((levels - 0.2) / 0.6, 0, 1))]
+        >>> [round(level, 6) for level in _linear_window(levels, np.clip((levels - 0.2) / 0.6, 0, 1))]
         [0.2, 0.8]
     """
     step = max(1, levels.size // 100_000)
@@ -241,7 +241,7 @@ def linear_window(levels: np.ndarray, shown: np.ndarray) -> tuple[float, float] 
     return (float(-intercept / slope), float((1 - intercept) / slope)) if straight else None
 
 
-def every_pixel(pixels: np.ndarray, *, bits: int) -> bytes:
+def _every_pixel(pixels: np.ndarray, *, bits: int) -> bytes:
     """Grey levels in [0, 1] as a PNG that browsers read exactly: of 16 bits they keep 8, but of each colour."""
     file = io.BytesIO()
     if bits <= 8:

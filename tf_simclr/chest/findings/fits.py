@@ -35,12 +35,12 @@ from tf_simclr.run_folder import read_arrays
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model
 
-FORMAT = 1
+_FORMAT = 1
 """Of the files, and of what their settings do not tell."""
 WHOLE = 1.0
 """Share of the shorter side that frozen features see: all of it."""
 TITLES = {"linear": "frozen features", "finetune": "fine-tuned"}
-UNTRAINED = "random weights"
+_UNTRAINED = "random weights"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Task:
             found["checkpoint"] = load_encoder(config.checkpoint, ema=config.ema)
         if config.untrained or not found:
             keras.utils.set_random_seed(config.seed)
-            found[UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else self.fresh()
+            found[_UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else self.fresh()
         return found
 
     def fresh(self) -> keras.Model:
@@ -141,7 +141,7 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
     )
     known = (task.labelled[0], drawn["train"], drawn["validation"], task.rows["validation"], task.rows["test"])
     settings = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "way": way,
         "network": weights_digest(task.networks[network]),
         "data": task.data.content(),

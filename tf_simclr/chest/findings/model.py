@@ -24,11 +24,11 @@ from tf_simclr.places import expanded
 
 FOLDER = "model"
 """Name of such a folder within a run."""
-FORMAT = "findings 1"
-NOTE = "For research use, not a diagnosis."
-ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
+_FORMAT = "findings 1"
+_NOTE = "For research use, not a diagnosis."
+_ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
 """Array, float64 → its number of axes."""
-RULES: dict[str, Any] = {
+_RULES: dict[str, Any] = {
     "findings": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
@@ -43,7 +43,7 @@ RULES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class FindingsModel:
+class _FindingsModel:
     """An opened model."""
 
     encoder: keras.Model
@@ -92,10 +92,10 @@ def save(
         seed: of the cases' numbers.
     """
     prepared, rows, features = cases
-    arrays = dict(zip(ARRAYS, (*layer, *held), strict=True))
+    arrays = dict(zip(_ARRAYS, (*layer, *held), strict=True))
     about = {
-        "format": FORMAT,
-        "note": NOTE,
+        "format": _FORMAT,
+        "note": _NOTE,
         "findings": list(findings),
         "classes": list(prepared.classes),
         "image_size": image_size,
@@ -114,7 +114,7 @@ def save(
         write_json(place / "card.json", about | {"digests": digests})
 
 
-def load(folder: str | Path) -> FindingsModel:
+def load(folder: str | Path) -> _FindingsModel:
     """Opens a folder that `save` wrote, or a run that has one.
 
     Raises:
@@ -127,11 +127,11 @@ def load(folder: str | Path) -> FindingsModel:
     with reading(folder, "a folder that holds a model for findings", advice=advice):
         check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
         about = parse_json(path.read_bytes())
-        known = isinstance(about, dict) and about.get("format") == FORMAT
-        check(known, f"{path} must be the card of a model for findings, format {FORMAT}; {advice}")
-        wrong = [name for name, rule in RULES.items() if not rule(about[name])]
+        known = isinstance(about, dict) and about.get("format") == _FORMAT
+        check(known, f"{path} must be the card of a model for findings, format {_FORMAT}; {advice}")
+        wrong = [name for name, rule in _RULES.items() if not rule(about[name])]
     check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
-    names = {"encoder.keras", *(f"{name}.npy" for name in ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
+    names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
     check(set(about["digests"]) == names, f"{folder} must hold the files of a model", files=sorted(about["digests"]))
     for name, wanted in about["digests"].items():
         whole = (folder / name).is_file() and digest(folder / name) == wanted
@@ -139,11 +139,11 @@ def load(folder: str | Path) -> FindingsModel:
     encoder = load_network(folder / "encoder.keras")
     found = {
         name: np.asarray(array(folder / f"{name}.npy", kind=np.float64, axes=axes, what="numbers"))
-        for name, axes in ARRAYS.items()
+        for name, axes in _ARRAYS.items()
     }
     count, width = len(about["findings"]), encoder.output_shape[-1]
     fits = found["kernel"].shape == (width, count) and found["bias"].shape == (count,)
     fits = fits and found["held_scores"].shape == found["held_labels"].shape and found["held_labels"].shape[1] == count
     check(fits, f"the arrays of {folder} must belong together", findings=count, kernel=found["kernel"].shape)
     check(all(np.isfinite(x).all() for x in found.values()), f"{folder} must hold finite numbers")
-    return FindingsModel(encoder, **found, cases=case_files.read(folder, classes=tuple(about["classes"])), about=about)
+    return _FindingsModel(encoder, **found, cases=case_files.read(folder, classes=tuple(about["classes"])), about=about)

@@ -10,8 +10,8 @@ from tf_simclr.chest.html import drawing, listed, page, table, tag, text
 from tf_simclr.evaluation import multi_label
 
 NOTICE = "Research use, not a diagnosis."
-MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
-WORDS = {
+_MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
+_WORDS = {
     "AUC": "How often the network gives a radiograph with the finding the higher score of two, one with and one "
     "without it. 1 is perfect, 0.5 is a coin.",
     "Average precision": "Of the radiographs that are called positive, the share that is, averaged over all "
@@ -52,21 +52,21 @@ def written(told: Told) -> str:
         title,
         tag("h1", text(title)),
         tag("p", text(f"Radiographs: {told.collection}."), kind="soft"),
-        *in_short(told),
+        *_in_short(told),
         *means(told),
         *each(told),
-        *who(told),
+        *_who(told),
         *limits(told),
-        *closing(told),
+        *_closing(told),
         notice=NOTICE,
     )
 
 
-def in_short(told: Told) -> list[str]:
+def _in_short(told: Told) -> list[str]:
     """The answer in a few sentences."""
     best, test = told.numbers[told.chosen], told.parts["test"]
     mean = best["mean_auc"]
-    lines = [MADE_UP] * told.synthetic
+    lines = [_MADE_UP] * told.synthetic
     if mean:
         interval = f"95 % interval {mean['low']:.3f} to {mean['high']:.3f}"
         whose = f"{test['images']:,} radiographs of {test['patients']:,} patients"
@@ -148,7 +148,7 @@ def each(told: Told) -> list[str]:
     return [tag("h2", "Each finding"), table(heads, rows, caption=caption), *figure]
 
 
-def who(told: Told) -> list[str]:
+def _who(told: Told) -> list[str]:
     """Patients and images of each part."""
     names = {"train": "to learn from", "validation": "to choose by", "test": "to be tested on"}
     rows = [
@@ -165,7 +165,7 @@ def who(told: Told) -> list[str]:
 def limits(told: Told) -> list[str]:
     """What the numbers cannot say."""
     lines = [
-        *([MADE_UP] * told.synthetic),
+        *([_MADE_UP] * told.synthetic),
         "All patients come from one collection. Other hospitals, machines, positions and exposures were not tested; "
         "`chest evaluate` asks the model about them.",
         "Labels are the collection's own; those of ChestX-ray14 and CheXpert were read from reports by programs, and "
@@ -176,8 +176,8 @@ def limits(told: Told) -> list[str]:
     return [tag("h2", "Limits"), listed(lines)]
 
 
-def closing(told: Told) -> list[str]:
+def _closing(told: Told) -> list[str]:
     """Words, and how the page came about."""
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in WORDS.items()))
+    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
     made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in told.made.items()])
     return [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]

@@ -19,9 +19,9 @@ from tf_simclr.foreign import reading
 
 SIDE = 96
 """Of a case's small picture, in pixels."""
-MOST = 10_000
+_MOST = 10_000
 """Cases that are kept; of more, so many are drawn."""
-SAMPLE = 500
+_SAMPLE = 500
 """Cases that tell what similarity is usual."""
 KINDS = {
     "features": (np.float16, 2),
@@ -69,7 +69,7 @@ class Cases:
             features: of the new image, `(d,)`.
             count: how many.
         """
-        similarity = np.asarray(self.features, np.float32) @ directions(features[None], self.centre)[0]
+        similarity = np.asarray(self.features, np.float32) @ _directions(features[None], self.centre)[0]
         ranked = np.argsort(-similarity, kind="stable")
         _, first = np.unique(self.people[ranked], return_index=True)
         return [self.case(int(i), float(similarity[i])) for i in ranked[np.sort(first)[:count]]]
@@ -80,7 +80,7 @@ class Cases:
 
         An image whose nearest case is further off is unlike what the heads learned from.
         """
-        drawn = np.random.default_rng(0).permutation(len(self.people))[:SAMPLE]
+        drawn = np.random.default_rng(0).permutation(len(self.people))[:_SAMPLE]
         features = np.asarray(self.features, np.float32)
         similarity = features[drawn] @ features.T
         similarity[self.people[drawn][:, None] == self.people] = -1
@@ -101,7 +101,7 @@ class Cases:
         return Case(number, tuple(self.classes[i] for i in found), similarity, np.asarray(self.pictures[number]))
 
 
-def directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
+def _directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Feature vectors about a centre, of unit length: float32 `(n, d)`."""
     about = np.asarray(features, np.float32) - centre
     return np.asarray(about / np.maximum(np.linalg.norm(about, axis=1, keepdims=True), 1e-12))
@@ -124,22 +124,22 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
     check(fits, "cases must have one feature vector a row", rows=rows.shape, features=features.shape)
     check(len(np.unique(rows)) == len(rows), "rows of cases must be given once each")
     rng = np.random.default_rng(seed)
-    kept = rng.permutation(len(rows))[:MOST]
+    kept = rng.permutation(len(rows))[:_MOST]
     kept = kept[np.argsort(rows[kept], kind="stable")]  # the folder's order, in which its pictures come
     rows, features = rows[kept], features[kept]
     _, member = np.unique(prepared.patients[rows], return_inverse=True)
     centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Cases(
         classes=prepared.classes,
-        features=directions(features, centre).astype(np.float16),
+        features=_directions(features, centre).astype(np.float16),
         centre=centre,
         labels=prepared.labels[rows].astype(np.uint8),
         people=rng.permutation(member.max() + 1)[member].astype(np.int32),
-        pictures=small_pictures(prepared, rows),
+        pictures=_small_pictures(prepared, rows),
     )
 
 
-def small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
+def _small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
     """Prepared images at 96 px: uint8 `(n, 96, 96)`."""
     source = prepared.source(rows)
 

@@ -44,7 +44,7 @@ def explained(config: ChestExplain, model: Deployed, *, path: Path) -> str:
     content = {"image": path.name, **explain_image.numbers(model, found), "after_shuffling": shuffled}
     write_json(config.out / f"{path.stem}.json", content | {"command": plain(config)})
     lines = [summary(model, found, name=path.name), *(f"  {doubt}" for doubt in found.doubts)]
-    return "\n".join([*lines, *checks(found, shuffled), f"  figure  {figure}"])
+    return "\n".join([*lines, *_checks(found, shuffled), f"  figure  {figure}"])
 
 
 def summary(model: Deployed, found: Explanation, *, name: str) -> str:
@@ -55,7 +55,7 @@ def summary(model: Deployed, found: Explanation, *, name: str) -> str:
     return f"{line}; this may mean nothing" if found.doubts else line
 
 
-def checks(found: Explanation, shuffled: dict[str, float] | None) -> list[str]:
+def _checks(found: Explanation, shuffled: dict[str, float] | None) -> list[str]:
     """What the checks of the heat map found, a line each."""
     measured = f"rank correlation {found.correlation:.2f}; " if found.places else ""
     lines = [f"  occlusion: {measured}{in_words(found)}"]

@@ -33,19 +33,19 @@ from tf_simclr.places import expanded
 FOLDER = "deployed"
 """Name of such a folder within a run."""
 NOTE = "For research use, not a diagnosis."
-INTERVAL = (
+_INTERVAL = (
     "The interval is the middle 95 % of what the single heads say, each under 200 redraws of the patients that the "
     "probability was calibrated on. It covers the spread between trainings and the few patients of the calibration; "
     "it does not cover that this radiograph may differ from those."
 )
-RAW_INTERVAL = (
+_RAW_INTERVAL = (
     "The interval is what the single heads say. The probability is the network's raw score: it was not calibrated, so "
     "how often such a radiograph is positive is not known."
 )
-CALIBRATED = (
+_CALIBRATED = (
     "Its probability is calibrated on held-out patients of that collection and holds for as many positive among them."
 )
-UNCALIBRATED = "The probability is not calibrated: {why}. It orders radiographs, and is no probability."
+_UNCALIBRATED = "The probability is not calibrated: {why}. It orders radiographs, and is no probability."
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class Deployed:
     def warning(self) -> str:
         """That the probability is not calibrated, and why; empty where it is."""
         why = self.calibration.missing
-        return UNCALIBRATED.format(why=why) if why else ""
+        return _UNCALIBRATED.format(why=why) if why else ""
 
     @property
     def interval_means(self) -> str:
         """What a verdict's interval covers."""
-        return RAW_INTERVAL if self.calibration.missing else INTERVAL
+        return _RAW_INTERVAL if self.calibration.missing else _INTERVAL
 
     def open(self, path: str | Path) -> Picture:
         """Reads a DICOM, PNG or JPEG in a bounded process.
@@ -241,9 +241,9 @@ def save(
             "intercept": calibration.intercept,
             "why": calibration.missing,
         },
-        "measured": measure(scores, np.asarray(labels), patients=patients, calibration=calibration),
+        "measured": _measure(scores, np.asarray(labels), patients=patients, calibration=calibration),
         "learned_from": learned(prepared, np.asarray(rows), positive=positive),
-        "card": card | {"limits": [*stated, UNCALIBRATED.format(why=why) if why else CALIBRATED]},
+        "card": card | {"limits": [*stated, _UNCALIBRATED.format(why=why) if why else _CALIBRATED]},
     }
     with replacing_folder(folder) as place:
         bare(encoder).save(place / "encoder.keras")
@@ -266,7 +266,7 @@ def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path:
     return folder
 
 
-def measure(
+def _measure(
     scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration
 ) -> dict[str, Any]:
     """What the heads together reach on the held-out patients; the Brier score is of cross-fitted probabilities."""
@@ -308,10 +308,10 @@ def load(folder: str | Path) -> Deployed:
     found = case_files.read(folder, classes=tuple(about["classes"]))
     fits = found.features.shape[1] == encoder.output_shape[1]
     check(fits, f"the cases of {folder} must have the encoder's features", features=found.features.shape[1])
-    return Deployed(encoder, heads, read_calibration(folder, about["calibration"]), found, about)
+    return Deployed(encoder, heads, _read_calibration(folder, about["calibration"]), found, about)
 
 
-def read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
+def _read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
     """The calibration of a card and its two arrays."""
     draws = case_files.array(folder / "calibration_draws.npy", kind=np.float64, axes=2, what="calibrations")
     held_out = case_files.array(folder / "held_out.npy", kind=np.float64, axes=2, what="probabilities")

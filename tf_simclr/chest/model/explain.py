@@ -15,18 +15,18 @@ from tf_simclr.chest.model.heat_maps import agreement, grad_cam, occlusion, shad
 from tf_simclr.chest.model.overlay import layer, overlay, put_back
 from tf_simclr.data.images import to_rgb
 
-GRID = 7
+_GRID = 7
 """Squares a side that occlusion covers, as many as Grad-CAM has places in a ResNet at 224 px."""
-AGREE, PARTLY = 0.5, 0.2
+_AGREE, _PARTLY = 0.5, 0.2
 """Rank correlations from which on the two maps are said to agree, or to agree in part; our choice."""
 PLACES = 16
 """A map of fewer places does not say where, and two of them agree by chance; our choice."""
-COLOURED = "This picture is in colour, and radiographs are grey: the numbers below mean nothing."
-UNLIKE = (
+_COLOURED = "This picture is in colour, and radiographs are grey: the numbers below mean nothing."
+_UNLIKE = (
     "This image is unlike the radiographs that the model learned from. The numbers below may mean nothing: is it a "
     "frontal chest radiograph?"
 )
-KNOWN = "The model has learned from a radiograph that looks the same as this one: what it says here is no test of it."
+_KNOWN = "The model has learned from a radiograph that looks the same as this one: what it says here is no test of it."
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Explanation:
     @property
     def doubts(self) -> list[str]:
         """Why the numbers may not mean what they say, for this image: sentences."""
-        holds = {COLOURED: self.picture.coloured, UNLIKE: not self.similar, KNOWN: self.known}
+        holds = {_COLOURED: self.picture.coloured, _UNLIKE: not self.similar, _KNOWN: self.known}
         said = "Of this file is to be said: {}. The numbers below may mean nothing."
         of_file = [said.format(doubt) for doubt in self.picture.doubts]
         return [*filter(None, [self.warning]), *of_file, *(sentence for sentence, so in holds.items() if so)]
@@ -88,7 +88,7 @@ def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
     """The same with the occlusion check."""
-    covered = occlusion(deployed.scores, found.seen, grid=min(GRID, *found.seen.shape[:2]))
+    covered = occlusion(deployed.scores, found.seen, grid=min(_GRID, *found.seen.shape[:2]))
     return dataclasses.replace(found, covered=covered, correlation=agreement(found.heat, covered))
 
 
@@ -124,9 +124,9 @@ def in_words(found: Explanation) -> str:
         return f"this network's map has {rows} × {columns} places, too few to say where; do not rely on it"
     if found.correlation is None:
         return "not checked"
-    if found.correlation >= AGREE:
+    if found.correlation >= _AGREE:
         return "the occlusion check finds the same places"
-    if found.correlation >= PARTLY:
+    if found.correlation >= _PARTLY:
         return "the occlusion check finds the same places only in part"
     return "the occlusion check does not confirm these places: do not rely on the map"
 

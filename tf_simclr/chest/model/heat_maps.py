@@ -22,7 +22,7 @@ from tf_simclr.chest.model.heads import log_odds
 from tf_simclr.errors import check
 from tf_simclr.models.network import plain
 
-Score = Callable[[Any], Any]
+_Score = Callable[[Any], Any]
 """Features `(n, d)`, or images, to one number each, `(n,)`: the larger, the more speaks for the class."""
 
 
@@ -39,7 +39,7 @@ def last_map(encoder: keras.Model) -> str:
     return places[-1]
 
 
-def grad_cam(encoder: keras.Model, score: Score, *, image: np.ndarray, layer: str | None = None) -> np.ndarray:
+def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: str | None = None) -> np.ndarray:
     """How much each place of a layer speaks for the class, float32 `(h', w')`; below 0 it speaks against.
 
     The channels of the layer, each times the mean gradient of the score by that channel, added up.  Selvaraju et al.
@@ -74,7 +74,7 @@ def shades(values: np.ndarray) -> np.ndarray:
     return kept / kept.max() if kept.max() > 0 else kept
 
 
-def occlusion(score: Score, image: np.ndarray, *, grid: int = 7, batch_size: int = 16) -> np.ndarray:
+def occlusion(score: _Score, image: np.ndarray, *, grid: int = 7, batch_size: int = 16) -> np.ndarray:
     """How much the score falls when a square of the image is covered by its mean: float32 `(grid, grid)`.
 
     Args:
@@ -93,12 +93,12 @@ def occlusion(score: Score, image: np.ndarray, *, grid: int = 7, batch_size: int
     boxes = [(rows[i], rows[i + 1], columns[j], columns[j + 1]) for i in range(grid) for j in range(grid)]
     fallen: list[float] = []
     for start in range(0, len(boxes), batch_size):
-        covered = np.stack([cover(image, box) for box in boxes[start : start + batch_size]])
+        covered = np.stack([_cover(image, box) for box in boxes[start : start + batch_size]])
         fallen += [whole - float(value) for value in np.asarray(score(tf.constant(covered, tf.float32)))]
     return np.array(fallen, np.float32).reshape(grid, grid)
 
 
-def cover(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
+def _cover(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
     """The image with its mean over a box of (top, bottom, left, right)."""
     covered = np.array(image, np.float32)
     covered[box[0] : box[1], box[2] : box[3]] = image.mean(axis=(0, 1))
@@ -121,11 +121,11 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
 
 def averaged(values: np.ndarray, side: int) -> np.ndarray:
     """A map on another square grid, each place the mean of what lies in it: float64 `(side, side)`."""
-    weights = [overlaps(length, side) for length in values.shape]
+    weights = [_overlaps(length, side) for length in values.shape]
     return np.asarray(weights[0] @ values.astype(float) @ weights[1].T)
 
 
-def overlaps(length: int, side: int) -> np.ndarray:
+def _overlaps(length: int, side: int) -> np.ndarray:
     """Share of each of `side` equal parts that each of `length` places covers: `(side, length)`, rows sum to 1."""
     edges, places = np.linspace(0, length, side + 1), np.arange(length)
     covered = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
@@ -134,7 +134,7 @@ def overlaps(length: int, side: int) -> np.ndarray:
 
 def shuffled_networks(
     encoder: keras.Model, heads: Sequence[keras.Model], *, seed: int = 0
-) -> Iterator[tuple[str, keras.Model, Score]]:
+) -> Iterator[tuple[str, keras.Model, _Score]]:
     """Copies of a network whose weights are shuffled from the top down: `(what was shuffled last, encoder, score)`.
 
     The heads first, then the encoder's blocks of layers, the last one first, each beside all above it (Adebayo et
@@ -155,13 +155,13 @@ def shuffled_networks(
 
     yield "heads", encoder, score
     copy = plain(encoder)
-    for block, layers in blocks(copy).items():
+    for block, layers in _blocks(copy).items():
         for layer in layers:
             layer.set_weights([shuffled(weight, rng) for weight in layer.get_weights()])
         yield block, copy, score
 
 
-def blocks(encoder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
+def _blocks(encoder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """Layers with weights by the first word of their names (`group4`, …, `stem`), the last ones first."""
     found: dict[str, list[keras.layers.Layer]] = {}
     for layer in reversed(encoder.layers):

@@ -13,9 +13,9 @@ from tf_simclr.data.radiographs import Fit
 
 COLOURS = np.array([[255, 214, 0], [255, 140, 0], [214, 30, 30]], np.float32)
 """From a little to the most: yellow, orange, red; grey radiographs hold none of them."""
-STRONGEST = 0.6
+_STRONGEST = 0.6
 """Opacity of the strongest place: the radiograph stays visible below."""
-FAINTEST = 0.15
+_FAINTEST = 0.15
 """Share of the strongest place below which nothing is coloured."""
 
 
@@ -33,11 +33,11 @@ def put_back(values: np.ndarray, shape: tuple[int, int], *, fit: Fit, crop_propo
     inner = (max(1, round(square[0] * crop_proportion)), max(1, round(square[1] * crop_proportion)))
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32), "F")
     seen = np.asarray(picture.resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
-    canvas = centred(seen, square)
-    return centred(canvas, shape)
+    canvas = _centred(seen, square)
+    return _centred(canvas, shape)
 
 
-def centred(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _centred(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Cut or filled with zeros to this shape, about the centre."""
     for axis, (have, want) in enumerate(zip(values.shape, shape, strict=True)):
         start = abs(have - want) // 2
@@ -58,7 +58,7 @@ def overlay(shown: np.ndarray, heat: np.ndarray) -> np.ndarray:
         heat: in [0, 1], `(h, w)`.
     """
     painted = layer(heat) / np.float32(255)
-    opacity = STRONGEST * painted[..., 3:]
+    opacity = _STRONGEST * painted[..., 3:]
     return np.rint(255 * opacity * painted[..., :3] + (1 - opacity) * shown[..., None]).astype(np.uint8)
 
 
@@ -70,7 +70,7 @@ def layer(heat: np.ndarray) -> np.ndarray:
     """
     places = np.linspace(0, 1, len(COLOURS))
     colours = np.stack([np.interp(heat, places, channel) for channel in COLOURS.T], -1)
-    opacity = 255 * np.clip((heat - FAINTEST) / (1 - FAINTEST), 0, 1)[..., None] ** 0.7
+    opacity = 255 * np.clip((heat - _FAINTEST) / (1 - _FAINTEST), 0, 1)[..., None] ** 0.7
     return np.rint(np.concatenate([colours, opacity], -1)).astype(np.uint8)
 
 

@@ -14,29 +14,29 @@ import keras
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import parse_json, reading, spend
 
-LAYERS = {
+_LAYERS = {
     *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
     *("DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "GroupNormalization", "InputLayer"),
     *("LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Softmax", "ZeroPadding2D"),
 }
 """Layers that compute and do nothing else."""
-OPERATIONS = {"Add", "Mean", "Multiply", "Relu", "Reshape", "Softmax", "Split", "Subtract", "Sum", "Transpose"}
-INITIALIZERS = {"Constant", "GlorotUniform", "HeNormal", "Ones", "RandomNormal", "TruncatedNormal", "VarianceScaling"}
-ALLOWED = {
-    "keras.layers": LAYERS,
-    "keras.initializers": INITIALIZERS | {"Zeros", "GlorotNormal", "HeUniform", "RandomUniform"},
+_OPERATIONS = {"Add", "Mean", "Multiply", "Relu", "Reshape", "Softmax", "Split", "Subtract", "Sum", "Transpose"}
+_INITIALIZERS = {"Constant", "GlorotUniform", "HeNormal", "Ones", "RandomNormal", "TruncatedNormal", "VarianceScaling"}
+_ALLOWED = {
+    "keras.layers": _LAYERS,
+    "keras.initializers": _INITIALIZERS | {"Zeros", "GlorotNormal", "HeUniform", "RandomUniform"},
     "keras.regularizers": {"L2", "L1L2"},
-    "keras.src.ops.numpy": OPERATIONS,
-    "keras.src.ops.nn": OPERATIONS,
+    "keras.src.ops.numpy": _OPERATIONS,
+    "keras.src.ops.nn": _OPERATIONS,
     "keras.src.models.functional": {"Functional"},
     "keras": {"DTypePolicy", "Functional", "Sequential"},
     None: {"__keras_tensor__"},
 }
 """Module → classes that may be named."""
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-MAX_CONFIG = 32 * 2**20
+_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_MAX_CONFIG = 32 * 2**20
 """Largest configuration in bytes; that of a ResNet-152 has about 1 MB."""
-MAX_WEIGHTS = 8 * 2**30
+_MAX_WEIGHTS = 8 * 2**30
 """Largest weights in bytes, unpacked; the largest SimCLR network has 3.2 GB."""
 
 
@@ -63,13 +63,13 @@ def check_plain(path: Path) -> None:
     with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
         sizes = {member.filename: member.file_size for member in archive.infolist()}
         once = len(sizes) == len(archive.infolist())
-        check(once and set(sizes) == MEMBERS, f"{path} must hold a network and nothing else", members=sorted(sizes))
-        small = sizes["config.json"] <= MAX_CONFIG and sizes["model.weights.h5"] <= MAX_WEIGHTS
+        check(once and set(sizes) == _MEMBERS, f"{path} must hold a network and nothing else", members=sorted(sizes))
+        small = sizes["config.json"] <= _MAX_CONFIG and sizes["model.weights.h5"] <= _MAX_WEIGHTS
         check(small, f"{path} must unpack to a network's size", bytes=sum(sizes.values()))
         spend(made=sizes["model.weights.h5"], outline=sizes["config.json"])
         config = parse_json(archive.read("config.json"))
     named = {(part.get("module"), str(part.get("class_name"))) for part in parts(config) if "class_name" in part}
-    unknown = sorted(f"{module}.{name}" for module, name in named if name not in ALLOWED.get(module, set()))
+    unknown = sorted(f"{module}.{name}" for module, name in named if name not in _ALLOWED.get(module, set()))
     check(not unknown, f"{path} must be made of plain layers", unknown=unknown[:5])
     registered = {str(part["registered_name"]) for part in parts(config) if part.get("registered_name")}
     custom = sorted(name for name in registered if ">" in name)

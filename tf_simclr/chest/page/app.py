@@ -33,20 +33,20 @@ from tf_simclr.chest.page.gate import HEADERS, UPLOAD, Gate, Refused
 from tf_simclr.chest.page.room import Room
 from tf_simclr.errors import InputError
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Tell = Callable[[Message], Awaitable[None]]
+_Message = dict[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_Tell = Callable[[_Message], Awaitable[None]]
 """Takes one line of an answer."""
 
-TEXT = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8"}
+_TEXT = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8"}
 SCRIPT = "text/javascript; charset=utf-8"
-PART = 3 * 2**16
+_PART = 3 * 2**16
 """Bytes of a picture in one line."""
-FULL = "Too many files are waiting. Nothing was read of yours; try again in a minute."
-SLOW = "The file came too slowly and was not read. Try again."
-FAILED = "the program failed on this file; whoever runs it can see why"
-ANSWERS, CHECKS = 0, 1
+_FULL = "Too many files are waiting. Nothing was read of yours; try again in a minute."
+_SLOW = "The file came too slowly and was not read. Try again."
+_FAILED = "the program failed on this file; whoever runs it can see why"
+_ANSWERS, _CHECKS = 0, 1
 """Ranks at the network: an answer is awaited, its check can wait."""
 
 
@@ -72,7 +72,7 @@ class Limits:
     """Seconds between two words to who waits; they also show that nobody waits any more."""
 
 
-class Gone(Exception):
+class _Gone(Exception):
     """Who asked has left."""
 
 
@@ -117,7 +117,7 @@ class Page:
         self.crew.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """One request."""
         if scope["type"] != "http":  # no other kind is spoken here; the server does not wait for this one
             return
@@ -128,16 +128,16 @@ class Page:
                 await self.read(length, receive, send)
             else:
                 path = scope["raw_path"].decode()
-                await respond(send, 200, self.texts[path], kind=TEXT.get(path, SCRIPT))
+                await respond(send, 200, self.texts[path], kind=_TEXT.get(path, SCRIPT))
         except Refused as refused:
             if upload:
                 self.say(f"an upload was refused: {refused.kind}")
             body = json.dumps({"refused": refused.sentence}).encode()
             await respond(send, refused.status, body, kind="application/json", headers=refused.headers)
-        except Gone:
+        except _Gone:
             return
 
-    async def read(self, length: int, receive: Receive, send: Send) -> None:
+    async def read(self, length: int, receive: _Receive, send: _Send) -> None:
         """Answers one upload.
 
         Raises:
@@ -145,7 +145,7 @@ class Page:
             Gone: who sent it has left.
         """
         if len(self.line) >= self.limits.places:
-            raise Refused(429, FULL, kind="too many in line", headers={"Retry-After": "60"})
+            raise Refused(429, _FULL, kind="too many in line", headers={"Retry-After": "60"})
         ticket = next(self.tickets)
         self.line.add(ticket)
         try:
@@ -154,7 +154,7 @@ class Page:
                 content = await self.whole(length, receive)
                 await send(started(200, kind="application/x-ndjson"))
 
-                async def tell(content: Message) -> None:
+                async def tell(content: _Message) -> None:
                     await send(line(content))
 
                 answering = self.answer(content, done=room.aclose, tell=tell)
@@ -164,7 +164,7 @@ class Page:
         finally:
             self.line.discard(ticket)
 
-    async def whole(self, length: int, receive: Receive) -> bytearray:
+    async def whole(self, length: int, receive: _Receive) -> bytearray:
         """The content of an upload.
 
         Raises:
@@ -178,14 +178,14 @@ class Page:
             try:
                 message = await asyncio.wait_for(receive(), self.limits.silence)
             except asyncio.TimeoutError:
-                raise Refused(408, SLOW, kind="too slow", headers={"Connection": "close"}) from None
+                raise Refused(408, _SLOW, kind="too slow", headers={"Connection": "close"}) from None
             waited += clock() - began
             if message["type"] != "http.request":
-                raise Gone
+                raise _Gone
             content += message.get("body", b"")
             more = message.get("more_body", False)
             if waited > self.limits.silence + len(content) / self.limits.rate:
-                raise Refused(408, SLOW, kind="too slow", headers={"Connection": "close"})
+                raise Refused(408, _SLOW, kind="too slow", headers={"Connection": "close"})
             if len(content) > length:
                 break
         if len(content) != length:
@@ -193,7 +193,7 @@ class Page:
         return content
 
     async def accompany(
-        self, answering: Coroutine[Any, Any, None], ticket: int, *, receive: Receive, tell: Tell
+        self, answering: Coroutine[Any, Any, None], ticket: int, *, receive: _Receive, tell: _Tell
     ) -> None:
         """Lets an answer come, says meanwhile how many are before it, and ends it when nobody waits any more.
 
@@ -205,7 +205,7 @@ class Page:
             while not work.done():
                 await asyncio.wait([work, leaving], timeout=self.limits.news, return_when=asyncio.FIRST_COMPLETED)
                 if leaving.done() and not work.done():
-                    raise Gone
+                    raise _Gone
                 if not work.done():
                     await tell({"before": sum(other < ticket for other in self.line)})
             work.result()
@@ -214,7 +214,7 @@ class Page:
                 task.cancel()
             await asyncio.wait([work, leaving])
 
-    async def answer(self, content: bytearray, *, done: Callable[[], Awaitable[None]], tell: Tell) -> None:
+    async def answer(self, content: bytearray, *, done: Callable[[], Awaitable[None]], tell: _Tell) -> None:
         """What the page shows for one file, step by step: that it works, the answer, the answer with its check.
 
         Args:
@@ -232,18 +232,18 @@ class Page:
                 await asyncio.wait_for(pictured(picture, tell), patience)
                 picture = dataclasses.replace(picture, full=b"")
             await tell({"step": "asking the network"})
-            found = await self.asked(lambda: ask(self.deployed, picture, neighbours=self.neighbours), rank=ANSWERS)
+            found = await self.asked(lambda: ask(self.deployed, picture, neighbours=self.neighbours), rank=_ANSWERS)
             await tell(await self.shown(found))
-            found = await self.asked(lambda: checked(self.deployed, found), rank=CHECKS)
+            found = await self.asked(lambda: checked(self.deployed, found), rank=_CHECKS)
             await tell(await self.shown(found))
         except asyncio.TimeoutError:
-            raise Gone from None  # who takes a picture that slowly
+            raise _Gone from None  # who takes a picture that slowly
         except InputError as error:
             self.say("an upload was refused: not a radiograph that can be read")
             await tell({"refused": app_page.sentence(str(error).replace("the upload", "the file"))})
         except Exception as error:  # whatever it is, the physician must not be left with an old answer in view
             self.say(f"an upload could not be answered: {where(error)}")
-            await tell({"refused": app_page.sentence(FAILED)})
+            await tell({"refused": app_page.sentence(_FAILED)})
 
     async def decoded(self, content: bytearray, *, outgoing: contextlib.AsyncExitStack) -> Picture:
         """What a decoder made of a file.  It takes no other one before there is room for the picture, which is held."""
@@ -259,7 +259,7 @@ class Page:
         async with self.asking.held(rank=rank):
             return await self.apart(job)
 
-    async def shown(self, found: Explanation) -> Message:
+    async def shown(self, found: Explanation) -> _Message:
         """A line with a finished answer; drawn aside, for pictures take long to compress."""
         html = await self.apart(lambda: app_page.result(self.deployed, found))
         said = app_page.in_a_sentence(self.deployed, found)
@@ -288,14 +288,14 @@ class Page:
             raise
 
 
-async def pictured(picture: Picture, tell: Tell) -> None:
+async def pictured(picture: Picture, tell: _Tell) -> None:
     """Tells every pixel of a picture: what is to be known of it, and its PNG in parts."""
     sides = app_page.sides(picture.orientation)
     about = {"width": picture.width, "height": picture.height, "bits": picture.bits, "window": picture.window}
     said = app_page.header_says(picture.view, sides)
     await tell({"picture": about | {"view": picture.view, "sides": sides, "said": said}})
-    for start in range(0, len(picture.full), PART):
-        await tell({"part": base64.b64encode(picture.full[start : start + PART]).decode()})
+    for start in range(0, len(picture.full), _PART):
+        await tell({"part": base64.b64encode(picture.full[start : start + _PART]).decode()})
         await asyncio.sleep(0)  # others have their turn between two parts
 
 
@@ -305,19 +305,19 @@ def where(error: Exception) -> str:
     return f"{type(error).__name__} in {Path(places[-1].filename).name}, line {places[-1].lineno}"
 
 
-def line(content: Message) -> Message:
+def line(content: _Message) -> _Message:
     """A line of an answer, as ASGI sends it."""
     return {"type": "http.response.body", "body": json.dumps(content).encode() + b"\n", "more_body": True}
 
 
-def started(status: int, *, kind: str, headers: dict[str, str] | None = None) -> Message:
+def started(status: int, *, kind: str, headers: dict[str, str] | None = None) -> _Message:
     """The beginning of an answer, with `HEADERS`."""
     whole = HEADERS | {"Content-Type": kind} | (headers or {})
     pairs = [(name.lower().encode(), value.encode()) for name, value in whole.items()]
     return {"type": "http.response.start", "status": status, "headers": pairs}
 
 
-async def respond(send: Send, status: int, body: bytes, *, kind: str, headers: dict[str, str] | None = None) -> None:
+async def respond(send: _Send, status: int, body: bytes, *, kind: str, headers: dict[str, str] | None = None) -> None:
     """A whole answer."""
     await send(started(status, kind=kind, headers={"Content-Length": str(len(body))} | (headers or {})))
     await send({"type": "http.response.body", "body": body})

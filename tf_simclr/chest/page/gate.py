@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from tf_simclr.errors import InputError, check
 
 UPLOAD = "/read"
-TEXTS = ("/", "/page.css", "/page.js", "/viewer.js")
-ROUTES = dict.fromkeys(TEXTS, ("GET", "HEAD")) | {UPLOAD: ("POST",)}
+_TEXTS = ("/", "/page.css", "/page.js", "/viewer.js")
+_ROUTES = dict.fromkeys(_TEXTS, ("GET", "HEAD")) | {UPLOAD: ("POST",)}
 """Everything that there is, and how it may be asked."""
 CONTENT = "application/octet-stream"
 """Of an upload; a form cannot send it, and a script elsewhere would have to ask first, which is refused."""
@@ -33,10 +33,10 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """On every answer.  By the first the browser itself refuses to fetch from, or send to, any other machine."""
-ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"transfer-encoding")
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-length", b"content-type", b"transfer-encoding")
 """Headers that count only where they stand once: of two, a proxy may have looked at the other."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
-ANY = ("0.0.0.0", "::", "")
+_ANY = ("0.0.0.0", "::", "")
 """Addresses that mean every one of this machine."""
 
 
@@ -86,15 +86,15 @@ class Gate:
         Raises:
             Refused: it is not let in.
         """
-        headers = single(scope["headers"])
+        headers = _single(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if host not in self.names(scope):
             sentence = "This page must be asked by its own address; behind a proxy it is started with --origin."
             raise Refused(403, sentence, kind="asked by another name")
         path = scope["raw_path"].decode("latin-1")  # as it was sent: nothing is decoded and then compared
-        if path not in ROUTES or (path != "/" and scope["query_string"]):
+        if path not in _ROUTES or (path != "/" and scope["query_string"]):
             raise Refused(404, "There is nothing here.", kind="an address that does not exist")
-        methods = ROUTES[path]
+        methods = _ROUTES[path]
         if scope["method"] not in methods:
             sentence = f"This address answers {' and '.join(methods)} only."
             raise Refused(405, sentence, kind="a method that is not answered", headers={"Allow": ", ".join(methods)})
@@ -103,8 +103,8 @@ class Gate:
 
     def names(self, scope: dict[str, Any]) -> set[str]:
         """What `Host` may be, letter by letter: browsers write it in one way."""
-        hosts = set(LOCAL if self.host in (*LOCAL, *ANY) else (self.host,))
-        if self.host in ANY and scope.get("server"):
+        hosts = set(LOCAL if self.host in (*LOCAL, *_ANY) else (self.host,))
+        if self.host in _ANY and scope.get("server"):
             hosts.add(scope["server"][0])  # the address that was called; a number cannot be pointed elsewhere
         hosts = {f"[{host}]" if ":" in host else host for host in hosts}
         names = {f"{host}:{self.port}" for host in hosts} | (hosts if self.port == 80 else set())
@@ -144,14 +144,14 @@ class Gate:
         return int(stated)
 
 
-def single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by name.
 
     Raises:
-        Refused: one of `ONCE` stands twice.
+        Refused: one of `_ONCE` stands twice.
     """
     found = dict(headers)
-    for name in ONCE:
+    for name in _ONCE:
         if sum(name == other for other, _ in headers) > 1:
             raise Refused(400, f"The header {name.decode()} must stand once.", kind="a header twice")
     return found

@@ -19,9 +19,9 @@ from tf_simclr.chest.model.overlay import data_uri
 STYLE = files("tf_simclr.chest.page").joinpath("page.css").read_text()
 SCRIPT = files("tf_simclr.chest.page").joinpath("page.js").read_text()
 VIEWER = files("tf_simclr.chest.page").joinpath("viewer.js").read_text()
-PRIVACY = "Your file is read in the memory of the machine that runs this page, and is gone with its answer. "
-PRIVACY += "Nothing is stored or sent on."
-FEW = 0.1
+_PRIVACY = "Your file is read in the memory of the machine that runs this page, and is gone with its answer. "
+_PRIVACY += "Nothing is stored or sent on."
+_FEW = 0.1
 """Half-width of an interval of AUC above which few patients were tested."""
 
 
@@ -39,17 +39,17 @@ def document(deployed: Deployed, *, max_bytes: int) -> str:
         '<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">'
         '<script src="viewer.js" defer></script><script src="page.js" defer></script></head><body>'
         f'<div class="note" role="note"><strong>{escape(NOTE)}</strong></div>'
-        f'<main class="page">{banner(deployed)}{drop(max_bytes)}'
+        f'<main class="page">{_banner(deployed)}{drop(max_bytes)}'
         '<p id="said" role="status" class="unseen"></p>'
-        f'<section id="result" aria-label="Answer"></section>{LOOK}{FILES}{card(deployed)}'
+        f'<section id="result" aria-label="Answer"></section>{_LOOK}{FILES}{card(deployed)}'
         '<p id="printed"></p></main></body></html>'
     )
 
 
-def banner(deployed: Deployed) -> str:
+def _banner(deployed: Deployed) -> str:
     """What the page is."""
     title = str(deployed.about["card"].get("title", deployed.positive))
-    intro = f"Drop frontal chest radiographs below. {PRIVACY}"
+    intro = f"Drop frontal chest radiographs below. {_PRIVACY}"
     return f'<h1>{escape(title)}</h1><p class="intro">{escape(intro)}</p>'
 
 
@@ -63,7 +63,7 @@ def drop(max_bytes: int) -> str:
     )
 
 
-LOOK = (
+_LOOK = (
     '<div id="viewer" hidden><div class="stage" tabindex="0" role="img" aria-label="The radiograph">'
     "<canvas></canvas>"
     + "".join(f'<span class="side {place}" aria-hidden="true"></span>' for place in ("left", "right", "top", "bottom"))
@@ -87,7 +87,7 @@ FILES = (
     '<button type="button" id="print">Print a report</button></p></section>'
 )
 """What was read so far; it is in the browser alone, and gone when the page is closed."""
-OPPOSITE = {"A": "P", "P": "A", "R": "L", "L": "R", "H": "F", "F": "H"}
+_OPPOSITE = {"A": "P", "P": "A", "R": "L", "L": "R", "H": "F", "F": "H"}
 
 
 def sides(orientation: tuple[str, ...]) -> dict[str, str]:
@@ -98,7 +98,7 @@ def sides(orientation: tuple[str, ...]) -> dict[str, str]:
         {'left': 'R', 'right': 'L', 'top': 'H', 'bottom': 'F'}
     """
     right, bottom = orientation or ("", "")
-    left, top = ("".join(OPPOSITE[letter] for letter in side) for side in (right, bottom))
+    left, top = ("".join(_OPPOSITE[letter] for letter in side) for side in (right, bottom))
     return {"left": left, "right": right, "top": top, "bottom": bottom}
 
 
@@ -141,7 +141,7 @@ def answer(deployed: Deployed, found: Explanation) -> str:
     return (
         f'<div class="box" id="answer"><p class="file"></p>{doubts}'
         f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
-        f"<p>Interval: {low} to {high} %</p>{bar(deployed, found)}"
+        f"<p>Interval: {low} to {high} %</p>{_bar(deployed, found)}"
         f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
         f"<details><summary>What the interval means</summary><p>{escape(deployed.interval_means)}</p></details></div>"
     )
@@ -159,9 +159,9 @@ def percent(probability: float) -> str:
     return "over 99" if probability > 0.99 else f"{100 * probability:.0f}"
 
 
-def bar(deployed: Deployed, found: Explanation) -> str:
+def _bar(deployed: Deployed, found: Explanation) -> str:
     """From 0 to 100 %: the interval, the probability, and the share of positives in the calibration."""
-    verdict, base = found.verdict, base_rate(deployed)
+    verdict, base = found.verdict, _base_rate(deployed)
     place, width = 100 * verdict.low, max(100 * (verdict.high - verdict.low), 0.5)
     point, dashed = 100 * verdict.probability, 100 * base
     label = f"{percent(verdict.probability)} %, interval {percent(verdict.low)} to {percent(verdict.high)} %"
@@ -175,7 +175,7 @@ def bar(deployed: Deployed, found: Explanation) -> str:
     )
 
 
-def base_rate(deployed: Deployed) -> float:
+def _base_rate(deployed: Deployed) -> float:
     """Share of positives among the held-out images."""
     return deployed.measured["positives"] / deployed.measured["images"]
 
@@ -193,12 +193,12 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
         f"(95 % interval {auc['low']:.2f} to {auc['high']:.2f}; 0.5 is guessing, 1 is faultless).",
         "It is a raw score and no probability of being ill."
         if deployed.calibration.missing
-        else f"The probability holds where {name} is as frequent as in that test, {100 * base_rate(deployed):.0f} %. "
+        else f"The probability holds where {name} is as frequent as in that test, {100 * _base_rate(deployed):.0f} %. "
         "Where it is rarer, the true probability is lower.",
     ]
     if auc["low"] <= 0.5:
         lines.insert(0, "<strong>On its test this model was not shown to be better than guessing.</strong>")
-    elif auc["high"] - auc["low"] > 2 * FEW:
+    elif auc["high"] - auc["low"] > 2 * _FEW:
         lines.append("Few patients were tested: all these numbers are rough.")
     return lines
 
@@ -221,11 +221,11 @@ def pictures(deployed: Deployed, found: Explanation) -> str:
         f'<img class="map" hidden src="{heat}" alt="{escape(heard)}">'
         f'<p class="small">{found.picture.width} × {found.picture.height} pixels, first in the window of the file. '
         f"Map: {legend}</p>"
-        f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{HEAT}</p></div>'
+        f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{_HEAT}</p></div>'
     )
 
 
-HEAT = (
+_HEAT = (
     "The map (Grad-CAM) is coarse, shows what speaks for the finding even where its probability is low, and does not "
     "outline disease. It tells what the network used, which may be a tube, a marker or the border of the picture."
 )
@@ -234,7 +234,7 @@ HEAT = (
 def neighbours(deployed: Deployed, cases: list[Case]) -> str:
     """The nearest training cases."""
     figures = "".join(
-        f'<figure><img src="{data_uri(enlarged(case.picture))}" alt="Training case {case.number}: '
+        f'<figure><img src="{data_uri(_enlarged(case.picture))}" alt="Training case {case.number}: '
         f'{escape(", ".join(case.findings) or "no finding")}, similarity {case.similarity:.2f}">'
         f"<figcaption><strong>{escape(', '.join(case.findings) or 'No finding')}</strong><br>"
         f"similarity {case.similarity:.2f}</figcaption></figure>"
@@ -249,7 +249,7 @@ def neighbours(deployed: Deployed, cases: list[Case]) -> str:
     )
 
 
-def enlarged(picture: np.ndarray) -> np.ndarray:
+def _enlarged(picture: np.ndarray) -> np.ndarray:
     """A case's small picture at twice its side, smooth."""
     size = (2 * picture.shape[1], 2 * picture.shape[0])
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.BICUBIC))

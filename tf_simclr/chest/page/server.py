@@ -15,9 +15,9 @@ from tf_simclr.errors import InputError, check
 
 __all__ = ["LOCAL", "Times", "import_uvicorn", "listen", "serve"]
 
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals on which the decoders are ended, too; Windows has no second one."""
-CONNECTIONS = 512
+_CONNECTIONS = 512
 """Most at a time; further ones are closed at once."""
 
 
@@ -43,7 +43,7 @@ def import_uvicorn() -> Any:
     return uvicorn
 
 
-class Patience:
+class _Patience:
     """Ends a connection unless something happens in time."""
 
     def __init__(self, connection: Any):
@@ -61,7 +61,7 @@ class Patience:
             self.timer.cancel()
 
 
-def timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
+def _timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
     """uvicorn's HTTP/1.1, of which half-open and half-asleep connections are closed."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -70,11 +70,11 @@ def timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
-            self.asking, self.taking = Patience(self), Patience(self)
+            self.asking, self.taking = _Patience(self), _Patience(self)
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > CONNECTIONS:
+            if len(self.connections) > _CONNECTIONS:
                 transport.abort()
             else:
                 self.asking.begin(times.head)
@@ -138,9 +138,9 @@ def serve(
         gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
         page = Page(deployed, gate=gate, neighbours=neighbours, limits=limits, say=say)
         server = server_of(page)
-        for number in ENDINGS:
+        for number in _ENDINGS:
             signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
-        with contextlib.closing(page), quiet_end(server), contextlib.suppress(KeyboardInterrupt):
+        with contextlib.closing(page), _quiet_end(server), contextlib.suppress(KeyboardInterrupt):
             shown = f"[{host}]" if ":" in host else host
             say(f"open http://{shown}:{port} in a browser; Ctrl+C ends it")
             server.run(sockets=[listening])
@@ -156,7 +156,7 @@ def server_of(page: Page, *, times: type[Times] = Times) -> Any:
     uvicorn = import_uvicorn()
     settings = uvicorn.Config(
         page,
-        http=timed(times),
+        http=_timed(times),
         ws="none",
         lifespan="off",
         log_level="critical",  # the page says itself what there is to say, and who asks must not fill the log
@@ -170,7 +170,7 @@ def server_of(page: Page, *, times: type[Times] = Times) -> Any:
 
 
 @contextlib.contextmanager
-def quiet_end(server: Any) -> Iterator[None]:
+def _quiet_end(server: Any) -> Iterator[None]:
     """Keeps to itself what uvicorn logs of a page that is still open in a browser when the server ends."""
 
     def told(record: logging.LogRecord) -> bool:

@@ -7,13 +7,13 @@ import numpy as np
 
 from tf_simclr.errors import check
 
-NEAR = 15
+_NEAR = 15
 """Bits of 256 in which near-duplicates differ at most: different radiographs of ChestX-ray14 differ in 88 and more, a
 brighter copy of half the size in 2.  Below 16, so that the search cannot miss any: of 16 parts of two such hashes at
 least one is equal."""
 
 
-def near_duplicates(hashes: Sequence[str], *, most: int = NEAR) -> list[tuple[int, int, int]]:
+def near_duplicates(hashes: Sequence[str], *, most: int = _NEAR) -> list[tuple[int, int, int]]:
     """Pairs of images that look alike: `(first, second, differing bits)`, the most alike first.
 
     Args:
@@ -31,7 +31,7 @@ def near_duplicates(hashes: Sequence[str], *, most: int = NEAR) -> list[tuple[in
     parts = np.ascontiguousarray(codes).view(np.uint16)
     found: dict[tuple[int, int], int] = {}
     for column in parts.T:
-        for rows in equal_rows(column):
+        for rows in _equal_rows(column):
             differing = np.unpackbits(codes[rows][:, None] ^ codes[rows][None], axis=-1).sum(axis=-1)
             for i, j in np.argwhere(np.triu(differing <= most, 1)):
                 found[int(rows[i]), int(rows[j])] = int(differing[i, j])
@@ -55,7 +55,7 @@ def across(pairs: Iterable[tuple[int, int, int]], parts: Mapping[str, np.ndarray
     return dict(found)
 
 
-def looks_like(own: str, hashes: Sequence[str], *, most: int = NEAR) -> np.ndarray:
+def looks_like(own: str, hashes: Sequence[str], *, most: int = _NEAR) -> np.ndarray:
     """Which images look like one: bool `(n,)`.
 
     Example:
@@ -66,7 +66,7 @@ def looks_like(own: str, hashes: Sequence[str], *, most: int = NEAR) -> np.ndarr
     return np.asarray(np.unpackbits(codes[:1] ^ codes[1:], axis=-1).sum(axis=-1) <= most)
 
 
-def equal_rows(column: np.ndarray, *, largest: int = 2000) -> list[np.ndarray]:
+def _equal_rows(column: np.ndarray, *, largest: int = 2000) -> list[np.ndarray]:
     """Groups of two and more rows with one value; groups too large to compare all pairs are cut into such as can be."""
     groups = defaultdict(list)
     for row, value in enumerate(column.tolist()):

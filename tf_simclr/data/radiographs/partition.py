@@ -13,7 +13,7 @@ from tf_simclr.data.radiographs.splits import NAMES, Split, by_patient, check_pa
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 
-SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 """Of the patients, where the collection has no split of its own; the proportions that ChestX-ray14's authors took."""
 ALL = "all"
 """The part that every image is in."""
@@ -61,10 +61,10 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
     patients = list(prepared.patients)
     found = given(prepared)
     if found is None:
-        return by_patient(patients, SHARES, labels=labels, seed=seed)
+        return by_patient(patients, _SHARES, labels=labels, seed=seed)
     if "validation" not in found:
-        rows, rest = found["train"], SHARES["train"] + SHARES["validation"]
-        shares = {name: SHARES[name] / rest for name in ("train", "validation")}
+        rows, rest = found["train"], _SHARES["train"] + _SHARES["validation"]
+        shares = {name: _SHARES[name] / rest for name in ("train", "validation")}
         drawn = by_patient([patients[i] for i in rows], shares, labels=labels[rows], seed=seed)
         found = {name: rows[part] for name, part in drawn.items()} | {"test": found["test"]}
     check_patients(patients, found)
@@ -105,31 +105,31 @@ def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: in
     Raises:
         InputError: there is no such part, or what `parts` refuses.
     """
-    names = (*SHARES, ALL)
+    names = (*_SHARES, ALL)
     check(name in names, f"a split of {prepared.folder} must be one of {', '.join(names)}", received=name)
     if name == ALL:
         return source(prepared, np.arange(len(prepared)), positive=positive)
     return source(prepared, parts(prepared, positive=positive, seed=seed)[name], positive=positive)
 
 
-NOTHING = ("no finding", "negative for pneumonia", "nothing", "normal")
+_NOTHING = ("no finding", "negative for pneumonia", "nothing", "normal")
 """Classes, in small letters, that say that there is no finding."""
-Uncertain = Literal["ignore", "ones", "zeros"]
-NotMentioned = Literal["zeros", "ignore"]
+_Uncertain = Literal["ignore", "ones", "zeros"]
+_NotMentioned = Literal["zeros", "ignore"]
 
 
 def findings(
     prepared: Prepared,
     names: Sequence[str] = (),
     *,
-    uncertain: Uncertain = "ignore",
-    not_mentioned: NotMentioned = "zeros",
+    uncertain: _Uncertain = "ignore",
+    not_mentioned: _NotMentioned = "zeros",
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Which findings an image has, of any number: a row of 1, 0, and -1 for unknown, int64 `(n, findings)`.
 
     Args:
         prepared: the radiographs.
-        names: of the findings; by default all classes but those that say that there is none (`NOTHING`).
+        names: of the findings; by default all classes but those that say that there is none (`_NOTHING`).
         uncertain: what an uncertain label (-1 in CheXpert's tables) counts as: nothing, present, absent; Irvin et al.,
             CheXpert, arXiv:1901.07031, Section 3.1, call these U-Ignore, U-Ones and U-Zeros.
         not_mentioned: what an empty cell counts as: absent, as in that paper, or nothing.
@@ -137,7 +137,7 @@ def findings(
     Raises:
         InputError: there is no such class, or none that is a finding.
     """
-    chosen = tuple(names) or tuple(name for name in prepared.classes if name.lower() not in NOTHING)
+    chosen = tuple(names) or tuple(name for name in prepared.classes if name.lower() not in _NOTHING)
     unknown = [name for name in chosen if name not in prepared.classes]
     check(not unknown, f"findings must be among {', '.join(prepared.classes)}", received=unknown)
     check(len(set(chosen)) == len(chosen) > 0, "findings must be named once each, and one at least", received=chosen)
@@ -150,7 +150,7 @@ def findings(
     return rows, chosen
 
 
-def source_of_findings(prepared: Prepared, rows: np.ndarray, **options: Any) -> Source:
+def _source_of_findings(prepared: Prepared, rows: np.ndarray, **options: Any) -> Source:
     """The images with these numbers as examples of any number of findings each; options as of `findings`."""
     labels, names = findings(prepared, **options)
     return prepared.source(rows, labels, class_names=names)

@@ -44,29 +44,29 @@ def by_patient(
     """
     check(abs(sum(shares.values()) - 1) < 1e-6, "the shares of a split must sum to 1", shares=dict(shares))
     check(all(patients), "every image must name its patient", unnamed=sum(not p for p in patients))
-    group = appearing(patients)
+    group = _appearing(patients)
     count = int(group.max()) + 1
     check(count >= len(shares), "there must be at least one patient for each part", patients=count)
     counts = np.zeros((count, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (group, labels), 1)
     rng = np.random.default_rng(seed)
-    part = dealt(in_a_row(counts, rng), np.array(list(shares.values())), rng=rng)
-    fill(part, counts, parts=len(shares), rng=rng)
+    part = _dealt(_in_a_row(counts, rng), np.array(list(shares.values())), rng=rng)
+    _fill(part, counts, parts=len(shares), rng=rng)
     return {name: np.flatnonzero(part[group] == i) for i, name in enumerate(shares)}
 
 
-def appearing(names: Sequence[str]) -> np.ndarray:
+def _appearing(names: Sequence[str]) -> np.ndarray:
     """Numbers of the names in the order in which they first appear.
 
     Example:
-        >>> appearing(["b", "a", "b"]).tolist()
+        >>> _appearing(["b", "a", "b"]).tolist()
         [0, 1, 0]
     """
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(str(name), len(numbers)) for name in names], np.int64)
 
 
-def in_a_row(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _in_a_row(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Patients by kind: by their images with the rarest label, then by those with the next, … alike ones at random.
 
     Args:
@@ -79,7 +79,7 @@ def in_a_row(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.lexsort(keys)  # the last key counts most
 
 
-def dealt(order: np.ndarray, shares: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+def _dealt(order: np.ndarray, shares: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """A part for each patient: along the row each part gets its turn when it lacks most of its share.
 
     The start is random, so that the patient of a place in the row, as the one with most images, falls into each part as
@@ -96,7 +96,7 @@ def dealt(order: np.ndarray, shares: np.ndarray, *, rng: np.random.Generator) ->
     return part
 
 
-def fill(part: np.ndarray, counts: np.ndarray, *, parts: int, rng: np.random.Generator) -> None:
+def _fill(part: np.ndarray, counts: np.ndarray, *, parts: int, rng: np.random.Generator) -> None:
     """Has every part hold a patient, and one of each of few labels, where two have it: those with fewest images move.
 
     Only a handful of patients, or a label of a handful, leaves a part without; of more, none moves.
