@@ -98,7 +98,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept(Checked):
+class Storage(Checked):
     """What a training keeps in memory and on disk."""
 
     cache_dataset: bool = False
@@ -126,7 +126,7 @@ class Precision(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supervision(Kept, Precision):
+class Supervision(Storage, Precision):
     """What training and testing with labels share."""
 
     labels_fraction: float = 1.0

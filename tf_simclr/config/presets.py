@@ -14,10 +14,10 @@ README = "README of google-research/simclr"
 AUTHOR = "the author, google-research/simclr issue 166 (for Table 2 of arXiv:2011.02803)"
 CHOICE = "this project's choice"
 
-Recipe = Mapping[str, tuple[Any, str]]
+Preset = Mapping[str, tuple[Any, str]]
 """Option → value and source."""
 
-CIFAR10: Recipe = {
+CIFAR10: Preset = {
     "dataset": ("cifar10", f"{README}, CIFAR-10 command"),
     "image_size": (32, f"{README}, CIFAR-10 command"),
     "resnet_depth": (18, f"{README}, CIFAR-10 command; {SIMCLR}, Appendix B.9, has 50"),
@@ -30,7 +30,7 @@ CIFAR10: Recipe = {
     "use_blur": (False, f"{SIMCLR}, Appendix B.9; {README}, CIFAR-10 command"),
     "eval_split": ("test", f"{README}, CIFAR-10 command"),
 }
-IMAGENET: Recipe = {
+IMAGENET: Preset = {
     "dataset": ("imagenet2012", f"{SIMCLR}, Section 2.3"),
     "image_size": (224, f"{SIMCLR}, Appendix A"),
     "resnet_depth": (50, f"{SIMCLR}, Section 2.3"),
@@ -47,7 +47,7 @@ IMAGENET: Recipe = {
     "additive_brightness": (True, "official code, random_brightness with impl simclrv1"),
     "eval_split": ("validation", f"{README}, ImageNet command"),
 }
-SMALL_BATCH: Recipe = {
+SMALL_BATCH: Preset = {
     "train_batch_size": (256, f"{SIMCLR}, Figure 9: its smallest batch"),
     "learning_rate": (0.075, f"{AUTHOR}; {SIMCLR}, Appendix B.1"),
     "learning_rate_scaling": ("sqrt", f"{AUTHOR}; {SIMCLR}, Appendix B.1"),
@@ -56,7 +56,7 @@ SMALL_BATCH: Recipe = {
     "num_proj_layers": (3, f"{README}, default; its known issues name the depth of the head"),
     "weight_decay": (1e-4, f"{README}, ImageNet command"),
 }
-IMAGENET_SMALL_BATCH: Recipe = {
+IMAGENET_SMALL_BATCH: Preset = {
     "dataset": ("imagenet2012", f"{README}, ImageNet command"),
     "image_size": (224, f"{README}, ImageNet command"),
     "resnet_depth": (50, f"{README}, ImageNet command"),
@@ -64,7 +64,7 @@ IMAGENET_SMALL_BATCH: Recipe = {
     **SMALL_BATCH,
     "eval_split": ("validation", f"{README}, ImageNet command"),
 }
-IMAGENET_V2: Recipe = {
+IMAGENET_V2: Preset = {
     "dataset": ("imagenet2012", f"{SIMCLR_V2}, Section 3.1"),
     "image_size": (224, f"{SIMCLR_V2}, Section 3.1"),
     "train_batch_size": (4096, f"{SIMCLR_V2}, Section 3.1"),
@@ -79,7 +79,7 @@ IMAGENET_V2: Recipe = {
     "eval_split": ("validation", f"{README}, ImageNet command"),
 }
 """Of the network's depth and width, which the paper varies, it sets nothing: its largest has 152 and 3."""
-RADIOGRAPHS: Recipe = {
+RADIOGRAPHS: Preset = {
     "image_size": (224, f"{SIMCLR}, Appendix A"),
     "resnet_depth": (50, f"{SIMCLR}, Section 2.3"),
     **SMALL_BATCH,
@@ -93,7 +93,7 @@ RADIOGRAPHS: Recipe = {
 }
 """For `--image_dir`, or a prepared set; its crops and changes of grey are `tf_simclr.data.recipe.RADIOGRAPH`."""
 
-PRESETS: dict[str, Recipe] = {
+PRESETS: dict[str, Preset] = {
     "cifar10": CIFAR10,
     "imagenet": IMAGENET,
     "imagenet_small_batch": IMAGENET_SMALL_BATCH,

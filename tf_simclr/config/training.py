@@ -10,7 +10,7 @@ from tf_simclr.config.parts import (
     Checked,
     Data,
     Encoder,
-    Kept,
+    Storage,
     Memory,
     Monitoring,
     Optimization,
@@ -133,7 +133,7 @@ class Contrast(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, Feeding, Monitoring, Placement, Memory, Kept):
+class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, Feeding, Monitoring, Placement, Memory, Storage):
     """Pretrains an encoder on images without labels.
 
     --preset NAME sets the options of a recipe, which others then change: `tf-simclr presets` lists them.
