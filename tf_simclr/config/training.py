@@ -10,11 +10,11 @@ from tf_simclr.config.parts import (
     Checked,
     Data,
     Encoder,
-    Storage,
     Memory,
     Monitoring,
     Optimization,
     Placement,
+    Storage,
     Supervision,
 )
 from tf_simclr.data import recipe
