@@ -2,7 +2,7 @@
 
 import re
 
-_PART = re.compile(r"([^\[\]+]+)(?:\[([^\[\]:]*):([^\[\]:]*)\])?")
+PART = re.compile(r"([^\[\]+]+)(?:\[([^\[\]:]*):([^\[\]:]*)\])?")
 """`train`, `train[:90%]`, `train[1000:-500]`: a part of TensorFlow Datasets' syntax for splits."""
 
 
@@ -18,7 +18,7 @@ def shared(one: str, other: str) -> bool | None:
 
 
 def _parts_shared(one: str, other: str) -> bool | None:
-    first, second = _PART.fullmatch(one.strip()), _PART.fullmatch(other.strip())
+    first, second = PART.fullmatch(one.strip()), PART.fullmatch(other.strip())
     if first is None or second is None:
         return None
     (a, *ours), (b, *theirs) = first.groups(), second.groups()

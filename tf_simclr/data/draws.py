@@ -38,7 +38,7 @@ _ATTEMPTS = 100
 """Boxes that are tried for a crop before all of the image is taken (reference)."""
 _COVERED = 0.1
 """Share of the image in a crop at least, however little `crop_min_area` asks for (reference)."""
-_VIEWS = 1
+VIEWS = 1
 """What the seed of a stream is for, beside orders (`sources`)."""
 
 _HASH = np.array([0x3EC8F720, 0x02461E29], np.uint32)
@@ -69,7 +69,7 @@ def batch(
         `boxes`, int32 `(n, views, 4)`: offset_y, offset_x, height, width; `draws`, float32 `(n, views, 17)`, see
         `DRAWS`; and where the recipe has noise, `noise`, float32 `(n, views, size, size, 3)`.
     """
-    seeds = fold_in((seed, _VIEWS), positions)
+    seeds = fold_in((seed, VIEWS), positions)
     shapes = np.broadcast_to(shapes if np.ndim(shapes) == 3 else shapes[:, None], (len(seeds), views, 2))
     own = split(seeds, views) if views > 1 else seeds[:, None]
     drawn = {
@@ -186,14 +186,14 @@ def central_boxes(shapes: np.ndarray, *, proportion: float) -> np.ndarray:
 
 def fold_in(seed: Sequence[int], positions: np.ndarray) -> np.ndarray:
     """The seeds `(n, 2)` of positions `(n,)`, as `tf.random.experimental.stateless_fold_in` makes them."""
-    hashed = _int64s(np.array(seed, np.int64), 1)
+    hashed = int64s(np.array(seed, np.int64), 1)
     positions = np.asarray(positions, np.int64)
     return np.stack([np.broadcast_to(hashed, positions.shape), positions], -1)
 
 
 def split(seeds: np.ndarray, count: int) -> np.ndarray:
     """Seeds `(…, 2)` to `(…, count, 2)`, as `tf.random.split`."""
-    return _int64s(seeds, 2 * count).reshape(*seeds.shape[:-1], count, 2)
+    return int64s(seeds, 2 * count).reshape(*seeds.shape[:-1], count, 2)
 
 
 def aside(seeds: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def normal(seeds: np.ndarray, count: int) -> np.ndarray:
     return found.reshape(*seeds.shape[:-1], -1)[..., :count]
 
 
-def _int64s(seeds: np.ndarray, count: int) -> np.ndarray:
+def int64s(seeds: np.ndarray, count: int) -> np.ndarray:
     """int64 `(…, count)` over their full range, as `tf.random.stateless_uniform` without bounds."""
     pairs = words(seeds, 2 * count).astype(np.uint64)
     return (pairs[..., ::2] | pairs[..., 1::2] << _HALF).view(np.int64)
