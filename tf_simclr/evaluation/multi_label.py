@@ -59,7 +59,7 @@ def measured(
             "unknown": int((~known).sum()),
             "patients": len(np.unique(whose)),
         }
-        found[name] = row | {"why": _missing(truth, said)}
+        found[name] = row | {"why": missing(truth, said)}
         if found[name]["why"]:
             continue
         own = areas(said, truth, patients=whose).mean()
@@ -80,7 +80,7 @@ def measured(
     return {"findings": found, "mean_auc": _mean_of(found, with_one, apart=apart, wider=np.sum(without_spread, axis=0))}
 
 
-def _missing(truth: np.ndarray, said: np.ndarray) -> str:
+def missing(truth: np.ndarray, said: np.ndarray) -> str:
     """Why a finding has no AUC; empty where it has one."""
     if len(truth) == 0:
         return "no image has a known label"

@@ -69,7 +69,7 @@ class Cases:
             features: of the new image, `(d,)`.
             count: how many.
         """
-        similarity = np.asarray(self.features, np.float32) @ _directions(features[None], self.centre)[0]
+        similarity = np.asarray(self.features, np.float32) @ directions(features[None], self.centre)[0]
         ranked = np.argsort(-similarity, kind="stable")
         _, first = np.unique(self.people[ranked], return_index=True)
         return [self.case(int(i), float(similarity[i])) for i in ranked[np.sort(first)[:count]]]
@@ -101,7 +101,7 @@ class Cases:
         return Case(number, tuple(self.classes[i] for i in found), similarity, np.asarray(self.pictures[number]))
 
 
-def _directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
+def directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Feature vectors about a centre, of unit length: float32 `(n, d)`."""
     about = np.asarray(features, np.float32) - centre
     return np.asarray(about / np.maximum(np.linalg.norm(about, axis=1, keepdims=True), 1e-12))
@@ -131,15 +131,15 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
     centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Cases(
         classes=prepared.classes,
-        features=_directions(features, centre).astype(np.float16),
+        features=directions(features, centre).astype(np.float16),
         centre=centre,
         labels=prepared.labels[rows].astype(np.uint8),
         people=rng.permutation(member.max() + 1)[member].astype(np.int32),
-        pictures=_small_pictures(prepared, rows),
+        pictures=small_pictures(prepared, rows),
     )
 
 
-def _small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
+def small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
     """Prepared images at 96 px: uint8 `(n, 96, 96)`."""
     source = prepared.source(rows)
 
