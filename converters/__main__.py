@@ -2,7 +2,9 @@
 
 import difflib
 import importlib
+import importlib.metadata
 import sys
+from pathlib import Path
 
 from tf_simclr.errors import InputError, exit_on_input_error
 from tf_simclr.terminal import write
@@ -30,11 +32,17 @@ def main() -> None:
     if name in ("-h", "--help"):
         write(HELP)
         return
+    if name == "--version":
+        write(f"tf-simclr {importlib.metadata.version('tf-simclr')}\n")
+        return
     with exit_on_input_error():
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"the command must be one of {', '.join(COMMANDS)}{meant} Received: {name}")
+            advice = f"did you mean {near[0]}?" if near else "see simclr-convert --help"
+            if not near and Path(name).exists():  # the command was left out
+                advice = f"to convert {name}: simclr-convert tf2torch {name}, or torch2tf"
+            names = ", ".join(COMMANDS)
+            raise InputError(f"the first word must be one of the commands {names}, not {name!r}; {advice}")
     importlib.import_module(f"converters.{name}").main(line, program=f"simclr-convert {name}")
 
 

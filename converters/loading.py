@@ -19,6 +19,7 @@ from converters.tensorflow.folders import is_tensorflow
 from converters.tensors import Source, Stored, itemsize_of
 from tf_simclr.errors import InputError, check, whole_number
 from tf_simclr.foreign import Budget, checked_name, read_json, reading, spend_tensor
+from tf_simclr.frameworks import check_installed
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expanded
 from tf_simclr.run_folder import RunFolder
@@ -73,7 +74,11 @@ def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":
 
     Returns:
         A module from images `(n, 3, h, w)` in [0, 1], not normalised, to a dict of endpoints by the official names.
+
+    Raises:
+        InputError: as `load`; or PyTorch is not installed.
     """
+    check_installed("load_torch", "torch")
     from converters.networks.in_torch import build_twin
 
     network = load(path, **selection)

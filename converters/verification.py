@@ -127,7 +127,11 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
     Args:
         network: Its weights are loaded into the twin.
         inputs: `(n, h, w, 3)`.
+
+    Raises:
+        InputError: PyTorch is not installed.
     """
+    check_installed("the engine torch", "torch")
     import torch
 
     from converters.networks.in_torch import build_twin
@@ -158,9 +162,9 @@ def engine_of(name: str) -> str:
         InputError: there is no such engine, or it is not installed.
     """
     check(name in _ENGINES, f"engine must be one of {', '.join(_ENGINES)}", engine=name)
-    there = installed("torch")
-    check(name != "torch" or there, "engine torch needs PyTorch: pip install torch, or take numpy", engine=name)
-    return ("torch" if there else "numpy") if name == "auto" else name
+    if name == "torch":
+        check_installed("the engine torch", "torch")
+    return ("torch" if installed("torch") else "numpy") if name == "auto" else name
 
 
 def ran_by(written: Network, *, to: str, engine: str) -> str:

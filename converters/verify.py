@@ -33,7 +33,8 @@ class Options:
     """Largest difference allowed, in units of the largest magnitude; by default 1e-10 in float64, 1e-5 in float32
     (1e-4 from depth 152 on)."""
     engine: Literal["auto", "numpy", "torch", "keras"] = "auto"
-    """What computes b's endpoints (a's are computed by NumPy): by default PyTorch's twin if b is a PyTorch file."""
+    """What computes b's endpoints (a's are computed by NumPy): by default PyTorch's twin if b is a PyTorch file and
+    PyTorch is installed."""
     ema: bool = False
     """Take the moving averages where there are any."""
     selector: int | None = None
@@ -100,9 +101,9 @@ def _forward(b: "Network", options: Options) -> "Callable[[Network, np.ndarray],
     from converters import verification
     from converters.names.recognise import NAMINGS
 
-    engine = options.engine
+    engine: str = options.engine
     if engine == "auto":
-        engine = "torch" if NAMINGS[b.naming].torch else "numpy"
+        engine = verification.engine_of("auto") if NAMINGS[b.naming].torch else "numpy"
     engines = {
         "numpy": verification.numpy_endpoints,
         "torch": verification.torch_endpoints,

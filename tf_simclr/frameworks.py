@@ -60,7 +60,8 @@ def check_installed(what: str, *packages: str) -> None:
         missing = ["a framework that Keras computes with"]
     if missing:
         extra = "tensorflow" if {"keras", "tensorflow"} & set(packages) else packages[0]
-        names = " and ".join({"keras": "Keras", "tensorflow": "TensorFlow"}.get(name, name) for name in missing)
+        spoken = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+        names = " and ".join(spoken.get(name, name) for name in missing)
         raise InputError(f"{what} needs {names}, which is not installed: pip install 'tf-simclr[{extra}]'")
 
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from tests.converters import official
+from converters import writing
+from tests.converters import networks, official
 from tests.golden import ROOT
 
 NAME = "r18_1x_sk0_cifar"
@@ -82,6 +83,40 @@ def test_checkpoints_go_to_pytorch_and_back_and_are_proven(tmp_path, kind, how, 
     assert set(endpoints) == {13}
 
 
+WITHOUT_TORCH = """
+import sys
+{forbid}
+import converters
+from converters import verify
+
+source, folder = sys.argv[1:]
+done = converters.convert(source, folder + "/there.pth")
+equal, lines = verify.run(verify.Options(a=source, b=folder + "/there.pth"))
+assert equal and done.engine == "NumPy", lines
+for ask in (
+    lambda: converters.load_torch(source),
+    lambda: converters.convert(source, folder + "/again.pth", engine="torch"),
+    lambda: verify.run(verify.Options(a=source, b=source, engine="torch")),
+):
+    try:
+        ask()
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_without_pytorch_numpy_proves_and_what_needs_it_says_so(tmp_path):
+    writing.write(networks.network(networks.SMALL), tmp_path / "source", to="tf1", naming="tf1")
+    forbid = FORBID["a finder that finds nothing"].replace("('tensorflow'", "('torch', 'tensorflow'")
+    code = WITHOUT_TORCH.format(forbid=forbid)
+    command = [sys.executable, "-c", code, str(tmp_path / "source"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 3
+    assert all("needs PyTorch, which is not installed: pip install 'tf-simclr[torch]'" in line for line in said)
+
+
 def test_what_pytorch_people_install_brings_no_tensorflow():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -105,6 +140,16 @@ def test_one_command_lists_what_it_can(line):
     done = called(*line)
     assert done.returncode == 0
     assert all(f"\n  {name} " in done.stdout for name in ("tf2torch", "torch2tf", "inspect", "verify"))
+
+
+def test_a_path_in_place_of_a_command_gets_the_whole_line(tmp_path):
+    done = called(str(tmp_path), "out.pth")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"to convert {tmp_path}: simclr-convert tf2torch {tmp_path}" in done.stderr
+
+
+def test_it_says_its_version():
+    assert re.fullmatch(r"tf-simclr \d+\.\d+\.\d+\S*\n", called("--version").stdout)
 
 
 def test_a_command_that_there_is_not_gets_the_nearest_one():
