@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.chest.dicoms import content, dataset, stored
 from tf_simclr.chest.collections import nih, siim, tables
 from tf_simclr.errors import InputError
 
@@ -155,3 +156,100 @@ def test_a_folder_of_class_folders(tmp_path):
         "sick/2.dcm": ((1, 0), ""),
         "well/3.jpg": ((0, 1), ""),
     }
+
+
+TABLE = [
+    ["path", "label", "patient", "Patient Age"],
+    [" ./img/0.png ", "sick ", "p1", "47"],
+    ["img\\1", "wéll", "p2", ""],
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_are_read_as_spreadsheets_leave_them(tmp_path, separator, encoding, end):
+    (tmp_path / "img").mkdir()
+    for name in ("0.png", "1.png"):
+        Image.new("L", (4, 4)).save(tmp_path / "img" / name)
+    lines = [separator.join(row) for row in TABLE]
+    text = end.join([lines[0], "", lines[1], separator * 3, lines[2] + separator, "", ""])
+    (tmp_path / "own.csv").write_bytes(text.encode(encoding))
+    found = tables.from_csv(tmp_path / "own.csv")
+    assert [(e.image, e.patient, dict(e.attributes)) for e in found.entries] == [
+        ("img/0.png", "p1", {"age": "47"}),
+        ("img/1", "p2", {}),
+    ]
+    assert found.classes == ("sick", "wéll")
+    assert not found.problems
+
+
+def test_a_column_that_pandas_wrote_without_a_name_is_passed_over(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "0.png")
+    touch(tmp_path / "own.csv", ",Path,LABEL,patient\n0,0.png,sick,p1\n")
+    assert [e.image for e in tables.from_csv(tmp_path / "own.csv").entries] == ["0.png"]
+
+
+def test_parts_of_a_table_have_the_fields_own_names(tmp_path):
+    for name in "abc":
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    rows = "a.png,x,1,Train\nb.png,x,2,VAL\nc.png,y,3,Testing\n"
+    touch(tmp_path / "own.csv", "path,label,patient,Split\n" + rows)
+    assert [e.split for e in tables.from_csv(tmp_path / "own.csv").entries] == ["train", "validation", "test"]
+    touch(tmp_path / "own.csv", "path,label,patient,Split\n" + rows.replace("VAL", "fold 2"))
+    with pytest.raises(InputError, match=r"a split must be one of .* line 3"):
+        tables.from_csv(tmp_path / "own.csv")
+
+
+def test_kaggles_sample_of_nih_is_read_with_what_its_table_says(tmp_path):
+    head = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    head += "OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,OriginalImagePixelSpacing_y\n"
+    row = "00000013_005.png,Emphysema|Infiltration,5,13,060Y,M,AP,3056,2544,0.139,0.139\n"
+    for folder in (tmp_path, tmp_path / "sample"):  # Kaggle's archive has it twice
+        touch(folder / "sample_labels.csv", head + row)
+        touch(folder / "images" / "00000013_005.png")
+    found = nih.collection(tmp_path)
+    assert len(found.entries) == 1
+    assert found.entries[0].attributes == {"sex": "M", "age": "060Y", "view": "AP"}
+    touch(tmp_path / "sample" / "images" / "00000013_005.png", "another picture")
+    with pytest.raises(InputError, match="must differ"):
+        nih.collection(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "JPG"])
+def test_nih_and_siim_that_others_resized_are_found_by_their_names(nih_folder, siim_folder, ending):
+    for path in [*nih_folder.rglob("0000*.png"), *siim_folder.rglob("*.dcm")]:
+        path.rename(path.with_suffix(f".{ending}"))
+    assert len(nih.collection(nih_folder).entries) == 2
+    found = siim.collection(siim_folder)
+    assert {e.image: e.patient for e in found.entries} == {"a": "s1", "b": "s1", "c": "s2"}
+    assert found.problems == ("3 images are no DICOM and name no patient; their study stands for it",)
+
+
+def test_files_without_an_ending_and_of_one_name_in_each_patients_folder_are_files(tmp_path):
+    whole = content(dataset(stored(12), bits=12))
+    for place in (
+        "sick/p1/IM0001.dcm",
+        "sick/p2/IM0001.dcm",
+        "sick/p2/IM0002",
+        "well/p3/1.2.840.113.5",
+        "well/DICOMDIR",
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(whole)
+    touch(tmp_path / "sick/p1/notes.txt", "no radiograph")
+    touch(tmp_path / "sick/p1/LICENSE", "nor is this")
+    found = tables.from_folder(tmp_path)
+    assert [e.image for e in found.entries] == [
+        "sick/p1/IM0001.dcm",
+        "sick/p2/IM0001.dcm",
+        "sick/p2/IM0002",
+        "well/p3/1.2.840.113.5",
+    ]
+    assert {e.patient for e in found.entries[:2]} == {""}  # the DICOMs know
+
+
+def test_folders_below_a_class_are_the_patients_of_pictures(tmp_path):
+    for place in ("sick/p1/0.png", "sick/p1/1.png", "well/p2/0.png", "well/p1/2.png"):
+        touch(tmp_path / place)
+    assert [e.patient for e in tables.from_folder(tmp_path).entries] == ["p1", "p1", "p1", "p2"]

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any, cast
 
 from tf_simclr.errors import InputError, check
@@ -40,6 +41,14 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tf_simclr.
 LENGTH = struct.Struct("<Q")
 
 
+def search_path() -> list[str]:
+    """Where a worker imports from: as the caller, but not beside the caller's script, where a `random.py` may lie."""
+    own = str(Path(__file__).parents[3])  # what holds this package, a checkout or site-packages
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    beside = {"", str(Path.cwd()), *([str(Path(main).resolve().parent)] if main else [])}
+    return [own, *(place for place in sys.path if place not in beside and place != own)]
+
+
 class Worker:
     """One process that answers one request at a time.
 
@@ -56,7 +65,7 @@ class Worker:
     def start(self) -> None:
         """Starts the process; its imports go on while this returns."""
         settings = {"function": self.function, "memory": self.memory, "seconds": self.seconds}
-        command = [sys.executable, "-I", "-c", BOOT, json.dumps(sys.path), json.dumps(settings)]
+        command = [sys.executable, "-I", "-c", BOOT, json.dumps(search_path()), json.dumps(settings)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a fork keeps no threads
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
