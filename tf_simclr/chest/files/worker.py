@@ -42,7 +42,7 @@ LENGTH = struct.Struct("<Q")
 
 
 def search_path() -> list[str]:
-    """Where a worker imports from: as the caller, but not beside the caller's script, where a `random.py` may lie."""
+    """Where a worker imports from: as the caller, but not beside the caller's script, where anything may lie."""
     own = str(Path(__file__).parents[3])  # what holds this package, a checkout or site-packages
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     beside = {"", str(Path.cwd()), *([str(Path(main).resolve().parent)] if main else [])}
