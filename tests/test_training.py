@@ -12,6 +12,8 @@ import tensorflow as tf
 from tests import tiny_runs
 from tests.tiny_runs import PLAN, Stop
 from tf_simclr import training
+from tf_simclr.commands.pretrain import plan_of
+from tf_simclr.config import Pretrain
 from tf_simclr.errors import InputError
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, train
@@ -48,6 +50,22 @@ def test_segments_cover_every_step_once_and_end_at_epochs_ends(total, per_epoch)
             at += (end - epoch) * count
             assert at == total or at % per_epoch == 0
         assert at == total
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "epochs"), [(1437, 128, 6), (40, 16, 2), (190, 100, 6), (64, 64, 3), (9, 4, 1)]
+)
+def test_epochs_are_numbered_as_they_are_asked_for(examples, batch, epochs):
+    plan = plan_of(Pretrain(train_batch_size=batch, train_epochs=epochs), examples)
+    assert plan.total_steps == examples * epochs // batch + 1  # the reference's
+    assert plan.last_epoch == epochs
+    for start in range(plan.total_steps):
+        ends = [plan.end(n) for _, epoch, end, _ in plan.segments(start) for n in range(epoch, end)]
+        assert ends[-1] == plan.total_steps
+        assert ends == sorted(set(ends))
+        steps = sum((end - epoch) * count for _, epoch, end, count in plan.segments(start))
+        assert start + steps == plan.total_steps
+    assert [end for *_, end, _ in plan.segments(0)][-1] == epochs
 
 
 def test_the_history_has_a_line_an_epoch_the_short_last_one_too(straight):
@@ -247,6 +265,16 @@ def test_the_progress_line_tells_step_metrics_pace_and_time_left(clock, progress
     clock.now += 0.4
     shown.on_train_batch_end(4, LOGS)
     assert out.getvalue().count("\r") == 1  # not redrawn more than twice a second
+
+
+def test_the_first_estimate_leaves_the_compilation_out(clock, monkeypatch):
+    shown = progress_line.Progress(PLAN, 6, out=(out := Terminal()))
+    for step, seconds in ((7, 60), (8, 1)):  # a minute for the first step, a second for the next one
+        monkeypatch.setattr(progress_line, "steps_done", lambda model, step=step: step)
+        clock.now += seconds
+        shown.on_train_batch_end(step, LOGS)
+    assert out.getvalue().count("\r") == 1
+    assert "8 images/s  0:00:12 left" in out.getvalue()
 
 
 def test_a_file_gets_one_progress_line_an_epoch(clock, progress):

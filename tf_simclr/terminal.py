@@ -8,6 +8,7 @@ patient by `forgive`, which every program calls first.
 
 import contextlib
 import os
+import shlex
 import sys
 from typing import Any, TextIO
 
@@ -75,6 +76,16 @@ class Line:
     def keep(self, text: str) -> None:
         """Writes it so that it stays, in the place of what was drawn."""
         write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
+
+
+def typed(*words: object) -> str:
+    """A command of this project as it is to be typed: whole, each word as the shell takes it.
+
+    Example:
+        >>> typed("linear-eval", "--checkpoint", "my runs/pets")
+        "python -m tf_simclr linear-eval --checkpoint 'my runs/pets'"
+    """
+    return f"python -m tf_simclr {shlex.join(map(str, words))}"
 
 
 def _abandon(stream: TextIO) -> None:

@@ -16,7 +16,15 @@ import numpy as np
 
 from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given
-from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, open_source, same_classes
+from tf_simclr.commands.inputs import (
+    begin_run,
+    find_devices,
+    in_folder,
+    open_source,
+    same_classes,
+    stem_warning,
+    warn_of_stem,
+)
 from tf_simclr.commands.pretrain import plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Distill
@@ -91,6 +99,9 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     if given is not None:
         given.fill(model)
     say(introduction(config, source, architecture=architecture, plan=plan))
+    warn_of_stem(teacher, config.image_size)
+    if warning := stem_warning(architecture.cifar_stem, config.image_size):
+        say(warning)
     job = Job(config, folder, plan=plan, test=test, notes={"teacher": str(config.teacher)}, devices=devices)
     return supervise(job, model, source=source)
 

@@ -1,6 +1,6 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
-from tf_simclr.commands.inputs import Counter, open_source
+from tf_simclr.commands.inputs import Counter, open_source, warn_of_stem
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
@@ -13,6 +13,7 @@ def run(config: Embed) -> None:
     """Embeds as configured and says what the file holds."""
     source = open_source(config, config.split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
+    warn_of_stem(network, config.image_size)
     apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
     identity = {key: value for key, value in plain(config).items() if key not in apart}
     identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
+from tf_simclr.commands.inputs import warn_of_stem
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.sources import from_folder
@@ -22,6 +23,7 @@ BATCH = 16
 def run(config: Export) -> None:
     """Exports as configured and prints how far the file differs."""
     network = load_model(config.checkpoint, ema=config.ema)
+    warn_of_stem(network, config.image_size)
     serving = exports.Serving(
         network=network,
         endpoints=tuple(name for name in config.layer.split(",") if name),

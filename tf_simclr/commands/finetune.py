@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, labelled_sources
+from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, labelled_sources, stem_warning
 from tf_simclr.commands.pretrain import plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Finetune
@@ -63,6 +63,8 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
     say(introduction(config, source, architecture=architecture, plan=plan))
+    if warning := stem_warning(architecture.cifar_stem, config.image_size):
+        say(warning)
     job = Job(config, folder, plan=plan, test=test, notes={"labels": drawn}, devices=devices)
     return supervise(job, model, source=source)
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from tf_simclr import replicas
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
-from tf_simclr.config.evaluation import Probing
+from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
+from tf_simclr.config.first_look import data_set_folder, sizes
 from tf_simclr.config.parts import Images, Placement
 from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
@@ -236,6 +237,67 @@ def labelled_sources(config: Any) -> tuple[Source, Source]:
     return train, test
 
 
+def stem_warning(cifar_stem: bool, image_size: int) -> str:
+    """What to say of a network whose first layers are for images of another size; nothing where they fit.
+
+    Example:
+        >>> stem_warning(True, 32), stem_warning(False, 224)
+        ('', '')
+    """
+    if cifar_stem and image_size > 2 * SMALL:
+        return (
+            f"the network's stem is for images of {SMALL} px (no stride, no pooling), but they are seen at "
+            f"{image_size} px: other features than it was trained for, at 16 times the work; is --image_size {SMALL} "
+            "meant?"
+        )
+    if not cifar_stem and image_size <= SMALL:
+        return (
+            f"the network's stem is for images of 224 px, but they are seen at {image_size} px, of which it leaves "
+            f"{-(-image_size // 32)} × {-(-image_size // 32)} places; is a larger --image_size meant?"
+        )
+    return ""
+
+
+SMALL = 32
+"""Side of images, in pixels, up to which networks are built with the stem for small ones."""
+
+
+def warn_of_stem(network: keras.Model, image_size: int) -> None:
+    """Says where a ResNet's stem is for images of another size; of other networks nothing is known."""
+    layers = {layer.name: layer for layer in network.layers}
+    strides = getattr(layers.get("stem_conv1"), "strides", None)
+    if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
+        say(warning)
+
+
+def splits_to_test(config: Any) -> list[str]:
+    """Options by which `linear-eval` and `finetune` learn and test on the images of a training without labels.
+
+    What is left out is what they take by themselves; nothing where no images to test on are known.
+
+    Raises:
+        LookupError: no images to test on are known.
+    """
+    train, other = config.train_split, config.eval_split if hasattr(config, "eval_split") else None
+    if other in (None, train) and config.radiographs is not None:
+        other = "test" if train != "test" else "validation"
+    elif other in (None, train) and config.image_dir is not None:
+        there = folders.splits_of(config.image_dir, asked=[train])
+        kinds = {folders.PARTS[name.lower()]: name for name in there if name != train}
+        other = kinds.get("test", kinds.get("validation"))
+        if not there and train.lower() in folders.PARTS:  # divided by content
+            other = "test" if folders.PARTS[train.lower()] != "test" else "validation"
+    elif other in (None, train):
+        there = list(sizes(data_set_folder(config)))
+        other = next((name for name in ("test", "validation") if name in there and name != train), None)
+        if other is None and train in there:
+            train, other = f"{train}[:90%]", f"{train}[90%:]"
+    if other is None:
+        raise LookupError("no split to test on is known")
+    words = ["--train_split", train] if train != "train" else []
+    return [*words, "--eval_split", other] if other != "test" else words
+
+
 def same_classes(train: Source, test: Source) -> None:
     """Refuses sources whose labels do not mean the same: what was learned as one class would be tested as another.
 
@@ -252,15 +314,17 @@ WHOLE = 1.0
 """Share of the shorter side that the transfer protocol keeps: all of it (SimCLR, Appendix B.8)."""
 
 
-def load_features_network(config: Probing) -> keras.Model:
+def load_features_network(config: LinearEval | Transfer) -> keras.Model:
     """The checkpoint's network from images to the features that are asked for.
 
     Raises:
         InputError: the checkpoint cannot be read, or has no such features.
     """
-    if config.layer == POOLED:
-        return load_encoder(config.checkpoint, ema=config.ema)
-    model = load_model(config.checkpoint, ema=config.ema)
+    whole = config.layer == POOLED
+    model = load_encoder(config.checkpoint, ema=config.ema) if whole else load_model(config.checkpoint, ema=config.ema)
+    warn_of_stem(model, config.image_size)
+    if whole:
+        return model
     flat = [name for name, output in model.output.items() if len(output.shape) == 2]
     check(config.layer in flat, f"layer must be one of {', '.join(flat)}", layer=config.layer)
     return keras.Model(model.input, model.output[config.layer], name="features")

@@ -28,7 +28,7 @@ from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import say, show, typed
 
 _VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""
@@ -72,6 +72,8 @@ def run(config: LinearEval) -> None:
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")
     for path in drawn:
         show(f"figure  {path}")
+    if len(answers):
+        show(f"compare {typed('compare', place, '--figures', place.parent / 'figures')}")
 
 
 def pixels(image_size: int) -> keras.Model:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import keras
 
 from tf_simclr import losses, optimizers
-from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source
+from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source, splits_to_test
 from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
@@ -29,7 +31,7 @@ from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
@@ -45,7 +47,7 @@ def run(config: Pretrain) -> None:
     source = to_pretrain_on(config)
     with in_folder(config.model_dir, devices):
         result = pretrain(config, source, devices=devices)
-    show(f"\n{summary(config.model_dir, result)}")
+    show(f"\n{summary(config, result, source=source)}")
 
 
 def to_pretrain_on(config: Pretrain) -> Source:
@@ -162,11 +164,16 @@ def describe(config: Pretrain, source: Source) -> Architecture:
 
 def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
     """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
-    epoch = max(1, num_examples // config.train_batch_size)
+    epoch, epochs = max(1, num_examples // config.train_batch_size), 0
+    total = config.train_steps
+    if not total:  # the reference takes a step more than the epochs have: they end with the number that was asked for
+        total = optimizers.train_steps(num_examples, config.train_batch_size, epochs=config.train_epochs)
+        epochs = min(config.train_epochs, total)
+        epoch = total // epochs
     return Plan(
-        total_steps=config.train_steps
-        or optimizers.train_steps(num_examples, config.train_batch_size, epochs=config.train_epochs),
+        total_steps=total,
         steps_per_epoch=epoch,
+        epochs=epochs,
         batch_size=config.train_batch_size,
         checkpoint_steps=config.checkpoint_steps or config.checkpoint_epochs * epoch,
         keep_checkpoint_max=config.keep_checkpoint_max,
@@ -259,19 +266,30 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
     )
 
 
-def summary(model_dir: Path, result: dict) -> str:
-    """What came of it, and what to do with it."""
+def summary(config: Pretrain, result: dict, *, source: Source) -> str:
+    """What came of it, and what to do with it: whole commands, which take what they need from the run."""
+    model_dir = config.model_dir
     loss = f"; loss {result['loss']:.3f}" if isinstance(result.get("loss"), float) else ""
     lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes{loss}"]
     if result["unreadable"]:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
     lines += [
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
-        f"test it:  python -m tf_simclr linear-eval --checkpoint {model_dir}",
-        f"PyTorch:  python -m converters.tf2torch {model_dir}",
-        f"curves:   tensorboard --logdir {model_dir}/logs, or {model_dir}/history.csv",
+        next_command(config, source),
+        f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
+        f"curves:   tensorboard --logdir {shlex.quote(f'{model_dir}/logs')}, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
+
+
+def next_command(config: Pretrain, source: Source) -> str:
+    """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
+    known = ["--checkpoint", config.model_dir]
+    with contextlib.suppress(LookupError):
+        if source.labelled and source.num_classes >= 2:
+            return f"test it:  {typed('linear-eval', *known, *splits_to_test(config))}"
+    split = ["--split", config.train_split] if config.train_split != "train" else []
+    return f"features: {typed('embed', *known, *split, '--out', Path(config.model_dir) / 'features.npz')}"
 
 
 def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses.InfoNCE:
@@ -400,7 +418,7 @@ def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
         evaluation_batches(part, **sizes, unreadable=Unreadable())
         for part in parts(source, other, count=config.knn_images, seed=config.seed)
     )
-    epochs = -(-plan.total_steps // plan.steps_per_epoch)
+    epochs = plan.last_epoch
     return Neighbours(known, asked, every=config.knn_epochs, epochs=epochs)
 
 

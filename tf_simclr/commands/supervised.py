@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tf_simclr.models.network import plain as plain_network
 from tf_simclr.optimizers import LossScale
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.terminal import say
+from tf_simclr.terminal import say, typed
 from tf_simclr.training import Feed, Plan, train
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.watching import Watch
@@ -230,7 +231,8 @@ def summary(model_dir: Path, result: dict) -> str:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
     lines += [
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model)",
-        f"PyTorch:  python -m converters.tf2torch {model_dir}",
-        f"compare:  python -m tf_simclr compare {model_dir} OTHER",
+        f"figures:  {typed('compare', model_dir, '--figures', Path(model_dir) / 'figures')}",
+        f"export:   {typed('export', '--checkpoint', model_dir)}",
+        f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
     ]
     return "\n".join(lines)

@@ -139,12 +139,11 @@ def look_at_set(config: Any, asked: list[str]) -> None:
     name = str(config.dataset)
     if config.data_dir is None and name == plain_defaults(plain(config)["command"])["dataset"]:
         return  # nobody has named it; what is missing for it may be more than the images
-    place = config.data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    if is_address(place) or ":" in name.split("/")[0] or find_spec("tensorflow_datasets") is None:
+    folder = data_set_folder(config)
+    if is_address(folder) or ":" in name.split("/")[0] or find_spec("tensorflow_datasets") is None:
         return  # a bucket, a version, another's collection; or no tfds, which the command says
-    base = Path(place).expanduser() / name.split("/")[0]
-    folder = base.parent / name
     if not folder.is_dir():
+        base = Path(str(folder).removesuffix(name)) / name.split("/")[0]
         known = {base.name} if base.is_dir() else data_sets()
         rule = f"the data set must be one that tfds finds. Received: {name!r}{meant(base.name, known)}"
         check(base.name in known, rule)
@@ -161,6 +160,12 @@ def look_at_set(config: Any, asked: list[str]) -> None:
             raise InputError(f"{rule}{meant(wrong[0], found)}. Received: {split!r}")
         if split == getattr(config, "train_split", None) and split in found and found[split]:
             check_batch(f"{name} ({split})", found[split], batch=batch_of(config))
+
+
+def data_set_folder(config: Any) -> Path:
+    """Where TensorFlow Datasets keeps the data set of a configuration, prepared or not."""
+    place = config.data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    return Path(place).expanduser() / str(config.dataset)
 
 
 def sizes(folder: Path) -> dict[str, int]:

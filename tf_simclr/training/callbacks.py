@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
@@ -35,21 +35,40 @@ class Plan:
     keep_checkpoint_max: int = 5
     """Checkpoints kept, the newest ones; 0: all."""
 
-    def segments(self, step: int):
+    epochs: int = 0
+    """Epochs in all, of which the last one has the steps that are left; 0: as many as the steps fill, and what is left
+    is a short one."""
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs in all, at least 1."""
+        return self.epochs or -(-self.total_steps // self.steps_per_epoch)
+
+    def end(self, epoch: int) -> int:
+        """The step that an epoch ends with, the first epoch being 0."""
+        return self.total_steps if epoch + 1 >= self.last_epoch else (epoch + 1) * self.steps_per_epoch
+
+    def epoch(self, step: int) -> tuple[int, int]:
+        """The epoch that goes on after a step, the first one being 0, and how many of its steps are done."""
+        number = min(step // self.steps_per_epoch, self.last_epoch - 1)
+        return number, step - number * self.steps_per_epoch
+
+    def segments(self, step: int) -> Iterator[tuple[int, int, int, int]]:
         """Yields `(first step, epoch, last epoch + 1, steps an epoch)` of each call of `fit` from a step on.
 
-        `fit` knows whole epochs only: the rest of a begun one and a short last one are calls of their own.
+        `fit` knows epochs of one length only: the rest of a begun one and a last one that is shorter or longer are
+        calls of their own.
         """
         while step < self.total_steps:
-            epoch, begun = divmod(step, self.steps_per_epoch)
-            whole = (self.total_steps - step) // self.steps_per_epoch
-            if begun or not whole:
-                steps = min(self.steps_per_epoch - begun, self.total_steps - step)
-                yield step, epoch, epoch + 1, steps
-                step += steps
+            epoch, begun = self.epoch(step)
+            last = self.last_epoch - 1
+            alike = last - epoch + (self.total_steps - last * self.steps_per_epoch == self.steps_per_epoch)
+            if begun or alike <= 0:
+                yield step, epoch, epoch + 1, self.end(epoch) - step
+                step = self.end(epoch)
             else:
-                yield step, epoch, epoch + whole, self.steps_per_epoch
-                step += whole * self.steps_per_epoch
+                yield step, epoch, epoch + alike, self.steps_per_epoch
+                step += alike * self.steps_per_epoch
 
 
 EXIT_CODES: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -142,7 +161,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.due |= self.stopping.signal is not None
         self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
         self.due |= self.step == self.plan.total_steps
-        if self.due and self.step % self.plan.steps_per_epoch and self.step < self.plan.total_steps:
+        if self.due and self.plan.epoch(self.step)[1] and self.step < self.plan.total_steps:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -201,7 +220,7 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.run.check_there()
-        step = min((epoch + 1) * self.plan.steps_per_epoch, self.plan.total_steps)
+        step = self.plan.end(epoch)
         rate = self.model.optimizer.learning_rate
         row = {"step": step, "epoch": epoch + 1, **logs, "learning_rate": float(keras.ops.convert_to_numpy(rate))}
         self.rows.append(row)
@@ -258,10 +277,16 @@ class Progress(keras.callbacks.Callback):
         self.plan, self.first, self.step, self.began = plan, step, step, time.monotonic()
         self.shown = Line(out, now=self.began)
         self.kept = {"epoch": -math.inf, "step": self.began}
+        self.compiled: tuple[float, int] | None = None
+        """When the first execution was done, and after which step; None where it was not seen alone."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step = steps_done(self.model)
         now = time.monotonic()
+        at_once = getattr(self.model, "steps_per_execution", 1)
+        if self.compiled is None and self.step - self.first <= at_once and self.step < self.plan.total_steps:
+            self.compiled = now, self.step
+            return  # nothing is known of the pace yet
         if self.shown.due(now):
             self.shown.draw(self.line(logs), now=now)
         elif not self.shown.in_place and now - self.kept["step"] > _KEPT["step"]:
@@ -278,8 +303,13 @@ class Progress(keras.callbacks.Callback):
         self.shown.keep(self.line(logs))
 
     def line(self, logs: dict) -> str:
-        """Step, epoch, the metrics a person watches, images a second and time left."""
-        seconds = max(time.monotonic() - self.began, 1e-9) / max(self.step - self.first, 1)
+        """Step, the metrics a person watches, images a second and time left.
+
+        The first step does not count, in which the step is compiled, where there are others to go by.
+        """
+        later = self.compiled is not None and self.step > self.compiled[1]
+        began, first = self.compiled if later and self.compiled is not None else (self.began, self.first)
+        seconds = max(time.monotonic() - began, 1e-9) / max(self.step - first, 1)
         left = round(seconds * (self.plan.total_steps - self.step))
         shown = " ".join(f"{name} {logs[name]:.3f}" for name in _SHOWN if name in logs)
         return (

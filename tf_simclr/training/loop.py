@@ -71,7 +71,7 @@ def train(
             tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False) if whole else Curves(run.logs)
             after = [History(run, plan, step=step, say=say), tensorboard, *after]
         # `fit` sets means to zero as an epoch starts: those of an epoch that a checkpoint cut in two are put back.
-        begun = [v.numpy() for v in model.metrics_variables] if step % plan.steps_per_epoch else []
+        begun = [v.numpy() for v in model.metrics_variables] if plan.epoch(step)[1] else []
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):
             execute(model, math.gcd(at_once, steps))

@@ -19,7 +19,7 @@ from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.reports import Answers, read_answers, versions
 from tf_simclr.files import replacing, write_json
-from tf_simclr.terminal import say
+from tf_simclr.terminal import say, typed
 from tf_simclr.weights import load_encoder, load_model
 
 _PARTS = ("validation", "test")
@@ -28,7 +28,6 @@ _FROZEN = {
     "untrained logistic_regression": "Random weights, frozen features",
 }
 """Probe of linear-eval → what a table calls it."""
-_ASK = "ask it  python -m tf_simclr chest app --model"
 _TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
 
 
@@ -41,7 +40,7 @@ def write(job: Job, folder: Path) -> str:
     content = {"note": NOTICE, "made_up": found.synthetic, "test": found.counts["test"], "ways": numbers}
     write_json(folder / "numbers.json", content)
     _deploy(job, found)
-    return f"{table(job, found, folder=folder)}\n{_ASK} {job.config.model_dir}"
+    return f"{table(job, found, folder=folder)}\nask it  {typed('chest', 'app', '--model', job.config.model_dir)}"
 
 
 def findings(job: Job) -> Findings:

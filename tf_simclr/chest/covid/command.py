@@ -21,7 +21,7 @@ from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
 from tf_simclr.lock import hold
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import say, show, typed
 
 SYNTHETIC_SIZE = 224
 """Pixels of made-up radiographs."""
@@ -34,6 +34,7 @@ UNTRAINED = "Its encoder is untrained: it shows the way, and its answers mean no
 def run(config: ChestCovid) -> None:
     """Runs what is asked for on both splits; the same command goes on where it was stopped."""
     with hold(config.model_dir, say=say):
+        write_json(config.model_dir / "config.json", plain(config))
         perform(covid_arms.Study(config, prepared_data(config)))
 
 
@@ -99,15 +100,15 @@ def leaked(study: covid_arms.Study) -> dict[str, float]:
 def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
     """What can be done next."""
     config = study.config
-    lines = [f"model   {folder}: python -m tf_simclr chest app --model {config.model_dir}"]
+    lines = [f"model   {folder}: {typed('chest', 'app', '--model', config.model_dir)}"]
+    again = ["--config", config.model_dir / "config.json"]
     if config.study == "table":
-        lines.append("more    --study all: larger inputs, LARS, unfrozen groups, from scratch, four classes")
+        lines.append(f"more    {typed(*again, '--study', 'all')}: larger inputs, LARS, unfrozen groups, four classes")
     elif config.adapted is None and config.checkpoint is not None:
-        lines.append(
-            f"adapt   python -m tf_simclr pretrain --preset radiographs --radiographs {study.data.folder} "
-            f"--checkpoint {config.checkpoint} --model_dir {config.model_dir}_adapted, "
-            f"then --study beyond --adapted {config.model_dir}_adapted"
-        )
+        adapted = f"{config.model_dir}_adapted"
+        words = ["--preset", "radiographs", "--radiographs", study.data.folder, "--checkpoint", config.checkpoint]
+        lines.append(f"adapt   {typed('pretrain', *words, '--model_dir', adapted)}")
+        lines.append(f"then    {typed(*again, '--study', 'beyond', '--adapted', adapted)}")
     return lines
 
 

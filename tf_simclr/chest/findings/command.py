@@ -27,7 +27,7 @@ from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import replacing, write_json
 from tf_simclr.lock import hold
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import say, show, typed
 from tf_simclr.weights import load_encoder
 
 Line = tuple[str, str, float]
@@ -64,7 +64,7 @@ def run(config: ChestFindings) -> None:
         leave(config.model_dir, told)
         left = left_model(task, chosen, fit=fits[chosen][0])
         show(table(told, config.model_dir))
-        show(f"model   {left}: python -m tf_simclr chest evaluate --model {config.model_dir} --radiographs OTHER")
+        show(f"model   {left}: {typed('chest', 'evaluate', '--model', config.model_dir, '--radiographs')} OTHER")
 
 
 def opened(config: ChestFindings) -> Prepared:
