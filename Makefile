@@ -67,5 +67,5 @@ hashes: $(STAMP)
 		--custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 
 clean:
-	rm -rf build dist site docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site docs/api docs/commands.md *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find tf_simclr converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -125,9 +125,19 @@ def write_reference(app) -> None:
             path.unlink()
 
 
+def write_commands(app) -> None:
+    """Writes the page of the commands and their options, from the commands themselves."""
+    from tools import command_pages
+
+    path, text = Path(app.srcdir, "commands.md"), command_pages.page()
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
     app.connect("builder-inited", write_reference)
+    app.connect("builder-inited", write_commands)
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)
     app.connect("autodoc-process-docstring", read_docstring, priority=400)  # before napoleon

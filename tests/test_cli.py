@@ -35,6 +35,7 @@ from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
+from tools import command_pages
 
 NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "run"], "distill": ["--teacher", "run"]}
 NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
@@ -536,3 +537,10 @@ def test_a_command_runs_in_this_process_from_one_string(monkeypatch):
     monkeypatch.setattr(cli, "task", lambda name: SimpleNamespace(run=lambda config: ran.append((name, config))))
     cli.execute("checkpoints get 'a name' --tf2 True")
     assert ran == [("checkpoints get", CheckpointsGet(name="a name", tf2=True))]
+
+
+def test_the_documentations_page_has_every_command_and_option():
+    page = command_pages.page()
+    for name, kind in COMMANDS.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert all(option.head.replace("|", "\\|") in section for option in options.options(kind).values()), name
