@@ -41,6 +41,7 @@ NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "
 NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
 NEEDED["chest prepare"] = ["raw", "out"]  # by position
 NEEDED |= {f"checkpoints {verb}": ["name"] for verb in ("get", "convert")}  # by position
+NEEDED["chest evaluate"] = ["--model", "run", "--radiographs", "prepared"]
 NEEDED |= {"chest app": ["--model", "run"], "chest explain": ["--model", "run", "image.png"]}
 """Options without a default."""
 

@@ -80,7 +80,7 @@ MAY_IMPORT = {
     "tf_simclr.weights": {"converters.loading", "converters.networks"} | METHOD | GROUND,
     "tf_simclr": {"tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"} | METHOD,  # the public names
     # the commands
-    "tf_simclr.commands": LIBRARY,
+    "tf_simclr.commands": {"tf_simclr.config.first_look"} | LIBRARY,
     "tf_simclr.commands.sweep": {"tf_simclr.cli"} | COMMANDS,  # its trials are commands
     "tf_simclr.commands.demo": {"converters", "converters.verification", "converters.names"}
     | COMMANDS,  # shows the way to PyTorch, too

@@ -346,9 +346,11 @@ class ChestEvaluate(Checked):
     features from what the model learned from.  Nothing is trained.
     """
 
+    RENAMED: ClassVar = {"data": "radiographs"}
+
     model: Path
     """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
-    data: Path
+    radiographs: Path
     """The other hospital's folder of `chest prepare`, of the pixels that the model learned from."""
     others: tuple[Path, ...] = ()
     """Further models to compare the first one with, in pairs, on the same radiographs."""

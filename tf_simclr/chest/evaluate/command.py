@@ -38,7 +38,7 @@ RULES = {
 def run(config: ChestEvaluate) -> None:
     """Asks, measures, and writes page, numbers and table."""
     # 1. The radiographs and their subgroups.
-    data = load(config.data)
+    data = load(config.radiographs)
     rows = rows_of(config, data)
     columns = groups(config, data, rows=rows)
 
