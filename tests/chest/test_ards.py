@@ -91,3 +91,12 @@ def test_a_part_of_one_class_is_refused_and_counts_are_of_patients_and_images(tm
     counted = ards.counts(prepared, {"train": np.array([0, 1, 4, 5, 2])}, positive="ARDS")
     assert counted == {"train": {"images": 5, "patients": 3, "positive images": 3, "positive patients": 2}}
     assert json.loads(json.dumps(counted)) == counted
+
+
+def test_a_stage_from_before_an_option_came_goes_on_with_the_options_default(tmp_path):
+    whole(tmp_path, "initial", depth=18)
+    assert not Stage(tmp_path, "initial").begin({"depth": 18, "new": 3}, defaults={"new": 3, "other": 1})
+    with pytest.raises(InputError, match=r"new='3 there, 4 here'"):
+        Stage(tmp_path, "initial").begin({"depth": 18, "new": 4}, defaults={"new": 3})
+    whole(tmp_path, "pretrain", steps=2)
+    assert not Stage(tmp_path, "pretrain").begin({"steps": 2})

@@ -50,7 +50,7 @@ def found(parts, ways):
     trials = [trial, {**trial, "learning_rate": 0.2, "auc.value": 0.76}]
     knobs = ("learning_rate", "weight_decay", "train_epochs")
     grid = {"trials": trials, "best": {name: trials[1][name] for name in knobs}, "metric": "auc.value"}
-    return report.Findings(
+    return report.Report(
         positive="ARDS",
         collection="a <collection> & more",
         synthetic=True,

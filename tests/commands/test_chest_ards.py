@@ -16,7 +16,7 @@ pytest.importorskip("optuna", reason="Optuna is not installed (extra `sweep`)")
 from tests.chest import made
 from tf_simclr import cli
 from tf_simclr.chest.ards import command as chest_ards
-from tf_simclr.chest.ards import findings as ards_report
+from tf_simclr.chest.ards import report as ards_report
 from tf_simclr.chest.ards import runs as ards_runs
 from tf_simclr.chest.ards.numbers import Asked, Way
 from tf_simclr.chest.ards.stages import STAGES
@@ -196,7 +196,7 @@ def test_too_few_test_patients_leave_a_report_a_sentence_and_a_model_of_raw_scor
     assert len(set(asked.patients)) < 10
     write_json(tmp_path / "6-evaluate/stage.json", {"settings": {}, "result": {"networks": ["network"]}})
     for name, value in {
-        "findings": lambda _: found,
+        "_gathered": lambda _: found,
         "written": lambda _: "<html>",
         "table": lambda *_, **__: "the table",
         "load_model": lambda _: network,

@@ -1,1 +1,1 @@
-"""The ARDS pipeline: stages, findings, report."""
+"""The ARDS pipeline: stages, numbers, report."""

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tf_simclr import replicas
-from tf_simclr.chest.ards import findings as ards_report
+from tf_simclr.chest.ards import report as ards_report
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.runs import (
     Job,
@@ -30,7 +30,7 @@ from tf_simclr.chest.ards.runs import (
 from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
-from tf_simclr.config import ChestArds, plain
+from tf_simclr.config import ChestArds, plain, plain_defaults
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
@@ -45,9 +45,14 @@ def run(config: ChestArds) -> None:
     # Trials of a search are processes of their own, which share a GPU with this one.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with hold(config.model_dir, say=say):
+        # 1. The radiographs and their parts, which every stage takes.
         job = _opened(config)
         ards.check_split(job.target, job.rows, positive=job.positive)
         write_json(config.model_dir / "config.json", plain(config))
+
+        # 2. The stages in order (`STEPS`), each passed over where it is whole and gone on with where it was stopped:
+        #    initial, pretrain, linear, finetune and grid look at validation patients alone; evaluate and compare at
+        #    test patients, once; report writes what they found.
         for name in STAGES if config.stage == "all" else [config.stage]:
             _perform(job, job.stage(name))
 
@@ -68,7 +73,7 @@ def _synthetic_class() -> str:
 
 def _perform(job: Job, stage: Stage) -> None:
     """Runs a stage, unless it is whole; the report is always written anew."""
-    due = stage.begin(settings(job, stage.name)) or _extent(job, stage)
+    due = stage.begin(settings(job, stage.name), defaults=plain_defaults("chest ards")) or _extent(job, stage)
     if not due and stage.name != "report":
         say(f"{stage.title}: whole in {stage.path}")
         return

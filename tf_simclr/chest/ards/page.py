@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.chest.ards.figures import figures
+from tf_simclr import plots
 from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
-from tf_simclr.chest.html import listed, page, picture, table, tag, text
+from tf_simclr.chest.html import drawing, listed, page, picture, table, tag, text
+from tf_simclr.evaluation.binary import reliability
+from tf_simclr.evaluation.intervals import SEPARATED, separated
+from tf_simclr.evaluation.maps import curve_band
 
 NOTICE = "Research use, not a diagnosis."
 _COLUMNS = {
@@ -35,14 +38,14 @@ _WORDS = {
     "Calibration": "Whether probabilities are true: of all radiographs that are given 70 %, about 70 % should have the "
     "finding. The calibration error is the mean distance from that; the Brier score is the mean squared error of "
     "the probabilities (0 is perfect, 0.25 a coin's).",
-    "95 % interval": "What else could have been measured with other patients of the same kind: the middle 95 % of "
-    "1,000 draws of the test patients. Where two intervals or a difference's interval leave both answers open, so "
-    "does this study.",
+    "95 % interval": "What else may be true of patients of the same kind: of an AUC, a sensitivity, a specificity the "
+    "values that these patients are consistent with, else the middle 95 % of 1,000 draws of them. Where two intervals "
+    "or a difference's interval leave both answers open, so does this study.",
 }
 
 
 @dataclass(frozen=True)
-class Findings:
+class Report:
     """All that the page tells."""
 
     positive: str
@@ -69,7 +72,7 @@ class Findings:
     """How it was made: versions and settings."""
 
 
-def written(found: Findings) -> str:
+def written(found: Report) -> str:
     """The page as HTML."""
     title = f"{found.positive} on chest radiographs: learning without labels first"
     return page(
@@ -80,7 +83,7 @@ def written(found: Findings) -> str:
         *who(found),
         *_what_was_done(found),
         *results(found),
-        *figures(found.ways, found.estimates, test=found.test),
+        *_figures(found.ways, found.estimates, test=found.test),
         *_choices(found),
         *seen(found),
         *limits(found),
@@ -89,7 +92,7 @@ def written(found: Findings) -> str:
     )
 
 
-def _in_short(found: Findings) -> list[str]:
+def _in_short(found: Report) -> list[str]:
     """The answer in a few sentences."""
     first, *others = zip(found.ways, found.estimates, strict=True)
     test = found.counts["test"]
@@ -97,6 +100,7 @@ def _in_short(found: Findings) -> list[str]:
         f"{first[0].title}: AUC {_spelled(first[1]['auc'])} on {test['images']:,} radiographs of {test['patients']:,} "
         f"patients that took no part in training or in any choice."
     ]
+    lines += [SEPARATED] * any(separated(said, found.test.labels) for said in first[0].test)
     lines += [compared(first, other) for other in others]
     if found.synthetic:
         lines.append("These radiographs are made up: the numbers show that the program runs, and nothing else.")
@@ -111,7 +115,8 @@ def compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
         verdict = f"{lower(first[0].title)} is better"
     elif gain["high"] < 0:
         verdict = f"{lower(first[0].title)} is worse"
-    difference = f"{_signed(gain['value'])} ({_signed(gain['low'])} to {_signed(gain['high'])})"
+    chance = f"p {gain['p_adjusted']:.3f}, adjusted for the ways compared"
+    difference = f"{_signed(gain['value'])} ({_signed(gain['low'])} to {_signed(gain['high'])}; {chance})"
     return f"{other[0].title}: AUC {_spelled(other[1]['auc'])}. The first minus this one is {difference}: {verdict}."
 
 
@@ -125,7 +130,7 @@ def lower(title: str) -> str:
     return title if title[:2].isupper() or title[1:4].lower() != title[1:4] else title[0].lower() + title[1:]
 
 
-def who(found: Findings) -> list[str]:
+def who(found: Report) -> list[str]:
     """Patients and images of each part."""
     names = {"train": "to learn from", "validation": "to choose by", "test": "to be tested on, once"}
     rows = []
@@ -144,12 +149,12 @@ def who(found: Findings) -> list[str]:
     return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", text(unlabelled))]
 
 
-def _what_was_done(found: Findings) -> list[str]:
+def _what_was_done(found: Report) -> list[str]:
     """The stages in words."""
     return [tag("h2", "What was done"), listed(found.steps, ordered=True)]
 
 
-def results(found: Findings) -> list[str]:
+def results(found: Report) -> list[str]:
     """The table of ways."""
     heads = ["Way to train", *_COLUMNS.values()]
     rows = []
@@ -184,10 +189,67 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def _figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, test: Asked) -> list[str]:
+    """AUCs with intervals, ROC curves, and calibration, as markup.
+
+    Args:
+        ways: the first one's ROC curve is drawn with its band.
+        estimates: of each way.
+        test: the images that they were asked about.
+    """
+    aucs = {way.title: {"": tuple(of["auc"].values())} for way, of in zip(ways, estimates, strict=True)}
+    curves = {
+        f"{way.title}, AUC {of['auc']['value']:.2f}": curve_band(
+            way.together, test.labels, kind="roc", groups=test.patients
+        )
+        for way, of in zip(ways, estimates, strict=True)
+    }
+    bins = {way.title: reliability(way.together, test.labels, bins=5) for way in ways}
+    return [
+        tag("h2", "Figures"),
+        drawing(
+            _named_above(plots.intervals(aucs, metric="AUC on test patients", chance=0.5), list(aucs)),
+            alt="AUC of each way with its interval",
+            caption="AUC with its 95 % interval. The dotted line is a coin.",
+        ),
+        tag(
+            "div",
+            drawing(
+                plots.bands(_only_first(curves), kind="roc"),
+                alt="ROC curves",
+                caption="ROC curves of the mean of all trainings; the band is the first way's 95 % interval.",
+            ),
+            drawing(
+                plots.reliability(bins),
+                alt="Calibration",
+                caption="Calibration: what was said against what was. Large points are many radiographs.",
+            ),
+            kind="pair",
+        ),
+    ]
+
+
+def _named_above(figure: Any, names: Sequence[str]) -> Any:
+    """Puts the names of rows above their lines, so that the figure is narrow enough for a phone."""
+    figure.set_size_inches(5.6, 0.62 * len(names) + 0.9)
+    axes = figure.axes[0]
+    axes.set_yticks([])
+    axes.set_ylim(len(names) - 0.6, -0.7)
+    for place, name in enumerate(names):
+        axes.annotate(name, (0.01, place - 0.3), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+    return figure
+
+
+def _only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
+    """Bands of which only the first has a width: several that overlap cannot be read."""
+    first = next(iter(curves))
+    return {name: band if name == first else (band[0], band[1], band[1], band[1]) for name, band in curves.items()}
+
+
 KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}
 
 
-def _choices(found: Findings) -> list[str]:
+def _choices(found: Report) -> list[str]:
     """What was searched, on validation patients."""
     rows = []
     for title, of in found.grids.items():
@@ -210,7 +272,7 @@ def _choices(found: Findings) -> list[str]:
     ]
 
 
-def seen(found: Findings) -> list[str]:
+def seen(found: Report) -> list[str]:
     """What the network was shown without labels."""
     if not found.pairs:
         return []
@@ -221,7 +283,7 @@ def seen(found: Findings) -> list[str]:
     ]
 
 
-def limits(found: Findings) -> list[str]:
+def limits(found: Report) -> list[str]:
     """What the numbers cannot say."""
     test = found.counts["test"]
     share = test["positive images"] / test["images"]
@@ -240,7 +302,7 @@ def limits(found: Findings) -> list[str]:
     return [tag("h2", "Limits"), listed(lines)]
 
 
-def _closing(found: Findings) -> list[str]:
+def _closing(found: Report) -> list[str]:
     """Words, and how the page came about."""
     words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
     made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])

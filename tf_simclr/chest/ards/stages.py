@@ -7,6 +7,7 @@ the stages before it are part of its own, so that nothing is built on what was m
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,12 @@ class Stage:
         """The stages that it needs."""
         return [Stage(self.root, name) for name in NEEDS[self.name]]
 
-    def begin(self, settings: Mapping[str, Any]) -> bool:
+    def begin(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any] = MappingProxyType({})) -> bool:
         """Notes the settings, or checks that those there are the same; whether there is something to do.
+
+        Args:
+            settings: what the stage is made with.
+            defaults: of the options: what a stage was made with that was begun before there was the option.
 
         Raises:
             InputError: a stage that it needs is not whole, or the folder was begun with other settings.
@@ -88,7 +93,9 @@ class Stage:
         for stage in self.before():
             rule = f"stage {self.name} must have stage {stage.name} before it; run it, or all, in {self.root}"
             check("result" in stage.noted(), rule)
-        changed = begun_with(self.path / "stage.json", self.whole_settings(settings), within="settings")
+        then = {name: value for name, value in defaults.items() if name in settings}
+        note = self.path / "stage.json"
+        changed = begun_with(note, self.whole_settings(settings), within="settings", defaults=then)
         advice = "give the same ones, or another model_dir, or remove this stage's folder and those behind it"
         both = {name: f"{there!r} there, {here!r} here" for name, (there, here) in changed.items()}
         check(not changed, f"{self.path} must be of the same settings; {advice}", **both)

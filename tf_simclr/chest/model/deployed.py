@@ -26,7 +26,7 @@ from tf_simclr.data.radiographs.prepared import Prepared, smaller
 from tf_simclr.errors import check
 from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
-from tf_simclr.evaluation.intervals import auc_interval
+from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
 from tf_simclr.files import replacing_folder, write_json
 from tf_simclr.places import expanded
 
@@ -260,7 +260,10 @@ def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path:
     """Saves what a command leaves in its run, and says where it could not be calibrated."""
     folder = run / FOLDER
     save(folder, **parts)
-    stored = read_card(folder)["calibration"]
+    about = read_card(folder)
+    stored = about["calibration"]
+    if about["measured"]["auc"]["value"] == 1:
+        say(SEPARATED)
     if stored["kind"] == "none":
         say(f"the model is left with its raw scores, without a calibration: {stored['why']}")
     return folder

@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates
-from tf_simclr.chest.ards.page import NOTICE, Findings, aligned, written
+from tf_simclr.chest.ards.page import NOTICE, Report, aligned, written
 from tf_simclr.chest.ards.runs import Job
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
@@ -33,7 +33,7 @@ _TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_
 
 def write(job: Job, folder: Path) -> str:
     """Writes `report.html`, `numbers.json` and the model, and returns a table for the terminal."""
-    found = findings(job)
+    found = _gathered(job)
     with replacing(folder / "report.html") as [file]:
         file.write(written(found).encode())
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
@@ -43,7 +43,7 @@ def write(job: Job, folder: Path) -> str:
     return f"{table(job, found, folder=folder)}\nask it  {typed('chest', 'app', '--model', job.config.model_dir)}"
 
 
-def findings(job: Job) -> Findings:
+def _gathered(job: Job) -> Report:
     """All that the page tells, from the stages' results."""
     places = {name: job.stage(name).path for name in ards.STAGES}
     others = compared(job)
@@ -52,7 +52,7 @@ def findings(job: Job) -> Findings:
     ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
     ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in _FROZEN.items()]
     pairs = places["pretrain"] / "run" / "pairs.png"
-    return Findings(
+    return Report(
         positive=job.positive,
         collection=job.target.name,
         synthetic=job.target.made_up,
@@ -149,7 +149,7 @@ def made(job: Job) -> dict[str, str]:
     }
 
 
-def _deploy(job: Job, found: Findings) -> Path:
+def _deploy(job: Job, found: Report) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
@@ -177,7 +177,7 @@ def _deploy(job: Job, found: Findings) -> Path:
         keras.backend.clear_session()
 
 
-def _card(found: Findings) -> dict[str, Any]:
+def _card(found: Report) -> dict[str, Any]:
     """What a reader of the model's answers must know."""
     return {
         "title": f"{found.positive}: SimCLR on radiographs, fine-tuned",
@@ -192,7 +192,7 @@ def _card(found: Findings) -> dict[str, Any]:
     }
 
 
-def table(job: Job, found: Findings, *, folder: Path) -> str:
+def table(job: Job, found: Report, *, folder: Path) -> str:
     """The page's table for a terminal."""
     lines = [f"{'on test patients':<48}{'AUC':>20}{'difference':>24}{'sensitivity':>14}{'specificity':>14}{'Brier':>8}"]
     for number, (way, of) in enumerate(zip(found.ways, found.estimates, strict=True)):
