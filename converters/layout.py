@@ -10,7 +10,7 @@ import numpy as np
 _STRIP = 1 << 23
 """Bytes of the result that are made at once: what comes after, checksum and writing, finds them in the cache."""
 
-ROWS, COLUMNS, PAD = 512, 256, 16
+ROWS, _COLUMNS, _PAD = 512, 256, 16
 """Elements that are transposed at once, and between its rows: a tile fits the second cache, and its columns, being no
 power of two apart, do not drive each other out of the first one."""
 
@@ -84,7 +84,7 @@ def _to_torch(source: np.ndarray, target: np.ndarray) -> None:
     """`(window, in, out)` → `(out, in, window)`, tile by tile through a padded one."""
     count, inputs, outputs = source.shape
     step = max(1, ROWS // count)
-    tile = np.empty((step * count, outputs + PAD), source.dtype)
+    tile = np.empty((step * count, outputs + _PAD), source.dtype)
     for i in range(0, inputs, step):
         # (h·w, in, out) → (in, h·w, out): whole rows of outputs are copied, which is fast in both.
         part = source[:, i : i + step].transpose(1, 0, 2)
@@ -97,8 +97,8 @@ def _to_torch(source: np.ndarray, target: np.ndarray) -> None:
 def _from_torch(source: np.ndarray, target: np.ndarray) -> None:
     """`(out, in, window)` → `(window, in, out)`, likewise."""
     outputs, inputs, count = source.shape
-    step = max(1, COLUMNS // count)
-    tile = np.empty((ROWS, step * count + PAD), source.dtype)
+    step = max(1, _COLUMNS // count)
+    tile = np.empty((ROWS, step * count + _PAD), source.dtype)
     for i in range(0, inputs, step):
         for o in range(0, outputs, ROWS):
             part = source[o : o + ROWS, i : i + step]

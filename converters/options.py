@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["encoder", "encoder+projection", "all"]
+_Part = Literal["encoder", "encoder+projection", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Options:
     ending."""
     ema: bool = False
     """Take the moving averages of encoder and projection head instead of the last step's weights."""
-    part: Part = "all"
+    part: _Part = "all"
     """What to convert."""
     selector: int | None = None
     """Projection layer that feeds the classifier (0: the pooled features); by default as the stored graph says."""

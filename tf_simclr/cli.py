@@ -20,13 +20,13 @@ from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.places import expanded, shown
 from tf_simclr.terminal import write
 
-EXTRAS = {
+_EXTRAS = {
     "optuna": "sweep", "pydicom": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
     "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow",
 }  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
-ELSEWHERE = {
+_ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
     "checkpoints get": "commands.checkpoints",
     "checkpoints convert": "commands.checkpoints",
@@ -61,7 +61,7 @@ def execute(words: str | Sequence[str]) -> None:
     if words[:1] in (["--version"], ["-V"]):
         write(f"tf-simclr {tf_simclr.__version__}\n")
         return
-    if wants_overview(words):
+    if _wants_overview(words):
         write(overview(words))
         return
     config = parse(words)
@@ -74,7 +74,7 @@ def execute(words: str | Sequence[str]) -> None:
 HELP = ("-h", "--help", "--help-all", "--help_all")
 
 
-def wants_overview(words: Sequence[str]) -> bool:
+def _wants_overview(words: Sequence[str]) -> bool:
     """Whether the words ask what commands there are: `--help`, alone or behind a group's name like `chest`."""
     asks = bool(words) and words[-1] in HELP
     return asks and not named(words) and bool(group(" ".join(words[:-1])))
@@ -104,11 +104,11 @@ def task(name: str) -> ModuleType:
     """
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
-        backend = loaded_backend()
+        backend = _loaded_backend()
         if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
             tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
             tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
-        computing = backend if name in COMPUTING else None
+        computing = backend if name in _COMPUTING else None
         devices = seen(computing) if computing is not None else []
     if computing is not None:
         idle = unused(computing, devices)
@@ -118,14 +118,23 @@ def task(name: str) -> ModuleType:
     return module
 
 
-COMPUTING: tuple[str, ...] = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo", "official")
-COMPUTING += ("chest covid", "chest ards", "chest explain")
+_COMPUTING: tuple[str, ...] = (
+    "pretrain",
+    "finetune",
+    "distill",
+    "linear-eval",
+    "transfer",
+    "embed",
+    "demo",
+    "official",
+)
+_COMPUTING += ("chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 TOLD: list[Accelerator] = []
 """Accelerators whose idleness was said in this process."""
 
 
-def loaded_backend() -> str | None:
+def _loaded_backend() -> str | None:
     """What Keras computes with, if a task has loaded it."""
     keras = sys.modules.get("keras")
     return None if keras is None or not hasattr(keras, "config") else keras.config.backend()
@@ -142,14 +151,14 @@ def extras_named(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
-        if package not in EXTRAS:
+        if package not in _EXTRAS:
             raise
-        raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{EXTRAS[package]}]'") from error
+        raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{_EXTRAS[package]}]'") from error
 
 
 def place(name: str) -> str:
     """The module of a command: by its name among the commands, unless the table says where else it is."""
-    return ELSEWHERE.get(name, f"commands.{name.replace('-', '_')}")
+    return _ELSEWHERE.get(name, f"commands.{name.replace('-', '_')}")
 
 
 def parse(words: Sequence[str]) -> Any:
@@ -157,7 +166,7 @@ def parse(words: Sequence[str]) -> Any:
 
     `--config FILE`, a run folder's `config.json`, sets the command and its options; `--preset NAME` the options of
     `pretrain` that the preset has; the others change them.  What images a run saw, and how, a command that is given
-    the run takes from there (`inherited`).
+    the run takes from there (`_inherited`).
 
     Raises:
         InputError: there is no such command or preset, or the file is not a configuration.
@@ -169,7 +178,7 @@ def parse(words: Sequence[str]) -> Any:
         whole = any(word.startswith("--help") and word != "--help" for word in asked)
         write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
         raise SystemExit(0)
-    stored = stored_config(words) or preset(words)
+    stored = _stored_config(words) or preset(words)
     command = named(words)
     if command is None:
         start = " ".join(words[: 2 if group("".join(words[:1])) and words else 1])
@@ -181,7 +190,7 @@ def parse(words: Sequence[str]) -> Any:
     if stored is not None:
         return dataclasses.replace(stored, **given)
     options.check_whole(command, kind, given=given)
-    return kind(**inherited(command, given, say=say), **given)
+    return kind(**_inherited(command, given, say=say), **given)
 
 
 def say(line: str) -> None:
@@ -197,15 +206,15 @@ def besides(command: str) -> list[tuple[str, str]]:
     return found
 
 
-SOURCES = ("dataset", "image_dir", "radiographs")
+_SOURCES = ("dataset", "image_dir", "radiographs")
 """Options that name images; one of them is enough."""
-SEEN = ("image_size", "exif_orientation")
+_SEEN = ("image_size", "exif_orientation")
 """Options of how a network sees images."""
-DRAWN = ("data_dir", "positive", "split_seed", "validation_fraction")
+_DRAWN = ("data_dir", "positive", "split_seed", "validation_fraction")
 """Options of which images are in a split."""
 
 
-def inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], None]) -> dict[str, Any]:
+def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], None]) -> dict[str, Any]:
     """What a command takes from the run that it is given: which images, and how the network sees them.
 
     Args:
@@ -221,12 +230,12 @@ def inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], No
     if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
         return {}
     folder = expanded(place)
-    values = run_values(folder)
+    values = _run_values(folder)
     if not values:
         return {}
-    other = [name for name in SOURCES if given.get(name) is not None]
-    theirs = [(name, values[name]) for name in reversed(SOURCES) if values.get(name) is not None][:1]
-    wanted = [*SEEN, *([] if other or command in ("transfer", "export") else [*SOURCES, *DRAWN])]
+    other = [name for name in _SOURCES if given.get(name) is not None]
+    theirs = [(name, values[name]) for name in reversed(_SOURCES) if values.get(name) is not None][:1]
+    wanted = [*_SEEN, *([] if other or command in ("transfer", "export") else [*_SOURCES, *_DRAWN])]
     taken: dict[str, Any] = {}
     unlike = [
         f"{name} is {given[name]} here, {their} {value} there"
@@ -247,7 +256,7 @@ def inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], No
     return taken
 
 
-def run_values(folder: Path) -> dict[str, Any]:
+def _run_values(folder: Path) -> dict[str, Any]:
     """What a run folder's `config.json` says of images; nothing where there is none that can be read."""
     path = folder / "config.json"
     if not path.is_file():
@@ -256,7 +265,7 @@ def run_values(folder: Path) -> dict[str, Any]:
         config = read_config(path)
     except InputError:  # of an earlier version, of a program: the command says what it needs to know
         return {}
-    names = [name for name in (*SEEN, *SOURCES, *DRAWN) if hasattr(config, name)]
+    names = [name for name in (*_SEEN, *_SOURCES, *_DRAWN) if hasattr(config, name)]
     values = {name: getattr(config, name) for name in names}
     if values.get("image_dir") is not None or values.get("radiographs") is not None:
         values.pop("dataset", None)
@@ -268,7 +277,7 @@ def named(words: Sequence[str]) -> str | None:
     return next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), None)
 
 
-def stored_config(words: list[str]) -> Any:
+def _stored_config(words: list[str]) -> Any:
     """Takes `--config FILE` out of the words and puts the command that it names in front, if there is none."""
     text = taken(words, "--config", what="a config.json")
     if text is None:
@@ -332,13 +341,13 @@ def configured(values: Any, *, where: str) -> Any:
     check(not missing, f"{where} must hold every option of {command} without a default", missing=missing)
     wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
     check(not wrong, f"{where} must hold values of the options' types", **wrong)
-    return COMMANDS[command](**{name: valued(value, fields[name].type) for name, value in values.items()})
+    return COMMANDS[command](**{name: _valued(value, fields[name].type) for name, value in values.items()})
 
 
-def valued(value: Any, kind: Any) -> Any:
+def _valued(value: Any, kind: Any) -> Any:
     """What a JSON value stands for: a list is a tuple, and some strings are paths."""
     if isinstance(value, list):
-        return tuple(valued(one, kind) for one in value)
+        return tuple(_valued(one, kind) for one in value)
     return Path(value) if value is not None and "Path" in str(kind) else value
 
 

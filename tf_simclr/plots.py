@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from tf_simclr.errors import check
 from tf_simclr.files import replacing
 
-UNITS = {"loss": "loss (nats)", "acc": "accuracy (%)", "accuracy": "accuracy (%)", "entropy": "entropy (nats)"}
+_UNITS = {"loss": "loss (nats)", "acc": "accuracy (%)", "accuracy": "accuracy (%)", "entropy": "entropy (nats)"}
 """What the last word of a metric's name means, with its unit; metrics of one unit share a panel."""
 
 
@@ -32,18 +32,20 @@ def curves(
         x: where the values were taken; by default 1, 2, ….
     """
     check(len(history) > 0, "history must hold at least one metric", metrics=list(history))
-    panels = list(dict.fromkeys(map(unit_of, history)))
+    panels = list(dict.fromkeys(map(_unit_of, history)))
     figure = figure or Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
     for panel, axes in zip(panels, np.ravel(figure.subplots(1, len(panels), squeeze=False)), strict=True):
         colours: dict[str, str] = {}
         for name, values in history.items():
-            if unit_of(name) == panel:
+            if _unit_of(name) == panel:
                 metric = name.removeprefix("val_")
                 colour = colours.setdefault(metric, f"C{len(colours)}")
                 at = range(1, len(values) + 1) if x is None else x
                 scaled = np.asarray(values) * (100 if panel.endswith("(%)") else 1)
                 style = "--" if name != metric else "-"
-                axes.plot(at, scaled, style, color=colour, label=label_of(name), marker="." if len(values) < 30 else "")
+                axes.plot(
+                    at, scaled, style, color=colour, label=_label_of(name), marker="." if len(values) < 30 else ""
+                )
         axes.set(xlabel=x_label, ylabel=panel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=x is None))
         axes.grid(alpha=0.3)
@@ -51,16 +53,16 @@ def curves(
     return figure
 
 
-def unit_of(metric: str) -> str:
+def _unit_of(metric: str) -> str:
     """The panel of a metric: its quantity and unit, or its own name."""
-    return UNITS.get(metric.split("_")[-1], label_of(metric.removeprefix("val_")))
+    return _UNITS.get(metric.split("_")[-1], _label_of(metric.removeprefix("val_")))
 
 
-def label_of(metric: str) -> str:
+def _label_of(metric: str) -> str:
     """A metric's name in words.
 
     Example:
-        >>> label_of("val_contrast_acc")
+        >>> _label_of("val_contrast_acc")
         'validation: contrast acc'
     """
     return ("validation: " if metric.startswith("val_") else "") + metric.removeprefix("val_").replace("_", " ")

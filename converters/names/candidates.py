@@ -32,7 +32,7 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wra
 PARALLEL = "module"
 """DataParallel's; a component of a network's own names may stand before it."""
 
-Role = Literal["trained", "average", "follower"]
+_Role = Literal["trained", "average", "follower"]
 
 _AVERAGES = {"ema", "swa", "averaged", "average", "avg", "polyak", "shadow"}
 _FOLLOWERS = {"teacher", "target", "momentum", "mom", "key", "k", "m", "slow"}
@@ -58,7 +58,7 @@ class Candidate:
 
     match: Match
     prefix: str
-    role: Role = "trained"
+    role: _Role = "trained"
 
     @property
     def title(self) -> str:
@@ -158,7 +158,7 @@ def _words(prefix: str) -> list[set[str]]:
     return [set(filter(None, re.split(r"[_\-<> ]+", part.lower()))) for part in re.split(r"[./]", spaced) if part]
 
 
-def _role(prefix: str, outer: str, keys: Collection[str], writer: str) -> Role:
+def _role(prefix: str, outer: str, keys: Collection[str], writer: str) -> _Role:
     words = set[str]().union(*_words(prefix))
     average = bool(words & _AVERAGES)
     # torch.optim.swa_utils.AveragedModel: a wrapper `module.` with a counter beside it.

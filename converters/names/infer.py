@@ -96,7 +96,7 @@ def _candidates() -> tuple[Architecture, ...]:
     )
 
 
-def encoders() -> Iterator[Architecture]:
+def _encoders() -> Iterator[Architecture]:
     """Every encoder with the official ratios, in every width."""
     for candidate in _candidates():
         yield from (dataclasses.replace(candidate, width=width) for width in range(1, 5))

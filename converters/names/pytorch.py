@@ -11,8 +11,8 @@ from tf_simclr.models.architecture import Architecture
 NESTED = "{}"
 """Last component of a wrapper that stands for one dictionary per first component of the keys."""
 
-Head = Callable[[Layer, Architecture], str | None]
-Refusal = Callable[[Architecture], str | None]
+_Head = Callable[[Layer, Architecture], str | None]
+_Refusal = Callable[[Architecture], str | None]
 
 _TORCH = {
     "kernel": "weight",
@@ -102,7 +102,7 @@ def _mm_neck(classifier: str, layer: Layer, architecture: Architecture) -> str:
 
 
 def _keys(
-    prefix: str, trunk: Callable[[Layer], str], heads: Head, architecture: Architecture
+    prefix: str, trunk: Callable[[Layer], str], heads: _Head, architecture: Architecture
 ) -> Iterator[tuple[Layer, str]]:
     for layer in walk(architecture):
         if layer.part == "encoder":
@@ -155,11 +155,11 @@ def _selector_refuses(architecture: Architecture) -> str | None:
     return None
 
 
-def _both(first: Refusal, second: Refusal, architecture: Architecture) -> str | None:
+def _both(first: _Refusal, second: _Refusal, architecture: Architecture) -> str | None:
     return first(architecture) or second(architecture)
 
 
-def _library(name: str, prefix: str, heads: Head, origin: str, **options: Any) -> Naming:
+def _library(name: str, prefix: str, heads: _Head, origin: str, **options: Any) -> Naming:
     """A project that wraps torchvision's ResNet."""
     keys = partial(_keys, prefix, options.pop("trunk", _torchvision_trunk), heads)
     refuses = partial(_both, _torchvision_refuses, _selector_refuses)

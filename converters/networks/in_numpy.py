@@ -16,14 +16,14 @@ _EPSILON = 1e-5
 TORCHVISION = "torchvision_avg_pool"
 """Features as torchvision's model computes them from the same weights: its max-pool looks at other windows."""
 
-Array = np.ndarray
-Read = Callable[[str], Array]
+_Array = np.ndarray
+_Read = Callable[[str], _Array]
 """Hub name → weight."""
 
 
 def endpoints(
-    architecture: Architecture, read: Read, images: Array, torchvision_pool: bool = False
-) -> dict[str, Array]:
+    architecture: Architecture, read: _Read, images: _Array, torchvision_pool: bool = False
+) -> dict[str, _Array]:
     """Computes every endpoint, by the official SavedModels' names.
 
     Args:
@@ -58,7 +58,7 @@ def endpoints(
     return ends | _head_endpoints(architecture, read, hidden) | other
 
 
-def _head_endpoints(architecture: Architecture, read: Read, hidden: list[Array]) -> dict[str, Array]:
+def _head_endpoints(architecture: Architecture, read: _Read, hidden: list[_Array]) -> dict[str, _Array]:
     ends = {"final_avg_pool": hidden[0]}
     if len(hidden) > 1:
         ends |= {f"proj_{i}": z for i, z in enumerate(hidden) if i}
@@ -69,7 +69,7 @@ def _head_endpoints(architecture: Architecture, read: Read, hidden: list[Array])
     return ends
 
 
-def _stem(architecture: Architecture, read: Read, x: Array) -> tuple[dict[str, Array], Array]:
+def _stem(architecture: Architecture, read: _Read, x: _Array) -> tuple[dict[str, _Array], _Array]:
     """Up to the max-pool."""
     deep = architecture.sk_ratio > 0 and not architecture.cifar_stem
     for i in (1, 2) if deep else ():
@@ -79,7 +79,7 @@ def _stem(architecture: Architecture, read: Read, x: Array) -> tuple[dict[str, A
     return {"initial_conv": first}, _relu_norm(first, read, f"stem_bn{last}")
 
 
-def _block(architecture: Architecture, read: Read, x: Array, group: int, block: int) -> Array:
+def _block(architecture: Architecture, read: _Read, x: _Array, group: int, block: int) -> _Array:
     name = f"group{group}_block{block}_"
     stride = 2 if block == 1 and group > 1 else 1
     shortcut = _shortcut(architecture, read, x, name, stride) if block == 1 else x
@@ -95,13 +95,13 @@ def _block(architecture: Architecture, read: Read, x: Array, group: int, block: 
     return np.maximum(x + shortcut, 0)
 
 
-def _shortcut(architecture: Architecture, read: Read, x: Array, name: str, stride: int) -> Array:
+def _shortcut(architecture: Architecture, read: _Read, x: _Array, name: str, stride: int) -> _Array:
     if architecture.sk_ratio > 0:
         x, stride = _average_pool(x, stride), 1
     return _norm(_conv(x, read(name + "shortcut_conv/kernel"), stride), read, name + "shortcut_bn")
 
 
-def _select(read: Read, x: Array, name: str) -> Array:
+def _select(read: _Read, x: _Array, name: str) -> _Array:
     """Mixes the two halves of the channels by a softmax over the two."""
     # (n, h, w, 2c) → two streams of (n, h, w, c)
     a, b = np.split(x, 2, axis=-1)
@@ -113,22 +113,22 @@ def _select(read: Read, x: Array, name: str) -> Array:
     return a * share + b * (1 - share)
 
 
-def _excite(read: Read, x: Array, name: str) -> Array:
+def _excite(read: _Read, x: _Array, name: str) -> _Array:
     squeezed = x.mean((1, 2), keepdims=True)
     squeezed = _conv(squeezed, read(name + "se_conv1/kernel")) + _like(read(name + "se_conv1/bias"), x)
     expanded = _conv(np.maximum(squeezed, 0), read(name + "se_conv2/kernel")) + _like(read(name + "se_conv2/bias"), x)
     return _sigmoid(expanded) * x
 
 
-def _sigmoid(x: Array) -> Array:
+def _sigmoid(x: _Array) -> _Array:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
-def _like(weight: Array, x: Array) -> Array:
+def _like(weight: _Array, x: _Array) -> _Array:
     return weight.astype(x.dtype, copy=False)
 
 
-def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
+def _conv(x: _Array, kernel: _Array, stride: int = 1) -> _Array:
     """Padding by the kernel's size alone, also with a stride (docs/official-code.md#convolution-padding)."""
     kernel, size = _like(kernel, x), kernel.shape[0]
     before = (size - 1) // 2
@@ -143,7 +143,7 @@ def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
     return out.reshape(x.shape[0], height, width, -1)
 
 
-def _norm(x: Array, read: Read, name: str, center: bool = True) -> Array:
+def _norm(x: _Array, read: _Read, name: str, center: bool = True) -> _Array:
     scale = _like(read(name + "/gamma"), x) / np.sqrt(
         _like(read(name + "/moving_variance"), x) + x.dtype.type(_EPSILON)
     )
@@ -151,11 +151,11 @@ def _norm(x: Array, read: Read, name: str, center: bool = True) -> Array:
     return x * scale + (shift + _like(read(name + "/beta"), x) if center else shift)
 
 
-def _relu_norm(x: Array, read: Read, name: str) -> Array:
+def _relu_norm(x: _Array, read: _Read, name: str) -> _Array:
     return np.maximum(_norm(x, read, name), 0)
 
 
-def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
+def _max_pool(x: _Array, at_both_ends: bool = False) -> _Array:
     """TensorFlow's SAME 3×3 pool with stride 2: even sizes are padded at the end only, or at both.
 
     See docs/official-code.md#max-pool-padding.
@@ -167,7 +167,7 @@ def _max_pool(x: Array, at_both_ends: bool = False) -> Array:
     return np.maximum.reduce([w[:, :height, :width] for w in windows])
 
 
-def _average_pool(x: Array, stride: int) -> Array:
+def _average_pool(x: _Array, stride: int) -> _Array:
     """ResNet-D's 2×2 pool: padding counts with stride 2 alone (docs/official-code.md#resnet-d-average-pool)."""
     height, width = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
     # A channel of ones is pooled along: its sum counts how many values of a window are no padding.

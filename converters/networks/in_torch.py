@@ -40,7 +40,7 @@ class TensorFlowMaxPool2d(nn.Module):
         return F.max_pool2d(F.pad(x, (left, 1, top, 1), value=-torch.inf), 3, 2)
 
 
-class Downsample(nn.Sequential):
+class _Downsample(nn.Sequential):
     """A projected shortcut, with ResNet-D's average pool before it where `pooled`; the pool takes no number."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, pooled: bool):
@@ -52,7 +52,7 @@ class Downsample(nn.Sequential):
         return super().forward(shortcut_pool(x, self.stride) if self.pooled else x)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """What both kinds of residual block share: the shortcut and squeeze-excite."""
 
     def add_ends(
@@ -63,7 +63,7 @@ class Block(nn.Module):
         See docs/official-code.md#squeeze-excite.
         """
         pooled = architecture.sk_ratio > 0
-        self.downsample = Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
+        self.downsample = _Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
         self.se_conv1: nn.Conv2d | None = None
         if architecture.se_ratio > 0:
             reduced = max(1, int(filters * architecture.se_ratio))
@@ -85,7 +85,7 @@ class Block(nn.Module):
         return torch.sigmoid(self.se_conv2(squeezed)) * x
 
 
-class BasicBlock(Block):
+class _BasicBlock(_Block):
     """Two 3×3 convolutions; the first shortcut of every group is projected, also in group 1."""
 
     def __init__(self, inputs: int, filters: int, *, stride: int, project: bool, architecture: Architecture):
@@ -100,7 +100,7 @@ class BasicBlock(Block):
         return self.bn2(self.conv2(x))
 
 
-class BottleneckBlock(Block):
+class _BottleneckBlock(_Block):
     """1×1, 3×3 and 1×1 convolutions; with `sk_ratio` the middle one is a selective kernel."""
 
     def __init__(self, inputs: int, filters: int, *, stride: int, project: bool, architecture: Architecture):
@@ -135,7 +135,7 @@ class BottleneckBlock(Block):
         return (streams * mixing).sum(0)
 
 
-class ProjectionLayer(nn.Module):
+class _ProjectionLayer(nn.Module):
     """A linear layer and its normalisation; the last one's only scales.
 
     See docs/official-code.md#last-projection-layer.
@@ -192,7 +192,7 @@ class TwinResNet(nn.Module):
         dims = (architecture.feature_dim, *architecture.proj_dims)
         last = architecture.num_proj_layers - 1
         pairs = enumerate(itertools.pairwise(dims))
-        self.projection_head = nn.ModuleList(ProjectionLayer(a, b, last=i == last) for i, (a, b) in pairs)
+        self.projection_head = nn.ModuleList(_ProjectionLayer(a, b, last=i == last) for i, (a, b) in pairs)
         self.fc = None
         if architecture.num_classes:
             self.fc = nn.Linear(dims[architecture.ft_proj_selector], architecture.num_classes)
@@ -229,7 +229,7 @@ class TwinResNet(nn.Module):
 
 
 def _group(architecture: Architecture, group: int, blocks: int, inputs: int, filters: int) -> nn.Sequential:
-    block = BottleneckBlock if architecture.bottleneck else BasicBlock
+    block = _BottleneckBlock if architecture.bottleneck else _BasicBlock
     first = block(inputs, filters, stride=1 if group == 1 else 2, project=True, architecture=architecture)
     inputs = filters * (4 if architecture.bottleneck else 1)
     others = (block(inputs, filters, stride=1, project=False, architecture=architecture) for _ in range(1, blocks))

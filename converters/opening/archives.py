@@ -47,7 +47,7 @@ _TAIL = 64 << 20
 
 
 @dataclass(frozen=True)
-class Member:
+class _Member:
     """One entry of an archive.
 
     Attributes:
@@ -175,7 +175,7 @@ def _is_needed(place: PurePosixPath) -> bool:
     return bool(_NEEDED.fullmatch(place.name)) and not any(PASSED.fullmatch(part) for part in place.parts)
 
 
-def _extract(member: Member, target: Path) -> None:
+def _extract(member: _Member, target: Path) -> None:
     """Writes one member; as many bytes as it claims to have."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # One byte more than claimed is read for, so that a longer member is told.
@@ -188,27 +188,27 @@ def _extract(member: Member, target: Path) -> None:
     check(left == 0, f"member {member.name} must be as long as the archive says, but ends early", bytes=member.size)
 
 
-def _members(path: Path, *, kind: str) -> Generator[Member, None, None]:
+def _members(path: Path, *, kind: str) -> Generator[_Member, None, None]:
     return _zip_members(path) if kind == "zip" else _tar_members(path)
 
 
-def _zip_members(path: Path) -> Generator[Member, None, None]:
+def _zip_members(path: Path) -> Generator[_Member, None, None]:
     with opened_zip(path) as archive:
         for info in archive.infolist():
             # The upper half has Unix' mode, where the zip was made on such a system; 0: it was not.
             form = stat.S_IFMT(info.external_attr >> 16)
             special = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "a link"}.get(form, "a device")
             kind = special or ("folder" if info.is_dir() else "file")
-            yield Member(info.filename, info.file_size, kind, partial(archive.open, info))
+            yield _Member(info.filename, info.file_size, kind, partial(archive.open, info))
 
 
-def _tar_members(path: Path) -> Generator[Member, None, None]:
+def _tar_members(path: Path) -> Generator[_Member, None, None]:
     """The members of a tar; at its end its compression's checksum is compared."""
     compression = compression_of(head_of(path))
     with compression[1](path) if compression else path.open("rb") as content:
         with tarfile.open(fileobj=cast(Any, _Careful(content)), mode="r:") as archive:
             for info in archive:
-                yield Member(info.name, info.size, _kind_of(info), partial(_opened, archive, info))
+                yield _Member(info.name, info.size, _kind_of(info), partial(_opened, archive, info))
         left = _TAIL
         while compression and (block := content.read(_BLOCK)):
             left -= len(block)

@@ -45,7 +45,7 @@ class SeveralError(InputError):
 
 
 @dataclass(frozen=True)
-class Place:
+class _Place:
     """A checkpoint on disk.
 
     Attributes:
@@ -69,7 +69,7 @@ def _is_saved_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*GRAPHS, "variables/variables.index"))
 
 
-def checkpoint_in(folder: Path) -> tuple[Place, list[str]]:
+def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
     """The checkpoint that a folder means, and what a user should know of the choice.
 
     Raises:
@@ -108,28 +108,28 @@ def _listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())[:10]
 
 
-def at(folder: Path) -> list[Place]:
+def at(folder: Path) -> list[_Place]:
     """The checkpoints directly in a folder: TensorFlow's count as one, and others one by one."""
     if (folder / _ARCHITECTURE).is_file():
-        return [Place(folder, "run")]
+        return [_Place(folder, "run")]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not PASSED.fullmatch(path.name)]
     names = [path.name for path in files]
     if set(names) >= _KERAS:
-        return [Place(folder, "keras")]
+        return [_Place(folder, "keras")]
     tensorflow = STATE in names or any(name.endswith(".index") for name in names) or _is_saved_model(folder)
     sets = shards.sets_in(names, folder)
     parts = {path for one in sets for path in one.files}
     stems = [name.removesuffix(".weights.json") for name in names if name.endswith(".weights.json")]
     parts |= {path for path in files for stem in stems if _KERAS_SHARD.fullmatch(path.name.removeprefix(stem))}
-    found = [Place(folder, "tensorflow")] if tensorflow else []
-    found += [Place(one.index or one.files[0], "shards", one) for one in sets]
+    found = [_Place(folder, "tensorflow")] if tensorflow else []
+    found += [_Place(one.index or one.files[0], "shards", one) for one in sets]
     for path in files:
         kind = None if path in parts or _TRAINER.fullmatch(path.name) else kind_of(path)
-        found += [Place(path, kind)] if kind else []
+        found += [_Place(path, kind)] if kind else []
     return found
 
 
-def _preferred(folder: Path, found: list[Place]) -> tuple[list[Place], list[str]]:
+def _preferred(folder: Path, found: list[_Place]) -> tuple[list[_Place], list[str]]:
     """Of TensorFlow's checkpoint and files beside it the former, of Hugging Face's two forms of weights safetensors."""
     notes = []
     trainer = sorted(path.name for path in folder.iterdir() if _TRAINER.fullmatch(path.name))
@@ -150,17 +150,17 @@ def _preferred(folder: Path, found: list[Place]) -> tuple[list[Place], list[str]
     return found, notes
 
 
-def _is_safe(place: Place) -> bool:
+def _is_safe(place: _Place) -> bool:
     return _weights_name(place).endswith(".safetensors")
 
 
-def _weights_name(place: Place) -> str:
+def _weights_name(place: _Place) -> str:
     return place.path.name.removesuffix(shards.INDEX)
 
 
-def _below(folder: Path) -> tuple[list[Place], bool]:
+def _below(folder: Path) -> tuple[list[_Place], bool]:
     """The checkpoints in the folders below one, without links to folders, and whether all folders were looked at."""
-    found: list[Place] = []
+    found: list[_Place] = []
     seen, all_seen = 0, True
     for name, children, files in os.walk(folder):
         one = Path(name)
@@ -194,13 +194,13 @@ def files_of(path: Path) -> list[Path]:
     return [*([path] if path.is_file() else []), *beside]
 
 
-def _once(places: list[Place]) -> list[Place]:
+def _once(places: list[_Place]) -> list[_Place]:
     """Each file once: `latest.pth` is a link to `epoch_200.pth`.
 
     Of a file's names the one with an ending counts – Hugging Face's cache has the name as a link to a file that is
     called by its digest –, and of several with one that which is no link.
     """
-    found: dict[tuple[int, int], Place] = {}
+    found: dict[tuple[int, int], _Place] = {}
     for place in places:
         stat = place.path.stat()
         key = (stat.st_dev, stat.st_ino)
@@ -210,11 +210,11 @@ def _once(places: list[Place]) -> list[Place]:
     return list(found.values())
 
 
-def _rank(place: Place) -> tuple[bool, bool]:
+def _rank(place: _Place) -> tuple[bool, bool]:
     return bool(place.path.suffix), not place.path.is_symlink()
 
 
-def _relative(place: Place, folder: Path) -> str:
+def _relative(place: _Place, folder: Path) -> str:
     return place.path.relative_to(folder).as_posix() if place.path != folder else place.path.name
 
 

@@ -22,11 +22,11 @@ HOST = "https://storage.googleapis.com"
 _SECONDS = 60.0
 """Longest silence of the server."""
 BLOCK = 1 << 20
-PAGE, PAGES = 16 << 20, 200
+_PAGE, PAGES = 16 << 20, 200
 """Longest page of a listing in bytes, and how many there may be; a page has a thousand files in some 200 kB."""
 
 
-class SameHost(urllib.request.HTTPRedirectHandler):
+class _SameHost(urllib.request.HTTPRedirectHandler):
     """Follows the server to itself alone."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
@@ -144,10 +144,10 @@ def pages(bucket: str, **query: str) -> Iterator[dict[str, Any]]:
         url = f"{HOST}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{urllib.parse.urlencode(wanted)}"
         try:
             with _opened(url) as answer:
-                content = answer.read(PAGE + 1)
+                content = answer.read(_PAGE + 1)
         except (Interrupted, OSError, http.client.HTTPException) as error:
             raise InputError(unreachable(error)) from error
-        check(len(content) <= PAGE, f"{HOST} must list a bucket in pages of at most {PAGE >> 20} MB")
+        check(len(content) <= _PAGE, f"{HOST} must list a bucket in pages of at most {_PAGE >> 20} MB")
         with reading(f"gs://{bucket}", "a bucket that is listed as JSON"):
             page = parse_json(content)
             check(type(page) is dict, "its listing must be an object", received=type(page).__name__)
@@ -173,7 +173,7 @@ def _opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
     """
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        opener = urllib.request.build_opener(SameHost)
+        opener = urllib.request.build_opener(_SameHost)
         with opener.open(urllib.request.Request(url, headers=headers), timeout=_SECONDS) as answer:
             yield answer
     except urllib.error.HTTPError as error:

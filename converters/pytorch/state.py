@@ -35,11 +35,11 @@ from converters.tensors import MappedFile, Source, Stored, dtype_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 
-DEEPEST, MOST = 32, 100_000
+_DEEPEST, _MOST = 32, 100_000
 """Dictionaries within each other, and tensors in one, that no checkpoint reaches; a hostile one may hold itself."""
 
 _WHOLE = "a whole PyTorch file"
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """What a file of PyTorch before 1.6 begins with: two pickled numbers."""
 
 _UNCHECKED = "The file has no checksums (it was written with torch.serialization.set_crc32_options(False))."
@@ -125,11 +125,11 @@ class _Legacy:
         while len(parts) < 5:  # magic number, version, writing machine, content, storages
             part, place = inert_pickle.read(view, start=place, calls=calls, persistent=self._seen)
             parts.append(part)
-            if parts[0] != MAGIC:
+            if parts[0] != _MAGIC:
                 self.container, self.content = "pickle file", part
                 return
         _, version, _, self.content, keys = parts
-        check(version == PROTOCOL, "its version must be one that PyTorch wrote", version=version)
+        check(version == _PROTOCOL, "its version must be one that PyTorch wrote", version=version)
         check(type(keys) is list and set(map(type, keys)) <= {str}, "it must list its storages by their names")
         for key in keys:
             place = self._locate(key, place)
@@ -321,13 +321,13 @@ def flatten(
     Raises:
         InputError: there is no end to it.
     """
-    check(depth < DEEPEST, f"a PyTorch file must have less than {DEEPEST} dictionaries within each other", key=prefix)
+    check(depth < _DEEPEST, f"a PyTorch file must have less than {_DEEPEST} dictionaries within each other", key=prefix)
     if isinstance(content, kind):
         spend(items=TENSOR)
         yield checked_name(prefix), content
     # A history of a million losses is no reason to refuse a file: numbers and texts are passed over.
     children = [(key, value) for key, value in _children(content) if not isinstance(value, _VALUES)]
-    check(len(children) < MOST, f"a dictionary must have less than {MOST} tensors and dictionaries", key=prefix)
+    check(len(children) < _MOST, f"a dictionary must have less than {_MOST} tensors and dictionaries", key=prefix)
     spend(items=len(children))
     for key, value in children:
         yield from flatten(value, kind, prefix=f"{prefix}.{key}" if prefix else key, depth=depth + 1)

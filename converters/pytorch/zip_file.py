@@ -43,7 +43,7 @@ LIMIT = _FULL = 0xFFFFFFFF
 
 
 @dataclass
-class Member:
+class _Member:
     """A file in the zip.
 
     Attributes:
@@ -111,14 +111,14 @@ def _split(state: Mapping[str, Any]) -> Content:
     return content
 
 
-def _places(sizes: Mapping[str, int]) -> dict[str, Member]:
+def _places(sizes: Mapping[str, int]) -> dict[str, _Member]:
     """Lays the members out, one behind the other, each one's data at a multiple of `_ALIGNMENT`."""
     members, place = {}, 0
     for name, size in sizes.items():
         check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
         # Behind the header, its name and the four bytes of an empty padding field.
         begin = place + LOCAL.size + len(f"{_TOP}/{name}") + 4
-        members[name] = Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
+        members[name] = _Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
         place = members[name].start + size
     return members
 
@@ -126,7 +126,7 @@ def _places(sizes: Mapping[str, int]) -> dict[str, Member]:
 class _Zip:
     """The zip that is being written; members in any order and from any thread."""
 
-    def __init__(self, descriptor: int, members: Mapping[str, Member]):
+    def __init__(self, descriptor: int, members: Mapping[str, _Member]):
         self.descriptor, self.members = descriptor, members
         self.written: set[str] = set()
         last = list(members.values())[-1]
@@ -163,7 +163,7 @@ class _Zip:
         put(self.descriptor, entries + _ends(len(self.members), len(entries), start=self.end), place=self.end)
 
 
-def _local(member: Member) -> bytes:
+def _local(member: _Member) -> bytes:
     """The header before the data; a field `FB`, as PyTorch's, pads it."""
     name = member.name.encode()
     gap = member.start - member.header - LOCAL.size - len(name)
@@ -172,7 +172,7 @@ def _local(member: Member) -> bytes:
     return LOCAL.pack(b"PK\x03\x04", 20, 0, 0, 0, _DATE, *sizes) + name + padding
 
 
-def _central(member: Member) -> bytes:
+def _central(member: _Member) -> bytes:
     """The entry in the central directory; places from 4 GiB on stand in a Zip64 field."""
     name, far = member.name.encode(), member.header >= LIMIT
     extra = struct.pack("<2HQ", 1, 8, member.header) if far else b""

@@ -69,12 +69,12 @@ NUMBERS = {dtype: number for number, dtype in DTYPES.items() if number != STRING
 HEADER = encode(1, 1) + encode(3, encode(1, 1))
 """Of what is written: one data file, little-endian, version 1."""
 
-Extent = tuple[int, int]
+_Extent = tuple[int, int]
 """Start and length of a slice along one axis; (0, -1) is the whole axis."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class _Entry:
     """What the index says of one tensor, or of one slice of a partitioned tensor."""
 
     dtype: int
@@ -83,7 +83,7 @@ class Entry:
     offset: int
     size: int
     crc: int
-    slices: tuple[tuple[Extent, ...], ...]
+    slices: tuple[tuple[_Extent, ...], ...]
 
     @property
     def count(self) -> int:
@@ -93,7 +93,7 @@ class Entry:
 # The index.
 
 
-def read_index(path: Path) -> tuple[int, dict[str | bytes, Entry]]:
+def read_index(path: Path) -> tuple[int, dict[str | bytes, _Entry]]:
     """Reads `<prefix>.index`.
 
     Returns:
@@ -143,7 +143,7 @@ def _read_header(value: bytes, index: Path) -> int:
     return shards
 
 
-def _parse_entry(value: bytes, key: bytes, *, index: Path) -> Entry:
+def _parse_entry(value: bytes, key: bytes, *, index: Path) -> _Entry:
     """Parses a `BundleEntryProto`: 1 dtype, 2 shape, 3 shard, 4 offset, 5 size, 6 masked CRC-32C, 7 slices."""
     try:
         fields = Message(value)
@@ -152,7 +152,7 @@ def _parse_entry(value: bytes, key: bytes, *, index: Path) -> Entry:
         shape = tuple(Message(dim).signed(1) for dim in axes)
         slices = tuple(tuple(map(_parse_extent, part.messages(1))) for part in fields.messages(7))
         shard, offset, size = numbers = [fields.signed(number) for number in (3, 4, 5)]
-        entry = Entry(fields.integer(1), shape, shard, offset, size, fields.integer(6), slices)
+        entry = _Entry(fields.integer(1), shape, shard, offset, size, fields.integer(6), slices)
     except InputError as error:
         raise InputError(f"the entry of tensor {_title(key)!r} in {index} must be intact, but {error}") from None
     if min((*shape, *numbers), default=0) < 0:
@@ -160,7 +160,7 @@ def _parse_entry(value: bytes, key: bytes, *, index: Path) -> Entry:
     return entry
 
 
-def _parse_extent(extent: Message) -> Extent:
+def _parse_extent(extent: Message) -> _Extent:
     return extent.signed(1), extent.signed(2) if 2 in extent.fields else -1
 
 
@@ -210,7 +210,7 @@ class Bundle(Mapping[str, np.ndarray]):
     def _shard_path(self, shard: int) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self._shards:05d}")
 
-    def _stored(self) -> dict[str | bytes, Entry]:
+    def _stored(self) -> dict[str | bytes, _Entry]:
         """The entries that have bytes in a data file; a partitioned tensor's own entry only lists its slices."""
         return {key: entry for key, entry in self._parsed.items() if not entry.slices}
 
@@ -297,11 +297,11 @@ class Bundle(Mapping[str, np.ndarray]):
             return self._assemble(name, entry)
         return self._array(name, entry)
 
-    def _array(self, key: str | bytes, entry: Entry) -> np.ndarray:
+    def _array(self, key: str | bytes, entry: _Entry) -> np.ndarray:
         flat = np.frombuffer(self._content(key, entry), DTYPES[entry.dtype])
         return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
 
-    def _content(self, key: str | bytes, entry: Entry, *, verify: bool | None = None) -> memoryview:
+    def _content(self, key: str | bytes, entry: _Entry, *, verify: bool | None = None) -> memoryview:
         """The bytes of a tensor."""
         content = self._maps[entry.shard].view(entry.offset, entry.size)
         if (self._verify if verify is None else verify) and mask(crc32c(content)) != entry.crc:
@@ -311,7 +311,7 @@ class Bundle(Mapping[str, np.ndarray]):
             )
         return content
 
-    def _assemble(self, name: str, entry: Entry) -> np.ndarray:
+    def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
         """Puts a partitioned tensor together: every slice is there, and every element is in exactly one."""
         stored = {extents: self._slices.get(slice_key(name, extents)) for extents in entry.slices}
         slices = {extents: one for extents, one in stored.items() if one and one.dtype == entry.dtype}
@@ -326,7 +326,7 @@ class Bundle(Mapping[str, np.ndarray]):
         return out
 
 
-def _read_strings(content: memoryview, entry: Entry, *, name: str) -> np.ndarray:
+def _read_strings(content: memoryview, entry: _Entry, *, name: str) -> np.ndarray:
     """A string tensor: the lengths as varints, their checksum in four bytes, then the strings' bytes.
 
     The first checksum covers each length as a 32-bit number, not the varint that is stored; the tensor's own goes on
@@ -354,7 +354,7 @@ def _read_strings(content: memoryview, entry: Entry, *, name: str) -> np.ndarray
 # The keys under which a partitioned tensor's slices are stored: numbers and text, encoded so that bytes sort as values.
 
 
-def slice_key(name: str, extents: Iterable[Extent]) -> bytes:
+def slice_key(name: str, extents: Iterable[_Extent]) -> bytes:
     """The index key of the slice of tensor `name` at these extents.
 
     Example:

@@ -31,7 +31,7 @@ Graph = dict[str, tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
-class Selector:
+class _Selector:
     """The projection layer that feeds the classifier; 0: the pooled features.
 
     Attributes:
@@ -42,7 +42,7 @@ class Selector:
     file: Path
 
 
-def find_selector(prefix: str | Path) -> Selector | None:
+def find_selector(prefix: str | Path) -> _Selector | None:
     """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb`,
     `saved_model.pbtxt` or `flags.json`.
 
@@ -58,7 +58,7 @@ def find_selector(prefix: str | Path) -> Selector | None:
     for path, read in _files_that_tell(Path(prefix)):
         value = read(path) if path.is_file() else None
         if value is not None:
-            return Selector(value, path)
+            return _Selector(value, path)
     return None
 
 

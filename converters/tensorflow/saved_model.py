@@ -28,7 +28,7 @@ _HEAD = re.compile(r"n?l_\d+|linear_layer")
 
 
 @dataclass(frozen=True)
-class Named:
+class _Named:
     """The name of a variable of the official TF2 model, e.g. `resnet/…/conv2d_7/kernel`, in its parts.
 
     Attributes:
@@ -45,7 +45,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Variables:
+class _Variables:
     """The weights of a TensorFlow checkpoint by names that do not depend on what wrote it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Variables:
     keys: dict[str, str]
 
 
-def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> Variables:
+def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> _Variables:
     """Finds out what the keys of a TF1 checkpoint, a TF2 object checkpoint or a SavedModel stand for.
 
     Args:
@@ -69,12 +69,12 @@ def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> Va
     """
     variables = read_variables(bundle) if variables is None else variables
     if not variables:
-        return Variables("tf1", {key: key for key in bundle})
+        return _Variables("tf1", {key: key for key in bundle})
     weights = [variable for variable in variables if SLOT not in (variable.path or "")]
     # Keras' own export reaches some variables through numbered lists only: their names tell then.
     if any(variable.path is None for variable in weights):
-        return Variables("tf1", by_name(weights, bundle.index))
-    return Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
+        return _Variables("tf1", by_name(weights, bundle.index))
+    return _Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
 
 
 def by_name(variables: list[Variable], index: object) -> dict[str, str]:
@@ -100,7 +100,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
     return names
 
 
-def _parse_name(name: str) -> Named | None:
+def _parse_name(name: str) -> _Named | None:
     """The parts of a variable's name, by the last part of the model in it; None: the official model has none such."""
     *owners, layer, weight = ["", *name.split("/")]
     found = _LAYER.fullmatch(layer)
@@ -110,11 +110,11 @@ def _parse_name(name: str) -> Named | None:
     for i in reversed(range(len(owners))):
         head = owners[i + 1] if i + 1 < len(owners) and _HEADS.fullmatch(owners[i]) else ""
         if _ENCODER.fullmatch(owners[i]) or _HEAD.fullmatch(head):
-            return Named(found["kind"], int(found["number"] or 0), weight, head if _HEAD.fullmatch(head) else "")
+            return _Named(found["kind"], int(found["number"] or 0), weight, head if _HEAD.fullmatch(head) else "")
     return None
 
 
-def _tf1_name(named: Named, ranks: dict[str, dict[int, int]]) -> str:
+def _tf1_name(named: _Named, ranks: dict[str, dict[int, int]]) -> str:
     """The TF1 name of a variable of the TF2 model."""
     if named.head:
         part = "head_supervised" if named.head == "linear_layer" else "head_contrastive"

@@ -11,9 +11,9 @@ from converters.tensorflow.wire import varint
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
-LITERAL, COPY_1, COPY_2, COPY_4 = range(4)
+_LITERAL, _COPY_1, _COPY_2, _COPY_4 = range(4)
 """Kinds of elements, by the two low bits of the first byte; a copy's offset takes so many bytes."""
-_OFFSET_BYTES = {COPY_1: 1, COPY_2: 2, COPY_4: 4}
+_OFFSET_BYTES = {_COPY_1: 1, _COPY_2: 2, _COPY_4: 4}
 _INLINE = 60
 """Literals up to this length have it in the first byte; longer ones in one to four bytes behind it."""
 _LONGEST = (1 << 32) - 1
@@ -44,7 +44,7 @@ def decompress(data: bytes) -> bytes:
         spend(items=1)
         tag, position = data[position], position + 1
         kind, size = tag & 3, (tag >> 2) + 1
-        if kind == LITERAL:
+        if kind == _LITERAL:
             if size > _INLINE:
                 size, position = number(data, position, count=size - _INLINE)
                 size += 1
@@ -54,7 +54,7 @@ def decompress(data: bytes) -> bytes:
             position += size
         else:
             offset, position = number(data, position, count=_OFFSET_BYTES[kind])
-            if kind == COPY_1:
+            if kind == _COPY_1:
                 size, offset = (tag >> 2 & 7) + 4, tag >> 5 << 8 | offset
             if not 0 < offset <= len(out):
                 raise InputError(f"a copy in a compressed block begins {offset} bytes before byte {len(out)}")

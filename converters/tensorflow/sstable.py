@@ -21,7 +21,7 @@ MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
 TRAILER = 5
 """Bytes after a block: its compression and its checksum."""
-PLAIN, SNAPPY = 0, 1
+_PLAIN, _SNAPPY = 0, 1
 """How a block is compressed."""
 BLOCK_SIZE = 1 << 18
 _RESTART_INTERVAL = 16
@@ -77,11 +77,11 @@ def block(data: bytes, where: tuple[int, int]) -> bytes:
         raise InputError(f"a block at {offset} reaches past its end; copy it again")
     if mask(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
         raise InputError(f"the checksum of the block at {offset} does not match; copy it again")
-    if data[end] not in (PLAIN, SNAPPY):
+    if data[end] not in (_PLAIN, _SNAPPY):
         rule = f"the block at {offset} is compressed otherwise than by Snappy (type {data[end]})"
         raise InputError(f"{rule}, as TensorFlow never does; save the checkpoint again")
     try:
-        return data[offset:end] if data[end] == PLAIN else decompress(data[offset:end])
+        return data[offset:end] if data[end] == _PLAIN else decompress(data[offset:end])
     except InputError as error:
         raise InputError(f"the block at {offset} is damaged: {error}") from None
 
@@ -153,7 +153,7 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
     for number in (*(restarts or [0]), len(restarts) or 1):
         content += number.to_bytes(4, "little")
     where = encode_varint(len(out)) + encode_varint(len(content))
-    content.append(PLAIN)
+    content.append(_PLAIN)
     out += content + mask(crc32c(content)).to_bytes(4, "little")
     return where
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-_WIDTH = {FIXED64: 8, FIXED32: 4}
+_VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
+_WIDTH = {_FIXED64: 8, _FIXED32: 4}
 MESSAGE = 8
 """Items of the budget that a message costs beside its fields, for the memory that it takes."""
 
@@ -77,12 +77,12 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
         # A tag is the field's number and, in its three low bits, how its value is stored.
         tag, position = varint(data, position)
         kind = tag & 7
-        if kind == VARINT:
+        if kind == _VARINT:
             number, position = varint(data, position)
             yield tag >> 3, number
             continue
         length, position = (_WIDTH[kind], position) if kind in _WIDTH else varint(data, position)
-        if kind not in (FIXED64, FIXED32, BYTES) or tag < 8 or length > end - position:
+        if kind not in (_FIXED64, _FIXED32, BYTES) or tag < 8 or length > end - position:
             raise InputError("a protocol buffer is cut off or damaged; copy the file again")
         content, position = data[position : position + length], position + length
         yield tag >> 3, int.from_bytes(content, "little") if kind in _WIDTH else content
@@ -128,10 +128,10 @@ def encode_varint(value: int) -> bytes:
 def encode(number: int, value: int | bytes | str) -> bytes:
     """One field; a number of 0 is left out, as protocol buffers do with defaults."""
     if isinstance(value, int):
-        return encode_varint(number << 3 | VARINT) + encode_varint(value) if value else b""
+        return encode_varint(number << 3 | _VARINT) + encode_varint(value) if value else b""
     value = value.encode() if isinstance(value, str) else value
     return encode_varint(number << 3 | BYTES) + encode_varint(len(value)) + value
 
 
 def encode_fixed32(number: int, value: int) -> bytes:
-    return encode_varint(number << 3 | FIXED32) + value.to_bytes(4, "little")
+    return encode_varint(number << 3 | _FIXED32) + value.to_bytes(4, "little")

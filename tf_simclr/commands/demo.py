@@ -33,11 +33,11 @@ from tf_simclr.terminal import say, show
 from tf_simclr.training import read_history
 from tf_simclr.weights import load_encoder
 
-SIZE = Demo.image_size
+_SIZE = Demo.image_size
 """Side of the network's input in pixels."""
-MIN_AREA = 0.2
+_MIN_AREA = 0.2
 """Least share of a digit in a view: less of it is often no digit any more."""
-ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_layers=2, proj_out_dim=64)
+_ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_layers=2, proj_out_dim=64)
 """With the ImageNet stem, which is 16 times cheaper at this size than the CIFAR stem and enough for digits."""
 
 
@@ -49,32 +49,32 @@ def run(config: Demo) -> None:
     result = pretrain(
         recipe(config),
         dataclasses.replace(from_arrays(digits.train), origin="scikit-learn's digits"),
-        view=digit_views,
-        architecture=ARCHITECTURE,
+        view=_digit_views,
+        architecture=_ARCHITECTURE,
         notes=plain(config),
     )
     trained = load_encoder(folder.path)
     keras.utils.set_random_seed(config.seed)
     features = {
-        "pretrained": both(trained, digits),
-        "untrained": both(keras.models.clone_model(trained), digits),
+        "pretrained": _both(trained, digits),
+        "untrained": _both(keras.models.clone_model(trained), digits),
         "raw pixels": (pixels(digits.train), pixels(digits.test)),
     }
     comparison = compare(features, (digits.train_labels, digits.test_labels), draws=draws)
     say("converting to PyTorch …")
     weights = folder.path / "encoder.pth"
     convert(folder.path, weights, part="encoder")
-    difference = torch_difference(load(weights), trained, seen=batches(digits.test))
-    picture = draw(folder, digits, features=features["pretrained"])
-    write_json(folder.result, result | numbers(comparison, difference))
-    show(report(config, comparison, difference=difference, result=result, picture=picture))
+    difference = _torch_difference(load(weights), trained, seen=_batches(digits.test))
+    picture = _draw(folder, digits, features=features["pretrained"])
+    write_json(folder.result, result | _numbers(comparison, difference))
+    show(_report(config, comparison, difference=difference, result=result, picture=picture))
 
 
 def recipe(config: Demo) -> Pretrain:
     """SimCLR for small grey images and a small batch: chosen for what it reaches in two minutes on two cores."""
     return Pretrain(
         model_dir=config.model_dir,
-        image_size=SIZE,
+        image_size=_SIZE,
         train_batch_size=128,
         train_epochs=config.train_epochs,
         learning_rate=2.0,
@@ -86,27 +86,27 @@ def recipe(config: Demo) -> Pretrain:
     )
 
 
-def digit_views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _digit_views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Two views of a digit `(2, 32, 32, 3)`: crop and colour, but no flip, which would make another sign of it."""
-    image = images.resize(image, (SIZE, SIZE))
-    return tf.stack([digit_view(image, s) for s in tf.unstack(tf.random.split(seed, 2))])
+    image = images.resize(image, (_SIZE, _SIZE))
+    return tf.stack([_digit_view(image, s) for s in tf.unstack(tf.random.split(seed, 2))])
 
 
-def digit_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _digit_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """One of them."""
     seeds = tf.random.split(seed, 2)
-    crop = augment.random_crop_and_resize(image, (SIZE, SIZE), seed=seeds[0], min_area=MIN_AREA)
+    crop = augment.random_crop_and_resize(image, (_SIZE, _SIZE), seed=seeds[0], min_area=_MIN_AREA)
     return augment.random_color(tf.clip_by_value(crop, 0, 1), seed=seeds[1])
 
 
-def both(encoder: keras.Model, digits: Digits) -> tuple[np.ndarray, np.ndarray]:
+def _both(encoder: keras.Model, digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """Features of the training and the test images."""
-    return extract(encoder, batches(digits.train)).values, extract(encoder, batches(digits.test)).values
+    return extract(encoder, _batches(digits.train)).values, extract(encoder, _batches(digits.test)).values
 
 
-def batches(grey: np.ndarray) -> tf.data.Dataset:
+def _batches(grey: np.ndarray) -> tf.data.Dataset:
     """What the encoder sees of them."""
-    return evaluation_batches(from_arrays(grey), batch_size=256, image_size=SIZE, unreadable=Unreadable())
+    return evaluation_batches(from_arrays(grey), batch_size=256, image_size=_SIZE, unreadable=Unreadable())
 
 
 def pixels(grey: np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def pixels(grey: np.ndarray) -> np.ndarray:
     return grey.reshape(len(grey), -1) / 255
 
 
-def torch_difference(network: Network, encoder: keras.Model, *, seen: tf.data.Dataset) -> float:
+def _torch_difference(network: Network, encoder: keras.Model, *, seen: tf.data.Dataset) -> float:
     """Largest difference between Keras' and PyTorch's features, over their largest magnitude."""
     worst = largest = 0.0
     for batch, *_ in seen:
@@ -124,7 +124,7 @@ def torch_difference(network: Network, encoder: keras.Model, *, seen: tf.data.Da
     return float(worst / largest)
 
 
-def draw(folder: RunFolder, digits: Digits, *, features: tuple[np.ndarray, np.ndarray]) -> Path:
+def _draw(folder: RunFolder, digits: Digits, *, features: tuple[np.ndarray, np.ndarray]) -> Path:
     """The loss curve, and the nearest training images of a test image of each of six classes."""
     queries = np.array([np.flatnonzero(digits.test_labels == digit)[0] for digit in range(6)])
     found, cosines = nearest(features[1][queries], features[0], k=8)
@@ -138,7 +138,7 @@ def draw(folder: RunFolder, digits: Digits, *, features: tuple[np.ndarray, np.nd
     return plots.save(figure, folder.path / "demo.png")
 
 
-def numbers(comparison: Comparison, difference: float) -> dict:
+def _numbers(comparison: Comparison, difference: float) -> dict:
     """What the table says, for `result.json`."""
     return {
         "accuracy": {n: {"mean": comparison.mean(n), "std": comparison.spread(n)} for n in comparison.accuracies},
@@ -146,7 +146,7 @@ def numbers(comparison: Comparison, difference: float) -> dict:
     }
 
 
-def report(config: Demo, comparison: Comparison, *, difference: float, result: dict, picture: Path) -> str:
+def _report(config: Demo, comparison: Comparison, *, difference: float, result: dict, picture: Path) -> str:
     """The demo's last words."""
     where = config.model_dir
     return f"""

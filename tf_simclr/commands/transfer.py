@@ -25,7 +25,7 @@ from tf_simclr.frameworks import tf
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 
-PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
+_PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
 """Knobs that do not change a data set's numbers."""
 
 
@@ -42,8 +42,8 @@ def run(config: Transfer) -> None:
     results, missing, failed = {}, {}, {}
     for name in wanted:
         try:
-            results[name] = finished_or_new(config, name, extractor=extractor, path=folder / f"{name}.json")
-        except NotThere as error:
+            results[name] = _finished_or_new(config, name, extractor=extractor, path=folder / f"{name}.json")
+        except _NotThere as error:
             missing[name] = str(error)
             say(missing[name])
         except (InputError, OSError, ValueError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
@@ -60,13 +60,13 @@ def run(config: Transfer) -> None:
     check(results, f"at least one of the data sets must be there: {'; '.join(missing.values())}")
 
 
-class NotThere(InputError):
+class _NotThere(InputError):
     """A data set that has to be built first."""
 
 
-def finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: Path) -> dict:
+def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: Path) -> dict:
     """The numbers of a data set: those that lie there, if they are of the same features and knobs, else new ones."""
-    knobs = {key: value for key, value in plain(config).items() if key not in PLACES} | {"weights": extractor.weights}
+    knobs = {key: value for key, value in plain(config).items() if key not in _PLACES} | {"weights": extractor.weights}
     sources = open_sets(config, name)
     data = {split: source_digest(source, say) for split, source in sources.items()}
     stored = read_json(path) if path.exists() else {}
@@ -108,11 +108,11 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         return found
     place = str(config.data_dir or "~/tensorflow_datasets")
     if one.tfds is None:
-        raise NotThere(how_to_get(name, data_dir=place))
+        raise _NotThere(how_to_get(name, data_dir=place))
     from tf_simclr.data.tfds_source import from_tfds, is_prepared
 
     if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
-        raise NotThere(how_to_get(name, data_dir=place))
+        raise _NotThere(how_to_get(name, data_dir=place))
     names: dict[str, str | None] = {"train": one.train, "validation": one.validation, "test": one.test}
     found = {
         split: from_tfds(one.tfds, part, label_key=one.label_key, data_dir=config.data_dir, download=config.download)
@@ -134,7 +134,7 @@ def evaluate(
     rule = f"the splits of {one.title} must have the same classes in the same order"
     check(len(set(classes.values())) == 1, rule, differing=differing or classes)
     parts = {split: extractor.features(s, image_size=config.image_size) for split, s in sources.items()}
-    values, labels, held = learned_from(parts, one, seed=config.seed)
+    values, labels, held = _learned_from(parts, one, seed=config.seed)
     say(f"{one.title}: {values.shape[1]} features, {len(values):,} images to learn from …")
     metric, grid = METRICS[one.metric], np.logspace(-6, 5, config.l2_strengths)
     choice = chosen_regression(values, labels, held=held, grid=grid, metric=metric)
@@ -161,7 +161,7 @@ def evaluate(
     return found, answers
 
 
-def learned_from(
+def _learned_from(
     parts: dict[str, Features], one: TransferSet, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features and labels to learn from, and which of them are for validation."""

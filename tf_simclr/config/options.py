@@ -19,7 +19,7 @@ import tyro
 
 from tf_simclr.errors import InputError, check, meant
 
-GROUPS = {
+_GROUPS = {
     "Images": "data",
     "Data": "data",
     "Feeding": "data",
@@ -54,25 +54,25 @@ PLACES = {
 }
 """Option → its group, where that is not its part's."""
 ORDER = ("data", "model", "method", "training with labels", "test", "optimisation", "augmentation", "devices", "run")
-COMMON = ("image_dir", "radiographs", "dataset", "image_size")
+_COMMON = ("image_dir", "radiographs", "dataset", "image_size")
 MATTER = {
-    "pretrain": (*COMMON, "checkpoint", "resnet_depth", "method", "temperature", "train_batch_size", "train_epochs",
+    "pretrain": (*_COMMON, "checkpoint", "resnet_depth", "method", "temperature", "train_batch_size", "train_epochs",
                  "learning_rate", "mixed_precision", "strategy", "model_dir"),
-    "finetune": (*COMMON, "checkpoint", "labels_fraction", "fine_tune_after_block", "train_batch_size", "train_epochs",
+    "finetune": (*_COMMON, "checkpoint", "labels_fraction", "fine_tune_after_block", "train_batch_size", "train_epochs",
                  "learning_rate", "mixed_precision", "strategy", "model_dir"),
-    "distill": (*COMMON, "teacher", "resnet_depth", "checkpoint", "distillation_temperature", "alpha",
+    "distill": (*_COMMON, "teacher", "resnet_depth", "checkpoint", "distillation_temperature", "alpha",
                 "train_batch_size", "train_epochs", "learning_rate", "strategy", "model_dir"),
-    "linear-eval": (*COMMON, "checkpoint", "layer", "protocol", "train_split", "eval_split", "figures", "result"),
+    "linear-eval": (*_COMMON, "checkpoint", "layer", "protocol", "train_split", "eval_split", "figures", "result"),
     "transfer": ("checkpoint", "datasets", "image_dir", "data_dir", "download", "image_size", "result"),
     "chest covid": ("radiographs", "checkpoint", "study", "positive", "pixels", "image_size", "seeds", "model_dir"),
     "chest ards": ("radiographs", "positive", "checkpoint", "stage", "image_size", "resnet_depth", "pretrain_epochs",
                    "finetune_epochs", "seeds", "model_dir"),
     "augmentations": ("images", "color_jitter_strength", "use_blur", "crop_min_area", "image_size", "draws", "out"),
-    "embed": (*COMMON, "checkpoint", "layer", "split", "out"),
+    "embed": (*_COMMON, "checkpoint", "layer", "split", "out"),
 }  # fmt: skip
 """Command with many options → those that `--help` shows; of the others it shows all."""
 
-TRUTHS = {"true": True, "false": False}
+_TRUTHS = {"true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +123,14 @@ class Option:
 def options(kind: Any) -> dict[str, Option]:
     """The options of a command's configuration by name, in the order of its fields."""
     found = {}
-    texts = {name: text for part in reversed(kind.__mro__) for name, text in docstrings(part).items()}
+    texts = {name: text for part in reversed(kind.__mro__) for name, text in _docstrings(part).items()}
     for field in dataclasses.fields(kind):
         marks = getattr(field.type, "__metadata__", ())
         if tyro.conf.Suppress in marks:  # --config alone can set it
             continue
         owner = next(part for part in reversed(kind.__mro__) if field.name in inspect.get_annotations(part))
-        group = PLACES.get(field.name) or GROUPS.get(owner.__name__, "")
-        place = any(mark in marks for mark in POSITIONAL)
+        group = PLACES.get(field.name) or _GROUPS.get(owner.__name__, "")
+        place = any(mark in marks for mark in _POSITIONAL)
         value = _bare(field.type)
         found[field.name] = Option(
             field.name, value, field.default, texts.get(field.name, ""), group=group, positional=place
@@ -138,14 +138,14 @@ def options(kind: Any) -> dict[str, Option]:
     return found
 
 
-POSITIONAL = get_args(tyro.conf.Positional[int])[1:]
+_POSITIONAL = get_args(tyro.conf.Positional[int])[1:]
 
 
 def _bare(kind: Any) -> Any:
     return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
-def docstrings(part: type) -> dict[str, str]:
+def _docstrings(part: type) -> dict[str, str]:
     """The strings behind the fields of a class's body, each in one line."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
@@ -214,13 +214,13 @@ def read(
             here = [value] if equals else []
             while left and not left[0].startswith("--"):
                 here.append(left.pop(0))
-            given[name] = tuple(converted(option, one) for one in here)
+            given[name] = tuple(_converted(option, one) for one in here)
         else:
             if not equals:
                 follows = bool(left) and not left[0].startswith("--")
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
-            given[name] = converted(option, value)
+            given[name] = _converted(option, value)
     return _placed(command, known, alone=alone) | given
 
 
@@ -246,17 +246,17 @@ def _found(
 def _truth(option: Option, left: list[str], *, negated: bool, value: str | None) -> bool | None:
     """Yes or no: by the option alone, or by the word behind it if that is one."""
     if value is None and left:
-        follows = left[0].lower() in TRUTHS or (left[0] == "None" and NoneType in get_args(option.kind))
+        follows = left[0].lower() in _TRUTHS or (left[0] == "None" and NoneType in get_args(option.kind))
         value = left.pop(0) if follows else None
     if value is None:
         return not negated
     if value == "None" and NoneType in get_args(option.kind):
         return None
-    check(value.lower() in TRUTHS, f"{option.name} must be True or False", **{option.name: value})
-    return TRUTHS[value.lower()] is not negated
+    check(value.lower() in _TRUTHS, f"{option.name} must be True or False", **{option.name: value})
+    return _TRUTHS[value.lower()] is not negated
 
 
-def converted(option: Option, text: str) -> Any:
+def _converted(option: Option, text: str) -> Any:
     """A word as a value of an option.
 
     Raises:
@@ -289,9 +289,9 @@ def _placed(command: str, known: dict[str, Option], *, alone: list[str]) -> dict
     given: dict[str, Any] = {}
     for option in (one for one in known.values() if one.positional):
         if option.several and alone:
-            given[option.name], alone = tuple(converted(option, one) for one in alone), []
+            given[option.name], alone = tuple(_converted(option, one) for one in alone), []
         elif alone:
-            given[option.name] = converted(option, alone.pop(0))
+            given[option.name] = _converted(option, alone.pop(0))
     if alone:
         rule = f"{command} takes options, --name value, and no other words there (`--help` explains them)"
         raise InputError(f"{rule}. Received: {' '.join(alone[:3])}")
@@ -330,11 +330,11 @@ def explained(command: str, kind: Any, *, whole: bool, more: Sequence[tuple[str,
     usage = " ".join(["usage: tf-simclr", command, *(place(one) for one in places), "[OPTIONS]"])
     lines = [usage, "", *_paragraphs(inspect.cleandoc(kind.__doc__ or ""), width), ""]
     if places:
-        lines += ["positional arguments", *(line for one in places for line in entry(one, width)), ""]
+        lines += ["positional arguments", *(line for one in places for line in _entry(one, width)), ""]
     for group in ("", *ORDER):
         here = [one for one in shown if one.group == group and not one.positional]
         here.sort(key=lambda one: not one.required)
-        lines += [group or "options", *(line for one in here for line in entry(one, width)), ""] if here else []
+        lines += [group or "options", *(line for one in here for line in _entry(one, width)), ""] if here else []
     lines += ["help", *(line for head, text in more for line in _columns(head, text, width))]
     left = len(known) - len(shown)
     both = [("--help", "These options."), ("--help-all", f"{left} more options, too.")]
@@ -347,20 +347,20 @@ def place(option: Option) -> str:
     return option.head if option.required else f"[{option.head}]"
 
 
-def entry(option: Option, width: int) -> list[str]:
+def _entry(option: Option, width: int) -> list[str]:
     """An option's lines."""
     return _columns(option.head, f"{option.text} {option.closing}".strip(), width)
 
 
-COLUMN = 30
+_COLUMN = 30
 
 
 def _columns(head: str, text: str, width: int) -> list[str]:
-    body = textwrap.wrap(text, width - COLUMN, break_long_words=False, break_on_hyphens=False) or [""]
+    body = textwrap.wrap(text, width - _COLUMN, break_long_words=False, break_on_hyphens=False) or [""]
     first = f"  {head}"
-    if len(first) > COLUMN - 2:
-        return [first, *(" " * COLUMN + line for line in body)]
-    return [f"{first:<{COLUMN}}{body[0]}", *(" " * COLUMN + line for line in body[1:])]
+    if len(first) > _COLUMN - 2:
+        return [first, *(" " * _COLUMN + line for line in body)]
+    return [f"{first:<{_COLUMN}}{body[0]}", *(" " * _COLUMN + line for line in body[1:])]
 
 
 def _paragraphs(text: str, width: int) -> list[str]:

@@ -10,7 +10,7 @@ from tf_simclr.errors import check
 from tf_simclr.places import expand
 
 
-class Renaming(type):
+class _Renaming(type):
     """Makes configurations that take options by the names that they had, too."""
 
     RENAMED: Mapping[str, str] = MappingProxyType({})
@@ -19,7 +19,7 @@ class Renaming(type):
         return super().__call__(**{cls.RENAMED.get(name, name): value for name, value in options.items()})
 
 
-class Checked(metaclass=Renaming):
+class Checked(metaclass=_Renaming):
     """End of the chain of `__post_init__`, by which each part of a configuration checks its own knobs.
 
     Every command's configuration has it, so that its paths are expanded before anything looks at them.
@@ -118,7 +118,7 @@ class Storage(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision(Checked):
+class _Precision(Checked):
     """In which precision a step is computed."""
 
     mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -126,7 +126,7 @@ class Precision(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supervision(Storage, Precision):
+class Supervision(Storage, _Precision):
     """What training and testing with labels share."""
 
     labels_fraction: float = 1.0
@@ -180,7 +180,7 @@ class Optimization(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory(Precision):
+class Memory(_Precision):
     """How much of a batch is in memory, in which precision, and what is computed twice to keep less."""
 
     microbatch_size: int = 0

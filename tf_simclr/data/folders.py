@@ -30,15 +30,15 @@ PARTS = {
     **dict.fromkeys(("test",), "test"),
 }
 """Names of folders that are splits where nothing speaks against it, and the part that each means."""
-OTHER_SPLITS = frozenset({"unlabelled", "unlabeled", "unsupervised", "extra", "dev", "eval", "evaluation", "holdout"})
+_OTHER_SPLITS = frozenset({"unlabelled", "unlabeled", "unsupervised", "extra", "dev", "eval", "evaluation", "holdout"})
 """Names that may stand beside them."""
 HELD_OUT = 0.2
 """Share of each class to test on where nothing else is asked for."""
-SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 """Files that Windows leaves in folders of pictures, as hidden as those with a dot in front are elsewhere."""
-NAMED = 5
+_NAMED = 5
 """Files that a note names."""
-LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/test/CLASS/image.jpg"
+_LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/test/CLASS/image.jpg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Folder:
             count = f"{len(names):,} file{'s' if len(names) > 1 else ''} of {shown(self.root)}"
             lines.append(f"{count} left out, {reason}: {listed(names)}")
         if labelled:
-            empty = sorted(map(shown, {*folders_in(self.root)} - {*self.classes}))
+            empty = sorted(map(shown, {*_folders_in(self.root)} - {*self.classes}))
             if empty:
                 lines.append(f"no class, since no file in it can be read as a picture: {listed(empty)}")
         return lines
@@ -97,7 +97,7 @@ class Folder:
         root = shown(self.root)
         if self.loose and len(self.loose) == len(self.files):
             raise InputError(
-                f"images with labels must lie in class folders, {LAYOUT}; those of {root} lie in it itself"
+                f"images with labels must lie in class folders, {_LAYOUT}; those of {root} lie in it itself"
             )
         if self.loose:
             raise InputError(
@@ -105,7 +105,7 @@ class Folder:
                 "move it, or read the folder without labels"
             )
         names = {name.lower() for name in self.classes}
-        if names & PARTS.keys() and names <= PARTS.keys() | OTHER_SPLITS:
+        if names & PARTS.keys() and names <= PARTS.keys() | _OTHER_SPLITS:
             first = shown(self.root / self.classes[0])
             raise InputError(f"class folders must hold classes, but those of {root} look like splits; give {first}")
         number = {name: i for i, name in enumerate(self.classes)}
@@ -146,16 +146,16 @@ def entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tupl
     except OSError as error:
         raise InputError(f"the folder {shown(folder)} must be readable ({error.strerror})") from error
     for entry in inside:
-        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
             continue
         path = folder / entry.name
-        if is_folder(entry):
+        if _is_folder(entry):
             yield from entries(path, above | {real})
         else:
-            yield path, reason_against(entry)
+            yield path, _reason_against(entry)
 
 
-def is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry) -> bool:
     """Whether an entry is a folder or leads to one; a link that leads nowhere is none."""
     try:
         return entry.is_dir()
@@ -163,7 +163,7 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def reason_against(entry: os.DirEntry) -> str:
+def _reason_against(entry: os.DirEntry) -> str:
     """Why a file cannot be a picture, nothing if it may be one."""
     if os.path.splitext(entry.name)[1].lower() not in ENDINGS:
         return "no pictures by their endings"
@@ -178,24 +178,24 @@ def reason_against(entry: os.DirEntry) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
-def has_pictures(folder: Path) -> bool:
+def _has_pictures(folder: Path) -> bool:
     """Whether any picture is below a folder."""
     return any(not reason for _, reason in entries(folder))
 
 
-def folders_in(folder: Path) -> list[str]:
+def _folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones are passed over."""
     with os.scandir(folder) as listing:
-        return sorted(entry.name for entry in listing if is_folder(entry) and not entry.name.startswith("."))
+        return sorted(entry.name for entry in listing if _is_folder(entry) and not entry.name.startswith("."))
 
 
-def sub_folders(folder: Path) -> list[str]:
+def _sub_folders(folder: Path) -> list[str]:
     """Names of the folders in a folder that hold pictures, sorted."""
-    return [name for name in folders_in(folder) if has_pictures(folder / name)]
+    return [name for name in _folders_in(folder) if _has_pictures(folder / name)]
 
 
 def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path | None:
@@ -217,14 +217,14 @@ def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path
         return None
     if split.lower() not in PARTS:
         return folder  # a name that only a user can have chosen
-    others = [name for name in sub_folders(root) if name != split]
-    unlike = [name for name in others if name.lower() not in PARTS.keys() | OTHER_SPLITS and name not in asked]
+    others = [name for name in _sub_folders(root) if name != split]
+    unlike = [name for name in others if name.lower() not in PARTS.keys() | _OTHER_SPLITS and name not in asked]
     if not unlike:
         return folder
     if any(not reason for path, reason in entries(folder) if path.parent == folder):
         return None
-    inner = set(sub_folders(folder))
-    if any(inner & set(sub_folders(root / name)) for name in others):
+    inner = set(_sub_folders(folder))
+    if any(inner & set(_sub_folders(root / name)) for name in others):
         return folder
     raise InputError(
         f"{shown(root)} can be read in two ways, {split} as a split with the classes {listed(sorted(inner))} or as a "
@@ -233,9 +233,9 @@ def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path
     )
 
 
-def splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
+def _splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
     """The splits that a folder holds: folders with a split's usual name that are no classes."""
-    names = [name for name in sub_folders(root) if name.lower() in PARTS]
+    names = [name for name in _sub_folders(root) if name.lower() in PARTS]
     return [name for name in names if split_folder(root, name, asked=asked) is not None]
 
 
@@ -254,11 +254,11 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
     """
     folder = split_folder(root, split, asked=asked)
     if folder is not None or not root.is_dir():
-        near = [] if root.is_dir() or not root.parent.is_dir() else folders_in(root.parent)
+        near = [] if root.is_dir() or not root.parent.is_dir() else _folders_in(root.parent)
         advice = meant(root.name, near, shown=f"{shown(root.parent)}/{{}}")
         check(folder is not None or root.is_dir(), f"the image folder must exist{advice}", folder=shown(root))
         return folder or root, None
-    there = splits_of(root, asked=asked)
+    there = _splits_of(root, asked=asked)
     part = PARTS.get(split.lower())
     has = f"it has {listed(there)}" if there else "without splits it is divided into train, validation and test"
     rule = f"image_dir must hold a folder of the split's name, {split} ({has})"
@@ -302,7 +302,7 @@ def part_numbers(
     chosen = free if part == "train" else found[part]
     few = [shown(name) for i, name in enumerate(folder.classes or ("",)) if not (chosen & (labels == i)).any()]
     rule = f"each class must have at least {1 + len(wanted)} different pictures to be divided"
-    check(not few, f"{rule}, or the folder splits of its own: {LAYOUT}", too_few=few)
+    check(not few, f"{rule}, or the folder splits of its own: {_LAYOUT}", too_few=few)
     return np.flatnonzero(chosen)
 
 

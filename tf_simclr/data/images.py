@@ -18,7 +18,7 @@ from tf_simclr.frameworks import tf
 
 CROP_PROPORTION = 0.875
 """Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""
-UNCROPPED_SIZE = 32
+_UNCROPPED_SIZE = 32
 """Up to this size evaluation crops nothing away: such pictures (CIFAR) are framed tightly."""
 
 _JPEG, _PNG, _BMP, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
@@ -145,7 +145,7 @@ def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
 
 def evaluation_proportion(size: int) -> float:
     """Share of the shorter side that evaluation keeps at an image size."""
-    return CROP_PROPORTION if size > UNCROPPED_SIZE else 1.0
+    return CROP_PROPORTION if size > _UNCROPPED_SIZE else 1.0
 
 
 def evaluation_view(

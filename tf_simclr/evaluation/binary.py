@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from tf_simclr.errors import check
 
-BINS = 10
+_BINS = 10
 """Of equal width, of the calibration error."""
 
 
@@ -161,8 +161,8 @@ def measures(probabilities: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     def mean(values: np.ndarray) -> np.ndarray:
         return np.asarray(weights @ values / total)
 
-    which = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    bins = np.where(which[:, None] == np.arange(BINS), (probabilities - labels)[:, None], 0.0)
+    which = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+    bins = np.where(which[:, None] == np.arange(_BINS), (probabilities - labels)[:, None], 0.0)
     return {
         "accuracy": mean(((probabilities > 0.5) == labels).astype(float)),
         **ranking(probabilities, labels, weights=weights),

@@ -20,13 +20,13 @@ from tf_simclr.evaluation.patients import middle, weightings
 
 DRAWS = 200
 """Bootstrap draws of patients: the middle 95 % of them is what an interval shows."""
-FOLDS = 5
+_FOLDS = 5
 """Parts of the patients; each is calibrated by the others when the calibration itself is tested."""
-FEWEST, FEWEST_OF_A_CLASS = 2 * FOLDS, 3
+_FEWEST, _FEWEST_OF_A_CLASS = 2 * _FOLDS, 3
 """Patients, in all and with images of each class, of whom a calibration is counted at least."""
-SMALLEST = 1e-7
+_SMALLEST = 1e-7
 """Probabilities are kept this far from 0 and 1, where a log-odds would be infinite."""
-STEPS, HALVINGS = 100, 10
+STEPS, _HALVINGS = 100, 10
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def logit(probabilities: np.ndarray) -> np.ndarray:
         >>> float(logit(np.array(0.5)))
         0.0
     """
-    return np.asarray(exact_logit(np.clip(np.asarray(probabilities, float), SMALLEST, 1 - SMALLEST)))
+    return np.asarray(exact_logit(np.clip(np.asarray(probabilities, float), _SMALLEST, 1 - _SMALLEST)))
 
 
 def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> np.ndarray:
@@ -99,12 +99,12 @@ def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | Non
     positives, negatives = many @ labels, many @ (1 - labels)
     targets = np.where(labels == 1, ((positives + 1) / (positives + 2))[:, None], (1 / (negatives + 2))[:, None])
     start = np.stack([np.zeros(len(many)), np.log((positives + 1) / (negatives + 1))], 1)
-    found = newton(inputs, targets, weights=many, start=start)
+    found = _newton(inputs, targets, weights=many, start=start)
     slopes = found[:, 0] / scale
     return np.stack([slopes, found[:, 1] - slopes * centre], 1).reshape(*weights.shape[:-1], 2)
 
 
-def newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Minima of `b` logistic regressions of two inputs `(2, n)`, by Newton's method whose steps never go up: `(b, 2)`.
 
     Args:
@@ -124,7 +124,7 @@ def newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, star
         slope = (weights * (said - targets)) @ inputs.T
         bend = np.einsum("bn,in,jn->bij", weights * said * (1 - said), inputs, inputs) + 1e-10 * np.eye(2)
         step = np.linalg.solve(bend, slope[..., None])[..., 0]
-        for _ in range(HALVINGS):
+        for _ in range(_HALVINGS):
             then = loss(found - step)
             if not (then > now).any():
                 break
@@ -154,7 +154,7 @@ def recalibration(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     inputs = np.stack([log_odds, np.ones(len(log_odds))])
     targets = np.broadcast_to(np.asarray(labels, float), many.shape)
     start = np.tile([1.0, 0.0], (len(many), 1))
-    return newton(inputs, targets, weights=many, start=start).reshape(*weights.shape[:-1], 2)
+    return _newton(inputs, targets, weights=many, start=start).reshape(*weights.shape[:-1], 2)
 
 
 def calibrate(
@@ -182,18 +182,18 @@ def calibrate(
     check_both(labels)
     found, member = np.unique(names, return_inverse=True)
     count, of_class = len(found), min(len(np.unique(names[labels == c])) for c in (0, 1))
-    if count < FEWEST or of_class < FEWEST_OF_A_CLASS:
+    if count < _FEWEST or of_class < _FEWEST_OF_A_CLASS:
         held = f"{count} held-out patients, {of_class} of the rarer class"
-        return uncalibrated(
-            log_odds, labels, why=f"it takes {FEWEST}, {FEWEST_OF_A_CLASS} of each class; there are {held}"
+        return _uncalibrated(
+            log_odds, labels, why=f"it takes {_FEWEST}, {_FEWEST_OF_A_CLASS} of each class; there are {held}"
         )
     slope, intercept = platt(log_odds, labels)
     if slope <= 0:
         why = f"higher scores are less often positive among {count} held-out patients (slope {slope:.2g})"
-        return uncalibrated(log_odds, labels, why=why)
+        return _uncalibrated(log_odds, labels, why=why)
     rng = np.random.default_rng(seed)
-    folds = rng.permutation(np.arange(count) % FOLDS)[member]
-    each = platt(log_odds, labels, weights=(folds != np.arange(FOLDS)[:, None]).astype(float))
+    folds = rng.permutation(np.arange(count) % _FOLDS)[member]
+    each = platt(log_odds, labels, weights=(folds != np.arange(_FOLDS)[:, None]).astype(float))
     tested = expit(each[folds, 0] * log_odds + each[folds, 1])
     order = np.argsort(tested, kind="stable")
     drawn = weightings(names, labels=labels, draws=DRAWS, seed=seed)
@@ -201,7 +201,7 @@ def calibrate(
     return Calibration(float(slope), float(intercept), draws, tested[order], labels[order])
 
 
-def uncalibrated(log_odds: np.ndarray, labels: np.ndarray, *, why: str) -> Calibration:
+def _uncalibrated(log_odds: np.ndarray, labels: np.ndarray, *, why: str) -> Calibration:
     """Raw scores in the place of a calibration."""
     said = np.asarray(expit(log_odds))
     order = np.argsort(said, kind="stable")

@@ -57,17 +57,17 @@ def embed(
         stop = min(start + PART, source.num_examples)
         if not paths[-1].exists():
             batches = evaluation_batches(
-                portion(source, start, stop=stop), batch_size=batch_size, image_size=image_size, unreadable=unreadable
+                _portion(source, start, stop=stop), batch_size=batch_size, image_size=image_size, unreadable=unreadable
             )
             save_part(paths[-1], extract(model, batches, endpoint=endpoint))
         if progress:
             progress(stop)
-    count = (write_parquet if out.suffix == ".parquet" else write_npz)(paths, out)
+    count = (_write_parquet if out.suffix == ".parquet" else _write_npz)(paths, out)
     shutil.rmtree(folder)
     return count
 
 
-def portion(source: Source, start: int, *, stop: int) -> Source:
+def _portion(source: Source, start: int, *, stop: int) -> Source:
     """The examples from one place to another, in order."""
     return Sequential(
         origin=source.origin,
@@ -104,7 +104,7 @@ def parts(paths: list[Path]) -> Any:
         yield columns
 
 
-def write_npz(paths: list[Path], out: Path) -> int:
+def _write_npz(paths: list[Path], out: Path) -> int:
     """Joins the parts to one `.npz`; the file is what memory holds here once."""
     values, labels, names = (np.concatenate(column) for column in zip(*parts(paths), strict=True))
     with replacing(out) as [file]:
@@ -112,7 +112,7 @@ def write_npz(paths: list[Path], out: Path) -> int:
     return len(values)
 
 
-def write_parquet(paths: list[Path], out: Path) -> int:
+def _write_parquet(paths: list[Path], out: Path) -> int:
     """Joins the parts to one Parquet file, a row group a part."""
     import pyarrow as pa
     from pyarrow import parquet

@@ -8,7 +8,7 @@ from keras import ops
 
 from tf_simclr.errors import InputError, check
 
-SUM_ERROR = 1e-2
+_SUM_ERROR = 1e-2
 """By which the shares of a row may miss 1: those of many classes in float16 do."""
 
 
@@ -37,7 +37,7 @@ def given(labels, *, classes: int, least: int = 0):
         return labels
     if values.ndim == 2 and values.shape[1] > 1:
         shares = values.astype(keras.config.floatx())
-        wrong = shares[~((shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) <= SUM_ERROR))]  # NaN is wrong
+        wrong = shares[~((shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) <= _SUM_ERROR))]  # NaN is wrong
         check(values.shape[1] != classes or len(wrong) == 0, rule(classes, least), labels=wrong[:1].tolist())
         return shares
     values = values.reshape(-1)
@@ -64,10 +64,10 @@ def prepared(labels, *, classes: int, least: int = 0):
     if shares:
         return ops.cast(labels, keras.config.floatx())
     labels = ops.cast(labels, "int32")
-    return asserted(labels, classes=classes, least=least)
+    return _asserted(labels, classes=classes, least=least)
 
 
-def asserted(labels, *, classes: int, least: int):
+def _asserted(labels, *, classes: int, least: int):
     """The labels, once TensorFlow or PyTorch has seen that they are in their range; JAX's step can refuse nothing."""
     if keras.backend.backend() == "torch" and not keras.utils.is_keras_tensor(labels):
         given(ops.convert_to_numpy(labels), classes=classes, least=least)
@@ -83,7 +83,7 @@ def asserted(labels, *, classes: int, least: int):
 
 
 def told(error: Exception) -> InputError | None:
-    """The sentence of `asserted` in an error of TensorFlow, if it is one."""
+    """The sentence of `_asserted` in an error of TensorFlow, if it is one."""
     found = re.search(r"(labels must be integers [^']*?Received: labels=)[^\[]*\[(-?\d+(?: -?\d+)*)", str(error))
     return InputError(f"{found[1]}[{found[2].replace(' ', ', ')}]") if found else None
 

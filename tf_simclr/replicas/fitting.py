@@ -31,7 +31,7 @@ class FitOnReplicas:
             return super()._make_function(step_function, **options)
         import tensorflow as tf
 
-        execution = execution_on(strategy, step_function, logs_of=self.get_metrics_result)
+        execution = _execution_on(strategy, step_function, logs_of=self.get_metrics_result)
         several, one = (f if self.run_eagerly else tf.function(f, reduce_retracing=True) for f in execution)
 
         def function(iterator):
@@ -52,12 +52,12 @@ class FitOnReplicas:
                 super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
             return
         if iterator is not None:
-            data_batch = of_first_replica(iterator._distributed_dataset.element_spec)
+            data_batch = _of_first_replica(iterator._distributed_dataset.element_spec)
         with strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
 
-def execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], dict]) -> tuple[Callable, Callable]:
+def _execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], dict]) -> tuple[Callable, Callable]:
     """Two functions, of an iterator and a number of steps, and of one batch, that return the logs.
 
     The loop over the steps is on the devices' host, as in the reference: what TPUs need, and what works elsewhere.
@@ -70,7 +70,7 @@ def execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], dic
 
     @tf.autograph.experimental.do_not_convert
     def logs():
-        means = strategy.run(lambda: mean_over_replicas(logs_of()))
+        means = strategy.run(lambda: _mean_over_replicas(logs_of()))
         return {name: strategy.experimental_local_results(value)[0] for name, value in means.items()}
 
     def several(iterator, steps):
@@ -85,7 +85,7 @@ def execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], dic
     return several, one
 
 
-def mean_over_replicas(logs: dict) -> dict:
+def _mean_over_replicas(logs: dict) -> dict:
     """Each replica's numbers to their means, in one collective."""
     import tensorflow as tf
 
@@ -111,7 +111,7 @@ def divided(strategy, batch):
     return keras.tree.map_structure(part, batch)
 
 
-def of_first_replica(spec):
+def _of_first_replica(spec):
     """The specification of one replica's data."""
     return keras.tree.map_structure(lambda one: getattr(one, "_value_specs", (one,))[0], spec)
 

@@ -21,7 +21,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.collapse import indicators
 from tf_simclr.training.curves import Summaries
 
-NEIGHBOURS = 200
+_NEIGHBOURS = 200
 """That vote, if there are so many (arXiv:1805.01978, Section 3.4)."""
 PAIRS = 8
 """Images on the sheet of augmented pairs."""
@@ -43,17 +43,17 @@ class Watch(keras.callbacks.Callback):
             logs.update(self.numbers())
 
     @property
-    def network(self) -> Inference:
+    def network(self) -> _Inference:
         """The encoder and projection head of the model that trains; made once a model, for it is compiled."""
         if not hasattr(self.model, "inference"):
             images = keras.Input(self.model.encoder.input_shape[1:])
             features = self.model.encoder(images)
             outputs = {"features": features, "projections": self.model.projection(features)[-1]}
-            self.model.inference = Inference(keras.Model(images, outputs, name="watched"))
+            self.model.inference = _Inference(keras.Model(images, outputs, name="watched"))
         return self.model.inference
 
 
-class Inference:
+class _Inference:
     """A model that computes on one device while another one, of the same weights, trains on any number of them.
 
     It is no layer, so as an attribute of that other one it adds nothing to its weights and state.
@@ -115,7 +115,7 @@ class Neighbours(Watch):
 
     def numbers(self):
         known, asked = (extract(self.network, part, endpoint="features") for part in (self.known, self.asked))
-        votes = knn_scores(asked.values, (known.values, known.labels), k=min(NEIGHBOURS, len(known.values)))
+        votes = knn_scores(asked.values, (known.values, known.labels), k=min(_NEIGHBOURS, len(known.values)))
         return {"knn_acc": accuracy(votes.argmax(axis=1), asked.labels)}
 
 
@@ -136,32 +136,32 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
         InputError: there is nothing to classify, or nothing that may vote.
     """
     if not has_tensorflow():
-        return parts_of_rows(source, other, count=count, seed=seed)
+        return _parts_of_rows(source, other, count=count, seed=seed)
     if other is None:
         both = draw(source, count, seed=seed)
-        found = len(keys(both))
+        found = len(_keys(both))
         asked = max(1, found // 5)
         check(
             found > 1, f"{source.origin} must have at least two labelled images for a test by neighbours", found=found
         )
-        return piece(source, both.skip(asked), count=found - asked), piece(source, both.take(asked), count=asked)
+        return _piece(source, both.skip(asked), count=found - asked), _piece(source, both.take(asked), count=asked)
     tested = draw(other, count, seed=seed)
-    taken = keys(tested)
+    taken = _keys(tested)
     check(len(taken) > 0, f"{other.origin} must have labelled images for a test by neighbours")
     known = draw(source, count, seed=seed, without=taken)
-    found = len(keys(known))
+    found = len(_keys(known))
     check(found > 0, f"{source.origin} must have labelled images besides the {len(taken):,} of {other.origin}")
-    return piece(source, known, count=found), piece(other, tested, count=len(taken))
+    return _piece(source, known, count=found), _piece(other, tested, count=len(taken))
 
 
-def parts_of_rows(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
+def _parts_of_rows(source: Source, other: Source | None, *, count: int, seed: int) -> tuple[Source, Source]:
     """`parts` without TensorFlow, of sources whose list memory holds."""
 
     def drawn(one: Source, without: frozenset = frozenset()) -> np.ndarray:
         rows = in_python.rows_of(one)
         order = in_python.order(seed, 0, count=len(rows))
         known = order[np.asarray(rows.labels)[order] >= 0]
-        return np.array([i for i in known if not without or key_of(rows, i) not in without][:count], np.int64)
+        return np.array([i for i in known if not without or _key_of(rows, i) not in without][:count], np.int64)
 
     tested_of, known_of = source if other is None else other, source
     tested = drawn(tested_of)
@@ -172,7 +172,7 @@ def parts_of_rows(source: Source, other: Source | None, *, count: int, seed: int
     else:
         check(len(tested) > 0, f"{other.origin} must have labelled images for a test by neighbours")
         rows = in_python.rows_of(other)
-        known = drawn(source, frozenset(key_of(rows, i) for i in tested))
+        known = drawn(source, frozenset(_key_of(rows, i) for i in tested))
         rule = f"{source.origin} must have labelled images besides the {len(tested):,} of {other.origin}"
         check(len(known) > 0, rule)
     pairs = ((known_of, known), (tested_of, tested))
@@ -180,7 +180,7 @@ def parts_of_rows(source: Source, other: Source | None, *, count: int, seed: int
     return first, second
 
 
-def key_of(rows: Rows, number: int) -> tuple[str, bytes]:
+def _key_of(rows: Rows, number: int) -> tuple[str, bytes]:
     """What tells a row from any other, of two sources, too."""
     image = rows.images[number]
     return str(rows.names[number]), image if isinstance(image, bytes) else image.tobytes()
@@ -193,16 +193,16 @@ def draw(source: Source, count: int, *, seed: int, without: Sequence[bytes] = ()
         records = records.filter(in_graph(lambda record: record["label"] >= 0))
     if without:
         taken = lookup(np.array(without))
-        records = records.filter(in_graph(lambda record: taken.lookup(key(record)) < 0))
+        records = records.filter(in_graph(lambda record: taken.lookup(_key(record)) < 0))
     return records.take(count)
 
 
-def keys(records: Records) -> list[bytes]:
+def _keys(records: Records) -> list[bytes]:
     """What tells records from any others, of two sources, too."""
-    return list(records.map(in_graph(key)).as_numpy_iterator())
+    return list(records.map(in_graph(_key)).as_numpy_iterator())
 
 
-def key(record: dict[str, tf.Tensor]) -> tf.Tensor:
+def _key(record: dict[str, tf.Tensor]) -> tf.Tensor:
     """Name, and a hash of the path, the bytes or the pixels: images in memory have numbers for names."""
     image = record["image"]
     content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
@@ -210,7 +210,7 @@ def key(record: dict[str, tf.Tensor]) -> tf.Tensor:
     return tf.strings.join([record["name"], " ", tf.strings.as_string(hashed)])
 
 
-def piece(source: Source, records: Records, *, count: int) -> Source:
+def _piece(source: Source, records: Records, *, count: int) -> Source:
     """These records of a source as a source."""
     return Sequential(
         origin=f"{count} of {source.origin}",

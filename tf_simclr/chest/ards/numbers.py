@@ -58,14 +58,14 @@ def estimates(
     drawn = list(weightings(test.patients, labels=test.labels, draws=draws, seed=seed))
     weights = np.concatenate([np.ones((1, len(test.labels))), *drawn])
     found = [
-        {name: estimate(values) for name, values in measured(way, test=test, weights=weights).items()}
-        | at_threshold(way, validation=validation, test=test)
+        {name: _estimate(values) for name, values in measured(way, test=test, weights=weights).items()}
+        | _at_threshold(way, validation=validation, test=test)
         for way in ways
     ]
     shares = np.repeat(np.eye(len(ways)) / [len(way.test) for way in ways], [len(way.test) for way in ways], axis=1)
     means = areas(np.concatenate([way.test for way in ways]), test.labels, patients=test.patients).combined(shares)
     for number, of in enumerate(found):
-        of["auc"] = estimated(float(means.values[number]), means.interval(number))
+        of["auc"] = _estimated(float(means.values[number]), means.interval(number))
         gain = paired_difference(means, first=0, second=number)
         of["auc_gain"] = {"value": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
     adjusted = holm([of["auc_gain"]["p"] for of in found[1:]])
@@ -80,21 +80,21 @@ def measured(way: Way, *, test: Asked, weights: np.ndarray) -> dict[str, np.ndar
     return {name: np.mean([own[name] for own in of_seeds], axis=0) for name in of_seeds[0]}
 
 
-def at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Estimate]:
+def _at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Estimate]:
     """Sensitivity and specificity at each seed's own threshold, means over the seeds, with that threshold's mean."""
     cuts = np.array([threshold(known, validation.labels) for known in way.validation])
     said = np.mean(way.test >= cuts[:, None], axis=0)  # of each image, the share of the seeds that call it positive
-    found = {"threshold": estimated(float(cuts.mean()), (float(cuts.min()), float(cuts.max())))}
+    found = {"threshold": _estimated(float(cuts.mean()), (float(cuts.min()), float(cuts.max())))}
     for name, right, rows in (("sensitivity", said, test.labels == 1), ("specificity", 1 - said, test.labels == 0)):
-        found[name] = estimated(float(right[rows].mean()), share_interval(right[rows], patients=test.patients[rows]))
+        found[name] = _estimated(float(right[rows].mean()), share_interval(right[rows], patients=test.patients[rows]))
     return found
 
 
-def estimated(value: float, interval: tuple[float, float]) -> Estimate:
+def _estimated(value: float, interval: tuple[float, float]) -> Estimate:
     """A value with its interval."""
     return {"value": value, "low": interval[0], "high": interval[1]}
 
 
-def estimate(values: np.ndarray) -> Estimate:
+def _estimate(values: np.ndarray) -> Estimate:
     """The first of the values, and the middle 95 % of the others."""
-    return estimated(float(values[0]), middle(values[1:]))
+    return _estimated(float(values[0]), middle(values[1:]))

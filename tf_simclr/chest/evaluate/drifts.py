@@ -12,11 +12,11 @@ from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.evaluation import drift
 from tf_simclr.evaluation.intervals import share_interval
 
-BINS = 64
+_BINS = 64
 """Of the histograms of grey levels."""
-MOST = 2000
+_MOST = 2000
 """Radiographs whose pictures are looked at; of more, so many are drawn."""
-USUAL = 0.05
+_USUAL = 0.05
 """Share of training cases that are further from the nearest one than `Cases.usual`."""
 
 
@@ -34,15 +34,15 @@ def measured(
         seed: of all draws.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(rows))[:MOST])
+    chosen = np.sort(rng.permutation(len(rows))[:_MOST])
     theirs, ours = small_pictures(data, rows[chosen]), np.asarray(asked.cases.pictures)
     people = data.patients[rows[chosen]]
     options: dict[str, int] = {"permutations": permutations, "seed": seed}
     found: dict[str, Any] = {"images": {"learned_from": len(ours), "here": len(theirs)}}
-    found["histograms"] = {"learned_from": histogram(ours), "here": histogram(theirs)}
+    found["histograms"] = {"learned_from": _histogram(ours), "here": _histogram(theirs)}
     for name in ("brightness", "contrast"):
-        values = [statistic(name, pictures) for pictures in (ours, theirs)]
-        singles = [one_each(values[0], asked.cases.people), one_each(values[1], people)]
+        values = [_statistic(name, pictures) for pictures in (ours, theirs)]
+        singles = [_one_each(values[0], asked.cases.people), _one_each(values[1], people)]
         apart, p = (
             drift.distance(singles[0], singles[1], **options) if min(map(len, singles)) > 1 else (float("nan"), 1.0)
         )
@@ -54,10 +54,10 @@ def measured(
         }
     known = np.asarray(asked.cases.features, np.float32)
     own = directions(features, asked.cases.centre)
-    singles = [one_each(known, asked.cases.people), one_each(own, data.patients[rows])]
-    nearest = nearest_similarity(own, known)
+    singles = [_one_each(known, asked.cases.people), _one_each(own, data.patients[rows])]
+    nearest = _nearest_similarity(own, known)
     unlike = nearest < asked.cases.usual
-    found["features"] = {"unlike": estimate(unlike, data.patients[rows]), "unlike_expected": USUAL}
+    found["features"] = {"unlike": _estimate(unlike, data.patients[rows]), "unlike_expected": _USUAL}
     if min(map(len, singles)) > 1:
         value, p = drift.mean_discrepancy(singles[0], singles[1], **options)
         found["features"] |= {"discrepancy": value, "p": p, "frechet": drift.frechet(singles[0], singles[1])}
@@ -65,30 +65,30 @@ def measured(
     return found
 
 
-def statistic(name: str, pictures: np.ndarray) -> np.ndarray:
+def _statistic(name: str, pictures: np.ndarray) -> np.ndarray:
     """Mean or standard deviation of each picture's grey levels, as a share of their range, `(n,)`."""
     values = pictures.mean(axis=(1, 2)) if name == "brightness" else pictures.std(axis=(1, 2))
     return np.asarray(values / 255)
 
 
-def histogram(pictures: np.ndarray) -> list[float]:
+def _histogram(pictures: np.ndarray) -> list[float]:
     """Shares of the grey levels from black to white."""
-    counts = np.bincount((pictures.reshape(-1).astype(np.int64) * BINS) // 256, minlength=BINS)
+    counts = np.bincount((pictures.reshape(-1).astype(np.int64) * _BINS) // 256, minlength=_BINS)
     return [float(share) for share in counts / counts.sum()]
 
 
-def one_each(values: np.ndarray, people: np.ndarray) -> np.ndarray:
+def _one_each(values: np.ndarray, people: np.ndarray) -> np.ndarray:
     """The first value of each patient."""
     return np.asarray(values[np.unique(people, return_index=True)[1]])
 
 
-def nearest_similarity(own: np.ndarray, known: np.ndarray, *, at_once: int = 1024) -> np.ndarray:
+def _nearest_similarity(own: np.ndarray, known: np.ndarray, *, at_once: int = 1024) -> np.ndarray:
     """Cosine of each image's features and those of its nearest training case, `(n,)`."""
     blocks = [(own[start : start + at_once] @ known.T).max(axis=1) for start in range(0, len(own), at_once)]
     return np.concatenate(blocks)
 
 
-def estimate(hits: np.ndarray, patients: np.ndarray) -> dict[str, float]:
+def _estimate(hits: np.ndarray, patients: np.ndarray) -> dict[str, float]:
     """A share with its interval over patients."""
     low, high = share_interval(hits, patients=patients)
     return {"value": float(hits.mean()), "low": low, "high": high}

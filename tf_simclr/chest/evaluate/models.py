@@ -74,10 +74,10 @@ def opened(folder: Path) -> Asked:
     there = [folder / name for name in (findings_model.FOLDER, deployed.FOLDER, "")]
     place = next((path for path in there if (path / "card.json").exists()), folder)
     several = place.name == findings_model.FOLDER or (place / "kernel.npy").exists()
-    return of_findings(place) if several else of_one(place)
+    return _of_findings(place) if several else _of_one(place)
 
 
-def of_one(folder: Path) -> Asked:
+def _of_one(folder: Path) -> Asked:
     """A model of `chest covid` or `chest ards`, which has one finding."""
     model = deployed.load(folder)
 
@@ -88,7 +88,7 @@ def of_one(folder: Path) -> Asked:
     return Asked(title, model.encoder, (model.positive,), layer, (model.calibration,), model.cases, model.about)
 
 
-def of_findings(folder: Path) -> Asked:
+def _of_findings(folder: Path) -> Asked:
     """A model of `chest findings`."""
     model = findings_model.load(folder)
     known = [model.held_labels[:, number] >= 0 for number in range(len(model.findings))]

@@ -12,11 +12,11 @@ from tf_simclr.evaluation.intervals import areas, auc_interval, holm, paired_dif
 from tf_simclr.evaluation.multi_label import missing
 from tf_simclr.evaluation.patients import bootstrap, middle, weightings
 
-DRAWS = 500
+_DRAWS = 500
 """Of patients, where an interval is a bootstrap's."""
 AT = np.arange(1, 100) / 100
 """Thresholds of the decision curve."""
-Value = dict[str, float]
+_Value = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,31 +52,31 @@ def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int)
     home = {
         "images": len(own.labels),
         "positives": int(own.labels.sum()),
-        "auc": estimate(value, auc_interval(own.probabilities, own.labels)),
+        "auc": _estimate(value, auc_interval(own.probabilities, own.labels)),
     }
     found = counts | {"home": home, "calibrated": not own.missing, "calibration_missing": own.missing}
     if counts["why"]:
         return found
     cut, everyone = threshold(own.probabilities, own.labels, rule=rule, at=at), np.arange(len(own.labels))
     found |= {
-        "auc": auc_of(told),
+        "auc": _auc_of(told),
         "separated": separated(told.probabilities, told.labels),
         "calibration": calibration_of(told, seed=seed),
-        "operating_point": at_threshold(told, cut),
-        "home_operating_point": at_threshold(Told(own.probabilities, own.labels, everyone, everyone), cut),
+        "operating_point": _at_threshold(told, cut),
+        "home_operating_point": _at_threshold(Told(own.probabilities, own.labels, everyone, everyone), cut),
     }
     return found
 
 
-def estimate(value: float, interval: tuple[float, float]) -> Value:
+def _estimate(value: float, interval: tuple[float, float]) -> _Value:
     """A value with its interval."""
     return {"value": value, "low": interval[0], "high": interval[1]}
 
 
-def auc_of(told: Told) -> Value:
+def _auc_of(told: Told) -> _Value:
     """AUC with its interval over patients."""
     found = areas(told.probabilities, told.labels, patients=told.patients)
-    return estimate(float(found.values[0]), found.interval())
+    return _estimate(float(found.values[0]), found.interval())
 
 
 def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
     names = ("brier", "calibration_error", "observed_to_expected", "slope", "intercept")
     once = of_draws(np.ones((1, len(was))))[0]
     try:
-        low, high = middle(bootstrap(of_draws, told.patients, labels=was, draws=DRAWS, seed=seed))
+        low, high = middle(bootstrap(of_draws, told.patients, labels=was, draws=_DRAWS, seed=seed))
     except ValueError as error:  # too few patients to draw from
         return {name: {"value": float(value)} for name, value in zip(names, once, strict=True)} | {"why": str(error)}
     found: dict[str, Any] = {
@@ -112,7 +112,7 @@ def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
     }
 
 
-def at_threshold(told: Told, cut: float) -> dict[str, Any]:
+def _at_threshold(told: Told, cut: float) -> dict[str, Any]:
     """Counts, and shares with intervals over patients, where a yes is said from `cut` on."""
     yes, ill = told.probabilities >= cut, told.labels == 1
     found: dict[str, Any] = {
@@ -132,7 +132,7 @@ def at_threshold(told: Told, cut: float) -> dict[str, Any]:
     for name, (right, among) in shares.items():
         if among.any():
             interval = share_interval(right[among], patients=told.patients[among])
-            found[name] = estimate(float(right[among].mean()), interval)
+            found[name] = _estimate(float(right[among].mean()), interval)
         else:
             found[name] = {"why": "there is no image to take a share of"}
     return found
@@ -149,7 +149,7 @@ def decision_curve(told: Told, *, seed: int) -> tuple[np.ndarray, np.ndarray, np
     def of_draws(weights: np.ndarray) -> np.ndarray:
         return weights @ worth.T / weights.sum(axis=1, keepdims=True)
 
-    low, high = middle(bootstrap(of_draws, told.patients, labels=told.labels, draws=DRAWS, seed=seed))
+    low, high = middle(bootstrap(of_draws, told.patients, labels=told.labels, draws=_DRAWS, seed=seed))
     return net_benefit(told.probabilities, told.labels, at=AT), np.asarray(low), np.asarray(high)
 
 
@@ -176,9 +176,9 @@ def subgroups(
             if min(with_it, without) < fewest:
                 small.append(row)
                 continue
-            point = at_threshold(own, cut)
+            point = _at_threshold(own, cut)
             shares = {key: point[key] for key in ("sensitivity", "specificity", "called_positive")}
-            shown.append(row | {"auc": auc_of(own)} | shares)
+            shown.append(row | {"auc": _auc_of(own)} | shares)
     return shown, small
 
 
@@ -191,7 +191,7 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
     first = tolds[names[0]]
     scores = np.stack([tolds[name].probabilities for name in names])
     found = areas(scores, first.labels, patients=first.patients)
-    drawn = list(weightings(first.patients, labels=first.labels, draws=DRAWS, seed=seed, stratified=True))
+    drawn = list(weightings(first.patients, labels=first.labels, draws=_DRAWS, seed=seed, stratified=True))
     rows = []
     for number in range(1, len(names)):
         gain = paired_difference(found, first=0, second=number)
@@ -216,10 +216,10 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
                 "p_bootstrap": float(min(1.0, 2 * tail)),
             }
         )
-    return adjusted(rows)
+    return _adjusted(rows)
 
 
-def adjusted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _adjusted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with p-values adjusted for the number of comparisons."""
     delong, drawn = (holm([row[key] for row in rows]) for key in ("p_delong", "p_bootstrap"))
     return [

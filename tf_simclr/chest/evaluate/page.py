@@ -10,26 +10,26 @@ from tf_simclr import plots
 from tf_simclr.chest.html import drawing, listed, page, table, tag, text
 
 NOTICE = "Research use, not a diagnosis."
-MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
+_MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
 PATIENTS = (
     "Whether a patient was learned from is not known: patients' pseudonyms are salted apart in each hospital. Ask "
     "those who keep both lists."
 )
-POINT = {
+_POINT = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "positive_predictive_value": "Positive predictive value",
     "negative_predictive_value": "Negative predictive value",
     "called_positive": "Called positive",
 }
-CALIBRATION = {
+_CALIBRATION = {
     "slope": "Slope (1 is true)",
     "intercept": "Intercept (0 is true)",
     "observed_to_expected": "Positives found for each one expected (1 is true)",
     "calibration_error": "Calibration error (0 is best)",
     "brier": "Brier score (0 is best)",
 }
-WORDS = {
+_WORDS = {
     "Operating point carried over": "The threshold was chosen where the model comes from, on patients that it did not "
     "learn from, and is used here as it is: what a hospital gets that installs the model.",
     "Calibration": "Whether probabilities are true here: of all radiographs that are given 70 %, about 70 % should "
@@ -73,22 +73,22 @@ def written(found: Evaluation) -> str:
         tag("h1", text(title)),
         tag("p", text(f"Model: {found.title}. Radiographs: {found.collection}."), kind="soft"),
     ]
-    body += in_short(found)
-    body += results(found)
+    body += _in_short(found)
+    body += _results(found)
     for name, of in found.findings.items():
         body += one(found, name, of=of)
     body += compared(found)
-    body += drifted(found)
-    body += limits(found)
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in WORDS.items()))
+    body += _drifted(found)
+    body += _limits(found)
+    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
     made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
     body += [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
     return page(title, *body, notice=NOTICE)
 
 
-def in_short(found: Evaluation) -> list[str]:
+def _in_short(found: Evaluation) -> list[str]:
     """The answer in a few sentences."""
-    lines = [MADE_UP] * found.synthetic
+    lines = [_MADE_UP] * found.synthetic
     lines.append(f"{found.images:,} radiographs of {found.patients:,} patients ({found.part}).")
     for name, of in found.findings.items():
         if of["why"]:
@@ -100,7 +100,7 @@ def in_short(found: Evaluation) -> list[str]:
             verdict = "it is worse here"
         elif here["low"] > home["high"]:
             verdict = "it is better here"
-        lines.append(f"{name}: AUC {spelled(here)} here, {spelled(home)} where it comes from: {verdict}.")
+        lines.append(f"{name}: AUC {_spelled(here)} here, {_spelled(home)} where it comes from: {verdict}.")
         if here["low"] <= 0.5:
             lines.append(f"{name}: the model was not shown to be better than guessing here.")
         if of["separated"]:
@@ -110,12 +110,12 @@ def in_short(found: Evaluation) -> list[str]:
         slope = of["calibration"]["slope"]
         if "low" in slope and not slope["low"] <= 1 <= slope["high"]:
             kind = "too sure" if slope["value"] < 1 else "not sure enough"
-            lines.append(f"{name}: its probabilities are {kind} here (slope {spelled(slope)}).")
+            lines.append(f"{name}: its probabilities are {kind} here (slope {_spelled(slope)}).")
         ratio = of["calibration"]["observed_to_expected"]
         if of["calibrated"] and "low" in ratio and not ratio["low"] <= 1 <= ratio["high"]:
             kind = "too high" if ratio["value"] < 1 else "too low"
             lines.append(
-                f"{name}: its probabilities are {kind} here: {spelled(ratio)} positives for each one expected."
+                f"{name}: its probabilities are {kind} here: {_spelled(ratio)} positives for each one expected."
             )
         if not of["calibrated"]:
             lines.append(
@@ -124,7 +124,7 @@ def in_short(found: Evaluation) -> list[str]:
     return [tag("h2", "In short"), listed(lines, kind="short")]
 
 
-def spelled(value: Mapping[str, float]) -> str:
+def _spelled(value: Mapping[str, float]) -> str:
     """A number with its interval in a sentence."""
     return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
 
@@ -141,7 +141,7 @@ def cell(value: Mapping[str, Any], *, percent: bool = False) -> str:
     return tag("div", tag("b", text(middle)), tag("span", text(ends)))
 
 
-def results(found: Evaluation) -> list[str]:
+def _results(found: Evaluation) -> list[str]:
     """AUC of each finding, here and where the model comes from."""
     rows = []
     for name, of in found.findings.items():
@@ -160,24 +160,24 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     if of["why"]:
         return []
     here, home = of["operating_point"], of["home_operating_point"]
-    rows = [[text(POINT[key]), cell(here[key], percent=True), cell(home[key], percent=True)] for key in POINT]
+    rows = [[text(_POINT[key]), cell(here[key], percent=True), cell(home[key], percent=True)] for key in _POINT]
     counts = (
         f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
         f"{here['false_positives']:,} false alarms, {here['true_negatives']:,} rightly let go."
     )
     caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
-    calibration = [[text(title), cell(of["calibration"][key])] for key, title in CALIBRATION.items()]
+    calibration = [[text(title), cell(of["calibration"][key])] for key, title in _CALIBRATION.items()]
     curves = found.curves[name]
     value = of["auc"]["value"]
     figures = tag(
         "div",
         drawing(
-            titled(plots.bands({f"here, AUC {value:.2f}": curves["roc"]}, kind="roc"), f"{name}: ROC"),
-            alt=f"ROC curve of {name}: AUC {spelled(of['auc'])}",
+            _titled(plots.bands({f"here, AUC {value:.2f}": curves["roc"]}, kind="roc"), f"{name}: ROC"),
+            alt=f"ROC curve of {name}: AUC {_spelled(of['auc'])}",
             caption="ROC curve; the band is its 95 % interval.",
         ),
         drawing(
-            titled(plots.reliability({"here": curves["reliability"]}), f"{name}: calibration"),
+            _titled(plots.reliability({"here": curves["reliability"]}), f"{name}: calibration"),
             alt=f"Calibration of {name}: slope {of['calibration']['slope'].get('value', float('nan')):.2f}",
             caption="What was said against what was; large points are many radiographs.",
         ),
@@ -185,7 +185,9 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     )
     share = of["positives"] / of["images"]
     decision = drawing(
-        titled(plots.decision(curves["at"], {"the model": curves["decision"]}, share=share), f"{name}: decision curve"),
+        _titled(
+            plots.decision(curves["at"], {"the model": curves["decision"]}, share=share), f"{name}: decision curve"
+        ),
         alt=f"Decision curve of {name}, where {share:.0%} have it",
         caption="Net benefit by the threshold from which on one would act.",
     )
@@ -197,17 +199,17 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
         table(["", "Here"], calibration),
         figures,
         decision,
-        *grouped(found, of),
+        *_grouped(found, of),
     ]
 
 
-def titled(figure: Any, title: str) -> Any:
+def _titled(figure: Any, title: str) -> Any:
     """The figure with a title."""
     figure.axes[0].set_title(title, fontsize="medium")
     return figure
 
 
-def grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
+def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
     """Subgroups with intervals, and those that are too small."""
     rows = [
         [
@@ -266,7 +268,7 @@ def compared(found: Evaluation) -> list[str]:
     return [tag("h2", "Beside other models"), table(heads, rows, caption=caption)]
 
 
-def drifted(found: Evaluation) -> list[str]:
+def _drifted(found: Evaluation) -> list[str]:
     """What has moved."""
     moved, rows = found.drift, []
     for name in ("brightness", "contrast"):
@@ -299,7 +301,7 @@ def drifted(found: Evaluation) -> list[str]:
         "here": np.array(moved["histograms"]["here"]),
     }
     figure = drawing(
-        titled(plots.levels(histograms), "Grey levels"),
+        _titled(plots.levels(histograms), "Grey levels"),
         alt="Grey levels here and of the radiographs that were learned from; their means are in the table",
         caption="Grey levels of all pixels, at 96 pixels a side.",
     )
@@ -307,10 +309,10 @@ def drifted(found: Evaluation) -> list[str]:
     return [tag("h2", "Drift"), table(heads, rows), listed(lines), figure]
 
 
-def limits(found: Evaluation) -> list[str]:
+def _limits(found: Evaluation) -> list[str]:
     """What the numbers cannot say."""
     lines = [
-        *([MADE_UP] * found.synthetic),
+        *([_MADE_UP] * found.synthetic),
         "Labels here may have been made otherwise than where the model comes from; a difference in AUC may be theirs.",
         "The intervals cover the choice of patients here. They do not cover how they were chosen to be radiographed.",
         "A model that is right here may be wrong at the next hospital.",

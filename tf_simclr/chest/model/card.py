@@ -14,7 +14,7 @@ MAX_CARD = 2**20
 """Largest card in bytes."""
 MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."
 
-RULES: dict[str, Any] = {
+_RULES: dict[str, Any] = {
     "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,
     "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
@@ -52,7 +52,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         about = parse_json(path.read_bytes())
         known = isinstance(about, dict) and about.get("format") == FORMAT
         check(known, f"{path} must be the card of a model for radiographs, format {FORMAT}; {advice}")
-        wrong = [name for name, rule in RULES.items() if not rule(about[name])]
+        wrong = [name for name, rule in _RULES.items() if not rule(about[name])]
     check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
     return about
 

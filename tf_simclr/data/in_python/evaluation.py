@@ -47,7 +47,7 @@ def evaluation_batches(
     def stream() -> Iterator[tuple]:
         with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
             found: list[tuple[np.ndarray, int]] = []
-            for numbers in pieces(range(len(rows)), batch_size):
+            for numbers in _pieces(range(len(rows)), batch_size):
                 found += [(one, i) for one, i in zip(pool.map(seen, numbers), numbers, strict=True) if one is not None]
                 while len(found) >= batch_size:
                     yield together(found[:batch_size])
@@ -65,7 +65,7 @@ def evaluation_batches(
     return Batches(stream)
 
 
-def pieces(numbers: range, size: int) -> Iterable[range]:
+def _pieces(numbers: range, size: int) -> Iterable[range]:
     """Consecutive numbers, so many at a time."""
     return (numbers[i : i + size] for i in range(0, len(numbers), size))
 
@@ -74,10 +74,10 @@ def evaluation_view(pixels: np.ndarray, *, size: int, proportion: float, bicubic
     """What `images.evaluation_view` makes of RGB integers `(h, w, 3)`: float32 `(size, size, 3)` in [0, 1]."""
     y, x, height, width = draws.central_boxes(np.array(pixels.shape[:2]), proportion=proportion)
     square = pixels[y : y + height, x : x + width].astype(np.float32) * np.float32(1 / np.iinfo(pixels.dtype).max)
-    return np.clip(resized(square, size, bicubic=bicubic), 0, 1)
+    return np.clip(_resized(square, size, bicubic=bicubic), 0, 1)
 
 
-def resized(image: np.ndarray, size: int, *, bicubic: Bicubic) -> np.ndarray:
+def _resized(image: np.ndarray, size: int, *, bicubic: Bicubic) -> np.ndarray:
     """Cubic interpolation `(h, w, 3)` to `(size, size, 3)` without antialiasing: down, then across, four taps each."""
     from tf_simclr.data.device_views import cubic_weights
 

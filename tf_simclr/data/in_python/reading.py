@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tf_simclr.data.examples import Unreadable
     from tf_simclr.data.sources import Rows, Source
 
-ORDER = 2
+_ORDER = 2
 """What the seed draws for `sources`, too: orders of examples."""
-ROOM, STEP = 2.2, 64
+_ROOM, _STEP = 2.2, 64
 """Images are padded to so many view sides, up to a multiple of a step: 512 for 224; larger ones are shrunk to that."""
 
 
@@ -91,7 +91,7 @@ class Reader:
     def read(self, number: int) -> np.ndarray | None:
         """The pixels of a row, small enough to be padded; None where it cannot be read, which is noted."""
         try:
-            return fitting(self.rows.pixels(number), self.side)
+            return _fitting(self.rows.pixels(number), self.side)
         except DAMAGED:
             self.unreadable.add(str(self.rows.names[number]).encode(errors="surrogateescape"))
             return None
@@ -100,18 +100,18 @@ class Reader:
 @functools.lru_cache(maxsize=4)
 def order(seed: int, epoch: int, *, count: int) -> np.ndarray:
     """The rows in the order of an epoch: that of their random keys, as `sources.Indexed` has it."""
-    keys = draws.int64s(draws.fold_in((seed, ORDER), np.array([epoch])), count)[0]
+    keys = draws.int64s(draws.fold_in((seed, _ORDER), np.array([epoch])), count)[0]
     return np.argsort(keys, kind="stable")
 
 
 def side_for(image_size: int, rows: Rows) -> tuple[int, int]:
     """Height and width that images are padded to."""
-    side = -(-int(ROOM * image_size) // STEP) * STEP
+    side = -(-int(_ROOM * image_size) // _STEP) * _STEP
     known = rows.images.shape[1:3] if rows.images.ndim > 1 else (side, side)
     return min(side, known[0]), min(side, known[1])
 
 
-def fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
+def _fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
     """The pixels, or where they are too many the means of areas of them, in the same proportions."""
     height, width = pixels.shape[:2]
     scale = min(side[0] / height, side[1] / width)

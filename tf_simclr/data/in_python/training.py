@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tf_simclr.data.pipeline import Stream
     from tf_simclr.data.sources import Source
 
-AHEAD = 2
+_AHEAD = 2
 """Batches that are made before they are asked for."""
 ONLY_FLIP = Recipe(jitter_probability=0, grayscale_probability=0, use_blur=False, blur_probability=0)
 """What fine-tuning changes besides the crop."""
@@ -74,7 +74,7 @@ def training_views(
         if central:
             proportion = images.evaluation_proportion(image_size)
             drawn["boxes"] = np.repeat(draws.central_boxes(shapes, proportion=proportion)[:, None], views, axis=1)
-        made = on_device(size=image_size, recipe=recipe)({"images": padded(pixels, reader.side), **drawn})
+        made = _on_device(size=image_size, recipe=recipe)({"images": padded(pixels, reader.side), **drawn})
         made = made[:, 0] if views == 1 else made
         if not source.labelled:
             return (made,)
@@ -87,7 +87,7 @@ def training_views(
             steps = itertools.count(stream.start_step)
             try:
                 while True:
-                    while len(waiting) <= AHEAD:
+                    while len(waiting) <= _AHEAD:
                         waiting.append(ahead.submit(batch, next(steps), pool))
                     yield waiting.popleft().result()()
             finally:  # whoever iterates has stopped
@@ -98,7 +98,7 @@ def training_views(
 
 
 @functools.cache
-def on_device(*, size: int, recipe: Recipe) -> Callable[[dict[str, np.ndarray]], Any]:
+def _on_device(*, size: int, recipe: Recipe) -> Callable[[dict[str, np.ndarray]], Any]:
     """What makes the views of a padded batch; JAX compiles it, and does not wait for it."""
     import keras
 

@@ -43,7 +43,7 @@ def reconciled(
         said.append("the files name one patient for all, and are not heard; the table's patients count")
         files = [""] * count
     own = np.array([t or f or image for t, f, image in zip(table, files, images, strict=True)], dtype=object)
-    merged, contradicted = joined(table, files, own=own)
+    merged, contradicted = _joined(table, files, own=own)
     if contradicted:
         largest = max(np.unique(merged.astype(str), return_counts=True)[1]) / count
         several = "patient" if contradicted == 1 else "patients"
@@ -64,7 +64,7 @@ def reconciled(
     return own.astype(str), tuple(said)
 
 
-def joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> tuple[np.ndarray, int]:
+def _joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> tuple[np.ndarray, int]:
     """The patients with those joined that share an image by the table or by the files, and how many were."""
     parent: dict[str, str] = {}
 
