@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import golden
-from tests.test_accelerators import made_machine
+from tests.ground.test_accelerators import made_machine
 from tf_simclr.accelerators import MACHINE, TPU_VARIABLES
 from tf_simclr.commands import doctor
 from tf_simclr.config import Doctor

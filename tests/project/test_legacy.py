@@ -3,7 +3,7 @@
 The tests need an environment of its own with the extra `legacy` (Python 3.10 or 3.11):
 
     python3.11 -m venv old && old/bin/pip install '.[legacy]'
-    TF_SIMCLR_LEGACY_PYTHON=old/bin/python pytest -m slow tests/test_legacy.py
+    TF_SIMCLR_LEGACY_PYTHON=old/bin/python pytest -m slow tests/project/test_legacy.py
 """
 
 import os
@@ -66,7 +66,7 @@ def theirs(tmp_path_factory):
     """What TensorFlow 2.15 and TensorFlow Addons make of the inputs."""
     folder = tmp_path_factory.mktemp("legacy")
     np.savez(folder / "in.npz", **INPUTS)
-    legacy(Path(__file__).with_name("legacy_run.py"), folder / "in.npz", folder / "out.npz")
+    legacy(Path(__file__).parents[1] / "legacy_run.py", folder / "in.npz", folder / "out.npz")
     with np.load(folder / "out.npz") as file:
         return {name: file[name] for name in file.files}
 

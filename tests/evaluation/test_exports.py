@@ -18,7 +18,7 @@ from tf_simclr.models import network
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.evaluation_view import EvaluationView
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tf_simclr import terminal
 from tf_simclr.commands.inputs import Counter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "→ 84.4–87.1 %, é, \udcff, 猫\n"
 
 

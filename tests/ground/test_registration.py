@@ -11,7 +11,7 @@ import pytest
 
 from tf_simclr import SimCLR, registration
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def registered() -> dict[str, tuple[str, ...]]:
