@@ -19,7 +19,7 @@ PLACES = {
     "losses.info_nce": ("InfoNCE",),
     "losses.pairs": ("Hadsell", "MarginTriplet", "NTLogistic"),
     "losses.supervised": ("SupCon",),
-    "models.classifier": ("Classifier",),
+    "models.classifier": ("Classifier", "MultiLabelClassifier"),
     "models.distillation": ("Distiller",),
     "models.evaluation_view": ("EvaluationView",),
     "models.moco": ("MoCo", "Queue"),
