@@ -8,7 +8,15 @@ _Part = Literal["encoder", "encoder+projection", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is read of the source, what is written, and how it is proven."""
+    """What is read of the source, what is written, and how it is proven.
+
+    Attributes: each with what it means and its default.
+
+    Example:
+        >>> from converters import Options
+        >>> Options(to="keras", part="encoder").verify
+        True
+    """
 
     naming: str | None = None
     """Names to write: twin (torchvision's, with heads, SK and SE), torchvision, tonylins, separius, a library's, tf1,
