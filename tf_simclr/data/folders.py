@@ -233,7 +233,7 @@ def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path
     )
 
 
-def _splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
+def splits_of(root: Path, *, asked: Collection[str] = ()) -> list[str]:
     """The splits that a folder holds: folders with a split's usual name that are no classes."""
     names = [name for name in _sub_folders(root) if name.lower() in PARTS]
     return [name for name in names if split_folder(root, name, asked=asked) is not None]
@@ -258,7 +258,7 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
         advice = meant(root.name, near, shown=f"{shown(root.parent)}/{{}}")
         check(folder is not None or root.is_dir(), f"the image folder must exist{advice}", folder=shown(root))
         return folder or root, None
-    there = _splits_of(root, asked=asked)
+    there = splits_of(root, asked=asked)
     part = PARTS.get(split.lower())
     has = f"it has {listed(there)}" if there else "without splits it is divided into train, validation and test"
     rule = f"image_dir must hold a folder of the split's name, {split} ({has})"
