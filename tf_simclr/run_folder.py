@@ -29,6 +29,7 @@ PLACES: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", 
 PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
 PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
+PLACES += ("augment_on",)
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
 they may change when it resumes."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -186,3 +188,54 @@ def test_a_process_that_is_killed_and_started_again_ends_as_one_that_was_not(tmp
     tiny_runs.assert_same_bits(killed.checkpoint(18), straight.checkpoint(18))
     assert killed.history.read_bytes() == straight.history.read_bytes()
     assert json.loads(killed.result.read_text())["unreadable"] == [str(bad)]
+
+
+# Where views are made
+
+
+@pytest.fixture(scope="module")
+def on_the_device(tmp_path_factory):
+    """The same five steps with views made on the host, and on the device, small pictures in memory."""
+    images = pictures.write(tmp_path_factory.mktemp("images") / "train", per_class=4).parent
+    runs = {}
+    for place in ("host", "device"):
+        runs[place] = config(tmp_path_factory.mktemp(place), image_dir=images, image_size=40, augment_on=place)
+        pretrain.pretrain(runs[place], pretrain.to_pretrain_on(runs[place]), architecture=CHEAP)
+    return runs
+
+
+def test_a_network_does_not_hang_on_who_makes_the_views(on_the_device):
+    """Within what rounding grows to in five steps of BatchNorm over eight views."""
+    found, expected = (
+        [row["contrast_loss"] for row in read_history(RunFolder(options.model_dir))]
+        for options in (on_the_device["device"], on_the_device["host"])
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    sheets = [plt.imread(options.model_dir / "pairs.png") for options in on_the_device.values()]
+    assert np.abs(sheets[0] - sheets[1]).max() <= 2 / 255
+
+
+def test_a_run_with_views_of_the_device_resumes_exactly_and_may_change_the_place(on_the_device, tmp_path):
+    options = dataclasses.replace(on_the_device["device"], model_dir=tmp_path / "run")
+    shutil.copytree(on_the_device["device"].model_dir, options.model_dir)
+    run = RunFolder(options.model_dir)
+    for path in (run.network, run.result, run.checkpoint(5), run.checkpoint(4)):
+        path.unlink()
+    pretrain.pretrain(options, pretrain.to_pretrain_on(options), architecture=CHEAP)
+    with (
+        np.load(run.checkpoint(5)) as found,
+        np.load(RunFolder(on_the_device["device"].model_dir).checkpoint(5)) as expected,
+    ):
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    run.network.unlink()
+    moved = dataclasses.replace(options, augment_on="host")
+    pretrain.pretrain(moved, pretrain.to_pretrain_on(moved), architecture=CHEAP)
+
+
+def test_views_on_the_device_are_refused_where_others_make_them(tmp_path):
+    source = from_arrays(np.zeros((8, 40, 40, 3), np.uint8))
+    for changes, view in (({"data_service": "localhost:1"}, None), ({}, lambda image, seed: image)):
+        options = config(tmp_path / "run", image_size=40, augment_on="device", **changes)
+        with pytest.raises(InputError, match="augment_on must be host"):
+            pretrain.pretrain(options, source, view=view, architecture=CHEAP)

@@ -159,7 +159,9 @@ def upright(source: Source) -> Source:
     """The same images, each turned as its EXIF orientation says."""
     known = source.identity
     identity = None if known is None else lambda say=silent: [known(say), "upright"]
-    return replace(source, read=lambda image: images.upright(source.read(image)), identity=identity)
+    square = source.sides is not None and source.sides[0] == source.sides[1]
+    sides = source.sides if square else None  # what lies on its side is turned
+    return replace(source, read=lambda image: images.upright(source.read(image)), identity=identity, sides=sides)
 
 
 def check_labels(source: Source) -> None:

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source, splits_to_test
 from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
+from tf_simclr.data.device_views import DeviceViews
+from tf_simclr.data.packed import side_for
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
-from tf_simclr.data.sources import Source
+from tf_simclr.data.sources import Source, in_graph
+from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
 from tf_simclr.frameworks import tf
@@ -29,7 +33,7 @@ from tf_simclr.models.network import build_encoder, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
-from tf_simclr.replicas import ONE_DEVICE, Devices
+from tf_simclr.replicas import ONE_DEVICE, Devices, accelerated
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
@@ -103,6 +107,7 @@ def pretrain(
     architecture = architecture or describe(config, source)
     if config.wandb is not None:
         package()
+    views_of = views_on_device(config, source, devices=devices, custom=view is not None)
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     folder = begin_run(config, source, architecture=architecture, devices=devices, notes=notes)
@@ -115,6 +120,7 @@ def pretrain(
     keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
     model = compiled(config, architecture, schedule=schedule, devices=devices)
+    model.views_of = views_of
     say(introduction(config, source, architecture=architecture, plan=plan))
 
     # 4. Weights to start from, unless the run has some of its own by now.
@@ -123,10 +129,14 @@ def pretrain(
 
     # 5. The images: a function of the step alone, by which a resumed run sees what a straight one would have seen.
     unreadable = Unreadable()
-    batches = feed(config, source, view=view, unreadable=unreadable)
+    source = source if config.cache_dataset else in_pixels(source)
+    batches = feed(config, source, view=view, unreadable=unreadable, packed=views_of is not None)
 
     def views(size: int) -> tf.data.Dataset:
-        return feed(config, source, view=view, unreadable=Unreadable(), batch_size=size)(0)
+        looks = {"unreadable": Unreadable(), "batch_size": size}
+        if views_of is None:
+            return feed(config, source, view=view, **looks)(0)
+        return viewed(feed(config, source, view=None, packed=True, **looks)(0), views_of)
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
     result = Result(folder, unreadable, devices=devices, division=source.division)
@@ -228,9 +238,18 @@ def schedule_of(config: Pretrain | Finetune | Distill, plan: Plan, *, num_exampl
 
 
 def feed(
-    config: Pretrain, source: Source, *, view: View | None, unreadable: Unreadable, batch_size: int | None = None
+    config: Pretrain,
+    source: Source,
+    *,
+    view: View | None,
+    unreadable: Unreadable,
+    batch_size: int | None = None,
+    packed: bool = False,
 ) -> Feed:
-    """First step to the batches from it on; for a look at a few images of another size than those to train on."""
+    """First step to the batches from it on; for a look at a few images of another size than those to train on.
+
+    `packed` batches are what a device makes views of.
+    """
     looks = batch_size is not None
     stream = pipeline.Stream(
         batch_size=batch_size or config.train_batch_size,
@@ -245,10 +264,53 @@ def feed(
         here = dataclasses.replace(stream, start_step=step, share=share)
         if view is not None:
             return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
+        make = pipeline.packed_views if packed else pipeline.training_views
         size, recipe = config.image_size, Recipe.of(config)
-        return pipeline.training_views(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
+        return make(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
 
     return batches
+
+
+def views_on_device(config: Pretrain, source: Source, *, devices: Devices, custom: bool) -> DeviceViews | None:
+    """What makes the views within a step, where the device does; None where the host makes them.
+
+    Raises:
+        InputError: the device is asked to, and cannot.
+    """
+    against = {
+        "views of one's own are made on the host": custom,
+        "the workers of data_service make the views": config.data_service is not None,
+        "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax": devices.description.startswith("TPU"),
+    }
+    reasons = [reason for reason, holds in against.items() if holds]
+    if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
+        return None
+    check(not reasons, f"augment_on must be host: {'; '.join(reasons)}", augment_on=config.augment_on)
+    side = side_for(config.image_size)
+    if source.sides is None or max(source.sides) > side:
+        say(f"views are made on the device, of images of up to {side} × {side} pixels; larger ones are shrunk to fit")
+    else:
+        say("views are made on the device")
+    return DeviceViews(size=config.image_size, recipe=Recipe.of(config))
+
+
+def viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
+    """The views of packed batches, with their labels, made by the same code as in a step."""
+    shape = (2, *views_of.shape)
+
+    def seen(batch: dict[str, tf.Tensor], *labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        names = list(batch)
+
+        def by_keras(*values: np.ndarray) -> np.ndarray:
+            given = dict(zip(names, map(keras.ops.convert_to_tensor, values), strict=True))
+            return keras.ops.convert_to_numpy(views_of(given))
+
+        if keras.backend.backend() == "tensorflow":
+            return views_of(batch), *labels
+        views = tf.numpy_function(by_keras, [batch[name] for name in names], tf.float32)
+        return tf.ensure_shape(views, (batch["draws"].shape[0], *shape)), *labels
+
+    return batches.map(in_graph(seen))
 
 
 def introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:

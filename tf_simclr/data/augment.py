@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from tf_simclr.data import colors, images, operators
+from tf_simclr.data.device_views import cubic_table
 from tf_simclr.data.recipe import ORDERS, Bicubic, Recipe
 from tf_simclr.frameworks import tf
 
@@ -173,6 +174,45 @@ def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
     if recipe.use_blur and recipe.blur_probability > 0:
         channels = _blurred(channels, draws[8:], probability=recipe.blur_probability)
     return colors.joined(channels)
+
+
+@cache
+def views_of_packed(*, size: int, recipe: Recipe) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Makes the views of a batch of small images on a CPU, five times as fast as one image after the other.
+
+    One program of XLA a batch: the crops of all views as products, as on a device (`device_views`), then a loop that
+    changes one view at a time, which takes only the branches that this view needs.
+
+    Returns:
+        `packed.Packing`'s batch to float32 views `(n, views, size, size, 3)` in [0, 1].
+    """
+
+    def weights(offset: tf.Tensor, extent: tf.Tensor, *, length: int) -> tf.Tensor:
+        before, weight = (tf.gather(tf.constant(x), extent) for x in cubic_table(length, size, bicubic=recipe.bicubic))
+        near = tf.clip_by_value(before[..., None] + tf.range(-1, 3), 0, extent[..., None, None] - 1)
+        columns = tf.range(length) == (near + offset[..., None, None])[..., None]  # (n, views, size, 4, length)
+        return tf.reduce_sum(tf.where(columns, weight[..., None], 0.0), -2)
+
+    def views(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        pixels, boxes = batch["images"], batch["boxes"]
+        rows = weights(boxes[..., 0], boxes[..., 2], length=pixels.shape[2])
+        columns = weights(boxes[..., 1], boxes[..., 3], length=pixels.shape[3])
+        pixels = tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
+        one = pixels.shape[1] == 1
+        taken = tf.einsum(f"nvyh,{'nhwc' if one else 'nvhwc'}->nvywc", rows, pixels[:, 0] if one else pixels)
+        crops = tf.einsum("nvywc,nvxw->nvyxc", taken, columns)
+        change = partial(_changed, size=size, recipe=recipe)
+        flat = (tf.reshape(crops, (-1, size, size, 3)), tf.reshape(batch["draws"][..., :_DRAWS], (-1, _DRAWS)))
+        made = tf.map_fn(change, flat, fn_output_signature=tf.float32, parallel_iterations=1)
+        return tf.reshape(made, (-1, *boxes.shape[1:2], size, size, 3))
+
+    return tf.function(views, jit_compile=True, autograph=False)
+
+
+def _changed(view: tuple[tf.Tensor, tf.Tensor], *, size: int, recipe: Recipe) -> tf.Tensor:
+    crop, draws = view
+    changed = distort(tf.ensure_shape(crop, (size, size, 3)), draws, recipe=recipe)
+    return colors.grayscale(changed) if recipe.grayscale_input else changed
 
 
 def _sampled(

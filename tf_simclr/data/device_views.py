@@ -20,6 +20,7 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A, Figure 4)
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -34,6 +35,44 @@ STEPS = 1024
 """TensorFlow rounds a place between two pixels to so many steps."""
 CUBIC = {"tf1": -0.75, "tf2": -0.5}
 """The cubic's slope at distance 1."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceViews:
+    """`views` of a size by a recipe, as a model takes them (`SimCLR(views_of=…)`); TensorFlow compiles them by XLA.
+
+    Attributes:
+        size: side in pixels.
+        recipe: how they come about.
+        single: whether the view of each image is asked for, `(n, size, size, 3)`, where there is one each.
+    """
+
+    size: int
+    recipe: Recipe
+    single: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a view."""
+        return self.size, self.size, 3
+
+    def __call__(self, batch: dict):
+        """The views `(n, views, size, size, 3)` of a batch; see `views`."""
+        if keras.backend.backend() == "tensorflow":
+            found = compiled(self.size, recipe=self.recipe)(
+                {name: ops.convert_to_tensor(x) for name, x in batch.items()}
+            )
+        else:
+            found = views(batch, size=self.size, recipe=self.recipe)
+        return found[:, 0] if self.single else found
+
+
+@functools.cache
+def compiled(size: int, *, recipe: Recipe) -> Callable:
+    """`views`, compiled by TensorFlow: its operations one by one would take many times as long."""
+    import tensorflow as tf
+
+    return tf.function(functools.partial(views, size=size, recipe=recipe), jit_compile=True, autograph=False)
 
 
 def views(batch: dict, *, size: int, recipe: Recipe):

@@ -14,8 +14,8 @@ from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.errors import InputError
 from tf_simclr.frameworks import tf
 
-View = Callable[..., "tf.Tensor"]
-"""Image (h, w, 3), seed (2,) → tensor of a static shape; with partners the partner's image is a third argument."""
+View = Callable[..., Any]
+"""Image (h, w, 3), seed (2,) → tensors of static shapes; with partners the partner's image is a third argument."""
 _WORKERS = max(16, os.cpu_count() or 1)
 """Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""
 _NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
@@ -65,14 +65,14 @@ class Examples:
 
     source: Source
     view: View
-    raw_view: Callable[..., tf.Tensor] | None
+    raw_view: Callable[..., Any] | None
     seed: int
     partners: bool
     unreadable: Unreadable | None
     deterministic: bool
 
     def batch(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """The examples of a batch's records (n,); those that fail are made again, `mended`.
+        """The examples of a batch's records (n,), each part in one; those that fail are made again, `mended`.
 
         A data set inside the map is what catches a decoder's error within the graph; one an image would cost a tenth
         of all time.
@@ -85,7 +85,7 @@ class Examples:
         found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
         complete = tf.equal(tf.shape(found[0])[0], rows)
         parts = tf.cond(complete, lambda: found, lambda: self.completed(found, positions, records=records))
-        return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (rows, *part.shape[1:])), parts[1:])
+        return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (rows, *part.shape[1:])), parts)
 
     def completed(
         self, found: tuple[tf.Tensor, ...], positions: tf.Tensor, *, records: dict[str, tf.Tensor]

@@ -6,16 +6,17 @@ run, whether images are corrupt or not, and nothing before k is decoded.  That i
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tf_simclr.data import augment, images, in_python
+from tf_simclr.data import augment, draws, images, in_python, packed
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
-from tf_simclr.data.sources import Indexed, Records, Source, cached, in_graph
+from tf_simclr.data.sources import ENDLESS, Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 
@@ -23,7 +24,8 @@ _AT_ONCE = 2
 """Batches that are made at the same time: one is begun while the last images of another are made."""
 _AHEAD = 2
 """Batches that wait to be taken.  TensorFlow's own choice grows with time, and memory with it: to 24 and more."""
-_ENDLESS = 2**62
+_VIEWS_BYTES = 2**30
+"""Of all the small views that are made at the same time."""
 _PATIENCE = 10.0
 """Seconds for a dispatcher of tf.data's service to answer; TensorFlow itself would try for an hour."""
 
@@ -107,6 +109,15 @@ def training_views(
         return in_python.training_views(
             source, stream=stream, unreadable=unreadable, image_size=image_size, recipe=recipe
         )
+    if stream.data_service is None and in_batches(source, image_size=image_size, recipe=recipe):
+        batches = packed_views(
+            source, stream=stream, image_size=image_size, unreadable=unreadable, recipe=recipe, tuned=False
+        )
+        at_once = min(os.cpu_count() or 1, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
+        made = augment.views_of_packed(size=image_size, recipe=recipe)
+        seen = in_graph(lambda batch, *labels: (made(batch), *labels))
+        at_once = {"num_parallel_calls": max(_AT_ONCE, at_once), "deterministic": stream.deterministic}
+        return _tuned(batches.map(seen, **at_once))
 
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
         return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
@@ -116,6 +127,74 @@ def training_views(
     return training_batches(source, view, stream=stream, unreadable=unreadable, partners=not alone, raw_view=raw_view)
 
 
+def in_batches(source: Source, *, image_size: int, recipe: Recipe) -> bool:
+    """Whether a host makes views a batch at a time: small ones of small images, by operators that compile well."""
+    small = source.sides is not None and max(*source.sides, image_size) <= packed.SMALL
+    return small and not any(getattr(recipe, f"{name}_probability") > 0 for name in draws.MORE)
+
+
+def packed_views(
+    source: Source,
+    *,
+    stream: Stream | None = None,
+    image_size: int,
+    unreadable: Unreadable,
+    recipe: Recipe = augment.SIMCLR,
+    views: int = 2,
+    central: bool = False,
+    tuned: bool = True,
+    **options: Any,
+) -> tf.data.Dataset:
+    """Endless batches for `device_views`, which makes of them the views of `training_views`, up to rounding.
+
+    Images that are larger than the padding are shrunk first (`packed.side_for`), and their views are others.
+
+    Args:
+        source: examples; with partners each view is of an image of its own.
+        stream: which batches; without a data service.
+        image_size: side of the views in pixels.
+        unreadable: receives the names of corrupt images.
+        recipe: how the views come about.
+        views: 2, or 1 as fine-tuning takes them: `augment.crop_and_flip`, with a recipe of nothing but flips.
+        central: whether the boxes are the squares that evaluation sees.
+        tuned: whether batches are made ahead.
+        **options: of a `Stream`, in the place of one.
+
+    Returns:
+        `({"images", "boxes", "draws"}, labels)`, or without labels a tuple of the first alone; see `draws.batch`.
+
+    Raises:
+        InputError: as `training_views`; or a data service is asked for.
+    """
+    if stream is None:
+        stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
+    rule = "views on the device need batches of this process, not of data_service; augment on the host"
+    check(stream.data_service is None, rule, data_service=stream.data_service)
+    side = packed.side_for(image_size)
+    height, width = source.sides or (side, side)
+    packing = packed.Packing(
+        sides=(min(side, height), min(side, width)),
+        deep=_is_deep(source),
+        image_size=image_size,
+        recipe=recipe,
+        seed=stream.seed,
+        views=views,
+        central=central,
+    )
+    partners = source.partner is not None and views > 1
+    return training_batches(
+        source,
+        packing.of_images,
+        stream=stream,
+        unreadable=unreadable,
+        partners=partners,
+        raw_view=None if partners else packing.of_raw,
+        batch_view=packing.of_batch if packing.holds(source) and not partners else None,
+        finish=packing.finished,
+        tuned=tuned,
+    )
+
+
 def training_batches(
     source: Source,
     view: View,
@@ -123,7 +202,10 @@ def training_batches(
     stream: Stream | None = None,
     unreadable: Unreadable,
     partners: bool = False,
-    raw_view: Callable[..., tf.Tensor] | None = None,
+    raw_view: Callable[..., Any] | None = None,
+    batch_view: Callable[[tf.Tensor], Any] | None = None,
+    finish: packed.Finish | None = None,
+    tuned: bool = True,
     **options: Any,
 ) -> tf.data.Dataset:
     """Endless batches of `view`, with labels where there are any; the last batch of an epoch reaches into the next.
@@ -139,6 +221,9 @@ def training_batches(
         partners: whether the view is given the image of the source's partner, too, drawn by the seed and the place;
             where that one is corrupt, the image itself.
         raw_view: sees the images that can be read in the place of `view` (see `Examples`).
+        batch_view: sees all pixels of a batch at once, in the place of both, where the source is `vectorised`.
+        finish: makes the batch of its positions in the stream and of what is seen there.
+        tuned: whether batches are made ahead.
         **options: of a `Stream`, in the place of one.
 
     Raises:
@@ -150,7 +235,8 @@ def training_batches(
     _check_readable(source)
     source = cached(source) if stream.cache else source
     # 1. Records in the order of the seed, each with its position in the endless stream, by which all else is drawn.
-    numbered = _numbered(source, stream)
+    at_once = batch_view is not None and source.vectorised
+    numbered = _numbered(source, stream, indices=at_once and isinstance(source, Indexed))
     # 2. This process's rows of each batch, before anything is decoded.
     number, processes = stream.share
     rows = stream.batch_size // processes
@@ -166,9 +252,21 @@ def training_batches(
         unreadable=None if stream.data_service else unreadable,
         deterministic=stream.deterministic,
     )
+
+    @in_graph
+    def batch(positions: tf.Tensor, records: Any) -> tuple[Any, ...]:
+        if batch_view is not None and at_once:
+            records = source.record(records) if isinstance(source, Indexed) else records
+            found, seen = positions, batch_view(source.read(records["image"]))
+            labels = [records["label"]] if source.labelled else []
+        else:
+            found, seen, *labels = examples.batch(positions, records)
+        return (seen if finish is None else finish(found, seen)), *labels
+
     records = numbered.batch(rows, drop_remainder=True)
-    batches = records.map(in_graph(examples.batch), num_parallel_calls=_AT_ONCE, deterministic=stream.deterministic)
-    return _tuned(distributed(batches, stream.data_service) if stream.data_service else batches)
+    batches = records.map(batch, num_parallel_calls=_AT_ONCE, deterministic=stream.deterministic)
+    batches = distributed(batches, stream.data_service) if stream.data_service else batches
+    return _tuned(batches) if tuned else batches
 
 
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -178,12 +276,14 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(_AHEAD).with_options(options)
 
 
-def _numbered(source: Source, stream: Stream) -> Records:
+def _numbered(source: Source, stream: Stream, *, indices: bool = False) -> Records:
+    """Positions of the stream and their records, or with `indices` the indices of these."""
     if stream.data_service:
         return shared_out(source, stream)
     start = stream.start_step * stream.batch_size
-    shuffled = source.shuffled(stream.seed, start=start, buffer=stream.buffer)
-    return tf.data.Dataset.zip((tf.data.Dataset.counter(start), shuffled))
+    options = {} if indices else {"buffer": stream.buffer}
+    records = (source.indices if indices else source.shuffled)(stream.seed, start=start, **options)
+    return tf.data.Dataset.zip((tf.data.Dataset.range(start, ENDLESS), records))
 
 
 def evaluation_batches(
@@ -243,11 +343,26 @@ def _placeholder(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
 
 
 def _check_readable(source: Source) -> None:
-    decoded = source.ordered().map(source.decoded).ignore_errors()
-    if not any(True for _ in decoded.take(1)):
+    _is_deep(source)
+
+
+def _is_deep(source: Source) -> bool:
+    """Whether the first image that can be read has 16 bits a channel.
+
+    Raises:
+        InputError: none can be read.
+    """
+
+    def looked(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(pixels, tf.uint16), tf.constant(pixels.dtype == tf.uint16)
+
+    decoded = source.ordered().map(in_graph(lambda record: images.to_rgb(source.read(record["image"]), looked)))
+    deep = [bool(deep) for _, deep in decoded.ignore_errors().take(1)]
+    if not deep:
         raise InputError(
             f"at least one image of {source.origin} must be readable, but none of {source.num_examples} is"
         )
+    return deep[0]
 
 
 def shared_out(source: Source, stream: Stream) -> Records:
@@ -265,7 +380,7 @@ def shared_out(source: Source, stream: Stream) -> Records:
         return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + size), records))
 
     first = stream.start_step * stream.batch_size // size
-    return tf.data.Dataset.range(first, _ENDLESS).flat_map(piece)
+    return tf.data.Dataset.range(first, ENDLESS).flat_map(piece)
 
 
 def distributed(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:

@@ -35,6 +35,8 @@ PERMUTED = 2**16
 computed alone by a cipher, which costs the same for any number.  On few examples the cipher is uneven."""
 ROUNDS = 8
 """Of the cipher; with TensorFlow's four, neighbours of one epoch are visibly apart in the next."""
+ENDLESS = 2**62
+"""A range to here takes a tenth of the time of `Dataset.counter`, which is a scan."""
 AT_ONCE = 32
 """Files of which a source read front to back takes one record after the other (reference)."""
 HELD_BYTES = 2**28
@@ -99,7 +101,7 @@ class Rows:
                 given = {name: one for name, one in columns.items() if one is not None}
                 return {name: tf.constant(one.tolist() if one.dtype == object else one) for name, one in given.items()}
 
-        return in_graph(lambda index: {name: values[index] for name, values in content().items()})
+        return in_graph(lambda index: {name: tf.gather(values, index) for name, values in content().items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,8 @@ class Source(ABC):
         several: whether an example may be of any number of classes: its label is then a row of 1, 0, and -1 for
             unknown, int64 `(classes,)`.
         rows: the records as Python has them, where memory holds their list: what is read without TensorFlow.
+        sides: height and width of every image, where they are known to be the same.
+        vectorised: whether `read`, and an `Indexed`'s `record`, take a batch at once, too: of pixels in memory.
     """
 
     origin: str
@@ -140,6 +144,8 @@ class Source(ABC):
     division: dict[str, object] | None = None
     several: bool = False
     rows: Rows | None = None
+    sides: tuple[int, int] | None = None
+    vectorised: bool = False
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
@@ -171,7 +177,7 @@ class Source(ABC):
         """Epochs one after the other: `epoch` takes a number and how many of its first records to leave out."""
         first, skipped = start // self.num_examples, start % self.num_examples  # numbers or tensors
         begun = tf.data.Dataset.range(first, first + 1).flat_map(in_graph(lambda number: epoch(number, skipped)))
-        rest = tf.data.Dataset.counter(first + 1).flat_map(in_graph(lambda number: epoch(number, 0)))
+        rest = tf.data.Dataset.range(first + 1, ENDLESS).flat_map(in_graph(lambda number: epoch(number, 0)))
         return begun.concatenate(rest)
 
 
@@ -190,20 +196,24 @@ class Indexed(Source):
     """A source that can be read anywhere: every epoch is a permutation of all of it."""
 
     record: Callable[[tf.Tensor], dict[str, tf.Tensor]]
-    """Index, scalar int64 → record."""
+    """Index, scalar int64 → record; where it is `vectorised`, indices (n,) → their records at once."""
 
     def ordered(self) -> Records:
         return tf.data.Dataset.range(self.num_examples).map(self.record)
 
     def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
+        return self.indices(seed, start=start).map(self.record)
+
+    def indices(self, seed: int, *, start: int | tf.Tensor = 0) -> Records:
+        """The indices of `shuffled`'s records."""
         if self.num_examples > PERMUTED:
-            return tf.data.Dataset.counter(start).map(in_graph(lambda position: self.record(self.at(position, seed))))
+            return tf.data.Dataset.range(start, ENDLESS).map(in_graph(lambda position: self.at(position, seed)))
 
         def epoch(number: tf.Tensor, skipped: tf.Tensor) -> Records:
             keys = drawn(seed, _ORDER, number=number, count=self.num_examples)
             return tf.data.Dataset.from_tensor_slices(tf.cast(tf.argsort(keys, stable=True), tf.int64)[skipped:])
 
-        return self.epochs(start, epoch).map(self.record)
+        return self.epochs(start, epoch)
 
     def at(self, position: tf.Tensor, seed: int) -> tf.Tensor:
         """The index at a position of the endless stream of many examples."""
@@ -280,6 +290,8 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
         record=rows.tensors(),
         notes=notes,
         rows=rows,
+        sides=pixels.shape[1:3],
+        vectorised=True,
     )
 
 
@@ -390,4 +402,6 @@ def cached(source: Source) -> Source:
         partner=source.partner,
         epoch=lambda seed: memory,
         in_memory=True,
+        sides=source.sides,
+        vectorised=source.vectorised,
     )

@@ -87,7 +87,14 @@ def from_tfds(
         identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
         epoch=epoch,
         example_bytes=_example_bytes(builder),
+        sides=_sides(features[image]),
     )
+
+
+def _sides(kind: tfds.features.FeatureConnector) -> tuple[int, int] | None:
+    """Height and width of every image, where the set says that they are the same."""
+    height, width = kind.shape[:2]
+    return None if height is None or width is None else (height, width)
 
 
 def _classes(kind: tfds.features.FeatureConnector) -> tfds.features.ClassLabel:

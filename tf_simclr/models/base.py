@@ -65,10 +65,11 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         spec = data.element_spec if hasattr(data, "element_spec") else data
         while isinstance(spec, list | tuple) and spec and not hasattr(spec, "shape"):
             spec = spec[0]
-        if getattr(spec, "shape", None) is not None:
+        spec = {name: one.shape for name, one in spec.items()} if isinstance(spec, dict) else spec
+        if isinstance(spec, dict) or getattr(spec, "shape", None) is not None:
             strategy = strategy_of(self)
             with strategy.scope() if strategy else contextlib.nullcontext():
-                self.build(tuple(spec.shape))
+                self.build(spec if isinstance(spec, dict) else tuple(spec.shape))
 
     def label_range(self) -> tuple[int, int] | None:
         """The number of classes, 0 for any, and the smallest label; None where labels are not looked at."""

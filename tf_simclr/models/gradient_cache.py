@@ -29,7 +29,8 @@ class GradientCache(Recomputed):
     nothing at all.
 
     Args:
-        function: a batch to a list of tensors with a row for each example; no gradient flows to the batch.
+        function: a batch to a list of tensors with a row for each example; no gradient flows to the batch, a tensor or
+            a dictionary of them.
         parts: the models and layers that it calls.
         microbatch_size: examples a piece at most, at least 1.
         outputs: length of the function's list.
@@ -58,7 +59,7 @@ class GradientCache(Recomputed):
         # 2. The caller computes the loss of the whole batch, and what each output is owed.
         # 3. Backward, piece by piece: the last from its activations, the others computed again, the gradients added up.
         weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
-        count = self.number_of_pieces(ops.shape(x)[0])
+        count = self.number_of_pieces(ops.shape(keras.tree.flatten(x)[0])[0])
 
         @ops.custom_gradient
         def forward(*weights):
@@ -81,13 +82,14 @@ class GradientCache(Recomputed):
             return add_moves(moves, states, moved=moved), outputs
 
         def last(moves, earlier):
-            (images,), own = after(earlier, [self.piece(x, count - 1, count=count)]), begun(states, moves)
+            piece, own = self.piece(x, count - 1, count=count), begun(states, moves)
+            images = keras.tree.pack_sequence_as(piece, after(earlier, keras.tree.flatten(piece)))
             outputs, moved, owed = linearized(lambda *w: self.pure([images, *w], states=own), weights)
             return (add_moves(moves, states, moved=moved), owed), outputs
 
         start = [no_move(s) for s in states]
         (moves, owed), outputs = in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
-        n = x.shape[0] or -1
+        n = keras.tree.flatten(x)[0].shape[0] or -1
         outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]  # the same rows; the loop has lost their number
         return outputs, settled(states, moves, count=count), owed
 
@@ -119,6 +121,8 @@ class GradientCache(Recomputed):
 
     def piece(self, x, number, *, count):
         """The rows of one piece; their number is known before the step if all have as many."""
+        if isinstance(x, dict):
+            return {name: self.piece(value, number, count=count) for name, value in x.items()}
         n, rest = ops.shape(x)[0], x.shape[1:]
         if self.compiled or (isinstance(n, int) and n % count == 0):
             size = self.microbatch_size if self.compiled else n // count

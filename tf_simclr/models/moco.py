@@ -16,7 +16,7 @@ from tf_simclr.losses.info_nce import InfoNCE, info_nce_logits
 from tf_simclr.losses.similarity import normalize
 from tf_simclr.models import parts
 from tf_simclr.models.recomputation import recomputed_blocks
-from tf_simclr.models.simclr import SimCLR, two_views
+from tf_simclr.models.simclr import SimCLR
 
 PREFIX = "key_"
 """In front of the layers' names of the encoder of keys."""
@@ -138,7 +138,7 @@ class MoCo(SimCLR):
         # A step of Algorithm 1: the keys' encoder follows; queries of first views; keys of second ones, without
         # gradient; the loss against the queue as it is (`contrast`); and only then the keys enter it (`compute_loss`),
         # so that no query meets its own key twice.
-        views = two_views(views)
+        views = self.viewed(views)
         training = training or False
         if training:
             self.follow()

@@ -4,7 +4,7 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709, Section 2.1 and Algorithm 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +46,8 @@ class SimCLR(Trained):
         microbatch_size: examples that are in the encoder at once at most while it trains, 0: all.  The loss sees the
             whole batch, BatchNorm one piece of it (`GradientCache`).
         remat: keeps the inputs of the encoder's blocks alone for the backward pass and computes the blocks again.
+        views_of: makes the views of batches that are none yet, dictionaries of tensors with `n` rows each: such as
+            `device_views.DeviceViews`, where the device augments.  It is not saved with the model.
 
     Labels may be one-hot rows `(n, num_classes)`, too.  Metrics that `compile` takes are of the probe, for both views.
 
@@ -72,10 +74,12 @@ class SimCLR(Trained):
         weight_decay: float = 0.0,
         microbatch_size: int = 0,
         remat: bool = False,
+        views_of: Callable | None = None,
         name: str = "simclr",
         **kwargs,
     ):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, autocast=False, **kwargs)  # what views are made of stays float32; parts cast
+        self.views_of = views_of
         check(num_classes >= 0, "num_classes must be at least 0", num_classes=num_classes)
         check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
         check(microbatch_size >= 0, "microbatch_size must be at least 0", microbatch_size=microbatch_size)
@@ -104,6 +108,8 @@ class SimCLR(Trained):
 
     def build(self, views_shape):
         """Builds for a first batch of views what could not be built before."""
+        if isinstance(views_shape, dict):
+            views_shape = (None, 2, *self.views_of.shape) if self.views_of else None
         check_views(views_shape)
         super().build(views_shape)
 
@@ -129,7 +135,7 @@ class SimCLR(Trained):
 
     def call(self, views, training=None):
         """Views `(n, 2, h, w, 3)` to projections `(n, 2, d)` and, with a probe, logits `(n, 2, num_classes)`."""
-        views = two_views(views)
+        views = views if training and self.microbatch_size else self.viewed(views)  # pieces are seen one by one
         embed = self.embed_cached if training and self.microbatch_size else self.embed
         projections, *features = embed(views, training)
         outputs = {"projections": projections}
@@ -137,6 +143,14 @@ class SimCLR(Trained):
             # The probe watches: its gradient ends here, and the encoder learns nothing of labels.
             outputs["logits_sup"] = self.probe(ops.stop_gradient(features[0]))
         return outputs
+
+    def viewed(self, batch):
+        """The views `(n, 2, h, w, 3)` of a batch, which may be what they are to be made of."""
+        if isinstance(batch, dict):
+            rule = "batches that are dictionaries need views_of, which makes views of them"
+            check(self.views_of is not None, rule, keys=sorted(batch))
+            batch = self.views_of(batch)
+        return two_views(batch)
 
     def embed(self, views, training=None):
         """Views to projections `(n, 2, d)` and, for a probe, features; BatchNorm sees both views at once."""
@@ -152,7 +166,7 @@ class SimCLR(Trained):
     def embed_cached(self, views, training=True):
         """The same, with `microbatch_size` examples in memory at once."""
         cache = GradientCache(
-            lambda part: self.embed(part, training),
+            lambda part: self.embed(self.viewed(part), training),
             [self.encoder, self.projection],
             microbatch_size=self.microbatch_size,
             outputs=2 if self.probe else 1,

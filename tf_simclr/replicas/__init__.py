@@ -6,13 +6,14 @@ all of this does nothing.
 """
 
 from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize
-from tf_simclr.replicas.find import find
+from tf_simclr.replicas.find import accelerated, find
 from tf_simclr.replicas.fitting import FitOnReplicas, settle, steps_done
 
 __all__ = [
     "ONE_DEVICE",
     "Devices",
     "FitOnReplicas",
+    "accelerated",
     "count",
     "find",
     "gather",

@@ -67,6 +67,22 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def accelerated() -> bool:
+    """Whether something else than processors computes: a GPU or a TPU."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        from keras.src.backend.torch.core import get_device
+
+        return get_device() not in ("cpu", "meta")
+    import tensorflow as tf
+
+    return has_gpu() or bool(tf.config.list_logical_devices("TPU"))
+
+
 def leave_processors_to_input() -> None:
     """Has TensorFlow use one thread for an operation, if it has not computed anything yet.
 

@@ -53,6 +53,7 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
         identity=lambda say=silent: [prepared.content(say), *map(contents.of_array, known)],
         record=in_graph(lambda index: of_row(chosen[index])),
         partner=partner,
+        sides=(prepared.size, prepared.size),
     )
 
 

@@ -132,6 +132,7 @@ class Prepared:
             read=picture,
             record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
             roster=roster,
+            sides=(side, side),
         )
 
     def content(self, say: Say = silent) -> list[str | None]:
