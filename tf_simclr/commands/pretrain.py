@@ -133,10 +133,9 @@ def pretrain(
     batches = feed(config, source, view=view, unreadable=unreadable, packed=views_of is not None)
 
     def views(size: int) -> tf.data.Dataset:
-        looks = {"unreadable": Unreadable(), "batch_size": size}
-        if views_of is None:
-            return feed(config, source, view=view, **looks)(0)
-        return viewed(feed(config, source, view=None, packed=True, **looks)(0), views_of)
+        packed = views_of is not None
+        look = feed(config, source, view=view, unreadable=Unreadable(), batch_size=size, packed=packed)(0)
+        return look if views_of is None else viewed(look, views_of)
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
     result = Result(folder, unreadable, devices=devices, division=source.division)

@@ -116,8 +116,8 @@ def training_views(
         at_once = min(os.cpu_count() or 1, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
         made = augment.views_of_packed(size=image_size, recipe=recipe)
         seen = in_graph(lambda batch, *labels: (made(batch), *labels))
-        at_once = {"num_parallel_calls": max(_AT_ONCE, at_once), "deterministic": stream.deterministic}
-        return _tuned(batches.map(seen, **at_once))
+        order = {"deterministic": stream.deterministic}
+        return _tuned(batches.map(seen, num_parallel_calls=max(_AT_ONCE, at_once), **order))
 
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
         return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
@@ -281,8 +281,10 @@ def _numbered(source: Source, stream: Stream, *, indices: bool = False) -> Recor
     if stream.data_service:
         return shared_out(source, stream)
     start = stream.start_step * stream.batch_size
-    options = {} if indices else {"buffer": stream.buffer}
-    records = (source.indices if indices else source.shuffled)(stream.seed, start=start, **options)
+    if indices and isinstance(source, Indexed):
+        records = source.indices(stream.seed, start=start)
+    else:
+        records = source.shuffled(stream.seed, start=start, buffer=stream.buffer)
     return tf.data.Dataset.zip((tf.data.Dataset.range(start, ENDLESS), records))
 
 

@@ -179,12 +179,15 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS) -> Source:
     table = tf.constant(pixels if np.any(pixels % 257) else (pixels // 257).astype(np.uint8))
     columns["image"] = np.arange(source.num_examples)
     content = {key: tf.constant(value) for key, value in columns.items()}
+    changes: dict[str, Any]
     if isinstance(source, Indexed):
         changes = {"record": in_graph(lambda index: {key: tf.gather(value, index) for key, value in content.items()})}
+    elif isinstance(source, Sequential):
+        place, sequential = lookup(columns["name"]), source
+        placed = in_graph(lambda record: record | {"image": place.lookup(record["name"])})
+        changes = {"epoch": lambda seed: sequential.epoch(seed).map(placed)}
     else:
-        place = lookup(columns["name"])
-        placed = mapped(source, lambda record: record | {"image": place.lookup(record["name"])})
-        changes = {"epoch": placed.epoch}
+        return source
     return dataclasses.replace(source, **changes, read=in_graph(partial(tf.gather, table)), vectorised=True)
 
 

@@ -4,9 +4,9 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709, Section 2.1 and Algorithm 1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 from keras import ops
@@ -24,6 +24,17 @@ from tf_simclr.optimizers import left_to_loss
 
 OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
 """Arguments of `SimCLR` that are plain values."""
+
+
+class MakesViews(Protocol):
+    """A batch of any kind to its views `(n, 2, *shape)`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a view: height, width, channels."""
+
+    def __call__(self, batch: dict) -> Any:
+        """The views."""
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -74,7 +85,7 @@ class SimCLR(Trained):
         weight_decay: float = 0.0,
         microbatch_size: int = 0,
         remat: bool = False,
-        views_of: Callable | None = None,
+        views_of: MakesViews | None = None,
         name: str = "simclr",
         **kwargs,
     ):
@@ -109,7 +120,7 @@ class SimCLR(Trained):
     def build(self, views_shape):
         """Builds for a first batch of views what could not be built before."""
         if isinstance(views_shape, dict):
-            views_shape = (None, 2, *self.views_of.shape) if self.views_of else None
+            views_shape = (None, 2, *self.maker(keys=sorted(views_shape)).shape)
         check_views(views_shape)
         super().build(views_shape)
 
@@ -144,12 +155,20 @@ class SimCLR(Trained):
             outputs["logits_sup"] = self.probe(ops.stop_gradient(features[0]))
         return outputs
 
+    def maker(self, **received) -> MakesViews:
+        """What makes views of batches.
+
+        Raises:
+            InputError: nothing does.
+        """
+        if self.views_of is None:
+            raise InputError(f"batches that are dictionaries need views_of, which makes views. Received: {received}")
+        return self.views_of
+
     def viewed(self, batch):
         """The views `(n, 2, h, w, 3)` of a batch, which may be what they are to be made of."""
         if isinstance(batch, dict):
-            rule = "batches that are dictionaries need views_of, which makes views of them"
-            check(self.views_of is not None, rule, keys=sorted(batch))
-            batch = self.views_of(batch)
+            batch = self.maker(keys=sorted(batch))(batch)
         return two_views(batch)
 
     def embed(self, views, training=None):
