@@ -19,14 +19,14 @@ from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
-from tf_simclr.data.packed import side_for
+from tf_simclr.data.examples import side_for
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
-from tf_simclr.frameworks import tf
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
@@ -282,6 +282,8 @@ def views_on_device(config: Pretrain, source: Source, *, devices: Devices, custo
         "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax": devices.description.startswith("TPU"),
     }
     reasons = [reason for reason, holds in against.items() if holds]
+    if not has_tensorflow():  # the backend makes all views, in steps or before them
+        return None
     if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
         return None
     check(not reasons, f"augment_on must be host: {'; '.join(reasons)}", augment_on=config.augment_on)

@@ -184,7 +184,7 @@ def views_of_packed(*, size: int, recipe: Recipe) -> Callable[[dict[str, tf.Tens
     changes one view at a time, which takes only the branches that this view needs.
 
     Returns:
-        `packed.Packing`'s batch to float32 views `(n, views, size, size, 3)` in [0, 1].
+        `examples.Packing`'s batch to float32 views `(n, views, size, size, 3)` in [0, 1].
     """
 
     def weights(offset: tf.Tensor, extent: tf.Tensor, *, length: int) -> tf.Tensor:

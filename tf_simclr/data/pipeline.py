@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tf_simclr.data import augment, draws, images, in_python, packed
+from tf_simclr.data import augment, draws, examples, images, in_python
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
 from tf_simclr.data.sources import ENDLESS, Indexed, Records, Source, cached, in_graph
@@ -129,7 +129,7 @@ def training_views(
 
 def in_batches(source: Source, *, image_size: int, recipe: Recipe) -> bool:
     """Whether a host makes views a batch at a time: small ones of small images, by operators that compile well."""
-    small = source.sides is not None and max(*source.sides, image_size) <= packed.SMALL
+    small = source.sides is not None and max(*source.sides, image_size) <= examples.SMALL
     return small and not any(getattr(recipe, f"{name}_probability") > 0 for name in draws.MORE)
 
 
@@ -147,7 +147,7 @@ def packed_views(
 ) -> tf.data.Dataset:
     """Endless batches for `device_views`, which makes of them the views of `training_views`, up to rounding.
 
-    Images that are larger than the padding are shrunk first (`packed.side_for`), and their views are others.
+    Images that are larger than the padding are shrunk first (`examples.side_for`), and their views are others.
 
     Args:
         source: examples; with partners each view is of an image of its own.
@@ -170,9 +170,9 @@ def packed_views(
         stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
     rule = "views on the device need batches of this process, not of data_service; augment on the host"
     check(stream.data_service is None, rule, data_service=stream.data_service)
-    side = packed.side_for(image_size)
+    side = examples.side_for(image_size)
     height, width = source.sides or (side, side)
-    packing = packed.Packing(
+    packing = examples.Packing(
         sides=(min(side, height), min(side, width)),
         deep=_is_deep(source),
         image_size=image_size,
@@ -204,7 +204,7 @@ def training_batches(
     partners: bool = False,
     raw_view: Callable[..., Any] | None = None,
     batch_view: Callable[[tf.Tensor], Any] | None = None,
-    finish: packed.Finish | None = None,
+    finish: examples.Finish | None = None,
     tuned: bool = True,
     **options: Any,
 ) -> tf.data.Dataset:
@@ -243,7 +243,7 @@ def training_batches(
     if processes > 1:
         numbered = numbered.filter(lambda position, _: tf.equal(position % stream.batch_size // rows, number))
     # 3. Views of a batch at a time; Python, which notes corrupt images, runs in this process alone.
-    examples = Examples(
+    made = Examples(
         source=source,
         view=view,
         raw_view=raw_view,
@@ -260,7 +260,7 @@ def training_batches(
             found, seen = positions, batch_view(source.read(records["image"]))
             labels = [records["label"]] if source.labelled else []
         else:
-            found, seen, *labels = examples.batch(positions, records)
+            found, seen, *labels = made.batch(positions, records)
         return (seen if finish is None else finish(found, seen)), *labels
 
     records = numbered.batch(rows, drop_remainder=True)

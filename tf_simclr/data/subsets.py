@@ -16,7 +16,7 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data import images, in_python
-from tf_simclr.data.packed import SMALL, in_bits
+from tf_simclr.data.examples import SMALL, in_bits
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
@@ -160,7 +160,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS) -> Source:
         limit: bytes that they may take.
     """
     height, width = source.sides or (limit, limit)
-    if source.vectorised or source.partner is not None or max(height, width) > SMALL:
+    if not has_tensorflow() or source.vectorised or source.partner is not None or max(height, width) > SMALL:
         return source
     if source.num_examples * height * width * 3 > limit:
         return source
@@ -204,9 +204,7 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
         return dataclasses.replace(
             source,
             **changes,
-            record=in_graph(
-                lambda index: source.record(tf.gather(table, index) if has_tensorflow() else table[index])
-            ),
+            record=in_graph(lambda index: source.record(tf.gather(table, index) if has_tensorflow() else table[index])),
             rows=source.rows and source.rows.taken(np.asarray(rows)),
         )
     if not isinstance(source, Sequential):
@@ -240,7 +238,12 @@ def with_targets(source: Source, target: Any, *, class_names: tuple[str, ...] = 
 def mapped(source: Source, change: Callable[[Record], Record], *, class_names: tuple[str, ...] = ()) -> Source:
     """The same records, each changed; `class_names` are those of a source that has none."""
     changed = in_graph(change)
-    names: dict[str, Any] = {"class_names": source.class_names or class_names, "identity": None, "rows": None, "vectorised": False}
+    names: dict[str, Any] = {
+        "class_names": source.class_names or class_names,
+        "identity": None,
+        "rows": None,
+        "vectorised": False,
+    }
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
     if not isinstance(source, Sequential):
