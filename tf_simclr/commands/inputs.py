@@ -83,6 +83,10 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None) -> 
             seed=config.split_seed,
             exif_orientation=config.exif_orientation,
         )
+    if config.cache == "resized":
+        from tf_simclr.data.kept.resized import resized
+
+        source = resized(source, size=config.cache_size, kind=config.cache_format, say=say)
     for line in source.notes:
         say(line)
     if labelled:

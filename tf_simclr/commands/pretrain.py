@@ -63,6 +63,8 @@ def to_pretrain_on(config: Pretrain) -> Source:
         from tf_simclr.data.radiographs import bags, prepared
 
         known = prepared.load(config.radiographs)
+        rule = "cache must be none with pairs of a patient's images, which are read as they are prepared"
+        check(config.cache == "none", rule, cache=config.cache)
         source = bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
         if by_labels:
             check_labels(source)

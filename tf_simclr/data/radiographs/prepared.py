@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from tf_simclr import contents, terminal
 from tf_simclr.contents import Say, silent
+from tf_simclr.data.kept.records import reader, shards
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.sources import Indexed, Source, in_graph
@@ -158,46 +158,6 @@ def smaller(encoded: tf.Tensor, side: int) -> tf.Tensor:
     """A picture's bytes to its pixels at another size: uint16 `(side, side, 1)`, cubic and antialiased."""
     pixels = tf.image.resize(tf.io.decode_png(encoded, 1, tf.uint16), (side, side), "bicubic", antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(pixels, 0, 65535)), tf.uint16)
-
-
-def shards(folder: Path) -> list[Path]:
-    """The record files, in their order."""
-    return sorted(folder.glob("records-*.tfrecord"))
-
-
-def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
-    files = shards(folder)
-    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
-    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
-
-    @in_graph
-    def encoded(row: tf.Tensor) -> tf.Tensor:
-        number, begin, length = tf.unstack(places[row])
-        rest = tf.cast(sizes[number], tf.int64) - begin - length
-        only = tf.data.FixedLengthRecordDataset(
-            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
-        )
-        return only.get_single_element()
-
-    return encoded
-
-
-def framed(path: Path) -> list[tuple[int, int]]:
-    """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind.
-
-    Raises:
-        InputError: the file ends within a record.
-    """
-    found, begin, size = [], 12, path.stat().st_size
-    with path.open("rb") as file:
-        while begin - 12 < size:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; prepare the radiographs again")
-            found.append((begin, length))
-            begin += length + 16
-            file.seek(begin - 12)
-    return found
 
 
 def load(folder: Path, *, say: Say | None = None) -> Prepared:

@@ -1,0 +1,147 @@
+"""`--cache resized`: what is kept on disk, whole or not at all, and found again by content."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.data import oracles
+from tf_simclr.data import images, pipeline, sources
+from tf_simclr.data.kept import resized as module
+from tf_simclr.data.kept.resized import resized
+from tf_simclr.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two classes of pictures of several kinds; files of three pictures each."""
+    monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "SHARD", 3)
+    root = tmp_path / "images"
+    for i, (height, width) in enumerate([(40, 60), (80, 40), (20, 20), (12, 90), (40, 40), (60, 44), (40, 80)]):
+        path = root / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(oracles.synth(height, width, i)).save(path)
+    deep = oracles.synth(40, 40, 9)[..., 0].astype(np.uint16) * 256 + 3
+    (root / "class0" / "deep.png").write_bytes(tf.io.encode_png(deep[..., None]).numpy())
+    return root
+
+
+def pictures(source: sources.Source) -> dict[str, np.ndarray]:
+    """Name → picture in [0, 1], in order."""
+    found = {}
+    for record in source.ordered():
+        found[Path(record["name"].numpy().decode()).name] = images.to_rgb(source.read(record["image"])).numpy()
+    return found
+
+
+def means(picture: np.ndarray, factor: int) -> np.ndarray:
+    height, width, _ = picture.shape
+    return picture.reshape(height // factor, factor, width // factor, factor, 3).mean((1, 3))
+
+
+def test_images_are_the_means_of_areas_and_never_enlarged(folder):
+    source = sources.from_folder(folder)
+    found = pictures(resized(source, size=20, kind="raw"))
+    assert list(found) == list(pictures(source))
+    for name, seed, height, width in (("0.png", 0, 40, 60), ("1.png", 1, 80, 40), ("4.png", 4, 40, 40)):
+        expected = means(oracles.synth(height, width, seed), 2) / 255
+        np.testing.assert_allclose(found[name], expected, atol=0.51 / 255, err_msg=name)
+    np.testing.assert_array_equal(found["2.png"], pictures(source)["2.png"])
+    assert found["3.png"].shape == (12, 90, 3)
+    assert found["5.png"].shape == (27, 20, 3)
+
+
+def test_sixteen_bits_stay_sixteen(folder):
+    deep = pictures(resized(sources.from_folder(folder), size=20, kind="jpeg"))["deep.png"]
+    own = oracles.synth(40, 40, 9)[..., :1].astype(np.float64) * 256 + 3
+    np.testing.assert_allclose(deep[..., :1], means(np.repeat(own, 3, 2), 2)[..., :1] / 65535, atol=1e-5)
+
+
+def test_jpegs_are_near_and_small(folder):
+    source = sources.from_folder(folder)
+    near, exact = (pictures(resized(source, size=20, kind=kind)) for kind in ("jpeg", "raw"))
+    for name, picture in exact.items():
+        assert np.abs(near[name] - picture).mean() < 0.06, name
+
+
+def test_labels_names_and_the_stream_stay_and_a_bad_image_is_named(folder):
+    (folder / "class1" / "bad.png").write_bytes(b"no picture")
+    source = sources.from_folder(folder)
+    kept = resized(source, size=20)
+    assert [(r["name"], r["label"]) for r in kept.ordered().as_numpy_iterator()] == [
+        (r["name"], r["label"]) for r in source.ordered().as_numpy_iterator()
+    ]
+    unreadable = pipeline.Unreadable()
+    options = {"batch_size": 4, "image_size": 16, "seed": 0}
+    views = list(pipeline.training_views(kept, **options, unreadable=unreadable).take(4).as_numpy_iterator())
+    again = list(pipeline.training_views(kept, **options, unreadable=unreadable, start_step=2).take(2))
+    np.testing.assert_array_equal(views[2][0], again[0][0])
+    assert [Path(name).name for name in unreadable.names] == ["bad.png"]
+
+
+def test_what_is_there_is_not_made_again_and_belongs_to_the_content(folder, tmp_path):
+    said: list[str] = []
+    first = resized(sources.from_folder(folder), size=20, say=said.append)
+    (place,) = (tmp_path / "cache" / "resized").iterdir()
+    assert any("shrinking 8 images" in line for line in said)
+    times = {file: file.stat().st_mtime_ns for file in place.glob("records-*")}
+    lost = place / "records-00001.tfrecord"
+    lost.unlink()
+    lost.with_suffix(".json").unlink()
+    (place / "whole.json").unlink()  # as after a run that was stopped
+    again = resized(sources.from_folder(folder), size=20)
+    for name, picture in pictures(first).items():
+        np.testing.assert_array_equal(pictures(again)[name], picture, err_msg=name)
+    assert {file for file in times if file.stat().st_mtime_ns != times[file]} == {lost, lost.with_suffix(".json")}
+    shutil.copytree(folder, tmp_path / "moved")
+    said.clear()
+    resized(sources.from_folder(tmp_path / "moved"), size=20, say=said.append)
+    assert not said  # the same content lies somewhere else
+    Image.fromarray(oracles.synth(40, 60, 77)).save(folder / "class0" / "0.png")
+    resized(sources.from_folder(folder), size=20, say=said.append)
+    assert any("shrinking" in line for line in said)
+    assert len(list((tmp_path / "cache" / "resized").iterdir())) == 2
+
+
+def test_a_stop_leaves_no_half_file(folder, tmp_path, monkeypatch):
+    def stopped(record):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "row_of", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        resized(sources.from_folder(folder), size=20)
+    (place,) = (tmp_path / "cache" / "resized").iterdir()
+    assert not [name for name in os.listdir(place) if "records" in name or name == "whole.json"]
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_made(folder, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(10**6, 10**6, 10))
+    with pytest.raises(InputError, match="must have room"):
+        resized(sources.from_folder(folder), size=20)
+
+
+def test_a_damaged_cache_is_said(folder, tmp_path):
+    source = sources.from_folder(folder)
+    resized(source, size=20)
+    (place,) = (tmp_path / "cache" / "resized").iterdir()
+    (place / "records-00000.json").write_text(json.dumps([]))
+    with pytest.raises(InputError, match="is made anew"):
+        resized(source, size=20)
+
+
+def test_arrays_are_kept_too_and_what_nobody_can_tell_is_refused(folder):
+    pixels = np.stack([oracles.synth(40, 40, i) for i in range(4)])
+    source = sources.from_arrays(pixels, np.array([0, 1, 0, 1]))
+    found = resized(source, size=10, kind="raw")
+    assert pictures(found)["3"].shape == (10, 10, 3)
+    with pytest.raises(InputError, match="by their content"):
+        resized(dataclasses.replace(source, identity=None), size=10)

@@ -1,0 +1,183 @@
+"""`--cache resized`: every image once shrunk, and kept on disk beside what else can be made again.
+
+    ~/.cache/tf_simclr/resized/KEY/        KEY is the digest of the images' content, the size and the format
+        records-00000.tfrecord             1,024 pictures, JPEG, BMP (raw) or PNG (16 bits), in the source's order
+        records-00000.json                 name, shape and label of each; written behind the pictures
+        whole.json                         written last: how many there are
+
+Each file appears whole or not at all; what is there is not made again, so that a run that was stopped goes on.  An
+image that cannot be read stays one, under its name: training replaces it, and says so, as it would without the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tf_simclr import contents
+from tf_simclr.contents import Say, silent
+from tf_simclr.data import images
+from tf_simclr.data.kept.records import reader
+from tf_simclr.data.sources import Indexed, Source, in_graph
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import replacing_path, write_json
+from tf_simclr.foreign import reading
+from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf
+from tf_simclr.lock import hold
+
+Format = Literal["jpeg", "raw"]
+SHARD = 1024
+"""Pictures in a file."""
+QUALITY = 90
+BYTES = {"jpeg": 27_000, "raw": 260_000}
+"""Of a picture of 256 px, about; other sizes take as much a pixel."""
+VERSION = 1
+
+
+def resized(
+    source: Source, *, size: int, kind: Format = "jpeg", say: Say = silent, place: Path | None = None
+) -> Source:
+    """The same images, none with a shorter side above `size`, from a disk where all of them are kept.
+
+    They are made at the first use, by the means of areas, and a later run finds them by their content.  Labels and
+    names stay; the order of a training is that of a source that can be read anywhere.
+
+    Args:
+        source: images whose content can be told.
+        size: of the shorter side in pixels; smaller images stay as they are.
+        kind: JPEG of quality 90, or the pixels themselves.  Images of 16 bits are kept as PNG, which loses nothing.
+        say: takes lines for the user.
+        place: where caches lie; by default `resized` in `contents.cache_folder()`.
+
+    Raises:
+        InputError: nothing tells the images' content, or there is no room on the disk.
+    """
+    if not has_tensorflow():
+        raise needs_tensorflow("cache resized")
+    rule = "cache resized keeps one image an example; a patient's pairs are read as they are prepared"
+    check(source.partner is None, rule, pairs="patient")
+    known = source.identity
+    if known is None:
+        raise InputError(f"cache resized must know its images by their content, which nothing tells of {source.origin}")
+    identity = functools.cache(lambda: [known(say), "resized", size, kind, VERSION])
+    key = contents.of_values(source.num_examples, list(source.class_names), identity())
+    folder = (place or contents.cache_folder() / "resized") / key
+    if not (folder / "whole.json").exists():
+        with hold(folder, say=say):
+            make(source, folder, size=size, kind=kind, say=say)
+    rows, read = listed(folder, source.num_examples), reader(folder)
+    columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
+    if source.labelled:
+        columns["label"] = np.array([row["label"] for row in rows], np.int64)
+    content = functools.cache(lambda: {name: tf.constant(value) for name, value in columns.items()})
+
+    @in_graph
+    def record(index: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.init_scope():
+            known = content()
+        return {name: tf.gather(value, index) for name, value in known.items()}
+
+    height, width = source.sides or (0, 0)
+    return Indexed(
+        origin=f"{source.origin} (at most {size} px, {kind})",
+        num_examples=source.num_examples,
+        class_names=source.class_names,
+        several=source.several,
+        identity=lambda say=silent: identity(),
+        place=source.place,
+        read=read,
+        record=record,
+        notes=source.notes,
+        roster=source.roster,
+        division=source.division,
+        sides=source.sides if source.sides and min(height, width) <= size else None,
+    )
+
+
+def make(source: Source, folder: Path, *, size: int, kind: Format, say: Say) -> None:
+    """Shrinks what is not there yet, a file after the other.
+
+    Raises:
+        InputError: the disk has not room enough.
+    """
+    files = [folder / f"records-{i:05}.tfrecord" for i in range(-(-source.num_examples // SHARD))]
+    missing = [i for i, file in enumerate(files) if not file.with_suffix(".json").exists()]
+    need = len(missing) * min(SHARD, source.num_examples) * BYTES[kind] * (size / 256) ** 2
+    free = shutil.disk_usage(folder).free
+    about = f"about {need / 2**30:,.1f} GiB of {free / 2**30:,.1f} GiB that are free"
+    rule = f"cache resized must have room in {folder}: {about}; take a smaller cache_size, or set TF_SIMCLR_CACHE"
+    check(need < free, rule)
+    done = len(files) - len(missing)
+    state = f"{done:,} of {len(files):,} files are there" if done else about
+    say(f"shrinking {source.num_examples:,} images of {source.origin} to {size} px once, into {folder} ({state}) …")
+
+    @in_graph
+    def shrunk(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        own = tf.data.Dataset.from_tensors(record["image"]).map(source.read).map(in_graph(small)).ignore_errors()
+        nothing = tf.data.Dataset.from_tensors(("", tf.zeros(3, tf.int32)))
+        picture, shape = own.concatenate(nothing).take(1).get_single_element()
+        return record | {"image": picture, "shape": shape}
+
+    def small(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images.to_rgb(raw, functools.partial(encoded, size=size, kind=kind))
+
+    for i in missing:
+        records = source.ordered().skip(i * SHARD).take(SHARD)
+        made = records.map(shrunk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        rows = []
+        with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            for one in made.as_numpy_iterator():
+                writer.write(one["image"])
+                rows.append(row_of(one))
+        write_json(files[i].with_suffix(".json"), rows)
+    write_json(folder / "whole.json", {"images": source.num_examples, "origin": source.origin, "size": size})
+
+
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What is noted of a picture beside it."""
+    row = {"name": record["name"].decode(errors="surrogateescape"), "shape": record["shape"].tolist()}
+    return row | ({"label": record["label"].tolist()} if "label" in record else {})
+
+
+def encoded(pixels: tf.Tensor, *, size: int, kind: Format) -> tuple[tf.Tensor, tf.Tensor]:
+    """A picture's file, and its shape: its integers `(h, w, 3)`, shrunk so that the shorter side is `size` at most."""
+    shape = tf.shape(pixels)
+    scale = tf.cast(size, tf.float32) / tf.cast(tf.reduce_min(shape[:2]), tf.float32)
+    smaller = tf.cast(tf.round(tf.cast(shape[:2], tf.float32) * scale), tf.int32)
+
+    def means() -> tf.Tensor:
+        found = tf.raw_ops.ResizeArea(images=pixels[None], size=smaller, align_corners=False)[0]
+        return tf.cast(tf.round(found), pixels.dtype)
+
+    pixels = tf.cond(scale < 1, means, lambda: pixels)
+    if pixels.dtype == tf.uint16:
+        return tf.io.encode_png(pixels), tf.shape(pixels)
+    by_python = functools.partial(tf.numpy_function, bmp, Tout=tf.string)
+    return (tf.io.encode_jpeg(pixels, quality=QUALITY) if kind == "jpeg" else by_python([pixels])), tf.shape(pixels)
+
+
+def bmp(pixels: np.ndarray) -> bytes:
+    """The pixels as a BMP of 24 bits, which anything can show: from below, blue first, rows in fours of bytes."""
+    height, width, _ = pixels.shape
+    rows = np.pad(pixels[::-1, :, ::-1].reshape(height, -1), ((0, 0), (0, -3 * width % 4)))
+    fields = (54 + rows.size, 0, 54, 40, width, height, 1, 24, 0, rows.size, 0, 0, 0, 0)
+    return struct.pack("<2sIIIIiiHHIIiiII", b"BM", *fields) + rows.tobytes()
+
+
+def listed(folder: Path, count: int) -> list[dict[str, Any]]:
+    """What is noted of the pictures, in their order.
+
+    Raises:
+        InputError: the cache is damaged.
+    """
+    with reading(folder, "a whole cache of resized images", advice=f"remove {folder}, and it is made anew"):
+        rows = [row for file in sorted(folder.glob("records-*.json")) for row in json.loads(file.read_bytes())]
+        if len(rows) != count or not all(isinstance(row["name"], str) for row in rows):
+            raise ValueError(f"{len(rows)} of {count} pictures")
+    return rows
