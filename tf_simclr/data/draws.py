@@ -30,7 +30,7 @@ DRAWS = (
 """What each of a view's numbers in [0, 1) decides.  Names of operators: applied where it is below their probability;
 `order`: of the four colour changes, whose amounts follow; `sigma`: of the blur; `quarters`: of a turn, over 4;
 `center_y`, `center_x`: of the cutout, over the view's side."""
-_MORE = ("rotation", "noise", "sobel", "cutout")
+MORE = ("rotation", "noise", "sobel", "cutout")
 """The operators that SimCLR's own recipe does not have; each has two seeds, of what it does and of whether it does."""
 _COMMON = 10
 """So many of the numbers are drawn at once; the others are only drawn where the recipe needs them."""
@@ -100,7 +100,7 @@ def noise(seeds: np.ndarray, recipe: Recipe, *, views: int, size: int) -> np.nda
 
 def _seeds_of_more(seeds: np.ndarray, recipe: Recipe, *, views: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Operators beyond SimCLR's that a recipe has → the seeds `(n, views, 2)` of what they do and of whether."""
-    chosen = [name for name in _MORE if getattr(recipe, f"{name}_probability") > 0]
+    chosen = [name for name in MORE if getattr(recipe, f"{name}_probability") > 0]
     if not chosen:
         return {}
     pairs = split(split(aside(aside(seeds)), views), 2 * len(chosen))  # (n, views, 2 × operators, 2)
