@@ -11,6 +11,7 @@ shell block made), `free output` leaves what a `console` block prints unchecked.
 otherwise than it is written.
 """
 
+import json
 import os
 import re
 import shutil
@@ -119,6 +120,12 @@ def test_every_block_is_of_a_kind_that_is_run_or_says_that_it_is_not():
     for page, path in PAGES.items():
         assert 2 * len(blocks(page)) == path.read_text().count("```"), page
     assert {block.kind for block in BLOCKS} <= {"bash", "console", "python"} | SHOWN
+
+
+def test_what_is_shown_as_json_is_json():
+    shown = [block for block in BLOCKS if block.kind == "json"]
+    assert shown
+    assert all(json.loads(block.content) for block in shown)
 
 
 def test_every_marker_means_something():
