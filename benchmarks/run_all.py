@@ -22,7 +22,17 @@ QUICK = {
 }
 """What makes a benchmark short that has no `--quick`."""
 WORDS = {"scaling": ["--check"]}
-NAMES = ("startup", "input_pipeline", "train_step", "probes", "scaling", "frozen_transfer", "convert", "large_batch")
+NAMES = (
+    "startup",
+    "input_pipeline",
+    "train_step",
+    "probes",
+    "scaling",
+    "frozen_transfer",
+    "convert",
+    "accelerator",
+    "large_batch",
+)
 """In the order in which they run: those that take longest come last."""
 
 

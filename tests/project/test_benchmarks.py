@@ -1,9 +1,13 @@
 """What benchmarks compute on paper, and that `make bench` runs all of them."""
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +22,17 @@ def module(name: str):
     return found
 
 
-scaling, run_all = module("scaling"), module("run_all")
+def without_its_environment(name: str):
+    """A file that sets the environment for itself and its own processes."""
+    kept = dict(os.environ)
+    try:
+        return module(name)
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+scaling, run_all, accelerator = module("scaling"), module("run_all"), without_its_environment("accelerator")
 NETWORK = scaling.Network(gflops=8.2, weights=28.0, norms=55, kept=33.0)
 
 
@@ -60,3 +74,68 @@ def test_more_replicas_compute_less_each_and_gather_more():
     assert large.compute == pytest.approx(small.compute / 4)
     assert large.gather == pytest.approx(small.gather * (7 / 8) / (1 / 2))  # ring: 2 (R - 1) / R of the bytes
     assert small.pieces >= large.pieces >= 1
+
+
+@pytest.mark.slow
+def test_the_accelerators_benchmark_runs_on_a_cpu(tmp_path):
+    pytest.importorskip("jax", reason="needs jax")
+    out = tmp_path / "found.json"
+    words = ["--quick", "--seconds", "600", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "accelerator.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(out.read_text())
+    assert not [name for name, part in found.items() if isinstance(part, dict) and "ended" in part]
+    assert found["equality"]["holds"]
+    assert found["equality"]["tensors"] > 10
+    for part in ("jax", "pytorch"):
+        [(name, numbers)] = [(k, v) for k, v in found[part].items() if k.startswith("ResNet")]
+        assert all(value > 0 for key, value in numbers.items() if "peak" not in key), name
+    assert found["cifar10"]["epochs"] == 2
+    assert 0 <= found["cifar10"]["knn"] <= 1
+
+
+def test_what_does_not_fit_into_the_time_is_said(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["accelerator.py", "--seconds", "0.01", "--out", str(tmp_path / "found.json")])
+    monkeypatch.setattr(accelerator, "apart", lambda name, options, *, seconds: {"seconds": 0})
+    assert accelerator.main() == 0
+    said = capfd.readouterr().out
+    assert said.count("not run: the time was over") == 3
+    assert "not run: no --cifar10" in said
+    assert json.loads((tmp_path / "found.json").read_text())["jax"] == {"ended": "not run: the time was over"}
+
+
+def test_a_section_that_takes_too_long_is_ended_and_keeps_what_it_had(tmp_path, monkeypatch):
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import json, sys, time\nfrom pathlib import Path\n"
+        "name, words, path, seconds = json.loads(sys.argv[2])\n"
+        "Path(path).write_text(json.dumps({'first': 1.5}))\ntime.sleep(60)\n"
+    )
+    monkeypatch.setattr(accelerator, "__file__", str(script))
+    found = accelerator.apart("jax", accelerator.Options(), seconds=2)
+    assert found["first"] == 1.5
+    assert found["ended"] == "not all of it fitted into 2 s"
+
+
+def test_the_records_of_a_set_that_tfds_prepared_are_read_without_it(tmp_path):
+    """TensorFlow's own writers are the oracle."""
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "cifar10-train.tfrecord-00000-of-00001")) as writer:
+        for image, label in zip(pixels, (7, 0, 9), strict=True):
+            feature = {
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    images, labels = accelerator.read_cifar10(tmp_path, "train", most=None)
+    np.testing.assert_array_equal(images, pixels)
+    assert labels.tolist() == [7, 0, 9]

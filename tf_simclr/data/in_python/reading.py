@@ -78,7 +78,9 @@ class Reader:
         if pixels is not None:
             return pixels, number
         own = draws.fold_in((self.seed, draws.VIEWS), np.array([position]))[0]
-        spare = draws.fold_in(own.tolist(), np.array([2]))
+        # TensorFlow folds a Python number in as 32 bits, and so keeps 32 bits of the hash.
+        hashed = draws.words(own[None], 1).view(np.int32)[0, 0]
+        spare = np.array([[hashed, 2]], np.int64)
         first = int(draws.int64s(spare, 1).view(np.uint64)[0, 0] % np.uint64(len(self.rows)))
         for number in (np.arange(first, first + len(self.rows)) % len(self.rows)).tolist():
             if (pixels := self.read(number)) is not None:
