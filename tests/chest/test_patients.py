@@ -5,13 +5,15 @@ import json
 import os
 import stat
 
+import keras
 import numpy as np
 import pytest
 
 from tests.chest.dicoms import content, dataset, stored
 from tf_simclr.chest.collections import command, nih, prepare, siim, synthetic, tables
 from tf_simclr.chest.files.squares import pseudonym
-from tf_simclr.config import ChestPrepare
+from tf_simclr.commands import linear_eval
+from tf_simclr.config import ChestPrepare, LinearEval
 from tf_simclr.data.radiographs import partition, splits
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.radiographs.prepared import load
@@ -242,3 +244,26 @@ def test_made_up_radiographs_say_so_wherever_they_are_prepared(tmp_path, capsys)
     command.run(ChestPrepare(raw=tmp_path / "raw" / "train", source="folder", **options | {"out": tmp_path / "again"}))
     assert load(tmp_path / "again").made_up
     assert json.loads((tmp_path / "again" / "report.json").read_text())["made_up"]
+
+
+def test_made_up_radiographs_are_said_to_be_so_in_a_commands_numbers(ready, tmp_path, capsys, monkeypatch):
+    images = keras.Input((16, 16, 3))
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    monkeypatch.setattr(linear_eval, "load_features_network", lambda config: encoder)
+    linear_eval.run(
+        LinearEval(
+            checkpoint=tmp_path / "encoder.keras",
+            radiographs=ready.folder,
+            positive="Typical Appearance",
+            eval_split="test",
+            image_size=16,
+            l2_strengths=2,
+            cache_dir=tmp_path / "cache",
+            result=tmp_path / "result.json",
+        )
+    )
+    (note,) = json.loads((tmp_path / "result.json").read_text())["notes"]
+    assert "made up" in note
+    said = capsys.readouterr()
+    assert "made up" in said.err
+    assert "(made up)" in said.out

@@ -66,7 +66,8 @@ def run(config: LinearEval) -> None:
     place = config.result or default_result(config)
     answered = Answers(test.names, test.labels, answers)
     divisions = {part: source.division for part, source in zip(("train", "test"), sources, strict=True)}
-    more = {"division": divisions} if any(divisions.values()) else {}
+    more: dict[str, Any] = {"division": divisions} if any(divisions.values()) else {}
+    more |= {"notes": notes} if (notes := list(dict.fromkeys(note for s in sources for note in s.notes))) else {}
     write_report(place, command=plain(config), results=results, answers=answered, unreadable=skipped.names, **more)
     show(table(results))
     show(f"\n{sources[0].origin} to {sources[1].origin}; numbers and intervals: {place}")

@@ -95,6 +95,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values})
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
+    tested |= {"notes": list(job.test.notes)} if job.test.notes else {}
     more = before | scores | ranked(found) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
@@ -105,6 +106,7 @@ def report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
     config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
     answers = Answers(found.names, found.labels, {"classifier": found.values})
     more = before | tested | {"eval_split": config.eval_split, "eval_images": len(found.values)} | job.notes
+    more |= {"notes": list(job.test.notes)} if job.test.notes else {}
     write_report(job.folder.result, command=plain(config), results={"classifier": tested}, answers=answers, **more)
     return more
 

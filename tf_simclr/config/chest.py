@@ -66,7 +66,8 @@ class ChestCovid(Checked):
     radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
-    """A run folder or a checkpoint of any kind that converters reads; without one an untrained ResNet-50 is tested."""
+    """A run folder or a checkpoint of any kind that converters reads; without one an untrained ResNet-50 is tested.
+    The study's is what `checkpoints get simclrv2/finetuned_100pct/r50_1x_sk0 --tf2` downloads."""
     study: Literal["table", "beyond", "all"] = "table"
     """table: the study's six rows; beyond: larger inputs, LARS, unfrozen groups, from scratch, four classes; all: both.
     Beyond trains whole networks, for which a GPU is good."""
