@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.opening import shards
 from converters.opening.kinds import kind_of, substitute
 from converters.opening.shards import Shards
-from converters.tensorflow.folders import GRAPHS, STATE
+from converters.tensorflow.folders import GRAPHS, STATE, listing
 from tf_simclr.errors import InputError, check
 
 _ARCHITECTURE = "architecture.json"
@@ -82,7 +82,7 @@ def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
             f"{folder} must hold a checkpoint among its first {MOST:,} files, in at most {_DEEPEST} levels of folders"
         )
         check(all_seen, f"{rule}, but has more; name the checkpoint itself", found=len(below))
-        check(bool(below), _nothing(folder), files=_listing(folder))
+        check(bool(below), _nothing(folder), files=listing(folder))
         here, below = below, []
         if len(here) == 1:
             notes.append(f"Took {_relative(here[0], folder)}, the only checkpoint in {folder}.")
@@ -102,10 +102,6 @@ def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         notes.append(f"Not read, as they lie below {folder}: {shown} (name one to take it).")
     return here[0], notes
-
-
-def _listing(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())[:10]
 
 
 def at(folder: Path) -> list[_Place]:

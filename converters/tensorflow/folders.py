@@ -94,7 +94,7 @@ def _in_folder(folder: Path, *, step: int | None) -> Resolved:
     check(
         len(prefixes) > 0,
         f"{folder} must hold a TensorFlow checkpoint, but no *.index file is in it",
-        files=_listing(folder),
+        files=listing(folder),
     )
     if step is not None:
         chosen = [prefix for prefix in prefixes if _step_of(prefix) == step]
@@ -104,7 +104,8 @@ def _in_folder(folder: Path, *, step: int | None) -> Resolved:
     return _around(*newest(folder, prefixes))
 
 
-def _listing(folder: Path) -> list[str]:
+def listing(folder: Path) -> list[str]:
+    """The first names in a folder, for an error."""
     return sorted(path.name for path in folder.iterdir())[:10]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import converters
+from converters import command
 from converters.command import report
 from converters.names.recognise import NAMINGS
 from converters.values import normalised, rescaled
@@ -101,6 +102,22 @@ def test_wrong_choices_are_one_sentence_and_write_nothing(tf1, tmp_path, options
     with pytest.raises(InputError, match=message):
         converters.convert(tf1, tmp_path / "out", **({"to": "pth"} | options))
     assert not list(tmp_path.iterdir())
+
+
+def test_options_are_one_object_of_which_single_ones_can_be_given_by_name(tf1, tmp_path):
+    options = converters.Options(part="encoder", verify=False, naming="twin")
+    whole = converters.convert(tf1, tmp_path / "whole.pth", options=options)
+    named = converters.convert(tf1, tmp_path / "named.pth", part="encoder", verify=False, naming="twin")
+    assert (tmp_path / "whole.pth").read_bytes() == (tmp_path / "named.pth").read_bytes()
+    assert (whole.naming, whole.architecture) == ("twin", named.architecture)
+    changed = converters.convert(tf1, tmp_path / "changed.pth", options=options, part="all")
+    assert changed.architecture.num_classes
+    assert not whole.architecture.num_classes
+    with pytest.raises(TypeError, match="nonsense"):
+        converters.convert(tf1, tmp_path / "x.pth", nonsense=1)
+    assert {field.name for field in dataclasses.fields(converters.Options)} <= {
+        field.name for field in dataclasses.fields(command.Arguments)
+    }
 
 
 def test_a_file_that_computes_something_else_is_found(tf1, tmp_path, monkeypatch):
