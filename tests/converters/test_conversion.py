@@ -11,6 +11,9 @@ import torch
 import converters
 from converters import command
 from converters.command import report
+from converters.names.describe import version
+from converters.names.infer import infer
+from converters.names.naming import TF1
 from converters.names.recognise import NAMINGS
 from converters.values import normalised, rescaled
 from tests import golden
@@ -102,6 +105,17 @@ def test_wrong_choices_are_one_sentence_and_write_nothing(tf1, tmp_path, options
     with pytest.raises(InputError, match=message):
         converters.convert(tf1, tmp_path / "out", **({"to": "pth"} | options))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [("r50_1x_v1", "SimCLR v1 style"), ("r50_2x_v1", "SimCLR v1 style"), ("r50_1x_sk0", "SimCLRv2 style")],
+)
+def test_the_release_is_told_by_what_is_stored(name, style):
+    """By the names in the official code's own manifests: v1's have no projection head."""
+    shapes = {key: tuple(shape) for key, (shape, _) in official.manifest(name).items() if key != "global_step"}
+    found = infer(TF1, shapes, what=name)
+    assert version(found, container="TF1 checkpoint", has_ema=False).startswith(style)
 
 
 def test_options_are_one_object_of_which_single_ones_can_be_given_by_name(tf1, tmp_path):
