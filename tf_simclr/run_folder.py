@@ -24,7 +24,7 @@ from tf_simclr.places import expand
 if TYPE_CHECKING:
     import keras
 
-CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
+_CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
 PLACES: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
 PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
 PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
@@ -85,7 +85,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest first."""
         found = (self.path / "checkpoints").glob("step-*.npz")
-        return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
+        return sorted((path for path in found if _CHECKPOINT.fullmatch(path.name)), reverse=True)
 
     def begin(
         self,
@@ -133,7 +133,7 @@ class RunFolder:
         if not (self.config.exists() and (self.checkpoints() or self.network.exists())):
             return False
         if not (self.network.exists() and self.result.exists()):
-            check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
+            _check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
         changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
         if changed:
             differing = "; ".join(f"{name}={a!r} there, {b!r} here" for name, (a, b) in changed.items())
@@ -167,10 +167,10 @@ class RunFolder:
             say(f"{error.args[0].split(';')[0]}; the run resumes, but nothing tells whether its images are the same")
             write_json(self.data, given)
             return
-        check_same_data(self.data, stored, given=given)
+        _check_same_data(self.data, stored, given=given)
 
 
-def check_same_data(path: Path, stored: dict, *, given: dict) -> None:
+def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
     """Raises `InputError` unless a run resumes on the images it began with, as far as is noted of them."""
     images, known = stored.get("images"), "roster" in stored and "roster" in given  # notes of old runs have none
     if images != given["images"] or (known and stored["roster"] != given["roster"]):
@@ -220,7 +220,7 @@ def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
             np.savez(file, **{STREAM_KEY: np.int64(stream_version()), **arrays})
 
 
-def check_stream(path: Path, version: int) -> None:
+def _check_stream(path: Path, version: int) -> None:
     """Raises `OtherStream` unless a checkpoint was saved with the images in the order that they have now."""
     if version != (here := stream_version()):
         raise OtherStream(
@@ -231,8 +231,8 @@ def check_stream(path: Path, version: int) -> None:
         )
 
 
-def check_newest_stream(checkpoints: list[Path]) -> None:
-    """`check_stream` of the newest whole one; damaged ones are told when they are read."""
+def _check_newest_stream(checkpoints: list[Path]) -> None:
+    """`_check_stream` of the newest whole one; damaged ones are told when they are read."""
     for path in checkpoints:
         try:
             with (
@@ -243,7 +243,7 @@ def check_newest_stream(checkpoints: list[Path]) -> None:
                 version = int(file[STREAM_KEY]) if STREAM_KEY in file.files else 1
         except InputError:
             continue
-        check_stream(path, version)
+        _check_stream(path, version)
         return
 
 
@@ -266,7 +266,7 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         raise InputError(
             "\n".join([f"{path} does not fit this model; {len(differing)} variables differ:", *differing[:20]])
         )
-    check_stream(path, version)
+    _check_stream(path, version)
     for name, variable in variables.items():
         variable.assign(arrays[name])
     if hasattr(model.optimizer, "restored"):

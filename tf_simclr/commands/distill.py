@@ -45,7 +45,7 @@ from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
 from tf_simclr.weights import load_model
 
-ANSWERS = {"key", "place", "names", "logits", "unreadable"}
+_ANSWERS = {"key", "place", "names", "logits", "unreadable"}
 """Members of a file with a teacher's answers; `place` is what the names began with where they were made."""
 
 
@@ -98,7 +98,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         compile_on(devices, model, optimizer=rule, config=config)
     if given is not None:
         given.fill(model)
-    say(introduction(config, source, architecture=architecture, plan=plan))
+    say(_introduction(config, source, architecture=architecture, plan=plan))
     warn_of_stem(teacher, config.image_size)
     if warning := stem_warning(architecture.cifar_stem, config.image_size):
         say(warning)
@@ -156,7 +156,7 @@ def with_answers(config: Distill, source: Source, *, teacher: keras.Model, folde
     """The images with the targets that the student learns from: known labels, the teacher's cached logits, or both."""
     if config.teacher_views == "same" and config.alpha == 1:
         return replace(source, class_names=())
-    labels = known_labels(config, source)
+    labels = _known_labels(config, source)
     if config.teacher_views == "same":
         return with_targets(source, labels)
     path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
@@ -175,7 +175,7 @@ def with_answers(config: Distill, source: Source, *, teacher: keras.Model, folde
     return mapped(source, changed, class_names=tuple(map(str, range(logits.shape[1]))))
 
 
-def known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+def _known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """Record → its label, or -1 where that is held back."""
     if config.alpha == 1:
         return lambda record: tf.constant(UNKNOWN, tf.int64)
@@ -199,9 +199,9 @@ def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path
         InputError: the file is damaged; it was named, and is another teacher's or of other images; or the images
             change while they are looked at.
     """
-    key = answers_key(config, source, teacher=teacher)
+    key = _answers_key(config, source, teacher=teacher)
     kept = {} if not path.exists() else read_arrays(path)
-    if kept and (kept.keys() != ANSWERS or str(kept["key"]) != key):
+    if kept and (kept.keys() != _ANSWERS or str(kept["key"]) != key):
         rule = "must hold this teacher's answers to these images at this size; remove it, or name another file"
         check(config.teacher_logits is None, f"{path} {rule}")
         say(f"{path} is of another teacher, other images or another size; the teacher answers again")
@@ -215,7 +215,7 @@ def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path
         sizes: dict[str, Any] = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
         found = extract(teacher, evaluation_batches(part, **sizes, unreadable=Unreadable()))
         known |= zip(np.char.encode(found.names).tolist(), found.values.astype(np.float16), strict=True)
-        same = answers_key(config, source, teacher=teacher) == key
+        same = _answers_key(config, source, teacher=teacher) == key
         check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
         answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}
         text: dict[str, Any] = {
@@ -242,12 +242,12 @@ def moved(kept: dict[str, np.ndarray], place: str) -> tuple[dict[bytes, np.ndarr
     return dict(zip(names, kept["logits"], strict=True)), set(failed)
 
 
-def answers_key(config: Distill, source: Source, *, teacher: keras.Model) -> str:
+def _answers_key(config: Distill, source: Source, *, teacher: keras.Model) -> str:
     """All that the answers hang on: what the teacher computes, what is in the images, and how large it sees them."""
     return contents.of_values(weights_digest(teacher), source_digest(source, say), config.image_size)
 
 
-def introduction(config: Distill, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Distill, source: Source, *, architecture: Architecture, plan: Plan) -> str:
     """What is about to happen."""
     start = "random weights" if config.checkpoint is None else str(config.checkpoint)
     return (

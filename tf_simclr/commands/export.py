@@ -16,7 +16,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
 
-BATCH = 16
+_BATCH = 16
 """Images that are compared at a time."""
 
 
@@ -31,7 +31,7 @@ def run(config: Export) -> None:
         uint8=config.uint8,
     )
     images, origin = pictures(config)
-    path = config.out or default_path(config)
+    path = config.out or _default_path(config)
     say(f"writing {path} …")
     report = exports.export(serving, path, kind=config.to, images=images)
     show(summary(config, path, serving=serving, report=report, origin=origin))
@@ -44,7 +44,7 @@ def pictures(config: Export) -> tuple[list[np.ndarray], str]:
     file that takes any size gets a second one.
     """
     found, origin = (
-        (made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
+        (_made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
     )
     if not config.resize:
         sides = [config.image_size]
@@ -55,11 +55,11 @@ def pictures(config: Export) -> tuple[list[np.ndarray], str]:
     for image in found:
         by_size[image.shape].append(np.rint(255 * image).astype(np.uint8) if config.uint8 else image.astype(np.float32))
     return [
-        np.stack(alike[start : start + BATCH]) for alike in by_size.values() for start in range(0, len(alike), BATCH)
+        np.stack(alike[start : start + _BATCH]) for alike in by_size.values() for start in range(0, len(alike), _BATCH)
     ], origin
 
 
-def made_up(config: Export) -> list[np.ndarray]:
+def _made_up(config: Export) -> list[np.ndarray]:
     """Images in [0, 1] of coarse noise, each in a colour of its own, in three forms."""
     rng = np.random.default_rng(config.seed)
     size = config.image_size
@@ -93,7 +93,7 @@ def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
     return found, f"images of {root}"
 
 
-def default_path(config: Export) -> Path:
+def _default_path(config: Export) -> Path:
     """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
     ending = exports.FORMATS[config.to].ending or "_savedmodel"
     if RunFolder(config.checkpoint).config.exists():
@@ -121,7 +121,7 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
         else f"{report.judged_by} points the same way"
     )
     lines.append(
-        f"Compared in its own runtime, together and one at a time, {sizes(report.sizes)}, "
+        f"Compared in its own runtime, together and one at a time, {_sizes(report.sizes)}, "
         f"on {report.images} {origin}: {same} on {report.same:.1%}"
     )
     if config.to == "keras" and config.resize:
@@ -131,7 +131,7 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
     return "\n".join(lines)
 
 
-def sizes(found: tuple[tuple[int, int], ...]) -> str:
+def _sizes(found: tuple[tuple[int, int], ...]) -> str:
     """Heights and widths in words."""
     shown = ", ".join(f"{height} × {width}" for height, width in found[:3])
     return f"of {shown}" if len(found) <= 3 else f"of {len(found)} sizes ({shown}, …)"

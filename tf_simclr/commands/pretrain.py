@@ -42,7 +42,7 @@ from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw
 from tf_simclr.training.weights_and_biases import Report, package
 from tf_simclr.weights import load_model
 
-METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
+_METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
 
 
 def run(config: Pretrain) -> None:
@@ -109,7 +109,7 @@ def pretrain(
     architecture = architecture or describe(config, source)
     if config.wandb is not None:
         package()
-    views_of = views_on_device(config, source, devices=devices, custom=view is not None)
+    views_of = _views_on_device(config, source, devices=devices, custom=view is not None)
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     folder = begin_run(config, source, architecture=architecture, devices=devices, notes=notes)
@@ -121,7 +121,7 @@ def pretrain(
     plan = plan_of(config, source.num_examples)
     keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
-    model = compiled(config, architecture, schedule=schedule, devices=devices)
+    model = _compiled(config, architecture, schedule=schedule, devices=devices)
     model.views_of = views_of
     say(introduction(config, source, architecture=architecture, plan=plan))
 
@@ -132,16 +132,16 @@ def pretrain(
     # 5. The images: a function of the step alone, by which a resumed run sees what a straight one would have seen.
     unreadable = Unreadable()
     source = source if config.cache_dataset else in_pixels(source)
-    batches = feed(config, source, view=view, unreadable=unreadable, packed=views_of is not None)
+    batches = _feed(config, source, view=view, unreadable=unreadable, packed=views_of is not None)
 
     def views(size: int) -> tf.data.Dataset:
         packed = views_of is not None
-        look = feed(config, source, view=view, unreadable=Unreadable(), batch_size=size, packed=packed)(0)
-        return look if views_of is None else viewed(look, views_of)
+        look = _feed(config, source, view=view, unreadable=Unreadable(), batch_size=size, packed=packed)(0)
+        return look if views_of is None else _viewed(look, views_of)
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
     result = Result(folder, unreadable, devices=devices, division=source.division)
-    watched, reports = watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
+    watched, reports = _watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
 
     # 7. The training, from the newest whole checkpoint on.
     callbacks = [result, *reports]
@@ -191,13 +191,13 @@ def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
     )
 
 
-def compiled(
+def _compiled(
     config: Pretrain, architecture: Architecture, *, schedule: optimizers.WarmUpCosine, devices: Devices = ONE_DEVICE
 ) -> SimCLR:
     """The model with its optimizer, schedule and loss, on the devices."""
     with devices.scope():
         with precision(config.mixed_precision):
-            model = assembled(config, architecture)
+            model = _assembled(config, architecture)
         decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
         optimizer = optimizers.build(config.optimizer, schedule, **decay)
         model.compile(
@@ -209,7 +209,7 @@ def compiled(
     return model
 
 
-def assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
+def _assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
     """The method with its encoder, its heads and what is said of them."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     queue: dict[str, Any] = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
@@ -238,7 +238,7 @@ def schedule_of(config: Pretrain | Finetune | Distill, plan: Plan, *, num_exampl
     return optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
 
 
-def feed(
+def _feed(
     config: Pretrain,
     source: Source,
     *,
@@ -272,7 +272,7 @@ def feed(
     return batches
 
 
-def views_on_device(config: Pretrain, source: Source, *, devices: Devices, custom: bool) -> DeviceViews | None:
+def _views_on_device(config: Pretrain, source: Source, *, devices: Devices, custom: bool) -> DeviceViews | None:
     """What makes the views within a step, where the device does; None where the host makes them.
 
     Raises:
@@ -297,7 +297,7 @@ def views_on_device(config: Pretrain, source: Source, *, devices: Devices, custo
     return DeviceViews(size=config.image_size, recipe=Recipe.of(config))
 
 
-def viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
+def _viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
     """The views of packed batches, with their labels, made by the same code as in a step."""
     shape = (2, *views_of.shape)
 
@@ -325,7 +325,7 @@ def introduction(config: Pretrain, source: Source, *, architecture: Architecture
     }
     extras = ", ".join(f"{name}={value}" for name, value in changed.items())
     return (
-        f"{METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: ResNet-{architecture.depth} "
+        f"{_METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: ResNet-{architecture.depth} "
         f"({architecture.width}x; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
         f"{config.train_batch_size} images, into {config.model_dir}"
     )
@@ -340,14 +340,14 @@ def summary(config: Pretrain, result: dict, *, source: Source) -> str:
         lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
     lines += [
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
-        next_command(config, source),
+        _next_command(config, source),
         f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
         f"curves:   tensorboard --logdir {shlex.quote(f'{model_dir}/logs')}, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
 
 
-def next_command(config: Pretrain, source: Source) -> str:
+def _next_command(config: Pretrain, source: Source) -> str:
     """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
     known = ["--checkpoint", config.model_dir]
     with contextlib.suppress(LookupError):
@@ -377,7 +377,7 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
     return losses.KINDS[config.loss](**options)
 
 
-HEADS = {"projection": "projection head", "probe": "linear probe"}
+_HEADS = {"projection": "projection head", "probe": "linear probe"}
 
 
 def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None:
@@ -395,7 +395,7 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
             f"{len(unlike)} weights differ: {', '.join(unlike[:5])}"
         )
     taken = [model.encoder]
-    for name, what in HEADS.items():
+    for name, what in _HEADS.items():
         head = getattr(model, name)
         fits = head is not None and not differing(named(head), given)
         taken += [head] if fits else []
@@ -419,9 +419,9 @@ def differing(wanted: dict, given: dict) -> list[str]:
     return [name for name, weight in wanted.items() if name not in given or given[name].shape != weight.shape]
 
 
-FEWEST = 10
+_FEWEST = 10
 """Images that a test by nearest neighbours takes at least."""
-VIEWS_AT_ONCE = 32
+_VIEWS_AT_ONCE = 32
 """Images a batch of those that show a collapse."""
 
 
@@ -429,11 +429,11 @@ Views = Callable[[int], Any]
 """Batch size → endless batches of the training's views, from its first image on."""
 
 
-def watching(
+def _watching(
     config: Pretrain, source: Source, *, plan: Plan, run: RunFolder, views: Views
 ) -> tuple[list[Watch], list[Report]]:
     """Draws the sheet of pairs, and makes the callbacks that measure and those that report."""
-    show_pairs(run, views, available=source.num_examples)
+    _show_pairs(run, views, available=source.num_examples)
     reports = []
     if config.wandb is not None:
         reports = [Report(run, project=config.wandb, config=read_json(run.config))]
@@ -451,10 +451,10 @@ def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> l
     """
     found: list[Watch] = []
     if config.collapse_images:
-        size = min(VIEWS_AT_ONCE, config.collapse_images, source.num_examples)
+        size = min(_VIEWS_AT_ONCE, config.collapse_images, source.num_examples)
         # More images than there are would be other views of the same ones, which are as good.
         found.append(Collapse(views(size).take(config.collapse_images // size)))
-    if config.knn_epochs and source.labelled and source.num_examples >= FEWEST:
+    if config.knn_epochs and source.labelled and source.num_examples >= _FEWEST:
         try:
             found.append(neighbours(config, source, plan=plan))
         except InputError as error:  # labels that all say "unknown"; where a split was named for it, that is an error
@@ -487,7 +487,7 @@ def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
     return Neighbours(known, asked, every=config.knn_epochs, epochs=epochs)
 
 
-def show_pairs(run: RunFolder, views: Views, *, available: int) -> None:
+def _show_pairs(run: RunFolder, views: Views, *, available: int) -> None:
     """Draws the first images' views once a run."""
     if not (run.path / "pairs.png").exists():
         batch, *_ = next(iter(views(min(PAIRS, available))))

@@ -20,10 +20,10 @@ from tf_simclr.errors import InputError, check, meant
 from tf_simclr.places import is_address, shown
 from tf_simclr.run_folder import RunFolder
 
-GIVEN = ("checkpoint", "teacher", "model", "adapted", "pretrain_radiographs", "raw")
+_GIVEN = ("checkpoint", "teacher", "model", "adapted", "pretrain_radiographs", "raw")
 """Options that name a file or folder to read."""
 SPLITS = ("split", "train_split", "eval_split")
-TRAINING = ("pretrain", "finetune", "distill")
+_TRAINING = ("pretrain", "finetune", "distill")
 
 
 def look_first(config: Any) -> None:
@@ -36,22 +36,22 @@ def look_first(config: Any) -> None:
         InputError: what it is to read is not there, or too small, or its folder is another run's.
     """
     command = plain(config)["command"]
-    if command in TRAINING:
+    if command in _TRAINING:
         RunFolder(config.model_dir).check_options(plain(config), plain_defaults(command))
     if hasattr(config, "dataset"):
-        look_at_images(config)
+        _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
-        check_prepared(Path(config.radiographs))
-    for name in GIVEN:
+        _check_prepared(Path(config.radiographs))
+    for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
         if isinstance(value, Path) and not made:
-            check_path(value, name)
+            _check_path(value, name)
     for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
-        check_path(path, "images")
+        _check_path(path, "images")
 
 
-def check_path(path: Path, name: str) -> None:
+def _check_path(path: Path, name: str) -> None:
     """Refuses a path of which nothing lies there; a prefix of a TensorFlow checkpoint's files is something.
 
     Raises:
@@ -68,7 +68,7 @@ def check_path(path: Path, name: str) -> None:
     )
 
 
-def look_at_images(config: Any) -> None:
+def _look_at_images(config: Any) -> None:
     """Refuses splits that are not there, and batches larger than the images to train on.
 
     Raises:
@@ -76,17 +76,17 @@ def look_at_images(config: Any) -> None:
     """
     asked = list(dict.fromkeys(name for part in SPLITS if (name := getattr(config, part, None)) is not None))
     if config.radiographs is not None:
-        check_prepared(config.radiographs)
+        _check_prepared(config.radiographs)
         return
     if config.image_dir is None:
-        look_at_set(config, asked)
+        _look_at_set(config, asked)
         return
     if is_address(config.image_dir):
         return
     for split in asked:
         folder, part = folders.place_of(config.image_dir, split, asked=asked)
         if split == getattr(config, "train_split", None):
-            wanted = batch_of(config)
+            wanted = _batch_of(config)
             count = len(list(itertools.islice(pictures(folder), wanted + 1)))
             if not count:
                 folders.look(folder)  # says what is there instead
@@ -100,7 +100,7 @@ def pictures(folder: Path) -> Iterator[Path]:
     return (path for path, reason in folders.entries(folder) if not reason)
 
 
-def batch_of(config: Any) -> int:
+def _batch_of(config: Any) -> int:
     """Images that must be there for one step; 1 where none is trained on in batches."""
     trains = getattr(config, "protocol", "sgd") == "sgd" and getattr(config, "labels_fraction", 1.0) == 1.0
     return getattr(config, "train_batch_size", 1) if trains else 1
@@ -112,25 +112,25 @@ def check_batch(origin: str, count: int, *, batch: int) -> None:
     check(count >= batch, rule, images=count, batch_size=batch)
 
 
-def check_prepared(folder: Path) -> None:
+def _check_prepared(folder: Path) -> None:
     """Refuses a folder that `chest prepare` has not made.
 
     Raises:
         InputError: so it is.
     """
     if not is_address(folder):
-        check_path(folder, "radiographs")
+        _check_path(folder, "radiographs")
         whole = (folder / "settings.json").is_file()
         advice = "prepare it with `python -m tf_simclr chest prepare`"
-        check(whole, f"{shown(folder)} must be a whole prepared folder; {advice}", found=names_in(folder))
+        check(whole, f"{shown(folder)} must be a whole prepared folder; {advice}", found=_names_in(folder))
 
 
-def names_in(folder: Path) -> list[str]:
+def _names_in(folder: Path) -> list[str]:
     """Some names of what lies in a folder."""
     return sorted(entry.name for entry in itertools.islice(os.scandir(folder), 50))[:5]
 
 
-def look_at_set(config: Any, asked: list[str]) -> None:
+def _look_at_set(config: Any, asked: list[str]) -> None:
     """Refuses a data set of TensorFlow Datasets that is neither prepared nor to be downloaded, and splits it lacks.
 
     Raises:
@@ -144,7 +144,7 @@ def look_at_set(config: Any, asked: list[str]) -> None:
         return  # a bucket, a version, another's collection; or no tfds, which the command says
     if not folder.is_dir():
         base = Path(str(folder).removesuffix(name)) / name.split("/")[0]
-        known = {base.name} if base.is_dir() else data_sets()
+        known = {base.name} if base.is_dir() else _data_sets()
         rule = f"the data set must be one that tfds finds. Received: {name!r}{meant(base.name, known)}"
         check(base.name in known, rule)
         advice = "allow its download (--download), or point data_dir to where it is"
@@ -159,7 +159,7 @@ def look_at_set(config: Any, asked: list[str]) -> None:
         if wrong:
             raise InputError(f"{rule}{meant(wrong[0], found)}. Received: {split!r}")
         if split == getattr(config, "train_split", None) and split in found and found[split]:
-            check_batch(f"{name} ({split})", found[split], batch=batch_of(config))
+            check_batch(f"{name} ({split})", found[split], batch=_batch_of(config))
 
 
 def data_set_folder(config: Any) -> Path:
@@ -180,7 +180,7 @@ def sizes(folder: Path) -> dict[str, int]:
         return {}
 
 
-def data_sets() -> set[str]:
+def _data_sets() -> set[str]:
     """Names of the data sets that tfds has, as its files tell: importing and asking it takes seconds."""
     spec = find_spec("tensorflow_datasets")
     root = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else Path("nowhere")

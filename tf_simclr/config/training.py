@@ -31,7 +31,7 @@ class Augmentation(recipe.Augmentation, Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feeding(Checked):
+class _Feeding(Checked):
     """Who makes the batches, and in which order they come."""
 
     data_service: str | None = None
@@ -67,8 +67,8 @@ class Augmentations(Augmentation):
             check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
 
 
-Loss = Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"]
-LOSS_OPTIONS: dict[Loss, tuple[str, ...]] = {
+_Loss = Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"]
+LOSS_OPTIONS: dict[_Loss, tuple[str, ...]] = {
     "nt_xent": ("temperature",),
     "nt_logistic": ("temperature", "semi_hard"),
     "margin_triplet": ("margin", "semi_hard"),
@@ -90,7 +90,7 @@ class Contrast(Checked):
     """Keys in moco's queue (arXiv:1911.05722, Section 4.1)."""
     key_momentum: float = 0.999
     """By which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
-    loss: Loss = "nt_xent"
+    loss: _Loss = "nt_xent"
     """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
     needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006."""
     temperature: float = 0.1
@@ -136,7 +136,7 @@ class Contrast(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, Feeding, Monitoring, Placement, Memory, Storage):
+class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Monitoring, Placement, Memory, Storage):
     """Pretrains an encoder on images without labels.
 
     --preset NAME sets the options of a recipe, which others then change: `tf-simclr presets` lists them.

@@ -18,7 +18,7 @@ from tf_simclr.data.recipe import ORDERS, Bicubic, Recipe
 from tf_simclr.frameworks import tf
 
 SIMCLR = Recipe()
-Operator = Callable[..., "tf.Tensor"]
+_Operator = Callable[..., "tf.Tensor"]
 """Image, `seed=` → image of the same shape."""
 
 COMPILED_FROM = 65
@@ -136,7 +136,7 @@ def two_views_of_raw(raw: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Reci
 
 
 def one_sided_views(
-    image: tf.Tensor, changes: Sequence[Operator], *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR
+    image: tf.Tensor, changes: Sequence[_Operator], *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR
 ) -> tf.Tensor:
     """The pair of SimCLR's Figure 5: two crops, one of which goes through the operators in their order.
 
@@ -273,7 +273,7 @@ def _compiled(recipe: Recipe) -> Callable[..., tf.Tensor]:
 
 def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The operators that SimCLR's own recipe does not have, where a recipe has them, and grey input."""
-    more: dict[Operator, float] = {
+    more: dict[_Operator, float] = {
         operators.random_rotation: recipe.rotation_probability,
         operators.random_noise: recipe.noise_probability,
         operators.sobel: recipe.sobel_probability,
@@ -286,7 +286,7 @@ def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     return tf.stack([colors.grayscale(image) for image in tf.unstack(views)]) if recipe.grayscale_input else views
 
 
-def _operated(image: tf.Tensor, chosen: dict[Operator, float], seed: tf.Tensor) -> tf.Tensor:
+def _operated(image: tf.Tensor, chosen: dict[_Operator, float], seed: tf.Tensor) -> tf.Tensor:
     """The image after each operator with its probability, in their order."""
     seeds = tf.unstack(tf.random.split(seed, 2 * len(chosen)))
     for (operator, probability), own, whether in zip(chosen.items(), seeds[::2], seeds[1::2], strict=True):

@@ -31,9 +31,9 @@ from keras import ops
 from tf_simclr.data.draws import DRAWS
 from tf_simclr.data.recipe import LUMA, ORDERS, TINY, Bicubic, Recipe
 
-STEPS = 1024
+_STEPS = 1024
 """TensorFlow rounds a place between two pixels to so many steps."""
-CUBIC = {"tf1": -0.75, "tf2": -0.5}
+_CUBIC = {"tf1": -0.75, "tf2": -0.5}
 """The cubic's slope at distance 1."""
 
 
@@ -93,12 +93,12 @@ def views(batch: dict, *, size: int, recipe: Recipe):
     def by_chance(name: str, planes, change: Callable):
         """The planes, of those views changed whose draw is below the operator's probability."""
         probability = getattr(recipe, f"{name}_probability")
-        return ops.where(spread(draw[name] < probability), change(planes), planes) if probability > 0 else planes
+        return ops.where(_spread(draw[name] < probability), change(planes), planes) if probability > 0 else planes
 
     planes = crops(batch["images"], batch["boxes"], size=size, bicubic=recipe.bicubic)
     planes = by_chance("flip", planes, lambda p: ops.flip(p, -1))
     planes = by_chance("jitter", planes, lambda p: jitter(p, draw, recipe=recipe))
-    planes = clipped(by_chance("grayscale", planes, gray))
+    planes = clipped(by_chance("grayscale", planes, _gray))
     if recipe.use_blur:
         planes = by_chance("blur", planes, lambda p: clipped(blur(p, 0.1 + 1.9 * draw["sigma"])))
     planes = by_chance("rotation", planes, lambda p: rotation(p, draw["quarters"]))
@@ -107,11 +107,11 @@ def views(batch: dict, *, size: int, recipe: Recipe):
         planes = by_chance("noise", planes, lambda p: clipped(p + 0.1 * noise))
     planes = by_chance("sobel", planes, sobel)
     planes = by_chance("cutout", planes, lambda p: cutout(p, (draw["center_y"], draw["center_x"])))
-    planes = gray(planes) if recipe.grayscale_input else planes
+    planes = _gray(planes) if recipe.grayscale_input else planes
     return ops.transpose(planes, (0, 1, 3, 4, 2))
 
 
-def spread(numbers):
+def _spread(numbers):
     """A number a view, `(n, views)`, beside its planes."""
     return numbers[..., None, None, None]
 
@@ -210,9 +210,9 @@ def cubic_weights(extents: np.ndarray, size: int, *, bicubic: Bicubic) -> tuple[
     scale = extent / np.float32(size)
     place = i * scale if bicubic == "tf1" else (i + np.float32(0.5)) * scale - np.float32(0.5)
     before = np.floor(place)
-    between = np.rint((place - before) * np.float32(STEPS)) / np.float32(STEPS)
+    between = np.rint((place - before) * np.float32(_STEPS)) / np.float32(_STEPS)
     near = np.arange(-1, 3, dtype=np.float32)
-    weights = cubic(np.abs(between[..., None] - near), CUBIC[bicubic])
+    weights = cubic(np.abs(between[..., None] - near), _CUBIC[bicubic])
     if bicubic == "tf2":
         at = before[..., None] + near
         weights = np.where((at >= 0) & (at < extent[..., None]), weights, 0)
@@ -229,7 +229,7 @@ def cubic(distance: np.ndarray, a: float) -> np.ndarray:
 def rotation(planes, quarters):
     """Square planes, turned counter-clockwise by a share of a turn: 0, 1/4, 1/2 or 3/4."""
     turned = ops.swapaxes(planes, -1, -2)
-    k = spread(ops.round(4 * quarters))
+    k = _spread(ops.round(4 * quarters))
     odd = ops.where(k == 1, ops.flip(turned, -2), ops.flip(turned, -1))
     even = ops.where(k == 0, planes, ops.flip(planes, (-2, -1)))
     return ops.where((k == 1) | (k == 3), odd, even)
@@ -239,7 +239,7 @@ def cutout(planes, center):
     """Mid-grey in a square of half the side around a place, `(y, x)` over the side."""
     size = planes.shape[-1]
     half, line = round(0.5 * size), ops.arange(size, dtype="float32")
-    begins = [spread(ops.floor(place * size)) - half // 2 for place in center]
+    begins = [_spread(ops.floor(place * size)) - half // 2 for place in center]
     inside = [(line >= begin) & (line < begin + half) for begin in begins]  # (n, views, 1, 1, size)
     return ops.where(ops.swapaxes(inside[0], -1, -2) & inside[1], 0.5, planes)
 
@@ -263,15 +263,15 @@ def jitter(planes, draw: dict, *, recipe: Recipe):
         which = order[..., place]
         bright = which == 0
         # brightness and contrast are one map, (planes - mean) × factor + mean + summand, each with one half of it idle
-        mean = ops.where(spread(bright), 0.0, ops.mean(planes, (-2, -1), keepdims=True))
-        by = spread(ops.where(bright, factor, 1 + amount["contrast"]))
-        affine = (planes - mean) * by + mean + spread(ops.where(bright, summand, 0.0))
-        other = ops.where(spread(which == 2), saturation(planes, 1 + amount["saturation"]), hue(planes, amount["hue"]))
-        planes = clipped(ops.where(spread(which < 2), affine, other))
+        mean = ops.where(_spread(bright), 0.0, ops.mean(planes, (-2, -1), keepdims=True))
+        by = _spread(ops.where(bright, factor, 1 + amount["contrast"]))
+        affine = (planes - mean) * by + mean + _spread(ops.where(bright, summand, 0.0))
+        other = ops.where(_spread(which == 2), saturation(planes, 1 + amount["saturation"]), hue(planes, amount["hue"]))
+        planes = clipped(ops.where(_spread(which < 2), affine, other))
     return planes
 
 
-def value_and_chroma(planes):
+def _value_and_chroma(planes):
     """HSV's value, the largest channel, and its distance from the smallest: `(n, views, 1, h, w)`."""
     largest = ops.max(planes, 2, keepdims=True)
     return largest, largest - ops.min(planes, 2, keepdims=True)
@@ -279,17 +279,17 @@ def value_and_chroma(planes):
 
 def saturation(planes, factor):
     """Every channel's distance from the largest grows by the factor, at most until the smallest is 0."""
-    largest, chroma = value_and_chroma(planes)
-    return largest - (largest - planes) * ops.minimum(spread(factor), largest / ops.maximum(chroma, TINY))
+    largest, chroma = _value_and_chroma(planes)
+    return largest - (largest - planes) * ops.minimum(_spread(factor), largest / ops.maximum(chroma, TINY))
 
 
 def hue(planes, turns):
     """Hue in sixths of a turn from red; a channel is a trapezoid of the distance from its own hue."""
     red, green, blue = (planes[:, :, i : i + 1] for i in range(3))
-    largest, chroma = value_and_chroma(planes)
+    largest, chroma = _value_and_chroma(planes)
     per_chroma = 1 / ops.maximum(chroma, TINY)
     others = ops.where(largest == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma)
-    own = ops.where(largest == red, (green - blue) * per_chroma, others) + 6 * spread(turns) + 12  # above 0
+    own = ops.where(largest == red, (green - blue) * per_chroma, others) + 6 * _spread(turns) + 12  # above 0
 
     def channel(offset: float):
         sixths = own + offset
@@ -299,7 +299,7 @@ def hue(planes, turns):
     return ops.concatenate([channel(5.0), channel(3.0), channel(1.0)], axis=2)
 
 
-def gray(planes):
+def _gray(planes):
     """Luma (ITU-R BT.601) in all three channels."""
     luma = sum(weight * planes[:, :, i : i + 1] for i, weight in enumerate(LUMA))
     return ops.concatenate([luma] * 3, axis=2)
@@ -315,8 +315,8 @@ def blur(planes, sigma):
     offsets = ops.arange(-radius, radius + 1, dtype="float32")
     kernel = ops.softmax(-(offsets**2) / (2 * sigma[..., None] ** 2), axis=-1)  # (n, views, taps)
     padded = ops.pad(planes, ((0, 0), (0, 0), (0, 0), (radius, radius), (radius, radius)))
-    down = sum(spread(kernel[..., i]) * padded[..., i : i + size, :] for i in range(2 * radius + 1))
-    return sum(spread(kernel[..., i]) * down[..., i : i + size] for i in range(2 * radius + 1))
+    down = sum(_spread(kernel[..., i]) * padded[..., i : i + size, :] for i in range(2 * radius + 1))
+    return sum(_spread(kernel[..., i]) * down[..., i : i + size] for i in range(2 * radius + 1))
 
 
 def sobel(planes):

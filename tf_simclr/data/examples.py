@@ -114,7 +114,7 @@ class Examples:
         own = self.drawn(position)
         draw = tf.random.experimental.stateless_fold_in(own, 2)
         common: dict[str, Any] = {"record": record, "unreadable": self.unreadable}
-        loaded, _ = loaded_or(lambda: spares(self.source, seed=draw), self.source, **common)
+        loaded, _ = loaded_or(lambda: _spares(self.source, seed=draw), self.source, **common)
         others = [self.partner(loaded, own)] if self.partners else []
         return self.labelled(position, self.view(loaded["image"], own, *others), record=loaded)
 
@@ -163,7 +163,7 @@ def loaded_or(
     return tf.cond(readable, lambda: loaded, replaced), readable
 
 
-def spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
+def _spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
     """The readable examples, from a random one on; where there is none any more, an error that says so."""
     first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
     readable = source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()

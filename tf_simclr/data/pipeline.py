@@ -56,7 +56,7 @@ class Stream:
     cannot be repeated."""
     data_service: str | None = None
     """`host:port` of the dispatcher of tf.data's service, whose workers then make the batches.  They must see the
-    files.  Each batch is made once; their order is that of their arrival (see `shared_out`).  Corrupt images are
+    files.  Each batch is made once; their order is that of their arrival (see `_shared_out`).  Corrupt images are
     replaced, but not named."""
 
     def __post_init__(self) -> None:
@@ -279,7 +279,7 @@ def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
 def _numbered(source: Source, stream: Stream, *, indices: bool = False) -> Records:
     """Positions of the stream and their records, or with `indices` the indices of these."""
     if stream.data_service:
-        return shared_out(source, stream)
+        return _shared_out(source, stream)
     start = stream.start_step * stream.batch_size
     if indices and isinstance(source, Indexed):
         records = source.indices(stream.seed, start=start)
@@ -367,7 +367,7 @@ def _is_deep(source: Source) -> bool:
     return deep[0]
 
 
-def shared_out(source: Source, stream: Stream) -> Records:
+def _shared_out(source: Source, stream: Stream) -> Records:
     """The numbered records `(position, record)` in pieces, each of which one worker takes as a whole.
 
     A piece is a batch where a source can be read anywhere, so that every batch is that of a run without the service; it

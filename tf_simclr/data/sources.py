@@ -33,7 +33,7 @@ else:
 PERMUTED = 2**16
 """Up to so many examples an epoch's order is drawn as a whole, all permutations alike likely; beyond, each place is
 computed alone by a cipher, which costs the same for any number.  On few examples the cipher is uneven."""
-ROUNDS = 8
+_ROUNDS = 8
 """Of the cipher; with TensorFlow's four, neighbours of one epoch are visibly apart in the next."""
 ENDLESS = 2**62
 """A range to here takes a tenth of the time of `Dataset.counter`, which is a scan."""
@@ -50,7 +50,7 @@ def in_graph(function: Callable) -> Callable:
     return tf.autograph.experimental.do_not_convert(function) if has_tensorflow() else function
 
 
-def as_it_is(image: tf.Tensor) -> tf.Tensor:
+def _as_it_is(image: tf.Tensor) -> tf.Tensor:
     """What a record holds of an image, where that is what is to be decoded."""
     return tf.identity(image)
 
@@ -134,7 +134,7 @@ class Source(ABC):
     origin: str
     num_examples: int
     class_names: tuple[str, ...]
-    read: Callable[[tf.Tensor], tf.Tensor] = as_it_is
+    read: Callable[[tf.Tensor], tf.Tensor] = _as_it_is
     in_memory: bool = False
     identity: Callable[..., list[Any]] | None = None
     place: str = ""
@@ -223,7 +223,7 @@ class Indexed(Source):
             index=rank,
             seed=tf.reshape(keys, (4,))[:3],
             max_index=tf.constant(self.num_examples - 1, tf.int64),
-            rounds=ROUNDS,
+            rounds=_ROUNDS,
         )
 
 
@@ -275,7 +275,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
     check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
     notes: tuple[str, ...] = ()
-    if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == NO_LABEL):
+    if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == _NO_LABEL):
         labels, notes = None, (missing_labels(np.asarray(labels), "arrays"),)
     if labels is not None:
         labels, class_names = _array_labels(labels, class_names, len(pixels))
@@ -295,7 +295,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     )
 
 
-NO_LABEL = -1
+_NO_LABEL = -1
 """What TensorFlow Datasets gives an image that has no label, such as STL-10's `unlabelled`."""
 
 
@@ -306,7 +306,7 @@ def missing_labels(labels: np.ndarray, origin: str) -> str:
         >>> missing_labels(np.array([-1, -1]), "stl10 (unlabelled)")
         'stl10 (unlabelled) has no labels (all are -1)'
     """
-    count = int(np.sum(labels == NO_LABEL))
+    count = int(np.sum(labels == _NO_LABEL))
     if count == labels.size > 0:
         return f"{origin} has no labels (all are -1)"
     if count:

@@ -25,15 +25,15 @@ Record = dict[str, "tf.Tensor"]
 HELD_BYTES = 2**31
 """A part with fewer bytes of encoded images is kept in memory: to read 1 % of a data set that can only be read front to
 back, an epoch would read all of it."""
-HELD_PIXELS = 2**30
+_HELD_PIXELS = 2**30
 """Bytes of small images that are decoded into memory."""
-READ_AT_ONCE = 1024
+_READ_AT_ONCE = 1024
 UNKNOWN = -1
 """Label of an image whose label is held back."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Listing:
+class _Listing:
     """What there is in a source, without the images."""
 
     names: np.ndarray
@@ -44,7 +44,7 @@ class Listing:
     """`(n,)` bytes of memory that each image would take, 0 where records hold paths."""
 
 
-def listing(source: Source) -> Listing:
+def listing(source: Source) -> _Listing:
     """Reads through a source once, without decoding an image.
 
     Raises:
@@ -53,7 +53,7 @@ def listing(source: Source) -> Listing:
     check(source.labelled, f"{source.origin} must have labels to draw a part of them")
     if not has_tensorflow():
         rows = in_python.rows_of(source)
-        return Listing(
+        return _Listing(
             np.array([name.encode() for name in rows.names]), np.asarray(rows.labels), np.zeros(len(rows), np.int64)
         )
 
@@ -63,14 +63,14 @@ def listing(source: Source) -> Listing:
         size = tf.strings.length(image) if image.dtype == tf.string else tf.size(image) * image.dtype.size
         return record["name"], record["label"], size
 
-    batches = source.ordered().map(entry, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(READ_AT_ONCE)
+    batches = source.ordered().map(entry, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(_READ_AT_ONCE)
     columns = zip(*batches.as_numpy_iterator(), strict=True)
-    return Listing(*(np.concatenate(column) for column in columns))
+    return _Listing(*(np.concatenate(column) for column in columns))
 
 
 def names_of(source: Source) -> np.ndarray:
     """The names of all examples `(n,)`, bytes, in the source's order; no image is decoded."""
-    batches = source.ordered().map(in_graph(lambda record: record["name"])).batch(READ_AT_ONCE)
+    batches = source.ordered().map(in_graph(lambda record: record["name"])).batch(_READ_AT_ONCE)
     return np.concatenate(list(batches.as_numpy_iterator()))
 
 
@@ -149,7 +149,7 @@ def held(part: Source) -> Source:
     )
 
 
-def in_pixels(source: Source, *, limit: int = HELD_PIXELS) -> Source:
+def in_pixels(source: Source, *, limit: int = _HELD_PIXELS) -> Source:
     """The same images in the same order, decoded once into memory, where they are small and all of one size.
 
     A batch of them then costs next to nothing (CIFAR-10: 150 MB, and 4 seconds to read).  A source whose images are
@@ -171,7 +171,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS) -> Source:
         return record | {"image": tf.ensure_shape(pixels, (height, width, 3))}
 
     found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    read = list(found.batch(READ_AT_ONCE).as_numpy_iterator())
+    read = list(found.batch(_READ_AT_ONCE).as_numpy_iterator())
     columns = {key: np.concatenate([part[key] for part in read]) for key in (read[0] if read else ())}
     if len(set(columns.get("name", ()))) != source.num_examples:
         return source

@@ -18,7 +18,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import check_both
 from tf_simclr.evaluation.patients import middle, weightings
 
-DRAWS = 200
+_DRAWS = 200
 """Bootstrap draws of patients: the middle 95 % of them is what an interval shows."""
 _FOLDS = 5
 """Parts of the patients; each is calibrated by the others when the calibration itself is tested."""
@@ -196,7 +196,7 @@ def calibrate(
     each = platt(log_odds, labels, weights=(folds != np.arange(_FOLDS)[:, None]).astype(float))
     tested = expit(each[folds, 0] * log_odds + each[folds, 1])
     order = np.argsort(tested, kind="stable")
-    drawn = weightings(names, labels=labels, draws=DRAWS, seed=seed)
+    drawn = weightings(names, labels=labels, draws=_DRAWS, seed=seed)
     draws = np.concatenate([platt(log_odds, labels, weights=weights) for weights in drawn])
     return Calibration(float(slope), float(intercept), draws, tested[order], labels[order])
 

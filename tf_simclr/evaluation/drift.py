@@ -14,7 +14,7 @@ from scipy.stats import wasserstein_distance
 
 from tf_simclr.errors import check
 
-MOST = 500
+_MOST = 500
 """Values of each set that a kernel is computed for; of more, so many are drawn."""
 
 
@@ -33,7 +33,7 @@ def mean_discrepancy(
     """
     check(len(ours) >= 2 and len(theirs) >= 2, "sets must have two values at least", ours=len(ours), theirs=len(theirs))
     rng = np.random.default_rng(seed)
-    parts = [rows[rng.permutation(len(rows))[:MOST]] for rows in (ours, theirs)]
+    parts = [rows[rng.permutation(len(rows))[:_MOST]] for rows in (ours, theirs)]
     together = np.concatenate(parts).astype(float)
     count, first = len(together), len(parts[0])
     squares = cdist(together, together, "sqeuclidean")

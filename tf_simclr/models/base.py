@@ -15,7 +15,7 @@ from tf_simclr.models import parts
 from tf_simclr.replicas.fitting import strategy_of
 
 
-class Step:
+class _Step:
     """The number of the training step that is being computed; 0 outside of one."""
 
     number = 0
@@ -35,7 +35,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def begin(self, encoder) -> None:
         """Builds what can be built before the first batch."""
-        self.clock = Step()
+        self.clock = _Step()
         shape = parts.images_shape(encoder)
         if shape is not None:
             self.build_parts(shape)
@@ -157,7 +157,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         finally:
             self.clock.number = 0
         if kept:
-            finite = all_finite([v for v, _ in kept])
+            finite = _all_finite([v for v, _ in kept])
             for variable, value in kept:
                 variable.assign(ops.where(finite, variable, value))
         return logs
@@ -174,7 +174,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             self.clock.number = 0
         protected = {id(v) for v in self.protected()}
         pairs = list(zip(self.non_trainable_variables, state[1], after[1], strict=True))
-        finite = all_finite([new for v, _, new in pairs if id(v) in protected])
+        finite = _all_finite([new for v, _, new in pairs if id(v) in protected])
         states = [ops.where(finite, new, old) if id(v) in protected else new for v, old, new in pairs]
         return logs, (after[0], states, *after[2:])
 
@@ -214,7 +214,7 @@ def share(losses):
     return ops.sum(losses) / ops.cast(count, losses.dtype) / replicas.count()
 
 
-def all_finite(values):
+def _all_finite(values):
     """Whether every number is finite, a scalar tensor."""
     return ops.all(ops.stack([ops.all(ops.isfinite(v)) for v in values])) if values else True
 

@@ -78,20 +78,20 @@ class GradientCache(Recomputed):
         """Outputs of the whole batch, where the pieces moved the states, and the gradient of the last piece."""
 
         def step(moves, number):
-            outputs, moved = self.pure([self.piece(x, number, count=count), *weights], states=begun(states, moves))
-            return add_moves(moves, states, moved=moved), outputs
+            outputs, moved = self.pure([self.piece(x, number, count=count), *weights], states=_begun(states, moves))
+            return _add_moves(moves, states, moved=moved), outputs
 
         def last(moves, earlier):
-            piece, own = self.piece(x, count - 1, count=count), begun(states, moves)
+            piece, own = self.piece(x, count - 1, count=count), _begun(states, moves)
             images = keras.tree.pack_sequence_as(piece, after(earlier, keras.tree.flatten(piece)))
             outputs, moved, owed = linearized(lambda *w: self.pure([images, *w], states=own), weights)
-            return (add_moves(moves, states, moved=moved), owed), outputs
+            return (_add_moves(moves, states, moved=moved), owed), outputs
 
-        start = [no_move(s) for s in states]
-        (moves, owed), outputs = in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
+        start = [_no_move(s) for s in states]
+        (moves, owed), outputs = _in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
         n = keras.tree.flatten(x)[0].shape[0] or -1
         outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]  # the same rows; the loop has lost their number
-        return outputs, settled(states, moves, count=count), owed
+        return outputs, _settled(states, moves, count=count), owed
 
     def owed(self, x, weights, *, states, upstream, count, last):
         """Gradient of each weight, from those of the outputs: first of the last piece, which need not be computed."""
@@ -101,12 +101,12 @@ class GradientCache(Recomputed):
 
         def step(carry, number):
             totals, generators = carry
-            images, own = self.piece(x, number, count=count), with_generators(states, generators)
+            images, own = self.piece(x, number, count=count), _with_generators(states, generators)
             found, moved = pullback(lambda *w: self.pure([images, *w], states=own), weights, upstream=part(number))
-            return ([a + b for a, b in zip(totals, found, strict=True)], generators_of(moved)), []
+            return ([a + b for a, b in zip(totals, found, strict=True)], _generators_of(moved)), []
 
-        start = last(part(count - 1)), generators_of(states)
-        return in_turn(step, start, count=count - 1, outputs=0)[0][0]
+        start = last(part(count - 1)), _generators_of(states)
+        return _in_turn(step, start, count=count - 1, outputs=0)[0][0]
 
     def number_of_pieces(self, n):
         """Of a batch of `n`, an integer or a tensor."""
@@ -143,44 +143,44 @@ def check_local(parts) -> None:
         )
 
 
-def is_float(x) -> bool:
+def _is_float(x) -> bool:
     return keras.backend.is_float_dtype(x.dtype)
 
 
-def no_move(state):
+def _no_move(state):
     """The start of a state's moves: zero, and for the state of a random generator that state."""
-    return ops.zeros_like(state) if is_float(state) else state
+    return ops.zeros_like(state) if _is_float(state) else state
 
 
-def begun(states, moves):
+def _begun(states, moves):
     """The states that a piece starts from: statistics as before the step, generators as the last piece left them."""
-    return [state if is_float(state) else move for state, move in zip(states, moves, strict=True)]
+    return [state if _is_float(state) else move for state, move in zip(states, moves, strict=True)]
 
 
-def generators_of(states):
+def _generators_of(states):
     """The states of random generators: all that a piece that is computed again has to take over from the last one."""
-    return [state for state in states if not is_float(state)]
+    return [state for state in states if not _is_float(state)]
 
 
-def with_generators(states, generators):
+def _with_generators(states, generators):
     """The states with those of random generators in place of their own."""
     others = iter(generators)
-    return [state if is_float(state) else next(others) for state in states]
+    return [state if _is_float(state) else next(others) for state in states]
 
 
-def add_moves(moves, states, *, moved):
+def _add_moves(moves, states, *, moved):
     """The moves after a piece that has `moved` the states: statistics are summed up."""
     triples = zip(moves, states, moved, strict=True)
-    return [move + (new - old) if is_float(old) else new for move, old, new in triples]
+    return [move + (new - old) if _is_float(old) else new for move, old, new in triples]
 
 
-def settled(states, moves, *, count):
+def _settled(states, moves, *, count):
     """The states after the step: one that no piece has moved keeps its bits."""
     pairs = zip(states, moves, strict=True)
-    return [old + move / ops.cast(count, old.dtype) if is_float(old) else move for old, move in pairs]
+    return [old + move / ops.cast(count, old.dtype) if _is_float(old) else move for old, move in pairs]
 
 
-def in_turn(step: Callable, carry, *, count, outputs: int, last: Callable | None = None):
+def _in_turn(step: Callable, carry, *, count, outputs: int, last: Callable | None = None):
     """Takes steps one after the other, never two at once.
 
     Args:

@@ -18,7 +18,7 @@ from tf_simclr.models import parts
 from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.simclr import SimCLR
 
-PREFIX = "key_"
+_PREFIX = "key_"
 """In front of the layers' names of the encoder of keys."""
 
 
@@ -38,7 +38,7 @@ class Queue(keras.layers.Layer):
         check(length >= 1, "queue_length must be at least 1", queue_length=length)
         super().__init__(name=name, **kwargs)
         self.length, self.dim = length, dim
-        self.keys = self.add_weight(shape=(length, dim), initializer=random_keys, trainable=False, name="keys")
+        self.keys = self.add_weight(shape=(length, dim), initializer=_random_keys, trainable=False, name="keys")
         self.built = True
 
     def add(self, keys):
@@ -50,7 +50,7 @@ class Queue(keras.layers.Layer):
         return super().get_config() | {"length": self.length, "dim": self.dim}
 
 
-def random_keys(shape, dtype=None):
+def _random_keys(shape, dtype=None):
     """Points on the unit sphere, the start of the queue."""
     return normalize(keras.random.normal(shape, dtype=dtype))
 
@@ -109,8 +109,8 @@ class MoCo(SimCLR):
     def make_parts(self, width: int) -> None:
         """Makes and builds what takes features `(n, width)`, the copies for the keys and the queue."""
         super().make_parts(width)
-        self.key_encoder: Any = parts.copied(self.encoder, prefix=PREFIX)
-        self.key_projection: Any = parts.copied(self.projection, prefix=PREFIX)
+        self.key_encoder: Any = parts.copied(self.encoder, prefix=_PREFIX)
+        self.key_projection: Any = parts.copied(self.projection, prefix=_PREFIX)
         known = self.encoder.get_build_config()
         if known and not self.key_encoder.built:  # a loaded encoder of one size, which `images_shape` does not tell
             self.key_encoder.build_from_config(known)

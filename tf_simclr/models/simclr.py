@@ -22,11 +22,11 @@ from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.resnet import projection_head, supervised_head
 from tf_simclr.optimizers import left_to_loss
 
-OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
+_OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
 """Arguments of `SimCLR` that are plain values."""
 
 
-class MakesViews(Protocol):
+class _MakesViews(Protocol):
     """A batch of any kind to its views `(n, 2, *shape)`."""
 
     @property
@@ -85,7 +85,7 @@ class SimCLR(Trained):
         weight_decay: float = 0.0,
         microbatch_size: int = 0,
         remat: bool = False,
-        views_of: MakesViews | None = None,
+        views_of: _MakesViews | None = None,
         name: str = "simclr",
         **kwargs,
     ):
@@ -121,7 +121,7 @@ class SimCLR(Trained):
         """Builds for a first batch of views what could not be built before."""
         if isinstance(views_shape, dict):
             views_shape = (None, 2, *self.maker(keys=sorted(views_shape)).shape)
-        check_views(views_shape)
+        _check_views(views_shape)
         super().build(views_shape)
 
     def label_range(self) -> tuple[int, int] | None:
@@ -155,7 +155,7 @@ class SimCLR(Trained):
             outputs["logits_sup"] = self.probe(ops.stop_gradient(features[0]))
         return outputs
 
-    def maker(self, **received) -> MakesViews:
+    def maker(self, **received) -> _MakesViews:
         """What makes views of batches.
 
         Raises:
@@ -169,7 +169,7 @@ class SimCLR(Trained):
         """The views `(n, 2, h, w, 3)` of a batch, which may be what they are to be made of."""
         if isinstance(batch, dict):
             batch = self.maker(keys=sorted(batch))(batch)
-        return two_views(batch)
+        return _two_views(batch)
 
     def embed(self, views, training=None):
         """Views to projections `(n, 2, d)` and, for a probe, features; BatchNorm sees both views at once."""
@@ -222,7 +222,7 @@ class SimCLR(Trained):
 
     def supervised_loss(self, labels, logits):
         """Cross entropy of the probe on both views, labels `(n,)` and logits `(n, 2, num_classes)`."""
-        labels, logits = of_views(labels, ops.cast(logits, keras.config.floatx()))
+        labels, logits = _of_views(labels, ops.cast(logits, keras.config.floatx()))
         self.observe("supervised_acc", labelled.hits(labels, logits))
         self.observe("supervised_top5_acc", labelled.top_hits(labels, logits, k=min(5, self.num_classes)))
         return share(labelled.cross_entropy(labels, logits))
@@ -247,7 +247,7 @@ class SimCLR(Trained):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
         if self._compile_metrics is not None and self.probe:
-            self.compiled_metrics(*of_views(labelled.prepared(y, classes=self.num_classes), y_pred["logits_sup"]))
+            self.compiled_metrics(*_of_views(labelled.prepared(y, classes=self.num_classes), y_pred["logits_sup"]))
         return self.get_metrics_result()
 
     def network(self) -> keras.Model:
@@ -256,7 +256,7 @@ class SimCLR(Trained):
 
     def get_config(self):
         parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
-        return super().get_config() | parts | {name: getattr(self, name) for name in OPTIONS}
+        return super().get_config() | parts | {name: getattr(self, name) for name in _OPTIONS}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -264,12 +264,12 @@ class SimCLR(Trained):
         return cls(**config | parts)
 
 
-def two_views(views):
+def _two_views(views):
     """Views `(n, 2, h, w, 3)` as they are; any other number of them is refused, and none is left out.
 
     Where the number is not known while a step is traced, the step itself sees to it.
     """
-    check_views(views.shape)
+    _check_views(views.shape)
     if views.shape[1] is None and keras.backend.backend() == "tensorflow" and not keras.utils.is_keras_tensor(views):
         import tensorflow as tf
 
@@ -277,13 +277,13 @@ def two_views(views):
     return views
 
 
-def check_views(shape) -> None:
+def _check_views(shape) -> None:
     """Raises `InputError` unless this is the shape of a batch of two views; their number may not be known yet."""
     rule = "views must have the shape (n, 2, h, w, 3); of more views of an image give two at a time"
     check(len(shape) == 5 and shape[1] in (2, None), rule, shape=tuple(shape))
 
 
-def of_views(labels, logits):
+def _of_views(labels, logits):
     """Labels `(n, …)` and logits `(n, views, classes)` as one batch of views: `(n * views, …)` each."""
     views, classes = logits.shape[1:]
     return ops.repeat(labels, views, axis=0), ops.reshape(logits, (-1, classes))

@@ -12,7 +12,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.replicas.devices import Devices
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
+_STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
 """What `find` takes; the last one is JAX's, the three before it TensorFlow's."""
 
 
@@ -36,31 +36,31 @@ def find(
         InputError: the strategy is not of this backend, what it needs is not there or malformed, or there are fewer
             devices.
     """
-    check(strategy in STRATEGIES, f"strategy must be one of {', '.join(STRATEGIES)}", strategy=strategy)
+    check(strategy in _STRATEGIES, f"strategy must be one of {', '.join(_STRATEGIES)}", strategy=strategy)
     check(num_replicas >= 0, "num_replicas must be at least 0", num_replicas=num_replicas)
     backend = keras.backend.backend()
     if backend != "tensorflow":
         fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
         leave_processors_to_input()
-        return on_jax(strategy, num_replicas) if backend == "jax" else Devices(1, f"{backend}: one device")
+        return _on_jax(strategy, num_replicas) if backend == "jax" else Devices(1, f"{backend}: one device")
     check(strategy != "data_parallel", "data_parallel must be run with KERAS_BACKEND=jax", KERAS_BACKEND=backend)
     if strategy == "auto":
-        strategy = fitting_strategy(tpu_name, num_replicas)
+        strategy = _fitting_strategy(tpu_name, num_replicas)
     rule = f"num_replicas must be left out with strategy {strategy}"
     check(not num_replicas or strategy == "mirrored" or (strategy, num_replicas) == ("one", 1), rule, got=num_replicas)
-    if strategy == "tpu" or has_gpu():
+    if strategy == "tpu" or _has_gpu():
         leave_processors_to_input()
     makers: dict[str, Callable[[], Devices]] = {
         "one": lambda: mirrored(1),
         "mirrored": lambda: mirrored(num_replicas, always=True),
         "multi_worker": multi_worker,
-        "tpu": lambda: on_tpu(tpu_name, **tpu_place),
+        "tpu": lambda: _on_tpu(tpu_name, **tpu_place),
     }
     return makers[strategy]()
 
 
-def has_gpu() -> bool:
+def _has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     import tensorflow as tf
 
@@ -80,7 +80,7 @@ def accelerated() -> bool:
         return get_device() not in ("cpu", "meta")
     import tensorflow as tf
 
-    return has_gpu() or bool(tf.config.list_logical_devices("TPU"))
+    return _has_gpu() or bool(tf.config.list_logical_devices("TPU"))
 
 
 def leave_processors_to_input() -> None:
@@ -95,7 +95,7 @@ def leave_processors_to_input() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def fitting_strategy(tpu_name: str | None, num_replicas: int) -> str:
+def _fitting_strategy(tpu_name: str | None, num_replicas: int) -> str:
     """What `auto` means here."""
     import tensorflow as tf
 
@@ -111,9 +111,9 @@ def mirrored(wanted: int, *, always: bool = False) -> Devices:
     """The GPUs of this machine, else its CPU; one without a strategy, unless one is wanted `always`."""
     import tensorflow as tf
 
-    kind = "GPU" if has_gpu() else "CPU"
+    kind = "GPU" if _has_gpu() else "CPU"
     if kind == "CPU" and wanted > 1:
-        divide_cpu(wanted)
+        _divide_cpu(wanted)
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if kind == "CPU":
         wanted = wanted or 1  # logical CPUs share their cores: nobody wants all of them
@@ -128,7 +128,7 @@ def mirrored(wanted: int, *, always: bool = False) -> Devices:
     )
 
 
-def divide_cpu(wanted: int) -> None:
+def _divide_cpu(wanted: int) -> None:
     """Makes logical CPUs, which takes place before TensorFlow's first operation or not at all."""
     import tensorflow as tf
 
@@ -161,7 +161,7 @@ def multi_worker() -> Devices:
     return Devices(count, found, strategy)
 
 
-def on_tpu(name: str | None, **place: str | None) -> Devices:
+def _on_tpu(name: str | None, **place: str | None) -> Devices:
     """The TPU of this name, else the one that the environment names, else one in this machine (Colab, TPU VM).
 
     As the reference does: resolve, connect, initialise.  It was never run on a TPU.
@@ -193,7 +193,7 @@ def on_tpu(name: str | None, **place: str | None) -> Devices:
     )
 
 
-def on_jax(strategy: str, wanted: int) -> Devices:
+def _on_jax(strategy: str, wanted: int) -> Devices:
     """JAX's devices; several of them under `keras.distribution.DataParallel`."""
     devices = keras.distribution.list_devices()
     kind = devices[0].split(":")[0].upper()
@@ -206,7 +206,7 @@ def on_jax(strategy: str, wanted: int) -> Devices:
     return Devices(len(taken), f"JAX: {len(taken)} {kind}s: DataParallel", distribution)
 
 
-FORM = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+_FORM = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
 
 
 def cluster_of(text: str) -> tuple[list[str], int]:
@@ -222,13 +222,13 @@ def cluster_of(text: str) -> tuple[list[str], int]:
         >>> cluster_of('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
         (['a:1', 'b:1'], 1)
     """
-    rule = f"TF_CONFIG must have the form {FORM}"
+    rule = f"TF_CONFIG must have the form {_FORM}"
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
         known = {"worker"} <= set(jobs) <= {"chief", "worker"} and len(jobs.get("chief", [])) <= 1
         addresses = [*jobs.get("chief", []), *jobs["worker"]]
-        fits = known and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(is_address, addresses))
+        fits = known and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(_is_address, addresses))
         number = task["index"] + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{rule}. Received: {text or 'nothing'} ({type(error).__name__}: {error})") from error
@@ -237,11 +237,11 @@ def cluster_of(text: str) -> tuple[list[str], int]:
     return addresses, number
 
 
-def is_address(value: Any) -> bool:
+def _is_address(value: Any) -> bool:
     """Whether a value has the form host:port.
 
     Example:
-        >>> is_address("10.0.0.2:2222"), is_address("10.0.0.2")
+        >>> _is_address("10.0.0.2:2222"), _is_address("10.0.0.2")
         (True, False)
     """
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")

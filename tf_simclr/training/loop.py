@@ -61,7 +61,7 @@ def train(
             stack.enter_context(hold(run.path, say=say))
         if devices.process[1] == 1:
             stack.enter_context(stopping)
-        step = begin(model, run, devices=devices, say=say)
+        step = _begin(model, run, devices=devices, say=say)
         saver = Checkpoints(run, plan, step=step, stopping=stopping, devices=devices)
         # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
         # that is to stop goes last, so that all before it have run.
@@ -74,7 +74,7 @@ def train(
         begun = [v.numpy() for v in model.metrics_variables] if plan.epoch(step)[1] else []
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):
-            execute(model, math.gcd(at_once, steps))
+            _execute(model, math.gcd(at_once, steps))
             shown = [*watchers, Progress(plan, first)] if devices.chief else []
             devices.fit(
                 model,
@@ -89,7 +89,7 @@ def train(
             begun = []
 
 
-def begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callable[[str], None]) -> int:
+def _begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callable[[str], None]) -> int:
     """Builds what the checkpoints hold, restores the newest whole one, and returns its step.
 
     Raises:
@@ -98,21 +98,21 @@ def begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callable
     with devices.scope():
         model.optimizer.build(model.trainable_variables)
     if devices.chief:
-        for unfinished in unfinished_files(run):
+        for unfinished in _unfinished_files(run):
             unfinished.unlink()
-    step = resume(model, run, say=say)
+    step = _resume(model, run, say=say)
     devices.agree(f"the step to go on from (is {run.path} the same folder for all of them?)", step)
     return step
 
 
-def execute(model: keras.Model, steps: int) -> None:
+def _execute(model: keras.Model, steps: int) -> None:
     """Sets `steps_per_execution`: where it does not divide an epoch, `fit` would take more steps than it was asked."""
     if steps != model.steps_per_execution:
         model.steps_per_execution = steps
         model.make_train_function(force=True)
 
 
-def resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -> int:
+def _resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -> int:
     """Restores the newest whole checkpoint and returns its step; damaged ones are named and passed over.
 
     Raises:
@@ -134,7 +134,7 @@ def resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) ->
     return 0
 
 
-def unfinished_files(run: RunFolder) -> list[Path]:
+def _unfinished_files(run: RunFolder) -> list[Path]:
     """What processes that were killed were writing; the lock keeps away those that still live."""
     found = [path for folder in (run.path, run.path / "checkpoints") for path in folder.glob(".[0-9]*")]
     return [path for path in found if re.match(r"\.\d+\.", path.name) and path.is_file()]

@@ -58,7 +58,7 @@ def estimates(
     drawn = list(weightings(test.patients, labels=test.labels, draws=draws, seed=seed))
     weights = np.concatenate([np.ones((1, len(test.labels))), *drawn])
     found = [
-        {name: _estimate(values) for name, values in measured(way, test=test, weights=weights).items()}
+        {name: _estimate(values) for name, values in _measured(way, test=test, weights=weights).items()}
         | _at_threshold(way, validation=validation, test=test)
         for way in ways
     ]
@@ -74,7 +74,7 @@ def estimates(
     return found
 
 
-def measured(way: Way, *, test: Asked, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _measured(way: Way, *, test: Asked, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each metric's mean over the seeds, for each of the weightings `(k,)`."""
     of_seeds = [measures(said.astype(float), test.labels, weights=weights) for said in way.test]
     return {name: np.mean([own[name] for own in of_seeds], axis=0) for name in of_seeds[0]}

@@ -246,7 +246,7 @@ def _only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
     return {name: band if name == first else (band[0], band[1], band[1], band[1]) for name, band in curves.items()}
 
 
-KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}
+_KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}
 
 
 def _choices(found: Report) -> list[str]:
@@ -256,12 +256,12 @@ def _choices(found: Report) -> list[str]:
         best = of["best"]
         for trial in sorted(of["trials"], key=lambda trial: -trial[of["metric"]]):
             chosen = "chosen" if all(trial[name] == value for name, value in best.items()) else ""
-            numbers = [f"{trial[name]:g}" for name in KNOBS]
+            numbers = [f"{trial[name]:g}" for name in _KNOBS]
             rows.append([text(value) for value in (title, *numbers, f"{trial[of['metric']]:.3f}", chosen)])
     validation = found.counts["validation"]
     caption = f"Each trained once and asked about the {validation['images']:,} validation radiographs alone."
     frozen = [f"{title}: AUC {auc:.2f}, accuracy {100 * accuracy:.0f} %" for title, auc, accuracy in found.frozen]
-    heads = ["Way to train", *KNOBS.values(), "AUC, validation", "Choice"]
+    heads = ["Way to train", *_KNOBS.values(), "AUC, validation", "Choice"]
     return [
         tag("h2", "What was chosen, and by what"),
         tag(

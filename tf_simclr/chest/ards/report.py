@@ -46,7 +46,7 @@ def write(job: Job, folder: Path) -> str:
 def _gathered(job: Job) -> Report:
     """All that the page tells, from the stages' results."""
     places = {name: job.stage(name).path for name in ards.STAGES}
-    others = compared(job)
+    others = _compared(job)
     folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
     asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
     ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
@@ -70,7 +70,7 @@ def _gathered(job: Job) -> Report:
     )
 
 
-def compared(job: Job) -> dict[str, Any]:
+def _compared(job: Job) -> dict[str, Any]:
     """The other ways with their searches; none before the stage is whole."""
     return job.stage("compare").noted().get("result", {"ways": {}})["ways"]
 
@@ -123,7 +123,7 @@ def steps(job: Job) -> list[str]:
     training = before["training"]
     trials, seeds = len(job.stage("grid").result["trials"]), job.stage("evaluate").result["seeds"]
     times = "once" if seeds == 1 else f"{seeds} times"
-    others = ", ".join(ards.WAYS[name] for name in compared(job))
+    others = ", ".join(ards.WAYS[name] for name in _compared(job))
     return [
         f"Begin with {network}.",
         f"Pretrain it by SimCLR on {before['images']:,} radiographs without labels: {training['step']:,} steps; it "

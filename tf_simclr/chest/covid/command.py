@@ -23,22 +23,22 @@ from tf_simclr.files import write_json
 from tf_simclr.lock import hold
 from tf_simclr.terminal import say, show, typed
 
-SYNTHETIC_SIZE = 224
+_SYNTHETIC_SIZE = 224
 """Pixels of made-up radiographs."""
-LIMITS = (
+_LIMITS = (
     "Research use only. It has seen radiographs of one collection alone; other hospitals, devices and patients differ.",
 )
-UNTRAINED = "Its encoder is untrained: it shows the way, and its answers mean nothing."
+_UNTRAINED = "Its encoder is untrained: it shows the way, and its answers mean nothing."
 
 
 def run(config: ChestCovid) -> None:
     """Runs what is asked for on both splits; the same command goes on where it was stopped."""
     with hold(config.model_dir, say=say):
         write_json(config.model_dir / "config.json", plain(config))
-        perform(covid_arms.Study(config, prepared_data(config)))
+        _perform(covid_arms.Study(config, _prepared_data(config)))
 
 
-def perform(study: covid_arms.Study) -> None:
+def _perform(study: covid_arms.Study) -> None:
     """Prints each table when it is there, draws, and leaves a model."""
     config = study.config
     # 1. What is told from what, and what the study's split lets through.
@@ -75,14 +75,14 @@ def perform(study: covid_arms.Study) -> None:
     if study.kept.found:
         say(f"{study.kept.found} trainings were there already: {study.kept.folder}")
     # 6. A model that `chest app` opens.
-    show("\n".join(ways_on(study, deploy(study, leak=leak))))
+    show("\n".join(_ways_on(study, _deploy(study, leak=leak))))
 
 
-def prepared_data(config: ChestCovid) -> Prepared:
+def _prepared_data(config: ChestCovid) -> Prepared:
     """The radiographs; made-up ones are written and prepared at first."""
     if config.radiographs != "synthetic":
         return load(Path(config.radiographs))
-    return made_up.radiographs(config.model_dir, size=SYNTHETIC_SIZE, seed=config.seed)
+    return made_up.radiographs(config.model_dir, size=_SYNTHETIC_SIZE, seed=config.seed)
 
 
 def leaked(study: covid_arms.Study) -> dict[str, float]:
@@ -97,7 +97,7 @@ def leaked(study: covid_arms.Study) -> dict[str, float]:
     return {"patients_in_both": both, "share_of_test_images": share, **alike}
 
 
-def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
+def _ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
     """What can be done next."""
     config = study.config
     lines = [f"model   {folder}: {typed('chest', 'app', '--model', config.model_dir)}"]
@@ -112,7 +112,7 @@ def ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
     return lines
 
 
-def deploy(study: covid_arms.Study, *, leak: dict) -> Path:
+def _deploy(study: covid_arms.Study, *, leak: dict) -> Path:
     """Trains one head a seed on the same patients and leaves them with the encoder, its cases and a card.
 
     All heads are tested on the patients whom none has seen; the study's own fits each have a split of their own.
@@ -152,12 +152,12 @@ def card(study: covid_arms.Study, leak: dict) -> dict:
     config, data = study.config, study.data
     untrained = config.checkpoint is None
     encoder = "an untrained ResNet-50: a demonstration, not a model" if untrained else config.checkpoint
-    warned = [MADE_UP] * data.made_up + [UNTRAINED] * untrained
+    warned = [MADE_UP] * data.made_up + [_UNTRAINED] * untrained
     return {
         "title": f"{config.positive}: the COVID-19 study's head on a frozen encoder",
         "data": f"{data.name}: {len(data):,} images of {len(set(data.patients)):,} patients, split by patient",
         "encoder": str(encoder),
         "training": f"{CHOICE}; {config.optimizer}; {config.seeds} heads; the encoder does not train",
-        "limits": [*warned, *LIMITS],
+        "limits": [*warned, *_LIMITS],
         "alike": f"{leak['alike_by_patient']} images to test on look like one that was learned from",
     }

@@ -28,7 +28,7 @@ from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import replacing, write_json
 from tf_simclr.terminal import say, show
 
-RULES = {
+_RULES = {
     "youden": "which has the largest sum of sensitivity and specificity",
     "sensitivity": "which finds at least {at:.0%} of the positives",
     "specificity": "which lets at least {at:.0%} of the negatives go",
@@ -39,17 +39,17 @@ def run(config: ChestEvaluate) -> None:
     """Asks, measures, and writes page, numbers and table."""
     # 1. The radiographs and their subgroups.
     data = load(config.radiographs)
-    rows = rows_of(config, data)
-    columns = groups(config, data, rows=rows)
+    rows = _rows_of(config, data)
+    columns = _groups(config, data, rows=rows)
 
     # 2. What each model says of them; the first one is measured, the others are compared with it.
-    names = named([config.model, *config.others])
+    names = _named([config.model, *config.others])
     tolds: dict[str, dict[str, Told]] = {}
     for name, folder in names.items():
         say(f"{name}: {len(rows):,} radiographs of {data.name} …")
         asked = opened(folder)
         scores, features = asked.answers(data, rows, batch_size=config.eval_batch_size)
-        tolds[name] = told_of(config, asked, scores=scores, data=data, rows=rows)
+        tolds[name] = _told_of(config, asked, scores=scores, data=data, rows=rows)
         if name == next(iter(names)):
             first, moved = (
                 asked,
@@ -62,7 +62,7 @@ def run(config: ChestEvaluate) -> None:
     # 3. The numbers of each finding.
     own, findings, curves = next(iter(tolds.values())), {}, {}
     for number, (finding, told) in enumerate(own.items()):
-        findings[finding] = measured(config, first, told=told, number=first.findings.index(finding), columns=columns)
+        findings[finding] = _measured(config, first, told=told, number=first.findings.index(finding), columns=columns)
         if not findings[finding]["why"]:
             curves[finding] = drawn(told, seed=config.seed + number)
             if findings[finding]["separated"]:
@@ -85,7 +85,7 @@ def run(config: ChestEvaluate) -> None:
         drift=moved,
         comparisons=comparisons,
         curves=curves,
-        rule=RULES[config.operating_point].format(at=config.at_least),
+        rule=_RULES[config.operating_point].format(at=config.at_least),
         fewest=config.fewest,
         made={
             "operating point": config.operating_point,
@@ -93,18 +93,18 @@ def run(config: ChestEvaluate) -> None:
             "with": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
     )
-    leave(config, found)
-    show(summary(config, found))
+    _leave(config, found)
+    show(_summary(config, found))
 
 
-def rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
+def _rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
     """The radiographs that are asked about, which ascend."""
     if config.part == partition.ALL:
         return np.arange(len(data))
     return np.sort(partition.parts(data, seed=config.split_seed)[config.part])
 
 
-def named(folders: list[Path]) -> dict[str, Path]:
+def _named(folders: list[Path]) -> dict[str, Path]:
     """What tables call models: their run folders' names, with more of the path where two have one."""
     for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
         found = {"/".join(folder.parts[-depth:]): folder for folder in folders}
@@ -114,7 +114,7 @@ def named(folders: list[Path]) -> dict[str, Path]:
     return {str(folder): folder for folder in folders}
 
 
-def groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Column → a text an image, of those that say anything.
 
     Raises:
@@ -136,7 +136,7 @@ def groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[s
     return {name: known[name] for name in config.subgroups if name not in silent}
 
 
-def told_of(
+def _told_of(
     config: ChestEvaluate, asked: Asked, *, scores: np.ndarray, data: Prepared, rows: np.ndarray
 ) -> dict[str, Told]:
     """Finding → what the model says of the images whose label is known, and what is so.
@@ -163,7 +163,7 @@ def told_of(
     return found
 
 
-def measured(
+def _measured(
     config: ChestEvaluate, asked: Asked, *, told: Told, number: int, columns: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """The numbers of a finding, with its subgroups."""
@@ -187,7 +187,7 @@ def drawn(told: Told, *, seed: int) -> dict[str, Any]:
     }
 
 
-def leave(config: ChestEvaluate, found: Evaluation) -> None:
+def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     """Writes `evaluation.json`, `subgroups.csv` and `report.html`."""
     decisions = {
         finding: {
@@ -227,7 +227,7 @@ def leave(config: ChestEvaluate, found: Evaluation) -> None:
         page_file.write(written(found).encode())
 
 
-def summary(config: ChestEvaluate, found: Evaluation) -> str:
+def _summary(config: ChestEvaluate, found: Evaluation) -> str:
     """The numbers for a terminal."""
     lines = [f"{found.title}, on {found.images:,} radiographs of {found.patients:,} patients of {found.collection}"]
     for name, of in found.findings.items():
@@ -240,14 +240,14 @@ def summary(config: ChestEvaluate, found: Evaluation) -> str:
             for key in ("sensitivity", "specificity")
             if "value" in point[key]
         )
-        told = f"slope {cell(slope)}" if "low" in slope else f"slope: {slope.get('why', 'not known')}"
-        lines.append(f"  {name}: AUC {cell(of['auc'])}, at home {cell(of['home']['auc'])}")
+        told = f"slope {_cell(slope)}" if "low" in slope else f"slope: {slope.get('why', 'not known')}"
+        lines.append(f"  {name}: AUC {_cell(of['auc'])}, at home {_cell(of['home']['auc'])}")
         lines.append(f"    threshold {point['threshold']:.3f} carried over: {shares}; calibration: {told}")
         if of["subgroups"] or of["small"]:
             lines.append(f"    {len(of['subgroups'])} subgroups, and {len(of['small'])} too small to be shown")
         for row in found.comparisons.get(name, []):
             gain = row["difference"]
-            lines.append(f"    minus {row['second']}: {cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
+            lines.append(f"    minus {row['second']}: {_cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
     moved = found.drift
     chances = ", ".join(
         f"{key} p {moved[key]['p']:.3f}" for key in ("brightness", "contrast", "features") if "p" in moved[key]
@@ -259,6 +259,6 @@ def summary(config: ChestEvaluate, found: Evaluation) -> str:
     return "\n".join([*lines, NOTICE, f"report  {config.out / 'report.html'}"])
 
 
-def cell(of: Mapping[str, float]) -> str:
+def _cell(of: Mapping[str, float]) -> str:
     """A value and its interval."""
     return f"{of['value']:.3f} ({of['low']:.3f}–{of['high']:.3f})"

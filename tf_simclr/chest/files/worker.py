@@ -28,20 +28,20 @@ from tf_simclr.errors import InputError, check
 
 SECONDS = 60.0
 """Longest time for one file."""
-MEMORY = 4 * 2**30
+_MEMORY = 4 * 2**30
 """Largest address space of a decoder in bytes; 64 million pixels in float64 with a copy or two fit."""
-LARGEST = 512 * 2**20
+_LARGEST = 512 * 2**20
 """Most bytes of an answer."""
-STARTING = 300.0
+_STARTING = 300.0
 """Longest time for a worker's imports, on a machine that is busy."""
 FORKS = sys.platform == "linux"
 """Elsewhere a worker reads file after file itself: a fork behind native libraries is not safe on every system."""
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tf_simclr.chest.files.worker import main; main()"
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tf_simclr.chest.files.worker import main; main()"
 """What a worker runs: never the caller's own script, which need not be written to be imported."""
-LENGTH = struct.Struct("<Q")
+_LENGTH = struct.Struct("<Q")
 
 
-def search_path() -> list[str]:
+def _search_path() -> list[str]:
     """Where a worker imports from: as the caller, but not beside the caller's script, where anything may lie."""
     own = str(Path(__file__).parents[3])  # what holds this package, a checkout or site-packages
     main = getattr(sys.modules.get("__main__"), "__file__", None)
@@ -49,7 +49,7 @@ def search_path() -> list[str]:
     return [own, *(place for place in sys.path if place not in beside and place != own)]
 
 
-class Worker:
+class _Worker:
     """One process that answers one request at a time.
 
     Args:
@@ -58,14 +58,14 @@ class Worker:
         seconds: longest time for one request, from the moment that the worker has started.
     """
 
-    def __init__(self, function: str, *, memory: int = MEMORY, seconds: float = SECONDS):
+    def __init__(self, function: str, *, memory: int = _MEMORY, seconds: float = SECONDS):
         self.function, self.memory, self.seconds = function, memory, seconds
         self.start()
 
     def start(self) -> None:
         """Starts the process; its imports go on while this returns."""
         settings = {"function": self.function, "memory": self.memory, "seconds": self.seconds}
-        command = [sys.executable, "-I", "-c", BOOT, json.dumps(search_path()), json.dumps(settings)]
+        command = [sys.executable, "-I", "-c", _BOOT, json.dumps(_search_path()), json.dumps(settings)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a fork keeps no threads
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
@@ -87,14 +87,14 @@ class Worker:
         """
         try:
             if not self.ready:
-                self.next_frame(STARTING)
+                self.next_frame(_STARTING)
                 self.ready = True
             reply = self.next_frame(self.seconds)
         except InputError:
             self.restart()
             raise
         if reply[:1] == b"!":
-            raise InputError(death(int(reply[1:]), seconds=self.seconds))
+            raise InputError(_death(int(reply[1:]), seconds=self.seconds))
         check(reply[:1] == b"+", reply[1:].decode(errors="replace"))
         return reply[1:]
 
@@ -116,7 +116,7 @@ class Worker:
             return frame(self.replies)
         except EOFError:
             self.process.wait()
-            raise InputError(death(None if late.is_set() else self.process.returncode, seconds=seconds)) from None
+            raise InputError(_death(None if late.is_set() else self.process.returncode, seconds=seconds)) from None
         finally:
             timer.cancel()
 
@@ -142,21 +142,21 @@ class Worker:
                 pipe.close()
 
 
-def death(code: int | None, *, seconds: float) -> str:
+def _death(code: int | None, *, seconds: float) -> str:
     """Why a decoder ended, as the sentence of a refusal; without a code it was late."""
     if code is None or (FORKS and code == -signal.SIGXCPU):
         return f"the file must be decodable within {seconds:.0f} seconds"
     return f"the file must be decodable, but its decoder crashed (ended with code {code})"
 
 
-def frame(pipe: IO[bytes], *, largest: int = LARGEST) -> bytes:
+def frame(pipe: IO[bytes], *, largest: int = _LARGEST) -> bytes:
     """A length and as many bytes.
 
     Raises:
         EOFError: the other side ended, or claims more than is taken.
     """
-    head = pipe.read(LENGTH.size)
-    if len(head) < LENGTH.size or (length := LENGTH.unpack(head)[0]) > largest:
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size or (length := _LENGTH.unpack(head)[0]) > largest:
         raise EOFError
     content = pipe.read(length)
     if len(content) < length:
@@ -183,14 +183,14 @@ def main() -> None:
             return
         arguments = () if payload is None else (payload,)
         one = Request(call, arguments, items=request["request"])
-        reply = in_a_fork(one, private=(requests, replies), **settings) if FORKS else one.outcome()
+        reply = _in_a_fork(one, private=(requests, replies), **settings) if FORKS else one.outcome()
         del payload, arguments, one
         send(replies, reply)
 
 
 def send(pipe: IO[bytes], content: bytes | bytearray) -> None:
     """Writes what `frame` reads."""
-    pipe.write(LENGTH.pack(len(content)))
+    pipe.write(_LENGTH.pack(len(content)))
     pipe.write(content)
     pipe.flush()
 
@@ -210,7 +210,7 @@ class Request:
             return b"-" + reason.encode(errors="replace")
 
 
-def in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int, seconds: float) -> bytes:
+def _in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int, seconds: float) -> bytes:
     """The outcome, computed in a child with its limits; `!` and a code where the child died.
 
     Args:
@@ -237,7 +237,7 @@ def in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int, 
             os._exit(code)  # without the worker's own clean-up
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
-        reply = answer.read(LARGEST)
+        reply = answer.read(_LARGEST)
     status = os.waitpid(child, 0)[1]
     code = os.waitstatus_to_exitcode(status)
     return b"!%d" % code if code else reply
@@ -258,16 +258,16 @@ class Crew:
     """Workers that several threads may ask: each question goes to one that is free, or waits until one is.
 
     Args:
-        function: see `Worker`.
+        function: see `_Worker`.
         workers: processes.
         memory: of each file's decoder, in bytes.
         seconds: for each file.
     """
 
-    def __init__(self, function: str, *, workers: int, memory: int = MEMORY, seconds: float = SECONDS):
+    def __init__(self, function: str, *, workers: int, memory: int = _MEMORY, seconds: float = SECONDS):
         check(workers >= 1, "workers must be at least 1", workers=workers)
-        self.workers = [Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
-        self.free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self.workers = [_Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
+        self.free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self.workers:
             self.free.put(worker)
 
@@ -296,7 +296,7 @@ def each(
     *,
     workers: int = 1,
     seconds: float = SECONDS,
-    memory: int = MEMORY,
+    memory: int = _MEMORY,
 ) -> Iterator[bytes | InputError]:
     """Yields for each request, in their order, what a function made of it, or the reason why it could not.
 
@@ -308,23 +308,23 @@ def each(
         memory: largest address space of a decoder in bytes.
     """
     check(workers >= 1, "workers must be at least 1", workers=workers)
-    crew = [Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
+    crew = [_Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
     asked = 0
     try:
         for request in requests:
             worker = crew[asked % workers]
             if asked >= workers:
-                yield outcome(worker)
+                yield _outcome(worker)
             worker.ask(request)
             asked += 1
         for number in range(max(0, asked - workers), asked):
-            yield outcome(crew[number % workers])
+            yield _outcome(crew[number % workers])
     finally:
         for worker in crew:
             worker.close()
 
 
-def outcome(worker: Worker) -> bytes | InputError:
+def _outcome(worker: _Worker) -> bytes | InputError:
     """What a worker answers, else the reason why it does not."""
     try:
         return worker.answer()
@@ -332,7 +332,7 @@ def outcome(worker: Worker) -> bytes | InputError:
         return error
 
 
-def once(function: str, request: dict[str, Any], *, seconds: float = SECONDS, memory: int = MEMORY) -> bytes:
+def once(function: str, request: dict[str, Any], *, seconds: float = SECONDS, memory: int = _MEMORY) -> bytes:
     """One request in a process of its own.
 
     Raises:

@@ -30,7 +30,7 @@ from tf_simclr.lock import hold
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.weights import load_encoder
 
-Line = tuple[str, str, float]
+_Line = tuple[str, str, float]
 """Way, network, and share of the labels: a line of the table."""
 
 
@@ -41,14 +41,14 @@ def run(config: ChestFindings) -> None:
         task = Task(config, opened(config), replicas.find())
         write_json(config.model_dir / "config.json", plain(config))
         parts = counts(task)
-        for line in introduction(task, parts):
+        for line in _introduction(task, parts):
             say(line)
 
         # 2. A fit a line and seed; what is done is not done again.
         lines = [
             (way, name, share) for share in config.labels_fractions for name in task.networks for way in config.ways
         ]
-        fits = {line: trained(task, line) for line in lines}
+        fits = {line: _trained(task, line) for line in lines}
 
         # 3. The test patients, once for all lines.
         rows = task.rows["test"]
@@ -60,9 +60,9 @@ def run(config: ChestFindings) -> None:
 
         # 4. What is left: numbers, table, page, and the model that did best on validation patients.
         chosen = max(fits, key=lambda line: (line[2], order(validation_auc(task, fits[line][0]))))
-        told = told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
-        leave(config.model_dir, told)
-        left = left_model(task, chosen, fit=fits[chosen][0])
+        told = _told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
+        _leave(config.model_dir, told)
+        left = _left_model(task, chosen, fit=fits[chosen][0])
         show(table(told, config.model_dir))
         show(f"model   {left}: {typed('chest', 'evaluate', '--model', config.model_dir, '--radiographs')} OTHER")
 
@@ -93,7 +93,7 @@ def counts(task: Task) -> dict[str, dict[str, Any]]:
     return found
 
 
-def introduction(task: Task, parts: dict[str, dict[str, Any]]) -> list[str]:
+def _introduction(task: Task, parts: dict[str, dict[str, Any]]) -> list[str]:
     """What is about to be asked of whom."""
     split = "its own split" if official(task.data) else f"a split by patient (seed {task.config.split_seed})"
     lines = [f"{task.data.name}: {len(task.data):,} radiographs, {multi_label.findings(len(task.names))}, {split}"]
@@ -111,7 +111,7 @@ def official(data: Prepared) -> bool:
     return {"train", "test"} <= set(data.splits.tolist())
 
 
-def trained(task: Task, line: Line) -> list[Fit]:
+def _trained(task: Task, line: _Line) -> list[Fit]:
     """The fits of a line, one a seed."""
     way, network, fraction = line
     found = []
@@ -122,14 +122,14 @@ def trained(task: Task, line: Line) -> list[Fit]:
     return found
 
 
-def title(line: Line) -> str:
+def title(line: _Line) -> str:
     """What a table calls a line."""
     way, network, fraction = line
     share = "" if fraction == 1 else f", {100 * fraction:g} % of the labels"
     return f"{network}, {TITLES[way]}{share}"
 
 
-def told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dict, chosen: Line) -> Told:
+def _told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dict, chosen: _Line) -> Told:
     """All that the page and the files tell."""
     test = parts["test"]
     alike = across(near_duplicates(list(task.data.hashes)), task.rows)
@@ -149,13 +149,13 @@ def told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dic
             made_up=getattr(task.data, "made_up", False),
         ),
         made={
-            **{name.replace("_", " "): str(getattr(task.config, name)) for name in TOLD},
+            **{name.replace("_", " "): str(getattr(task.config, name)) for name in _TOLD},
             "with": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
     )
 
 
-TOLD = (
+_TOLD = (
     "image_size",
     "uncertain",
     "not_mentioned",
@@ -167,7 +167,7 @@ TOLD = (
 )
 
 
-def leave(folder: Path, told: Told) -> None:
+def _leave(folder: Path, told: Told) -> None:
     """Writes `findings.json`, `findings.csv` and `report.html`."""
     content = {
         "note": NOTICE,
@@ -198,7 +198,7 @@ def leave(folder: Path, told: Told) -> None:
         page_file.write(written(told).encode())
 
 
-def left_model(task: Task, line: Line, *, fit: Fit) -> Path:
+def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
     """Leaves a line's first fit as a model for `chest evaluate`."""
     config, (way, network, _) = task.config, line
     learned = ~np.isnan(fit.bias) & ~np.isnan(fit.validation).any(axis=0)
@@ -241,7 +241,7 @@ def table(told: Told, folder: Path) -> str:
         mean = of["mean_auc"]
         lines.append(f"  {name:<{width}}" + (f"{multi_label.cell(mean)} of {mean['over']}" if mean else "none"))
     if not told.synthetic:
-        lines.append(f"  published ({published.SOURCE}):" if told.comparable else f"  {NOT_COMPARABLE}")
+        lines.append(f"  published ({published.SOURCE}):" if told.comparable else f"  {_NOT_COMPARABLE}")
         lines += [f"    {name:<{width - 2}}{value:.3f}" for name, value in published.ROWS]
     lines += [
         NOTICE,
@@ -250,7 +250,7 @@ def table(told: Told, folder: Path) -> str:
     return "\n".join(lines)
 
 
-NOT_COMPARABLE = (
+_NOT_COMPARABLE = (
     f"published, of the official test split ({published.TEST_IMAGES:,} images, 14 findings), which these are not: "
     f"no comparison ({published.SOURCE}):"
 )

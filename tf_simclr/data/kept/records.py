@@ -20,7 +20,7 @@ def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
     """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
     files = shards(folder)
     paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
-    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in framed(path)], tf.int64)
+    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in _framed(path)], tf.int64)
 
     @in_graph
     def encoded(row: tf.Tensor) -> tf.Tensor:
@@ -34,7 +34,7 @@ def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
     return encoded
 
 
-def framed(path: Path) -> list[tuple[int, int]]:
+def _framed(path: Path) -> list[tuple[int, int]]:
     """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind.
 
     Raises:

@@ -31,17 +31,17 @@ from tf_simclr.foreign import reading
 from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf
 from tf_simclr.lock import hold
 
-Format = Literal["jpeg", "raw"]
+_Format = Literal["jpeg", "raw"]
 SHARD = 1024
 """Pictures in a file."""
-QUALITY = 90
-BYTES = {"jpeg": 27_000, "raw": 260_000}
+_QUALITY = 90
+_BYTES = {"jpeg": 27_000, "raw": 260_000}
 """Of a picture of 256 px, about; other sizes take as much a pixel."""
-VERSION = 1
+_VERSION = 1
 
 
 def resized(
-    source: Source, *, size: int, kind: Format = "jpeg", say: Say = silent, place: Path | None = None
+    source: Source, *, size: int, kind: _Format = "jpeg", say: Say = silent, place: Path | None = None
 ) -> Source:
     """The same images, none with a shorter side above `size`, from a disk where all of them are kept.
 
@@ -65,13 +65,13 @@ def resized(
     known = source.identity
     if known is None:
         raise InputError(f"cache resized must know its images by their content, which nothing tells of {source.origin}")
-    identity = functools.cache(lambda: [known(say), "resized", size, kind, VERSION])
+    identity = functools.cache(lambda: [known(say), "resized", size, kind, _VERSION])
     key = contents.of_values(source.num_examples, list(source.class_names), identity())
     folder = (place or contents.cache_folder() / "resized") / key
     if not (folder / "whole.json").exists():
         with hold(folder, say=say):
             make(source, folder, size=size, kind=kind, say=say)
-    rows, read = listed(folder, source.num_examples), reader(folder)
+    rows, read = _listed(folder, source.num_examples), reader(folder)
     columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
     if source.labelled:
         columns["label"] = np.array([row["label"] for row in rows], np.int64)
@@ -100,7 +100,7 @@ def resized(
     )
 
 
-def make(source: Source, folder: Path, *, size: int, kind: Format, say: Say) -> None:
+def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) -> None:
     """Shrinks what is not there yet, a file after the other.
 
     Raises:
@@ -108,7 +108,7 @@ def make(source: Source, folder: Path, *, size: int, kind: Format, say: Say) -> 
     """
     files = [folder / f"records-{i:05}.tfrecord" for i in range(-(-source.num_examples // SHARD))]
     missing = [i for i, file in enumerate(files) if not file.with_suffix(".json").exists()]
-    need = len(missing) * min(SHARD, source.num_examples) * BYTES[kind] * (size / 256) ** 2
+    need = len(missing) * min(SHARD, source.num_examples) * _BYTES[kind] * (size / 256) ** 2
     free = shutil.disk_usage(folder).free
     about = f"about {need / 2**30:,.1f} GiB of {free / 2**30:,.1f} GiB that are free"
     rule = f"cache resized must have room in {folder}: {about}; take a smaller cache_size, or set TF_SIMCLR_CACHE"
@@ -125,7 +125,7 @@ def make(source: Source, folder: Path, *, size: int, kind: Format, say: Say) -> 
         return record | {"image": picture, "shape": shape}
 
     def small(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return images.to_rgb(raw, functools.partial(encoded, size=size, kind=kind))
+        return images.to_rgb(raw, functools.partial(_encoded, size=size, kind=kind))
 
     for i in missing:
         records = source.ordered().skip(i * SHARD).take(SHARD)
@@ -145,7 +145,7 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     return row | ({"label": record["label"].tolist()} if "label" in record else {})
 
 
-def encoded(pixels: tf.Tensor, *, size: int, kind: Format) -> tuple[tf.Tensor, tf.Tensor]:
+def _encoded(pixels: tf.Tensor, *, size: int, kind: _Format) -> tuple[tf.Tensor, tf.Tensor]:
     """A picture's file, and its shape: its integers `(h, w, 3)`, shrunk so that the shorter side is `size` at most."""
     shape = tf.shape(pixels)
     scale = tf.cast(size, tf.float32) / tf.cast(tf.reduce_min(shape[:2]), tf.float32)
@@ -158,11 +158,11 @@ def encoded(pixels: tf.Tensor, *, size: int, kind: Format) -> tuple[tf.Tensor, t
     pixels = tf.cond(scale < 1, means, lambda: pixels)
     if pixels.dtype == tf.uint16:
         return tf.io.encode_png(pixels), tf.shape(pixels)
-    by_python = functools.partial(tf.numpy_function, bmp, Tout=tf.string)
-    return (tf.io.encode_jpeg(pixels, quality=QUALITY) if kind == "jpeg" else by_python([pixels])), tf.shape(pixels)
+    by_python = functools.partial(tf.numpy_function, _bmp, Tout=tf.string)
+    return (tf.io.encode_jpeg(pixels, quality=_QUALITY) if kind == "jpeg" else by_python([pixels])), tf.shape(pixels)
 
 
-def bmp(pixels: np.ndarray) -> bytes:
+def _bmp(pixels: np.ndarray) -> bytes:
     """The pixels as a BMP of 24 bits, which anything can show: from below, blue first, rows in fours of bytes."""
     height, width, _ = pixels.shape
     rows = np.pad(pixels[::-1, :, ::-1].reshape(height, -1), ((0, 0), (0, -3 * width % 4)))
@@ -170,7 +170,7 @@ def bmp(pixels: np.ndarray) -> bytes:
     return struct.pack("<2sIIIIiiHHIIiiII", b"BM", *fields) + rows.tobytes()
 
 
-def listed(folder: Path, count: int) -> list[dict[str, Any]]:
+def _listed(folder: Path, count: int) -> list[dict[str, Any]]:
     """What is noted of the pictures, in their order.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST = 0.5
+_MOST = 0.5
 """Share of the images above which one patient that two sources make together is a placeholder, such as ANONYMOUS."""
 
 
@@ -48,7 +48,7 @@ def reconciled(
         largest = max(np.unique(merged.astype(str), return_counts=True)[1]) / count
         several = "patient" if contradicted == 1 else "patients"
         contradict = f"the table and the files contradict each other in {contradicted:,} {several}"
-        if largest > MOST and len(set(own)) > 2:
+        if largest > _MOST and len(set(own)) > 2:
             said.append(f"{contradict}; together they would be one patient of most images, so the table's count")
         else:
             own = merged

@@ -24,7 +24,7 @@ Record = dict[str, tf.Tensor]
 MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
 UNCERTAIN, NOT_MENTIONED = -1, -2
 """Labels of a table that is neither sure that a finding is there nor that it is not, and of an empty cell."""
-FEATURES = {
+_FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
     "image": tf.io.FixedLenFeature((), tf.string),
 }
@@ -56,7 +56,7 @@ class Prepared:
     uncertain: np.ndarray | None = None
     """Labels as tables have them where any is neither 1 nor 0, see `stated`; None where none is."""
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing: see `ATTRIBUTES`."""
+    """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing (`_ATTRIBUTES`)."""
     made_up: bool = False
     """Whether any of the images is made up: then nothing that is found in them holds for patients."""
     doubts: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ class Prepared:
         @in_graph
         def record(index: tf.Tensor) -> Record:
             row = chosen[index]
-            example = tf.io.parse_single_example(encoded(row), FEATURES)
+            example = tf.io.parse_single_example(encoded(row), _FEATURES)
             found = {"image": example["picture"], "name": example["image"]}
             return found | {key: column[row] for key, column in known.items()}
 
@@ -187,7 +187,7 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])
         kept: dict[str, Any] = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
         kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
-        attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}
+        attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in _ATTRIBUTES}
         kept |= {"attributes": attributes, "doubts": doubts}
         found = Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
     for line in found.doubts:
@@ -204,6 +204,6 @@ def once(line: str) -> None:
 
 SAID: set[str] = set()
 COLUMNS = {"images": "image", "studies": "study", "splits": "split", "hashes": "hash"}
-ATTRIBUTES = ("sex", "age", "view", "device", "modality", "body_part", "bits", "brightness", "contrast")
+_ATTRIBUTES = ("sex", "age", "view", "device", "modality", "body_part", "bits", "brightness", "contrast")
 """Coarse, so that none of them names a patient: decades of age, manufacturer and model, the mean and the standard
 deviation of the grey levels."""
