@@ -30,7 +30,7 @@ def decompress(data: bytes) -> bytes:
         InputError: a field is damaged, or the content is not as long as the block says.
 
     Example:
-        >>> decompress(bytes([6, 0 << 2 | LITERAL, ord("a"), 4 << 2 | COPY_2, 1, 0]))  # six bytes: a literal, a copy
+        >>> decompress(bytes([6, 0 << 2 | _LITERAL, ord("a"), 4 << 2 | _COPY_2, 1, 0]))  # six bytes: a literal, a copy
         b'aaaaaa'
     """
     length, position = varint(data, 0)

@@ -105,7 +105,7 @@ def labels(text: str, *, where: str) -> tuple[int, ...]:
     """0 or 1 for each class.
 
     Example:
-        >>> [CLASSES[i] for i, there in enumerate(labels("Mass|Effusion", where="here")) if there]
+        >>> [_CLASSES[i] for i, there in enumerate(labels("Mass|Effusion", where="here")) if there]
         ['Effusion', 'Mass']
     """
     found = [name.strip() for name in text.split("|")]

@@ -30,9 +30,9 @@ def reconciled(
         Strings `(n,)`, and sentences.
 
     Example:
-        >>> patients, said = reconciled(["a", "a", "b", ""], ["1", "1", "1", ""], images=["w", "x", "y", "z"])
-        >>> len(set(patients[:3])), patients[3]
-        (1, 'z')
+        >>> patients, said = reconciled(list("aabcde"), list("111234"), images=list("uvwxyz"))
+        >>> len(set(patients[:3])), len(set(patients))
+        (1, 4)
         >>> said[0]
         'the table and the files contradict each other in 1 patient: images that either gives to one are one patient’s'
     """
