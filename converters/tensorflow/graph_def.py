@@ -25,7 +25,7 @@ _TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "
 """A line of a graph as TensorFlow prints it in text: a node's fields are indented by two more than it, those of its
 attributes by more."""
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 Graph = dict[str, tuple[str, list[str]]]
 """Node name -> its operation and the names of the nodes that it reads."""
 
@@ -84,7 +84,7 @@ def _in_saved_model(path: Path) -> int | None:
     return _in_graph(path, lambda data: _agreed(g for meta in Message(data).messages(2) for g in _graphs_of(meta)))
 
 
-def _in_graph(path: Path, read: Callable[[bytes], Answer]) -> Answer:
+def _in_graph(path: Path, read: Callable[[bytes], _Answer]) -> _Answer:
     with reading(path, "an intact graph"):
         return read(path.read_bytes())
 

@@ -31,7 +31,7 @@ import {backend}
 print("FOUND" + json.dumps({{"version": {backend}.__version__, "devices": seen("{backend}")}}))
 """
 """A program that loads a framework and tells what it sees."""
-TRAIN = "from tf_simclr.commands.doctor import two_steps; two_steps()"
+TRAIN = "from tf_simclr.commands.doctor import _two_steps; _two_steps()"
 _LEAST = 1e9
 """Bytes that should be free on a disk: a run's checkpoints take some hundred megabytes."""
 
@@ -65,7 +65,7 @@ def look(config: Doctor) -> dict[str, Any]:
         "accelerators": [
             {"kind": one.kind, "name": one.name, "driven": one.driven, "hidden": hidden(one.kind)} for one in machine
         ],
-        "driver": driver() if any(one.kind == "GPU" and one.driven for one in machine) else "",
+        "driver": _driver() if any(one.kind == "GPU" and one.driven for one in machine) else "",
         "backend": backend,
         "frameworks": frameworks,
         "packages": {name: known for name in _PACKAGES if (known := version(name))},
@@ -95,7 +95,7 @@ def ask(program: str, *, seconds: float) -> dict[str, Any]:
     return {"error": f"{last or 'it wrote nothing'} ({end})", **log}
 
 
-def driver() -> str:
+def _driver() -> str:
     """The version of NVIDIA's driver as `nvidia-smi` tells it; nothing where that cannot be asked."""
     command = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
     try:
@@ -178,7 +178,7 @@ def _seen_by(one: dict[str, Any]) -> str:
     return f"{one['version']}: {', '.join(counts)}"
 
 
-def two_steps() -> None:
+def _two_steps() -> None:
     """Trains SimCLR's smallest ResNet for two steps as every training does, and prints what came of it."""
     import time
 

@@ -8,7 +8,7 @@ from keras import ops
 from tf_simclr.errors import check
 
 
-class Layerwise:
+class _Layerwise:
     """Mixed in before an optimizer: a variable's rate is the optimizer's times a factor of its own."""
 
     factor: Callable[[str], float]
@@ -46,5 +46,5 @@ def layerwise(optimizer: keras.optimizers.Optimizer, factor: Callable[[str], flo
     """
     rule = "optimizer must be without Keras' own weight decay: take tf_simclr.optimizers.AdamW, or none"
     check(optimizer.weight_decay is None, rule, optimizer=optimizer.name)
-    kind = type(f"Layerwise{type(optimizer).__name__}", (Layerwise, type(optimizer)), {"factor": staticmethod(factor)})
+    kind = type(f"Layerwise{type(optimizer).__name__}", (_Layerwise, type(optimizer)), {"factor": staticmethod(factor)})
     return kind.from_config(optimizer.get_config())

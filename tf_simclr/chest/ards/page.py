@@ -101,13 +101,13 @@ def _in_short(found: Report) -> list[str]:
         f"patients that took no part in training or in any choice."
     ]
     lines += [SEPARATED] * any(separated(said, found.test.labels) for said in first[0].test)
-    lines += [compared(first, other) for other in others]
+    lines += [_compared(first, other) for other in others]
     if found.synthetic:
         lines.append("These radiographs are made up: the numbers show that the program runs, and nothing else.")
     return [tag("h2", "In short"), listed(lines, kind="short")]
 
 
-def compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
+def _compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
     """One way beside the first, in words that do not say more than the interval does."""
     gain = other[1]["auc_gain"]
     verdict = "these patients do not tell which of the two is better"

@@ -25,7 +25,7 @@ from tf_simclr.terminal import say, show
 
 _EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
-TOLD = 0.2
+_TOLD = 0.2
 """How far from 0.5 the AUC of a class by the mean or the spread of the grey levels is said; our choice."""
 _APART = 0.15
 """How far a device's median grey level is from the others' where it is said; our choice."""
@@ -107,7 +107,7 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
         "labels": dict(zip(prepared.classes, prepared.labels.sum(axis=0).tolist(), strict=True)),
         "bits": counted(row["bits"] for row in kept),
         **{key: counted(prepared.attributes[key]) for key in ("sex", "age", "view", "modality", "device")},
-        "grey_levels": grey_levels(prepared),
+        "grey_levels": _grey_levels(prepared),
         "doubts": _gathered(kept, "doubts"),
         "notes": _gathered(kept, "notes"),
         "refused": {row["image"]: row["refused"] for row in rows if row["refused"]},
@@ -132,7 +132,7 @@ def _gathered(rows: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def grey_levels(prepared: Prepared) -> dict[str, Any]:
+def _grey_levels(prepared: Prepared) -> dict[str, Any]:
     """Brightness by device and by class: a network that can tell a class by it need not look at the lungs."""
     brightness, contrast = (prepared.attributes[key].astype(float) for key in ("brightness", "contrast"))
     device = np.where(prepared.attributes["device"] == "", "unknown", prepared.attributes["device"])
@@ -163,7 +163,7 @@ def told(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         return {}
     area = roc_auc(values, labels)
     spread = np.sqrt((ill + well + 1) / (12 * ill * well))  # of the area under the hypothesis of no difference
-    return {"auc": round(float(area), 3), "told": bool(abs(area - 0.5) > max(TOLD, 3 * spread))}
+    return {"auc": round(float(area), 3), "told": bool(abs(area - 0.5) > max(_TOLD, 3 * spread))}
 
 
 def apart(medians: dict[str, dict[str, Any]]) -> list[str]:

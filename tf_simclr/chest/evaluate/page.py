@@ -129,7 +129,7 @@ def _spelled(value: Mapping[str, float]) -> str:
     return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
 
 
-def cell(value: Mapping[str, Any], *, percent: bool = False) -> str:
+def _cell(value: Mapping[str, Any], *, percent: bool = False) -> str:
     """A number above its interval."""
     if "why" in value or "value" not in value:
         return text(value.get("why", "none"))
@@ -145,10 +145,10 @@ def _results(found: Evaluation) -> list[str]:
     """AUC of each finding, here and where the model comes from."""
     rows = []
     for name, of in found.findings.items():
-        here = text(of["why"]) if of["why"] else cell(of["auc"])
+        here = text(of["why"]) if of["why"] else _cell(of["auc"])
         home = f"{of['home']['positives']:,} of {of['home']['images']:,}"
         rows.append(
-            [text(name), text(f"{of['positives']:,} of {of['images']:,}"), here, cell(of["home"]["auc"]), text(home)]
+            [text(name), text(f"{of['positives']:,} of {of['images']:,}"), here, _cell(of["home"]["auc"]), text(home)]
         )
     heads = ["Finding", "With it here", "AUC here", "AUC where it comes from", "With it there"]
     caption = "Below each its 95 % interval over patients; that of the model's own held-out radiographs over images."
@@ -160,13 +160,13 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     if of["why"]:
         return []
     here, home = of["operating_point"], of["home_operating_point"]
-    rows = [[text(_POINT[key]), cell(here[key], percent=True), cell(home[key], percent=True)] for key in _POINT]
+    rows = [[text(_POINT[key]), _cell(here[key], percent=True), _cell(home[key], percent=True)] for key in _POINT]
     counts = (
         f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
         f"{here['false_positives']:,} false alarms, {here['true_negatives']:,} rightly let go."
     )
     caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
-    calibration = [[text(title), cell(of["calibration"][key])] for key, title in _CALIBRATION.items()]
+    calibration = [[text(title), _cell(of["calibration"][key])] for key, title in _CALIBRATION.items()]
     curves = found.curves[name]
     value = of["auc"]["value"]
     figures = tag(
@@ -216,9 +216,9 @@ def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
             text(f"{row['column']}: {row['value']}"),
             text(f"{row['patients']:,}"),
             text(f"{row['positives']:,} of {row['images']:,}"),
-            cell(row["auc"]),
-            cell(row["sensitivity"], percent=True),
-            cell(row["specificity"], percent=True),
+            _cell(row["auc"]),
+            _cell(row["sensitivity"], percent=True),
+            _cell(row["specificity"], percent=True),
         ]
         for row in of["subgroups"]
     ]
@@ -246,7 +246,7 @@ def compared(found: Evaluation) -> list[str]:
             text(row["second"]),
             text(f"{row['auc_first']:.3f}"),
             text(f"{row['auc_second']:.3f}"),
-            cell(row["difference"]),
+            _cell(row["difference"]),
             text(f"{row['p_delong_adjusted']:.3f}"),
             text(f"{row['p_bootstrap_adjusted']:.3f}"),
         ]

@@ -22,7 +22,7 @@ from tf_simclr.chest.files.levels import Layout, layout, shown, whole, word
 from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
 from tf_simclr.errors import InputError, check
 
-ANY = "ANY"
+_ANY = "ANY"
 """Stands for every modality, where the caller takes whatever is there."""
 _RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
 """SOP classes: computed radiography, digital radiography for presentation and for processing."""
@@ -150,7 +150,7 @@ def _check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]
     """Refuses what is no single radiograph: by its modality, or where that is missing by its SOP class."""
     wanted, modality = tuple(kind.strip().upper() for kind in modalities), word(data, "Modality")
     kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
-    known = modality in wanted or ANY in wanted or (not modality and bool(kinds & set(_RADIOGRAPHS)))
+    known = modality in wanted or _ANY in wanted or (not modality and bool(kinds & set(_RADIOGRAPHS)))
     check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
     frames = whole(data, "NumberOfFrames", default=1) or 1
     check(frames == 1, f"{name} must hold one frame", frames=frames)
