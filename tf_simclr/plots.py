@@ -3,6 +3,7 @@
 No figure touches matplotlib's global state, so a server can draw several at a time.
 """
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tf_simclr.errors import check
 from tf_simclr.files import replacing
 
 _UNITS = {"loss": "loss (nats)", "acc": "accuracy (%)", "accuracy": "accuracy (%)", "entropy": "entropy (nats)"}
+_UNITS |= {"std": "spread (0: collapsed, 1: everywhere)", "rank": "effective rank (dimensions)"}
 """What the last word of a metric's name means, with its unit; metrics of one unit share a panel."""
 
 
@@ -113,6 +115,7 @@ def view_pairs(
     figure = sheet([list(images) for _, images in rows], figure=figure)
     for axes, (name, _) in zip(figure.axes[:: len(views)], rows, strict=True):
         axes.set_ylabel(name)
+    figure.suptitle("two views of each image, as the network sees them", fontsize="medium")
     return figure
 
 
@@ -190,14 +193,14 @@ Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Common abscissae, and a curve with the lower and upper edge of its interval there."""
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Sequence[str]) -> Figure:
+def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Sequence[str], title: str = "") -> Figure:
     """Counts of label against prediction, coloured by the share of the label's images."""
     check(len(labels) == len(predictions) > 0, "there must be a prediction for each label", labels=len(labels))
     count = len(class_names)
     table = np.zeros((count, count), int)
     np.add.at(table, (labels, predictions), 1)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    side = max(3.2, 0.45 * count + 1.6)
+    side = max(4.0, 0.45 * count + 1.6)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -207,21 +210,31 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Seque
     axes.set_xticks(range(count), class_names, rotation=45, ha="right")
     axes.set_yticks(range(count), class_names)
     axes.set(xlabel="prediction", ylabel="label")
+    right = f"{len(labels):,} images, {100 * np.mean(labels == predictions):.1f} % on the diagonal"
+    figure.suptitle("\n".join(filter(None, [textwrap.fill(title, int(12 * side)), right])), fontsize="medium")
     figure.colorbar(image, ax=axes, label="share of the label's images")
     return figure
 
 
 def bands(curves: Mapping[str, Band], *, kind: str, base_rate: float = 0.5) -> Figure:
-    """ROC (`kind="roc"`) or precision-recall curves (`"pr"`) with their intervals, beside what chance gives."""
+    """ROC (`kind="roc"`) or precision-recall curves (`"pr"`) with their intervals, beside what chance gives.
+
+    The legend has the area under each curve, unless its name tells it.
+    """
     figure = Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, (name, (x, y, low, high)) in enumerate(curves.items()):
-        axes.plot(x, y, color=f"C{number}", label=name)
+        area = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))  # by trapezoids
+        told = name if "AUC" in name else f"{name} ({'AUC' if kind == 'roc' else 'area'} {area:.2f})"
+        axes.plot(x, y, color=f"C{number}", label=told)
         axes.fill_between(x, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     chance = [0, 1] if kind == "roc" else [base_rate, base_rate]
-    axes.plot([0, 1], chance, ":", color="grey", label="chance")
+    axes.plot([0, 1], chance, ":", color="grey", label="chance (AUC 0.50)" if kind == "roc" else "chance")
     names = ("1 − specificity", "sensitivity") if kind == "roc" else ("recall (sensitivity)", "precision")
     axes.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    wide = any((high > low).any() for _, _, low, high in curves.values())
+    title = "ROC curve" if kind == "roc" else "Precision and recall"
+    axes.set_title(f"{title}{'; shaded: 95 % interval' * wide}", fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small", loc="lower right" if kind == "roc" else "best")
     return figure
@@ -236,6 +249,7 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -
         axes.scatter(said, was, s=10 + 190 * counts / counts.sum(), color=f"C{number}", alpha=0.7)
     axes.plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
     axes.set(xlabel="mean probability", ylabel="share of positives", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title("Calibration; larger points: more images", fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small", loc="upper left")
     return figure
@@ -303,7 +317,7 @@ def intervals(
     if chance is not None:
         axes.axvline(chance, linestyle=":", color="grey")
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.set(xlabel=f"{metric}, 95 % interval", ylim=(len(rows) - 0.5, -0.5))
+    axes.set(xlabel=f"{metric}, 95 % interval{'; dotted: chance' * (chance is not None)}", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(alpha=0.3, axis="x")
     if len(series) > 1:
         columns = max(1, 100 // max(map(len, series)))  # letters that the width holds
@@ -331,7 +345,7 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
         axes.scatter(x, y, s=8, color=colour, marker=marker, label=named, alpha=0.7, linewidths=0)
     axes.set(xticks=[], yticks=[], title=f"{len(places):,} images by {method}")
     if len(class_names) <= 20:
-        figure.legend(frameon=False, fontsize="small", loc="outside right upper", markerscale=2)
+        figure.legend(title="class", frameon=False, fontsize="small", loc="outside right upper", markerscale=2)
     return figure
 
 
@@ -347,13 +361,13 @@ def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: s
         numeric = len(numbers) == len(at)
         places: list[Any] = list(at) if numeric else [str(value) for value in at]
         axes.scatter(places, scores, color="C0", alpha=0.7)
-        axes.scatter([places[best]], [scores[best]], color="C3", label="best")
+        axes.scatter([places[best]], [scores[best]], color="C3")
         if numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 100:
             axes.set_xscale("log")
         axes.set(xlabel=name)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(metric)
-    figure.axes[0].legend(frameon=False, fontsize="small")
+    figure.suptitle(f"{len(scores)} trials; red: the best, {scores[best]:.4g}", fontsize="medium")
     return figure
 
 

@@ -269,6 +269,8 @@ def test_weights_and_biases_gets_the_configuration_the_pairs_and_each_line(tmp_p
     assert wandb.finished == 1
     assert Report(run, project="ours", config={}).options["id"] == options["id"]  # a resumed run goes on there
     assert Report(RunFolder(tmp_path / "b"), project="ours", config={}).options["id"] != options["id"]
+    moved = RunFolder(run.path.rename(tmp_path.parent / f"{tmp_path.name} moved"))
+    assert Report(moved, project="ours", config={}).options["id"] == options["id"]
     json.dumps(options["config"])
 
 

@@ -64,10 +64,11 @@ def draw(rows: _Rows, folder: Path) -> list[Path]:
     """Writes the figures and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {}
-    for number, (answers, method) in enumerate(rows.values()):
-        names = list(map(str, range(answers.scores[method].shape[1])))
+    for number, (name, (answers, method)) in enumerate(rows.items()):
+        count = answers.scores[method].shape[1]
+        names = answers.classes if len(answers.classes) == count else [f"class {i}" for i in range(count)]
         predictions = answers.scores[method].argmax(axis=1)
-        figures[f"confusion_{number}"] = plots.confusion(answers.labels, predictions, class_names=names)
+        figures[f"confusion_{number}"] = plots.confusion(answers.labels, predictions, class_names=names, title=name)
     two = {name: row for name, row in rows.items() if row[0].scores[row[1]].shape[1] == 2}
     if two:
         positive = {

@@ -64,7 +64,7 @@ def run(config: LinearEval) -> None:
         say(skipped.report())
     drawn = _draw_features(config, encoder, sources=sources) if config.figures else []
     place = config.result or default_result(config)
-    answered = Answers(test.names, test.labels, answers)
+    answered = Answers(test.names, test.labels, answers, classes=sources[1].class_names)
     divisions = {part: source.division for part, source in zip(("train", "test"), sources, strict=True)}
     more: dict[str, Any] = {"division": divisions} if any(divisions.values()) else {}
     more |= {"notes": notes} if (notes := list(dict.fromkeys(note for s in sources for note in s.notes))) else {}

@@ -93,7 +93,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
         return report_of_findings(job, found, before=before)
     scores = accuracies(found, seed=config.seed)
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
-    answers = Answers(found.names, found.labels, {"classifier": found.values})
+    answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
     tested |= {"notes": list(job.test.notes)} if job.test.notes else {}
     more = before | scores | ranked(found) | tested | job.notes

@@ -141,7 +141,11 @@ def evaluate(
     test = parts["test"]
     scores = choice.classifier.scores(test.values)
     low, high = metric.interval(scores, test.labels, seed=config.seed)
-    answers = None if metric.ranks else Answers(test.names, test.labels, {"logistic_regression": scores})
+    answers = (
+        None
+        if metric.ranks
+        else Answers(test.names, test.labels, {"logistic_regression": scores}, classes=classes["test"])
+    )
     found = {
         "metric": one.metric,
         "value": metric(scores, test.labels),

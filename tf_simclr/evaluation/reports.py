@@ -31,6 +31,8 @@ class Answers:
     """`(n,)`."""
     scores: Mapping[str, np.ndarray]
     """Method → scores `(n, classes)`, the larger the likelier; rows need not sum to 1."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; nothing where they are not known."""
 
     def hits(self, method: str) -> np.ndarray:
         """Whether the largest score is the label's, bool `(n,)`."""
@@ -65,6 +67,7 @@ def write_report(
             scores: dict[str, Any] = {
                 f"scores/{name}": values.astype(np.float32) for name, values in answers.scores.items()
             }
+            scores |= {"classes": np.array(answers.classes)} if answers.classes else {}
             np.savez_compressed(file, names=answers.names.astype(str), labels=answers.labels, **scores)
     write_json(path, {"command": dict(command), "versions": versions(), "results": dict(results), **more})
 
@@ -82,7 +85,8 @@ def read_answers(path: Path) -> Answers:
         np.load(file, allow_pickle=False) as stored,
     ):
         scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
-        return Answers(stored["names"], stored["labels"], scores)
+        classes = stored["classes"].tolist() if "classes" in stored else ()
+        return Answers(stored["names"], stored["labels"], scores, classes=tuple(map(str, classes)))
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run on Weights & Biases, where its package is installed."""
 
 import importlib
+import secrets
 import zlib
 from collections.abc import Mapping
 from types import ModuleType
@@ -8,7 +9,8 @@ from typing import Any
 
 import keras
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import read_json, write_json
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
 
@@ -25,10 +27,26 @@ def package() -> ModuleType:
         raise InputError(f"--wandb needs the package wandb; pip install wandb, or leave it out ({error})") from error
 
 
+def identity(run: RunFolder) -> str:
+    """The run's name among all of a project: drawn once, and kept in its folder.
+
+    Raises:
+        InputError: what is kept is damaged.
+    """
+    path = run.path / "wandb.json"
+    if not path.exists():
+        # A run from before names were kept was called by its folder's path, and goes on under that name.
+        by_path = f"{zlib.crc32(str(run.path.resolve()).encode()):08x}"
+        write_json(path, {"id": by_path if run.history.exists() else secrets.token_hex(4)})
+    name = read_json(path).get("id")
+    check(isinstance(name, str) and name, f"{path} must hold the run's id", id=name)
+    return str(name)
+
+
 class Report(keras.callbacks.Callback):
     """Sends each epoch's line of the history, the sheet of pairs and the configuration.
 
-    A resumed run goes on where it was: its name there follows from the run folder.
+    A resumed run goes on where it was, wherever its folder lies by now: the folder holds its name there.
 
     Args:
         run: whose history is sent; after its line has been written.
@@ -44,7 +62,7 @@ class Report(keras.callbacks.Callback):
         self.run, self.wandb = run, package()
         self.options = {
             "project": project,
-            "id": f"{zlib.crc32(str(run.path.resolve()).encode()):08x}",
+            "id": identity(run),
             "name": run.path.name,
             "config": dict(config),
             "dir": str(run.path),
