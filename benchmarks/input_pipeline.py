@@ -310,6 +310,7 @@ def measured(
 ) -> dict[str, list[float]]:
     """Pipeline → views per second and core, one number a round."""
     names = [n for n in pipelines if options.torchvision_python or not n.startswith("torchvision")]
+    names = [name for name in names if not options.only or name in options.only]
     servers = {name: Server(name, options, blur=blur) for name in names}
     speeds = {name: [] for name in names}
     for _ in range(options.rounds):
@@ -334,7 +335,7 @@ def claimed(speeds: dict[str, list[float]], claims: dict[tuple[str, str], float]
     sys.stdout.write("\n| faster | than | times | rounds | claim |\n| --- | --- | --- | --- | --- |\n")
     holds = True
     for (name, peer), claim in claims.items():
-        if peer not in speeds:
+        if name not in speeds or peer not in speeds:
             continue
         ratios = [mine / other for mine, other in zip(speeds[name], speeds[peer], strict=True)]
         median = statistics.median(ratios)
@@ -365,6 +366,7 @@ def main() -> None:
     parser.add_argument("--torchvision_python", help="interpreter of an environment with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=12, help=f"of {BATCH} images, in each round")
+    parser.add_argument("--only", nargs="*", choices=PIPELINES | SMALL_PIPELINES, help="fewer pipelines, less memory")
     parser.add_argument("--serve", choices=PIPELINES | SMALL_PIPELINES, help=argparse.SUPPRESS)
     parser.add_argument("--blur", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -93,7 +93,9 @@ class Step:
     images: float
     """A second, while nothing waits for the input."""
     processors: float
-    """That the input then needs."""
+    """That the input then needs where the host makes the views."""
+    decoders: float
+    """The same where the devices make them, and the host only decodes."""
     pieces: int
     """In which a replica's part must be computed to fit into its memory (`--microbatch_size`)."""
 
@@ -114,7 +116,9 @@ class Options:
     """Depth and width."""
     image_size: int = 224
     views_per_core: float = 400.0
-    """That a host's processor prepares in a second; benchmarks/input_pipeline.py measures it."""
+    """That a host's processor makes in a second, with blur; benchmarks/input_pipeline.py measures it."""
+    decoded_per_core: float = 1200.0
+    """Views that it decodes and pads in a second, for devices to make; likewise."""
     check: bool = False
     """Measure logical devices of this CPU and compare."""
     quick: bool = False
@@ -123,7 +127,9 @@ class Options:
     """Processes of each, which take turns; medians are compared."""
 
 
-def step(device: Device, network: Network, *, batch: int, views_per_core: float) -> Step:
+def step(
+    device: Device, network: Network, *, batch: int, views_per_core: float, decoded_per_core: float = 1200.0
+) -> Step:
     """The parts of a step of `batch` images.
 
     Example:
@@ -140,7 +146,8 @@ def step(device: Device, network: Network, *, batch: int, views_per_core: float)
     images = batch / (compute + gather + gradients + norms)
     room = 0.8 * device.memory * 1e9 - 16 * weights  # weights, gradients, momentum and a copy
     pieces = -(-views * network.kept * 1e6 // (r * room))
-    return Step(compute, gather, gradients, norms, images, 2 * images / views_per_core, int(pieces))
+    input_ = 2 * images / views_per_core, 2 * images / decoded_per_core
+    return Step(compute, gather, gradients, norms, images, *input_, int(pieces))
 
 
 def network(depth: int, width: int, *, image_size: int) -> Network:
@@ -176,18 +183,23 @@ def table(options: Options) -> None:
         f"ResNet-{depth} {width}x at {options.image_size} px: {found.gflops:.1f} GFLOP and {found.kept:.0f} MB a view, "
     )
     write(f"{found.weights:.1f} M weights, {found.norms} BatchNorms\n\n")
-    heads = ("device", "batch", "step, ms", *TIMES, "images/s", "host's processors", "pieces")
+    heads = ("device", "batch", "step, ms", *TIMES, "images/s", "processors: host views", "device views", "pieces")
     write(f"| {' | '.join(heads)} |\n")
     write("| --- " * len(heads) + "|\n")
     for name in names:
         for batch in options.batch:
-            made = step(DEVICES[name], found, batch=batch, views_per_core=options.views_per_core)
+            rates = {"views_per_core": options.views_per_core, "decoded_per_core": options.decoded_per_core}
+            made = step(DEVICES[name], found, batch=batch, **rates)
             parts = (made.seconds, made.compute, made.gather, made.gradients, made.norms)
             times = " | ".join(f"{1000 * part:.3g}" for part in parts)
             there = DEVICES[name].processors
-            needs = f"{made.processors:.0f} of {there}" + (", more hosts" if made.processors > there else "")
+            needs = " | ".join(
+                f"{one:.0f} of {there}" + (", more hosts" if one > there else "")
+                for one in (made.processors, made.decoders)
+            )
             write(f"| {name} | {batch} | {times} | {made.images:.0f} | {needs} | {made.pieces} |\n")
-    write(f"\nA processor is taken to prepare {options.views_per_core:g} views a second.\n")
+    write(f"\nA processor is taken to make {options.views_per_core:g} views a second, ")
+    write(f"or to decode for {options.decoded_per_core:g}.\n")
 
 
 def one(replicas: int, batch: int) -> float:
