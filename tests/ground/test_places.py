@@ -35,10 +35,11 @@ NO_PLACES = {
     "tpu_name": "a name, or a grpc:// address",
     "positive": "a class",
     "task": "a command",
-    **dict.fromkeys(("train_split", "eval_split"), "a split"),
+    **dict.fromkeys(("split", "train_split", "eval_split"), "a split"),
+    **dict.fromkeys(("findings", "classes", "subgroups"), "names of findings, classes and of what tells people apart"),
     **dict.fromkeys(("endpoint", "endpoints", "layer", "metric"), "names in a network or a result"),
     **dict.fromkeys(("to", "naming", "source_naming"), "formats and namings"),
-    **dict.fromkeys(("path_column", "label_column", "patient_column"), "of a csv file"),
+    **dict.fromkeys(("path_column", "label_column", "label_columns", "patient_column"), "of a csv file"),
     **dict.fromkeys(("tpu_zone", "gcp_project", "wandb"), "names elsewhere"),
 }
 """Knobs that are text and mean no path, and what they mean: a new one must be put here, or be a `Path` or `Place`."""
@@ -78,11 +79,11 @@ def test_each_text_knob_is_a_place_or_known_to_be_none(name):
 
 def test_there_are_places_in_nearly_every_command():
     """The introspection finds what a reader of --help finds: a test over nothing cannot fail."""
-    assert {name for name in KINDS if not fields(KINDS[name])} == {"checkpoints list", "presets"}
+    assert {name for name in KINDS if not fields(KINDS[name])} == {"checkpoints list", "doctor", "presets"}
     assert {"image_dir", "data_dir", "radiographs", "checkpoint", "model_dir"} <= {
         f.name for f in fields(COMMANDS["pretrain"])
     }
-    assert "data" in {f.name for f in fields(COMMANDS["chest covid"])}
+    assert "radiographs" in {f.name for f in fields(COMMANDS["chest covid"])}
     assert "radiographs" in {f.name for f in fields(COMMANDS["chest ards"])}
 
 
@@ -167,7 +168,7 @@ def test_what_only_looks_like_a_place_stays(home):
         assert places.expanded(text) == Path(text)
     assert places.expanded(Path("gs://bucket/$NOWHERE")) == Path("gs://bucket/$NOWHERE")
     assert COMMANDS["checkpoints get"](name="gs://bucket/$NOWHERE").name == "gs://bucket/$NOWHERE"
-    assert made("chest covid", "data", "synthetic").data == "synthetic"
+    assert made("chest covid", "radiographs", "synthetic").radiographs == "synthetic"
     assert places.expanded("price$") == Path("price$")
     assert places.expanded("a$-$1") == Path("a$-$1"), "no names of variables"
 
