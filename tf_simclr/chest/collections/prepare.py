@@ -91,7 +91,7 @@ def prepare(
         made_up=collection.made_up,
     )
     _begin(folder, settings)
-    salt = salt_of(folder)
+    salt = salt_of(folder, made_up=collection.made_up)
     names = Names(salt, private=collection.private)
     options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
     parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
@@ -115,8 +115,10 @@ def beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
 
 
-def salt_of(folder: Path) -> str:
+def salt_of(folder: Path, *, made_up: bool = False) -> str:
     """What pseudonyms are made with: drawn once, and kept beside the folder for its owner alone.
+
+    Made-up patients need no protection, and have the same pseudonyms and so the same numbers wherever they are made.
 
     Raises:
         InputError: the folder has records, and the salt that they were made with is gone.
@@ -126,7 +128,7 @@ def salt_of(folder: Path) -> str:
     if not path.exists():
         rule = f"{path}, which the pseudonyms in {folder} were made with, must be there; prepare in another folder"
         check(not begun, rule)
-        _write_for_owner(path, secrets.token_hex(16) + "\n")
+        _write_for_owner(path, ("made up" if made_up else secrets.token_hex(16)) + "\n")
     with reading(path, "the salt of a prepared folder"):
         return path.read_text().strip()
 

@@ -73,8 +73,10 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each readable radiograph; of others a warning says why they are not there."""
-        entries = sorted(siim.collection(folder).entries, key=lambda entry: entry.image)
-        salt = salt_of(Path(self.data_dir).parents[2] / "siim_covid19")  # beside what all sizes are kept in
+        collection = siim.collection(folder)
+        entries = sorted(collection.entries, key=lambda entry: entry.image)
+        beside = Path(self.data_dir).parents[2] / "siim_covid19"  # what all sizes are kept in
+        salt = salt_of(beside, made_up=collection.made_up)
         requests = [{"path": str(entry.path), "size": self.builder_config.size, "salt": salt} for entry in entries]
         workers = min(os.cpu_count() or 1, len(requests))
         found = 0
