@@ -15,7 +15,10 @@ from tf_simclr import cli
 from tf_simclr.chest.evaluate import models
 from tf_simclr.chest.findings import command, fits
 from tf_simclr.chest.findings import model as findings_model
-from tf_simclr.config import ChestFindings, plain
+from tf_simclr.commands import finetune
+from tf_simclr.commands.inputs import labelled_sources
+from tf_simclr.config import ChestFindings, Finetune, LinearEval, plain
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN, load
 from tf_simclr.errors import InputError
@@ -138,3 +141,17 @@ def test_all_of_the_network_is_fine_tuned(prepared, tmp_path, capsys):
     capsys.readouterr()
     command.run(config(prepared, tmp_path, ways=("finetune",), train_epochs=1, train_batch_size=16))
     assert "step 1/" not in capsys.readouterr().err
+
+
+def test_finetune_takes_several_columns_and_linear_eval_says_which_command_does(prepared, tmp_path):
+    known = {"radiographs": prepared, "train_split": "train", "eval_split": "test"}
+    train, test = labelled_sources(Finetune(**known), several=True)
+    assert train.several
+    assert train.class_names == test.class_names == ("Mass", "Edema", "Hernia")
+    _, labels, _ = next(iter(evaluation_batches(test, batch_size=4, image_size=8, unreadable=Unreadable())))
+    assert labels.shape == (4, 3)
+    assert set(np.unique(labels)) <= {-1, 0, 1}
+    with pytest.raises(InputError, match="have several findings each: name one by --positive, or use `chest findings`"):
+        labelled_sources(LinearEval(**known, checkpoint=tmp_path))
+    with pytest.raises(InputError, match="labels_fraction takes each class alike"):
+        finetune.labels(Finetune(**known, labels_fraction=0.5), train)

@@ -34,7 +34,7 @@ from tf_simclr.weights import read_network
 def run(config: Finetune) -> None:
     """Fine-tunes as configured, tests, and says where the network is."""
     devices = find_devices(config)
-    source, test = labelled_sources(config)
+    source, test = labelled_sources(config, several=True)
     with in_folder(config.model_dir, devices):
         result = finetune(config, source, test=test, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")

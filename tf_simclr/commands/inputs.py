@@ -48,7 +48,7 @@ SPLITS = ("split", "train_split", "eval_split")
 """Options that name splits."""
 
 
-def open_source(config: Images, split: str, *, labelled: bool | None = None) -> Source:
+def open_source(config: Images, split: str, *, labelled: bool | None = None, several: bool = False) -> Source:
     """The examples of a split: of a folder of images or radiographs, if one is given, else of a tfds data set.
 
     What a user should know of them is said.
@@ -57,6 +57,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None) -> 
         config: where the images are.
         split: its name; of a folder see `open_folder`.
         labelled: whether labels matter; by default they are taken where there are any.
+        several: whether an image may be of any number of classes: its label is then a row of them.
 
     Raises:
         InputError: there is no such split, or nothing in it; labels matter, and it has none.
@@ -65,7 +66,11 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None) -> 
         from tf_simclr.data.radiographs import partition, prepared
 
         known = prepared.load(config.radiographs)
-        source = partition.part(known, split, positive=config.positive, seed=config.split_seed)
+        source = partition.part(
+            known, split, positive=config.positive, seed=config.split_seed, several=bool(labelled) and several
+        )
+        rule = f"images of {known.called} have several findings each: name one by --positive, or use `chest findings`"
+        check(source.labelled or not labelled, rule, classes=list(known.classes))
     elif config.image_dir is None:
         from tf_simclr.data.tfds_source import from_tfds
 
@@ -232,13 +237,14 @@ def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
         yield
 
 
-def labelled_sources(config: Any) -> tuple[Source, Source]:
-    """The images to learn from and to test on: `train_split` and `eval_split`.
+def labelled_sources(config: Any, *, several: bool = False) -> tuple[Source, Source]:
+    """The images to learn from and to test on: `train_split` and `eval_split`; `several` as of `open_source`.
 
     Raises:
         InputError: one of them has no labels, or their classes differ.
     """
-    train, test = (open_source(config, split, labelled=True) for split in (config.train_split, config.eval_split))
+    splits, options = (config.train_split, config.eval_split), {"labelled": True, "several": several}
+    train, test = (open_source(config, split, **options) for split in splits)
     same_classes(train, test)
     return train, test
 

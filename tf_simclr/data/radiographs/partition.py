@@ -4,7 +4,7 @@ For research, not for diagnosis.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -99,17 +99,27 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
     return prepared.source(rows, labels, class_names=names)
 
 
-def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0) -> Source:
+def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0, several: bool = False) -> Source:
     """The examples of a part: train, validation, test or all.
+
+    Args:
+        prepared: the radiographs.
+        name: of the part.
+        positive: the class to tell from the rest; None: all classes.
+        seed: of the drawing of patients.
+        several: whether images that have several findings each are labelled with rows of them (`findings`); else they
+            have no label.
 
     Raises:
         InputError: there is no such part, or what `parts` refuses.
     """
     names = (*_SHARES, ALL)
     check(name in names, f"a split of {prepared.folder} must be one of {', '.join(names)}", received=name)
-    if name == ALL:
-        return source(prepared, np.arange(len(prepared)), positive=positive)
-    return source(prepared, parts(prepared, positive=positive, seed=seed)[name], positive=positive)
+    rows = np.arange(len(prepared)) if name == ALL else parts(prepared, positive=positive, seed=seed)[name]
+    if several and positive is None and task(prepared, None)[0] is None:
+        labels, findings_of = findings(prepared)
+        return prepared.source(rows, labels, class_names=findings_of)
+    return source(prepared, rows, positive=positive)
 
 
 _NOTHING = ("no finding", "negative for pneumonia", "nothing", "normal")
@@ -148,9 +158,3 @@ def findings(
     for value, meaning in means.items():
         rows[stated == value] = meaning
     return rows, chosen
-
-
-def _source_of_findings(prepared: Prepared, rows: np.ndarray, **options: Any) -> Source:
-    """The images with these numbers as examples of any number of findings each; options as of `findings`."""
-    labels, names = findings(prepared, **options)
-    return prepared.source(rows, labels, class_names=names)
