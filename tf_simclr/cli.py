@@ -17,6 +17,7 @@ from tf_simclr.config.first_look import look_first
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.frameworks import installed
 from tf_simclr.places import expanded, shown
 from tf_simclr.terminal import write
 
@@ -48,6 +49,10 @@ def main() -> None:
         execute(sys.argv[1:])
 
 
+OF_TENSORFLOW = ("augmentations", "demo", "distill", "export", "transfer")
+"""Commands that would be halfway through before they found that it is missing."""
+
+
 def execute(words: str | Sequence[str]) -> None:
     """Runs a command in this process, as notebooks do, which shares its GPU or TPU.
 
@@ -67,6 +72,8 @@ def execute(words: str | Sequence[str]) -> None:
     config = parse(words)
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
+    if name in OF_TENSORFLOW and not installed("tensorflow"):
+        raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     with extras_named(name):
         task(name).run(config)
 

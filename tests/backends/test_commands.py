@@ -1,0 +1,96 @@
+"""The commands on a machine that has JAX or PyTorch and no TensorFlow; each is a process of its own."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.backends.test_methods import OTHERS, run
+
+SIZES = ("--image_size", "16", "--resnet_depth", "18", "--train_batch_size", "4", "--strategy", "one")
+EVERYTHING = """
+import importlib, pkgutil, sys
+import tf_simclr, converters
+left = []
+for package in (tf_simclr, converters):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.endswith("__main__"):
+            try:
+                importlib.import_module(found.name)
+            except ModuleNotFoundError as error:
+                assert error.name.split(".")[0] in ("tensorflow", "tensorflow_datasets"), error
+                left.append(found.name)
+sys.stdout.write(" ".join(left))
+"""
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of two splits and two classes, one picture of which is none."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "ab":
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(random.integers(0, 256, (20 + i, 24, 3), np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "images" / "train" / "a" / "bad.jpg").write_bytes(b"no picture")
+    return tmp_path / "images"
+
+
+def command(*words, backend: str = "jax") -> str:
+    """What a command says, which must not fail."""
+    done = run("tf_simclr", *words, backend=backend)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def refused(*words) -> str:
+    done = run("tf_simclr", *words, backend="jax")
+    assert done.returncode == 2, done.stderr[-3000:]
+    return done.stderr
+
+
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+def test_pretraining_evaluation_features_and_fine_tuning_of_a_folder(backend, images, tmp_path):
+    model = tmp_path / "run"
+    given = ("--image_dir", images, "--image_size", "16")
+    words = ("--train_steps", "4", "--knn_epochs", "1", "--eval_split", "test", "--model_dir", model)
+    said = command("pretrain", "--image_dir", images, *SIZES, *words, backend=backend)
+    assert str(images / "train" / "a" / "bad.jpg") in said
+    result = json.loads((model / "result.json").read_text())
+    assert 0 <= result["knn_acc"] <= 1
+    assert (model / "pairs.png").exists()
+    assert len(list((model / "logs" / "train").iterdir())) >= 2
+    command("linear-eval", "--checkpoint", model, *given, backend=backend)
+    found = json.loads((model / "linear_eval.json").read_text())
+    assert found["results"]["checkpoint"]["test_images"] == 12
+    command("embed", "--checkpoint", model, *given, "--out", tmp_path / "e.npz", backend=backend)
+    with np.load(tmp_path / "e.npz") as features:
+        assert features["values"].shape == (12, 512)
+    tuned = ("--checkpoint", model, *given, "--train_batch_size", "4", "--train_steps", "2", "--strategy", "one")
+    command("finetune", *tuned, "--model_dir", tmp_path / "tuned", backend=backend)
+    assert "top1" in json.loads((tmp_path / "tuned" / "result.json").read_text())
+
+
+@needs_jax
+def test_what_needs_tensorflow_names_the_extra(tmp_path):
+    for words in (("demo",), ("export", "--checkpoint", tmp_path, "--image_size", "32")):
+        assert "needs tensorflow: pip install 'tf-simclr[tensorflow]'" in refused(*words)
+
+
+@needs_jax
+def test_every_module_but_those_of_tensorflow_can_be_imported(tmp_path):
+    script = tmp_path / "everything.py"
+    script.write_text(EVERYTHING)
+    done = run("everything", backend="jax", PYTHONPATH=f"{tmp_path}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rooms = ("tf_simclr.chest.", "tf_simclr.data.radiographs.", "tf_simclr.official.")
+    alone = {"tf_simclr.exports", "tf_simclr.commands.export", "tf_simclr.data.tfds_source"}
+    assert not [name for name in done.stdout.split() if name not in alone and not name.startswith(rooms)]
