@@ -62,7 +62,7 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
         compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
-    say(introduction(config, source, architecture=architecture, plan=plan))
+    say(_introduction(config, source, architecture=architecture, plan=plan))
     if warning := stem_warning(architecture.cifar_stem, config.image_size):
         say(warning)
     job = Job(config, folder, plan=plan, test=test, notes={"labels": drawn}, devices=devices)
@@ -176,7 +176,7 @@ def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
 _FROZEN = {-1: "all of it trains", 0: "all but the stem trains", 4: "the classifier alone trains"}
 
 
-def introduction(config: Finetune, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Finetune, source: Source, *, architecture: Architecture, plan: Plan) -> str:
     """What is about to happen."""
     start = "from scratch" if config.checkpoint is None else f"from {config.checkpoint}"
     block = config.fine_tune_after_block

@@ -28,7 +28,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import Line, say
 from tf_simclr.weights import load_encoder, load_model
 
-OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
+_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
 """Options that may differ between the processes of one training: their machines' paths."""
 
 
@@ -84,7 +84,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             labelled=labelled,
             asked=asked,
             fraction=config.validation_fraction,
-            whole=not labelled and not holds_back(config),
+            whole=not labelled and not _holds_back(config),
             seed=config.split_seed,
             exif_orientation=config.exif_orientation,
         )
@@ -99,7 +99,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
     return source
 
 
-def holds_back(config: Images) -> bool:
+def _holds_back(config: Images) -> bool:
     """Whether a training without labels on a folder without splits leaves images to test on: if any are asked for."""
     return config.validation_fraction is not None or getattr(config, "eval_split", None) is not None
 
@@ -206,7 +206,7 @@ def begin_run(
             different options.
     """
     devices.check_batch(config.train_batch_size)
-    same = {name: value for name, value in plain(config).items() if name not in OF_A_MACHINE}
+    same = {name: value for name, value in plain(config).items() if name not in _OF_A_MACHINE}
     devices.agree("the options", same | {"images": source.num_examples})
     folder = RunFolder(Path(config.model_dir))
     if devices.chief:
@@ -256,13 +256,13 @@ def stem_warning(cifar_stem: bool, image_size: int) -> str:
         >>> stem_warning(True, 32), stem_warning(False, 224)
         ('', '')
     """
-    if cifar_stem and image_size > 2 * SMALL:
+    if cifar_stem and image_size > 2 * _SMALL:
         return (
-            f"the network's stem is for images of {SMALL} px (no stride, no pooling), but they are seen at "
-            f"{image_size} px: other features than it was trained for, at 16 times the work; is --image_size {SMALL} "
+            f"the network's stem is for images of {_SMALL} px (no stride, no pooling), but they are seen at "
+            f"{image_size} px: other features than it was trained for, at 16 times the work; is --image_size {_SMALL} "
             "meant?"
         )
-    if not cifar_stem and image_size <= SMALL:
+    if not cifar_stem and image_size <= _SMALL:
         return (
             f"the network's stem is for images of 224 px, but they are seen at {image_size} px, of which it leaves "
             f"{-(-image_size // 32)} × {-(-image_size // 32)} places; is a larger --image_size meant?"
@@ -270,7 +270,7 @@ def stem_warning(cifar_stem: bool, image_size: int) -> str:
     return ""
 
 
-SMALL = 32
+_SMALL = 32
 """Side of images, in pixels, up to which networks are built with the stem for small ones."""
 
 
@@ -321,7 +321,7 @@ def same_classes(train: Source, test: Source) -> None:
     check(train.class_names == test.class_names, rule, differing=differing)
 
 
-POOLED = "final_avg_pool"
+_POOLED = "final_avg_pool"
 WHOLE = 1.0
 """Share of the shorter side that the transfer protocol keeps: all of it (SimCLR, Appendix B.8)."""
 
@@ -332,7 +332,7 @@ def load_features_network(config: LinearEval | Transfer) -> keras.Model:
     Raises:
         InputError: the checkpoint cannot be read, or has no such features.
     """
-    whole = config.layer == POOLED
+    whole = config.layer == _POOLED
     model = load_encoder(config.checkpoint, ema=config.ema) if whole else load_model(config.checkpoint, ema=config.ema)
     warn_of_stem(model, config.image_size)
     if whole:

@@ -123,7 +123,7 @@ def pretrain(
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
     model = _compiled(config, architecture, schedule=schedule, devices=devices)
     model.views_of = views_of
-    say(introduction(config, source, architecture=architecture, plan=plan))
+    say(_introduction(config, source, architecture=architecture, plan=plan))
 
     # 4. Weights to start from, unless the run has some of its own by now.
     if config.checkpoint is not None and not folder.checkpoints():
@@ -316,7 +316,7 @@ def _viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
     return batches.map(in_graph(seen))
 
 
-def introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:
     """What is about to happen."""
     changed = {
         field.name: getattr(architecture, field.name)

@@ -32,7 +32,7 @@ from tf_simclr.training import Feed, Plan, train
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.watching import Watch
 
-TOP = 5
+_TOP = 5
 """Of so many guesses one may be right, in the second accuracy; ImageNet's custom."""
 
 
@@ -65,10 +65,10 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
     unreadable, devices = Unreadable(), job.devices
     result = Result(job.folder, unreadable, devices=devices, division=source.division)
-    watchers = [Tests(job)] if job.config.eval_epochs else []
+    watchers = [_Tests(job)] if job.config.eval_epochs else []
     train(
         model,
-        feed(job.config, source, unreadable=unreadable),
+        _feed(job.config, source, unreadable=unreadable),
         plan=job.plan,
         run=job.folder,
         say=say,
@@ -76,7 +76,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
         callbacks=[result],
         devices=devices,
     )
-    found = predictions(model, job, unreadable=unreadable) if devices.chief else None
+    found = _predictions(model, job, unreadable=unreadable) if devices.chief else None
     if unreadable.names:
         say(unreadable.report())
     content = result.write()
@@ -90,8 +90,8 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     """Adds the test to `result.json`, which says that a run is finished; the answers go into `result.npz`."""
     config = job.config
     if job.test.several:
-        return report_of_findings(job, found, before=before)
-    scores = accuracies(found, seed=config.seed)
+        return _report_of_findings(job, found, before=before)
+    scores = _accuracies(found, seed=config.seed)
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
@@ -101,7 +101,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     return more
 
 
-def report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
+def _report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
     """As `report`, of images that may be of any number of classes; intervals are over images."""
     config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
     answers = Answers(found.names, found.labels, {"classifier": found.values})
@@ -120,7 +120,7 @@ def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     return there if whole else None
 
 
-def feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Feed:
+def _feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Feed:
     """First step to the batches from it on: crops and flips, or the view that evaluation has."""
     stream = pipeline.Stream(
         batch_size=config.train_batch_size,
@@ -152,7 +152,7 @@ def feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) 
     return batches
 
 
-class Tests(Watch):
+class _Tests(Watch):
     """Tests every few epochs: `top1` in the history.  The test at the end is made apart, with its interval."""
 
     def __init__(self, job: Job):
@@ -163,14 +163,14 @@ class Tests(Watch):
         return (epoch + 1) % self.job.config.eval_epochs == 0
 
     def numbers(self) -> Any:
-        found = predictions(self.model, self.job, unreadable=Unreadable())
+        found = _predictions(self.model, self.job, unreadable=Unreadable())
         if self.job.test.several:
             mean = multi_label.mean_auc(found.values, found.labels)
             return {} if np.isnan(mean) else {"mean_auc": mean}
         return {"top1": float(np.mean(hits(found, 1)))}
 
 
-def predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Features:
+def _predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Features:
     """The logits `(n, classes)` of every test image, with labels and names."""
     sizes: dict[str, Any] = {"batch_size": job.config.eval_batch_size, "image_size": job.config.image_size}
     return extract(tested(model), evaluation_batches(job.test, **sizes, unreadable=unreadable))
@@ -188,10 +188,10 @@ def tested(model: Classifier) -> keras.Model:
     return copy
 
 
-def accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
+def _accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
     """Top-1 and top-5 accuracy (of fewer classes top-n) with their 95 % bootstrap intervals over the test images."""
     scores = {}
-    for k in (1, min(TOP, found.values.shape[1])):
+    for k in (1, min(_TOP, found.values.shape[1])):
         right = hits(found, k)
         low, high = bootstrap_interval(np.mean, [right], seed=seed)
         scores[f"top{k}"] = {"accuracy": float(right.mean()), "low": low, "high": high}

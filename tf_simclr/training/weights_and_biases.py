@@ -27,7 +27,7 @@ def package() -> ModuleType:
         raise InputError(f"--wandb needs the package wandb; pip install wandb, or leave it out ({error})") from error
 
 
-def identity(run: RunFolder) -> str:
+def _identity(run: RunFolder) -> str:
     """The run's name among all of a project: drawn once, and kept in its folder.
 
     Raises:
@@ -62,7 +62,7 @@ class Report(keras.callbacks.Callback):
         self.run, self.wandb = run, package()
         self.options = {
             "project": project,
-            "id": identity(run),
+            "id": _identity(run),
             "name": run.path.name,
             "config": dict(config),
             "dir": str(run.path),
