@@ -39,6 +39,7 @@ _ELSEWHERE = {
     "chest evaluate": "chest.evaluate.command",
     "chest explain": "chest.model.command",
     "chest app": "chest.page.command",
+    "official": "official.command",  # of `python -m tf_simclr.run`, which has flags of its own
 }
 """Command → its module, where it has not the command's name."""
 

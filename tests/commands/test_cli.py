@@ -1,6 +1,7 @@
 """Words to configurations, and what users read when something they gave cannot be used."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import shutil
@@ -545,3 +546,8 @@ def test_the_documentations_page_has_every_command_and_option():
     for name, kind in COMMANDS.items():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert all(option.head.replace("|", "\\|") in section for option in options.options(kind).values()), name
+
+
+def test_every_command_and_the_official_one_have_a_module():
+    for name in (*COMMANDS, "official"):
+        assert importlib.util.find_spec(f"tf_simclr.{cli.place(name)}"), name
