@@ -251,8 +251,7 @@ def settle() -> None:
 def serve(name: str, photos: Path, *, blur: bool) -> None:
     """Answers each line, a number of batches, with the processor's seconds that they took.
 
-    As many are taken before: what was made ahead while nobody asked would cost nothing, and when it is used up, as much
-    is made as is taken.
+    What is made ahead is full before and after: as much is made as is taken.
     """
     if not name.startswith("torchvision"):
         from tf_simclr.replicas.find import leave_processors_to_input
@@ -266,11 +265,12 @@ def serve(name: str, photos: Path, *, blur: bool) -> None:
             next(batches)
             batches.send(count)
         else:
-            take(batches, count)
+            take(batches, 1)
+            settle()
             before = processor_seconds()
             take(batches, count)
+            settle()  # until as many are made again as were taken
         used = processor_seconds() - before
-        settle()
         sys.stdout.write(f"{used}\n")
         sys.stdout.flush()
 
