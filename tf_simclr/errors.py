@@ -70,8 +70,9 @@ def meant(word: str, names: Iterable[str], *, shown: str = "{}") -> str:
         ''
     """
     names = list(names)
-    near = difflib.get_close_matches(word, names, n=2, cutoff=0.7)
-    near = near or [name for name in names if len(word) > 2 and (word in name or name in word)][:2]
+    parts = [name for name in names if len(word) > 3 and word in name]  # what was left out is often a prefix
+    near = sorted(parts, key=len)[:2] or difflib.get_close_matches(word, names, n=2, cutoff=0.7)
+    near = near or [name for name in names if len(name) > 3 and name in word][:2]
     near = near or difflib.get_close_matches(word, names, n=1, cutoff=0.55)
     return f" (did you mean {' or '.join(shown.format(name) for name in near)}?)" if near else ""
 
