@@ -373,6 +373,39 @@ def test_files_have_telling_names():
     assert not [path for path in FILES if {"utils", "helpers", "common", "misc"} & set(module(path).split("."))]
 
 
+def public_names(path: Path) -> set[str]:
+    """Names of a module without an underscore, but for what is started by its name or that Keras names things after."""
+    names = set()
+    for node in TREES[path].body:
+        if isinstance(node, ast.ClassDef):
+            bases = " ".join(map(ast.unparse, [*node.bases, *node.decorator_list]))
+            names |= {node.name} - {node.name if re.search("keras|layers", bases) else ""}
+        elif isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {x.id for target in targets for x in ast.walk(target) if isinstance(x, ast.Name)}
+    return {name for name in names if not name.startswith("_")} - {"run", "main"}
+
+
+def test_what_nobody_outside_a_module_uses_is_private():
+    texts = [path for pattern in ("*.py", "*.md", "*.ipynb", "*.toml") for path in ROOT.rglob(pattern)]
+    texts = [(path, path.read_text()) for path in texts if not {".venv", "goldens", "build"} & set(path.parts)]
+    words = {path: set(re.findall(r"\w+", text)) for path, text in texts}
+    unused = {}
+    for path in FILES:
+        package, _, last = module(path).rpartition(".")
+        others = [
+            words[other]
+            for other, text in texts
+            if other != path and (module(path) in text or (package in text and last in words[other]))
+        ]
+        names = public_names(path) if path.stem not in ("__init__", "__main__") else set()
+        if idle := {name for name in names if not any(name in found for found in others)}:
+            unused[str(path.relative_to(ROOT))] = sorted(idle)
+    assert not unused, f"used by no other module, test or document: {unused}"
+
+
 def public(path: Path):
     """Functions and methods of the module that others may call: neither nested nor with a leading underscore."""
     owners = [TREES[path], *(n for n in TREES[path].body if isinstance(n, ast.ClassDef) and n.name[0] != "_")]
