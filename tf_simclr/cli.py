@@ -50,7 +50,7 @@ def main() -> None:
         execute(sys.argv[1:])
 
 
-OF_TENSORFLOW = ("augmentations", "demo", "distill", "export", "transfer")
+_OF_TENSORFLOW = ("augmentations", "demo", "distill", "export", "transfer")
 """Commands that would be halfway through before they found that it is missing."""
 
 
@@ -73,7 +73,7 @@ def execute(words: str | Sequence[str]) -> None:
     config = parse(words)
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
-    if name in OF_TENSORFLOW and not installed("tensorflow"):
+    if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     with extras_named(name):
         task(name).run(config)
