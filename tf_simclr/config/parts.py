@@ -59,11 +59,11 @@ class Images(Checked):
     """Side of the network's input in pixels; up to 32 the CIFAR stem is used."""
     cache: Literal["none", "resized"] = "none"
     """resized: every image is shrunk to cache_size once and kept on disk, where later runs find it by its content;
-    decoding then takes a third of the time, and small crops have fewer pixels to show."""
+    reading them then takes less of a processor, and small crops have fewer pixels to show."""
     cache_size: int = 256
     """Pixels that the shorter side of a cached image has at most."""
     cache_format: Literal["jpeg", "raw"] = "jpeg"
-    """How cached images are kept: JPEG of quality 90, 27 kB each at 256 px, or raw pixels, 260 kB, twice as fast."""
+    """How cached images are kept: JPEG of quality 90, 27 kB each at 256 px, or raw pixels, 260 kB, without loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
