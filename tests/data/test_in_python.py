@@ -119,9 +119,9 @@ def test_images_of_sixteen_bits_and_grey_ones_are_seen_as_by_tensorflow():
 
 def test_what_is_too_large_is_shrunk_by_means_of_areas():
     pixels = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 10, np.ones((3, 3), np.uint8))
-    found = in_python.reading.fitting(np.repeat(pixels[..., None], 3, 2), (4, 4))
+    found = in_python.reading._fitting(np.repeat(pixels[..., None], 3, 2), (4, 4))
     np.testing.assert_array_equal(found[..., 0], np.arange(16).reshape(4, 4) * 10)
-    deep = in_python.reading.fitting(np.repeat(pixels[..., None], 3, 2).astype(np.uint16) * 257, (4, 4))
+    deep = in_python.reading._fitting(np.repeat(pixels[..., None], 3, 2).astype(np.uint16) * 257, (4, 4))
     np.testing.assert_array_equal(deep, found.astype(np.uint16) * 257)
 
 
