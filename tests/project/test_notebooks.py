@@ -2,11 +2,10 @@
 
 import ast
 import importlib
-import os
 import re
 import shlex
 import shutil
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,8 +35,8 @@ def cells(name: str, kind: str | None = None) -> list:
 
 def tree(name: str) -> ast.Module:
     """All the Python of a notebook."""
-    lines = "\n".join(cell.source for cell in cells(name, "code")).splitlines()
-    return ast.parse("\n".join(line for line in lines if not line.startswith("%")))
+    source = "\n".join(cell.source for cell in cells(name, "code"))
+    return ast.parse(re.sub(r"^(\s*)%.*", r"\1pass", source, flags=re.MULTILINE))
 
 
 def test_there_are_these_notebooks_and_no_others():
@@ -54,28 +53,90 @@ def test_a_notebook_is_short_valid_and_without_outputs(name):
     assert not [n for n in ast.walk(tree(name)) if isinstance(n, ast.ClassDef)]
 
 
-def repository(name: str) -> str:
-    """What the first cell installs from."""
-    return re.search(r'^REPOSITORY = "(.*?)"', cells(name, "code")[0].source, re.M)[1]
+INSTALL = re.compile(r'^ +%pip install -q "tf-simclr(?:\[(.*?)\])? @ git\+(https://\S+)"$', re.MULTILINE)
+
+
+def install(name: str) -> tuple[list[str], str]:
+    """The extras that the first cell installs, and the repository that it takes them from."""
+    [(extras, address)] = INSTALL.findall(cells(name, "code")[0].source)
+    return extras.split(",") if extras else [], address
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_begins_with_its_title_a_badge_the_installation_and_the_accelerator(name):
-    title, install, devices = cells(name)[:3]
+    title, _, devices = cells(name)[:3]
     assert title.source.startswith("# ")
-    address = repository(name).removeprefix("https://github.com/")
+    address = install(name)[1].removeprefix("https://github.com/")
     assert f"(https://colab.research.google.com/github/{address}/blob/main/notebooks/{name}.ipynb)" in title.source
-    assert "git+{REPOSITORY}" in install.source
-    assert "checkout" in install.source
     assert "find_accelerator()" in devices.source
     assert any(re.search(r"^FAST = True\b", cell.source, re.M) for cell in cells(name, "code"))
 
 
-def test_all_are_from_one_repository_and_begin_alike():
-    assert len({repository(name) for name in NAMES}) == 1
-    installs = {re.sub(r"\[.*?\] @", "[] @", cells(name, "code")[0].source) for name in NAMES}
-    assert len(installs) == 1
+def test_all_are_from_the_project_s_repository_and_begin_alike():
+    [address] = re.findall(r'^Repository = "(.*?)"', (golden.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {install(name)[1] for name in NAMES} == {address}
+    assert (
+        len({cells(name, "code")[0].source.replace(f"[{','.join(install(name)[0])}] @", " @") for name in NAMES}) == 1
+    )
     assert len({cells(name, "code")[1].source for name in NAMES}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_else_is_installed_and_no_extra_that_brings_a_kernel(name):
+    source = "\n".join(cell.source for cell in cells(name, "code"))
+    assert len(re.findall(r"[%!]\s*(?:pip|uv|conda|apt)\b|-m.{1,4}pip\b", source)) == 1
+    assert not {"notebooks", "dev", "all", "docs"} & set(install(name)[0])
+
+
+IMAGES = {"cpu": "pip-freeze.txt", "gpu": "pip-freeze.gpu.txt", "tpu": "pip-freeze.tpu.txt"}
+"""Kind of Colab's machines → what their image has installed, name==version a line."""
+
+
+def frozen(image: str) -> tuple[str, dict[str, str]]:
+    """The file of what an image has, for a resolver, and what it says: package → version."""
+    path = golden.ROOT.parent / "shared/colab" / IMAGES[image]
+    if not path.is_file():
+        pytest.skip(f"needs what Colab has installed, {path}, which is not part of the repository")
+    found = re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE)
+    return str(path), {canonical(package): version for package, version in found}
+
+
+def resolved(extras: tuple[str, ...], constraints: str) -> dict[str, str]:
+    """Package → version of what a first cell would install on Colab's Python; skips where nothing can resolve it."""
+    from tests.project.test_resolution import resolved  # needs tomllib, which Python 3.10 has not
+
+    return {
+        canonical(package): v for package, v in resolved(*extras, python="3.13", constraints=(constraints,)).items()
+    }
+
+
+def canonical(package: str) -> str:
+    """The one form of a package's names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize(
+    "extras", sorted({tuple(install(name)[0]) for name in NAMES}), ids=lambda e: ",".join(e) or "base"
+)
+def test_what_is_installed_on_colab_changes_nothing_that_colab_has(extras, image):
+    path, there = frozen(image)
+    wanted = resolved(extras, path)
+    assert {"keras", "numpy", "tyro"} <= wanted.keys()
+    assert {k: (there[k], v) for k, v in wanted.items() if there.get(k, v) != v} == {}
+    assert ("tensorflow" in wanted) is ("chest" in extras)  # a TPU's image has none, and runs on JAX
+    assert not {"torch", "jax", "ipykernel", "ipython", "jupyter-client"} & wanted.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_extra_for_running_notebooks_here_would_replace_colab_s_kernel(image):
+    """That the test above would see it: this is what notebooks once installed."""
+    path, there = frozen(image)
+    assert there["ipykernel"].startswith("6.17.")
+    with pytest.raises(AssertionError, match="ipykernel"):
+        resolved(("notebooks",), path)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -126,10 +187,9 @@ def test_links_are_addresses():
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """A folder with the packages and a notebook's place in it; proxies that do not answer cut the network."""
-    for package in ("tf_simclr", "converters"):
-        (tmp_path / package).symlink_to(golden.ROOT / package)
+    """A folder with a notebook's place in it; proxies that do not answer cut the network."""
     (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(golden.ROOT))  # what the kernel finds installed is this checkout
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -162,25 +222,15 @@ SAYS = {
 """Notebook → what it must have printed."""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="paths are those of Linux")
-def test_the_first_cell_takes_the_checkout_that_the_notebook_lies_in(monkeypatch, offline, capsys):
-    monkeypatch.chdir(offline / "notebooks")
-    monkeypatch.setattr("sys.path", [])
-    monkeypatch.setenv("PYTHONPATH", "")
-    namespace: dict = {}
-    exec(cells("explore_augmentations", "code")[0].source, namespace)
-    assert namespace["checkout"] == Path(os.path.realpath(offline))
-    assert os.environ["PYTHONPATH"] == str(namespace["checkout"])  # for processes that commands start
-    assert "the checkout" in capsys.readouterr().out
-
-
-def test_the_first_cell_installs_from_the_repository_where_there_is_no_checkout(monkeypatch, tmp_path):
+@pytest.mark.parametrize("found", [None, object()])
+def test_the_first_cell_installs_where_the_package_is_not_installed_and_only_there(found, monkeypatch):
     called = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("subprocess.run", lambda words, check: called.append((words, check)))
-    exec(cells("explore_augmentations", "code")[0].source, {})
-    [(words, check)] = called
-    assert words[1:5] == ["-m", "pip", "install", "--quiet"]
-    assert words[5] == f"tf-simclr[chest] @ git+{repository('explore_augmentations')}"
-    assert check
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    cell = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager().transform_cell
+    shell = SimpleNamespace(run_line_magic=lambda name, line: called.append((name, shlex.split(line))))
+    for name in NAMES:
+        exec(cell(cells(name, "code")[0].source), {"get_ipython": lambda: shell})
+    asked = [
+        f"tf-simclr{f'[{chr(44).join(extras)}]' * bool(extras)} @ git+{url}" for extras, url in map(install, NAMES)
+    ]
+    assert called == ([] if found else [("pip", ["install", "-q", what]) for what in asked])
