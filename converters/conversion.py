@@ -20,6 +20,7 @@ from converters.names.walk import part_of
 from converters.networks.in_numpy import TORCHVISION
 from converters.opening import folders
 from converters.options import Options
+from converters.published.by_name import located
 from converters.tensorflow.folders import STATE
 from converters.tensors import Stored, each
 from converters.values import WARNING, rescaled, tidy, watched
@@ -76,7 +77,7 @@ def convert(
     """Converts a checkpoint of any format to any other.
 
     Args:
-        source: A file, a checkpoint's prefix or a folder; recognised by content.
+        source: As `load` takes it: a file, a checkpoint's prefix, a folder or a name; recognised by content.
         target: File or folder to write; by default beside the working directory's other files, named as the source.
         options: What to take of the source, what to write, and how to prove it; by default all of it, proven.
         **changes: Single options by their names: `naming="torchvision"`, `part="encoder"`, `verify=False`, … (`Options`
@@ -91,9 +92,10 @@ def convert(
     wanted = dataclasses.replace(options or Options(), **changes)
     engine = verification.engine_of(wanted.engine)
     source = expanded(source)
+    place_of_source = located(source)
     # 1. Open and understand; no weight is read before it is written.
     network = load(
-        source,
+        place_of_source,
         naming=wanted.source_naming,
         ema=wanted.ema,
         part=wanted.part,
@@ -112,7 +114,7 @@ def convert(
         with _staged(target) as place:
             # 3. Write beside the target.  Whether that would replace a part of the source can be told only now.
             writing.write(network, place, to=to, naming=naming)
-            _check_apart(source, place, target=target)
+            _check_apart(place_of_source, place, target=target)
             # 4. Prove what was written, from its bytes; it moves to the target when this block ends well.
             if wanted.verify:
                 _prove(done, place, engine=engine)

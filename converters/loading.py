@@ -10,10 +10,11 @@ import numpy as np
 
 from converters.names.network import Network, understand
 from converters.opening.folders import checkpoint_in
-from converters.opening.kinds import kind_of, missing, unknown
+from converters.opening.kinds import kind_of, unknown
 from converters.opening.shards import open_shards, set_of
 from converters.other.npz_files import open_npz
 from converters.other.safetensors_files import open_safetensors
+from converters.published.by_name import located, official_at
 from converters.pytorch.state import open_legacy, open_state
 from converters.tensorflow.folders import is_tensorflow
 from converters.tensors import Source, Stored, itemsize_of
@@ -41,7 +42,8 @@ def load(
     """Opens a checkpoint of any format; weights are read when asked for.
 
     Args:
-        path: A file, a checkpoint's prefix or a folder; recognised by content.
+        path: A file, a checkpoint's prefix or a folder; recognised by content.  Where nothing lies there: an official name,
+            such as `simclrv2/pretrained/r50_1x_sk0`, or `hf://user/repo`; both are downloaded once.
         naming: Naming of its keys; by default recognised.
         ema: Takes the moving averages of encoder and projection head.
         part: `encoder`, `encoder+projection` or `all`.
@@ -92,13 +94,13 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
     """Opens whatever is at a path; no weight is read yet.
 
     Args:
-        path: A file, a checkpoint's prefix or a folder.
+        path: As `load`.
         step: Which of a folder's checkpoints; by default the newest.
 
     Raises:
         InputError: there is nothing, or nothing that this project reads, or it is damaged.
     """
-    path, step = expanded(path), None if step is None else whole_number(step, "step")
+    path, step = located(expanded(path)), None if step is None else whole_number(step, "step")
     # One budget for the whole file: what a hostile one may cost is spent by every reader below.
     with reading(path, "a readable checkpoint") as budget:
         source = _open_any(path, step=step)
@@ -109,6 +111,8 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
         except BaseException:
             source.close()
             raise
+    official = official_at(path)
+    source.expected = official.selector if official is not None else None
     source.tensors = {key: _guarded(path, stored, budget) for key, stored in source.tensors.items()}
     return source
 
@@ -137,9 +141,7 @@ def _open_any(path: Path, *, step: int | None) -> Source:
         return _open_folder(path, step=step)
     if path.is_file():
         return _open_file(path, step=step)
-    if path.with_name(path.name + ".index").is_file():
-        return _open_tensorflow(path, step=step)
-    raise InputError(missing(path))
+    return _open_tensorflow(path, step=step)  # a prefix
 
 
 def _open_folder(folder: Path, *, step: int | None) -> Source:

@@ -127,6 +127,7 @@ class Source:
         step: Training step, where stored.
         selector: `ft_proj_selector`, where a stored graph or file tells.
         selector_from: The file that tells.
+        expected: `ft_proj_selector` by the catalogue of official checkpoints, where nothing stored tells it.
         architecture: Stored architecture as a dictionary; empty: none.
         notes: What the user should know.
         writer: The program that wrote it, where the file tells and its layout depends on it.
@@ -142,6 +143,7 @@ class Source:
     step: int | None = None
     selector: int | None = None
     selector_from: str = ""
+    expected: int | None = None
     architecture: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     writer: str = ""

@@ -43,7 +43,13 @@ MAY_IMPORT = {
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"} | WITHOUT_FRAMEWORK,
-    "tf_simclr.config.first_look": {"tf_simclr.config", "tf_simclr.data", "tf_simclr.run_folder"} | GROUND,
+    "tf_simclr.config.first_look": {
+        "converters.published",
+        "tf_simclr.config",
+        "tf_simclr.data",
+        "tf_simclr.run_folder",
+    }
+    | GROUND,
     "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
@@ -62,7 +68,7 @@ MAY_IMPORT = {
         FILES_OF_ANY_KIND,
         FILES_OF_ANY_KIND | CONVERSION | METHOD | GROUND | {"converters.names", "converters.published"},
     ),
-    "converters.published": {"converters.tensorflow"} | GROUND,
+    "converters.published": {"converters.tensorflow", "tf_simclr.contents"} | GROUND,
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
     **dict.fromkeys(
         WAY,

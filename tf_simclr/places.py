@@ -35,6 +35,17 @@ def is_address(path: str | Path) -> bool:
     return _ADDRESS.match(str(path)) is not None
 
 
+def written(path: Path) -> str:
+    """A path as it was given: of an address, `Path` leaves one of its two slashes.
+
+    Example:
+        >>> written(Path("hf://user/repo")), written(Path("pets/train"))
+        ('hf://user/repo', 'pets/train')
+    """
+    text = str(path)
+    return re.sub(":/+", "://", text, count=1) if is_address(text) else text
+
+
 def expanded(path: str | Path) -> Path:
     """The path that was meant: `~` and `~user` at its start, `$VAR` and `${VAR}` anywhere in it are expanded.
 

@@ -405,4 +405,6 @@ def _told(architecture: Architecture, source: Source, match: Match) -> tuple[Any
     if "ft_proj_selector" in source.architecture:
         return source.architecture["ft_proj_selector"], "the stored architecture"
     # The last layer is narrower than the others: the classifier's own shape tells.
-    return (architecture.ft_proj_selector, "its shape") if architecture.ft_proj_selector else (None, "")
+    if architecture.ft_proj_selector:
+        return architecture.ft_proj_selector, "its shape"
+    return source.expected, "the catalogue of official checkpoints"

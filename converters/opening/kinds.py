@@ -18,7 +18,6 @@ from converters.opening.zips import opened_zip
 from converters.other.safetensors_files import is_safetensors
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import means_damaged, reading
-from tf_simclr.places import is_address
 
 _HEAD = 1024
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -191,51 +190,3 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
-
-
-def missing(path: Path) -> str:
-    """The sentence for a path at which nothing is: an address, the name of an official checkpoint, or a mistake."""
-    from converters.published.catalogue import named_so
-
-    if is_address(path):
-        return _address(str(path))
-    names = named_so(path.as_posix())
-    if names:
-        which = "an official checkpoint" if len(names) == 1 else f"{len(names)} official checkpoints"
-        shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        more = "" if names == [path.as_posix()] else f" ({shown})"
-        return (
-            f"{path} must be a path, but nothing is there; it is the name of {which}{more}: "
-            f"`tf-simclr checkpoints get {names[0]}` downloads it and prints the path to give here"
-        )
-    return f"{path} must exist: no file, folder or checkpoint prefix of that name is there"
-
-
-def _address(text: str) -> str:
-    """The sentence for an address: how what it means is downloaded.
-
-    Example:
-        >>> _address("gs:/bucket/folder")
-        'gs://bucket/folder must be a path on this machine, not an address: `tf-simclr checkpoints get \
-gs://bucket/folder` downloads it and prints the path to give here'
-    """
-    scheme, _, place = text.partition(":")
-    scheme, place = scheme.lower(), place.lstrip("/")
-    rule = f"{scheme}://{place} must be a path on this machine, not an address:"
-    host, _, rest = place.partition("/")
-    if scheme in ("http", "https") and host == "storage.googleapis.com" and "/" in rest:
-        scheme, place = "gs", rest
-    if scheme == "gs":
-        return f"{rule} `tf-simclr checkpoints get gs://{place}` downloads it and prints the path to give here"
-    if scheme in ("http", "https") and host in ("huggingface.co", "hf.co"):
-        scheme, place = "hf", rest
-    if scheme == "hf":
-        name = "/".join(place.removeprefix("models/").split("/")[:2])
-        return f"{rule} `hf download {name} --local-dir NAME` downloads the repository; then give NAME"
-    if scheme in ("http", "https", "ftp"):
-        return f"{rule} download it (`curl -LO {scheme}://{place}`), then give the file"
-    if scheme == "s3":
-        return f"{rule} `aws s3 cp --recursive s3://{place} NAME` downloads it; then give NAME"
-    if scheme == "file":
-        return f"{rule} give /{place} alone"
-    return f"{rule} download what is there, then give its path"

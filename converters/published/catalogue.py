@@ -12,6 +12,7 @@ References:
     google-research/robustness_metrics, models/simclr.py (paths of v1's checkpoints)
 """
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -158,11 +159,20 @@ def find(name: str) -> Official:
     Raises:
         InputError: there is none.
     """
-    last = name.rstrip("/").split("/")[-1]
-    near = [known for known in CHECKPOINTS if last in known][:6] or list(CHECKPOINTS)[:6]
+    near = meant_by(name)[:6] or list(CHECKPOINTS)[:6]
     rule = f"name must be one of `checkpoints list`, such as {', '.join(near)}, or a gs:// address"
     check(name in CHECKPOINTS, rule, name=name)
     return CHECKPOINTS[name]
+
+
+def meant_by(text: str) -> list[str]:
+    """The checkpoints that may have been meant: their names end so, or are nearly this one.
+
+    Example:
+        >>> meant_by("pretrained/r50_2x_sk1"), meant_by("simclrv2/pretraind/r50_1x_sk0")[:1], meant_by("runs/pets")
+        (['simclrv2/pretrained/r50_2x_sk1'], ['simclrv2/pretrained/r50_1x_sk0'], [])
+    """
+    return named_so(text) or difflib.get_close_matches(text.strip("/"), CHECKPOINTS, n=2, cutoff=0.85)
 
 
 def named_so(text: str) -> list[str]:

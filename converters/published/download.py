@@ -51,6 +51,20 @@ def fetch(address: str, folder: Path, *, progress: Callable[[int, int], None] = 
             part.rename(folder)
         except OSError as error:
             raise InputError(f"{part} must be writable: {error.strerror or error}; choose another folder") from error
+    return _content(folder)
+
+
+def kept(folder: Path, address: str) -> Path | None:
+    """What `fetch` returns where all is there, which then needs neither network nor writing; None: it is not.
+
+    Raises:
+        InputError: the folder holds what lies at another address.
+    """
+    return _content(folder) if is_whole(folder, address) else None
+
+
+def _content(folder: Path) -> Path:
+    """The downloaded file where it is one alone, else its folder."""
     names = [path for path in folder.iterdir() if path.name != RECORD]
     return names[0] if len(names) == 1 and names[0].is_file() else folder
 

@@ -1,17 +1,13 @@
 """`tf-simclr checkpoints list | get | convert`: the official checkpoints.  The first two load no framework."""
 
-import contextlib
-import sys
-import time
 from pathlib import Path
 
-from converters.published.bucket import folders, split
+from converters.published import by_name
+from converters.published.bucket import folders
 from converters.published.catalogue import CHECKPOINTS, FOLDERS, STATUS, TF1, TF2, Official, find
-from converters.published.download import fetch
 from tf_simclr.config.evaluation import CheckpointsConvert, CheckpointsGet, CheckpointsList
 from tf_simclr.errors import check
-from tf_simclr.lock import hold
-from tf_simclr.terminal import Line, write
+from tf_simclr.terminal import write
 
 _NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
@@ -83,10 +79,7 @@ def get(config: CheckpointsGet) -> Path:
     Raises:
         InputError: it is not known, or cannot be downloaded.
     """
-    address = place(config)
-    folder = config.cache_dir.joinpath(*split(address))
-    with hold(config.cache_dir, say=say):
-        return fetch(address, folder, progress=_Progress(address))
+    return by_name.get(place(config), config.cache_dir)
 
 
 def place(config: CheckpointsGet) -> str:
@@ -95,26 +88,6 @@ def place(config: CheckpointsGet) -> str:
         check(not config.tf2, "tf2 chooses between the addresses of a name; an address needs none", name=config.name)
         return config.name
     return find(config.name).tf2 if config.tf2 else find(config.name).tf1
-
-
-def say(line: str) -> None:
-    write(line + "\n", sys.stderr)
-
-
-class _Progress:
-    """Says how far a download is: in place on a terminal, else every tenth."""
-
-    def __init__(self, address: str):
-        self.address, self.line, self.tenths = address, Line(now=time.monotonic()), -1
-
-    def __call__(self, done: int, total: int) -> None:
-        tenths = 10 * done // max(total, 1)
-        text = f"{self.address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
-        if tenths > self.tenths and (tenths == 10 or not self.line.in_place):
-            self.line.keep(text)
-        elif self.line.due(now := time.monotonic()):
-            self.line.draw(text, now=now)
-        self.tenths = tenths
 
 
 def _converted(config: CheckpointsConvert) -> str:
@@ -128,21 +101,11 @@ def _converted(config: CheckpointsConvert) -> str:
     target = config.target or default_target(Path(config.name), config.to or "pth")
     options = {name: getattr(config, name) for name in ("naming", "part", "ema", "verify")}
     to = config.to or container_of(target) or "pth"
-    done = converters.convert(source, target, to=to, **options, selector=_selector(config, source))
+    done = converters.convert(source, target, to=to, **options, selector=config.selector)
     official = CHECKPOINTS.get(config.name)
     expected = None if official is None or config.part != "all" else official.selector
     if expected is not None and done.architecture.ft_proj_selector != expected:
-        say(f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken")
+        by_name.say(
+            f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken"
+        )
     return report(done)
-
-
-def _selector(config: CheckpointsConvert, source: Path) -> int | None:
-    """The projection layer that feeds the classifier where the catalogue must tell: no graph lies beside the file."""
-    import converters
-    from converters.names.network import ASSUMED
-
-    official = CHECKPOINTS.get(config.name)
-    if config.selector is not None or official is None or config.part != "all":
-        return config.selector
-    with contextlib.closing(converters.load(source, ema=config.ema)) as network:
-        return official.selector if ASSUMED in network.notes else None

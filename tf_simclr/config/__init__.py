@@ -31,6 +31,7 @@ from tf_simclr.config.evaluation import (
 )
 from tf_simclr.config.presets import Presets
 from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
+from tf_simclr.places import written
 
 COMMANDS: dict[str, type[Any]] = {
     "pretrain": Pretrain,
@@ -74,4 +75,4 @@ def plain_defaults(command: str) -> dict:
 
 def plain_value(value: Any) -> Any:
     """A knob's value as a JSON type."""
-    return str(value) if isinstance(value, Path) else value
+    return written(value) if isinstance(value, Path) else value

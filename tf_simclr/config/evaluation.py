@@ -17,7 +17,7 @@ class Probing(Checked):
     RENAMED: ClassVar = {"endpoint": "layer"}
 
     checkpoint: Path
-    """A run folder or a checkpoint of any kind that converters reads."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     layer: str = "final_avg_pool"
@@ -156,7 +156,7 @@ class Export(Checked):
     RENAMED: ClassVar = {"endpoints": "layer", "endpoint": "layer"}
 
     checkpoint: Path
-    """A run folder or a checkpoint of any kind that converters reads."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     to: Literal["keras", "savedmodel", "onnx", "tflite", "tflite-int8"] = "savedmodel"
@@ -193,7 +193,7 @@ class Embed(Images):
     RENAMED: ClassVar = {"train_split": "split"}
 
     checkpoint: Path
-    """A run folder or a checkpoint of any kind that converters reads."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     layer: str = "final_avg_pool"
@@ -235,8 +235,8 @@ class CheckpointsGet(Checked):
     """One of `checkpoints list`, or a gs:// address of another one."""
     tf2: bool = False
     """The TF2 SavedModel instead of the TF1 checkpoint."""
-    cache_dir: Path = Path("~/.cache/tf_simclr/checkpoints")
-    """Where it is kept; the folder may be removed at any time."""
+    cache_dir: Path | None = None
+    """Where it is kept, by default in ~/.cache/tf_simclr; the folder may be removed at any time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from converters.published.by_name import check_name
+from converters.published.catalogue import CHECKPOINTS, meant_by
 from tf_simclr.config import plain, plain_defaults
 from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
@@ -20,7 +22,9 @@ from tf_simclr.errors import InputError, check, meant
 from tf_simclr.places import is_address, shown
 from tf_simclr.run_folder import RunFolder
 
-_GIVEN = ("checkpoint", "teacher", "model", "adapted", "pretrain_radiographs", "raw")
+_CHECKPOINTS = ("checkpoint", "teacher", "adapted")
+"""Options that name a checkpoint: a path, an official name, a repository of the hub."""
+_GIVEN = (*_CHECKPOINTS, "model", "pretrain_radiographs", "raw")
 """Options that name a file or folder to read."""
 SPLITS = ("split", "train_split", "eval_split")
 _TRAINING = ("pretrain", "finetune", "distill")
@@ -57,11 +61,16 @@ def _check_path(path: Path, name: str) -> None:
     Raises:
         InputError: so it is.
     """
-    if is_address(path) or path.exists():
-        return
+    if path.exists() or (is_address(path) and name not in _CHECKPOINTS):
+        return None
     beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
     if any(one.startswith(f"{path.name}.") for one in beside):
-        return
+        return None
+    if name in _CHECKPOINTS and (is_address(path) or path.as_posix() in CHECKPOINTS or meant_by(path.as_posix())):
+        try:
+            return check_name(path)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     near = meant(path.name, beside, shown=str(shown(path.parent / "{}")))
     raise InputError(
         f"{name}: {shown(path)} must exist: no file, folder or checkpoint prefix of that name is there{near}"

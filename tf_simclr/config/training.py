@@ -164,7 +164,7 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a classifier on labelled images: fine-tunes a checkpoint, or without one starts from scratch."""
 
     checkpoint: Path | None = None
-    """A run folder or a checkpoint of any kind that converters reads, whose network is taken; none: from scratch, with
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo, whose network is taken; none: from scratch, with
     the network that the options of the ResNet describe."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
@@ -207,7 +207,7 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a student on a teacher's answers to images without labels (SimCLRv2, Section 2.3)."""
 
     teacher: Path
-    """A run folder or a checkpoint of any kind that converters reads, with a classifier: a fine-tuned network."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo, with a classifier: a fine-tuned network."""
     ema: bool = False
     """Take the teacher's moving averages, where it has them."""
     self_distillation: bool = False
