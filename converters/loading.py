@@ -42,8 +42,8 @@ def load(
     """Opens a checkpoint of any format; weights are read when asked for.
 
     Args:
-        path: A file, a checkpoint's prefix or a folder; recognised by content.  Where nothing lies there: an official name,
-            such as `simclrv2/pretrained/r50_1x_sk0`, or `hf://user/repo`; both are downloaded once.
+        path: A file, a checkpoint's prefix or a folder; recognised by content.  Where nothing lies there: an official
+            name, such as `simclrv2/pretrained/r50_1x_sk0`, or `hf://user/repo`; both are downloaded once.
         naming: Naming of its keys; by default recognised.
         ema: Takes the moving averages of encoder and projection head.
         part: `encoder`, `encoder+projection` or `all`.

@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
     **dict.fromkeys(
         WAY,
-        {"converters", "converters.names", "converters.networks"}
+        {"converters", "converters.names", "converters.networks", "converters.published"}
         | WAY
         | FILES_OF_ANY_KIND
         | CONVERSION

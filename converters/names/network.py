@@ -358,7 +358,7 @@ def _hub(stored: Stored, shape: tuple[int, ...], naming: Naming) -> Stored:
     return Stored(shape, stored.dtype, lambda: from_layout(stored.read(), torch=naming.torch))
 
 
-ASSUMED = (
+_ASSUMED = (
     "No stored graph tells what the classifier reads: the pooled features are assumed (--selector 0); networks "
     "fine-tuned on 1 % or 10 % of the labels read projection layer 1 (--selector 1)."
 )
@@ -386,7 +386,7 @@ def _settle_selector(
     if selector is not None:
         selector = whole_number(selector, "--selector" if asked is not None else f"{source.path}'s selector")
     if selector is None:
-        notes.append(ASSUMED)
+        notes.append(_ASSUMED)
         selector = 0
     elif asked is None:
         fed = f"projection layer {selector}" if selector else "the pooled features"

@@ -172,14 +172,14 @@ def meant_by(text: str) -> list[str]:
         >>> meant_by("pretrained/r50_2x_sk1"), meant_by("simclrv2/pretraind/r50_1x_sk0")[:1], meant_by("runs/pets")
         (['simclrv2/pretrained/r50_2x_sk1'], ['simclrv2/pretrained/r50_1x_sk0'], [])
     """
-    return named_so(text) or difflib.get_close_matches(text.strip("/"), CHECKPOINTS, n=2, cutoff=0.85)
+    return _named_so(text) or difflib.get_close_matches(text.strip("/"), CHECKPOINTS, n=2, cutoff=0.85)
 
 
-def named_so(text: str) -> list[str]:
+def _named_so(text: str) -> list[str]:
     """The checkpoints whose name this is, or ends so; `.zip` may follow, as v1's were published.
 
     Example:
-        >>> named_so("simclrv2/pretrained/r50_1x_sk0"), len(named_so("r152_3x_sk1")), named_so("r999_1x_sk0")
+        >>> _named_so("simclrv2/pretrained/r50_1x_sk0"), len(_named_so("r152_3x_sk1")), _named_so("r999_1x_sk0")
         (['simclrv2/pretrained/r50_1x_sk0'], 6, [])
     """
     wanted = text.strip("/").removesuffix(".zip")

@@ -369,7 +369,7 @@ def test_without_a_network_a_command_ends_with_one_sentence(monkeypatch, capfd, 
 def test_an_unknown_name_is_answered_with_those_that_come_near(monkeypatch, capfd):
     code, out, err = run(monkeypatch, capfd, "checkpoints", "get", "pretrained/r50_2x_sk1")
     assert (code, out) == (2, "")
-    assert "such as simclrv2/finetuned_1pct/r50_2x_sk1, " in err
+    assert "such as simclrv2/pretrained/r50_2x_sk1, or" in err
     assert err.endswith("Received: name='pretrained/r50_2x_sk1'\n")
 
 

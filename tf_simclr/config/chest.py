@@ -66,8 +66,8 @@ class ChestCovid(Checked):
     radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo; without one an untrained ResNet-50 is tested.
-    The study's is what `checkpoints get simclrv2/finetuned_100pct/r50_1x_sk0 --tf2` downloads."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
+    without one an untrained ResNet-50 is tested.  The study's is simclrv2/finetuned_100pct/r50_1x_sk0."""
     study: Literal["table", "beyond", "all"] = "table"
     """table: the study's six rows; beyond: larger inputs, LARS, unfrozen groups, from scratch, four classes; all: both.
     Beyond trains whole networks, for which a GPU is good."""
@@ -280,7 +280,8 @@ class ChestFindings(Checked):
     radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
     checkpoint: Path | None = None
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo; none: an untrained ResNet."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
+    none: an untrained ResNet."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     ways: tuple[Literal["linear", "finetune"], ...] = ("linear",)

@@ -164,8 +164,8 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a classifier on labelled images: fine-tunes a checkpoint, or without one starts from scratch."""
 
     checkpoint: Path | None = None
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo, whose network is taken; none: from scratch, with
-    the network that the options of the ResNet describe."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo,
+    whose network is taken; none: from scratch, with the network that the options of the ResNet describe."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     fine_tune_after_block: int = -1
@@ -207,7 +207,8 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     """Trains a student on a teacher's answers to images without labels (SimCLRv2, Section 2.3)."""
 
     teacher: Path
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo, with a classifier: a fine-tuned network."""
+    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo,
+    with a classifier: a fine-tuned network."""
     ema: bool = False
     """Take the teacher's moving averages, where it has them."""
     self_distillation: bool = False
