@@ -146,6 +146,32 @@ def test_a_run_notes_the_name_as_it_was_given_and_resumes_with_it(bucket, name, 
         run.check_options(plain(Pretrain(checkpoint=Path("x"), model_dir=tmp_path / "run")))
 
 
+@pytest.mark.slow
+def test_every_kind_of_command_takes_names(bucket, monkeypatch, capfd, tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label in range(10):
+            (tmp_path / "images" / split / f"c{label}").mkdir(parents=True)
+            pixels = np.random.default_rng(label).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            for number in range(2):
+                Image.fromarray(pixels).save(tmp_path / "images" / split / f"c{label}" / f"{number}.png")
+    images = ["--image_dir", tmp_path / "images", "--image_size", 32]
+    steps = [*images, "--train_steps", 1, "--train_batch_size", 4]
+    commands = (
+        ["export", "--checkpoint", NAME, "--out", "network.keras", "--image_size", 32],
+        ["linear-eval", "--checkpoint", NAME, *images, "--protocol", "knn"],
+        ["finetune", "--checkpoint", NAME, *steps, "--model_dir", "finetuned"],
+        ["distill", "--teacher", NAME, "--checkpoint", NAME, *steps, "--model_dir", "distilled"],
+        ["pretrain", "--checkpoint", NAME, *steps, "--model_dir", "pretrained", "--resnet_depth", 18],
+    )
+    for words in commands:
+        monkeypatch.setattr(sys, "argv", ["tf-simclr", *map(str, words)])
+        cli.main()
+    noted = {name: json.loads(Path(name, "config.json").read_text()) for name in ("finetuned", "distilled")}
+    assert noted["finetuned"]["checkpoint"] == noted["distilled"]["teacher"] == NAME
+
+
 # The hub
 
 
