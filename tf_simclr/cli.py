@@ -50,7 +50,7 @@ def main() -> None:
         execute(sys.argv[1:])
 
 
-_OF_TENSORFLOW = ("augmentations", "demo", "distill", "export", "transfer")
+_OF_TENSORFLOW = ("demo", "distill", "export", "transfer")
 """Commands that would be halfway through before they found that it is missing."""
 
 

@@ -8,6 +8,7 @@ from tests.data import oracles
 from tf_simclr import plots
 from tf_simclr.commands import augmentations
 from tf_simclr.config.training import Augmentations
+from tf_simclr.data.digits import flower_file
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
 
@@ -45,3 +46,23 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     for path in (file, tmp_path / "absent.png"):
         with pytest.raises(InputError, match=f"must be a readable JPEG.*{path.name}"):
             augmentations.read(path)
+
+
+def test_without_tensorflow_the_same_views_are_made(monkeypatch, tmp_path):
+    files.imsave(tmp_path / "lossless.png", augmentations.read(flower_file()))
+    picture = augmentations.read(tmp_path / "lossless.png")
+    recipe = Recipe(noise_probability=0.5)
+    pair = augmentations.pair(picture, recipe, size=32, seed=[0, 3])
+    rows = augmentations.operator_rows(picture, recipe, size=32, draws=2, seed=1)
+    monkeypatch.setattr(augmentations, "has_tensorflow", lambda: False)
+    np.testing.assert_allclose(augmentations.read(tmp_path / "lossless.png"), picture, atol=1e-7)
+    np.testing.assert_allclose(augmentations.pair(picture, recipe, size=32, seed=[0, 3]), pair, atol=1e-5)
+    for name, views in augmentations.operator_rows(picture, recipe, size=32, draws=2, seed=1).items():
+        np.testing.assert_allclose(views, rows[name], atol=1e-5, err_msg=name)
+
+
+def test_without_tensorflow_what_is_no_picture_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(augmentations, "has_tensorflow", lambda: False)
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="readable JPEG"):
+        augmentations.read(tmp_path / "x.jpg")

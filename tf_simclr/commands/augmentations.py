@@ -9,11 +9,13 @@ import numpy as np
 
 from tf_simclr import plots
 from tf_simclr.config.training import Augmentations
-from tf_simclr.data import augment, images
+from tf_simclr.data import augment, images, in_python, rasters
 from tf_simclr.data.digits import flower_file
+from tf_simclr.data.draws import split
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
-from tf_simclr.frameworks import tf
+from tf_simclr.foreign import DAMAGED
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.places import shown
 from tf_simclr.terminal import say, show
 
@@ -51,10 +53,15 @@ def read(file: Path, *, exif_orientation: bool = False) -> np.ndarray:
     Raises:
         InputError: it cannot be read.
     """
+    unreadable = (OSError, tf.errors.OpError) if has_tensorflow() else DAMAGED
     try:
-        encoded = tf.constant(file.read_bytes())
+        encoded = file.read_bytes()
+        if not has_tensorflow():
+            pixels = rasters.rgb(rasters.upright(encoded) if exif_orientation else encoded)
+            return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+        encoded = tf.constant(encoded)
         return images.decode(images.upright(encoded) if exif_orientation else encoded).numpy()
-    except (tf.errors.OpError, OSError) as error:
+    except unreadable as error:
         raise InputError(f"an image must be a readable JPEG, PNG, GIF, BMP or WebP. Received: {shown(file)}") from error
 
 
@@ -65,13 +72,18 @@ def operator_rows(
 
     The crops of a row are those of any other: the operators can be compared column by column.
     """
-    seeds = [tf.constant([seed, i], tf.int64) for i in range(draws)]
-    view = partial(augment.view, tf.constant(picture), size=size, may_compile=False)
-    return {name: [view(seed=s, recipe=recipe.only(*chosen)).numpy() for s in seeds] for name, chosen in ROWS.items()}
+    seeds = np.array([[seed, i] for i in range(draws)], np.int64)
+    return {name: list(_views(picture, seeds, size=size, recipe=recipe.only(*chosen))) for name, chosen in ROWS.items()}
 
 
 def pair(picture: np.ndarray, recipe: Recipe, *, size: int, seed: list[int]) -> np.ndarray:
     """Two views `(2, size, size, 3)` of a picture as a network sees them in pretraining."""
-    seeds = tf.unstack(tf.random.split(tf.constant(seed, tf.int64), 2))
+    return _views(picture, split(np.array([seed], np.int64), 2)[0], size=size, recipe=recipe)
+
+
+def _views(picture: np.ndarray, seeds: np.ndarray, *, size: int, recipe: Recipe) -> np.ndarray:
+    """The view of a picture by each seed `(n, 2)`, float32 `(n, size, size, 3)`; without TensorFlow, by Keras."""
+    if not has_tensorflow():
+        return in_python.picture_views(picture, seeds, size=size, recipe=recipe)
     view = partial(augment.view, tf.constant(picture), size=size, recipe=recipe, may_compile=False)
-    return np.stack([view(seed=own) for own in seeds])
+    return np.stack([view(seed=tf.constant(own)) for own in seeds])

@@ -10,6 +10,15 @@ more than 65,536 in another one), with the same boxes and draws; pixels differ b
 
 from tf_simclr.data.in_python.evaluation import evaluation_batches, evaluation_view
 from tf_simclr.data.in_python.reading import Batches, order, rows_of
-from tf_simclr.data.in_python.training import ONLY_FLIP, training_views
+from tf_simclr.data.in_python.training import ONLY_FLIP, picture_views, training_views
 
-__all__ = ["ONLY_FLIP", "Batches", "evaluation_batches", "evaluation_view", "order", "rows_of", "training_views"]
+__all__ = [
+    "ONLY_FLIP",
+    "Batches",
+    "evaluation_batches",
+    "evaluation_view",
+    "order",
+    "picture_views",
+    "rows_of",
+    "training_views",
+]

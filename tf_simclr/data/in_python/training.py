@@ -97,6 +97,31 @@ def training_views(
     return Batches(batches)
 
 
+def picture_views(picture: np.ndarray, seeds: np.ndarray, *, size: int, recipe: Recipe) -> np.ndarray:
+    """What `augment.view` makes of one picture with each of the seeds, but for rounding.
+
+    Args:
+        picture: float `(h, w, 3)` in [0, 1].
+        seeds: `(n, 2)`; all that the draws of a view depend on.
+        size: side of the views in pixels.
+        recipe: how they come about.
+
+    Returns:
+        float32 `(n, size, size, 3)` in [0, 1].
+    """
+    pixels = np.rint(picture * np.iinfo(np.uint16).max).astype(np.uint16)  # 8 bits are the same numbers in 16
+    shapes = np.broadcast_to(picture.shape[:2], (len(seeds), 1, 2))
+    limits = {"min_area": recipe.crop_min_area, "max_aspect": recipe.crop_max_aspect}
+    batch = {
+        "images": padded([pixels] * len(seeds), pixels.shape[:2]),
+        "boxes": draws.boxes(seeds[:, None], shapes, **limits),
+        "draws": draws.numbers(seeds, recipe, views=1),
+    }
+    if recipe.noise_probability > 0:
+        batch["noise"] = draws.noise(seeds, recipe, views=1, size=size)
+    return np.asarray(_on_device(size=size, recipe=recipe)(batch))[:, 0]
+
+
 @functools.cache
 def _on_device(*, size: int, recipe: Recipe) -> Callable[[dict[str, np.ndarray]], Any]:
     """What makes the views of a padded batch; JAX compiles it, and does not wait for it."""
