@@ -137,7 +137,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def seen(self, batch):
         """A batch whose labels were looked at: within a step JAX can refuse nothing."""
         if isinstance(batch, list | tuple) and len(batch) > 1:
-            self.given(batch[1])
+            self.given(keras.tree.map_structure(replicas.rows_here, batch[1]))
         return batch
 
     def train_step(self, *inputs):

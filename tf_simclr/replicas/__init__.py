@@ -8,16 +8,19 @@ all of this does nothing.
 from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize
 from tf_simclr.replicas.find import accelerated, find
 from tf_simclr.replicas.fitting import FitOnReplicas, settle, steps_done
+from tf_simclr.replicas.processes import alone, rows_here
 
 __all__ = [
     "ONE_DEVICE",
     "Devices",
     "FitOnReplicas",
     "accelerated",
+    "alone",
     "count",
     "find",
     "gather",
     "index",
+    "rows_here",
     "settle",
     "steps_done",
     "synchronize",

@@ -1,10 +1,12 @@
 """The devices that a training runs on, and what they and their processes exchange.
 
-One process, with any number of devices, is the rule; TensorFlow's MultiWorkerMirroredStrategy has several.
+One process, with any number of devices, is the rule; TensorFlow's MultiWorkerMirroredStrategy has several, and so has
+JAX where processes were brought together (`processes.join`).
 """
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.replicas import processes
 from tf_simclr.replicas.fitting import feed
 
 
@@ -88,7 +91,9 @@ class Devices:
             if keras.backend.backend() != "tensorflow":
                 stack.enter_context(self.scope())
             stack.enter_context(self.together())
-            return model.fit(feed(self.strategy, stream, step=step), shuffle=False, **options).history
+            return model.fit(
+                feed(self.strategy, stream, step=step, process=self.process), shuffle=False, **options
+            ).history
 
     @property
     def process(self) -> tuple[int, int]:
@@ -123,20 +128,21 @@ class Devices:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Turns TensorFlow's report that another process is gone into an `InputError` that says what to do.
+        """Turns the report that another process is gone into an `InputError` that says what to do.
 
-        TensorFlow cannot take a process back into a running training: all have to be started again.
+        Neither TensorFlow nor JAX can take a process back into a running training: all have to be started again.
         """
-        number, processes = self.process
+        number, count = self.process
         try:
             yield
         except lost() as error:
-            if processes == 1:
+            if count == 1:
                 raise
-            reason = str(error).splitlines()[0]
+            gone = who_is_gone(str(error))
+            processes.leave()
             raise InputError(
-                f"all {processes} workers must stay reachable, but worker {number} lost one ({reason}); start all of "
-                "them again with the same commands: they go on from the last checkpoint"
+                f"all {count} workers must stay reachable, but worker {number} lost {gone}; start all of them again "
+                "with the same commands: they go on from the last checkpoint"
             ) from error
 
 
@@ -146,8 +152,10 @@ ONE_DEVICE = Devices()
 
 def process(strategy) -> tuple[int, int]:
     """This process's number and how many there are."""
-    if strategy is None or keras.backend.backend() != "tensorflow":
+    if strategy is None:
         return 0, 1
+    if keras.backend.backend() == "jax":
+        return processes.process()
     import tensorflow as tf
 
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -169,6 +177,8 @@ def collect(strategy, value: Any) -> list[Any]:
 
 def exchange(strategy, row: np.ndarray) -> np.ndarray:
     """Rows `(1, …)` of one shape from each process, stacked in the order of their numbers."""
+    if keras.backend.backend() == "jax":
+        return processes.exchange(row)
     import tensorflow as tf
 
     devices = strategy.num_replicas_in_sync // process(strategy)[1]
@@ -189,12 +199,27 @@ def differing(value: Any, values: list[Any]) -> Any:
 
 
 def lost() -> tuple[type[Exception], ...]:
-    """The errors by which TensorFlow tells that another process is gone."""
+    """The errors by which the backend tells that another process is gone."""
+    if keras.backend.backend() == "jax":
+        return processes.lost()
     if keras.backend.backend() != "tensorflow":
         return ()
     import tensorflow as tf
 
     return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+
+
+def who_is_gone(report: str) -> str:
+    """Of a backend's report of a lost process what tells a user which one, and why.
+
+    Example:
+        >>> who_is_gone("aborted by: Failed to connect to /job:worker/replica:0/task:1: closed")
+        'worker 1 (aborted by: Failed to connect to /job:worker/replica:0/task:1: closed)'
+    """
+    reason = (report.strip().splitlines() or ["no reason was given"])[0]
+    named = sorted(set(re.findall(r"task:(\d+)", report)))
+    which = f"worker{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "one"
+    return f"{which} ({reason})"
 
 
 def count() -> int:

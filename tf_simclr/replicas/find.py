@@ -10,6 +10,7 @@ import keras
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.replicas import processes
 from tf_simclr.replicas.devices import Devices
 
 _STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
@@ -17,7 +18,14 @@ _STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel"
 
 
 def find(
-    strategy: str = "auto", *, num_replicas: int = 0, tpu_name: str | None = None, **tpu_place: str | None
+    strategy: str = "auto",
+    *,
+    num_replicas: int = 0,
+    tpu_name: str | None = None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    **tpu_place: str | None,
 ) -> Devices:
     """Finds the devices of this process and, with several processes, of all.  Call it before anything is computed.
 
@@ -30,6 +38,10 @@ def find(
             JAX all of its devices.
         num_replicas: devices to take, the first ones; 0: all there are.  A CPU is divided into as many logical ones.
         tpu_name: the TPU's name or address, or `local`.
+        coordinator: with JAX on several processes, `host:port` of the first one; None: what the environment says
+            (JAX_COORDINATOR_ADDRESS, torchrun's variables, Slurm, Open MPI, Cloud TPU); `auto`: JAX looks for it.
+        num_processes: how many processes there are, if not what the environment says.
+        process_id: which of them this is.
         **tpu_place: `zone` and `project` of a TPU on Google Cloud.
 
     Raises:
@@ -43,7 +55,14 @@ def find(
         fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
         leave_processors_to_input()
-        return _on_jax(strategy, num_replicas) if backend == "jax" else Devices(1, f"{backend}: one device")
+        if backend == "jax":
+            return _on_jax(strategy, num_replicas, met=processes.join(coordinator, num_processes, process_id))
+        return Devices(1, f"{backend}: one device")
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    rule = (
+        "coordinator, num_processes and process_id are JAX's (KERAS_BACKEND=jax); TensorFlow's workers are in TF_CONFIG"
+    )
+    check(all(value is None for value in given.values()), rule, **given)
     check(strategy != "data_parallel", "data_parallel must be run with KERAS_BACKEND=jax", KERAS_BACKEND=backend)
     if strategy == "auto":
         strategy = _fitting_strategy(tpu_name, num_replicas)
@@ -193,8 +212,18 @@ def _on_tpu(name: str | None, **place: str | None) -> Devices:
     )
 
 
-def _on_jax(strategy: str, wanted: int) -> Devices:
-    """JAX's devices; several of them under `keras.distribution.DataParallel`."""
+def _on_jax(strategy: str, wanted: int, *, met: str = "") -> Devices:
+    """JAX's devices, of all processes; several of them under `keras.distribution.DataParallel`.
+
+    Args:
+        strategy: as in `find`.
+        wanted: how many; 0: all.
+        met: who brought several processes together.
+    """
+    number, count = processes.process()
+    if count > 1:
+        rule = f"strategy must be auto or data_parallel and num_replicas be left out with {count} processes"
+        check(strategy != "one" and not wanted, rule, strategy=strategy, num_replicas=wanted)
     devices = keras.distribution.list_devices()
     kind = devices[0].split(":")[0].upper()
     hint = "XLA_FLAGS=--xla_force_host_platform_device_count=N divides a CPU" if kind == "CPU" else "take fewer"
@@ -203,7 +232,8 @@ def _on_jax(strategy: str, wanted: int) -> Devices:
     if len(taken) == 1:
         return Devices(1, f"JAX: 1 {kind}")
     distribution = keras.distribution.DataParallel(devices=taken, auto_shard_dataset=False)
-    return Devices(len(taken), f"JAX: {len(taken)} {kind}s: DataParallel", distribution)
+    where = f"process {number} of {count} (met by {met}), " if count > 1 else ""
+    return Devices(len(taken), f"JAX: {where}{len(taken)} {kind}s{' in all' * (count > 1)}: DataParallel", distribution)
 
 
 _FORM = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'

@@ -116,13 +116,15 @@ def _of_first_replica(spec):
     return keras.tree.map_structure(lambda one: getattr(one, "_value_specs", (one,))[0], spec)
 
 
-def feed(strategy, stream: Callable, *, step: int):
+def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0, 1)):
     """A stream's data from a step on, as `fit` takes it under a strategy; arguments as in `Devices.fit`.
 
     Returns:
         A `tf.data.Dataset` for one device and JAX, else a distributed one: each replica gets its rows of the global
         batch, the first rows the first replica.
     """
+    if keras.backend.backend() == "jax" and process[1] > 1:
+        return stream(step, share=process)  # Keras joins what the processes give to one global batch
     if keras.backend.backend() != "tensorflow" or strategy is None or strategy.num_replicas_in_sync == 1:
         data = stream(step)
         return data if hasattr(data, "element_spec") else iter(data)  # Keras takes no iterable but tf.data's

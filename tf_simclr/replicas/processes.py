@@ -1,0 +1,251 @@
+"""Several processes of JAX that share a training: how they meet, what they exchange, and what each computes alone.
+
+Every process runs the same program on its own devices; a step's arrays lie on the devices of all of them, and a
+compiled computation on such arrays needs every process.  What one process computes by itself – a test by nearest
+neighbours, the files of the end – computes on its own copy (`alone`).
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_simclr.errors import InputError, check
+
+TIMEOUT = 300
+"""Seconds that a process waits for the others to appear."""
+VARIABLES = {
+    "JAX": ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
+    "torchrun": ("MASTER_ADDR", "WORLD_SIZE", "RANK"),
+}
+"""Who starts the processes → its variables of the coordinator's address, their number and which one this is."""
+LAUNCHERS = {
+    "Slurm": ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+}
+"""Likewise, of those whose variables JAX reads itself: one that is there if it started this process, and the number."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where processes meet, how many, and which of them this is."""
+
+    address: str
+    """`host:port` of the first process."""
+    processes: int
+    number: int
+
+    def __post_init__(self):
+        host, _, port = self.address.rpartition(":")
+        fits = bool(host) and port.isdigit() and 0 < int(port) < 65536
+        check(fits, "the coordinator must be given as host:port, of the first process", coordinator=self.address)
+        check(self.processes >= 1, "num_processes must be at least 1", num_processes=self.processes)
+        rule = f"process_id must be from 0 to {self.processes - 1}, another one for each process"
+        check(0 <= self.number < self.processes, rule, process_id=self.number)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
+
+
+def meeting(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    environment: Mapping[str, str] = os.environ,
+) -> Meeting | None:
+    """What options say, else the environment; None: this process is alone, or JAX finds the others by itself.
+
+    Raises:
+        InputError: something of it is missing or malformed.
+
+    Example:
+        >>> meeting("10.0.0.1:1234", 2, 1, {})
+        Meeting(address='10.0.0.1:1234', processes=2, number=1)
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    if any(value is not None for value in given.values()):
+        rule = "coordinator, num_processes and process_id must be given together: --coordinator HOST:PORT "
+        check(None not in given.values(), rule + "--num_processes N --process_id I", **given)
+        return Meeting(str(coordinator), int(num_processes or 0), int(process_id or 0))
+    for who, names in VARIABLES.items():
+        found = [environment.get(name, "") for name in names]
+        if not all(found):
+            continue
+        address, count, number = found
+        if who == "torchrun":
+            address = f"{address}:{environment.get('MASTER_PORT', '')}"
+        rule = f"{names[1]} and {names[2]} must be whole numbers"
+        check(count.isdigit() and number.isdigit(), rule, **dict(zip(names, found, strict=True)))
+        return Meeting(address, int(count), int(number)) if int(count) > 1 else None
+    return None
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Who started several processes whose variables JAX reads by itself; None: nobody.
+
+    Example:
+        >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
+        'Slurm'
+    """
+    for who, (mark, count) in LAUNCHERS.items():
+        number = environment.get(count, "")
+        if environment.get(mark) and number.isdigit() and int(number) > 1:
+            return who
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
+    return "the TPU's machines" if "," in hosts else None
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> str:
+    """Waits for the other processes, if there are any, and returns who brought them together, else "".
+
+    Call it before JAX computes anything.  A coordinator of `auto` leaves all to `jax.distributed`.
+
+    Raises:
+        InputError: they do not come together, and why.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        return "jax.distributed"
+    if coordinator == "auto":
+        rule = "num_processes and process_id must be left out with coordinator auto"
+        check(num_processes is None and process_id is None, rule, num_processes=num_processes, process_id=process_id)
+        return _initialize("jax.distributed")
+    met = meeting(coordinator, num_processes, process_id)
+    if met is None:
+        who = launched()
+        return _initialize(who) if who else ""
+    if met.processes == 1:
+        return ""
+    if met.number == 0:
+        _check_free(met)
+    else:
+        _await(met)
+    return _initialize(met.address, met.address, met.processes, met.number)
+
+
+def _initialize(who: str, *given: Any) -> str:
+    """Has Keras meet the other processes, and agree with them on a seed where none was set."""
+    import jax
+
+    # Else JAX aborts this process, in the midst of anything, as soon as it hears that another one is gone; so a step
+    # fails that needs that one, and this one ends with a sentence (`leave`).
+    jax.config.update("jax_enable_recoverability", True)
+    try:
+        keras.distribution.initialize(*given)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
+            f"one could not join: {reason}; start all of them, with the same coordinator and num_processes"
+        ) from error
+    return who
+
+
+def _check_free(met: Meeting) -> None:
+    """Refuses a port that another program has: JAX's own report does not name it."""
+    with socket.socket(socket.AF_INET6 if ":" in met.place[0] else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("", met.place[1]))
+        except OSError as error:
+            raise InputError(
+                f"port {met.place[1]} of the coordinator {met.address} must be free where process 0 runs, but it is "
+                f"taken ({error.strerror}): another training, or process_id 0 was started twice; choose another port"
+            ) from error
+
+
+def _await(met: Meeting) -> None:
+    """Waits until the coordinator answers; JAX would end the process without a word to whoever started it."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            socket.create_connection(met.place, timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise InputError(
+                    f"the coordinator {met.address} must answer within {TIMEOUT} s, but process {met.number} does not "
+                    f"reach it ({error}); start process 0 there, and look whether a firewall is between"
+                ) from error
+        time.sleep(0.5)
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many there are."""
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def exchange(row: np.ndarray) -> np.ndarray:
+    """Rows `(1, …)` of one shape from each process, stacked in the order of their numbers."""
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(row[0]))
+
+
+def rows_here(array: Any) -> Any:
+    """Of a global batch's array the rows that lie on this process's devices; anything else as it is."""
+    if getattr(array, "is_fully_addressable", True):
+        return array
+    return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """The errors by which JAX tells that another process is gone."""
+    import jax
+
+    return (jax.errors.JaxRuntimeError,)
+
+
+def leave() -> None:
+    """Has this process, which has lost another one, end when it ends, with code 2.
+
+    JAX would first wait for those that are gone, minutes, and then abort.
+    """
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(2)
+
+    if keras.backend.backend() == "jax":
+        atexit.register(end)  # the last that is registered is the first that runs
+
+
+@contextlib.contextmanager
+def alone(model: keras.Model, *, keep: bool = False) -> Iterator[None]:
+    """Within, the model's variables are this process's own copies, and it computes by itself, on its first device.
+
+    Args:
+        model: whose variables lie on the devices of all processes, each of them whole on each.
+        keep: they stay so afterwards: the model does not train any more.
+    """
+    if keras.backend.backend() != "jax" or process()[1] == 1:
+        yield
+        return
+    variables = {id(v): v for v in (*model.variables, *(model.optimizer.variables if model.optimizer else ()))}
+    shared = [(variable, variable._value) for variable in variables.values()]
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        for variable, value in shared:
+            variable._value = value.addressable_data(0)
+        yield
+    finally:
+        if not keep:
+            for variable, value in shared:
+                variable._value = value
+        keras.distribution.set_distribution(distribution)
