@@ -106,7 +106,9 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
-    "tf_simclr.cli": {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands"} | GROUND,
+    "tf_simclr.cli": {"tf_simclr.replicas"}
+    | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands"}
+    | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
     "tf_simclr.__main__": {"tf_simclr.cli"},
 }

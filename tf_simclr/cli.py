@@ -76,7 +76,7 @@ def execute(words: str | Sequence[str]) -> None:
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     with extras_named(name):
-        task(name).run(config)
+        task(name, coordinator=getattr(config, "coordinator", None)).run(config)
 
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
@@ -104,7 +104,7 @@ def overview(words: Sequence[str]) -> str:
     return "\n".join([usage, "", f"SimCLR in Keras 3, version {tf_simclr.__version__}", "", *lines, "", closing, ""])
 
 
-def task(name: str) -> ModuleType:
+def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     """Imports a command's task, without what its framework's libraries write while they are loaded.
 
     Those lines are no news (which CPU kernels there are) and no setting of TensorFlow 2.21 silences them.  They are
@@ -117,6 +117,8 @@ def task(name: str) -> ModuleType:
             tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
             tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
         computing = backend if name in _COMPUTING else None
+        if computing == "jax" and _meets_others(coordinator):
+            computing = None  # JAX must not look at its devices before its processes have met
         devices = seen(computing) if computing is not None else []
     if computing is not None:
         idle = unused(computing, devices)
@@ -140,6 +142,13 @@ _COMPUTING += ("chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 TOLD: list[Accelerator] = []
 """Accelerators whose idleness was said in this process."""
+
+
+def _meets_others(coordinator: str | None) -> bool:
+    """Whether this is one of several processes of JAX, by its options or its environment."""
+    from tf_simclr.replicas.processes import launched, meeting
+
+    return coordinator is not None or meeting(None, None, None) is not None or launched() is not None
 
 
 def _loaded_backend() -> str | None:

@@ -30,6 +30,7 @@ PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
 PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 PLACES += ("augment_on",)
+PLACES += ("coordinator", "num_processes", "process_id")
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
 they may change when it resumes."""
 

@@ -28,7 +28,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import Line, say
 from tf_simclr.weights import load_encoder, load_model
 
-_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset")
+_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset", "coordinator", "process_id")
 """Options that may differ between the processes of one training: their machines' paths."""
 
 
@@ -38,8 +38,9 @@ def find_devices(config: Placement) -> replicas.Devices:
     Raises:
         InputError: they are not there.
     """
-    tpu = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
-    devices = replicas.find(config.strategy, num_replicas=config.num_replicas, **tpu)
+    where = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
+    where |= {name: getattr(config, name) for name in ("coordinator", "num_processes", "process_id")}
+    devices = replicas.find(config.strategy, num_replicas=config.num_replicas, **where)
     say(f"devices: {devices.description}")
     return devices
 

@@ -242,6 +242,13 @@ class Placement(Checked):
     """Its Google Cloud zone, if not that of this machine."""
     gcp_project: str | None = None
     """Its Google Cloud project, if not that of this machine."""
+    coordinator: str | None = None
+    """host:port of the first of several processes of JAX that share the training, if not what the environment says
+    (JAX_COORDINATOR_ADDRESS, torchrun, Slurm, Open MPI, Cloud TPU); auto: JAX looks for it."""
+    num_processes: int | None = None
+    """How many processes share the training, with coordinator."""
+    process_id: int | None = None
+    """Which of them this is, from 0 on; 0 runs where the coordinator is and writes."""
     steps_per_execution: int = 1
     """Steps between two looks at the metrics; more of them keep accelerators busy."""
     jit_compile: bool | None = None

@@ -7,6 +7,7 @@ JAX where processes were brought together (`processes.join`).
 import contextlib
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -126,6 +127,13 @@ class Devices:
             found = "; ".join(f"worker {i} has {differing(other, values)}" for i, other in enumerate(values))
             raise InputError(f"{what} must be the same for every worker, but {found}")
 
+    def first_signal(self, here: signal.Signals | None) -> signal.Signals | None:
+        """The signal that this process was sent, or if it was not, another one of them; all must call it."""
+        if self.process[1] == 1:
+            return here
+        sent = exchange(self.strategy, np.array([[here or 0]], np.int32))
+        return here or (signal.Signals(int(sent.max())) if sent.any() else None)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Turns the report that another process is gone into an `InputError` that says what to do.
@@ -135,14 +143,16 @@ class Devices:
         number, count = self.process
         try:
             yield
-        except lost() as error:
+        except Exception as error:
             if count == 1:
                 raise
-            gone = who_is_gone(str(error))
-            processes.leave()
+            gone = is_loss(error)
+            processes.leave(2 if gone or isinstance(error, InputError) else 1)
+            if not gone:
+                raise
             raise InputError(
-                f"all {count} workers must stay reachable, but worker {number} lost {gone}; start all of them again "
-                "with the same commands: they go on from the last checkpoint"
+                f"all {count} workers must stay reachable, but worker {number} lost {who_is_gone(str(error))}; start "
+                "all of them again with the same commands: they go on from the last checkpoint"
             ) from error
 
 
@@ -198,15 +208,15 @@ def differing(value: Any, values: list[Any]) -> Any:
     return {key: one for key, one in value.items() if any(other.get(key) != one for other in values)}
 
 
-def lost() -> tuple[type[Exception], ...]:
-    """The errors by which the backend tells that another process is gone."""
+def is_loss(error: Exception) -> bool:
+    """Whether this is how the backend tells that another process is gone."""
     if keras.backend.backend() == "jax":
-        return processes.lost()
+        return processes.is_loss(error)
     if keras.backend.backend() != "tensorflow":
-        return ()
+        return False
     import tensorflow as tf
 
-    return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+    return isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError)
 
 
 def who_is_gone(report: str) -> str:

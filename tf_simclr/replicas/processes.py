@@ -8,6 +8,7 @@ neighbours, the files of the end – computes on its own copy (`alone`).
 import atexit
 import contextlib
 import os
+import re
 import socket
 import sys
 import time
@@ -32,6 +33,12 @@ LAUNCHERS = {
     "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
 }
 """Likewise, of those whose variables JAX reads itself: one that is there if it started this process, and the number."""
+
+LOSS = re.compile(
+    r"^(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|INTERNAL|DEADLINE_EXCEEDED): .*"
+    r"(gloo|nccl|connection|socket|peer|heartbeat|coordination|barrier|preempt)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -202,24 +209,35 @@ def rows_here(array: Any) -> Any:
     return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
 
 
-def lost() -> tuple[type[Exception], ...]:
-    """The errors by which JAX tells that another process is gone."""
+def is_loss(error: Exception) -> bool:
+    """Whether this is how JAX tells that another process is gone: by a collective that failed on the way.
+
+    Example:
+        >>> is_loss(ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"))
+        True
+        >>> is_loss(ValueError("the batch is empty"))
+        False
+    """
     import jax
 
-    return (jax.errors.JaxRuntimeError,)
+    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and LOSS.search(str(error)) is not None
 
 
-def leave() -> None:
-    """Has this process, which has lost another one, end when it ends, with code 2.
+def leave(code: int) -> None:
+    """Has this process end, when it ends, at once: others have failed, or it has, and the others learn it by that.
 
-    JAX would first wait for those that are gone, minutes, and then abort.
+    JAX would first wait for those that are gone, minutes, and then abort; and if the first process left in good order,
+    it would abort the others before they could say why they end.
+
+    Args:
+        code: to end with.
     """
 
     def end() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(2)
+        os._exit(code)
 
     if keras.backend.backend() == "jax":
         atexit.register(end)  # the last that is registered is the first that runs
@@ -236,16 +254,20 @@ def alone(model: keras.Model, *, keep: bool = False) -> Iterator[None]:
     if keras.backend.backend() != "jax" or process()[1] == 1:
         yield
         return
-    variables = {id(v): v for v in (*model.variables, *(model.optimizer.variables if model.optimizer else ()))}
-    shared = [(variable, variable._value) for variable in variables.values()]
+    import jax.numpy as jnp
+
+    optimizer = getattr(model, "optimizer", None) if keep else None  # nobody looks at it while the model trains
+    variables = {id(v): v for v in (*model.variables, *(optimizer.variables if optimizer else ()))}
+    shared = [(variable, variable._value, variable._layout) for variable in variables.values()]
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        for variable, value in shared:
-            variable._value = value.addressable_data(0)
+        for variable, value, _ in shared:
+            variable._value = jnp.copy(value.addressable_data(0))  # computing alone may use up what it is given
+            variable._layout = None
         yield
     finally:
         if not keep:
-            for variable, value in shared:
-                variable._value = value
+            for variable, value, layout in shared:
+                variable._value, variable._layout = value, layout
         keras.distribution.set_distribution(distribution)

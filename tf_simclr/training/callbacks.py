@@ -158,6 +158,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         before, self.step = self.step, steps_done(self.model)
+        self.stopping.signal = self.devices.first_signal(self.stopping.signal)
         self.due |= self.stopping.signal is not None
         self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
         self.due |= self.step == self.plan.total_steps

@@ -13,7 +13,7 @@ import keras
 from tf_simclr.errors import InputError, surfacing
 from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
-from tf_simclr.replicas import ONE_DEVICE, Devices, steps_done
+from tf_simclr.replicas import ONE_DEVICE, Devices, alone, steps_done
 from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, History, Plan, Progress, Stop, Stopping
 from tf_simclr.training.curves import Curves
@@ -44,7 +44,7 @@ def train(
         watchers: Keras callbacks that add to an epoch's logs, before these are written anywhere.
         callbacks: further Keras callbacks, after that.
         devices: that the model was made on.  Of several processes the chief alone writes and has watchers, all have
-            the callbacks and read checkpoints, and none obeys signals: a step needs all of them.
+            the callbacks and read checkpoints, and a signal to any one of them stops all, after the same step.
 
     Raises:
         InputError: another process trains in the run's folder, there are checkpoints but none is whole, or the loss
@@ -59,8 +59,7 @@ def train(
         stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
         if devices.chief:
             stack.enter_context(hold(run.path, say=say))
-        if devices.process[1] == 1:
-            stack.enter_context(stopping)
+        stack.enter_context(stopping)
         step = _begin(model, run, devices=devices, say=say)
         saver = Checkpoints(run, plan, step=step, stopping=stopping, devices=devices)
         # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
@@ -87,6 +86,8 @@ def train(
                 callbacks=[Begun(begun), Finite(run), *shown, *after],
             )
             begun = []
+        with alone(model, keep=True):  # what follows, one process computes by itself
+            pass
 
 
 def _begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callable[[str], None]) -> int:

@@ -17,6 +17,7 @@ from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.metrics import accuracy
 from tf_simclr.evaluation.probes import knn_scores
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.replicas import alone, settle
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.collapse import indicators
 from tf_simclr.training.curves import Summaries
@@ -40,7 +41,9 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.due(epoch):
-            logs.update(self.numbers())
+            settle(self.model)
+            with alone(self.model):
+                logs.update(self.numbers())
 
     @property
     def network(self) -> _Inference:

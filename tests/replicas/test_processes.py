@@ -1,0 +1,162 @@
+"""Processes of JAX, joined over loopback, train as one does; killed, stopped and started again, too."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import golden, tiny_runs
+from tests.replicas.test_workers import LAST, assert_close, finish, free_ports
+from tf_simclr.errors import InputError
+from tf_simclr.replicas.processes import Meeting, launched, meeting
+from tf_simclr.run_folder import RunFolder
+
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
+
+
+def start(folder, *, processes: int, deaths: dict[int, int] | None = None) -> list[subprocess.Popen]:
+    """The processes of a training in float64; `deaths`: process → the step after which it dies."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    flags = {"KERAS_BACKEND": "jax", "JAX_ENABLE_X64": "1", "JAX_COORDINATOR_ADDRESS": address}
+    flags["JAX_NUM_PROCESSES"] = str(processes)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.replicas.worker", folder, *step],
+            cwd=golden.ROOT,
+            env=os.environ | flags | {"JAX_PROCESS_ID": str(index)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(processes)
+        for step in [[str(deaths[index])] if deaths and index in deaths else []]
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same training by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(folder, processes=1))
+    return folder
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_equal_one_and_the_first_alone_writes(tmp_path, alone, processes):
+    said = finish(start(tmp_path, processes=processes))
+    for index, lines in enumerate(said):
+        assert f"JAX: process {index} of {processes} (met by 127.0.0.1:" in lines
+        assert ("images/s" in lines) is (index == 0)
+    assert_close(tmp_path, alone)
+    assert tiny_runs.steps(tmp_path) == tiny_runs.steps(alone)
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1])
+def test_one_is_killed_all_end_with_a_sentence_and_started_again_they_equal_one(tmp_path, alone, dying):
+    started = start(tmp_path, processes=2, deaths={dying: 5})
+    said = [process.communicate()[1] for process in started]
+    assert started[dying].returncode == -signal.SIGKILL
+    assert started[1 - dying].returncode == 2, said[1 - dying]
+    assert f"all 2 workers must stay reachable, but worker {1 - dying} lost one" in said[1 - dying]
+    assert "Traceback" not in said[1 - dying]
+    newest = tiny_runs.steps(tmp_path)[-1]
+    assert newest < LAST
+    for lines in finish(start(tmp_path, processes=2)):
+        assert f"resuming after step {newest} from" in lines
+    assert_close(tmp_path, alone)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_what_two_processes_began_four_and_one_go_on_with(tmp_path, alone):
+    for process in start(tmp_path, processes=2, deaths={1: 5}):
+        process.communicate()
+    started = start(tmp_path, processes=4, deaths={3: 7})
+    for process in started:
+        process.communicate()
+    assert tiny_runs.steps(tmp_path)[-1] in (4, 6)
+    finish(start(tmp_path, processes=1))
+    assert_close(tmp_path, alone)
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path, alone, told):
+    started = start(tmp_path, processes=2)
+    while not RunFolder(tmp_path).checkpoints() and all(process.poll() is None for process in started):
+        time.sleep(0.05)
+    started[told].send_signal(signal.SIGTERM)
+    said = [process.communicate()[1] for process in started]
+    if [process.returncode for process in started] != [0, 0]:  # else it came after the last step
+        assert [process.returncode for process in started] == [143, 143], said
+        newest = tiny_runs.steps(tmp_path)[-1]
+        assert all(f"SIGTERM: step {newest} is saved in" in lines for lines in said)
+    finish(start(tmp_path, processes=2))
+    assert_close(tmp_path, alone)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
+        flags |= {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+        words = [sys.executable, "-m", "tests.replicas.worker", str(tmp_path)]
+        done = subprocess.run(
+            words, cwd=golden.ROOT, env=os.environ | flags, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert f"port {port} of the coordinator 127.0.0.1:{port} must be free" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+TORCHRUN = {"MASTER_ADDR": "a", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK": "3"}
+
+
+def test_processes_meet_by_options_before_the_environment_and_alone_without_either():
+    assert meeting("b:1", 2, 0, TORCHRUN) == Meeting("b:1", 2, 0)
+    assert meeting(None, None, None, TORCHRUN) == Meeting("a:29500", 4, 3)
+    jax = {"JAX_COORDINATOR_ADDRESS": "c:2", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    assert meeting(None, None, None, TORCHRUN | jax) == Meeting("c:2", 2, 1)
+    assert meeting(None, None, None, {}) is None
+    assert meeting(None, None, None, TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "message"),
+    [
+        (("b:1", None, 0), {}, "must be given together"),
+        (("b", 2, 0), {}, "the coordinator must be given as host:port"),
+        (("b:x", 2, 0), {}, "the coordinator must be given as host:port"),
+        (("b:1", 2, 2), {}, "process_id must be from 0 to 1"),
+        (("b:1", 2, -1), {}, "process_id must be from 0 to 1"),
+        (("b:1", 0, 0), {}, "num_processes must be at least 1"),
+        ((None, None, None), TORCHRUN | {"RANK": "four"}, "WORLD_SIZE and RANK must be whole numbers"),
+        ((None, None, None), TORCHRUN | {"RANK": "4"}, "process_id must be from 0 to 3"),
+        ((None, None, None), TORCHRUN | {"MASTER_PORT": ""}, "the coordinator must be given as host:port"),
+    ],
+)
+def test_a_meeting_that_cannot_take_place_is_told(given, environment, message):
+    with pytest.raises(InputError, match=message):
+        meeting(*given, environment)
+
+
+def test_whoever_started_several_processes_is_known():
+    slurm = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"}
+    assert launched(slurm) == "Slurm"
+    assert launched(slurm | {"SLURM_NTASKS": "1"}) is None
+    assert launched({"SLURM_NTASKS": "2"}) is None  # the shell of an allocation: no step was started
+    assert launched({"TPU_WORKER_HOSTNAMES": "t-0,t-1"}) == "the TPU's machines"
+    assert launched({"TPU_WORKER_HOSTNAMES": "t-0"}) is None
