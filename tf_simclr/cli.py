@@ -148,7 +148,7 @@ def _meets_others(coordinator: str | None) -> bool:
     """Whether this is one of several processes of JAX, by its options or its environment."""
     from tf_simclr.replicas.processes import launched, meeting
 
-    return coordinator is not None or meeting(None, None, None) is not None or launched() is not None
+    return coordinator is not None or meeting() is not None or launched() is not None
 
 
 def _loaded_backend() -> str | None:

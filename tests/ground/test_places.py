@@ -33,6 +33,7 @@ NO_PLACES = {
     "origin": "an address",
     "source_part": "the beginning of names in a checkpoint",
     "tpu_name": "a name, or a grpc:// address",
+    "coordinator": "host:port, or auto",
     "positive": "a class",
     "task": "a command",
     **dict.fromkeys(("split", "train_split", "eval_split"), "a split"),

@@ -126,12 +126,12 @@ TORCHRUN = {"MASTER_ADDR": "a", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK
 
 
 def test_processes_meet_by_options_before_the_environment_and_alone_without_either():
-    assert meeting("b:1", 2, 0, TORCHRUN) == Meeting("b:1", 2, 0)
-    assert meeting(None, None, None, TORCHRUN) == Meeting("a:29500", 4, 3)
+    assert meeting("b:1", num_processes=2, process_id=0, environment=TORCHRUN) == Meeting("b:1", 2, 0)
+    assert meeting(environment=TORCHRUN) == Meeting("a:29500", 4, 3)
     jax = {"JAX_COORDINATOR_ADDRESS": "c:2", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
-    assert meeting(None, None, None, TORCHRUN | jax) == Meeting("c:2", 2, 1)
-    assert meeting(None, None, None, {}) is None
-    assert meeting(None, None, None, TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert meeting(environment=TORCHRUN | jax) == Meeting("c:2", 2, 1)
+    assert meeting(environment={}) is None
+    assert meeting(environment=TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,8 @@ def test_processes_meet_by_options_before_the_environment_and_alone_without_eith
 )
 def test_a_meeting_that_cannot_take_place_is_told(given, environment, message):
     with pytest.raises(InputError, match=message):
-        meeting(*given, environment)
+        coordinator, count, number = given
+        meeting(coordinator, num_processes=count, process_id=number, environment=environment)
 
 
 def test_whoever_started_several_processes_is_known():

@@ -38,7 +38,7 @@ def find_devices(config: Placement) -> replicas.Devices:
     Raises:
         InputError: they are not there.
     """
-    where = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
+    where: dict[str, Any] = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
     where |= {name: getattr(config, name) for name in ("coordinator", "num_processes", "process_id")}
     devices = replicas.find(config.strategy, num_replicas=config.num_replicas, **where)
     say(f"devices: {devices.description}")

@@ -56,7 +56,11 @@ def find(
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
         leave_processors_to_input()
         if backend == "jax":
-            return _on_jax(strategy, num_replicas, met=processes.join(coordinator, num_processes, process_id))
+            return _on_jax(
+                strategy,
+                num_replicas,
+                met=processes.join(coordinator, num_processes=num_processes, process_id=process_id),
+            )
         return Devices(1, f"{backend}: one device")
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     rule = (

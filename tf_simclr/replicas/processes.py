@@ -65,9 +65,10 @@ class Meeting:
 
 
 def meeting(
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
+    coordinator: str | None = None,
+    *,
+    num_processes: int | None = None,
+    process_id: int | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Meeting | None:
     """What options say, else the environment; None: this process is alone, or JAX finds the others by itself.
@@ -76,7 +77,7 @@ def meeting(
         InputError: something of it is missing or malformed.
 
     Example:
-        >>> meeting("10.0.0.1:1234", 2, 1, {})
+        >>> meeting("10.0.0.1:1234", num_processes=2, process_id=1)
         Meeting(address='10.0.0.1:1234', processes=2, number=1)
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
@@ -112,7 +113,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> str | None:
     return "the TPU's machines" if "," in hosts else None
 
 
-def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> str:
+def join(coordinator: str | None = None, *, num_processes: int | None = None, process_id: int | None = None) -> str:
     """Waits for the other processes, if there are any, and returns who brought them together, else "".
 
     Call it before JAX computes anything.  A coordinator of `auto` leaves all to `jax.distributed`.
@@ -128,7 +129,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         rule = "num_processes and process_id must be left out with coordinator auto"
         check(num_processes is None and process_id is None, rule, num_processes=num_processes, process_id=process_id)
         return _initialize("jax.distributed")
-    met = meeting(coordinator, num_processes, process_id)
+    met = meeting(coordinator, num_processes=num_processes, process_id=process_id)
     if met is None:
         who = launched()
         return _initialize(who) if who else ""
