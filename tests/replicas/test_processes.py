@@ -168,8 +168,8 @@ def test_processes_meet_by_options_before_the_environment_and_alone_without_eith
     ],
 )
 def test_a_meeting_that_cannot_take_place_is_told(given, environment, message):
+    coordinator, count, number = given
     with pytest.raises(InputError, match=message):
-        coordinator, count, number = given
         meeting(coordinator, num_processes=count, process_id=number, environment=environment)
 
 
