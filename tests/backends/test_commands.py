@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import tiny_runs
 from tests.backends.test_methods import OTHERS, run
+from tf_simclr.run_folder import RunFolder
 
 SIZES = ("--image_size", "16", "--resnet_depth", "18", "--train_batch_size", "4", "--strategy", "one")
 EVERYTHING = """
@@ -77,6 +79,22 @@ def test_pretraining_evaluation_features_and_fine_tuning_of_a_folder(backend, im
     tuned = ("--checkpoint", model, *given, "--train_batch_size", "4", "--train_steps", "2", "--strategy", "one")
     command("finetune", *tuned, "--model_dir", tmp_path / "tuned", backend=backend)
     assert "top1" in json.loads((tmp_path / "tuned" / "result.json").read_text())
+
+
+@needs_jax
+@pytest.mark.slow
+def test_a_run_that_is_cut_off_goes_on_exactly(images, tmp_path):
+    words = ("--image_dir", images, *SIZES, "--train_steps", "6", "--checkpoint_steps", "2")
+    words += ("--knn_epochs", "0", "--collapse_images", "0", "--keep_checkpoint_max", "0")
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    command("pretrain", *words, "--model_dir", straight)
+    command("pretrain", *words, "--model_dir", cut)
+    for path in RunFolder(cut).checkpoints()[:2]:  # as if it had been killed after step 2
+        path.unlink()
+    for path in (RunFolder(cut).result, RunFolder(cut).network):
+        path.unlink()
+    assert "resuming after step 2" in command("pretrain", *words, "--model_dir", cut)
+    tiny_runs.assert_same_bits(RunFolder(cut).checkpoint(6), RunFolder(straight).checkpoint(6))
 
 
 @needs_jax

@@ -188,7 +188,7 @@ def test_what_others_send_at_the_same_time_is_not_mixed_up(served, model, tiny_d
     assert [probability(answer[-1]["html"]) for answer in answers] == shown
     alone = [served.lines(path.read_bytes())[-1]["html"] for path in paths]
     assert [answer[-1]["html"] for answer in answers] == alone  # the map, too, of which no two are equal
-    assert len(set(alone)) == len(set(path.read_bytes() for path in paths)) > 5
+    assert len(set(alone)) == len({path.read_bytes() for path in paths}) > 5
     served.idle()
 
 
