@@ -146,12 +146,12 @@ class Devices:
         except Exception as error:
             if count == 1:
                 raise
-            gone = is_loss(error)
+            gone = _is_loss(error)
             processes.leave(2 if gone or isinstance(error, InputError) else 1)
             if not gone:
                 raise
             raise InputError(
-                f"all {count} workers must stay reachable, but worker {number} lost {who_is_gone(str(error))}; start "
+                f"all {count} workers must stay reachable, but worker {number} lost {_who_is_gone(str(error))}; start "
                 "all of them again with the same commands: they go on from the last checkpoint"
             ) from error
 
@@ -208,7 +208,7 @@ def differing(value: Any, values: list[Any]) -> Any:
     return {key: one for key, one in value.items() if any(other.get(key) != one for other in values)}
 
 
-def is_loss(error: Exception) -> bool:
+def _is_loss(error: Exception) -> bool:
     """Whether this is how the backend tells that another process is gone."""
     if keras.backend.backend() == "jax":
         return processes.is_loss(error)
@@ -219,11 +219,11 @@ def is_loss(error: Exception) -> bool:
     return isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError)
 
 
-def who_is_gone(report: str) -> str:
+def _who_is_gone(report: str) -> str:
     """Of a backend's report of a lost process what tells a user which one, and why.
 
     Example:
-        >>> who_is_gone("aborted by: Failed to connect to /job:worker/replica:0/task:1: closed")
+        >>> _who_is_gone("aborted by: Failed to connect to /job:worker/replica:0/task:1: closed")
         'worker 1 (aborted by: Failed to connect to /job:worker/replica:0/task:1: closed)'
     """
     reason = (report.strip().splitlines() or ["no reason was given"])[0]

@@ -21,20 +21,20 @@ import numpy as np
 
 from tf_simclr.errors import InputError, check
 
-TIMEOUT = 300
+_TIMEOUT = 300
 """Seconds that a process waits for the others to appear."""
-VARIABLES = {
+_VARIABLES = {
     "JAX": ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
     "torchrun": ("MASTER_ADDR", "WORLD_SIZE", "RANK"),
 }
 """Who starts the processes → its variables of the coordinator's address, their number and which one this is."""
-LAUNCHERS = {
+_LAUNCHERS = {
     "Slurm": ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
     "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
 }
 """Likewise, of those whose variables JAX reads itself: one that is there if it started this process, and the number."""
 
-LOSS = re.compile(
+_LOSS = re.compile(
     r"^(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|INTERNAL|DEADLINE_EXCEEDED): .*"
     r"(gloo|nccl|connection|socket|peer|heartbeat|coordination|barrier|preempt)",
     re.IGNORECASE | re.DOTALL,
@@ -85,7 +85,7 @@ def meeting(
         rule = "coordinator, num_processes and process_id must be given together: --coordinator HOST:PORT "
         check(None not in given.values(), rule + "--num_processes N --process_id I", **given)
         return Meeting(str(coordinator), int(num_processes or 0), int(process_id or 0))
-    for who, names in VARIABLES.items():
+    for who, names in _VARIABLES.items():
         found = [environment.get(name, "") for name in names]
         if not all(found):
             continue
@@ -105,7 +105,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> str | None:
         >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
         'Slurm'
     """
-    for who, (mark, count) in LAUNCHERS.items():
+    for who, (mark, count) in _LAUNCHERS.items():
         number = environment.get(count, "")
         if environment.get(mark) and number.isdigit() and int(number) > 1:
             return who
@@ -175,7 +175,7 @@ def _check_free(met: Meeting) -> None:
 
 def _await(met: Meeting) -> None:
     """Waits until the coordinator answers; JAX would end the process without a word to whoever started it."""
-    end = time.monotonic() + TIMEOUT
+    end = time.monotonic() + _TIMEOUT
     while True:
         try:
             socket.create_connection(met.place, timeout=5).close()
@@ -183,7 +183,7 @@ def _await(met: Meeting) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise InputError(
-                    f"the coordinator {met.address} must answer within {TIMEOUT} s, but process {met.number} does not "
+                    f"the coordinator {met.address} must answer within {_TIMEOUT} s, but process {met.number} does not "
                     f"reach it ({error}); start process 0 there, and look whether a firewall is between"
                 ) from error
         time.sleep(0.5)
@@ -221,7 +221,7 @@ def is_loss(error: Exception) -> bool:
     """
     import jax
 
-    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and LOSS.search(str(error)) is not None
+    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _LOSS.search(str(error)) is not None
 
 
 def leave(code: int) -> None:
