@@ -5,11 +5,11 @@ momentum.  `keras` is what people write in Keras 3: `BatchNormalization(synchron
 network of PyTorch is the exact twin that checkpoints are converted to.  Each measurement is a process of its own, and
 all take turns; of each the median step counts.
 
-Claims: at least 1.3 × as fast as plain Keras; float32 at least 1.15 × as fast as PyTorch's best of {eager,
-torch.compile} × {contiguous, channels_last}, bfloat16 at least as fast; peak memory at most that of PyTorch's fastest.
-A ratio is of two processes of one turn; the median counts.  "before" is what a process held before its first step: the
-libraries and the weights.  GFLOP/s are of the convolutions' multiplications and additions alone, beside what a product
-of two large matrices reaches here.
+Measured, without an aim, as nobody trains on a CPU for long (benchmarks/accelerator.py has the aims): the speed beside
+plain Keras and beside PyTorch's best of {eager, torch.compile} × {contiguous, channels_last}, and the peak memory
+beside that of PyTorch's fastest.  A ratio is of two processes of one turn; the median counts.  "before" is what a
+process held before its first step: the libraries and the weights.  GFLOP/s are of the convolutions' multiplications and
+additions alone, beside what a product of two large matrices reaches here.
 
     python benchmarks/train_step.py                      ResNet-50 at 224 px, batch 8 × 2; ResNet-18 at 32 px, 64 × 2
     python benchmarks/train_step.py --quick              ResNet-18 at 32 px, batch 16 × 2, one run
@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-KERAS, TORCH = 1.3, {"float32": 1.15, "bfloat16": 1.0}
 PEERS = tuple(f"torch {mode} {layout}" for mode in ("eager", "compile") for layout in ("contiguous", "channels_last"))
 CASES = {"ResNet-50, 224 px, 8 × 2": (50, 224, 8), "ResNet-18, 32 px, 64 × 2": (18, 32, 64)}
 
@@ -139,8 +138,8 @@ def measure(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(name: str, case: tuple[int, int, int], options: Options, *, precision: str) -> bool:
-    """Measures one network in one precision, prints the table, and says whether the claims hold."""
+def compare(name: str, case: tuple[int, int, int], options: Options, *, precision: str) -> None:
+    """Measures one network in one precision, and prints the table and the ratios."""
     rows: dict[str, list[dict]] = {contender: [] for contender in options.contenders}
     for _ in range(options.runs):
         for contender in options.contenders:
@@ -158,9 +157,8 @@ def compare(name: str, case: tuple[int, int, int], options: Options, *, precisio
         sys.stdout.write(f"{contender:26}{row['wall']:8.2f}{spread:>14}{row['cpu']:8.2f}{work / row['wall']:9.0f}")
         sys.stdout.write(f"{row['before'] / 2**20:11.0f}{row['peak'] / 2**20:9.0f}\n")
     sys.stdout.write(f"{'product of two matrices':62}{fastest:9.0f}\n")
-    held = all([*claims(rows, median, precision)])
+    tell_ratios(rows, median)
     sys.stdout.flush()
-    return held
 
 
 def yardstick(precision: str, case: tuple[int, int, int]) -> tuple[float, float]:
@@ -182,25 +180,23 @@ def yardstick(precision: str, case: tuple[int, int, int]) -> tuple[float, float]
     return step, 2 * size**3 / min(seconds) / 1e9
 
 
-def claims(rows: dict[str, list[dict]], median: dict[str, dict], precision: str):
-    """Whether each claim holds whose contenders were measured."""
+def tell_ratios(rows: dict[str, list[dict]], median: dict[str, dict]) -> None:
+    """Prints what is told of each peer that was measured."""
     peers = [name for name in median if name.startswith("torch")]
     if "ours" in rows and "keras" in rows:
-        yield verdict("faster than plain Keras", rows["keras"], rows["ours"], key="wall", limit=KERAS)
+        tell_ratio("plain Keras: its time", rows["keras"], rows["ours"], key="wall")
     if "ours" in rows and peers:
         best = min(peers, key=lambda name: median[name]["wall"])
-        yield verdict(f"faster than {best}", rows[best], rows["ours"], key="wall", limit=TORCH[precision])
-        yield verdict(f"less memory than {best}", rows[best], rows["ours"], key="peak", limit=1.0)
+        tell_ratio(f"{best}: its time", rows[best], rows["ours"], key="wall")
+        tell_ratio(f"{best}: its memory", rows[best], rows["ours"], key="peak")
 
 
-def verdict(what: str, peer: list[dict], ours: list[dict], *, key: str, limit: float) -> bool:
-    """Prints the ratios of the turns, by processor time too, and whether their median holds."""
+def tell_ratio(what: str, peer: list[dict], ours: list[dict], *, key: str) -> None:
+    """Prints the ratios of the turns, by processor time too: the median, and from the least to the largest."""
     ratios, used = ([a[k] / b[k] for a, b in zip(peer, ours, strict=True)] for k in (key, "cpu"))
     ratio, spread = statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"
     beside = f"; {statistics.median(used):.2f} × in processor time" if key == "wall" else ""
-    holds = "holds" if ratio >= limit else "DOES NOT HOLD"
-    sys.stdout.write(f"{what}: {ratio:.2f} × ({spread}{beside}), claimed {limit} ×: {holds}\n")
-    return ratio >= limit
+    sys.stdout.write(f"{what} is {ratio:.2f} × ours ({spread}{beside})\n")
 
 
 def main() -> int:
@@ -215,8 +211,10 @@ def main() -> int:
     if options.quick:
         cases = {"ResNet-18, 32 px, 16 × 2": (18, 32, 16)}
         options = Options(options.contenders, options.precisions, runs=1, steps=3)
-    found = [compare(n, c, options, precision=p) for n, c in cases.items() for p in options.precisions]
-    return 0 if all(found) else 1
+    for name, case in cases.items():
+        for precision in options.precisions:
+            compare(name, case, options, precision=precision)
+    return 0
 
 
 if __name__ == "__main__":
