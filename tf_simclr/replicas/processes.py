@@ -23,6 +23,8 @@ from tf_simclr.errors import InputError, check
 
 _TIMEOUT = 300
 """Seconds that a process waits for the others to appear."""
+_PATIENCE = 10.0
+"""Seconds that a process which is done waits for the others to be done, too."""
 _VARIABLES = {
     "JAX": ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
     "torchrun": ("MASTER_ADDR", "WORLD_SIZE", "RANK"),
@@ -157,7 +159,29 @@ def _initialize(who: str, *given: Any) -> str:
             f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
             f"one could not join: {reason}; start all of them, with the same coordinator and num_processes"
         ) from error
+    atexit.register(_part)
     return who
+
+
+def _part() -> None:
+    """Ends the meeting: nobody goes before all are done, and the first process, where they meet, goes last.
+
+    JAX has a barrier of its own for that, but not for processes that outlive each other; it would abort those that are
+    slower.  A process that ends while the others go on waits seconds for them, then it is a lost one.
+    """
+    import jax
+    from jax._src.distributed import global_state  # JAX gives its barrier no public name
+
+    if global_state.client is None:
+        return
+    try:
+        global_state.client.wait_at_barrier("tf_simclr: the end", int(1000 * _PATIENCE))
+    except jax.errors.JaxRuntimeError:
+        return
+    if jax.process_index() == 0:
+        time.sleep(_PATIENCE / 10)
+    else:
+        jax.distributed.shutdown()
 
 
 def _check_free(met: Meeting) -> None:
