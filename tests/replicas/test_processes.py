@@ -62,7 +62,8 @@ def difference(folder, expected, of: str = "") -> float:
 
 
 WEIGHTS, OTHER_ORDER = 1e-5, 1e-3
-"""Of the weights, and of all with the momenta, where sums are taken in another order.  Keras normalises in float32 on JAX, also where the rest is float64."""
+"""Of the weights, and of all with the momenta, where sums are taken in another order.  Keras normalises in float32 on
+JAX, also where the rest is float64."""
 
 
 @needs_jax
