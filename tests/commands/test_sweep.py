@@ -285,7 +285,10 @@ def test_other_methods_try_as_many_as_asked(trials, tmp_path, method):
         ({"search": {}}, "search must name knobs with lists of values"),
         ({"search": {"learning_rate": 0.1}}, "search must name knobs with lists of values"),
         ({"options": {"model_dir": "x"}}, r"leave model_dir to the sweep"),
-        ({"options": {"lerning_rate": 1}}, r"options of finetune only. Received: unknown=\['lerning_rate'\]"),
+        (
+            {"options": {"lerning_rate": 1}},
+            r"options of finetune only \(did you mean learning_rate .*unknown=\['lerning_rate'\]",
+        ),
         ({"metric": "top9"}, r"metric must name a number.*has=\['top1'\]"),
     ],
 )

@@ -1,5 +1,6 @@
 """`tf-simclr compare`: evaluations side by side, with paired differences."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ def run(config: Compare) -> None:
     show(table(rows, seed=config.seed))
     for path in figures:
         show(f"figure  {path}")
+
+
+_LETTERS = 44
+"""Of a run's name in a line of a title or legend."""
 
 
 def _loaded(config: Compare) -> list[tuple[str, Answers]]:
@@ -64,6 +69,7 @@ def draw(rows: _Rows, folder: Path) -> list[Path]:
     """Writes the figures and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {}
+    rows = {textwrap.fill(name, _LETTERS): row for name, row in rows.items()}  # a long path would leave no room to draw
     for number, (name, (answers, method)) in enumerate(rows.items()):
         count = answers.scores[method].shape[1]
         names = answers.classes if len(answers.classes) == count else [f"class {i}" for i in range(count)]
