@@ -76,7 +76,8 @@ def execute(words: str | Sequence[str]) -> None:
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     with extras_named(name):
-        task(name, coordinator=getattr(config, "coordinator", None)).run(config)
+        meets = getattr(config, "coordinator", None)
+        (task(name) if meets is None else task(name, coordinator=meets)).run(config)
 
 
 HELP = ("-h", "--help", "--help-all", "--help_all")

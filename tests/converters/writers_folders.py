@@ -195,10 +195,10 @@ ROWS = [
     ),
     Row(
         "nobody",
-        "a name of the catalogue",
-        named("simclrv2/pretrained/r50_1x_sk0"),
+        "a name that is near one of the catalogue",  # one of the catalogue is downloaded
+        named("simclrv2/pretraned/r50_1x_sk0"),
         "refused",
-        reason="`tf-simclr checkpoints get simclrv2/pretrained/r50_1x_sk0`",
+        reason="did you mean simclrv2/pretrained/r50_1x_sk0",
         quick=True,
     ),
 ]

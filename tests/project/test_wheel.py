@@ -98,4 +98,4 @@ def test_the_version_is_the_same_everywhere():
 def test_the_repository_has_one_address():
     [address] = re.findall(r'^Repository = "(.+?)"', (golden.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     for notebook in (golden.ROOT / "notebooks").glob("*.ipynb"):
-        assert f'REPOSITORY = \\"{address}\\"' in notebook.read_text(), notebook.name
+        assert f'git+{address}\\"' in notebook.read_text(), notebook.name
