@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tf_simclr import moved
+from tools.rooms import reached
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tf_simclr", "converters")
@@ -223,19 +224,9 @@ def test_third_parties_stay_in_the_parts_that_need_them():
     assert not wrong
 
 
-def reachable(start: str, arrows: dict[str, set[str]]) -> set[str]:
-    seen: set[str] = set()
-    ahead = [start]
-    while ahead:
-        new = arrows.get(ahead.pop(), set()) - seen
-        seen |= new
-        ahead += new
-    return seen
-
-
 def test_no_modules_import_each_other_in_a_circle():
     arrows = {module(path): imports(path, executed=True) & MODULES - {module(path)} for path in FILES}
-    circles = {name: arrows[name] for name in arrows if name in reachable(name, arrows)}
+    circles = {name: arrows[name] for name in arrows if name in reached(name, arrows)}
     assert not {name: {t for t in targets if t in circles} for name, targets in circles.items()}
 
 

@@ -12,14 +12,13 @@ import keras
 import numpy as np
 
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import MAX_CARD, digest, is_number
+from tf_simclr.chest.model.card import SQUARES, Kind, check_files, digest, read_card
 from tf_simclr.chest.model.cases import Cases, array
 from tf_simclr.chest.model.heads import bare
 from tf_simclr.chest.model.trusted import load_network
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
 from tf_simclr.files import replacing_folder, write_json
-from tf_simclr.foreign import parse_json, reading
 from tf_simclr.places import expanded
 
 FOLDER = "model"
@@ -28,18 +27,12 @@ _FORMAT = "findings 1"
 _NOTE = "For research use, not a diagnosis."
 _ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
 """Array, float64 → its number of axes."""
-_RULES: dict[str, Any] = {
-    "findings": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
-    "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
-    "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
-    "kept_size": lambda x: type(x) is int and 8 <= x <= 4096,
-    "fit": lambda x: x in ("stretch", "pad", "crop"),
-    "windowed": lambda x: isinstance(x, bool),
-    "crop_proportion": lambda x: is_number(x) and 0 < x <= 1,
-    "card": lambda x: isinstance(x, dict),
-    "digests": lambda x: isinstance(x, dict),
-}
-"""What each entry of a card must be."""
+_KIND = Kind(
+    "a model for findings",
+    _FORMAT,
+    "`chest findings` writes one",
+    SQUARES | {"findings": SQUARES["classes"]},
+)
 
 
 @dataclass(frozen=True)
@@ -122,20 +115,9 @@ def load(folder: str | Path) -> _FindingsModel:
     """
     folder = expanded(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
-    path, advice = folder / "card.json", "`chest findings` writes one"
-    check(path.is_file(), f"{folder} must hold a model for findings, but there is no {path.name} in it; {advice}")
-    with reading(folder, "a folder that holds a model for findings", advice=advice):
-        check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
-        about = parse_json(path.read_bytes())
-        known = isinstance(about, dict) and about.get("format") == _FORMAT
-        check(known, f"{path} must be the card of a model for findings, format {_FORMAT}; {advice}")
-        wrong = [name for name, rule in _RULES.items() if not rule(about[name])]
-    check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
+    about = read_card(folder, _KIND)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
-    check(set(about["digests"]) == names, f"{folder} must hold the files of a model", files=sorted(about["digests"]))
-    for name, wanted in about["digests"].items():
-        whole = (folder / name).is_file() and digest(folder / name) == wanted
-        check(whole, f"{folder / name} must be as it was written, but it is missing or damaged")
+    check_files(folder, about["digests"], names=names)
     encoder = load_network(folder / "encoder.keras")
     found = {
         name: np.asarray(array(folder / f"{name}.npy", kind=np.float64, axes=axes, what="numbers"))

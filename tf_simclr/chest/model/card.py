@@ -1,6 +1,8 @@
 """The card of a deployed model: plain JSON, checked entry by entry before anything else of the folder is believed."""
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,50 @@ from tf_simclr.errors import check
 from tf_simclr.foreign import parse_json, reading
 
 FORMAT = 1
-MAX_CARD = 2**20
+_MAX_CARD = 2**20
 """Largest card in bytes."""
 MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."
 
-_RULES: dict[str, Any] = {
-    "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model in a folder, and what its card holds."""
+
+    what: str
+    """As a sentence calls it."""
+    format: int | str
+    """Of the card."""
+    written_by: str
+    """The commands that write such a folder."""
+    rules: Mapping[str, Callable[[Any], bool]]
+    """Entry → whether a value can be it."""
+
+
+SQUARES: dict[str, Callable[[Any], bool]] = {
     "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
     "kept_size": lambda x: type(x) is int and 8 <= x <= 4096,
-    "side": lambda x: type(x) is int and 8 <= x <= 4096,
     "fit": lambda x: x in ("stretch", "pad", "crop"),
     "windowed": lambda x: isinstance(x, bool),
     "crop_proportion": lambda x: is_number(x) and 0 < x <= 1,
-    "heads": lambda x: type(x) is int and 1 <= x <= 100,
-    "calibration": lambda x: x["kind"] in ("Platt", "none") and is_number(x["slope"]) and is_number(x["intercept"]),
-    "measured": lambda x: all(is_number(v) for v in (x["images"], x["positives"], x["brier"], *x["auc"].values())),
-    "learned_from": lambda x: all(is_number(x[name]) for name in ("images", "patients", "positives")),
     "card": lambda x: isinstance(x, dict),
     "digests": lambda x: isinstance(x, dict),
 }
-"""What each entry of a card must be."""
+"""What every card holds: how squares are made of radiographs, and the files beside it."""
+DEPLOYED = Kind(
+    "a model for radiographs",
+    FORMAT,
+    "`chest covid` and `chest ards` write one",
+    SQUARES
+    | {
+        "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,
+        "side": lambda x: type(x) is int and 8 <= x <= 4096,
+        "heads": lambda x: type(x) is int and 1 <= x <= 100,
+        "calibration": lambda x: x["kind"] in ("Platt", "none") and is_number(x["slope"]) and is_number(x["intercept"]),
+        "measured": lambda x: all(is_number(v) for v in (x["images"], x["positives"], x["brier"], *x["auc"].values())),
+        "learned_from": lambda x: all(is_number(x[name]) for name in ("images", "patients", "positives")),
+    },
+)
 
 
 def is_number(value: Any) -> bool:
@@ -38,23 +63,30 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and bool(np.isfinite(value))
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path, kind: Kind = DEPLOYED) -> dict[str, Any]:
     """The card of a folder.
 
     Raises:
-        InputError: there is none, or it is not what `save` writes.
+        InputError: there is none, or it is not what this kind of model has.
     """
-    path = folder / "card.json"
-    advice = "`chest covid` and `chest ards` write one"
-    check(path.is_file(), f"{folder} must hold a model for radiographs, but there is no {path.name} in it; {advice}")
-    with reading(folder, "a folder that holds a model for radiographs", advice=advice):
-        check(path.stat().st_size <= MAX_CARD, f"{path} must have at most {MAX_CARD:,} bytes")
+    path, advice = folder / "card.json", kind.written_by
+    check(path.is_file(), f"{folder} must hold {kind.what}, but there is no {path.name} in it; {advice}")
+    with reading(folder, f"a folder that holds {kind.what}", advice=advice):
+        check(path.stat().st_size <= _MAX_CARD, f"{path} must have at most {_MAX_CARD:,} bytes")
         about = parse_json(path.read_bytes())
-        known = isinstance(about, dict) and about.get("format") == FORMAT
-        check(known, f"{path} must be the card of a model for radiographs, format {FORMAT}; {advice}")
-        wrong = [name for name, rule in _RULES.items() if not rule(about[name])]
+        known = isinstance(about, dict) and about.get("format") == kind.format
+        check(known, f"{path} must be the card of {kind.what}, format {kind.format}; {advice}")
+        wrong = [name for name, rule in kind.rules.items() if not rule(about[name])]
     check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
     return about
+
+
+def check_files(folder: Path, digests: Mapping[str, str], *, names: set[str]) -> None:
+    """Raises `InputError` unless a folder has these files, and each is as the card has it."""
+    check(set(digests) == names, f"{folder} must hold the files of a model", files=sorted(digests))
+    for name, wanted in digests.items():
+        whole = (folder / name).is_file() and digest(folder / name) == wanted
+        check(whole, f"{folder / name} must be as it was written, but it is missing or damaged")
 
 
 def digest(path: Path) -> str:

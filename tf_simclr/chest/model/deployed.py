@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FORMAT, digest, read_card
+from tf_simclr.chest.model.card import FORMAT, check_files, digest, read_card
 from tf_simclr.chest.model.cases import Case, Cases
 from tf_simclr.chest.model.heads import bare, check_heads, log_odds
 from tf_simclr.chest.model.trusted import load_network
@@ -301,10 +301,7 @@ def load(folder: str | Path) -> Deployed:
     about = read_card(folder)
     names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}
     names |= {"encoder.keras", "calibration_draws.npy", "held_out.npy"}
-    check(set(about["digests"]) == names, f"{folder} must hold the files of a model", files=sorted(about["digests"]))
-    for name, wanted in about["digests"].items():
-        whole = (folder / name).is_file() and digest(folder / name) == wanted
-        check(whole, f"{folder / name} must be as it was written, but it is missing or damaged")
+    check_files(folder, about["digests"], names=names)
     encoder = load_network(folder / "encoder.keras")
     heads = tuple(load_network(folder / f"head_{i}.keras") for i in range(about["heads"]))
     check_heads(encoder, heads)
