@@ -85,7 +85,7 @@ def written(found: Report) -> str:
         *results(found),
         *_figures(found.ways, found.estimates, test=found.test),
         *_choices(found),
-        *seen(found),
+        *_seen(found),
         *limits(found),
         *_closing(found),
         notice=NOTICE,
@@ -272,7 +272,7 @@ def _choices(found: Report) -> list[str]:
     ]
 
 
-def seen(found: Report) -> list[str]:
+def _seen(found: Report) -> list[str]:
     """What the network was shown without labels."""
     if not found.pairs:
         return []

@@ -37,12 +37,12 @@ SQUARES: dict[str, Callable[[Any], bool]] = {
     "kept_size": lambda x: type(x) is int and 8 <= x <= 4096,
     "fit": lambda x: x in ("stretch", "pad", "crop"),
     "windowed": lambda x: isinstance(x, bool),
-    "crop_proportion": lambda x: is_number(x) and 0 < x <= 1,
+    "crop_proportion": lambda x: _is_number(x) and 0 < x <= 1,
     "card": lambda x: isinstance(x, dict),
     "digests": lambda x: isinstance(x, dict),
 }
 """What every card holds: how squares are made of radiographs, and the files beside it."""
-DEPLOYED = Kind(
+_DEPLOYED = Kind(
     "a model for radiographs",
     FORMAT,
     "`chest covid` and `chest ards` write one",
@@ -51,19 +51,21 @@ DEPLOYED = Kind(
         "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,
         "side": lambda x: type(x) is int and 8 <= x <= 4096,
         "heads": lambda x: type(x) is int and 1 <= x <= 100,
-        "calibration": lambda x: x["kind"] in ("Platt", "none") and is_number(x["slope"]) and is_number(x["intercept"]),
-        "measured": lambda x: all(is_number(v) for v in (x["images"], x["positives"], x["brier"], *x["auc"].values())),
-        "learned_from": lambda x: all(is_number(x[name]) for name in ("images", "patients", "positives")),
+        "calibration": lambda x: (
+            x["kind"] in ("Platt", "none") and _is_number(x["slope"]) and _is_number(x["intercept"])
+        ),
+        "measured": lambda x: all(_is_number(v) for v in (x["images"], x["positives"], x["brier"], *x["auc"].values())),
+        "learned_from": lambda x: all(_is_number(x[name]) for name in ("images", "patients", "positives")),
     },
 )
 
 
-def is_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether it is a finite number."""
     return type(value) in (int, float) and bool(np.isfinite(value))
 
 
-def read_card(folder: Path, kind: Kind = DEPLOYED) -> dict[str, Any]:
+def read_card(folder: Path, kind: Kind = _DEPLOYED) -> dict[str, Any]:
     """The card of a folder.
 
     Raises:
