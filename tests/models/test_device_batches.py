@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.replicas import tiny
-from tf_simclr.data import pipeline, sources
-from tf_simclr.data.device_views import DeviceViews
+from tf_simclr.data import pipeline, sources, subsets
+from tf_simclr.data.device_views import DeviceViews, Held
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
 from tf_simclr.models.moco import MoCo
@@ -26,19 +26,24 @@ def streams():
     source = sources.from_arrays(pixels, random.randint(0, tiny.CLASSES, 20))
     common = {"image_size": SIZE, "recipe": RECIPE, "unreadable": pipeline.Unreadable()}
 
-    def of(make):
+    held = subsets.in_pixels(source)
+
+    def of(make, source=source, **options):
         def stream(step, share=(0, 1)):
-            return make(source, batch_size=BATCH, seed=3, start_step=step, share=share, **common)
+            return make(source, batch_size=BATCH, seed=3, start_step=step, share=share, **common, **options)
 
         return stream
 
-    return {"host": of(pipeline.training_views), "device": of(pipeline.packed_views)}
+    device = {"device": of(pipeline.packed_views), "held": of(pipeline.packed_views, held, held=True)}
+    return {"host": of(pipeline.training_views), "pixels": held.pixels} | device
 
 
 def after_steps(devices: Devices, streams, place: str, *, steps: int = 3, at_once: int = 1, **options) -> dict:
     made = tiny.model(devices, **options)
-    if place == "device":
-        made.views_of = DeviceViews(size=SIZE, recipe=RECIPE)
+    if place != "host":
+        with devices.scope():
+            held = Held(streams["pixels"]) if place == "held" else None
+        made.views_of = DeviceViews(size=SIZE, recipe=RECIPE, held=held)
     if at_once > 1:
         made.steps_per_execution = at_once
         made.make_train_function(force=True)
@@ -55,6 +60,14 @@ def test_a_training_is_the_same_whoever_makes_the_views(streams, options):
     found, expected = (after_steps(Devices(), streams, place, **options) for place in ("device", "host"))
     worst = tiny.differences({f"3/{n}": v for n, v in found.items()}, {f"3/{n}": v for n, v in expected.items()})
     assert max(worst.values()) <= 1e-3, worst
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"microbatch_size": 4}, {"at_once": 3}], ids=str)
+def test_a_training_on_images_that_the_device_holds_is_the_same_bit_for_bit(streams, options):
+    found, expected = (after_steps(Devices(), streams, place, **options) for place in ("held", "device"))
+    assert found.keys() == expected.keys()  # the images are no part of a checkpoint
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_batches_that_nobody_makes_views_of_are_refused(streams):
@@ -91,10 +104,10 @@ def test_a_model_takes_them_in_half_precision_and_unbuilt(streams, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_replicas_make_the_views_of_their_rows(streams, at_once):
+@pytest.mark.parametrize(("place", "at_once"), [("device", 1), ("device", 3), ("held", 1), ("held", 3)])
+def test_replicas_make_the_views_of_their_rows(streams, place, at_once):
     two = find("mirrored", num_replicas=2)
-    found = after_steps(two, streams, "device", at_once=at_once)
+    found = after_steps(two, streams, place, at_once=at_once)
     expected = after_steps(Devices(), streams, "host")
     worst = tiny.differences({f"3/{n}": v for n, v in found.items()}, {f"3/{n}": v for n, v in expected.items()})
     assert max(worst.values()) <= 1e-3, worst

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source, splits_to_test
@@ -19,25 +18,25 @@ from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
-from tf_simclr.data.examples import side_for
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
 from tf_simclr.data.recipe import Recipe
-from tf_simclr.data.sources import Source, in_graph
+from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
-from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import build_encoder, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
-from tf_simclr.replicas import ONE_DEVICE, Devices, accelerated
+from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
 from tf_simclr.training.results import Result, finished_result, save_network
+from tf_simclr.training.viewing import viewed, views_on_device, with_held
 from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
 from tf_simclr.weights import load_model
@@ -109,7 +108,9 @@ def pretrain(
     architecture = architecture or describe(config, source)
     if config.wandb is not None:
         package()
-    views_of = _views_on_device(config, source, devices=devices, custom=view is not None)
+    views_of = views_on_device(
+        config, source, recipe=Recipe.of(config), devices=devices, against=_against(config, custom=view is not None)
+    )
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     folder = begin_run(config, source, architecture=architecture, devices=devices, notes=notes)
@@ -122,7 +123,6 @@ def pretrain(
     keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
     model = _compiled(config, architecture, schedule=schedule, devices=devices)
-    model.views_of = views_of
     say(_introduction(config, source, architecture=architecture, plan=plan))
 
     # 4. Weights to start from, unless the run has some of its own by now.
@@ -131,13 +131,15 @@ def pretrain(
 
     # 5. The images: a function of the step alone, by which a resumed run sees what a straight one would have seen.
     unreadable = Unreadable()
-    source = source if config.cache_dataset else in_pixels(source)
-    batches = _feed(config, source, view=view, unreadable=unreadable, packed=views_of is not None)
+    source = source if config.data_service else in_pixels(source, cache=config.cache_dataset)
+    if views_of is not None:
+        model.views_of = views_of = with_held(views_of, source, devices=devices)
+    batches = _feed(config, source, view=view, unreadable=unreadable, views_of=views_of)
 
     def views(size: int) -> tf.data.Dataset:
-        packed = views_of is not None
-        look = _feed(config, source, view=view, unreadable=Unreadable(), batch_size=size, packed=packed)(0)
-        return look if views_of is None else _viewed(look, views_of)
+        own = views_of and dataclasses.replace(views_of, held=None)  # a look's batches bring their images
+        look = _feed(config, source, view=view, unreadable=Unreadable(), batch_size=size, views_of=own)(0)
+        return look if own is None else viewed(look, own)
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
     result = Result(folder, unreadable, devices=devices, division=source.division)
@@ -245,11 +247,11 @@ def _feed(
     view: View | None,
     unreadable: Unreadable,
     batch_size: int | None = None,
-    packed: bool = False,
+    views_of: DeviceViews | None = None,
 ) -> Feed:
     """First step to the batches from it on; for a look at a few images of another size than those to train on.
 
-    `packed` batches are what a device makes views of.
+    Where `views_of` makes the views, batches are what it makes them of.
     """
     looks = batch_size is not None
     stream = pipeline.Stream(
@@ -265,55 +267,22 @@ def _feed(
         here = dataclasses.replace(stream, start_step=step, share=share)
         if view is not None:
             return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
-        make = pipeline.packed_views if packed else pipeline.training_views
+        make: Callable = pipeline.training_views
+        if views_of is not None:
+            make = functools.partial(pipeline.packed_views, held=views_of.held is not None)
         size, recipe = config.image_size, Recipe.of(config)
         return make(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
 
     return batches
 
 
-def _views_on_device(config: Pretrain, source: Source, *, devices: Devices, custom: bool) -> DeviceViews | None:
-    """What makes the views within a step, where the device does; None where the host makes them.
-
-    Raises:
-        InputError: the device is asked to, and cannot.
-    """
-    against = {
+def _against(config: Pretrain, *, custom: bool) -> list[str]:
+    """What keeps views from being made on the device, whichever that is."""
+    reasons = {
         "views of one's own are made on the host": custom,
         "the workers of data_service make the views": config.data_service is not None,
-        "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax": devices.description.startswith("TPU"),
     }
-    reasons = [reason for reason, holds in against.items() if holds]
-    if not has_tensorflow():  # the backend makes all views, in steps or before them
-        return None
-    if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
-        return None
-    check(not reasons, f"augment_on must be host: {'; '.join(reasons)}", augment_on=config.augment_on)
-    side = side_for(config.image_size)
-    if source.sides is None or max(source.sides) > side:
-        say(f"views are made on the device, of images of up to {side} × {side} pixels; larger ones are shrunk to fit")
-    else:
-        say("views are made on the device")
-    return DeviceViews(size=config.image_size, recipe=Recipe.of(config))
-
-
-def _viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
-    """The views of packed batches, with their labels, made by the same code as in a step."""
-    shape = (2, *views_of.shape)
-
-    def seen(batch: dict[str, tf.Tensor], *labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        names = list(batch)
-
-        def by_keras(*values: np.ndarray) -> np.ndarray:
-            given = dict(zip(names, map(keras.ops.convert_to_tensor, values), strict=True))
-            return keras.ops.convert_to_numpy(views_of(given))
-
-        if keras.backend.backend() == "tensorflow":
-            return views_of(batch), *labels
-        views = tf.numpy_function(by_keras, [batch[name] for name in names], tf.float32)
-        return tf.ensure_shape(views, (batch["draws"].shape[0], *shape)), *labels
-
-    return batches.map(in_graph(seen))
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def _introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:

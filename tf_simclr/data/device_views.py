@@ -23,6 +23,7 @@ References:
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,11 +46,13 @@ class DeviceViews:
         size: side in pixels.
         recipe: how they come about.
         single: whether the view of each image is asked for, `(n, size, size, 3)`, where there is one each.
+        held: the images that batches name by `rows`, in the place of bringing them.
     """
 
     size: int
     recipe: Recipe
     single: bool = False
+    held: "Held | None" = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,6 +61,7 @@ class DeviceViews:
 
     def __call__(self, batch: dict):
         """The views `(n, views, size, size, 3)` of a batch; see `views`."""
+        batch = self.with_images(batch)
         if keras.backend.backend() == "tensorflow":
             found = compiled(self.size, recipe=self.recipe)(
                 {name: ops.convert_to_tensor(x) for name, x in batch.items()}
@@ -65,6 +69,84 @@ class DeviceViews:
         else:
             found = views(batch, size=self.size, recipe=self.recipe)
         return found[:, 0] if self.single else found
+
+    def with_images(self, batch):
+        """A batch that names rows of what is held, with the images themselves; any other one as it is.
+
+        JAX calls it before a step: in a compiled one, what is held would be a constant of the program.
+        """
+        if self.held is None or not isinstance(batch, dict) or "rows" not in batch:
+            return batch
+        return {name: part for name, part in batch.items() if name != "rows"} | {"images": self.held(batch["rows"])}
+
+
+class Held:
+    """All images of a small set where the network is, on each replica whole; batches name rows of them.
+
+    Make it within the scope of the devices that train.
+
+    Args:
+        pixels: uint8 or uint16 `(n, h, w, 3)`, over their full range.
+    """
+
+    def __init__(self, pixels: np.ndarray):
+        self.shape, self.dtype = pixels.shape[1:], pixels.dtype
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            self.pixels: Any = tf.Variable(_words(pixels), trainable=False, name="images")
+        elif keras.backend.backend() == "jax":
+            self.pixels = _everywhere(pixels)
+        else:
+            self.pixels = ops.convert_to_tensor(pixels)
+
+    def __call__(self, rows):
+        """The images `(n, 1, h, w, 3)` of rows `(n,)`."""
+        if keras.backend.backend() == "jax":
+            return _taken()(self.pixels, rows)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            taken = _taken_of_words(self.shape, str(self.dtype))
+            return taken(tf.convert_to_tensor(self.pixels), tf.convert_to_tensor(rows))
+        return self.pixels[ops.convert_to_tensor(rows)][:, None]
+
+
+def _words(pixels: np.ndarray) -> np.ndarray:
+    """Each image's bytes as words of 64 bits, `(n, words)`: not every GPU kernel of TensorFlow takes bytes."""
+    flat = pixels.reshape(len(pixels), -1).view(np.uint8)
+    return np.ascontiguousarray(np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8)))).view(np.int64)
+
+
+def _everywhere(pixels: np.ndarray):
+    """The pixels on each device of JAX that trains, also those of other processes."""
+    import jax
+
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return jax.device_put(pixels)
+    whole = jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, jax.sharding.PartitionSpec())
+    return jax.make_array_from_callback(pixels.shape, whole, lambda part: pixels[part])
+
+
+@functools.cache
+def _taken() -> Callable:
+    """Images `(n, h, w, 3)` and rows of them, to these; compiled by JAX."""
+    import jax
+
+    return jax.jit(lambda pixels, rows: pixels[rows][:, None])
+
+
+@functools.cache
+def _taken_of_words(shape: tuple[int, ...], dtype: str) -> Callable:
+    """The same of images as words, compiled by TensorFlow."""
+    import tensorflow as tf
+
+    def taken(words, rows):
+        numbers = tf.reshape(tf.bitcast(tf.gather(words, rows), dtype), (tf.shape(rows)[0], -1))  # words → their bytes
+        return tf.reshape(numbers[:, : np.prod(shape)], (-1, 1, *shape))
+
+    return tf.function(taken, jit_compile=True, autograph=False)
 
 
 @functools.cache

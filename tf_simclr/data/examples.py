@@ -191,7 +191,7 @@ def refuse(origin: bytes) -> np.bool_:
 # of areas, and its boxes are drawn in what is left: they cover the same shares of the image, with the same aspect
 # ratios, up to the rounding of a box to pixels.
 
-Batch = dict[str, "tf.Tensor"]
+_Batch = dict[str, "tf.Tensor"]
 SMALL = 64
 """Side in pixels up to which views are made a batch at a time on a CPU, too."""
 _ROOM = 2.2
@@ -228,12 +228,12 @@ class Packing:
     views: int = 2
     central: bool = False
 
-    def of_raw(self, raw: tf.Tensor, *, seed: tf.Tensor | None = None) -> Batch:
+    def of_raw(self, raw: tf.Tensor, *, seed: tf.Tensor | None = None) -> _Batch:
         """An image `(1, height, width, 3)` and its shape `(1, 2)` of what `images.to_rgb` takes."""
         found = images.to_rgb(raw, self.padded)
         return {name: tf.ensure_shape(part, self.spec[name]) for name, part in found.items()}
 
-    def of_images(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> Batch:
+    def of_images(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> _Batch:
         """The same of images in [0, 1], one for all views or one for each."""
         made = [self.padded(tf.cast(tf.round(one * 65535), tf.uint16)) for one in (image, *others)]
         return {name: tf.concat([one[name] for one in made], 0) for name in made[0]}
@@ -247,7 +247,7 @@ class Packing:
     def spec(self) -> dict[str, tuple[int, ...]]:
         return {"images": (1, *self.sides, 3), "shapes": (1, 2)}
 
-    def of_batch(self, raw: tf.Tensor) -> Batch:
+    def of_batch(self, raw: tf.Tensor) -> _Batch:
         """The same of a batch of pixels in memory, `(n, h, w, 1, 3 or 4)`, that fit into the padding."""
         _, height, width, channels = raw.shape
         raw = raw[..., :3] if channels >= 3 else tf.repeat(raw, 3, axis=-1)
@@ -257,7 +257,11 @@ class Packing:
         shapes = tf.broadcast_to([height, width], (tf.shape(raw)[0], 1, 2))
         return {"images": in_bits(raw, deep=self.deep)[:, None], "shapes": shapes}
 
-    def padded(self, pixels: tf.Tensor) -> Batch:
+    def of_rows(self, rows: tf.Tensor) -> _Batch:
+        """The rows `(n,)` of images that a device holds (`device_views.Held`), which have the sides of the padding."""
+        return {"rows": tf.cast(rows, tf.int32), "shapes": tf.broadcast_to(self.sides, (tf.shape(rows)[0], 1, 2))}
+
+    def padded(self, pixels: tf.Tensor) -> _Batch:
         """Integers `(h, w, 3)` in the corner of zeros; `tf.pad` would take three times as long."""
         height, width = self.sides
         pixels = in_bits(self.fitting(pixels), deep=self.deep)
@@ -279,7 +283,7 @@ class Packing:
 
         return tf.cond(scale < 1, shrunk, lambda: pixels)
 
-    def finished(self, positions: tf.Tensor, seen: Batch) -> Batch:
+    def finished(self, positions: tf.Tensor, seen: _Batch) -> _Batch:
         """The batch of images at positions of the stream, with what is drawn for them.
 
         Python draws for all of them at once: less than a tenth of what one operation an image would cost.
@@ -290,7 +294,7 @@ class Packing:
         shapes = {"boxes": (4,), "draws": (len(draws.DRAWS),), "noise": (size, size, 3)}
         drawn = tf.numpy_function(self.drawn, [positions, seen["shapes"]], list(kinds.values()), stateful=False)
         named = zip(kinds, drawn, strict=True)
-        return {"images": seen["images"]} | {
+        return {name: part for name, part in seen.items() if name != "shapes"} | {
             name: tf.ensure_shape(value, (rows, self.views, *shapes[name])) for name, value in named
         }
 
@@ -315,5 +319,5 @@ def in_bits(pixels: tf.Tensor, *, deep: bool) -> tf.Tensor:
     return tf.cast(tf.round(tf.cast(pixels, tf.float32) / 257), tf.uint8)
 
 
-Finish = Callable[["tf.Tensor", Batch], Batch]
+Finish = Callable[["tf.Tensor", _Batch], _Batch]
 """Positions of a batch and what is seen there → the batch."""

@@ -143,6 +143,7 @@ def packed_views(
     views: int = 2,
     central: bool = False,
     tuned: bool = True,
+    held: bool = False,
     **options: Any,
 ) -> tf.data.Dataset:
     """Endless batches for `device_views`, which makes of them the views of `training_views`, up to rounding.
@@ -158,10 +159,12 @@ def packed_views(
         views: 2, or 1 as fine-tuning takes them: `augment.crop_and_flip`, with a recipe of nothing but flips.
         central: whether the boxes are the squares that evaluation sees.
         tuned: whether batches are made ahead.
+        held: whether the device holds the source's pixels (`device_views.Held`): batches then name `rows` of them.
         **options: of a `Stream`, in the place of one.
 
     Returns:
-        `({"images", "boxes", "draws"}, labels)`, or without labels a tuple of the first alone; see `draws.batch`.
+        `({"images" or "rows", "boxes", "draws"}, labels)`, or without labels a tuple of the first alone; see
+        `draws.batch`.
 
     Raises:
         InputError: as `training_views`; or a data service is asked for.
@@ -182,6 +185,11 @@ def packed_views(
         central=central,
     )
     partners = source.partner is not None and views > 1
+    of_batch = None
+    if held:
+        of_batch = packing.of_rows
+    elif packing.holds(source) and not partners:
+        of_batch = lambda rows: packing.of_batch(source.read(rows))  # noqa: E731
     return training_batches(
         source,
         packing.of_images,
@@ -189,7 +197,7 @@ def packed_views(
         unreadable=unreadable,
         partners=partners,
         raw_view=None if partners else packing.of_raw,
-        batch_view=packing.of_batch if packing.holds(source) and not partners else None,
+        batch_view=of_batch,
         finish=packing.finished,
         tuned=tuned,
     )
@@ -221,7 +229,8 @@ def training_batches(
         partners: whether the view is given the image of the source's partner, too, drawn by the seed and the place;
             where that one is corrupt, the image itself.
         raw_view: sees the images that can be read in the place of `view` (see `Examples`).
-        batch_view: sees all pixels of a batch at once, in the place of both, where the source is `vectorised`.
+        batch_view: sees what records hold of all images of a batch at once, in the place of both, where the source is
+            `vectorised`.
         finish: makes the batch of its positions in the stream and of what is seen there.
         tuned: whether batches are made ahead.
         **options: of a `Stream`, in the place of one.
@@ -257,7 +266,7 @@ def training_batches(
     def batch(positions: tf.Tensor, records: Any) -> tuple[Any, ...]:
         if batch_view is not None and at_once:
             records = source.record(records) if isinstance(source, Indexed) else records
-            found, seen = positions, batch_view(source.read(records["image"]))
+            found, seen = positions, batch_view(records["image"])
             labels = [records["label"]] if source.labelled else []
         else:
             found, seen, *labels = made.batch(positions, records)

@@ -129,6 +129,8 @@ class Source(ABC):
         rows: the records as Python has them, where memory holds their list: what is read without TensorFlow.
         sides: height and width of every image, where they are known to be the same.
         vectorised: whether `read`, and an `Indexed`'s `record`, take a batch at once, too: of pixels in memory.
+        pixels: all images in order, integers over their full range `(n, h, w, 3)`, where they are small and memory
+            holds them (`subsets.in_pixels`); with TensorFlow a record's `image` is then its row among them.
     """
 
     origin: str
@@ -146,6 +148,7 @@ class Source(ABC):
     rows: Rows | None = None
     sides: tuple[int, int] | None = None
     vectorised: bool = False
+    pixels: np.ndarray | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""

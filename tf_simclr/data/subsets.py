@@ -17,7 +17,7 @@ from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data import images, in_python
 from tf_simclr.data.examples import SMALL, in_bits
-from tf_simclr.data.sources import Indexed, Records, Sequential, Source, in_graph
+from tf_simclr.data.sources import Indexed, Records, Sequential, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 
@@ -25,8 +25,8 @@ Record = dict[str, "tf.Tensor"]
 HELD_BYTES = 2**31
 """A part with fewer bytes of encoded images is kept in memory: to read 1 % of a data set that can only be read front to
 back, an epoch would read all of it."""
-_HELD_PIXELS = 2**30
-"""Bytes of small images that are decoded into memory."""
+HELD_PIXELS = 2**30
+"""Bytes of small images that are decoded into memory, and that a device may hold."""
 _READ_AT_ONCE = 1024
 UNKNOWN = -1
 """Label of an image whose label is held back."""
@@ -149,46 +149,83 @@ def held(part: Source) -> Source:
     )
 
 
-def in_pixels(source: Source, *, limit: int = _HELD_PIXELS) -> Source:
+def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) -> Source:
     """The same images in the same order, decoded once into memory, where they are small and all of one size.
 
-    A batch of them then costs next to nothing (CIFAR-10: 150 MB, and 4 seconds to read).  A source whose images are
-    large or of unknown size, too many, or that has one that cannot be read, stays as it is.
+    A batch of them then costs next to nothing (CIFAR-10: 150 MB, and 4 seconds to read), and a device can hold them
+    all.  A source whose images are large or of different sizes, too many, or that has one that cannot be read, stays
+    as it is.
 
     Args:
         source: any.
         limit: bytes that they may take.
+        cache: whether the order is that of the source `sources.cached`.
     """
-    height, width = source.sides or (limit, limit)
-    if not has_tensorflow() or source.vectorised or source.partner is not None or max(height, width) > SMALL:
+    if source.pixels is not None or source.partner is not None or not _may_be_held(source, limit):
         return source
-    if source.num_examples * height * width * 3 > limit:
+    if not has_tensorflow():
+        held = in_python.all_pixels(source, most=SMALL, limit=limit)
+        return source if held is None else dataclasses.replace(source, pixels=held, sides=held.shape[1:3])
+    if source.rows is not None and source.rows.images.ndim > 1:  # pixels in memory already
+        own = in_python.all_pixels(source, most=SMALL, limit=limit)
+        record = dataclasses.replace(source.rows, images=np.arange(source.num_examples)).tensors()
+        return _of_pixels(source, own, changes={"record": record})
+    sides = source.sides or _first_sides(source)
+    if sides is None or max(sides) > SMALL or source.num_examples * sides[0] * sides[1] * 3 > limit:
         return source
+    ordered = cached(source) if cache else source
 
     @in_graph
     def decoded(record: Record) -> Record:
         pixels = images.to_rgb(source.read(record["image"]), lambda pixels: in_bits(pixels, deep=True))
-        return record | {"image": tf.ensure_shape(pixels, (height, width, 3))}
+        return record | {"image": tf.ensure_shape(pixels, (*sides, 3))}
 
-    found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    read = list(found.batch(_READ_AT_ONCE).as_numpy_iterator())
-    columns = {key: np.concatenate([part[key] for part in read]) for key in (read[0] if read else ())}
-    if len(set(columns.get("name", ()))) != source.num_examples:
+    found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    try:
+        read = list(found.batch(_READ_AT_ONCE).as_numpy_iterator())
+    except tf.errors.OpError:  # one that cannot be read, or of another size
         return source
+    columns = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
     pixels = columns["image"]
-    table = tf.constant(pixels if np.any(pixels % 257) else (pixels // 257).astype(np.uint8))
+    pixels = pixels if np.any(pixels % 257) else (pixels // 257).astype(np.uint8)
     columns["image"] = np.arange(source.num_examples)
-    content = {key: tf.constant(value) for key, value in columns.items()}
+    content = tf.nest.map_structure(tf.constant, columns)
     changes: dict[str, Any]
-    if isinstance(source, Indexed):
-        changes = {"record": in_graph(lambda index: {key: tf.gather(value, index) for key, value in content.items()})}
-    elif isinstance(source, Sequential):
-        place, sequential = lookup(columns["name"]), source
+    if isinstance(ordered, Indexed):
+        look = in_graph(lambda index: tf.nest.map_structure(lambda value: tf.gather(value, index), content))
+        changes = {"record": look}
+    elif isinstance(ordered, Sequential) and len(set(columns["name"])) == source.num_examples:
+        place, sequential = lookup(columns["name"]), ordered
         placed = in_graph(lambda record: record | {"image": place.lookup(record["name"])})
         changes = {"epoch": lambda seed: sequential.epoch(seed).map(placed)}
     else:
         return source
+    return _of_pixels(ordered, pixels, changes=changes)
+
+
+def _of_pixels(source: Source, pixels: np.ndarray, *, changes: dict[str, Any]) -> Source:
+    """The source, whose records by the changes name rows of the pixels `(n, h, w, 3)`."""
+    with tf.device("CPU"):
+        table = tf.constant(pixels)
+    changes |= {"pixels": pixels, "sides": pixels.shape[1:3]}
     return dataclasses.replace(source, **changes, read=in_graph(partial(tf.gather, table)), vectorised=True)
+
+
+def _may_be_held(source: Source, limit: int) -> bool:
+    """Whether nothing that is known without reading speaks against it."""
+    height, width = source.sides or (1, 1)
+    return max(height, width) <= SMALL and source.num_examples * height * width * 3 <= limit
+
+
+def _first_sides(source: Source) -> tuple[int, int] | None:
+    """Height and width of the first image; None where it cannot be read."""
+
+    def shape(pixels: tf.Tensor) -> tuple[tf.Tensor]:
+        return (tf.shape(pixels)[:2],)
+
+    looked = source.ordered().take(1).map(in_graph(lambda record: images.to_rgb(source.read(record["image"]), shape)))
+    found = [tuple(sides.tolist()) for (sides,) in looked.ignore_errors().as_numpy_iterator()]
+    return found[0] if found else None
 
 
 def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
@@ -196,6 +233,7 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
     changes: dict[str, Any] = {
         "origin": f"{source.origin}, {len(rows):,} of {source.num_examples:,} images",
         "num_examples": len(rows),
+        "pixels": None,
     }
     known = source.identity
     changes["identity"] = known and (lambda say=silent: [known(say), contents.of_array(np.asarray(rows, np.int64))])
@@ -243,6 +281,7 @@ def mapped(source: Source, change: Callable[[Record], Record], *, class_names: t
         "identity": None,
         "rows": None,
         "vectorised": False,
+        "pixels": None,
     }
     if isinstance(source, Indexed):
         return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))

@@ -1,9 +1,11 @@
 """What all models of this package share as Keras models: how they are built, fed, weighed and protected."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 from keras import ops
@@ -21,6 +23,17 @@ class _Step:
     number = 0
 
 
+class MakesViews(Protocol):
+    """A batch of any kind to its views: `(n, 2, *shape)` for contrast, `(n, *shape)` for a classifier."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a view: height, width, channels."""
+
+    def __call__(self, batch: dict) -> Any:
+        """The views."""
+
+
 class Trained(replicas.FitOnReplicas, keras.Model):
     """A model around an encoder of any kind: `compile` and `fit` are the only loop.
 
@@ -28,10 +41,13 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     it takes, computes `compute_loss` and gives what it observes to `self.means` by `observe`.
 
     An encoder that knows the shape of its images, or takes any, is built at once; another one by the first batch.
+
+    Batches that are dictionaries are none of images yet: `views_of` makes them within the step.
     """
 
     encoder: keras.Model
     means: dict[str, keras.metrics.Mean]
+    views_of: MakesViews | None = None
 
     def begin(self, encoder) -> None:
         """Builds what can be built before the first batch."""
@@ -55,6 +71,8 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def build(self, images_shape):
         """Builds the parts for a first batch."""
+        if isinstance(images_shape, dict):
+            images_shape = (None, *self.maker(keys=sorted(images_shape)).shape)
         if not hasattr(self, "images_shape"):
             self.build_parts((None, *images_shape[-3:]))
 
@@ -70,6 +88,20 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             strategy = strategy_of(self)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.build(spec if isinstance(spec, dict) else tuple(spec.shape))
+
+    def maker(self, **received) -> MakesViews:
+        """What makes views of batches.
+
+        Raises:
+            InputError: nothing does.
+        """
+        if self.views_of is None:
+            raise InputError(f"batches that are dictionaries need views_of, which makes views. Received: {received}")
+        return self.views_of
+
+    def viewed(self, batch):
+        """The images of a batch, which may be what they are to be made of."""
+        return self.maker(keys=sorted(batch))(batch) if isinstance(batch, dict) else batch
 
     def label_range(self) -> tuple[int, int] | None:
         """The number of classes, 0 for any, and the smallest label; None where labels are not looked at."""
@@ -135,9 +167,11 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         return checked
 
     def seen(self, batch):
-        """A batch whose labels were looked at: within a step JAX can refuse nothing."""
+        """A batch whose labels were looked at, with its images: within a step JAX refuses nothing and holds nothing."""
         if isinstance(batch, list | tuple) and len(batch) > 1:
             self.given(keras.tree.map_structure(replicas.rows_here, batch[1]))
+        if isinstance(batch, list | tuple) and batch and hasattr(self.views_of, "with_images"):
+            batch = (self.views_of.with_images(batch[0]), *batch[1:])
         return batch
 
     def train_step(self, *inputs):

@@ -6,7 +6,7 @@ References:
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,7 +16,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.losses import NTXent, contrastive_metrics
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
-from tf_simclr.models.base import Trained, share
+from tf_simclr.models.base import MakesViews, Trained, share
 from tf_simclr.models.gradient_cache import GradientCache, check_local
 from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.resnet import projection_head, supervised_head
@@ -24,17 +24,6 @@ from tf_simclr.optimizers import left_to_loss
 
 _OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
 """Arguments of `SimCLR` that are plain values."""
-
-
-class _MakesViews(Protocol):
-    """A batch of any kind to its views `(n, 2, *shape)`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of a view: height, width, channels."""
-
-    def __call__(self, batch: dict) -> Any:
-        """The views."""
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -85,7 +74,7 @@ class SimCLR(Trained):
         weight_decay: float = 0.0,
         microbatch_size: int = 0,
         remat: bool = False,
-        views_of: _MakesViews | None = None,
+        views_of: MakesViews | None = None,
         name: str = "simclr",
         **kwargs,
     ):
@@ -155,21 +144,9 @@ class SimCLR(Trained):
             outputs["logits_sup"] = self.probe(ops.stop_gradient(features[0]))
         return outputs
 
-    def maker(self, **received) -> _MakesViews:
-        """What makes views of batches.
-
-        Raises:
-            InputError: nothing does.
-        """
-        if self.views_of is None:
-            raise InputError(f"batches that are dictionaries need views_of, which makes views. Received: {received}")
-        return self.views_of
-
     def viewed(self, batch):
         """The views `(n, 2, h, w, 3)` of a batch, which may be what they are to be made of."""
-        if isinstance(batch, dict):
-            batch = self.maker(keys=sorted(batch))(batch)
-        return _two_views(batch)
+        return _two_views(super().viewed(batch))
 
     def embed(self, views, training=None):
         """Views to projections `(n, 2, d)` and, for a probe, features; BatchNorm sees both views at once."""

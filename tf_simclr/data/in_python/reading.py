@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,9 @@ _ORDER = 2
 """What the seed draws for `sources`, too: orders of examples."""
 _ROOM, _STEP = 2.2, 64
 """Images are padded to so many view sides, up to a multiple of a step: 512 for 224; larger ones are shrunk to that."""
+
+
+_READ_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +144,37 @@ def padded(pixels: list[np.ndarray], side: tuple[int, int]) -> np.ndarray:
             one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
         )
     return made
+
+
+def all_pixels(source: Source, *, most: int, limit: int) -> np.ndarray | None:
+    """All images of a source `(n, h, w, 3)`, integers over their full range, where they are small and of one size.
+
+    Args:
+        source: whose list memory holds; else None comes back.
+        most: side in pixels.
+        limit: bytes that they may take, at 8 bits a channel.
+    """
+    rows = source.rows
+    if rows is None:
+        return None
+    if rows.images.ndim > 1:
+        return rows.images[..., np.minimum(range(3), rows.images.shape[-1] - 1)]
+    held: np.ndarray | None = None
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        for begin in range(0, len(rows), _READ_AT_ONCE):
+            numbers = range(begin, min(begin + _READ_AT_ONCE, len(rows)))
+            try:
+                read = list(pool.map(rows.pixels, numbers))
+            except DAMAGED:
+                return None
+            first = read[0] if held is None else held[0]
+            if max(first.shape[:2]) > most or first.nbytes // first.itemsize * len(rows) > limit:
+                return None
+            if any(one.shape != first.shape or one.dtype != first.dtype for one in read):
+                return None
+            held = np.empty((len(rows), *first.shape), first.dtype) if held is None else held
+            held[numbers.start : numbers.stop] = read
+    return held
 
 
 def check_readable(source: Source) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_simclr.data import draws, images
+from tf_simclr.data import draws
+from tf_simclr.data.images import evaluation_proportion
 from tf_simclr.data.in_python.reading import Batches, Reader, check_readable, padded, rows_of, side_for
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import check
@@ -58,28 +59,34 @@ def training_views(
     rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
     check(len(rows) >= batch_size, rule, images=len(rows), batch_size=batch_size)
     check_readable(source)
-    reader = Reader(source, rows, seed=seed, unreadable=unreadable, side=side_for(image_size, rows))
+    side = side_for(image_size, rows) if source.pixels is None else source.pixels.shape[1:3]
+    reader = Reader(source, rows, seed=seed, unreadable=unreadable, side=side)
+    held = None if source.pixels is None else _held(source.pixels)
 
     def batch(step: int, pool: ThreadPoolExecutor) -> Callable[[], tuple]:
         """Begins a batch; what it returns waits for its images and finishes it."""
         count = batch_size // share[1]
         positions = step * batch_size + share[0] * count + np.arange(count)
-        loading = list(pool.map(reader.at, positions.tolist(), reader.numbers(positions)))
-        return lambda: finished(positions, loading)
-
-    def finished(positions: np.ndarray, loaded: list[tuple[np.ndarray, int]]) -> tuple:
-        pixels = [one for one, _ in loaded]
+        numbers = reader.numbers(positions)
+        if held is not None:
+            shapes = np.broadcast_to(side, (count, 2))
+            return lambda: finished(positions, numbers, shapes=shapes, images=held(np.array(numbers, np.int32)))
+        loaded = list(pool.map(reader.at, positions.tolist(), numbers))
+        pixels, found = [one for one, _ in loaded], [number for _, number in loaded]
         shapes = np.array([one.shape[:2] for one in pixels])
+        return lambda: finished(positions, found, shapes=shapes, images=padded(pixels, side))
+
+    def finished(positions: np.ndarray, numbers: list[int], *, shapes: np.ndarray, images: Any) -> tuple:
         drawn = draws.batch(seed, positions, shapes=shapes, size=image_size, recipe=recipe, views=views)
         if central:
-            proportion = images.evaluation_proportion(image_size)
+            proportion = evaluation_proportion(image_size)
             drawn["boxes"] = np.repeat(draws.central_boxes(shapes, proportion=proportion)[:, None], views, axis=1)
-        made = _on_device(size=image_size, recipe=recipe)({"images": padded(pixels, reader.side), **drawn})
+        made = _on_device(size=image_size, recipe=recipe)({"images": images, **drawn})
         made = made[:, 0] if views == 1 else made
         if not source.labelled:
             return (made,)
         labels = rows.labels if rows.labels is not None else np.zeros(len(rows), np.int64)
-        return made, labels[[number for _, number in loaded]]
+        return made, labels[numbers]
 
     def batches() -> Iterator[tuple]:
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
@@ -120,6 +127,13 @@ def picture_views(picture: np.ndarray, seeds: np.ndarray, *, size: int, recipe: 
     if recipe.noise_probability > 0:
         batch["noise"] = draws.noise(seeds, recipe, views=1, size=size)
     return np.asarray(_on_device(size=size, recipe=recipe)(batch))[:, 0]
+
+
+def _held(pixels: np.ndarray) -> Callable[[np.ndarray], Any]:
+    """All images where the views are made: rows to images `(n, 1, h, w, 3)`."""
+    from tf_simclr.data.device_views import Held
+
+    return Held(pixels)
 
 
 @functools.cache

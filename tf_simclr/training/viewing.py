@@ -1,0 +1,96 @@
+"""Whether a command's views are made where its network is (`--augment_on`), and what is kept there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import keras
+import numpy as np
+
+from tf_simclr.data.device_views import DeviceViews, Held
+from tf_simclr.data.examples import side_for
+from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.sources import Source, in_graph
+from tf_simclr.data.subsets import HELD_PIXELS
+from tf_simclr.errors import check
+from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.replicas import Devices, accelerated
+from tf_simclr.terminal import say
+
+
+class _Asks(Protocol):
+    """The options that matter here."""
+
+    @property
+    def augment_on(self) -> Literal["auto", "host", "device"]: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+
+def views_on_device(
+    config: _Asks,
+    source: Source,
+    *,
+    recipe: Recipe,
+    devices: Devices,
+    against: Sequence[str] = (),
+    single: bool = False,
+) -> DeviceViews | None:
+    """What makes the views within a step, where the device does; None where the host makes them.
+
+    Args:
+        config: who is asked to.
+        source: of the images.
+        recipe: of the views.
+        devices: that train.
+        against: reasons for the host, a sentence each.
+        single: whether each image has one view, not two.
+
+    Raises:
+        InputError: the device is asked to, and cannot.
+    """
+    if not has_tensorflow():  # the backend makes all views, in steps or before them
+        return None
+    tpu = "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax"
+    reasons = [*against, *([tpu] if devices.description.startswith("TPU") else [])]
+    if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
+        return None
+    check(not reasons, f"augment_on must be host: {'; '.join(reasons)}", augment_on=config.augment_on)
+    side = side_for(config.image_size)
+    if source.sides is None or max(source.sides) > side:
+        say(f"views are made on the device, of images of up to {side} × {side} pixels; larger ones are shrunk to fit")
+    else:
+        say("views are made on the device")
+    return DeviceViews(size=config.image_size, recipe=recipe, single=single)
+
+
+def with_held(views_of: DeviceViews, source: Source, *, devices: Devices) -> DeviceViews:
+    """The same, with all images of a source whose pixels memory holds (`subsets.in_pixels`) on each device."""
+    if source.pixels is None or source.partner is not None:
+        return views_of
+    with devices.scope():
+        held = Held(source.pixels)
+    size, most = source.pixels.nbytes / 2**20, HELD_PIXELS / 2**20
+    say(f"the device holds all {len(source.pixels):,} images ({size:,.1f} MiB; up to {most:,.0f} MiB are held)")
+    return dataclasses.replace(views_of, held=held)
+
+
+def viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
+    """The views of packed batches, with their labels, made by the same code as in a step."""
+
+    def seen(batch: dict[str, tf.Tensor], *labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        names = list(batch)
+
+        def by_keras(*values: np.ndarray) -> np.ndarray:
+            given = dict(zip(names, map(keras.ops.convert_to_tensor, values), strict=True))
+            return keras.ops.convert_to_numpy(views_of(given))
+
+        if keras.backend.backend() == "tensorflow":
+            return views_of(batch), *labels
+        views = tf.numpy_function(by_keras, [batch[name] for name in names], tf.float32)
+        return tf.ensure_shape(views, (batch["draws"].shape[0], 2, *views_of.shape)), *labels
+
+    return batches.map(in_graph(seen))
