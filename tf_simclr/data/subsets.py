@@ -169,7 +169,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
     if source.rows is not None and source.rows.images.ndim > 1:  # pixels in memory already
         own = in_python.all_pixels(source, most=SMALL, limit=limit)
         record = dataclasses.replace(source.rows, images=np.arange(source.num_examples)).tensors()
-        return _of_pixels(source, own, changes={"record": record})
+        return source if own is None else _of_pixels(source, own, changes={"record": record})
     sides = source.sides or _first_sides(source)
     if sides is None or max(sides) > SMALL or source.num_examples * sides[0] * sides[1] * 3 > limit:
         return source

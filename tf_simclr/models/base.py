@@ -170,8 +170,9 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """A batch whose labels were looked at, with its images: within a step JAX refuses nothing and holds nothing."""
         if isinstance(batch, list | tuple) and len(batch) > 1:
             self.given(keras.tree.map_structure(replicas.rows_here, batch[1]))
-        if isinstance(batch, list | tuple) and batch and hasattr(self.views_of, "with_images"):
-            batch = (self.views_of.with_images(batch[0]), *batch[1:])
+        with_images = getattr(self.views_of, "with_images", None)
+        if with_images is not None and isinstance(batch, list | tuple) and batch:
+            batch = (with_images(batch[0]), *batch[1:])
         return batch
 
     def train_step(self, *inputs):
