@@ -84,10 +84,12 @@ MAY_IMPORT = {
     # what is done with them
     "tf_simclr.evaluation": METHOD | GROUND,
     "tf_simclr.training": {"tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.run_folder"} | METHOD | GROUND,
-    "tf_simclr.weights": {"converters.loading", "converters.networks"} | METHOD | GROUND,
-    "tf_simclr": {"tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"} | METHOD,  # the public names
+    "tf_simclr.weights": {"converters", "converters.loading", "converters.networks"} | METHOD | GROUND,
+    "tf_simclr.training.publishing": {"tf_simclr.run_folder", "tf_simclr.weights"} | METHOD | GROUND,
+    "tf_simclr": {"tf_simclr.training.publishing", "tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"}
+    | METHOD,  # the public names
     # the commands
-    "tf_simclr.commands": {"tf_simclr.config.first_look"} | LIBRARY,
+    "tf_simclr.commands": {"tf_simclr.config.first_look", "tf_simclr.training.publishing"} | LIBRARY,
     "tf_simclr.commands.sweep": {"tf_simclr.cli"} | COMMANDS,  # its trials are commands
     "tf_simclr.commands.demo": {"converters", "converters.verification", "converters.names"}
     | COMMANDS,  # shows the way to PyTorch, too

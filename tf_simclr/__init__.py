@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tf_simclr.models.resnet import resnet
     from tf_simclr.models.simclr import SimCLR
     from tf_simclr.optimizers import LARS, WarmUpCosine
+    from tf_simclr.training.publishing import push_to_hub
     from tf_simclr.weights import load_encoder, load_model
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "load_encoder",
     "load_model",
     "nt_xent",
+    "push_to_hub",
     "resnet",
 ]
 
@@ -45,6 +47,7 @@ _PLACES = {
     "load_encoder": "weights",
     "load_model": "weights",
     "nt_xent": "losses",
+    "push_to_hub": "training.publishing",
     "resnet": "models.resnet",
 }
 

@@ -22,6 +22,7 @@ Place = Annotated[str, _MARK]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -44,6 +45,22 @@ def written(path: Path) -> str:
     """
     text = str(path)
     return re.sub(":/+", "://", text, count=1) if is_address(text) else text
+
+
+def hub_name(text: str) -> str:
+    """The name of a repository on the Hugging Face hub, without `hf://`.
+
+    Example:
+        >>> hub_name("hf://user/repo")
+        'user/repo'
+
+    Raises:
+        InputError: it is none.
+    """
+    bare = str(text).removeprefix("hf://")
+    plain = _REPOSITORY.fullmatch(bare) and not re.search(r"--|\.\.|[.-](/|$)|\.git$", bare)
+    check(plain, "a repository of the hub to push to must be USER/NAME, of letters, digits, -, _ and .", received=text)
+    return bare
 
 
 def expanded(path: str | Path) -> Path:

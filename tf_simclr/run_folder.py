@@ -7,7 +7,7 @@ and while a process trains in it, `lock`.  Files appear whole or not at all.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 PLACES += ("augment_on",)
 PLACES += ("coordinator", "num_processes", "process_id")
+PLACES += ("push_to",)
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
 they may change when it resumes."""
 
@@ -97,6 +98,7 @@ class RunFolder:
         images: int | None = None,
         origin: str | None = None,
         roster: str | None = None,
+        classes: Sequence[str] = (),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
@@ -110,12 +112,14 @@ class RunFolder:
             images: how many are trained on; their number decides which of them each step sees.
             origin: where they are from; they may lie somewhere else when the run resumes.
             roster: tells their list of names from others, wherever they lie; None: their number alone counts.
+            classes: names of their classes, in the order of their numbers.
             say: takes a line for the user where what is noted of the images is damaged.
 
         Raises:
             InputError: the folder holds a run with another configuration or on other images.
         """
-        data = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
+        data: dict[str, Any] = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
+        data |= {"classes": list(classes)} if classes else {}
         if self.check_options(config, defaults):
             if images is not None and self.data.exists():
                 self.check_data(data, say)
@@ -143,6 +147,15 @@ class RunFolder:
                 f"to start anew: {differing}"
             )
         return True
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the run was trained on, by number; none where they were not noted."""
+        try:
+            found = read_json(self.data).get("classes", []) if self.data.is_file() else []
+        except InputError:  # damaged: said where a run resumes, and no name of it is worth an error here
+            return ()
+        known = isinstance(found, list) and all(isinstance(name, str) for name in found)
+        return tuple(found) if known else ()
 
     def check_there(self) -> None:
         """Refuses to write into a folder that was removed while a training holds it, or removed and made anew.

@@ -1,6 +1,8 @@
 """Checkpoints of any kind as Keras networks: the one module of the library that knows the converters."""
 
 import contextlib
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,3 +67,22 @@ def load_encoder(path: Any, **selection: Any) -> "keras.Model":
 
     model = load_model(path, **selection | {"part": "encoder"})
     return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")
+
+
+def write_safetensors(network: "keras.Model", path: Path) -> bool:
+    """Writes a Keras network as safetensors under the names of the PyTorch twin; false where it is no ResNet of ours.
+
+    Args:
+        network: images to endpoints.
+        path: the file.
+    """
+    import converters
+    from tf_simclr.errors import InputError
+
+    with tempfile.TemporaryDirectory() as folder:
+        network.save(Path(folder) / "network.keras")
+        try:
+            converters.convert(Path(folder) / "network.keras", path, to="safetensors", verify=False)
+        except InputError:  # an encoder of another kind: Keras' form is the only one that it has
+            return False
+    return True

@@ -3,11 +3,8 @@
 import json
 import subprocess
 import sys
-import threading
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from converters.published import hub
 from tests import golden
 from tests.bucket import Bucket, serving
 from tests.converters import official
+from tests.hub import Hub, hub_on_loopback
 from tf_simclr import cli
 from tf_simclr.config import LinearEval, Pretrain, plain
 from tf_simclr.config.first_look import look_first
@@ -175,51 +173,6 @@ def test_every_kind_of_command_takes_names(bucket, monkeypatch, capfd, tmp_path)
 # The hub
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """The two endpoints that a snapshot needs: what a revision holds, and a file."""
-
-    repositories: ClassVar[dict] = {}  # (name, revision) -> file -> content
-    asked: ClassVar[list] = []
-    commit = "0123456789abcdef0123456789abcdef01234567"
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        path = self.path.split("?")[0].lstrip("/")
-        for (name, revision), files in self.repositories.items():
-            for known in (revision, self.commit):
-                if path in (f"api/models/{name}/revision/{known}", f"api/models/{name}") and known is not None:
-                    listed = [{"rfilename": file} for file in files]
-                    return self.answer(json.dumps({"id": name, "sha": self.commit, "siblings": listed}).encode())
-                if path.startswith(f"api/models/{name}/tree/{known}"):
-                    tree = [
-                        {"type": "file", "path": file, "size": len(content), "oid": str(number)}
-                        for number, (file, content) in enumerate(files.items())
-                    ]
-                    return self.answer(json.dumps(tree).encode())
-                for file, content in files.items():
-                    if path == f"{name}/resolve/{known}/{file}":
-                        return self.answer(content)
-        self.send_response(404)
-        self.send_header("Content-Length", "0")
-        self.send_header("X-Error-Code", "RepoNotFound")
-        self.end_headers()
-        return None
-
-    do_HEAD = do_GET
-
-    def answer(self, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hash(content) & 0xFFFFFFFF:08x}"')
-        self.send_header("X-Repo-Commit", self.commit)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *args):
-        """Says nothing."""
-
-
 PROGRAM = """
 import sys, converters
 with __import__("contextlib").closing(converters.load(sys.argv[1])) as network:
@@ -230,17 +183,8 @@ with __import__("contextlib").closing(converters.load(sys.argv[1])) as network:
 @pytest.fixture
 def hub_server(monkeypatch, tmp_path):
     """A hub that commands in processes of their own ask: huggingface_hub reads its environment when it is imported."""
-    pytest.importorskip("huggingface_hub")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(_Hub, "asked", [])
-    yield server
-    server.shutdown()
-    server.server_close()
+    with hub_on_loopback(monkeypatch, tmp_path) as server:
+        yield server
 
 
 def loaded(name: str) -> subprocess.CompletedProcess:
@@ -257,18 +201,18 @@ def test_a_repository_of_the_hub_is_a_checkpoint_and_then_needs_no_network(
         (tmp_path / "tf1" / name).write_bytes(content)
     converters.convert(tmp_path / "tf1", tmp_path / form, verify=False)
     held = {form: (tmp_path / form).read_bytes(), "README.md": b"# x", "picture.png": b"\x89PNG"}
-    monkeypatch.setattr(_Hub, "repositories", {("user/repo", "main"): held, ("user/repo", "v1"): held})
+    monkeypatch.setattr(Hub, "repositories", {("user/repo", "main"): held, ("user/repo", "v1"): held})
     first = loaded("hf://user/repo")
     assert first.stdout.startswith("18 "), first.stderr
-    assert any(path.endswith(f"/{form}") for path in _Hub.asked)
-    assert not any("README" in path or "picture" in path for path in _Hub.asked if "resolve" in path)
+    assert any(path.endswith(f"/{form}") for path in Hub.asked)
+    assert not any("README" in path or "picture" in path for path in Hub.asked if "resolve" in path)
     hub_server.shutdown()
     hub_server.server_close()
     assert loaded("hf://user/repo").stdout == first.stdout
 
 
 def test_a_repository_that_is_not_there_is_said_in_a_sentence(hub_server, monkeypatch):
-    monkeypatch.setattr(_Hub, "repositories", {})
+    monkeypatch.setattr(Hub, "repositories", {})
     done = loaded("hf://user/other")
     assert "hf://user/other must be a repository that can be downloaded" in done.stderr.splitlines()[-1]
 

@@ -18,9 +18,11 @@ from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given
 from tf_simclr.commands.inputs import (
     begin_run,
+    check_push,
     find_devices,
     in_folder,
     open_source,
+    push,
     same_classes,
     stem_warning,
     warn_of_stem,
@@ -53,9 +55,11 @@ def run(config: Distill) -> None:
     """Distils as configured, tests, and says where the student is."""
     devices = find_devices(config)
     source, test = sources(config)
+    check_push(config)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")
+    push(config, config.model_dir, devices=devices)
 
 
 def sources(config: Distill) -> tuple[Source, Source]:

@@ -7,7 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import warn_of_stem
+from tf_simclr.commands.inputs import (
+    check_push,
+    push,
+    warn_of_stem,
+)
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.sources import from_folder
@@ -22,6 +26,7 @@ _BATCH = 16
 
 def run(config: Export) -> None:
     """Exports as configured and prints how far the file differs."""
+    check_push(config)
     network = load_model(config.checkpoint, ema=config.ema)
     warn_of_stem(network, config.image_size)
     serving = exports.Serving(
@@ -35,6 +40,7 @@ def run(config: Export) -> None:
     say(f"writing {path} …")
     report = exports.export(serving, path, kind=config.to, images=images)
     show(summary(config, path, serving=serving, report=report, origin=origin))
+    push(config, config.checkpoint, files=[path])
 
 
 def pictures(config: Export) -> tuple[list[np.ndarray], str]:

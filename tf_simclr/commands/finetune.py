@@ -12,7 +12,15 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import begin_run, find_devices, in_folder, labelled_sources, stem_warning
+from tf_simclr.commands.inputs import (
+    begin_run,
+    check_push,
+    find_devices,
+    in_folder,
+    labelled_sources,
+    push,
+    stem_warning,
+)
 from tf_simclr.commands.pretrain import plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Finetune
@@ -35,9 +43,11 @@ def run(config: Finetune) -> None:
     """Fine-tunes as configured, tests, and says where the network is."""
     devices = find_devices(config)
     source, test = labelled_sources(config, several=True)
+    check_push(config)
     with in_folder(config.model_dir, devices):
         result = finetune(config, source, test=test, devices=devices)
     show(f"\n{summary(config.model_dir, result)}")
+    push(config, config.model_dir, devices=devices)
 
 
 def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices = ONE_DEVICE) -> dict:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +14,7 @@ from tf_simclr import replicas
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.first_look import data_set_folder, sizes
-from tf_simclr.config.parts import Images, Placement
+from tf_simclr.config.parts import Images, Placement, Publishing
 from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -25,7 +25,8 @@ from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import shown
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.terminal import Line, say
+from tf_simclr.terminal import Line, say, show
+from tf_simclr.training import publishing
 from tf_simclr.weights import load_encoder, load_model
 
 _OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset", "coordinator", "process_id")
@@ -219,9 +220,31 @@ def begin_run(
             images=source.num_examples,
             origin=source.origin,
             roster=source.roster,
+            classes=source.class_names,
             say=say,
         )
     return folder
+
+
+def check_push(config: Publishing) -> None:
+    """Refuses a repository of the hub that cannot be pushed to, before the time of a training is spent."""
+    if config.push_to is not None:
+        publishing.check_can_push(config.push_to)
+
+
+def push(
+    config: Publishing, network: Path, *, devices: replicas.Devices = replicas.ONE_DEVICE, files: Sequence[Path] = ()
+) -> None:
+    """Sends what is finished to the hub, where that is asked for, and says how it is loaded from there.
+
+    Raises:
+        InputError: it cannot be sent; what lies on the disk is whole.
+    """
+    if config.push_to is None or not devices.chief:
+        return
+    say(f"sending to hf://{config.push_to} …")
+    address = publishing.push_to_hub(network, config.push_to, files=files)
+    show(f'hub:      {address}; import tf_simclr; keras.saving.load_model("hf://{config.push_to}")')
 
 
 @contextlib.contextmanager

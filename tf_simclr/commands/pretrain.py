@@ -13,7 +13,16 @@ from typing import Any
 import keras
 
 from tf_simclr import losses, optimizers
-from tf_simclr.commands.inputs import begin_run, check_labels, find_devices, in_folder, open_source, splits_to_test
+from tf_simclr.commands.inputs import (
+    begin_run,
+    check_labels,
+    check_push,
+    find_devices,
+    in_folder,
+    open_source,
+    push,
+    splits_to_test,
+)
 from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.training import LOSS_OPTIONS, Contrast
 from tf_simclr.data import pipeline
@@ -48,9 +57,11 @@ def run(config: Pretrain) -> None:
     """Pretrains as configured and says where the network is."""
     devices = find_devices(config)
     source = to_pretrain_on(config)
+    check_push(config)
     with in_folder(config.model_dir, devices):
         result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config, result, source=source)}")
+    push(config, config.model_dir, devices=devices)
 
 
 def to_pretrain_on(config: Pretrain) -> Source:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked, Data, Images, Optimization
+from tf_simclr.config.parts import Checked, Data, Images, Optimization, Publishing
 from tf_simclr.errors import check
 
 
@@ -150,7 +150,7 @@ class Sweep(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Checked):
+class Export(Publishing):
     """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
 
     RENAMED: ClassVar = {"endpoints": "layer", "endpoint": "layer"}

@@ -33,6 +33,7 @@ _GROUPS = {
     "Placement": "devices",
     "Monitoring": "run",
     "Kept": "run",
+    "Publishing": "run",
     "Probing": "test",
 }
 """Part of a configuration → the group of its options; what a command adds itself is in the first group."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from tf_simclr.errors import check
-from tf_simclr.places import expand
+from tf_simclr.places import expand, hub_name
 
 
 class _Renaming(type):
@@ -108,7 +108,20 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Storage(Checked):
+class Publishing(Checked):
+    """Where a finished network goes besides the disk."""
+
+    push_to: str | None = None
+    """USER/NAME on the Hugging Face hub to send the network to, with a model card; needs the extra `hub`, a token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_to is not None:
+            object.__setattr__(self, "push_to", hub_name(self.push_to))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage(Publishing):
     """What a training keeps in memory and on disk."""
 
     cache_dataset: bool = False
