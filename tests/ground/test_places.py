@@ -22,6 +22,7 @@ CONVERTERS = {"tf2torch and torch2tf": command.Arguments, "verify": verify.Optio
 KINDS = COMMANDS | CONVERTERS
 
 NO_PLACES = {
+    "push_to": "a repository of the hub",
     "dataset": "a name of TensorFlow Datasets",
     "datasets": "names of TensorFlow Datasets",
     "name": "of an official checkpoint or a preset, or a gs:// address",
