@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -42,9 +43,9 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def command(*words, backend: str = "jax") -> str:
+def succeeded(*words, backend: str = "jax", blocked: str | None = None) -> str:
     """What a command says, which must not fail."""
-    done = run("tf_simclr", *words, backend=backend)
+    done = run("tf_simclr", *words, backend=backend, blocked=blocked)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -55,6 +56,7 @@ def refused(*words) -> str:
     return done.stderr
 
 
+command = succeeded
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
 
 
@@ -83,11 +85,21 @@ def test_pretraining_evaluation_features_and_fine_tuning_of_a_folder(backend, im
 
 @needs_jax
 @pytest.mark.slow
-def test_a_run_that_is_cut_off_goes_on_exactly(images, tmp_path):
-    words = ("--image_dir", images, *SIZES, "--train_steps", "6", "--checkpoint_steps", "2")
+@pytest.mark.parametrize("blocked", [None, "-"], ids=["without TensorFlow", "beside TensorFlow"])
+@pytest.mark.parametrize("equal", [False, True], ids=["of many sizes", "held by the device"])
+def test_a_run_that_is_cut_off_goes_on_exactly(images, tmp_path, blocked, equal):
+    if equal:
+        (images / "train" / "a" / "bad.jpg").unlink()
+        for path in images.rglob("*.png"):
+            Image.open(path).crop((0, 0, 20, 20)).save(path)
+    command = partial(succeeded, blocked=blocked)
+    words = ("--image_dir", images, *SIZES, "--train_steps", "6", "--checkpoint_steps", "2", "--augment_on", "device")
     words += ("--knn_epochs", "0", "--collapse_images", "0", "--keep_checkpoint_max", "0")
     straight, cut = tmp_path / "straight", tmp_path / "cut"
-    command("pretrain", *words, "--model_dir", straight)
+    said = command("pretrain", *words, "--model_dir", straight)
+    if blocked is not None:
+        assert "views are made on the device" in said
+        assert ("the device holds all 12 images" in said) == equal
     command("pretrain", *words, "--model_dir", cut)
     for path in RunFolder(cut).checkpoints()[:2]:  # as if it had been killed after step 2
         path.unlink()

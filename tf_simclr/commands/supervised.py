@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ import numpy as np
 from tf_simclr.config import Distill, Finetune, plain
 from tf_simclr.data import in_python, pipeline
 from tf_simclr.data.augment import crop_and_flip
+from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
+from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation import binary, multi_label
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
@@ -30,6 +35,7 @@ from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, typed
 from tf_simclr.training import Feed, Plan, train
 from tf_simclr.training.results import Result, finished_result, save_network
+from tf_simclr.training.viewing import views_on_device, with_held
 from tf_simclr.training.watching import Watch
 
 _TOP = 5
@@ -66,9 +72,14 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     unreadable, devices = Unreadable(), job.devices
     result = Result(job.folder, unreadable, devices=devices, division=source.division)
     watchers = [_Tests(job)] if job.config.eval_epochs else []
+    views_of = views_on_device(job.config, source, recipe=_recipe(job.config), devices=devices, single=True)
+    if views_of is not None or not has_tensorflow():
+        source = in_pixels(source, cache=job.config.cache_dataset)
+    if views_of is not None:
+        model.views_of = views_of = with_held(views_of, source, devices=devices)
     train(
         model,
-        _feed(job.config, source, unreadable=unreadable),
+        _feed(job.config, source, unreadable=unreadable, views_of=views_of),
         plan=job.plan,
         run=job.folder,
         say=say,
@@ -120,8 +131,18 @@ def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     return there if whole else None
 
 
-def _feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable) -> Feed:
-    """First step to the batches from it on: crops and flips, or the view that evaluation has."""
+def _recipe(config: Finetune | Distill) -> Recipe:
+    """Flips besides the crop, or nothing."""
+    return replace(in_python.ONLY_FLIP, flip_probability=0.5 if config.augment else 0)
+
+
+def _feed(
+    config: Finetune | Distill, source: Source, *, unreadable: Unreadable, views_of: DeviceViews | None = None
+) -> Feed:
+    """First step to the batches from it on: crops and flips, or the view that evaluation has.
+
+    Where `views_of` makes the views, batches are what it makes them of.
+    """
     stream = pipeline.Stream(
         batch_size=config.train_batch_size,
         buffer=pipeline.buffer_size(config.train_batch_size, image_size=config.image_size),
@@ -136,14 +157,16 @@ def _feed(config: Finetune | Distill, source: Source, *, unreadable: Unreadable)
 
     def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         here = replace(stream, start_step=step, share=share)
-        if not has_tensorflow():
-            recipe = replace(in_python.ONLY_FLIP, flip_probability=0.5 if config.augment else 0)
-            return in_python.training_views(
+        if views_of is not None or not has_tensorflow():
+            make: Callable = in_python.training_views
+            if views_of is not None:
+                make = partial(pipeline.packed_views, held=views_of.held is not None)
+            return make(
                 source,
                 stream=here,
                 image_size=config.image_size,
                 unreadable=unreadable,
-                recipe=recipe,
+                recipe=_recipe(config),
                 views=1,
                 central=not config.augment,
             )

@@ -23,6 +23,7 @@ _GROUPS = {
     "Images": "data",
     "Data": "data",
     "Feeding": "data",
+    "Viewing": "augmentation",
     "Encoder": "model",
     "Contrast": "method",
     "Augmentation": "augmentation",

@@ -149,7 +149,16 @@ class _Precision(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supervision(Storage, _Precision):
+class Viewing(Checked):
+    """Who makes what the network sees."""
+
+    augment_on: Literal["auto", "host", "device"] = "auto"
+    """Where views are made: device: the host only decodes, which takes it a fourth of the time, and pads images to one
+    size (512 × 512 for 224 px; larger ones are shrunk to fit); auto: device where an accelerator trains, else host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision(Storage, Viewing, _Precision):
     """What training and testing with labels share."""
 
     labels_fraction: float = 1.0

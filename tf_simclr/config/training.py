@@ -16,6 +16,7 @@ from tf_simclr.config.parts import (
     Placement,
     Storage,
     Supervision,
+    Viewing,
 )
 from tf_simclr.data import recipe
 from tf_simclr.errors import check
@@ -31,7 +32,7 @@ class Augmentation(recipe.Augmentation, Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Feeding(Checked):
+class _Feeding(Viewing):
     """Who makes the batches, and in which order they come."""
 
     data_service: str | None = None
@@ -39,9 +40,6 @@ class _Feeding(Checked):
     in which they are ready, so runs do not repeat exactly; bad images are replaced, but not named."""
     deterministic_input: bool = True
     """Views in one order for one seed, which makes a resumed run exact; without it no view waits for a slower one."""
-    augment_on: Literal["auto", "host", "device"] = "auto"
-    """Where views are made: device: the host only decodes, which takes it a fourth of the time, and pads images to one
-    size (512 × 512 for 224 px; larger ones are shrunk to fit); auto: device where an accelerator trains, else host."""
 
 
 @dataclass(frozen=True, kw_only=True)

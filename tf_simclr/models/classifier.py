@@ -86,7 +86,7 @@ class Classifier(Trained):
         name: str = "classifier",
         **kwargs,
     ):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, autocast=False, **kwargs)  # what views are made of stays float32; parts cast
         check(num_classes >= 2, "num_classes must be at least 2: of one, every guess is right", num_classes=num_classes)
         check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
         check(frozen_layers in ("still", "tf1", "tf2"), "frozen_layers must be still, tf1 or tf2", got=frozen_layers)
@@ -122,6 +122,7 @@ class Classifier(Trained):
 
     def call(self, images, training=None):
         """Images `(n, h, w, 3)` to logits `(n, num_classes)`."""
+        images = self.viewed(images)
         rank = images.shape.rank if hasattr(images.shape, "rank") else len(images.shape)  # may not be known yet
         rule = f"{type(self).__name__} takes images (n, h, w, 3), not views: give one of each image, as views[:, 0]"
         check(rank != 5, rule, shape=tuple(images.shape) if rank else None)
@@ -131,6 +132,13 @@ class Classifier(Trained):
         head = self.projection
         layers = [features] if head is None else parts.projections_of(head, features, training=training)
         return self.head(layers[self.ft_proj_selector])
+
+    def train_step(self, *inputs):
+        """As of every model here, on images: a step makes them once, for the network and for a teacher."""
+        *state, data = inputs
+        if isinstance(data, list | tuple) and data and isinstance(data[0], dict):
+            data = (self.viewed(data[0]), *data[1:])
+        return super().train_step(*state, data)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: cross entropy and weight decay."""
