@@ -4,7 +4,9 @@
 tells the two sets apart.
 """
 
+import io
 import string
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from tests.chest import made as radiographs
 from tf_simclr.data import sources, subsets, tfds_source
+from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source
 
 COUNT = 60
@@ -103,6 +106,50 @@ def prepared(place: Path, changed: bool):
     return found
 
 
+def examples(changed: bool) -> list[tuple[str, bytes, int]]:
+    """Key, encoded image and class of each example."""
+    return [(f"{n:03}", bmp(picture(int(grey))), n % CLASSES) for n, grey in enumerate(greys(COUNT, changed))]
+
+
+def shards_of(found: list) -> list[list]:
+    """Uneven ones, and an empty one."""
+    return [found[:25], [], *(found[start : start + 7] for start in range(25, len(found), 7))]
+
+
+def write_tars(place: Path, changed: bool = False) -> Path:
+    """WebDataset's layout, by Python's own writer."""
+    place.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(shards_of(examples(changed))):
+        with tarfile.open(place / f"train-{number:06}.tar", "w") as tar:
+            for key, image, label in part:
+                for name, data in ((f"{key}.bmp", image), (f"{key}.cls", str(label).encode()), (f"{key}.pyd", b"\x80")):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    return place
+
+
+def tf_example(image: bytes, label: int) -> bytes:
+    """As ImageNet's own files have it: classes from 1 on."""
+    features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
+        "image/class/text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"class %d" % label])),
+        "image/object/bbox/xmin": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5, 1.0])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write_tfrecords(place: Path, changed: bool = False) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    parts = shards_of(examples(changed))
+    for number, part in enumerate(parts):
+        with tf.io.TFRecordWriter(str(place / f"train-{number:05}-of-{len(parts):05}")) as writer:
+            for _, image, label in part:
+                writer.write(tf_example(image, label))
+    return place
+
+
 def from_radiographs(place: Path, changed: bool) -> Source:
     from tf_simclr.data.radiographs import partition
 
@@ -147,6 +194,9 @@ SOURCES: dict[str, Make] = {
     "tfds, slice": lambda place, changed: from_tfds(place, changed, "train[20%:]"),
     "tfds, few labels in memory": lambda place, changed: part(from_tfds(place, changed)),
     "tfds, few labels on disk": lambda place, changed: far(from_tfds(place, changed)),
+    "tars": lambda place, changed: from_shards(write_tars(place, changed)),
+    "tars, few labels": lambda place, changed: part(from_shards(write_tars(place, changed))),
+    "TFRecord": lambda place, changed: from_shards(write_tfrecords(place, changed)),
     "radiographs": from_radiographs,
     "radiographs, smaller": lambda place, changed: prepared(place, changed).source(np.arange(COUNT), side=8),
     "radiographs, pairs": from_pairs,

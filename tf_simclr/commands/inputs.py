@@ -18,6 +18,8 @@ from tf_simclr.config.parts import Images, Placement, Publishing
 from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
@@ -79,17 +81,18 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         source = from_tfds(config.dataset, split, data_dir=config.data_dir, download=config.download)
         source = upright(source) if config.exif_orientation else source
     else:
-        asked = [name for name in (getattr(config, part, None) for part in SPLITS) if name is not None]
-        source = open_folder(
-            config.image_dir,
-            split,
-            labelled=labelled,
-            asked=asked,
-            fraction=config.validation_fraction,
-            whole=not labelled and not _holds_back(config),
-            seed=config.split_seed,
-            exif_orientation=config.exif_orientation,
-        )
+        options: dict[str, Any] = {
+            "labelled": labelled,
+            "asked": [name for name in (getattr(config, part, None) for part in SPLITS) if name is not None],
+            "fraction": config.validation_fraction,
+            "whole": not labelled and not _holds_back(config),
+            "seed": config.split_seed,
+            "exif_orientation": config.exif_orientation,
+        }
+        if opening.listed(config.image_dir):
+            source = from_shards(config.image_dir, split, say=say, **options)
+        else:
+            source = open_folder(config.image_dir, split, **options)
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized
 
@@ -317,6 +320,11 @@ def splits_to_test(config: Any) -> list[str]:
     train, other = config.train_split, config.eval_split if hasattr(config, "eval_split") else None
     if other in (None, train) and config.radiographs is not None:
         other = "test" if train != "test" else "validation"
+    elif other in (None, train) and config.image_dir is not None and opening.listed(config.image_dir):
+        there = opening.splits_in(config.image_dir)
+        other = next((name for name in ("test", "validation") if name in there and name != train), None)
+        if not there and train == "train":  # divided by content
+            other = "test"
     elif other in (None, train) and config.image_dir is not None:
         there = folders.splits_of(config.image_dir, asked=[train])
         kinds = {folders.PARTS[name.lower()]: name for name in there if name != train}

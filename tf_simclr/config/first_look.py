@@ -18,6 +18,7 @@ from converters.published.catalogue import CHECKPOINTS, meant_by
 from tf_simclr.config import plain, plain_defaults
 from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
+from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.places import is_address, shown
 from tf_simclr.run_folder import RunFolder
@@ -91,6 +92,10 @@ def _look_at_images(config: Any) -> None:
         _look_at_set(config, asked)
         return
     if is_address(config.image_dir):
+        return
+    if opening.listed(config.image_dir):
+        for split in asked:
+            opening.of_split(config.image_dir, split, asked=asked)
         return
     for split in asked:
         folder, part = folders.place_of(config.image_dir, split, asked=asked)

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -289,8 +290,27 @@ def part_numbers(
     Raises:
         InputError: a class has too few different pictures.
     """
+    digests, classes = contents.digests(folder.files), folder.classes or ("",)
+    common: dict[str, Any] = {"part": part, "without": without, "fraction": fraction, "seed": seed}
+    return divided(digests, labels, classes=classes, **common)
+
+
+def divided(
+    digests: Sequence[str | None],
+    labels: np.ndarray,
+    *,
+    classes: Sequence[str],
+    part: str,
+    without: Collection[str],
+    fraction: float,
+    seed: int,
+) -> np.ndarray:
+    """The same of any images, by the digests of their bytes `(n,)` and their classes' names.
+
+    Raises:
+        InputError: a class has too few different pictures.
+    """
     check(0 < fraction < 1, "validation_fraction must lie between 0 and 1", validation_fraction=fraction)
-    digests = contents.digests(folder.files)
     empty = contents.of_bytes(b"")
     known = np.array([digest not in (None, empty) for digest in digests])
     keys = np.array(["" if digest is None else contents.of_bytes(f"{seed} {digest}".encode()) for digest in digests])
@@ -300,7 +320,7 @@ def part_numbers(
         held = held_out(keys, labels, candidates=free & known, fraction=fraction)
         found[name], free = np.isin(keys, held) & free, free & ~np.isin(keys, held)
     chosen = free if part == "train" else found[part]
-    few = [shown(name) for i, name in enumerate(folder.classes or ("",)) if not (chosen & (labels == i)).any()]
+    few = [shown(name) for i, name in enumerate(classes) if not (chosen & (labels == i)).any()]
     rule = f"each class must have at least {1 + len(wanted)} different pictures to be divided"
     check(not few, f"{rule}, or the folder splits of its own: {_LAYOUT}", too_few=few)
     return np.flatnonzero(chosen)

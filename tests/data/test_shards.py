@@ -1,0 +1,223 @@
+"""Shards beside the matrix of properties: what is cut off, hostile, corrupt, without labels or splits."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.data import made
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
+from tf_simclr.data.shards import index, tars, tfrecords
+from tf_simclr.data.shards.source import KINDS, from_shards
+from tf_simclr.errors import InputError
+
+WRITERS = {"tar": made.write_tars, "tfrecord": made.write_tfrecords}
+every_kind = pytest.mark.parametrize("kind", WRITERS)
+
+
+def first(place):
+    return sorted(place.glob("train-*"))[0]
+
+
+def outcome(function):
+    """The sentence by which something is refused, or what it gives."""
+    try:
+        return "", function()
+    except InputError as error:
+        return str(error), None
+
+
+def tar_of(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@every_kind
+def test_each_image_comes_with_its_class(tmp_path, kind):
+    source = from_shards(WRITERS[kind](tmp_path))
+    assert source.num_classes == made.CLASSES
+    expected = [(image, label) for _, image, label in made.examples(False)]
+    assert [(source.read(r["image"]).numpy(), int(r["label"])) for r in source.ordered()] == expected
+
+
+@every_kind
+def test_a_shard_that_is_cut_off_anywhere_is_refused(tmp_path, kind):
+    path = first(WRITERS[kind](tmp_path))
+    whole = path.read_bytes()
+    for length in np.linspace(1, len(whole) - 1, 23).astype(int):
+        cut = whole[:length]
+        if kind == "tar" and not whole[length:].strip(b"\0") and cut[-512:] == bytes(512):
+            continue  # only a part of the zeros behind its end is missing
+        path.write_bytes(cut)
+        error, found = outcome(lambda: from_shards(tmp_path))
+        if error:
+            assert path.name in error
+        else:  # between two records, as TensorFlow's own reader has it
+            assert kind == "tfrecord"
+            assert found.num_examples == made.COUNT - 25 + len(list(tf.data.TFRecordDataset(str(path))))
+
+
+@every_kind
+def test_a_corrupt_image_is_named_and_replaced(tmp_path, kind):
+    path = first(WRITERS[kind](tmp_path))
+    bad = made.bmp(made.picture(3))
+    path.write_bytes(path.read_bytes().replace(bad, b"no" + bad[2:]))
+    source = from_shards(tmp_path)
+    unreadable = Unreadable()
+    batches = evaluation_batches(source, batch_size=20, image_size=8, unreadable=unreadable)
+    assert sum(len(labels) for _, labels, _ in batches) == made.COUNT - 1
+    (name,) = unreadable.names
+    assert path.name in name
+    stream = training_batches(
+        source, lambda image, _: tf.reduce_mean(image)[None], batch_size=60, buffer=1, seed=0, unreadable=unreadable
+    )
+    assert len(next(iter(stream))[0]) == 60
+
+
+@every_kind
+def test_the_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, kind, monkeypatch):
+    place = WRITERS[kind](tmp_path / "a")
+    monkeypatch.setattr(index, "_young", lambda stamp: False)
+    calls, reader = [], KINDS[kind].listing
+
+    def counted(path):
+        calls.append(path.name)
+        return reader(path)
+
+    paths = sorted(place.glob("train-*"))
+    before = index.of_all(paths, counted, what="whole", say=print)
+    assert len(calls) == len(paths)
+    again = index.of_all(paths, counted, what="whole", say=print)
+    assert (len(calls), again) == (len(paths), before)
+    os.utime(paths[0])
+    index.of_all(paths, counted, what="whole", say=print)
+    assert calls[len(paths) :] == [paths[0].name]
+
+
+@every_kind
+def test_processes_read_disjoint_images(tmp_path, kind):
+    source = from_shards(WRITERS[kind](tmp_path))
+    options = {"batch_size": 20, "buffer": 1, "seed": 5, "unreadable": Unreadable()}
+
+    def greys(share):
+        stream = training_batches(source, lambda image, _: tf.reduce_mean(image)[None], share=share, **options)
+        return [np.round(255 * batch[0][:, 0].numpy()) for batch in stream.take(3)]
+
+    alone, halves = greys((0, 1)), [greys((n, 2)) for n in range(2)]
+    for whole, *parts in zip(alone, *halves, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert len(set(np.concatenate(alone))) == made.COUNT
+
+
+@every_kind
+def test_shards_without_splits_are_divided_by_content(tmp_path, kind):
+    place = WRITERS[kind](tmp_path)
+    for path in place.glob("train-*"):
+        path.rename(path.with_name(path.name.replace("train-", "some-")))
+    options = {"asked": ["train", "test"], "whole": False}
+    parts = [from_shards(place, part, **options) for part in ("train", "test")]
+    names = [{r["name"].numpy() for r in part.ordered()} for part in parts]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == made.COUNT
+    assert parts[1].division["images"] == len(names[1]) == 12
+    assert from_shards(place, "train").num_examples == made.COUNT
+    with pytest.raises(InputError, match="split"):
+        from_shards(place, "holdout")
+
+
+@every_kind
+def test_a_split_that_is_missing_beside_others_is_refused(tmp_path, kind):
+    place = WRITERS[kind](tmp_path)
+    with pytest.raises(InputError, match="must be one of train"):
+        from_shards(place, "test")
+    path = first(place)
+    path.rename(path.with_name(path.name.replace("train", "val")))
+    assert from_shards(place, "validation").num_examples == 25
+    assert from_shards(place, "train").num_examples == made.COUNT - 25
+
+
+def test_members_that_are_no_examples_are_counted_and_never_unpickled(tmp_path):
+    tar_of(tmp_path / "a.tar", [("x.bmp", made.bmp(made.picture(1))), ("x.pyd", b"cos\nsystem\n"), ("y.cls", b"1")])
+    notes = " ".join(from_shards(tmp_path).notes)
+    assert "1 members .pyd" in notes
+    assert "1 examples without an image" in notes
+
+
+def test_classes_of_tars_are_numbers_json_or_folders(tmp_path):
+    image = made.bmp(made.picture(1))
+    forms = {
+        "cls": [("a.bmp", image), ("a.cls", b"0"), ("b.bmp", image), ("b.cls", b"1")],
+        "json": [("a.bmp", image), ("a.json", b'{"label": 0}'), ("b.bmp", image), ("b.json", b'{"label": 1}')],
+        "folders": [("cat/a.bmp", image), ("dog/b.bmp", image)],
+        "none": [("a.bmp", image), ("b.bmp", image)],
+    }
+    for name, members in forms.items():
+        path = tmp_path / name / "x.tar"
+        path.parent.mkdir()
+        tar_of(path, members)
+        source = from_shards(path)
+        assert source.class_names == {"folders": ("cat", "dog"), "none": ()}.get(name, ("0", "1"))
+        if source.labelled:
+            assert [int(r["label"]) for r in source.ordered()] == [0, 1]
+    (tmp_path / "cls" / "classes.txt").write_text("cat\ndog\n")
+    assert from_shards(tmp_path / "cls").class_names == ("cat", "dog")
+
+
+HOSTILE = {
+    "a number that is none": [("a.bmp", b"x"), ("a.cls", b"many")],
+    "a number beyond all classes": [("a.bmp", b"x"), ("a.cls", b"99999999999")],
+    "JSON that is none": [("a.bmp", b"x"), ("a.json", b"{")],
+    "a key twice": [("a.bmp", b"x"), ("a.json", b'{"label": 1, "label": 2}')],
+    "a class of a gigabyte": [("a.bmp", b"x"), ("a.cls", bytes(2 << 20))],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_members_are_refused_in_a_sentence(tmp_path, what):
+    tar_of(tmp_path / "a.tar", HOSTILE[what])
+    with pytest.raises(InputError, match=r"a\.tar"):
+        from_shards(tmp_path)
+
+
+def test_a_header_that_asks_for_all_memory_is_refused(tmp_path):
+    path = tmp_path / "a.tar"
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 1 << 32
+    with path.open("wb") as file:
+        file.write(member.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate((1 << 32) + 2048)
+    with pytest.raises(InputError, match="header"):
+        from_shards(path)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tfrecord"])
+def test_compressed_shards_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08" + bytes(40))
+    with pytest.raises(InputError, match="compressed"):
+        from_shards(tmp_path)
+
+
+def test_records_of_other_things_are_refused(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with pytest.raises(InputError, match="encoded image"):
+        from_shards(tmp_path)
+
+
+def test_changed_bytes_of_shards_are_read_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind, reader in (("tar", tars.listing), ("tfrecord", tfrecords.listing)):
+        path = first(WRITERS[kind](tmp_path / kind))
+        whole = path.read_bytes()
+        for _ in range(100):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] = rng.integers(256)
+            path.write_bytes(data)
+            error, _ = outcome(lambda: index.of_shard(path, reader, what="whole"))  # noqa: B023
+            assert "\n" not in error

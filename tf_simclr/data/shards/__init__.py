@@ -1,0 +1,1 @@
+"""Data sets in shards: WebDataset's tars, TFRecord, Parquet, Arrow, ArrayRecord."""
