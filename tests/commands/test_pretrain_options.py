@@ -1,6 +1,7 @@
 """What knobs of `pretrain` come to: the loss, the weights to start from, presets, what is watched."""
 
 import dataclasses
+import inspect
 import json
 import sys
 
@@ -15,7 +16,7 @@ from tf_simclr.commands import pretrain
 from tf_simclr.commands.pretrain import objective, watchers
 from tf_simclr.config import Pretrain, presets
 from tf_simclr.config.presets import PRESETS, Presets, settings
-from tf_simclr.config.training import LOSS_OPTIONS
+from tf_simclr.config.training import LOSSES as CHOICES
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
@@ -38,7 +39,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", CHOICES)
 def test_each_loss_gets_its_options(name):
     expected, options = LOSSES[name]
     found = objective(Pretrain(loss=name, temperature=0.2, **options), seed=7)
@@ -50,10 +51,12 @@ def test_each_loss_gets_its_options(name):
     assert plain.options == default.options | {k: v for k, v in ours.items() if k in default.options}
 
 
-def test_every_loss_of_the_package_can_be_chosen():
-    kinds = {getattr(losses, name) for name in losses.__all__ if isinstance(getattr(losses, name), type)}
-    assert set(losses.KINDS.values()) == kinds - {losses.ContrastiveLoss, losses.InfoNCE}  # the latter is MoCo's
-    assert losses.KINDS.keys() == LOSS_OPTIONS.keys()
+def test_every_loss_of_the_package_can_be_chosen_with_all_its_options():
+    kinds = {name for name in losses.__all__ if isinstance(getattr(losses, name), type)}
+    assert {kind for kind, _ in CHOICES.values()} == kinds - {"ContrastiveLoss", "InfoNCE"}  # the latter is MoCo's
+    elsewhere = {"hidden_norm", "block_size", "seed", "name", "kwargs"}  # of every loss, of the memory, and of the run
+    for kind, options in CHOICES.values():
+        assert set(inspect.signature(getattr(losses, kind)).parameters) - elsewhere == set(options)
 
 
 @pytest.mark.parametrize(

@@ -82,30 +82,44 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         InputError: the folder holds another run, the teacher has no classifier or one of other classes, or the images
             do not make one batch.
     """
+    # The order is `pretrain`'s: what can be refused is refused before anything is written, what is written before
+    # anything is computed, and every random number comes after its seed.
+
+    # 1. What is asked for: the teacher, which must know the classes, and the student's network.
     with devices.scope():
         teacher = load_teacher(config, test.num_classes)
     given = None if config.checkpoint is None else Given.read(config.checkpoint)
     architecture = describe(config, test.num_classes, given=given)
+
+    # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     folder = begin_run(config, source, architecture=architecture, devices=devices)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
+
+    # 3. The images with what the student learns from them; the training's length and rates follow from their number.
     source = with_answers(config, source, teacher=teacher, folder=folder)
     plan = plan_of(config, source.num_examples)
-    keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
+
+    # 4. The student.  The seed comes first: weights are drawn from it, in the order in which layers are built.
+    keras.utils.set_random_seed(config.seed)
     decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     with devices.scope():
         with precision(config.mixed_precision):
             model = student(config, architecture, teacher=teacher if config.teacher_views == "same" else None)
         rule = optimizers.build(config.optimizer, schedule, **decay)
         compile_on(devices, model, optimizer=rule, config=config)
+
+    # 5. Weights to start from; those of the run's newest checkpoint, where there is one, take their place in 6.
     if given is not None:
         given.fill(model)
     say(_introduction(config, source, architecture=architecture, plan=plan))
     warn_of_stem(teacher, config.image_size)
     if warning := stem_warning(architecture.cifar_stem, config.image_size):
         say(warning)
+
+    # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
     job = Job(config, folder, plan=plan, test=test, notes={"teacher": str(config.teacher)}, devices=devices)
     return supervise(job, model, source=source)
 

@@ -11,12 +11,18 @@ from tf_simclr.weights import load_model
 
 def run(config: Embed) -> None:
     """Embeds as configured and says what the file holds."""
+    # 1. The images and the network.
     source = open_source(config, config.split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
     warn_of_stem(network, config.image_size)
+
+    # 2. What the features depend on, by content; places and sizes of batches do not count.  Parts that lie there are of
+    #    the same, or are refused.
     apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
     identity = {key: value for key, value in plain(config).items() if key not in apart}
     identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
+
+    # 3. The features, part by part, then the file.
     count = embed(
         network,
         source,

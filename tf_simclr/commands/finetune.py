@@ -56,25 +56,39 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     Raises:
         InputError: the folder holds another run, the checkpoint does not fit, or the images do not make one batch.
     """
+    # The order is `pretrain`'s: what can be refused is refused before anything is written, what is written before
+    # anything is computed, and every random number comes after its seed.
+
+    # 1. What is asked for: the network, of the checkpoint or of the knobs, with a classifier of the images' classes.
     given = None if config.checkpoint is None else Given.read(config.checkpoint, ema=config.ema)
     architecture = describe(config, source.num_classes, given=given)
+
+    # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     folder = begin_run(config, source, architecture=architecture, devices=devices)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
+
+    # 3. The images whose labels count; the length of the training and its rates follow from their number.
     source, drawn = labels(config, source)
     plan = plan_of(config, source.num_examples)
-    keras.utils.set_random_seed(config.seed)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
+
+    # 4. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
+    keras.utils.set_random_seed(config.seed)
     with devices.scope():
         with precision(config.mixed_precision):
             model = classifier(config, architecture, several=source.several)
         compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
+
+    # 5. Weights to start from; those of the run's newest checkpoint, where there is one, take their place in 6.
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
     say(_introduction(config, source, architecture=architecture, plan=plan))
     if warning := stem_warning(architecture.cifar_stem, config.image_size):
         say(warning)
+
+    # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
     job = Job(config, folder, plan=plan, test=test, notes={"labels": drawn}, devices=devices)
     return supervise(job, model, source=source)
 

@@ -42,6 +42,7 @@ TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbou
 
 def run(config: LinearEval) -> None:
     """Evaluates as configured, prints one table and writes the numbers."""
+    # 1. The images, and the networks whose features are tried: the untrained one is built behind its seed.
     sources = labelled_sources(config)
     encoder = load_features_network(config)
     networks = {"checkpoint": encoder}
@@ -50,6 +51,8 @@ def run(config: LinearEval) -> None:
         networks["untrained"] = keras.models.clone_model(encoder)
     if config.raw_pixels:
         networks["raw pixels"] = pixels(config.image_size)
+
+    # 2. Each network's features and the probes on them; the test split is touched here alone.
     results: dict[str, Any] = {}
     answers: dict[str, np.ndarray] = {}
     skipped = Unreadable()
@@ -62,6 +65,8 @@ def run(config: LinearEval) -> None:
             skipped.add(image.encode())
     if skipped.names:
         say(skipped.report())
+
+    # 3. What is left: figures, then the numbers and every answer, and last the screen, which may fail without loss.
     drawn = _draw_features(config, encoder, sources=sources) if config.figures else []
     place = config.result or default_result(config)
     answered = Answers(test.names, test.labels, answers, classes=sources[1].class_names)

@@ -24,7 +24,7 @@ from tf_simclr.commands.inputs import (
     splits_to_test,
 )
 from tf_simclr.config import Distill, Finetune, Pretrain
-from tf_simclr.config.training import LOSS_OPTIONS, Contrast
+from tf_simclr.config.training import LOSSES, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
@@ -349,12 +349,13 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
     """
     if config.method == "moco":
         return losses.InfoNCE(config.temperature)
+    kind, known = LOSSES[config.loss]
     options = config.given_loss_options() | {"hidden_norm": config.hidden_norm}
-    if "temperature" in LOSS_OPTIONS[config.loss]:
+    if "temperature" in known:
         options["temperature"] = config.temperature
     if config.loss == "generalized":
         options["seed"] = seed
-    return losses.KINDS[config.loss](**options)
+    return getattr(losses, kind)(**options)
 
 
 _HEADS = {"projection": "projection head", "probe": "linear probe"}

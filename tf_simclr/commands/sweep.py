@@ -67,15 +67,22 @@ class _Trial:
 
 def run(config: Sweep) -> None:
     """Searches as configured, then runs the best trial once on the test images, and prints one table."""
+    # 1. What is asked for: a plan that can be run, and what its trials would look at.
     _check_plan(config)
     splits = _splits_of(config)
     if splits.tests or splits.learned:
         say(splits.note(looks=0, folder=""))
+
+    # 2. The folder: begun now, or begun with the same plan earlier.
     config.model_dir.mkdir(parents=True, exist_ok=True)
     _note_plan(config)
+
+    # 3. The trials, those that lie there counted; the best one is trained and tested last, once.
     trials = search(config)
     best = _best_of(config, trials)
     final, looks = last(config, best.params) if config.final else (None, 0)
+
+    # 4. What is left: the numbers, the figure, and last the screen.
     note = splits.note(looks=looks, folder=_final_folder(looks))
     write_json(
         config.model_dir / "result.json",

@@ -66,16 +66,17 @@ class Augmentations(Augmentation):
 
 
 _Loss = Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"]
-LOSS_OPTIONS: dict[_Loss, tuple[str, ...]] = {
-    "nt_xent": ("temperature",),
-    "nt_logistic": ("temperature", "semi_hard"),
-    "margin_triplet": ("margin", "semi_hard"),
-    "dcl": ("temperature", "sigma"),
-    "supcon": ("temperature",),
-    "generalized": ("temperature", "weight", "prior"),
-    "hadsell": ("margin",),
+LOSSES: dict[_Loss, tuple[str, tuple[str, ...]]] = {
+    "nt_xent": ("NTXent", ("temperature",)),
+    "nt_logistic": ("NTLogistic", ("temperature", "semi_hard")),
+    "margin_triplet": ("MarginTriplet", ("margin", "semi_hard")),
+    "dcl": ("DCL", ("temperature", "sigma")),
+    "supcon": ("SupCon", ("temperature",)),
+    "generalized": ("GeneralizedContrastive", ("temperature", "weight", "prior")),
+    "hadsell": ("Hadsell", ("margin",)),
 }
-"""Loss → what it has besides `hidden_norm`; `margin` and the like are knobs with `loss_` in front."""
+"""Word for `--loss` → its class in `tf_simclr.losses`, by name as options are read before Keras is there, and what it
+has besides `hidden_norm`; `margin` and the like are knobs with `loss_` in front.  InfoNCE is of MoCo alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +124,9 @@ class Contrast(Checked):
             rule = "loss and hidden_norm must be left out with --method moco: it has InfoNCE of normalised projections"
             check(self.loss == "nt_xent" and self.hidden_norm, rule, loss=self.loss, hidden_norm=self.hidden_norm)
         for name in self.given_loss_options():
-            owners = [loss for loss, options in LOSS_OPTIONS.items() if name in options]
+            owners = [loss for loss, (_, options) in LOSSES.items() if name in options]
             rule = f"loss_{name} must be left out with --loss {self.loss}: it belongs to {' and '.join(owners)}"
-            check(name in LOSS_OPTIONS[self.loss], rule, **{f"loss_{name}": getattr(self, f"loss_{name}")})
+            check(name in LOSSES[self.loss][1], rule, **{f"loss_{name}": getattr(self, f"loss_{name}")})
 
     def given_loss_options(self) -> dict:
         """The options, without their `loss_`, that are not left to the loss's own default."""

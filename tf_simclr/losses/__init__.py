@@ -17,20 +17,8 @@ from tf_simclr.losses.pairs import Hadsell, MarginTriplet, NTLogistic, hadsell, 
 from tf_simclr.losses.similarity import ContrastiveLoss, contrastive_logits, normalize
 from tf_simclr.losses.supervised import SupCon, sup_con
 
-KINDS = {
-    "nt_xent": NTXent,
-    "nt_logistic": NTLogistic,
-    "margin_triplet": MarginTriplet,
-    "dcl": DCL,
-    "supcon": SupCon,
-    "generalized": GeneralizedContrastive,
-    "hadsell": Hadsell,
-}
-"""What `--loss` calls them; SimCLR takes each, while InfoNCE is of MoCo alone."""
-
 __all__ = [
     "DCL",
-    "KINDS",
     "ContrastiveLoss",
     "GeneralizedContrastive",
     "Hadsell",
