@@ -220,7 +220,8 @@ def besides(command: str) -> list[tuple[str, str]]:
     """Options that are none of a configuration, and what they mean."""
     found = [("--config FILE", "Options of a run folder's config.json; those beside it change them.")]
     if command == "pretrain":
-        found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", "Options of a recipe (`tf-simclr presets`), likewise."))
+        meant = "Options of a recipe (`tf-simclr presets` lists them); those beside it change them."
+        found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", meant))
     return found
 
 

@@ -94,7 +94,7 @@ class Encoder:
     """The ResNet."""
 
     resnet_depth: int = 50
-    """18, 34, 50, 101, 152 or 200."""
+    """Layers of the ResNet: 18, 34, 50, 101, 152 or 200."""
     width_multiplier: int = 1
     """1, 2, 3 or 4."""
     sk_ratio: float = 0.0

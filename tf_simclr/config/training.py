@@ -93,7 +93,8 @@ class Contrast(Checked):
     """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
     needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006."""
     temperature: float = 0.1
-    """Of all losses but margin_triplet and hadsell (Section 5.1); 0.5 suits CIFAR-10 (Appendix B.9), 0.2 moco."""
+    """What similarities are divided by, in all losses but margin_triplet and hadsell (Section 5.1); 0.5 suits CIFAR-10
+    (Appendix B.9), 0.2 moco."""
     hidden_norm: bool = True
     """Whether projections are divided by their length."""
     loss_margin: float | None = None
@@ -147,8 +148,8 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Mo
     model_dir: Path = Path("runs/pretrain")
     """Run folder; the same command resumes what lies there."""
     checkpoint: Path | None = None
-    """Weights to start from instead of random ones, of any kind that converters reads; once there is a checkpoint in
-    model_dir, that one counts."""
+    """Weights to start from instead of random ones: a run, a checkpoint of any kind, an official name
+    (`checkpoints list`) or hf://user/repo.  Once there is a checkpoint in model_dir, that one counts."""
     seed: int = 0
     """Of the weights, the order of the images, and the augmentation."""
 
