@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.data import made
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
-from tf_simclr.data.shards import index, tars, tfrecords
+from tf_simclr.data.shards import index, opening, tars, tfrecords
 from tf_simclr.data.shards.source import KINDS, from_shards
 from tf_simclr.errors import InputError
 
@@ -221,3 +221,17 @@ def test_changed_bytes_of_shards_are_read_or_refused(tmp_path):
             path.write_bytes(data)
             error, _ = outcome(lambda: index.of_shard(path, reader, what="whole"))  # noqa: B023
             assert "\n" not in error
+
+
+@every_kind
+def test_shards_beside_pictures_do_not_take_their_place(tmp_path, kind):
+    place = WRITERS[kind](tmp_path)
+    assert opening.are_at(place)
+    made.write_folder(place)
+    assert not opening.are_at(place)
+
+
+@pytest.mark.parametrize("name", ["metadata.parquet", "notes.txt", "pets.tar.gz"])
+def test_other_files_are_no_shards(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert not opening.are_at(tmp_path)

@@ -89,7 +89,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             "seed": config.split_seed,
             "exif_orientation": config.exif_orientation,
         }
-        if opening.listed(config.image_dir):
+        if opening.are_at(config.image_dir):
             source = from_shards(config.image_dir, split, say=say, **options)
         else:
             source = open_folder(config.image_dir, split, **options)
@@ -320,7 +320,7 @@ def splits_to_test(config: Any) -> list[str]:
     train, other = config.train_split, config.eval_split if hasattr(config, "eval_split") else None
     if other in (None, train) and config.radiographs is not None:
         other = "test" if train != "test" else "validation"
-    elif other in (None, train) and config.image_dir is not None and opening.listed(config.image_dir):
+    elif other in (None, train) and config.image_dir is not None and opening.are_at(config.image_dir):
         there = opening.splits_in(config.image_dir)
         other = next((name for name in ("test", "validation") if name in there and name != train), None)
         if not there and train == "train":  # divided by content

@@ -93,7 +93,7 @@ def _look_at_images(config: Any) -> None:
         return
     if is_address(config.image_dir):
         return
-    if opening.listed(config.image_dir):
+    if opening.are_at(config.image_dir):
         for split in asked:
             opening.of_split(config.image_dir, split, asked=asked)
         return

@@ -1,1 +1,1 @@
-"""Data sets in shards: WebDataset's tars, TFRecord, Parquet, Arrow, ArrayRecord."""
+"""Data sets in shards: WebDataset's tars, and TFRecord files of Examples with an image."""

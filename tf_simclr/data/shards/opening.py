@@ -1,6 +1,6 @@
 """Which shards there are, and their bytes: the one place through which they are listed and opened.
 
-Whoever brings another store (a bucket) does so here: `listed`, `stamp`, `opened` and `bytes_at` are all that readers
+Whoever brings another store (a bucket) does so here: `_listed`, `stamp`, `opened` and `bytes_at` are all that readers
 call.  Nothing here loads a framework.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from tf_simclr.data.folders import PARTS
+from tf_simclr.data.folders import PARTS, entries
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import expanded, shown
 
@@ -18,10 +18,6 @@ ENDINGS = {
     ".tar": "tar",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".array_record": "array_record",
-    ".arrayrecord": "array_record",
 }
 """Ending → kind of shard."""
 _COUNTED = re.compile(r"-\d{5,}-of-\d{5,}$")
@@ -43,7 +39,7 @@ def kind_of(path: str | Path) -> str | None:
     return ENDINGS.get(ending, "tfrecord" if bare != name and not ending else None)
 
 
-def listed(place: Path) -> list[Path]:
+def _listed(place: Path) -> list[Path]:
     """The shards at a place, sorted: a file; or those of a folder, of its splits' folders and of `data`."""
     place = expanded(place)
     if place.is_file():
@@ -61,6 +57,12 @@ def listed(place: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
+def are_at(place: Path) -> bool:
+    """Whether a place holds shards and no pictures: a tar left beside its pictures does not take their place."""
+    place = expanded(place)
+    return bool(_listed(place)) and (place.is_file() or all(reason for _, reason in entries(place)))
+
+
 def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[list[Path], str | None]:
     """The shards of a split: of a folder of its name, or with its name as a word in theirs.
 
@@ -75,8 +77,8 @@ def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[l
     Raises:
         InputError: there is none, they are of several kinds, or the split is missing beside others.
     """
-    files = listed(place)
-    check(bool(files), "there must be shards (.tar, .tfrecord, .parquet, .arrow, .array_record)", place=shown(place))
+    files = _listed(place)
+    check(bool(files), "there must be shards (.tar, .tfrecord, train-00000-of-00010)", place=shown(place))
     kinds = sorted({str(kind_of(file)) for file in files})
     check(len(kinds) == 1, "the shards of a place must be of one kind; give the folder of one of them", kinds=kinds)
     groups = _groups(files, expanded(place), {name.lower() for name in (split, *asked)})
@@ -91,7 +93,7 @@ def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[l
 
 def splits_in(place: Path) -> list[str]:
     """The splits that shards are named after."""
-    return sorted(name for name in _groups(listed(place), expanded(place), set()) if name)
+    return sorted(name for name in _groups(_listed(place), expanded(place), set()) if name)
 
 
 def _groups(files: list[Path], place: Path, names: set[str]) -> dict[str, list[Path]]:

@@ -68,7 +68,7 @@ def from_shards(
     exif_orientation: bool = False,
     say: Say = silent,
 ) -> Source:
-    """A split of a data set in shards: WebDataset's tars, TFRecord, and what else `KINDS` has.
+    """A split of a data set in shards: WebDataset's tars, or TFRecord files.
 
     Args:
         place: a folder of them, or one.
