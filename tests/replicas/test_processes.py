@@ -52,9 +52,9 @@ def alone(tmp_path_factory):
     return trained
 
 
-def difference(folder, expected, of: str = "") -> float:
-    """The largest one in what a training holds after its last step, of the largest magnitude of its variable."""
-    ours, theirs = (tiny_runs.arrays(RunFolder(one).checkpoint(LAST)) for one in (folder, expected))
+def difference(folder, expected, of: str = "", *, step: int = LAST) -> float:
+    """The largest one in what a training holds after a step, of the largest magnitude of its variable."""
+    ours, theirs = (tiny_runs.arrays(RunFolder(one).checkpoint(step)) for one in (folder, expected))
     assert ours.keys() == theirs.keys()
     return max(
         float(np.abs(ours[k] - v).max() / max(np.abs(v).max(), 1e-30)) for k, v in theirs.items() if k.startswith(of)
@@ -62,8 +62,8 @@ def difference(folder, expected, of: str = "") -> float:
 
 
 WEIGHTS, OTHER_ORDER = 1e-5, 1e-3
-"""Of the weights, and of all with the momenta, where sums are taken in another order.  Keras normalises in float32 on
-JAX, also where the rest is float64."""
+"""Of the weights after four steps, and of all with the momenta after ten, where sums are taken in another order.  Keras
+normalises in float32 on JAX, also where the rest is float64."""
 
 
 @needs_jax
@@ -76,7 +76,10 @@ def test_several_processes_equal_one_and_the_first_alone_writes(tmp_path, alone,
         assert ("images/s" in lines) is (index == 0)
     if processes == 2:  # of two numbers there is one sum
         assert difference(tmp_path, alone(processes)) <= 1e-12
-    assert difference(tmp_path, alone(processes), of="model/") <= WEIGHTS
+    assert difference(tmp_path, alone(processes), of="model/", step=4) <= WEIGHTS
+    # Later rounding has grown: by no more than it does between one device and as many in one process.
+    rounding = difference(alone(1), alone(processes), of="model/")
+    assert difference(tmp_path, alone(processes), of="model/") <= max(rounding, WEIGHTS)
     assert difference(tmp_path, alone(processes)) <= OTHER_ORDER
     assert difference(tmp_path, alone(1)) <= OTHER_ORDER
     assert tiny_runs.steps(tmp_path) == tiny_runs.steps(alone(1))
