@@ -35,6 +35,8 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
     the holder's sign of life decides, the time of the file, which it renews every 20 seconds: a holder without one for
     a minute is gone.  Two processes that take over from it within the same minute on two machines are not noticed.
 
+    A folder that the block leaves empty, and that was not there before, is removed: whatever was refused left nothing.
+
     Args:
         folder: made if it is missing.
         say: takes a line for the user where there is something to wait for.
@@ -46,6 +48,7 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
     if folder in HELD:
         yield
         return
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     file = _acquire(folder, say)
     HELD.add(folder)
     done = threading.Event()
@@ -58,6 +61,9 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
         with contextlib.suppress(OSError):  # a folder that was removed meanwhile holds nobody out
             (folder / "lock").unlink()
         os.close(file)
+        with contextlib.suppress(OSError):  # the innermost first; one that holds something stays, with those around it
+            for place in made:
+                place.rmdir()
 
 
 def _acquire(folder: Path, say: Callable[[str], None]) -> int:

@@ -5,6 +5,7 @@ A run folder holds `config.json` (the command), `architecture.json`, `data.json`
 and while a process trains in it, `lock`.  Files appear whole or not at all.
 """
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -129,6 +130,14 @@ class RunFolder:
         write_json(self.architecture, dataclasses.asdict(architecture))
         write_json(self.config, dict(config))
 
+    def forget(self) -> None:
+        """Removes what `begin` noted if nothing else is there: of a command that was refused before its first step."""
+        with contextlib.suppress(OSError):
+            notes = {self.config, self.architecture, self.data}
+            if {*self.path.iterdir()} <= notes | {self.path / "lock"}:
+                for note in notes:
+                    note.unlink(missing_ok=True)
+
     def check_options(self, config: Mapping, defaults: Mapping = MappingProxyType({})) -> bool:
         """Whether a run lies here that can be resumed, which then must have these options.
 
@@ -215,23 +224,41 @@ def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
     return variables | {f"random/{i:04d}": variable for i, variable in enumerate(rest)}
 
 
-def save_state(path: Path, model: "keras.Model", *, write: bool = True) -> None:
-    """Writes the state of a training to an `.npz`, whose members carry checksums.
+def captured(model: "keras.Model") -> dict[str, np.ndarray]:
+    """A copy of the state of a training, which no later step changes.
 
-    Args:
-        path: the file.
-        model: compiled.
-        write: false for a process that only has to read its part of the state, so that another one can write it.
+    Where several processes share the training, all of them must call it: each reads its part.
 
     Raises:
-        InputError: a number in it is not finite (no training could go on from there), or it cannot be written.
+        InputError: a number in it is not finite: no training could go on from there.
     """
-    arrays: dict[str, Any] = {name: variable.numpy() for name, variable in state(model).items()}
+    arrays: dict[str, np.ndarray] = {}
+    for name, variable in state(model).items():
+        array = np.asarray(variable.numpy())
+        arrays[name] = array if array.flags.owndata else array.copy()  # some backends show their own memory
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     check(not broken, "every number of a checkpoint must be finite; it was not saved", broken=broken[:3])
-    if write:
-        with replacing(path, durable=True) as [file]:
-            np.savez(file, **{STREAM_KEY: np.int64(stream_version()), **arrays})
+    return arrays
+
+
+def write_state(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes what was `captured` to an `.npz`, whose members carry checksums.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    members: dict[str, Any] = {STREAM_KEY: np.int64(stream_version()), **arrays}
+    with replacing(path, durable=True) as [file]:
+        np.savez(file, **members)
+
+
+def save_state(path: Path, model: "keras.Model") -> None:
+    """Writes the state of a training, `captured` now.
+
+    Raises:
+        InputError: a number in it is not finite, or it cannot be written.
+    """
+    write_state(path, captured(model))
 
 
 def _check_stream(path: Path, version: int) -> None:

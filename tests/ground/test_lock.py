@@ -179,3 +179,19 @@ def test_a_lock_of_any_content_without_a_holder_is_taken(tmp_path, content):
     with hold(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_block_that_leaves_nothing_leaves_no_folder(tmp_path):
+    with pytest.raises(InputError), hold(tmp_path / "new" / "run"):
+        raise InputError("refused")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_there_and_one_that_holds_something_stay(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with hold(tmp_path / "empty"):
+        pass
+    with hold(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "result").write_text("kept")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["empty", "new"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result"]

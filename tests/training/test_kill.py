@@ -59,26 +59,26 @@ def not_yet_in_place(monkeypatch, path: Path) -> None:
 
 def not_yet_saved(monkeypatch, path: Path) -> None:
     """Dies before a checkpoint is begun; at an epoch's end its line of the history is written."""
-    save = callbacks.save_state
+    save = callbacks.write_state
 
     def die(target, *args, **options):
         if target == path:
             raise Killed
         save(target, *args, **options)
 
-    monkeypatch.setattr(callbacks, "save_state", die)
+    monkeypatch.setattr(callbacks, "write_state", die)
 
 
 def just_saved(monkeypatch, path: Path) -> None:
     """Dies before the oldest checkpoint is removed."""
-    save = callbacks.save_state
+    save = callbacks.write_state
 
     def die(target, *args, **options):
         save(target, *args, **options)
         if target == path:
             raise Killed
 
-    monkeypatch.setattr(callbacks, "save_state", die)
+    monkeypatch.setattr(callbacks, "write_state", die)
 
 
 @pytest.fixture(autouse=True)

@@ -254,14 +254,23 @@ def push(
 def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
     """A training's block: no other one has its folder meanwhile, and a process that it has lost is reported.
 
+    What is refused before its first step leaves nothing in a folder that was empty or missing before.
+
     Raises:
         InputError: another process trains there, or one of several that share this training is gone.
     """
+    folder = RunFolder(model_dir)
     with contextlib.ExitStack() as stack:
         if devices.chief:  # before anything is written there
-            stack.enter_context(hold(model_dir, say=say))
+            stack.enter_context(hold(folder.path, say=say))
+        begun = folder.config.exists()
         stack.enter_context(devices.together())
-        yield
+        try:
+            yield
+        except InputError:
+            if devices.chief and not begun:
+                folder.forget()
+            raise
 
 
 def labelled_sources(config: Any, *, several: bool = False) -> tuple[Source, Source]:

@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import keras
+import numpy as np
 
 from tf_simclr.errors import InputError
 from tf_simclr.files import replacing
 from tf_simclr.foreign import reading
 from tf_simclr.replicas import Devices, settle, steps_done
-from tf_simclr.run_folder import RunFolder, save_state
+from tf_simclr.run_folder import RunFolder, captured, write_state
 from tf_simclr.terminal import Line
 
 
@@ -128,15 +130,16 @@ class Begun(keras.callbacks.Callback):
 
 
 class Finite(keras.callbacks.Callback):
-    """Stops a training whose loss is no number, at that step, before it is saved."""
+    """Stops a training whose loss is no number, at that step, before it is saved; `saved` waits for what was before."""
 
-    def __init__(self, run: RunFolder):
+    def __init__(self, run: RunFolder, *, saved: Callable[[], None] = lambda: None):
         super().__init__()
-        self.run = run
+        self.run, self.saved = run, saved
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not math.isfinite(logs["loss"]):
             step = steps_done(self.model)
+            self.saved()
             raise InputError(
                 f"the loss must stay finite, but it is {logs['loss']} at step {step:,}; no checkpoint holds that: "
                 "lower learning_rate, lengthen warmup_epochs, or raise temperature, in another folder "
@@ -147,6 +150,9 @@ class Finite(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state every so many steps, after the last one and when the process is to stop; drops the oldest.
 
+    The state is copied between two steps, and written by a thread while the training goes on, one checkpoint at a time:
+    the next one waits for it.  As a context it ends when the last one is written.
+
     At the end of an epoch the history's line comes first: a run killed between the two writes the line again, but one
     killed the other way round would have lost it.
     """
@@ -155,8 +161,22 @@ class Checkpoints(keras.callbacks.Callback):
         super().__init__()
         self.run, self.plan, self.step, self.stopping, self.devices = run, plan, step, stopping, devices
         self.saved, self.due = step, False
+        self.writing: threading.Thread | None = None
+        self.failure: BaseException | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            self.wait()
+        except InputError:
+            if kind is None:  # else what ended the training is what its user should hear
+                raise
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.writing is not None and not self.writing.is_alive():
+            self.wait()  # and a failure is told at once
         before, self.step = self.step, steps_done(self.model)
         self.stopping.signal = self.devices.first_signal(self.stopping.signal)
         self.due |= self.stopping.signal is not None
@@ -169,22 +189,48 @@ class Checkpoints(keras.callbacks.Callback):
         if self.due:
             self.save()
 
-    def save(self):
-        """Saves now.
+    def save(self) -> None:
+        """Copies the state now, and begins to write it; waits for that only where the process is to stop.
 
         Raises:
-            InputError: the run's folder is gone.
+            InputError: the run's folder is gone, a number is not finite, or the checkpoint before could not be written.
         """
+        self.wait()
         if self.devices.chief:
             self.run.check_there()
         settle(self.model)
-        save_state(self.run.checkpoint(self.step), self.model, write=self.devices.chief)
+        arrays = captured(self.model)
         self.saved, self.due = self.step, False
         if not self.devices.chief:
             return
-        kept = self.plan.keep_checkpoint_max or len(self.run.checkpoints())
-        for path in self.run.checkpoints()[kept:]:
-            path.unlink()
+        self.writing = threading.Thread(target=self._write, args=(self.run.checkpoint(self.step), arrays))
+        self.writing.start()
+        if self.stopping.signal is not None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what is being written is in its place.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        if self.writing is not None:
+            self.writing.join()
+        self.writing = None
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+        """Writes a checkpoint, then drops those that are too many; a failure is kept for `wait`."""
+        try:
+            self.run.check_there()
+            write_state(path, arrays)
+            kept = self.plan.keep_checkpoint_max or len(self.run.checkpoints())
+            for old in self.run.checkpoints()[kept:]:
+                old.unlink()
+        except BaseException as failure:  # whatever it is: the thread that trains must hear of it
+            self.failure = failure
 
 
 class Stop(keras.callbacks.Callback):

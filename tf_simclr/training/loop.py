@@ -61,7 +61,7 @@ def train(
             stack.enter_context(hold(run.path, say=say))
         stack.enter_context(stopping)
         step = _begin(model, run, devices=devices, say=say)
-        saver = Checkpoints(run, plan, step=step, stopping=stopping, devices=devices)
+        saver = stack.enter_context(Checkpoints(run, plan, step=step, stopping=stopping, devices=devices))
         # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
         # that is to stop goes last, so that all before it have run.
         after = [saver, *callbacks, Stop(saver, say=say)]
@@ -83,7 +83,7 @@ def train(
                 epochs=end,
                 steps_per_epoch=steps,
                 verbose=0,
-                callbacks=[Begun(begun), Finite(run), *shown, *after],
+                callbacks=[Begun(begun), Finite(run, saved=saver.wait), *shown, *after],
             )
             begun = []
         with alone(model, keep=True):  # what follows, one process computes by itself
