@@ -141,7 +141,8 @@ class Remove(tiny_runs.Stop):
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.optimizer.iterations.numpy()) == self.step:
-            shutil.rmtree(self.folder)
+            while self.folder.exists():
+                shutil.rmtree(self.folder, ignore_errors=True)  # a checkpoint may be written there meanwhile
             if self.again:
                 self.folder.mkdir()
 

@@ -231,6 +231,10 @@ class Checkpoints(keras.callbacks.Callback):
                 old.unlink()
         except BaseException as failure:  # whatever it is: the thread that trains must hear of it
             self.failure = failure
+            try:
+                self.run.check_there()
+            except InputError as gone:  # the folder was removed in the midst of it
+                self.failure = gone
 
 
 class Stop(keras.callbacks.Callback):
@@ -243,6 +247,7 @@ class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         stopping, step = self.saver.stopping, self.saver.step
         if stopping.signal is not None and self.saver.saved == step:
+            self.saver.wait()
             path = self.saver.run.checkpoint(step)
             self.say(f"{stopping.signal.name}: step {step:,} is saved in {path}; the same command goes on from there")
             stopping.obey()
