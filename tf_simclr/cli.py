@@ -75,6 +75,8 @@ def execute(words: str | Sequence[str]) -> None:
     look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
+    if name in _COMPUTING and not hasattr(config, "coordinator"):
+        _check_alone(name)
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
         (task(name) if meets is None else task(name, coordinator=meets)).run(config)
@@ -150,6 +152,19 @@ def _meets_others(coordinator: str | None) -> bool:
     from tf_simclr.replicas.processes import launched, meeting
 
     return coordinator is not None or meeting() is not None or launched() is not None
+
+
+def _check_alone(name: str) -> None:
+    """Refuses to compute the same in each of several processes, which would write the same files.
+
+    Raises:
+        InputError: this is one of several.
+    """
+    from tf_simclr.replicas.processes import started
+
+    who = started()
+    rule = f"{name} must be started once, in one process, but {who} has started several; start it without that"
+    check(who is None, rule)
 
 
 def _loaded_backend() -> str | None:

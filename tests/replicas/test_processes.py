@@ -145,7 +145,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
             words, cwd=golden.ROOT, env=os.environ | flags, capture_output=True, text=True, check=False
         )
     assert done.returncode == 2
-    assert f"port {port} of the coordinator 127.0.0.1:{port} must be free" in done.stderr
+    assert f"port {port} of the coordinator (process_id 0), 127.0.0.1:{port}, must be free" in done.stderr
     assert "Traceback" not in done.stderr
 
 

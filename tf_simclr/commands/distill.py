@@ -6,6 +6,7 @@ projection head.  Labels count only with alpha below 1, and then those of `label
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,8 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     # anything is computed, and every random number comes after its seed.
 
     # 1. What is asked for: the teacher, which must know the classes, and the student's network.
-    with devices.scope():
+    # A teacher that answers in each step is on all devices; one whose answers are kept is one process's own.
+    with devices.scope() if config.teacher_views == "same" else contextlib.nullcontext():
         teacher = load_teacher(config, test.num_classes)
     given = None if config.checkpoint is None else Given.read(config.checkpoint)
     architecture = describe(config, test.num_classes, given=given)
@@ -98,7 +100,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         return there
 
     # 3. The images with what the student learns from them; the training's length and rates follow from their number.
-    source = with_answers(config, source, teacher=teacher, folder=folder)
+    source = with_answers(config, source, teacher=teacher, folder=folder, devices=devices)
     plan = plan_of(config, source.num_examples)
     schedule = schedule_of(config, plan, num_examples=source.num_examples)
 
@@ -170,15 +172,23 @@ def student(config: Distill, architecture: Architecture, *, teacher: Callable | 
     )
 
 
-def with_answers(config: Distill, source: Source, *, teacher: keras.Model, folder: RunFolder) -> Source:
-    """The images with the targets that the student learns from: known labels, the teacher's cached logits, or both."""
+def with_answers(
+    config: Distill, source: Source, *, teacher: keras.Model, folder: RunFolder, devices: Devices = ONE_DEVICE
+) -> Source:
+    """The images with the targets that the student learns from: known labels, the teacher's cached logits, or both.
+
+    Of several processes the chief has the teacher answer, and the others read what it wrote.
+    """
     if config.teacher_views == "same" and config.alpha == 1:
         return replace(source, class_names=())
     labels = _known_labels(config, source)
     if config.teacher_views == "same":
         return with_targets(source, labels)
     path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
-    names, logits = answers(config, source, teacher=teacher, path=path)
+    asked: dict[str, Any] = {"teacher": teacher, "path": path}
+    found = answers(config, source, **asked) if devices.chief else None
+    devices.collect(None)  # all are written
+    names, logits = found or answers(config, source, **asked, complete=True)
     places, table = lookup(names), tf.constant(logits)
     all_answered = len(names) == source.num_examples
 
@@ -210,12 +220,21 @@ def _known_labels(config: Distill, source: Source) -> Callable[[dict[str, tf.Ten
     return label
 
 
-def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def answers(
+    config: Distill, source: Source, *, teacher: keras.Model, path: Path, complete: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Names (bytes) and logits of the images, in the view that evaluation has: those in the file, the rest computed.
 
+    Args:
+        config: the knobs.
+        source: the images.
+        teacher: images to logits.
+        path: the file.
+        complete: the file must hold all of them; nothing is computed.
+
     Raises:
-        InputError: the file is damaged; it was named, and is another teacher's or of other images; or the images
-            change while they are looked at.
+        InputError: the file is damaged or not complete; it was named, and is another teacher's or of other images; or
+            the images change while they are looked at.
     """
     key = _answers_key(config, source, teacher=teacher)
     kept = {} if not path.exists() else read_arrays(path)
@@ -227,6 +246,8 @@ def answers(config: Distill, source: Source, *, teacher: keras.Model, path: Path
     listed = names_of(source)
     known, failed = moved(kept, source.place) if kept else ({}, set())
     rows = np.array([i for i, name in enumerate(listed) if name not in known and name not in failed], np.int64)
+    rule = f"{path}, which the first process has written, must be the same file for all, and the images, too"
+    check(not (complete and len(rows)), rule, without_answer=len(rows))
     if len(rows):
         say(f"the teacher answers for {len(rows):,} images, into {path} …")
         part = source if len(rows) == len(listed) else of_rows(source, rows, names=listed[rows])

@@ -40,6 +40,8 @@ from tf_simclr.training.watching import Watch
 
 _TOP = 5
 """Of so many guesses one may be right, in the second accuracy; ImageNet's custom."""
+_TESTED = ("top1", "mean_auc")
+"""What the history has of tests between epochs, as numbers; in `result.json` their names are the last test's."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def compile_on(
 def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
     unreadable, devices = Unreadable(), job.devices
-    result = Result(job.folder, unreadable, devices=devices, division=source.division)
+    result = Result(job.folder, unreadable, devices=devices, division=source.division, without=_TESTED)
     watchers = [_Tests(job)] if job.config.eval_epochs else []
     views_of = views_on_device(job.config, source, recipe=_recipe(job.config), devices=devices, single=True)
     if views_of is not None or not has_tensorflow():
@@ -91,10 +93,10 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     if unreadable.names:
         say(unreadable.report())
     content = result.write()
-    if found is None:
-        return content
-    save_network(job.folder, thaw(model.network()))
-    return report(job, found, before=content)
+    if found is not None:
+        save_network(job.folder, thaw(model.network()))
+        content = report(job, found, before=content)
+    return devices.collect(content if devices.chief else None)[0]  # the others return when all is written
 
 
 def report(job: Job, found: Features, *, before: dict) -> dict:
@@ -241,8 +243,6 @@ def hits(found: Features, k: int) -> np.ndarray:
 
 def summary(model_dir: Path, result: dict) -> str:
     """What came of it, and what to do with it."""
-    if "top1" not in result and "mean_auc" not in result:
-        return "the chief has tested the network"
     lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes"]
     for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
         interval = f"{100 * score['low']:.1f}–{100 * score['high']:.1f}"

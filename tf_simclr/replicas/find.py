@@ -174,11 +174,16 @@ def multi_worker() -> Devices:
     import tensorflow as tf
 
     addresses, number = cluster_of(os.environ.get("TF_CONFIG", ""))
+    if len(addresses) > 1:
+        processes.check_free(addresses[number], what=f"worker {number} of TF_CONFIG")
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:
-        rule = "multi_worker must be set up before TensorFlow computes anything"
-        raise InputError(f"{rule}, and every worker of TF_CONFIG be reachable ({error})") from error
+    except (RuntimeError, tf.errors.OpError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"worker {number} of TF_CONFIG ({addresses[number]}) must be started once, before TensorFlow computes "
+            f"anything, and reach all others, but TensorFlow says: {reason}"
+        ) from error
     count = strategy.num_replicas_in_sync
     found = f"TF_CONFIG: worker {number} of {len(addresses)}, {count} replicas in all: MultiWorkerMirroredStrategy"
     return Devices(count, found, strategy)

@@ -7,6 +7,7 @@ neighbours, the files of the end – computes on its own copy (`alone`).
 
 import atexit
 import contextlib
+import json
 import os
 import re
 import socket
@@ -115,6 +116,27 @@ def launched(environment: Mapping[str, str] = os.environ) -> str | None:
     return "the TPU's machines" if "," in hosts else None
 
 
+def started(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Whose variables say that this is one of several processes, of any backend; None: nobody's.
+
+    Example:
+        >>> started({"MASTER_ADDR": "a", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "1"})
+        'torchrun'
+        >>> started({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'})
+        'TF_CONFIG'
+    """
+    for who, names in _VARIABLES.items():
+        count = environment.get(names[1], "")
+        if all(environment.get(name) for name in names) and count.isdigit() and int(count) > 1:
+            return who
+    try:
+        jobs = json.loads(environment.get("TF_CONFIG") or "{}").get("cluster", {})
+        workers = sum(len(jobs.get(job, ())) for job in ("chief", "worker"))
+    except (ValueError, TypeError, AttributeError):
+        workers = 0  # whoever needs it says what is wrong with it
+    return "TF_CONFIG" if workers > 1 else launched(environment)
+
+
 def join(coordinator: str | None = None, *, num_processes: int | None = None, process_id: int | None = None) -> str:
     """Waits for the other processes, if there are any, and returns who brought them together, else "".
 
@@ -138,7 +160,7 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
     if met.processes == 1:
         return ""
     if met.number == 0:
-        _check_free(met)
+        check_free(met.address, what="the coordinator (process_id 0)")
     else:
         _await(met)
     return _initialize(met.address, met.address, met.processes, met.number)
@@ -184,16 +206,25 @@ def _part() -> None:
         jax.distributed.shutdown()
 
 
-def _check_free(met: Meeting) -> None:
-    """Refuses a port that another program has: JAX's own report does not name it."""
-    with socket.socket(socket.AF_INET6 if ":" in met.place[0] else socket.AF_INET) as one:
+def check_free(address: str, *, what: str) -> None:
+    """Refuses a port of this machine that another program has: neither backend's own report names it.
+
+    Args:
+        address: `host:port`.
+        what: what is to listen there, and who it is: "the coordinator (process_id 0)".
+
+    Raises:
+        InputError: so it is.
+    """
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind(("", met.place[1]))
+            one.bind(("", int(port)))
         except OSError as error:
             raise InputError(
-                f"port {met.place[1]} of the coordinator {met.address} must be free where process 0 runs, but it is "
-                f"taken ({error.strerror}): another training, or process_id 0 was started twice; choose another port"
+                f"port {port} of {what}, {address}, must be free on its machine, but it is taken ({error.strerror}): by "
+                "another training, or by this one started twice; stop that, or choose another port"
             ) from error
 
 

@@ -1,6 +1,7 @@
 """What a training leaves behind: `result.json`, kept up to date while it runs, and the finished network."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -52,7 +53,8 @@ def finished_result(folder: RunFolder) -> dict | None:
 class Result(keras.callbacks.Callback):
     """Keeps `result.json` up to date, so that a resumed run still knows its seconds and bad images from before.
 
-    Of several processes each knows bad images of its own; the chief writes them all.
+    Of several processes each knows bad images of its own; the chief writes them all.  What is measured again when all
+    is done, and is then more than a number, stays out of it (`without`).
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Result(keras.callbacks.Callback):
         *,
         devices: Devices = ONE_DEVICE,
         division: dict[str, object] | None = None,
+        without: Collection[str] = (),
     ):
         super().__init__()
-        self.division = division
+        self.division, self.without = division, without
         self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
         resumes = folder.checkpoints() and folder.result.exists()
         self.before: dict = {"seconds": 0, "unreadable": []}
@@ -83,7 +86,8 @@ class Result(keras.callbacks.Callback):
             seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
             last = (int(path.stem.removeprefix("step-")) for path in self.folder.checkpoints())
             rows = read_history(self.folder) or [{"step": next(last, 0)}]  # it was lost, and nothing is left to train
-            content = {**rows[-1], "seconds": seconds}
+            numbers = {name: value for name, value in rows[-1].items() if name not in self.without}
+            content = {**numbers, "seconds": seconds}
         found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
         names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
         result = {**found[0]["content"], "unreadable": sorted(names)}
