@@ -11,7 +11,7 @@ import pytest
 from tests.chest import made
 from tests.commands import pictures, small_cifar10
 from tf_simclr import cli
-from tf_simclr.commands import inputs, pretrain, supervised
+from tf_simclr.commands import inputs, pretrain
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build

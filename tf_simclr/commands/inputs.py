@@ -21,7 +21,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture

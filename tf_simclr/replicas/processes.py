@@ -223,7 +223,7 @@ def check_free(address: str, *, what: str) -> None:
             one.bind(("", int(port)))
         except OSError as error:
             raise InputError(
-                f"port {port} of {what}, {address}, must be free on its machine, but it is taken ({error.strerror}): by "
+                f"port {port} of {what}, {address}, must be free there, but it is taken ({error.strerror}): by "
                 "another training, or by this one started twice; stop that, or choose another port"
             ) from error
 
