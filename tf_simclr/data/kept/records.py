@@ -10,6 +10,9 @@ from tf_simclr.data.sources import in_graph
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
+_HEAD, _FRAME = 12, 16
+"""Bytes of a TFRecord file before a record, and before and behind it."""
+
 
 def shards(folder: Path) -> list[Path]:
     """The record files, in their order."""
@@ -19,17 +22,22 @@ def shards(folder: Path) -> list[Path]:
 def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
     """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
     files = shards(folder)
-    paths, sizes = tf.constant([str(path) for path in files]), tf.constant([path.stat().st_size for path in files])
+    paths = tf.constant([str(path) for path in files])
     places = tf.constant([(number, *place) for number, path in enumerate(files) for place in _framed(path)], tf.int64)
+    kind = {"output_types": [tf.string], "output_shapes": [tf.TensorShape([])]}
 
     @in_graph
     def encoded(row: tf.Tensor) -> tf.Tensor:
+        # This one of TensorFlow's ways seeks; FixedLengthRecordDataset reads all that lies in the file before.
         number, begin, length = tf.unstack(places[row])
-        rest = tf.cast(sizes[number], tf.int64) - begin - length
-        only = tf.data.FixedLengthRecordDataset(
-            paths[number], length, header_bytes=begin, footer_bytes=rest, buffer_size=length
+        rest = tf.raw_ops.TFRecordDatasetV2(
+            filenames=paths[number][None],
+            compression_type="",
+            buffer_size=length + _FRAME,
+            byte_offsets=(begin - _HEAD)[None],
         )
-        return only.get_single_element()
+        only = tf.raw_ops.TakeDataset(input_dataset=rest, count=tf.constant(1, tf.int64), **kind)
+        return tf.raw_ops.DatasetToSingleElement(dataset=only, **kind)[0]
 
     return encoded
 
@@ -40,12 +48,12 @@ def _framed(path: Path) -> list[tuple[int, int]]:
     Raises:
         InputError: the file ends within a record.
     """
-    found, begin, size = [], 12, path.stat().st_size
+    found, begin, size = [], _HEAD, path.stat().st_size
     with path.open("rb") as file:
-        while begin - 12 < size:
+        while begin - _HEAD < size:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
             check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; prepare the radiographs again")
             found.append((begin, length))
-            begin += length + 16
-            file.seek(begin - 12)
+            begin += length + _FRAME
+            file.seek(begin - _HEAD)
     return found
