@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.places import check_local
 
 
 @contextlib.contextmanager
@@ -53,6 +54,7 @@ def sync(folder: Path) -> None:
 @contextlib.contextmanager
 def replacing_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside the path, with its ending, for writers that want a name; else as `replacing`."""
+    check_local(path)
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -75,6 +77,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written.
     """
+    check_local(path)
     path = Path(path)
     temporary, old = (path.with_name(f".{os.getpid()}.{mark}{path.name}") for mark in ("", "old."))
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import open_unlinked
+from tf_simclr.places import check_local
 
 try:
     import fcntl
@@ -42,8 +43,9 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
         say: takes a line for the user where there is something to wait for.
 
     Raises:
-        InputError: another process holds the folder, or nothing can be written there.
+        InputError: another process holds the folder, nothing can be written there, or it is an address.
     """
+    check_local(folder)
     folder = folder.resolve()
     if folder in HELD:
         yield

@@ -20,6 +20,13 @@ _MARK = "tf_simclr.places"
 Place = Annotated[str, _MARK]
 """Type of a knob that is a word of its own, such as `synthetic`, or else a path."""
 
+WITH_ADDRESSES = {
+    "data_dir": "tensorflow_datasets reads buckets",
+    **dict.fromkeys(("checkpoint", "teacher", "adapted"), "names and the hub's addresses are downloaded"),
+    **dict.fromkeys(("source", "path", "a", "b"), "the converters say how what it means is downloaded"),
+}
+"""Knobs for which an address is an answer, or has a sentence of its own, and why."""
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -45,6 +52,19 @@ def written(path: Path) -> str:
     """
     text = str(path)
     return re.sub(":/+", "://", text, count=1) if is_address(text) else text
+
+
+def check_local(path: str | Path) -> None:
+    """Refuses an address where a file of this machine is meant: `Path` would make a folder called `gs:` of it.
+
+    Raises:
+        InputError: it is one.
+    """
+    check(
+        not is_address(path),
+        f"{written(Path(path))} must be a path on this machine, not an address: copy it here first, or mount the bucket "
+        "(gcsfuse, mount-s3, rclone mount) and give the path below it",
+    )
 
 
 def hub_name(text: str) -> str:
@@ -132,13 +152,18 @@ def names_place(kind: Any) -> bool:
 def expand(config: Any) -> None:
     """Expands every knob of a frozen dataclass that is a place; configurations call it before they check anything.
 
+    An address passes where something below knows what to do with it (`WITH_ADDRESSES`).
+
     Raises:
-        InputError: a variable is not set, or there is no such user; names the knob.
+        InputError: a variable is not set, there is no such user, or an address is given for a path; names the knob.
     """
     for field in dataclasses.fields(config):
         if names_place(field.type):
             try:
                 value = _value(getattr(config, field.name))
+                if field.name not in WITH_ADDRESSES:
+                    for one in value if isinstance(value, tuple | list) else (value,):
+                        check_local(one or "")
             except InputError as error:
                 raise InputError(f"{field.name}: {error}") from error
             object.__setattr__(config, field.name, value)  # frozen for all but its own making

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from converters import command, inspect, verify
-from tf_simclr import cli, places
+from tf_simclr import cli, files, lock, places
 from tf_simclr.config import COMMANDS, plain
 from tf_simclr.config.parts import Data
 from tf_simclr.errors import InputError
@@ -119,6 +119,26 @@ def test_python_expands_every_place(home, name, knob):
         made(name, knob, f"$NOWHERE/x{ending}")
     again = made(name, knob, only(made(name, knob, f"~/x{ending}"), knob))
     assert again == made(name, knob, f"~/x{ending}"), "expanded twice is expanded once"
+
+
+@pytest.mark.parametrize(("name", "knob"), PLACES)
+def test_an_address_is_no_path(home, name, knob):
+    """`Path` makes a folder `gs:` of it: a run that lies there is lost with the machine."""
+    for text in ("gs://bucket/x.npz", "s3://bucket/x.npz", "memory://x.npz", "https://x.org/x.npz", "abfs://c@a/x.npz"):
+        if knob in places.WITH_ADDRESSES:
+            assert places.written(Path(only(made(name, knob, text), knob))) == text
+        else:
+            with pytest.raises(InputError, match=rf"{knob}: {text} must be a path on this machine, not an address"):
+                made(name, knob, text)
+    assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("make", [files.replacing_path, files.replacing_folder, lock.hold, files.replacing])
+def test_nothing_is_written_at_an_address(home, make):
+    with pytest.raises(InputError, match="gs://bucket/x must be a path on this machine, not an address"):
+        with make(Path("gs://bucket/x")):
+            pass
+    assert not list(home.iterdir())
 
 
 @pytest.mark.parametrize(("name", "knob"), [case for case in PLACES if case.values[0] in COMMANDS])
