@@ -52,6 +52,22 @@ V2 = {
 }
 """Depth, width and selective kernels → ImageNet top-1 accuracy in % of each category (README, its first table)."""
 
+_PARAMETERS = {
+    (50, 1, False): 24, (50, 1, True): 35, (50, 2, False): 94, (50, 2, True): 140, (50, 4, False): 375,
+    (101, 1, False): 43, (101, 1, True): 65, (101, 2, False): 170, (101, 2, True): 257,
+    (152, 1, False): 58, (152, 1, True): 89, (152, 2, False): 233, (152, 2, True): 354, (152, 3, True): 795,
+}  # fmt: skip
+"""The same → millions of parameters of the encoder, counted by its architecture, as tests do."""
+
+ADVICE = {
+    "features on a small machine": "simclrv2/pretrained/r50_1x_sk0",
+    "features for transfer, on one large GPU": "simclrv2/pretrained/r101_2x_sk1",
+    "the best features": "simclrv2/pretrained/r152_3x_sk1",
+    "a classifier for ImageNet": "simclrv2/finetuned_100pct/r152_3x_sk1",
+    "a start from few labels": "simclrv2/finetuned_10pct/r50_1x_sk0",
+}
+"""What somebody wants → the checkpoint to take."""
+
 _V1 = {
     "pretrain": {1: 69.1, 2: 74.2, 4: 76.6},
     "finetune_10pct": {1: 65.8, 2: 71.6, 4: 74.5},
@@ -108,6 +124,21 @@ class Official:
     def network(self) -> str:
         """In words."""
         return f"ResNet-{self.depth} {self.width}x{' SK' if self.sk else ''}"
+
+    @property
+    def parameters(self) -> int:
+        """Of the encoder, in millions."""
+        return _PARAMETERS[self.depth, self.width, self.sk]
+
+    @property
+    def features(self) -> int:
+        """Numbers that an image gets."""
+        return 2048 * self.width
+
+    @property
+    def megabytes(self) -> int:
+        """Of the encoder in float32; what is downloaded has heads, and may have an optimizer's state, too."""
+        return 4 * self.parameters
 
     @property
     def checked(self) -> str:

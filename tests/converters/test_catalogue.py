@@ -1,6 +1,7 @@
 """The official checkpoints: what is said of them, and their way from a bucket to a converted file."""
 
 import json
+import math
 import os
 import socket
 import sys
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from converters.names.walk import weights
 from converters.published import bucket as buckets
 from converters.published import catalogue as official
 from converters.published import download
@@ -15,6 +17,7 @@ from converters.published.download import fetch
 from tests import golden
 from tests.bucket import Bucket, serving
 from tf_simclr import cli
+from tf_simclr.commands.checkpoints import table
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
 
@@ -71,6 +74,26 @@ def test_names_are_the_paths_and_addresses_are_in_the_public_buckets():
         Architecture(one.depth, one.width, 0.0625 if one.sk else 0.0)
         assert f"r{one.depth}_{one.width}x_sk{int(one.sk)}" in name or "simclrv1" in name
         assert all(buckets.split(address)[1] for address in (one.tf1, one.tf2))
+
+
+def test_the_sizes_are_those_of_the_architectures():
+    for one in official.CHECKPOINTS.values():
+        sk_ratio = 0.0625 if one.sk else 0.0
+        encoder = Architecture(one.depth, one.width, sk_ratio=sk_ratio, proj_head_mode="none", num_proj_layers=0)
+        shapes = {k: shape for k, shape in weights(encoder).items() if "/moving_" not in k}
+        assert abs(sum(map(math.prod, shapes.values())) / 1e6 - one.parameters) < 1, one.name
+        assert (one.features, one.megabytes) == (encoder.feature_dim, 4 * one.parameters)
+
+
+def test_what_to_take_is_named_for_five_purposes_and_there():
+    assert len(official.ADVICE) == 5
+    assert set(official.ADVICE.values()) <= official.CHECKPOINTS.keys()
+    lines = table(list(official.CHECKPOINTS.values()))
+    row = next(line for line in lines if line.startswith("simclrv2/pretrained/r101_2x_sk1 "))
+    assert row.split()[1:] == ["ResNet-101", "2x", "SK", "257", "M", "1,028", "MB", "4096", "0", "79.0", "names"]
+    for purpose, name in official.ADVICE.items():
+        assert any(purpose in line and line.endswith(name) for line in lines)
+    assert all(len(line) <= 132 for line in lines)
 
 
 def test_what_is_said_to_be_checked_has_a_golden():
@@ -378,7 +401,8 @@ def test_the_list_shows_all_or_those_that_match_or_all_of_one(monkeypatch, capfd
     assert code == 0
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("simclrv")}
     assert set(lines) == set(official.CHECKPOINTS)
-    assert lines["simclrv2/finetuned_10pct/r101_2x_sk1"][1:] == ["ResNet-101", "2x", "SK", "1", "78.8", "names"]
+    assert lines["simclrv2/finetuned_10pct/r101_2x_sk1"][1:4] == ["ResNet-101", "2x", "SK"]
+    assert lines["simclrv2/finetuned_10pct/r101_2x_sk1"][-3:] == ["1", "78.8", "names"]
     _, out, _ = run(monkeypatch, capfd, "checkpoints", "list", "--match", "pretrained/r152")
     assert sum(line.startswith("simclrv2/pretrained/r152") for line in out.splitlines()) == 5
     _, out, _ = run(monkeypatch, capfd, "checkpoints", "list", "--match", "finetuned_1pct/r50_1x_sk0")

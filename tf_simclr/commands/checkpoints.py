@@ -4,14 +4,16 @@ from pathlib import Path
 
 from converters.published import by_name
 from converters.published.bucket import folders
-from converters.published.catalogue import CHECKPOINTS, FOLDERS, STATUS, TF1, TF2, Official, find
+from converters.published.catalogue import ADVICE, CHECKPOINTS, FOLDERS, STATUS, TF1, TF2, Official, find
 from tf_simclr.config.evaluation import CheckpointsConvert, CheckpointsGet, CheckpointsList
 from tf_simclr.errors import check
 from tf_simclr.terminal import write
 
 _NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
-top-1: official accuracy on ImageNet in %.  layer: projection layer that the classifier reads, 0: the pooled features.
+params, size: of the encoder, in float32 (a download has heads, and may have an optimizer's state, too); width: length
+of its features.  top-1: official accuracy on ImageNet in %, as the authors report it.  layer: projection layer that the
+classifier reads, 0: the pooled features.
 None was downloaded where this was written.  checked, instead:
 """
 
@@ -43,10 +45,14 @@ def listed(config: CheckpointsList) -> list[str]:
 
 def table(found: list[Official]) -> list[str]:
     """A line each, and what the columns mean."""
-    lines = [f"{'name':<48}{'network':<18}{'layer':>5}{'top-1':>7}  checked"]
-    lines += [
-        f"{one.name:<48}{one.network:<18}{known(one.selector):>5}{known(one.top1):>7}  {one.checked}" for one in found
-    ]
+    heads = f"{'params':>8}{'size':>9}{'width':>7}{'layer':>7}{'top-1':>7}"
+    lines = [f"{'name':<48}{'network':<18}{heads}  checked"]
+    for one in found:
+        numbers = f"{f'{one.parameters} M':>8}{f'{one.megabytes:,} MB':>9}{one.features:>7}"
+        numbers += f"{known(one.selector):>7}{known(one.top1):>7}"
+        lines.append(f"{one.name:<48}{one.network:<18}{numbers}  {one.checked}")
+    lines += ["", "take this one for"]
+    lines += [f"  {purpose:<41}{name}" for purpose, name in ADVICE.items()]
     lines += [*_NOTE.splitlines(), *(f"  {name:<10}{text}" for name, text in STATUS.items())]
     more = [f"  {TF1}/{folder}: {text}" for folder, text in FOLDERS.items()]
     return [*lines, "More, to be asked of the bucket (checkpoints list --remote ADDRESS):", *more]
@@ -64,6 +70,8 @@ def _details(one: Official) -> list[str]:
     rows = {
         "name": one.name,
         "network": one.network,
+        "size": f"{one.parameters} million parameters, {one.megabytes:,} MB (the encoder in float32)",
+        "width": f"{one.features} features an image",
         "layer": f"{selector} (the projection layer that the classifier reads; 0: the pooled features)",
         "top-1": f"{top1} (official, ImageNet)",
         "TF1": one.tf1,
