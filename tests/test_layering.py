@@ -40,7 +40,9 @@ MAY_IMPORT = {
     "tf_simclr.errors": {"tf_simclr.terminal"},
     **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "foreign", "frameworks", "places")},
     "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
-    **{f"tf_simclr.{name}": {f"tf_simclr.{low}" for low in ("errors", "foreign", "places")} for name in ("files", "lock")},
+    **{
+        f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
+    },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"} | WITHOUT_FRAMEWORK,

@@ -62,8 +62,8 @@ def check_local(path: str | Path) -> None:
     """
     check(
         not is_address(path),
-        f"{written(Path(path))} must be a path on this machine, not an address: copy it here first, or mount the bucket "
-        "(gcsfuse, mount-s3, rclone mount) and give the path below it",
+        f"{written(Path(path))} must be a path on this machine, not an address: copy it here first, or mount the "
+        "bucket (gcsfuse, mount-s3, rclone mount) and give the path below it",
     )
 
 

@@ -386,7 +386,7 @@ def test_without_a_network_a_command_ends_with_one_sentence(monkeypatch, capfd, 
             "https://storage.googleapis.com must be reachable, but is not ([Errno -2] Name or service not known); "
             "run the same command again when it is\n"
         )
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_an_unknown_name_is_answered_with_those_that_come_near(monkeypatch, capfd):

@@ -135,9 +135,9 @@ def test_an_address_is_no_path(home, name, knob):
 
 @pytest.mark.parametrize("make", [files.replacing_path, files.replacing_folder, lock.hold, files.replacing])
 def test_nothing_is_written_at_an_address(home, make):
-    with pytest.raises(InputError, match="gs://bucket/x must be a path on this machine, not an address"):
-        with make(Path("gs://bucket/x")):
-            pass
+    refused = pytest.raises(InputError, match="gs://bucket/x must be a path on this machine, not an address")
+    with refused, make(Path("gs://bucket/x")):
+        pass
     assert not list(home.iterdir())
 
 

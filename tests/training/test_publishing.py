@@ -79,6 +79,7 @@ def python(*words, **environment):
     )
 
 
+@pytest.mark.slow
 def test_what_was_pushed_loads_by_keras_own_word_on_every_backend(hub, run, network, tmp_path):
     done = python(PUSH, run, "hf://user/repo")
     assert done.stdout.strip() == f"{os.environ['HF_ENDPOINT']}/user/repo/commit/{Hub.commit}", done.stderr
@@ -125,6 +126,7 @@ def test_the_card_says_what_it_is(network, run):
     assert "research use" not in publishing.card(publishing._about(network, None), network, name="user/repo")
 
 
+@pytest.mark.slow
 def test_any_model_of_keras_is_pushed_without_the_form_that_it_has_not(hub, tmp_path):
     program = """
 import keras, tf_simclr

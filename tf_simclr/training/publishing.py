@@ -85,6 +85,10 @@ def push_to_hub(
     Returns:
         The address of the commit.
 
+    Example:
+        >>> push_to_hub("runs/pets", "me/simclr-pets")  # doctest: +SKIP
+        'https://huggingface.co/me/simclr-pets/commit/…'
+
     Raises:
         InputError: it is no name, or no network; there is no token, or the hub refuses it; the hub cannot be reached.
     """
