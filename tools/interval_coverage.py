@@ -8,12 +8,13 @@ should be wider than it must.
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from tf_simclr.evaluation.binary import ranking
 from tf_simclr.evaluation.intervals import areas, auc_interval
@@ -36,7 +37,50 @@ class Case:
     alike: float = 0.0
     """Correlation of the scores of a patient's images."""
     shape: str = "normal"
-    """Of the scores: normal, or exponential, whose positives spread further."""
+    """Of the scores, see `SHAPES`."""
+
+
+Quantiles = Callable[[np.ndarray, float, float], tuple[np.ndarray, np.ndarray]]
+
+
+def _with_others(u: np.ndarray, share: float, *, apart: float) -> np.ndarray:
+    """Quantiles of a mixture: a share like the other class, whose spread is 1 around 0, and the rest apart from it."""
+    inside = np.where(u < share, u / max(share, 1e-9), (u - share) / (1 - share))
+    return norm.ppf(np.clip(inside, 1e-9, 1 - 1e-9)) + apart * (u >= share)
+
+
+SHAPES: dict[str, Quantiles] = {
+    "normal": lambda u, apart, auc: (norm.ppf(u), norm.ppf(u) + apart),
+    "exponential": lambda u, apart, auc: (-np.log1p(-u), -np.log1p(-u) * np.exp(apart)),
+    "t of 3": lambda u, apart, auc: (t.ppf(u, 3), t.ppf(u, 3) + apart),
+    "wide positives": lambda u, apart, auc: (norm.ppf(u), 3 * norm.ppf(u) + apart),
+    "wide negatives": lambda u, apart, auc: (3 * norm.ppf(u), norm.ppf(u) + apart),
+    "some missed": lambda u, apart, auc: (norm.ppf(u), _with_others(u, 1 - auc, apart=apart)),
+    "false alarms": lambda u, apart, auc: (-_with_others(u, 1 - auc, apart=apart), -norm.ppf(u)),
+    "ties": lambda u, apart, auc: (np.round(norm.ppf(u)), np.round(norm.ppf(u) + apart)),
+}
+"""Quantiles of negatives and positives, by the quantile's place, how far they are apart, and the AUC.
+
+The wide ones spread three times as far; a share of 1 − AUC of the positives is missed, looking like negatives, or as
+many negatives look like positives; or scores are whole numbers.
+"""
+
+
+@functools.cache
+def _apart(shape: str, auc: float) -> tuple[float, float]:
+    """How far positives lie from negatives so that the AUC is about this, and what it then is, by quantiles."""
+    u = (np.arange(2000) + 0.5) / 2000
+
+    def true(apart: float) -> float:
+        no, yes = SHAPES[shape](u, apart, auc)
+        no = np.sort(no)
+        return float((np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")).mean() / (2 * len(no)))
+
+    low, high = 0.0, 40.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if true(middle) < auc else (low, middle)
+    return high, true(high)
 
 
 def simulated(case: Case, *, trials: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -45,20 +89,19 @@ def simulated(case: Case, *, trials: int, seed: int) -> Iterator[tuple[np.ndarra
     sizes = [1 + number % case.images for side in (case.negatives, case.positives) for number in range(side)]
     patients = np.repeat(np.arange(len(sizes)), sizes)
     labels = (patients >= case.negatives).astype(int)
+    apart, _ = _apart(case.shape, case.auc)
     for _ in range(trials):
         own, each = rng.normal(size=len(sizes))[patients], rng.normal(size=len(patients))
         noise = np.sqrt(case.alike) * own + np.sqrt(1 - case.alike) * each
-        if case.shape == "normal":
-            scores = noise + np.sqrt(2) * norm.ppf(case.auc) * labels
-        else:
-            scores = -norm.logsf(noise) * np.where(labels == 1, case.auc / (1 - case.auc), 1.0)
-        yield scores, labels, patients
+        no, yes = SHAPES[case.shape](norm.cdf(noise), apart, case.auc)
+        yield np.where(labels == 1, yes, no), labels, patients
 
 
 def covered(case: Case, method: Method, *, trials: int, seed: int) -> tuple[float, float]:
     """Share of the trials whose interval holds the true AUC, and the mean width."""
     ends = np.array([method(s, y, patients=p) for s, y, p in simulated(case, trials=trials, seed=seed)])
-    return float(np.mean((ends[:, 0] <= case.auc) & (case.auc <= ends[:, 1]))), float(np.mean(np.diff(ends)))
+    _, true = _apart(case.shape, case.auc)
+    return float(np.mean((ends[:, 0] <= true) & (true <= ends[:, 1]))), float(np.mean(np.diff(ends)))
 
 
 def percentile(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
@@ -100,7 +143,10 @@ def cases() -> Iterator[tuple[str, Case]]:
             yield f"{auc}, {positives} + {negatives}", Case(auc, positives, negatives)
         yield f"{auc}, 6 + 8, up to 3 images", Case(auc, 6, 8, images=3, alike=0.6)
         yield f"{auc}, 10 + 40, up to 5 images", Case(auc, 10, 40, images=5, alike=0.9)
-        yield f"{auc}, 10 + 40, exponential", Case(auc, 10, 40, shape="exponential")
+    for auc, positives, negatives in ((0.85, 10, 40), (0.95, 6, 8), (0.95, 50, 200), (0.99, 10, 40)):
+        for shape in list(SHAPES)[1:]:
+            name = f"{auc}, {positives} + {negatives}, {shape}"
+            yield name, Case(auc, positives, negatives, shape=shape)
 
 
 def main() -> None:

@@ -8,16 +8,20 @@ import stat
 import keras
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from tests.chest.dicoms import content, dataset, stored
 from tf_simclr.chest.collections import command, nih, prepare, siim, synthetic, tables
 from tf_simclr.chest.files.squares import pseudonym
-from tf_simclr.commands import linear_eval
-from tf_simclr.config import ChestPrepare, LinearEval
+from tf_simclr.commands import embed, linear_eval
+from tf_simclr.config import ChestPrepare, Embed, LinearEval
+from tf_simclr.data.examples import Unreadable
 from tf_simclr.data.radiographs import partition, splits
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.errors import InputError
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.training.results import Result
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -267,3 +271,25 @@ def test_made_up_radiographs_are_said_to_be_so_in_a_commands_numbers(ready, tmp_
     said = capsys.readouterr()
     assert "made up" in said.err
     assert "(made up)" in said.out
+
+
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_made_up_radiographs_are_said_to_be_so_in_a_file_of_features(ready, tmp_path, monkeypatch, ending):
+    images = keras.Input((16, 16, 3))
+    pool = {"final_avg_pool": keras.layers.GlobalAveragePooling2D()(images)}
+    monkeypatch.setattr(embed, "load_model", lambda path, ema: keras.Model(images, pool))
+    out = tmp_path / f"features{ending}"
+    embed.run(Embed(checkpoint=tmp_path / "encoder.keras", radiographs=ready.folder, image_size=16, out=out))
+    if ending == ".npz":
+        with np.load(out) as stored:
+            notes = stored["notes"].tolist()
+    else:
+        notes = json.loads(parquet.read_schema(out).metadata[b"notes"])
+    assert any("made up" in note for note in notes)
+
+
+def test_made_up_radiographs_are_said_to_be_so_in_a_trainings_result(ready, tmp_path):
+    source = partition.part(ready, "train", positive="Typical Appearance")
+    folder = RunFolder(tmp_path)
+    Result(folder, Unreadable(), notes=source.notes).write()
+    assert "made up" in json.loads(folder.result.read_text())["notes"][0]

@@ -153,7 +153,7 @@ def pretrain(
         return look if own is None else viewed(look, own)
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
-    result = Result(folder, unreadable, devices=devices, division=source.division)
+    result = Result(folder, unreadable, devices=devices, division=source.division, notes=source.notes)
     watched, reports = _watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
 
     # 7. The training, from the newest whole checkpoint on.

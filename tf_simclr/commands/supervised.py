@@ -72,7 +72,9 @@ def compile_on(
 def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
     unreadable, devices = Unreadable(), job.devices
-    result = Result(job.folder, unreadable, devices=devices, division=source.division, without=_TESTED)
+    result = Result(
+        job.folder, unreadable, devices=devices, division=source.division, notes=source.notes, without=_TESTED
+    )
     watchers = [_Tests(job)] if job.config.eval_epochs else []
     views_of = views_on_device(job.config, source, recipe=_recipe(job.config), devices=devices, single=True)
     if views_of is not None or not has_tensorflow():
@@ -108,7 +110,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
     answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
-    tested |= {"notes": list(job.test.notes)} if job.test.notes else {}
+    tested |= _noted(job, before)
     more = before | scores | ranked(found) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
@@ -119,7 +121,7 @@ def _report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
     config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
     answers = Answers(found.names, found.labels, {"classifier": found.values})
     more = before | tested | {"eval_split": config.eval_split, "eval_images": len(found.values)} | job.notes
-    more |= {"notes": list(job.test.notes)} if job.test.notes else {}
+    more |= _noted(job, before)
     write_report(job.folder.result, command=plain(config), results={"classifier": tested}, answers=answers, **more)
     return more
 
@@ -261,3 +263,9 @@ def summary(model_dir: Path, result: dict) -> str:
         f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
     ]
     return "\n".join(lines)
+
+
+def _noted(job: Job, before: dict) -> dict:
+    """What is to be known of the images: of those to learn from, and of those to test on."""
+    notes = list(dict.fromkeys([*before.get("notes", ()), *job.test.notes]))
+    return {"notes": notes} if notes else {}

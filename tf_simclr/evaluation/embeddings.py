@@ -1,7 +1,8 @@
 """Features of any number of images into one file, a part at a time: memory stays flat, and a stop costs one part."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def embed(
     Args:
         model: images to features, or to a dictionary of endpoints.
         source: the images.
-        out: `.npz` (`values` float32 `(n, d)`, `names`, `labels`) or `.parquet` (`name`, `label`, `features`).
+        out: `.npz` (`values` float32 `(n, d)`, `names`, `labels`) or `.parquet` (`name`, `label`, `features`).  What is
+            to be known of the source is in it, too: the array `notes`, or `notes` of the schema's metadata as JSON.
         image_size: side in pixels.
         identity: what the features depend on, JSON types; parts of another identity are refused.
         endpoint: which of the endpoints.
@@ -62,7 +64,7 @@ def embed(
             save_part(paths[-1], extract(model, batches, endpoint=endpoint))
         if progress:
             progress(stop)
-    count = (_write_parquet if out.suffix == ".parquet" else _write_npz)(paths, out)
+    count = (_write_parquet if out.suffix == ".parquet" else _write_npz)(paths, out, notes=source.notes)
     shutil.rmtree(folder)
     return count
 
@@ -104,15 +106,15 @@ def parts(paths: list[Path]) -> Any:
         yield columns
 
 
-def _write_npz(paths: list[Path], out: Path) -> int:
+def _write_npz(paths: list[Path], out: Path, *, notes: Sequence[str]) -> int:
     """Joins the parts to one `.npz`; the file is what memory holds here once."""
     values, labels, names = (np.concatenate(column) for column in zip(*parts(paths), strict=True))
     with replacing(out) as [file]:
-        np.savez(file, values=values, labels=labels, names=names)
+        np.savez(file, values=values, labels=labels, names=names, **({"notes": np.array(notes)} if notes else {}))
     return len(values)
 
 
-def _write_parquet(paths: list[Path], out: Path) -> int:
+def _write_parquet(paths: list[Path], out: Path, *, notes: Sequence[str]) -> int:
     """Joins the parts to one Parquet file, a row group a part."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -121,7 +123,8 @@ def _write_parquet(paths: list[Path], out: Path) -> int:
     with replacing_path(out) as temporary:
         for values, labels, names in parts(paths):
             lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            table = pa.table({"name": pa.array(names.tolist()), "label": pa.array(labels), "features": lists})
+            columns = {"name": pa.array(names.tolist()), "label": pa.array(labels), "features": lists}
+            table = pa.table(columns, metadata={"notes": json.dumps(list(notes))} if notes else None)
             writer = writer or parquet.ParquetWriter(str(temporary), table.schema)
             writer.write_table(table)
             count += len(values)

@@ -5,8 +5,9 @@ tells them apart; the bootstrap likewise.  Here an interval holds those true val
 most 1.96 standard deviations away (a score interval, as Wilson's of a share), with the standard deviation *of the true
 value*, which is above 0 everywhere below 1:
 
-1. Hanley and McNeil's variance of an AUC, which depends on the AUC and the numbers alone, for as many independent
-   images as the patients are worth at least.
+1. A variance of an AUC which depends on the AUC and the numbers alone, for as many independent images as the patients
+   are worth at least: between Hanley and McNeil's, which supposes scores of two like distributions, and the largest
+   that scores of that AUC can have, which some with long tails come near to.
 2. Multiplied by how far the data's own variance differs from it, the variance of DeLong over patients (Obuchowski's);
    the fewer patients are discordant, the less is believed of that factor.
 
@@ -15,6 +16,7 @@ With many patients it becomes DeLong's interval.  `tools/interval_coverage.py` m
 References:
     DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); Obuchowski, Biometrics 53 (1997), for images of patients
     Hanley and McNeil, Radiology 143 (1982); Newcombe, Statistics in Medicine 25 (2006), Part 2, method 5
+    Birnbaum and Klose, Annals of Mathematical Statistics 28 (1957), for the largest variance
     Wilson, JASA 22 (1927); Boyd, Eng and Page, ECML (2013), Section 4.3, for the average precision
     Donner and Zou, Statistics in Medicine 31 (2012), for differences
     Holm, Scandinavian Journal of Statistics 6 (1979)
@@ -31,8 +33,15 @@ from tf_simclr.evaluation.binary import average_precision, check_both, ranking
 from tf_simclr.evaluation.patients import LEVEL, bootstrap
 
 _Interval = tuple[float, float]
-_BELIEF = 5.0
+_BELIEF = 3.0
 """Discordant patients at which the data's own variance counts as much as the formula's."""
+_CAUTION = 0.75
+"""Where the formula lies between the variance of like distributions (0) and the largest that there is (1), as a weight
+of their logarithms.
+
+This and `_BELIEF` were chosen by `tools/interval_coverage.py`, the narrowest by which each of its shapes is covered in
+93 of 100 studies or more.
+"""
 _BISECTIONS = 60
 SEPARATED = (
     "Every positive image has a higher score than every negative one: an AUC of 1 among few patients says no more than "
@@ -81,7 +90,7 @@ class _Areas:
         fewest, (positives, negatives) = float(self.has.sum(axis=1).min()), self.worth
 
         def expected(at: np.ndarray) -> np.ndarray:
-            return _hanley_mcneil(at, positives=positives, negatives=negatives)
+            return _formula(at, positives=positives, negatives=negatives)
 
         return _score_interval(value, variance, expected=expected, independent=fewest, level=level)
 
@@ -134,11 +143,13 @@ def _effective(member: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def _hanley_mcneil(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
-    """Variance of an AUC whose true value this is; Newcombe's symmetric form of Hanley and McNeil's."""
+def _formula(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
+    """Variance of an AUC whose true value this is, if nothing else is known."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * (1 - auc) / (2 - auc) + more * auc / (1 + auc)
-    return np.asarray(auc * (1 - auc) * spread / (positives * negatives))
+    like = spread / (positives * negatives)  # of A (1 - A): Newcombe's symmetric form of Hanley and McNeil's
+    largest = 1 / min(positives, negatives)  # that of a share among the class that has fewer
+    return np.asarray(auc * (1 - auc) * like ** (1 - _CAUTION) * largest**_CAUTION)
 
 
 def _score_interval(
@@ -182,7 +193,7 @@ def auc_interval(
     Example:
         >>> low, high = auc_interval(np.arange(14.0), np.repeat([0, 1], [8, 6]))  # told apart
         >>> round(low, 2), high
-        (0.72, 1.0)
+        (0.64, 1.0)
     """
     return areas(scores, labels, patients=patients).mean().interval(level=level)
 

@@ -1,7 +1,7 @@
 """What a training leaves behind: `result.json`, kept up to date while it runs, and the finished network."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -64,10 +64,11 @@ class Result(keras.callbacks.Callback):
         *,
         devices: Devices = ONE_DEVICE,
         division: dict[str, object] | None = None,
+        notes: Sequence[str] = (),
         without: Collection[str] = (),
     ):
         super().__init__()
-        self.division, self.without = division, without
+        self.division, self.notes, self.without = division, list(notes), without
         self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
         resumes = folder.checkpoints() and folder.result.exists()
         self.before: dict = {"seconds": 0, "unreadable": []}
@@ -92,6 +93,7 @@ class Result(keras.callbacks.Callback):
         names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
         result = {**found[0]["content"], "unreadable": sorted(names)}
         result |= {} if self.division is None else {"division": self.division}
+        result |= {"notes": self.notes} if self.notes else {}
         if self.devices.chief:
             write_json(self.folder.result, result)
         return result

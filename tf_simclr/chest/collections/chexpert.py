@@ -1,9 +1,10 @@
 """CheXpert: 224,316 radiographs of 65,240 patients, 14 observations that may be uncertain or not mentioned.
 
-Layout: `train.csv`, `valid.csv` and, where it is there, `test.csv`, with a path, sex, age, view and a column an
-observation: 1, 0, -1 (uncertain), empty (not mentioned).  Paths begin with the release's name,
-`CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`; the folder may be called otherwise.  Without
-`test.csv` the 200 patients of `valid.csv`, whom radiologists have labelled, are those to test on, as in papers.
+Layout: `train.csv`, `valid.csv` and, where it is there, `test.csv` (in the release of the test set `val_labels.csv` and
+`test_labels.csv`), with a path, sex, age, view and a column an observation: 1, 0, -1 (uncertain), empty (not said).
+Paths begin with the release's name, `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`; the folder may
+be called otherwise.  Without a table to test on the 200 patients of `valid.csv`, whom radiologists have labelled, are
+those to test on, as in papers.
 
 References:
     Irvin et al., CheXpert, AAAI 2019, arXiv:1901.07031
@@ -12,6 +13,7 @@ References:
 from pathlib import Path
 
 from tf_simclr.chest.collections.collection import (
+    LATERAL_VIEW,
     LINE,
     Collection,
     Entry,
@@ -40,7 +42,12 @@ _OBSERVATIONS = (
     "Support Devices",
 )
 
-_TABLES = {"train": "train.csv", "validation": "valid.csv", "test": "test.csv"}
+_TABLES = {
+    "train": ("train.csv",),
+    "validation": ("valid.csv", "val_labels.csv"),
+    "test": ("test.csv", "test_labels.csv"),
+}
+"""Part → what its table is called, the first that is there."""
 
 
 def collection(folder: Path) -> Collection:
@@ -49,8 +56,8 @@ def collection(folder: Path) -> Collection:
     Raises:
         InputError: a table or a column is missing, or a label is none of 1, 0, -1 and empty.
     """
-    tables = {part: folder / name for part, name in _TABLES.items()}
-    there = {part: path for part, path in tables.items() if path.is_file()}
+    tables = {part: [folder / name for name in names if (folder / name).is_file()] for part, names in _TABLES.items()}
+    there = {part: paths[0] for part, paths in tables.items() if paths}
     check("train" in there, "the folder must hold CheXpert's train.csv", folder=str(folder), found=sorted(there))
     if "test" not in there and "validation" in there:
         there["test"] = there.pop("validation")
@@ -63,7 +70,8 @@ def collection(folder: Path) -> Collection:
                 missing.append(name)
                 continue
             where = f"{table}, line {row[LINE]}"
-            view = {"view": "LATERAL"} if row.get("Frontal/Lateral", "").lower().startswith("l") else {}
+            sideways = row.get("Frontal/Lateral", "").lower().startswith("l") or name.lower().endswith("_lateral.jpg")
+            view = {"view": LATERAL_VIEW} if sideways else {}
             entries.append(
                 Entry(
                     path=file,

@@ -118,6 +118,8 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     return [dict(zip(names, cells, strict=True)) | {LINE: str(number)} for number, cells in rows]
 
 
+LATERAL_VIEW = "LATERAL"
+"""View of a radiograph that a table calls lateral, from whichever side."""
 LINE = "\0line"
 """Key of a row's own line in the file."""
 

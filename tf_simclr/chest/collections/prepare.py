@@ -21,9 +21,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_simclr.chest.collections.collection import Collection, Entry
+from tf_simclr.chest.collections.collection import LATERAL_VIEW, Collection, Entry
 from tf_simclr.chest.files.about import decade
-from tf_simclr.chest.files.radiograph import MODALITIES
+from tf_simclr.chest.files.radiograph import LATERAL, MODALITIES
 from tf_simclr.chest.files.squares import SHRUNK, pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
 from tf_simclr.data.radiographs import Fit
@@ -219,7 +219,11 @@ def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tupl
     said = dict(entry.attributes)
     said |= {"age": decade(said["age"])} if "age" in said else {}
     said |= {"sex": said["sex"].strip().upper()[:1]} if "sex" in said else {}
-    return row | {name: value for name, value in said.items() if not row.get(name)}, picture
+    row |= {name: value for name, value in said.items() if not row.get(name)}
+    known = any("lateral" in doubt for doubt in row["doubts"])
+    if said.get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not known:
+        row["doubts"] = [*row["doubts"], "a lateral view by its table"]
+    return row, picture
 
 
 def record(row: dict[str, Any], picture: bytes) -> bytes:
