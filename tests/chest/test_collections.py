@@ -165,15 +165,18 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("excels", [True, False])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_tables_are_read_as_spreadsheets_leave_them(tmp_path, separator, encoding, end):
+def test_tables_are_read_as_spreadsheets_leave_them(tmp_path, separator, excels, encoding, end):
     (tmp_path / "img").mkdir()
     for name in ("0.png", "1.png"):
         Image.new("L", (4, 4)).save(tmp_path / "img" / name)
     lines = [separator.join(row) for row in TABLE]
-    text = end.join([lines[0], "", lines[1], separator * 3, lines[2] + separator, "", ""])
+    text = end.join(
+        [f"sep={separator}"] * excels + [lines[0], "", lines[1], separator * 3, lines[2] + separator, "", ""]
+    )
     (tmp_path / "own.csv").write_bytes(text.encode(encoding))
     found = tables.from_csv(tmp_path / "own.csv")
     assert [(e.image, e.patient, dict(e.attributes)) for e in found.entries] == [
@@ -182,6 +185,14 @@ def test_tables_are_read_as_spreadsheets_leave_them(tmp_path, separator, encodin
     ]
     assert found.classes == ("sick", "wéll")
     assert not found.problems
+
+
+def test_classes_that_only_capitals_tell_apart_are_one_class_misspelt(tmp_path):
+    for name in "abc":
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    touch(tmp_path / "own.csv", "path,label,patient\na.png,Sick,1\nb.png,sick,2\nc.png,well,3\n")
+    with pytest.raises(InputError, match=r"more than capitals and spaces.*\['Sick', 'sick'\]"):
+        tables.from_csv(tmp_path / "own.csv")
 
 
 def test_a_column_that_pandas_wrote_without_a_name_is_passed_over(tmp_path):

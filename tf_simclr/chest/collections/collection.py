@@ -5,6 +5,7 @@ import csv
 import filecmp
 import io
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a table, as a spreadsheet or a download leaves them.
 
     UTF-8, UTF-16 or Windows' Western letters, with a mark of the order of bytes or without; cells between commas,
-    semicolons or tabs, stripped; rows without a cell are passed over.
+    semicolons, tabs or bars, stripped; rows without a cell, and Excel's line `sep=;`, are passed over.
 
     Raises:
         InputError: there is no such file, it lacks a column, or a row has more or fewer cells than the head.
@@ -103,6 +104,7 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True))
     filled = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1)]
     filled = [(number, cells) for number, cells in filled if any(cells)]
+    filled = filled[1:] if filled and _separator_line("".join(filled[0][1])) else filled
     names = filled[0][1] if filled else []
     while names and not names[-1]:  # a comma at the end of each line
         names = names[:-1]
@@ -124,6 +126,9 @@ LINE = "\0line"
 """Key of a row's own line in the file."""
 
 
+_SEPARATORS = ",;\t|"
+
+
 def decoded(content: bytes) -> str:
     """The text of a table, whatever program wrote it.
 
@@ -141,10 +146,17 @@ def decoded(content: bytes) -> str:
 
 
 def _separator(text: str) -> str:
-    """What stands between cells: of comma, semicolon and tab what the first line with letters has most of."""
-    head = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+    """What stands between cells: of these what the first line with letters has most of, or what Excel's line says."""
+    head = next((line for line in text.splitlines() if line.strip(_SEPARATORS + " ")), "")
+    if _separator_line(head):
+        return head.strip()[-1] if head.strip()[-1] in _SEPARATORS else "\t"
     outside = "".join(head.split('"')[::2])
-    return max(",;\t", key=outside.count)
+    return max(_SEPARATORS, key=outside.count)
+
+
+def _separator_line(line: str) -> bool:
+    """Whether a line tells Excel what stands between cells: `sep=;`, or of cells that were told apart by it, `sep=`."""
+    return re.fullmatch(r"sep=[,;|]?", line.strip()) is not None
 
 
 def attributes(row: Mapping[str, str]) -> dict[str, str]:

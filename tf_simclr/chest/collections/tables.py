@@ -82,6 +82,11 @@ def _of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str
     """Classes, and those of each row, of a column that names them."""
     kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
     classes = tuple(sorted({name for kind in kinds for name in kind}))
+    spelt: dict[str, list[str]] = {}
+    for name in classes:
+        spelt.setdefault("".join(name.lower().split()), []).append(name)
+    alike = [names for names in spelt.values() if len(names) > 1]
+    check(not alike, f"classes of the column {label} must differ by more than capitals and spaces", alike=alike[:3])
     return classes, [tuple(int(each in kind) for each in classes) for kind in kinds]
 
 
