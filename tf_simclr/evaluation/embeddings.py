@@ -110,7 +110,10 @@ def _write_npz(paths: list[Path], out: Path, *, notes: Sequence[str]) -> int:
     """Joins the parts to one `.npz`; the file is what memory holds here once."""
     values, labels, names = (np.concatenate(column) for column in zip(*parts(paths), strict=True))
     with replacing(out) as [file]:
-        np.savez(file, values=values, labels=labels, names=names, **({"notes": np.array(notes)} if notes else {}))
+        if notes:
+            np.savez(file, values=values, labels=labels, names=names, notes=np.array(notes))
+        else:
+            np.savez(file, values=values, labels=labels, names=names)
     return len(values)
 
 

@@ -220,8 +220,8 @@ def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tupl
     said |= {"age": decade(said["age"])} if "age" in said else {}
     said |= {"sex": said["sex"].strip().upper()[:1]} if "sex" in said else {}
     row |= {name: value for name, value in said.items() if not row.get(name)}
-    known = any("lateral" in doubt for doubt in row["doubts"])
-    if said.get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not known:
+    told = any("lateral" in doubt for doubt in row["doubts"])
+    if said.get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not told:
         row["doubts"] = [*row["doubts"], "a lateral view by its table"]
     return row, picture
 
