@@ -25,7 +25,7 @@ GROUND = {
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("evaluation", "exports", "plots")}
-LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "run_folder", "training", "weights")}
+LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "own", "own.named", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
 CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
@@ -45,11 +45,13 @@ MAY_IMPORT = {
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"} | WITHOUT_FRAMEWORK,
+    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.own.named", "tf_simclr.places", "tf_simclr.terminal"}
+    | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {
         "converters.published",
         "tf_simclr.config",
         "tf_simclr.data",
+        "tf_simclr.own.named",
         "tf_simclr.run_folder",
     }
     | GROUND,
@@ -59,6 +61,8 @@ MAY_IMPORT = {
     "tf_simclr.data": {"tf_simclr.contents", "tf_simclr.data.recipe"} | GROUND,
     "tf_simclr.data.radiographs": {"tf_simclr.contents", "tf_simclr.data"} | GROUND,
     "tf_simclr.models": METHOD - {"tf_simclr.data"} | GROUND,
+    "tf_simclr.own.named": {"tf_simclr.errors"},
+    "tf_simclr.own": {"tf_simclr.models"} | {"tf_simclr.own.named"} | GROUND,
     "tf_simclr.plots": GROUND,
     "tf_simclr.exports": METHOD | GROUND,
     "tf_simclr.run_folder": METHOD | GROUND,
@@ -86,7 +90,16 @@ MAY_IMPORT = {
     # what is done with them
     "tf_simclr.evaluation": METHOD | GROUND,
     "tf_simclr.training": {"tf_simclr.evaluation", "tf_simclr.plots", "tf_simclr.run_folder"} | METHOD | GROUND,
-    "tf_simclr.weights": {"converters", "converters.loading", "converters.networks"} | METHOD | GROUND,
+    "tf_simclr.weights": {
+        "converters",
+        "converters.loading",
+        "converters.networks",
+        "converters.published",
+        "tf_simclr.own",
+        "tf_simclr.run_folder",
+    }
+    | METHOD
+    | GROUND,
     "tf_simclr.training.publishing": {"tf_simclr.run_folder", "tf_simclr.weights"} | METHOD | GROUND,
     "tf_simclr": {"tf_simclr.training.publishing", "tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"}
     | METHOD,  # the public names
@@ -112,7 +125,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
     "tf_simclr.cli": {"tf_simclr.replicas"}
-    | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands"}
+    | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands", "tf_simclr.own.named"}
     | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
     "tf_simclr.__main__": {"tf_simclr.cli"},

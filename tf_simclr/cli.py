@@ -18,6 +18,7 @@ from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.frameworks import installed
+from tf_simclr.own.named import OF_LIBRARIES, find, is_named
 from tf_simclr.places import expanded, shown
 from tf_simclr.terminal import write
 
@@ -77,6 +78,10 @@ def execute(words: str | Sequence[str]) -> None:
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     if name in _COMPUTING and not hasattr(config, "coordinator"):
         _check_alone(name)
+    code = getattr(config, "encoder", "")
+    if is_named(code) and code.split(":")[0] not in OF_LIBRARIES:  # before a network that is made of it is loaded
+        with quietly():
+            find(code, "encoder")
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
         (task(name) if meets is None else task(name, coordinator=meets)).run(config)

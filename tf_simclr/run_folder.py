@@ -1,8 +1,9 @@
 """Run folders: what a training leaves behind, resumes from, and others load.
 
 A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images, and from where),
-`checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard), `network.keras` (the finished network), `result.json`,
-and while a process trains in it, `lock`.  Files appear whole or not at all.
+`network.json` (of an encoder of one's own), `checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard),
+`network.keras` (the finished network), `result.json`, and while a process trains in it, `lock`.  Files appear whole or
+not at all.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
 from tf_simclr.foreign import checked_name, reading, spend
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import expand
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class RunFolder:
         return self.path / "architecture.json"
 
     @property
+    def blueprint(self) -> Path:
+        """What a network with an encoder of one's own is made of, in Keras' form."""
+        return self.path / "network.json"
+
+    @property
     def data(self) -> Path:
         return self.path / "data.json"
 
@@ -93,9 +99,10 @@ class RunFolder:
     def begin(
         self,
         config: Mapping,
-        architecture: Architecture,
+        architecture: Architecture | Own,
         *,
         defaults: Mapping = MappingProxyType({}),
+        blueprint: str | None = None,
         images: int | None = None,
         origin: str | None = None,
         roster: str | None = None,
@@ -109,6 +116,7 @@ class RunFolder:
         Args:
             config: the command's options.
             architecture: of the network.
+            blueprint: what the network is made of, in Keras' form, where its encoder is no ResNet.
             defaults: of the command's options; a run that was begun before an option came had its default.
             images: how many are trained on; their number decides which of them each step sees.
             origin: where they are from; they may lie somewhere else when the run resumes.
@@ -128,6 +136,9 @@ class RunFolder:
         if images is not None:
             write_json(self.data, data)
         write_json(self.architecture, dataclasses.asdict(architecture))
+        if blueprint is not None:
+            with replacing(self.blueprint) as [file]:
+                file.write(blueprint.encode())
         write_json(self.config, dict(config))
 
     def forget(self) -> None:
@@ -209,12 +220,12 @@ def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
 def state(model: "keras.Model") -> dict[str, "keras.Variable"]:
     """All that a training step reads and writes, by name.
 
-    Weights are `model/layer/weight`; the others, of the optimizer, of the metrics and of layers' random generators,
-    are numbered.
+    Weights are `model/layer/weight` (`network.variables_by_name`); the others, of the optimizer, of the metrics and of
+    layers' random generators, are numbered.
     """
-    from tf_simclr.models.network import weights_by_name
+    from tf_simclr.models.network import variables_by_name
 
-    variables = {f"model/{name}": weight for name, weight in weights_by_name(model).items()}
+    variables = {f"model/{name}": weight for name, weight in variables_by_name(model).items()}
     groups = {"optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
     known = {id(variable) for group in (variables.values(), *groups.values()) for variable in group}
     for kind, group in groups.items():

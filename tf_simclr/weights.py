@@ -2,19 +2,26 @@
 
 import contextlib
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import read_json
+from tf_simclr.foreign import reading
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.places import expanded
+from tf_simclr.run_folder import RunFolder, read_arrays
 
 if TYPE_CHECKING:
     import keras
 
 
 def load_model(path: Any, **selection: Any) -> "keras.Model":
-    """Loads a checkpoint of any kind as a Keras network.
+    """Loads a checkpoint of any kind as a Keras network, of a ResNet or of any other encoder that Keras saved.
 
     Args:
         path: a run folder, an official SimCLR checkpoint, SavedModel or hub module, or PyTorch weights; recognised by
@@ -24,7 +31,7 @@ def load_model(path: Any, **selection: Any) -> "keras.Model":
 
     Returns:
         A trainable model from images `(n, h, w, 3)` in [0, 1] to a dict by the official endpoint names
-        (`tf_simclr.models.network.build`).
+        (`tf_simclr.models.network.build`); of another encoder than a ResNet `final_avg_pool` stands for its features.
 
     Raises:
         InputError: the file is damaged, not whole, or of no known kind.
@@ -32,8 +39,72 @@ def load_model(path: Any, **selection: Any) -> "keras.Model":
     from converters.loading import load
     from converters.networks.in_keras import build_keras
 
+    if (own := _own(path, selection)) is not None:
+        return own
     with contextlib.closing(load(path, **selection)) as network:
         return build_keras(network)
+
+
+def own_network(path: Any) -> "keras.Model | None":
+    """The network of a checkpoint whose encoder is no ResNet of ours; None where it is one.
+
+    Raises:
+        InputError: it is damaged, not whole, or made of code that nobody has named.
+    """
+    return _own(path, {})
+
+
+def _own(path: Any, selection: Mapping[str, Any]) -> "keras.Model | None":
+    from converters.loading import load
+    from converters.published.by_name import located
+
+    place = located(expanded(path))
+    run = RunFolder(place)
+    if _is_own(run):
+        network = _of_run(run, step=selection.get("step"))
+    elif zipfile.is_zipfile(place):
+        from tf_simclr.own import encoders
+
+        if not encoders.is_keras(place):
+            return None
+        try:  # a ResNet that the converters know, whatever Keras model it is in
+            load(place, **selection).close()
+            return None
+        except InputError:
+            network = encoders.as_network(encoders.load(place))
+    else:
+        return None
+    rule = f"{path} has an encoder that is no ResNet of ours: ema, selector and source_part must be left out"
+    asked = [name for name in ("ema", "selector", "source_part") if selection.get(name) not in (None, False)]
+    check(not asked, rule, asked=asked)
+    return network
+
+
+def _is_own(run: RunFolder) -> bool:
+    """Whether a folder is that of a run with an encoder of another kind."""
+    try:
+        return run.architecture.is_file() and "encoder" in read_json(run.architecture)
+    except InputError:  # the converters say what is wrong with it
+        return False
+
+
+def _of_run(run: RunFolder, *, step: int | None) -> "keras.Model":
+    """The network of a run with an encoder of another kind: the finished one, else its newest training state."""
+    from tf_simclr.models.network import variables_by_name
+    from tf_simclr.own import encoders
+
+    if step is None and run.network.is_file():
+        return encoders.as_network(encoders.load(run.network))
+    states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
+    check(states, f"{run.path} must hold a checkpoint; the run has saved none yet", checkpoints=0)
+    check(step is None or step in states, f"step must be one of {sorted(states)}", step=step)
+    arrays = read_arrays(states[max(states) if step is None else step])
+    network = encoders.drawn(run.blueprint.read_bytes(), where=str(run.blueprint))
+    encoder = encoders.encoder_of(network)
+    with reading(run.path, "a whole run"):
+        for name, weight in variables_by_name(network, first=encoder).items():
+            weight.assign(arrays[f"model/{name}"])
+    return network
 
 
 def read_network(path: Any, **selection: Any) -> tuple[Architecture, dict[str, np.ndarray]]:

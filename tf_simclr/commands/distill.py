@@ -10,15 +10,16 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
 from tf_simclr import contents, optimizers
-from tf_simclr.commands.finetune import Given
+from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.inputs import (
     begin_run,
+    check_images,
     check_push,
     find_devices,
     in_folder,
@@ -28,7 +29,7 @@ from tf_simclr.commands.inputs import (
     stem_warning,
     warn_of_stem,
 )
-from tf_simclr.commands.pretrain import plan_of, schedule_of
+from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Distill
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -38,15 +39,15 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract, source_digest, weights_digest
 from tf_simclr.files import replacing
 from tf_simclr.frameworks import tf
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.distillation import Distiller
-from tf_simclr.models.network import build_encoder
+from tf_simclr.models.network import build_encoder, plain
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_arrays
 from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
-from tf_simclr.weights import load_model
+from tf_simclr.weights import load_model, own_network
 
 _ANSWERS = {"key", "place", "names", "logits", "unreadable"}
 """Members of a file with a teacher's answers; `place` is what the names began with where they were made."""
@@ -59,7 +60,7 @@ def run(config: Distill) -> None:
     check_push(config)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
-    show(f"\n{summary(config.model_dir, result)}")
+    show(f"\n{summary(config, result)}")
     push(config, config.model_dir, devices=devices)
 
 
@@ -90,11 +91,17 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     # A teacher that answers in each step is on all devices; one whose answers are kept is one process's own.
     with devices.scope() if config.teacher_views == "same" else contextlib.nullcontext():
         teacher = load_teacher(config, test.num_classes)
-    given = None if config.checkpoint is None else Given.read(config.checkpoint)
+    keras.utils.set_random_seed(config.seed)  # behind the teacher, whose layers draw weights that are then replaced
+    given = _student_start(config, devices=devices)
     architecture = describe(config, test.num_classes, given=given)
+    model = None
+    if isinstance(given, GivenOwn):
+        with devices.scope(), precision(config.mixed_precision):
+            model = student(config, architecture, teacher=_taught(config, teacher), encoder=given.encoder)
+    blueprint = None if model is None else plain(model.network()).to_json()
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
-    folder = begin_run(config, source, architecture=architecture, devices=devices)
+    folder = begin_run(config, source, architecture=architecture, devices=devices, blueprint=blueprint)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
@@ -108,8 +115,9 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     keras.utils.set_random_seed(config.seed)
     decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     with devices.scope():
-        with precision(config.mixed_precision):
-            model = student(config, architecture, teacher=teacher if config.teacher_views == "same" else None)
+        if model is None:
+            with precision(config.mixed_precision):
+                model = student(config, architecture, teacher=_taught(config, teacher))
         rule = optimizers.build(config.optimizer, schedule, **decay)
         compile_on(devices, model, optimizer=rule, config=config)
 
@@ -118,7 +126,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         given.fill(model)
     say(_introduction(config, source, architecture=architecture, plan=plan))
     warn_of_stem(teacher, config.image_size)
-    if warning := stem_warning(architecture.cifar_stem, config.image_size):
+    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, config.image_size)):
         say(warning)
 
     # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
@@ -141,8 +149,38 @@ def load_teacher(config: Distill, num_classes: int) -> keras.Model:
     return keras.Model(network.input, logits, name="teacher")
 
 
-def describe(config: Distill, num_classes: int, *, given: Given | None) -> Architecture:
+def _taught(config: Distill, teacher: keras.Model) -> keras.Model | None:
+    """The teacher to ask in each step; None where its answers are kept."""
+    return teacher if config.teacher_views == "same" else None
+
+
+def _student_start(config: Distill, *, devices: Devices) -> Given | GivenOwn | None:
+    """What the student starts from: a checkpoint, the teacher's encoder drawn anew, or an encoder of another kind.
+
+    None: a ResNet with random weights.
+
+    Raises:
+        InputError: it cannot be read or made.
+    """
+    if config.checkpoint is None and not config.self_distillation:
+        encoder = own_encoder(config, devices=devices)
+        return None if encoder is None else GivenOwn(config.encoder, encoder)
+    origin = config.checkpoint or config.teacher
+    with devices.scope():
+        network = own_network(origin)
+        if network is None:
+            return None if config.checkpoint is None else Given.read(origin)
+        check_images(network, config.image_size)
+        given = GivenOwn.of(network, name=config.encoder or str(origin))
+        if config.checkpoint is None:
+            given = replace(given, encoder=keras.models.clone_model(given.encoder))
+    return replace(given, projection=None, head=())
+
+
+def describe(config: Distill, num_classes: int, *, given: Given | GivenOwn | None) -> Architecture | Own:
     """The student: the architecture of the checkpoint, of the teacher, or of the knobs; without a projection head."""
+    if isinstance(given, GivenOwn):
+        return replace(given.architecture, num_proj_layers=0, num_classes=num_classes)
     if given is not None:
         encoder = given.architecture
     elif config.self_distillation:
@@ -159,11 +197,13 @@ def describe(config: Distill, num_classes: int, *, given: Given | None) -> Archi
     return replace(headless, proj_head_mode="none", num_proj_layers=0, proj_out_dim=128, num_classes=num_classes)
 
 
-def student(config: Distill, architecture: Architecture, *, teacher: Callable | None) -> Distiller:
-    """The model, with new weights."""
+def student(
+    config: Distill, architecture: Architecture | Own, *, teacher: Callable | None, encoder: keras.Model | None = None
+) -> Distiller:
+    """The model, with new weights but where the encoder is given."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     return Distiller(
-        build_encoder(architecture, normalization),
+        encoder if encoder is not None else build_encoder(cast(Architecture, architecture), normalization),
         num_classes=architecture.num_classes,
         teacher=teacher,
         temperature=config.distillation_temperature,
@@ -286,11 +326,11 @@ def _answers_key(config: Distill, source: Source, *, teacher: keras.Model) -> st
     return contents.of_values(weights_digest(teacher), source_digest(source, say), config.image_size)
 
 
-def _introduction(config: Distill, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Distill, source: Source, *, architecture: Architecture | Own, plan: Plan) -> str:
     """What is about to happen."""
     start = "random weights" if config.checkpoint is None else str(config.checkpoint)
     return (
-        f"ResNet-{architecture.depth} ({architecture.width}x), from {start}, learns from {config.teacher} at "
+        f"{architecture.title}, from {start}, learns from {config.teacher} at "
         f"temperature {config.distillation_temperature:g}, alpha {config.alpha:g}: {source.num_examples:,} images of "
         f"{source.origin} at {config.image_size} px, {plan.total_steps:,} steps of {config.train_batch_size} images, "
         f"into {config.model_dir}"

@@ -6,7 +6,7 @@ asked for more; the last network is kept, none is chosen by its test result.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from tf_simclr import optimizers
 from tf_simclr.commands.inputs import (
     begin_run,
+    check_images,
     check_push,
     find_devices,
     in_folder,
@@ -21,22 +22,23 @@ from tf_simclr.commands.inputs import (
     push,
     stem_warning,
 )
-from tf_simclr.commands.pretrain import plan_of, schedule_of
+from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Finetune
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
 from tf_simclr.errors import check
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor
-from tf_simclr.models.network import build_encoder, weights_by_name
+from tf_simclr.models.network import build_encoder, in_precision, plain, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.optimizers.layerwise import layerwise
+from tf_simclr.own import encoders
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
-from tf_simclr.weights import read_network
+from tf_simclr.weights import own_network, read_network
 
 
 def run(config: Finetune) -> None:
@@ -46,7 +48,7 @@ def run(config: Finetune) -> None:
     check_push(config)
     with in_folder(config.model_dir, devices):
         result = finetune(config, source, test=test, devices=devices)
-    show(f"\n{summary(config.model_dir, result)}")
+    show(f"\n{summary(config, result)}")
     push(config, config.model_dir, devices=devices)
 
 
@@ -59,12 +61,19 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     # The order is `pretrain`'s: what can be refused is refused before anything is written, what is written before
     # anything is computed, and every random number comes after its seed.
 
-    # 1. What is asked for: the network, of the checkpoint or of the knobs, with a classifier of the images' classes.
-    given = None if config.checkpoint is None else Given.read(config.checkpoint, ema=config.ema)
+    # 1. What is asked for: the network, of the checkpoint or of the knobs, with a classifier of the images' classes; an
+    #    encoder of another kind is made at once.
+    keras.utils.set_random_seed(config.seed)
+    given = start(config, devices=devices)
     architecture = describe(config, source.num_classes, given=given)
+    model = None
+    if isinstance(given, GivenOwn):
+        with devices.scope(), precision(config.mixed_precision):
+            model = classifier(config, architecture, several=source.several, given=given)
+    blueprint = None if model is None else plain(model.network()).to_json()
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
-    folder = begin_run(config, source, architecture=architecture, devices=devices)
+    folder = begin_run(config, source, architecture=architecture, devices=devices, blueprint=blueprint)
     if (there := finished(folder, config)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
@@ -77,15 +86,16 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     # 4. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        with precision(config.mixed_precision):
-            model = classifier(config, architecture, several=source.several)
+        if model is None:
+            with precision(config.mixed_precision):
+                model = classifier(config, architecture, several=source.several)
         compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
 
     # 5. Weights to start from; those of the run's newest checkpoint, where there is one, take their place in 6.
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
     say(_introduction(config, source, architecture=architecture, plan=plan))
-    if warning := stem_warning(architecture.cifar_stem, config.image_size):
+    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, config.image_size)):
         say(warning)
 
     # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
@@ -129,12 +139,84 @@ class Given:
                 weight.assign(self.weights[f"logits_sup/{weight.name}"])
 
 
-def describe(config: Finetune, num_classes: int, *, given: Given | None) -> Architecture:
+@dataclass(frozen=True)
+class GivenOwn:
+    """An encoder of another kind to start from, with the heads that came with it; they hold their weights."""
+
+    name: str
+    """How messages and the run call it."""
+    encoder: keras.Model
+    projection: keras.Model | None = None
+    head: tuple[np.ndarray, ...] = ()
+    """Kernel and bias of the classifier, if there is one."""
+    selector: int = 0
+    """The projection layer that feeds it."""
+
+    @classmethod
+    def of(cls, network: keras.Model, *, name: str, selector: int = 0) -> "GivenOwn":
+        """The parts of a network by its endpoints."""
+        there = [layer for layer in network.layers if layer.name == "logits_sup"]
+        head = tuple(there[0].get_weights()) if there else ()
+        return cls(name, encoders.encoder_of(network), encoders.projection_of(network), head, selector)
+
+    @property
+    def architecture(self) -> Own:
+        """Its numbers, without a classifier."""
+        layers = 0 if self.projection is None else len(self.projection.output) - 1
+        return Own(self.name, self.encoder.output_shape[-1], num_proj_layers=layers)
+
+    def fill(self, model: Classifier, *, head: bool = False) -> None:
+        """Sets the classifier's weights if asked; those of the other parts are there.
+
+        Raises:
+            InputError: there is no classifier, or one of other classes or inputs.
+        """
+        if head:
+            wanted = [tuple(weight.shape) for weight in model.head.weights]
+            found = [weight.shape for weight in self.head]
+            rule = f"{self.name} must have a classifier of this form to restore_logits_layer from"
+            check(found == wanted, rule, wanted=wanted, found=found or None)
+            model.head.set_weights(list(self.head))
+
+
+def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOwn | None:
+    """What is fine-tuned: a checkpoint's network, or an encoder of another kind; None: a ResNet from scratch.
+
+    Raises:
+        InputError: the checkpoint is damaged, or the encoder cannot be made.
+    """
+    if config.checkpoint is None:
+        encoder = own_encoder(config, devices=devices)
+        return None if encoder is None else GivenOwn(config.encoder, encoder)
+    with devices.scope():
+        network = own_network(config.checkpoint)
+    if network is None:
+        rule = f"{config.checkpoint} holds a ResNet, which is taken; leave --encoder out"
+        check(not config.encoder, rule, encoder=config.encoder)
+        return Given.read(config.checkpoint, ema=config.ema)
+    check(
+        not config.ema, f"{config.checkpoint} has an encoder that is no ResNet of ours, and no averages: leave ema out"
+    )
+    check_images(network, config.image_size)
+    rule = f"layer_decay must be 1 for {config.checkpoint}: it goes by the block groups of a ResNet"
+    check(config.layer_decay == 1, rule, layer_decay=config.layer_decay)
+    given = GivenOwn.of(network, name=config.encoder or str(config.checkpoint))
+    for part in (given.encoder, given.projection):
+        if part is not None:
+            in_precision(
+                part,
+                config.mixed_precision if config.mixed_precision == "float32" else f"mixed_{config.mixed_precision}",
+            )
+    return given
+
+
+def describe(config: Finetune, num_classes: int, *, given: Given | GivenOwn | None) -> Architecture | Own:
     """The network: the checkpoint's, else the one that the knobs ask for; with a classifier on the selected layer.
 
     Raises:
         InputError: there is no such layer.
     """
+    network: Architecture | Own
     if given is None:
         network = Architecture(
             depth=config.resnet_depth,
@@ -152,11 +234,13 @@ def describe(config: Finetune, num_classes: int, *, given: Given | None) -> Arch
     return replace(network, num_classes=num_classes, ft_proj_selector=selector)
 
 
-def classifier(config: Finetune, architecture: Architecture, *, several: bool = False) -> Classifier:
-    """The model, with new weights; `several`: of images that may be of any number of classes."""
+def classifier(
+    config: Finetune, architecture: Architecture | Own, *, several: bool = False, given: GivenOwn | None = None
+) -> Classifier:
+    """The model, with new weights but where parts are given; `several`: of images of any number of classes."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
-    projection = None
-    if architecture.num_proj_layers:
+    projection = None if given is None else given.projection
+    if isinstance(architecture, Architecture) and architecture.num_proj_layers:
         projection = projection_head(
             architecture.feature_dim,
             architecture.num_proj_layers,
@@ -165,7 +249,7 @@ def classifier(config: Finetune, architecture: Architecture, *, several: bool = 
         )
     kind = MultiLabelClassifier if several else Classifier
     return kind(
-        build_encoder(architecture, normalization),
+        given.encoder if given is not None else build_encoder(cast(Architecture, architecture), normalization),
         projection,
         num_classes=architecture.num_classes,
         fine_tune_after_block=config.fine_tune_after_block,
@@ -200,15 +284,15 @@ def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
 _FROZEN = {-1: "all of it trains", 0: "all but the stem trains", 4: "the classifier alone trains"}
 
 
-def _introduction(config: Finetune, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Finetune, source: Source, *, architecture: Architecture | Own, plan: Plan) -> str:
     """What is about to happen."""
-    start = "from scratch" if config.checkpoint is None else f"from {config.checkpoint}"
+    origin = "from scratch" if config.checkpoint is None else f"from {config.checkpoint}"
     block = config.fine_tune_after_block
     trains = _FROZEN.get(block, f"block groups from {block + 1} on train")
     layer = architecture.ft_proj_selector
     fed = f"projection layer {layer}" if layer else "the pooled features"
     return (
-        f"ResNet-{architecture.depth} ({architecture.width}x) {start}, classifier of {architecture.num_classes} on "
+        f"{architecture.title} {origin}, classifier of {architecture.num_classes} on "
         f"{fed}; {trains}: {source.num_examples:,} images of {source.origin} at {config.image_size} px, "
         f"{plan.total_steps:,} steps of {config.train_batch_size} images, into {config.model_dir}"
     )

@@ -24,7 +24,7 @@ from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.lock import hold
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import shown
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import Line, say, show
@@ -193,9 +193,10 @@ def begin_run(
     config: Pretrain | Finetune | Distill,
     source: Source,
     *,
-    architecture: Architecture,
+    architecture: Architecture | Own,
     devices: replicas.Devices,
     notes: dict[str, Any] | None = None,
+    blueprint: str | None = None,
 ) -> RunFolder:
     """A training's folder, with its options noted in it; or the one that lies there, to go on with.
 
@@ -205,6 +206,7 @@ def begin_run(
         architecture: of the network.
         devices: to train on; of several processes the chief alone writes.
         notes: what `config.json` holds in the place of the options.
+        blueprint: what a network with an encoder of another kind is made of.
 
     Raises:
         InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
@@ -219,6 +221,7 @@ def begin_run(
         folder.begin(
             noted,
             architecture,
+            blueprint=blueprint,
             defaults=plain_defaults(noted["command"]),
             images=source.num_examples,
             origin=source.origin,
@@ -313,9 +316,26 @@ _SMALL = 32
 def warn_of_stem(network: keras.Model, image_size: int) -> None:
     """Says where a ResNet's stem is for images of another size; of other networks nothing is known."""
     layers = {layer.name: layer for layer in network.layers}
+    if not layers.get("stem_conv1"):
+        check_images(network, image_size)
     strides = getattr(layers.get("stem_conv1"), "strides", None)
     if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
         say(warning)
+
+
+def check_images(network: keras.Model, image_size: int) -> None:
+    """Refuses images of a size that an encoder of another kind was not made for.
+
+    Raises:
+        InputError: so it is.
+    """
+    sides = network.input_shape[1:3]
+    fits = all(side in (None, image_size) for side in sides)
+    check(
+        fits,
+        f"the network takes images of {sides[0]} × {sides[1]} pixels: give --image_size {sides[0]}",
+        image_size=image_size,
+    )
 
 
 def splits_to_test(config: Any) -> list[str]:

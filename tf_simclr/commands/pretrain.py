@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -33,13 +34,15 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
-from tf_simclr.frameworks import tf
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
-from tf_simclr.models.network import build_encoder, weights_by_name
+from tf_simclr.models.network import Network, build_encoder, in_precision, variables_by_name, weights_by_name
+from tf_simclr.models.network import plain as plain_network
 from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
+from tf_simclr.own import encoders, named
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
@@ -115,8 +118,15 @@ def pretrain(
     # The order is important: what can be refused is refused before anything is written, what is written before
     # anything is computed, and every random number comes after its seed.
 
-    # 1. What is asked for: the network, and that what reports to the outside is there.
+    # 1. What is asked for: the network, and that what reports to the outside is there.  The seed comes first: weights
+    #    are drawn from it, in the order in which layers are built.
+    keras.utils.set_random_seed(config.seed)
+    view = view or _own_view(config)
+    encoder = own_encoder(config, devices=devices)
+    if encoder is not None:
+        check(not config.remat, "remat must be left out with --encoder: it recomputes a ResNet's blocks", remat=True)
     architecture = architecture or describe(config, source)
+    known = architecture if encoder is None else _own_architecture(config, encoder, architecture=architecture)
     if config.wandb is not None:
         package()
     views_of = views_on_device(
@@ -124,17 +134,20 @@ def pretrain(
     )
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
-    folder = begin_run(config, source, architecture=architecture, devices=devices, notes=notes)
+    plan = plan_of(config, source.num_examples)
+    schedule = schedule_of(config, plan, num_examples=source.num_examples)
+    model = None
+    if encoder is not None:  # the run notes what the network is made of
+        model = _compiled(config, architecture, schedule=schedule, devices=devices, encoder=encoder)
+    blueprint = None if model is None else plain_network(model.network()).to_json()
+    folder = begin_run(config, source, architecture=known, devices=devices, notes=notes, blueprint=blueprint)
     if (there := finished_result(folder)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there
 
-    # 3. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
-    plan = plan_of(config, source.num_examples)
-    keras.utils.set_random_seed(config.seed)
-    schedule = schedule_of(config, plan, num_examples=source.num_examples)
-    model = _compiled(config, architecture, schedule=schedule, devices=devices)
-    say(_introduction(config, source, architecture=architecture, plan=plan))
+    # 3. The model.
+    model = model or _compiled(config, architecture, schedule=schedule, devices=devices)
+    say(_introduction(config, source, architecture=known, plan=plan))
 
     # 4. Weights to start from, unless the run has some of its own by now.
     if config.checkpoint is not None and not folder.checkpoints():
@@ -186,6 +199,58 @@ def describe(config: Pretrain, source: Source) -> Architecture:
     )
 
 
+def own_encoder(config: Pretrain | Finetune | Distill, *, devices: Devices = ONE_DEVICE) -> keras.Model | None:
+    """The encoder that --encoder names, with its weights; None where a ResNet is asked for.
+
+    Raises:
+        InputError: it cannot be found or made, or takes or gives something else than an encoder.
+    """
+    if not config.encoder:
+        return None
+    with devices.scope(), precision(config.mixed_precision):
+        encoder = encoders.build(config.encoder, image_size=config.image_size, say=say)
+        in_precision(encoder, keras.config.dtype_policy().name)
+    return encoder
+
+
+def _own_architecture(
+    config: Pretrain | Finetune | Distill, encoder: keras.Model, *, architecture: Architecture
+) -> Own:
+    """What a run notes of an encoder of another kind, with the heads of an architecture."""
+    heads = {name: getattr(architecture, name) for name in ("num_proj_layers", "num_classes", "ft_proj_selector")}
+    return Own(config.encoder, encoder.output_shape[-1], **heads)
+
+
+def _own_view(config: Pretrain) -> Callable | None:
+    """The function that --view names; None: the augmentation of the knobs.
+
+    Raises:
+        InputError: it cannot be found, or there is no TensorFlow, of whose tensors it is a function.
+    """
+    if not config.view:
+        return None
+    one = named.find(config.view, "view")
+    check(
+        has_tensorflow(),
+        "view must be left out without TensorFlow, of whose tensors it is a function",
+        view=config.view,
+    )
+    say(f"views are made by {config.view}; the options of the augmentation count for nothing")
+    size = config.image_size
+
+    def views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        both = [tf.cast(one(image, draw), tf.float32) for draw in tf.unstack(tf.random.split(seed, 2))]
+        for seen in both:
+            rule = f"{config.view} must give a view of {size} × {size} pixels, as --image_size says"
+            fits = seen.shape.rank == 3 and all(
+                a in (None, b) for a, b in zip(seen.shape, (size, size, 3), strict=True)
+            )
+            check(fits, rule, shape=tuple(seen.shape) if seen.shape.rank else None)
+        return tf.ensure_shape(tf.stack(both), (2, size, size, 3))
+
+    return views
+
+
 def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
     """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
     epoch, epochs = max(1, num_examples // config.train_batch_size), 0
@@ -205,12 +270,17 @@ def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
 
 
 def _compiled(
-    config: Pretrain, architecture: Architecture, *, schedule: optimizers.WarmUpCosine, devices: Devices = ONE_DEVICE
+    config: Pretrain,
+    architecture: Architecture,
+    *,
+    schedule: optimizers.WarmUpCosine,
+    devices: Devices = ONE_DEVICE,
+    encoder: keras.Model | None = None,
 ) -> SimCLR:
     """The model with its optimizer, schedule and loss, on the devices."""
     with devices.scope():
         with precision(config.mixed_precision):
-            model = _assembled(config, architecture)
+            model = _assembled(config, architecture, encoder=encoder)
         decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
         optimizer = optimizers.build(config.optimizer, schedule, **decay)
         model.compile(
@@ -222,15 +292,16 @@ def _compiled(
     return model
 
 
-def _assembled(config: Pretrain, architecture: Architecture) -> SimCLR:
-    """The method with its encoder, its heads and what is said of them."""
+def _assembled(config: Pretrain, architecture: Architecture, *, encoder: keras.Model | None = None) -> SimCLR:
+    """The method with its encoder, by default the architecture's, its heads and what is said of them."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     queue: dict[str, Any] = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
     method: Callable[..., SimCLR] = functools.partial(MoCo, **queue) if config.method == "moco" else SimCLR
+    encoder = encoder or build_encoder(architecture, normalization)
     return method(
-        build_encoder(architecture, normalization),
+        encoder,
         projection_head(
-            architecture.feature_dim,
+            encoder.output_shape[-1],
             architecture.num_proj_layers,
             proj_out_dim=architecture.proj_out_dim,
             normalization=normalization,
@@ -296,17 +367,18 @@ def _against(config: Pretrain, *, custom: bool) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _introduction(config: Pretrain, source: Source, *, architecture: Architecture, plan: Plan) -> str:
+def _introduction(config: Pretrain, source: Source, *, architecture: Architecture | Own, plan: Plan) -> str:
     """What is about to happen."""
     changed = {
         field.name: getattr(architecture, field.name)
         for field in dataclasses.fields(architecture)
-        if getattr(architecture, field.name) != field.default and field.name not in ("depth", "width")
+        if getattr(architecture, field.name) != field.default
+        and field.name not in ("depth", "width", "encoder", "feature_dim")
     }
     extras = ", ".join(f"{name}={value}" for name, value in changed.items())
     return (
-        f"{_METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: ResNet-{architecture.depth} "
-        f"({architecture.width}x; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
+        f"{_METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: "
+        f"{architecture.title.removesuffix(')')}; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
         f"{config.train_batch_size} images, into {config.model_dir}"
     )
 
@@ -321,15 +393,27 @@ def summary(config: Pretrain, result: dict, *, source: Source) -> str:
     lines += [
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
         _next_command(config, source),
-        f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
+        _onward(model_dir, encoder=config.encoder),
         f"curves:   tensorboard --logdir {shlex.quote(f'{model_dir}/logs')}, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
 
 
+def code_of(encoder: str) -> list[str]:
+    """The words by which a command is told again whose code a network is made of; none where it needs no telling."""
+    return ["--encoder", encoder] if named.is_named(encoder) and encoder.split(":")[0] not in named.OF_LIBRARIES else []
+
+
+def _onward(model_dir: Path, *, encoder: str) -> str:
+    """The command that carries a network elsewhere: to PyTorch, or where it is no ResNet to ONNX."""
+    if not encoder:
+        return f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}"
+    return f"ONNX:     {typed('export', '--checkpoint', model_dir, '--to', 'onnx', *code_of(encoder))}"
+
+
 def _next_command(config: Pretrain, source: Source) -> str:
     """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
-    known = ["--checkpoint", config.model_dir]
+    known = ["--checkpoint", config.model_dir, *code_of(config.encoder)]
     with contextlib.suppress(LookupError):
         if source.labelled and source.num_classes >= 2:
             return f"test it:  {typed('linear-eval', *known, *splits_to_test(config))}"
@@ -349,6 +433,8 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
     """
     if config.method == "moco":
         return losses.InfoNCE(config.temperature)
+    if named.is_named(config.loss):
+        return _own_loss(config)
     kind, known = LOSSES[config.loss]
     options = config.given_loss_options() | {"hidden_norm": config.hidden_norm}
     if "temperature" in known:
@@ -356,6 +442,24 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
     if config.loss == "generalized":
         options["seed"] = seed
     return getattr(losses, kind)(**options)
+
+
+def _own_loss(config: Contrast) -> losses.ContrastiveLoss:
+    """The loss that --loss names, made with the temperature and hidden_norm of the knobs where it takes them.
+
+    Raises:
+        InputError: it cannot be found or made, or is no loss of two views.
+    """
+    kind = named.find(config.loss, "loss")
+    knobs = {"temperature": config.temperature, "hidden_norm": config.hidden_norm}
+    try:
+        taken = inspect.signature(kind).parameters
+        loss = kind(**{name: value for name, value in knobs.items() if name in taken})
+    except Exception as error:
+        raise InputError(f"{config.loss} must make a loss; {named.told(error)}") from error
+    rule = f"{config.loss} must make a keras.losses.Loss, called as loss(z1, z2); see docs/own-loss.md"
+    check(isinstance(loss, keras.losses.Loss), rule, made=type(loss).__name__)
+    return loss
 
 
 _HEADS = {"projection": "projection head", "probe": "linear probe"}
@@ -368,27 +472,35 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
         InputError: the checkpoint cannot be read, or its encoder is another one.
     """
     network = load_model(path)
-    given = weights_by_name(network)
-    unlike = differing(weights_by_name(model.encoder), given)
+    given = variables_by_name(network)
+    there, here = encoders.encoder_of(network), model.encoder
+    if isinstance(network, Network):
+        shapes = [[tuple(weight.shape) for weight in one.weights] for one in (there, here)]
+        rule = f"{path} must hold an encoder like the one to train; name the same one by --encoder"
+        check(shapes[0] == shapes[1], rule, weights=len(shapes[0]), wanted=len(shapes[1]))
+        here.set_weights(there.get_weights())
+        unlike = []
+    else:
+        unlike = differing(weights_by_name(here), given)
     if unlike:
         raise InputError(
             f"{path} must hold an encoder like the one to train; give the options of its ResNet. "
             f"{len(unlike)} weights differ: {', '.join(unlike[:5])}"
         )
-    taken = [model.encoder]
+    taken = [] if isinstance(network, Network) else [here]
     for name, what in _HEADS.items():
         head = getattr(model, name)
-        fits = head is not None and not differing(named(head), given)
+        fits = head is not None and not differing(_weights_of(head), given)
         taken += [head] if fits else []
         say(f"{what}: {'from' if fits else 'not from'} {path}")
     for part in taken:
-        for name, weight in named(part).items():
+        for name, weight in _weights_of(part).items():
             weight.assign(given[name])
     if isinstance(model, MoCo):
         model.catch_up()
 
 
-def named(part: keras.layers.Layer) -> dict[str, keras.Variable]:
+def _weights_of(part: keras.layers.Layer) -> dict[str, keras.Variable]:
     """The weights of a model or of one layer by `layer/weight`."""
     if isinstance(part, keras.Model):
         return weights_by_name(part)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_simclr.commands.pretrain import code_of
 from tf_simclr.config import Distill, Finetune, plain
 from tf_simclr.data import in_python, pipeline
 from tf_simclr.data.augment import crop_and_flip
@@ -206,8 +207,8 @@ def _predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Feat
 def tested(model: Classifier) -> keras.Model:
     """A copy of the model as it is, images to logits, in float32 on one device; compiled once."""
     if not hasattr(model, "tested"):
-        layers = [model.encoder.output] if model.projection is None else model.projection(model.encoder.output)
-        own = keras.Model(model.encoder.input, model.head(layers[model.ft_proj_selector]))
+        network = model.network()
+        own = keras.Model(network.input, network.output["logits_sup"])
         pair = own, plain_network(own)
         model.tested = lambda: pair  # within a function Keras does not find the copy's layers
     own, copy = model.tested()
@@ -243,8 +244,9 @@ def hits(found: Features, k: int) -> np.ndarray:
     return ((found.values > own) | ties).sum(axis=1) < k
 
 
-def summary(model_dir: Path, result: dict) -> str:
+def summary(config: Finetune | Distill, result: dict) -> str:
     """What came of it, and what to do with it."""
+    model_dir = config.model_dir
     lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes"]
     for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
         interval = f"{100 * score['low']:.1f}–{100 * score['high']:.1f}"
@@ -259,8 +261,12 @@ def summary(model_dir: Path, result: dict) -> str:
     lines += [
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model)",
         f"figures:  {typed('compare', model_dir, '--figures', Path(model_dir) / 'figures')}",
-        f"export:   {typed('export', '--checkpoint', model_dir)}",
-        f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}",
+        f"export:   {typed('export', '--checkpoint', model_dir, *code_of(config.encoder))}",
+        *(
+            []
+            if RunFolder(model_dir).blueprint.exists()
+            else [f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}"]
+        ),
     ]
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked
+from tf_simclr.config.parts import Checked, OwnCode
 from tf_simclr.errors import check
 from tf_simclr.places import Place
 
@@ -58,7 +58,7 @@ class ChestPrepare(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestCovid(Checked):
+class ChestCovid(OwnCode):
     """The COVID-19 study: a small head on a frozen SimCLR encoder, as it was, and with patients kept apart."""
 
     RENAMED: ClassVar = {"data": "radiographs"}
@@ -127,7 +127,7 @@ class ChestCovid(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestArds(Checked):
+class ChestArds(OwnCode):
     """Eight stages from an encoder to a report: SimCLR on radiographs, fine-tuned, searched, tested beside other ways.
 
     The same command goes on where it was stopped; --stage runs one of them alone.
@@ -267,7 +267,7 @@ class ChestApp(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestFindings(Checked):
+class ChestFindings(OwnCode):
     """Tells several findings of a radiograph, such as NIH's fourteen: on frozen features and fine-tuned, with a report.
 
     The collection's own split is taken where it has one (NIH's train_val_list.txt and test_list.txt), else patients are

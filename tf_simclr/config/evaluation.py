@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked, Data, Images, Optimization, Publishing
+from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing
 from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing(Checked):
+class Probing(OwnCode):
     """Which features, and how they are tested."""
 
     RENAMED: ClassVar = {"endpoint": "layer"}
@@ -150,7 +150,7 @@ class Sweep(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Publishing):
+class Export(OwnCode, Publishing):
     """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
 
     RENAMED: ClassVar = {"endpoints": "layer", "endpoint": "layer"}
@@ -187,7 +187,7 @@ class Export(Publishing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(Images):
+class Embed(Images, OwnCode):
     """Writes the features of every image of a folder or a data set to one file, with the images' names."""
 
     RENAMED: ClassVar = {"train_split": "split"}

@@ -20,7 +20,8 @@ from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
-from tf_simclr.places import is_address, shown
+from tf_simclr.own.named import is_named, look
+from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import RunFolder
 
 _CHECKPOINTS = ("checkpoint", "teacher", "adapted")
@@ -47,6 +48,8 @@ def look_first(config: Any) -> None:
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs))
+    for name in ("encoder", "loss", "view"):
+        _look_at_code(str(getattr(config, name, "")), name)
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
@@ -54,6 +57,20 @@ def look_first(config: Any) -> None:
             _check_path(value, name)
     for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
         _check_path(path, "images")
+
+
+def _look_at_code(text: str, name: str) -> None:
+    """Refuses code that is not there, as far as files tell; and a file of an encoder that is none.
+
+    Raises:
+        InputError: so it is.
+    """
+    if name == "encoder" and text.endswith(".keras"):
+        _check_path(expanded(text), name)
+    elif text.startswith("keras_hub:"):
+        check(find_spec("keras_hub") is not None, "an encoder of KerasHub needs keras-hub: pip install keras-hub")
+    elif is_named(text) and not text.startswith("applications:"):
+        look(text, name)
 
 
 def _check_path(path: Path, name: str) -> None:

@@ -25,6 +25,7 @@ _GROUPS = {
     "Feeding": "data",
     "Viewing": "augmentation",
     "Encoder": "model",
+    "OwnCode": "model",
     "Contrast": "method",
     "Augmentation": "augmentation",
     "Optimization": "optimisation",
@@ -58,8 +59,8 @@ PLACES = {
 ORDER = ("data", "model", "method", "training with labels", "test", "optimisation", "augmentation", "devices", "run")
 _COMMON = ("image_dir", "radiographs", "dataset", "image_size")
 MATTER = {
-    "pretrain": (*_COMMON, "checkpoint", "resnet_depth", "method", "temperature", "train_batch_size", "train_epochs",
-                 "learning_rate", "mixed_precision", "strategy", "model_dir"),
+    "pretrain": (*_COMMON, "checkpoint", "encoder", "resnet_depth", "method", "temperature", "train_batch_size",
+                 "train_epochs", "learning_rate", "mixed_precision", "strategy", "model_dir"),
     "finetune": (*_COMMON, "checkpoint", "labels_fraction", "fine_tune_after_block", "train_batch_size", "train_epochs",
                  "learning_rate", "mixed_precision", "strategy", "model_dir"),
     "distill": (*_COMMON, "teacher", "resnet_depth", "checkpoint", "distillation_temperature", "alpha",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from tf_simclr.errors import check
+from tf_simclr.own.named import OF_LIBRARIES, is_named
 from tf_simclr.places import expand, hub_name
 
 
@@ -90,9 +91,39 @@ class Data(Images):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """The ResNet."""
+class OwnCode(Checked):
+    """An encoder of another kind."""
 
+    encoder: str = ""
+    """module:function that made the network of the checkpoint, where it has classes of its own: code that is run only
+    if you name it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_encoder(self.encoder)
+
+
+def _check_encoder(name: str) -> None:
+    """Refuses words that name no encoder.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = (
+        "encoder must be module:function, a .keras file, applications:NAME of keras.applications or keras_hub:PRESET; "
+        "a ResNet is described by --resnet_depth and its other options"
+    )
+    known = name.split(":")[0] in OF_LIBRARIES and len(name.split(":", 1)[-1]) > 0 and ":" in name
+    check(not name or known or name.endswith(".keras") or is_named(name), rule, encoder=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Checked):
+    """The encoder: a ResNet, or another one."""
+
+    encoder: str = ""
+    """Instead of a ResNet: module:function that makes a Keras model, a .keras file with its weights,
+    applications:ConvNeXtTiny of keras.applications, or keras_hub:PRESET."""
     resnet_depth: int = 50
     """Layers of the ResNet: 18, 34, 50, 101, 152 or 200."""
     width_multiplier: int = 1
@@ -105,6 +136,18 @@ class Encoder:
     """Momentum of BatchNorm's moving statistics."""
     global_bn: bool = True
     """BatchNorm over all replicas (SimCLR, Section 2.2)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_encoder(self.encoder)
+        if self.encoder:
+            set_here = [name for name in _RESNET if getattr(self, name) != getattr(Encoder, name)]
+            rule = f"{' and '.join(set_here)} must be left out with --encoder: these are options of a ResNet"
+            check(not set_here, rule, encoder=self.encoder)
+
+
+_RESNET = ("resnet_depth", "width_multiplier", "sk_ratio", "se_ratio")
+"""Options that say what a ResNet is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)

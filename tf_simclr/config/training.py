@@ -19,7 +19,8 @@ from tf_simclr.config.parts import (
     Viewing,
 )
 from tf_simclr.data import recipe
-from tf_simclr.errors import check
+from tf_simclr.errors import check, meant
+from tf_simclr.own.named import is_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,7 @@ class Augmentations(Augmentation):
             check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
 
 
-_Loss = Literal["nt_xent", "nt_logistic", "margin_triplet", "dcl", "supcon", "generalized", "hadsell"]
-LOSSES: dict[_Loss, tuple[str, tuple[str, ...]]] = {
+LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "nt_xent": ("NTXent", ("temperature",)),
     "nt_logistic": ("NTLogistic", ("temperature", "semi_hard")),
     "margin_triplet": ("MarginTriplet", ("margin", "semi_hard")),
@@ -89,9 +89,10 @@ class Contrast(Checked):
     """Keys in moco's queue (arXiv:1911.05722, Section 4.1)."""
     key_momentum: float = 0.999
     """By which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
-    loss: _Loss = "nt_xent"
+    loss: str = "nt_xent"
     """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
-    needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006."""
+    needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006; or module:Class,
+    one of your own."""
     temperature: float = 0.1
     """What similarities are divided by, in all losses but margin_triplet and hadsell (Section 5.1); 0.5 suits CIFAR-10
     (Appendix B.9), 0.2 moco."""
@@ -121,13 +122,16 @@ class Contrast(Checked):
         check(self.temperature > 0, "temperature must be above 0", temperature=self.temperature)
         check(self.queue_length >= 1, "queue_length must be at least 1", queue_length=self.queue_length)
         check(0 <= self.key_momentum < 1, "key_momentum must lie in [0, 1)", key_momentum=self.key_momentum)
+        own = is_named(self.loss)
+        rule = f"loss must be one of {', '.join(LOSSES)}, or module:Class{meant(self.loss, LOSSES)}"
+        check(own or self.loss in LOSSES, rule, loss=self.loss)
         if self.method == "moco":
             rule = "loss and hidden_norm must be left out with --method moco: it has InfoNCE of normalised projections"
             check(self.loss == "nt_xent" and self.hidden_norm, rule, loss=self.loss, hidden_norm=self.hidden_norm)
         for name in self.given_loss_options():
             owners = [loss for loss, (_, options) in LOSSES.items() if name in options]
             rule = f"loss_{name} must be left out with --loss {self.loss}: it belongs to {' and '.join(owners)}"
-            check(name in LOSSES[self.loss][1], rule, **{f"loss_{name}": getattr(self, f"loss_{name}")})
+            check(name in LOSSES.get(self.loss, ("", ()))[1], rule, **{f"loss_{name}": getattr(self, f"loss_{name}")})
 
     def given_loss_options(self) -> dict:
         """The options, without their `loss_`, that are not left to the loss's own default."""
@@ -142,6 +146,9 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Mo
     --preset NAME sets the options of a recipe, which others then change: `tf-simclr presets` lists them.
     """
 
+    view: str = ""
+    """Instead of SimCLR's augmentation: module:function of an image (h, w, 3) in [0, 1] and a seed (2,), which gives
+    one view; it is called in TensorFlow's graph, once a view."""
     pairs: Literal["image", "patient"] = "image"
     """What a positive pair is: two views of one image, or with radiographs one view each of two images of a patient
     where there are several (MICLe, arXiv:2101.05224)."""
@@ -155,6 +162,9 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Mo
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(not self.view or is_named(self.view), "view must have the form module:function", view=self.view)
+        rule = "view must be left out with pairs of a patient's images, which are seen by SimCLR's augmentation"
+        check(not self.view or self.pairs == "image", rule, view=self.view)
         rule = "pairs of a patient's images must come from --radiographs, whose patients are known"
         check(self.pairs == "image" or self.radiographs is not None, rule, pairs=self.pairs)
 
@@ -200,6 +210,8 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
         check(not both, "zero_init_logits_layer and restore_logits_layer exclude each other; give one of them")
         rule = "restore_logits_layer needs a checkpoint to take the classifier from"
         check(not self.restore_logits_layer or self.checkpoint is not None, rule)
+        rule = "layer_decay must be 1 with --encoder: it goes by the block groups of a ResNet"
+        check(self.layer_decay == 1 or not self.encoder, rule, layer_decay=self.layer_decay)
 
 
 @dataclass(frozen=True, kw_only=True)

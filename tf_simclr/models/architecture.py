@@ -82,6 +82,16 @@ class Architecture:
         )
 
     @property
+    def title(self) -> str:
+        """What it is called.
+
+        Example:
+            >>> Architecture(50, 2).title
+            'ResNet-50 (2x)'
+        """
+        return f"ResNet-{self.depth} ({self.width}x)"
+
+    @property
     def bottleneck(self) -> bool:
         """Whether a block has three convolutions and an output four times as wide as its middle."""
         return self.depth >= 50
@@ -97,3 +107,27 @@ class Architecture:
         if self.num_proj_layers == 0:
             return ()
         return (self.feature_dim,) * (self.num_proj_layers - 1) + (self.proj_out_dim,)
+
+
+@dataclass(frozen=True)
+class Own:
+    """An encoder of another kind with its heads: numbers for people; what it is made of stands in Keras' own files.
+
+    Attributes:
+        encoder: how it was named, such as `mine:build`.
+        feature_dim: length of its features.
+        num_proj_layers: of the projection head; 0: there is none.
+        num_classes: outputs of the supervised head; 0: there is none.
+        ft_proj_selector: the projection layer that feeds the supervised head; 0: the features.
+    """
+
+    encoder: str
+    feature_dim: int
+    num_proj_layers: int = 0
+    num_classes: int = 0
+    ft_proj_selector: int = 0
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return f"the encoder {self.encoder} ({self.feature_dim} features)"

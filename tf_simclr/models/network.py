@@ -94,7 +94,15 @@ def _is_resnet(encoder: keras.Model) -> bool:
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """A copy made of nothing but Keras' layers, in float32: what to save, so that it loads without this package."""
+    """A copy in float32, to save; of a ResNet made of nothing but Keras' layers, so that it loads without this package.
+
+    An encoder of another kind is made of what it is made of, and so is its copy.
+    """
+    if not _is_resnet(model):
+        copy = type(model).from_config(model.get_config())
+        in_precision(copy, keras.config.floatx())
+        copy.set_weights(model.get_weights())
+        return copy
 
     def of_keras(layer):
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
@@ -104,6 +112,12 @@ def plain(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=of_keras, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def in_precision(model: keras.Model, policy: str) -> None:
+    """Makes a model's layers compute in a precision, whatever they were made with; weights stay as they are."""
+    for layer in model._flatten_layers():
+        layer.dtype_policy = policy
 
 
 def _encoder_endpoints(encoder: keras.Model) -> dict:
@@ -133,6 +147,26 @@ def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from leaves(layer)
         else:
             yield layer
+
+
+def variables_by_name(model: keras.Model, *, first: keras.layers.Layer | None = None) -> dict[str, keras.Variable]:
+    """Every weight of a model by a name of its own: by `layer/weight`, or by its place where layers share a name.
+
+    Encoders of other kinds have layers within layers, whose weights have one name: then all of a part's weights are
+    called by the part's place and theirs, `0/0012/kernel`.
+
+    Args:
+        model: of this package, whose encoder comes first; or a network.
+        first: the encoder of a network, where the layer of images comes before it.
+    """
+    found: dict[str, keras.Variable] = {}
+    rest = [part for part in model.layers if part is not first]
+    for place, part in enumerate(rest if first is None else [first, *rest]):
+        pairs = [(f"{layer.name}/{weight.name}", weight) for layer in leaves(part) for weight in layer.weights]
+        if len({name for name, _ in pairs} - found.keys()) < len(part.weights):
+            pairs = [(f"{place}/{i:04d}/{weight.name}", weight) for i, weight in enumerate(part.weights)]
+        found |= pairs
+    return found
 
 
 def weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:

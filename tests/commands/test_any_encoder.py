@@ -1,0 +1,137 @@
+"""Encoders, losses and views that a user names: pretrained by the command line, and taken by every command after it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.commands import pictures
+from tf_simclr import cli, load_encoder, load_model
+from tf_simclr.errors import InputError
+from tf_simclr.own import encoders
+
+CODE = '''
+import keras
+from keras import layers, ops
+
+
+def tiny_convnext(channels=3):
+    return keras.Sequential([
+        keras.Input((None, None, channels)), layers.Conv2D(8, 4, strides=4), layers.LayerNormalization(),
+        layers.DepthwiseConv2D(3, padding="same"), layers.Dense(8, activation="gelu"), layers.GlobalAveragePooling2D()])
+
+
+class Mine(keras.Model):
+    """Tokens of patches, with layers whose weights have one name."""
+
+    def __init__(self, width=6, **options):
+        super().__init__(**options)
+        self.width = width
+        self.patches = layers.Conv2D(width, 8, strides=8)
+        self.mixed = layers.MultiHeadAttention(2, 4)
+        self.drop = layers.Dropout(0.1)
+
+    def call(self, images, training=None):
+        x = self.patches(images)
+        x = ops.reshape(x, (-1, x.shape[1] * x.shape[2], self.width))
+        return self.drop(x + self.mixed(x, x), training=training)
+
+    def get_config(self):
+        return super().get_config() | {"width": self.width}
+
+
+def vit():
+    return keras.Sequential([keras.Input((16, 16, 3)), Mine()])
+
+
+def wrong():
+    return 3
+'''
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with images and code."""
+    monkeypatch.chdir(tmp_path)
+    Path("mynets.py").write_text(CODE)
+    for split in ("train", "test"):
+        pictures.write(Path("pets") / split, per_class=8)
+    yield tmp_path
+    sys.modules.pop("mynets", None)
+    encoders.named.imported.clear()
+    for name in [name for name in keras.saving.get_custom_objects() if name == "Mine"]:
+        keras.saving.get_custom_objects().pop(name)
+
+
+KNOBS = "--image_dir pets --image_size 16 --train_batch_size 8 --train_steps 2 --proj_out_dim 8"
+
+
+def test_code_of_ones_own_goes_from_pretraining_to_features_and_fine_tuning(here, capfd):
+    cli.execute(f"pretrain {KNOBS} --encoder mynets:vit --model_dir run")
+    out, err = capfd.readouterr()
+    assert "linear-eval --checkpoint run --encoder mynets:vit" in out
+    assert "gives tokens (4, 6), which are averaged" in err
+    finished = [weight.numpy() for weight in load_encoder("run").weights]
+
+    shutil.move("run/network.keras", "kept.keras")  # as of a run that goes on: from its newest state
+    state = load_encoder("run")
+    for a, b in zip(finished, state.weights, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+    shutil.move("kept.keras", "run/network.keras")
+
+    cli.execute("embed --checkpoint run --out features.npz")
+    with np.load("features.npz") as file:
+        assert file["values"].shape == (24, 6)
+    cli.execute("finetune --checkpoint run --encoder mynets:vit --train_batch_size 8 --train_steps 1 --model_dir tuned")
+    assert load_model("tuned").output["logits_sup"].shape == (None, 3)
+
+
+def test_code_that_only_a_file_names_is_not_run(here):
+    from tf_simclr.own import named
+
+    named.find("mynets:vit", "encoder")
+    encoders.build("mynets:vit", image_size=16, say=lambda line: None).save("mine.keras")
+    code = (
+        "import sys; sys.path.insert(0, '.')\nimport tf_simclr\n"
+        "try: tf_simclr.load_model('mine.keras')\nexcept ValueError as error: print(error)\n"
+        "assert 'mynets' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "is not run because a file names it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere:build", "must name a module that is there"),
+        ("mynets:tiny_convnex", "did you mean tiny_convnext"),
+        ("mynets", "must be module:function"),
+        ("gone.keras", "must exist"),
+    ],
+)
+def test_what_is_not_there_is_told_without_a_framework(here, name, says):
+    code = (
+        "import sys\nfrom tf_simclr import cli\nfrom tf_simclr.errors import InputError\n"
+        f"try: cli.execute('pretrain {KNOBS} --encoder {name}')\nexcept InputError as error: print(error)\n"
+        "assert not {'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert says in done.stdout
+
+
+def test_what_is_no_encoder_is_refused(here):
+    with pytest.raises(InputError, match="must give a Keras model"):
+        encoders.build("mynets:wrong", image_size=16, say=print)
+    with pytest.raises(InputError, match="give --image_size 16"):
+        encoders.build("mynets:vit", image_size=32, say=print)
+    with pytest.raises(InputError, match=r"one of Keras' networks \(did you mean ConvNeXtTiny"):
+        encoders.build("applications:ConvNextTiny", image_size=32, say=print)
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x)]).save("program.keras")
+    with pytest.raises(InputError, match="Lambda, a program"):
+        encoders.load(Path("program.keras"))

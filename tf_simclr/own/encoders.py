@@ -1,0 +1,314 @@
+"""Encoders of other kinds than our ResNets, as a user names them, and the Keras files that hold them.
+
+| named                     | what it is                                                                          |
+| ------------------------- | ----------------------------------------------------------------------------------- |
+| `module:function`         | a function that makes a Keras model, imported from the working directory            |
+| `path/to/file.keras`      | a Keras model in a file, with its weights                                           |
+| `applications:NAME`       | of `keras.applications`, with random weights                                        |
+| `keras_hub:PRESET`        | a backbone of KerasHub: a preset's name or folder                                   |
+
+Whatever is named becomes one model, images `(n, h, w, c)` in [0, 1] to features `(n, d)`, in which what was added
+before and behind stands as layers of Keras.
+"""
+
+import importlib
+import inspect
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_simclr.errors import InputError, check, meant
+from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.models import network, parts
+from tf_simclr.own import named
+from tf_simclr.places import expanded
+
+_Say = Callable[[str], None]
+_OF_BYTES = ("EfficientNetB", "EfficientNetV2", "ConvNeXt", "MobileNetV3", "RegNet", "ResNetRS")
+"""Beginnings of `keras.applications` whose own first layers take values of 0 to 255."""
+_PROGRAMS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+"""Keras' layers that run code or files of others."""
+_KERAS = ("keras", "keras_hub")
+"""Packages whose classes a file may name."""
+
+
+def build(name: str, *, image_size: int, say: _Say, channels: int = 3) -> keras.Model:
+    """The encoder that a user names, with the layers that make it one.
+
+    Args:
+        name: as in the table above.
+        image_size: side of the images in pixels, for encoders that hang on it.
+        say: takes a line for what is added before or behind.
+        channels: of the images.
+
+    Returns:
+        Images `(n, h, w, channels)` in [0, 1] to features `(n, d)`.
+
+    Raises:
+        InputError: it cannot be found or made, or takes or gives something else.
+    """
+    made, scale, offset = _made(name, image_size=image_size, say=say, channels=channels)
+    check(isinstance(made, keras.layers.Layer), f"{name} must give a Keras model", gave=type(made).__name__)
+    size = (image_size, image_size)
+    free = parts.images_shape(made)
+    if free is not None:
+        check(free[3] in (channels, None), f"{name} must take images of {channels} channels", images=free[1:])
+        fits = all(side in (None, image_size) for side in free[1:3])
+        check(
+            fits,
+            f"{name} takes images of {free[1]} × {free[2]} pixels: give --image_size {free[1]}",
+            image_size=image_size,
+        )
+        size = free[1:3]
+    images = keras.Input((*size, channels), name="images")
+    x = images
+    if scale is not None:
+        x = keras.layers.Rescaling(scale, offset, name="range_of_encoder")(x)
+    try:
+        x = _vectors(made(x), name=name, say=say)
+    except InputError:
+        raise
+    except Exception as error:  # whatever its layers raise
+        raise InputError(f"{name} must take images {(*size, channels)}; {named.told(error)}") from error
+    rule = f"{name} must give features of a known length; make it for images of one size, by keras.Input((h, w, 3))"
+    check(x.shape[-1] is not None, rule, output=tuple(x.shape))
+    model = keras.Model(images, x, name="encoder")
+    _check_told(model, name=name)
+    return model
+
+
+def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any, Any, Any]:
+    """What a name means, and what [0, 1] is multiplied by and moved by before it; None: nothing."""
+    kind, _, rest = name.partition(":")
+    if kind == "applications":
+        return _application(rest, image_size=image_size, say=say, channels=channels)
+    if kind == "keras_hub":
+        return _backbone(rest, say=say)
+    if name.endswith(".keras"):
+        found = load(expanded(name))
+        say(f"{name} is taken with its weights, on images in [0, 1]")
+        return encoder_of(found), None, None
+    function = named.find(name, "encoder")
+    _register_named()
+    knobs = {"image_size": image_size, "channels": channels}
+    try:
+        taken = inspect.signature(function).parameters
+        needed = [
+            p.name for p in taken.values() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
+        missing = [one for one in needed if one not in knobs]
+        rule = f"{name} must be callable without arguments, or with image_size and channels"
+        check(not missing, rule, needs=missing)
+        return function(**{knob: value for knob, value in knobs.items() if knob in taken}), None, None
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} must make a Keras model; {named.told(error)}") from error
+
+
+def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any, Any, Any]:
+    """A network of `keras.applications` with random weights, for images of any size where it can."""
+    names = [one for one in dir(keras.applications) if one[0].isupper()]
+    check(name in names, f"applications must be followed by one of Keras' networks{meant(name, names)}", name=name)
+    options = {"weights": None, "include_top": False, "pooling": "avg"}
+    problem: Exception | None = None
+    for side in (None, image_size):
+        try:
+            made = getattr(keras.applications, name)(input_shape=(side, side, channels), **options)
+        except Exception as error:
+            problem = error
+            continue
+        if not name.startswith(_OF_BYTES):
+            say(f"{name} sees images in [0, 1]")
+            return made, None, None
+        say(f"{name} takes values of 0 to 255: images in [0, 1] are multiplied by 255 before it")
+        return made, 255.0, 0.0
+    raise InputError(f"{name} must take images of {image_size} px with {channels} channels; {problem}") from problem
+
+
+def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
+    """A backbone of KerasHub with its weights, and the range that its preset's converter of images makes."""
+    _import_hub(f"the encoder keras_hub:{preset}")
+    keras_hub: Any = importlib.import_module("keras_hub")
+    place = str(expanded(preset)) if Path(expanded(preset)).is_dir() else preset
+    try:
+        made = keras_hub.models.Backbone.from_preset(place)
+    except Exception as error:
+        raise InputError(
+            f"keras_hub must be followed by the preset of an image backbone, its name or its folder; "
+            f"{named.told(error)}"
+        ) from error
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(place)
+    except Exception:  # a preset without one
+        say(f"{preset} has no converter of images: it sees them in [0, 1]")
+        return made, None, None
+    scale, offset = converter.scale, converter.offset
+    if scale is None and offset is None:
+        say(f"{preset} takes values of 0 to 255: images in [0, 1] are multiplied by 255 before it")
+        return made, 255.0, 0.0
+    many = isinstance(scale, list | tuple)
+    scale = [255.0 * float(one) for one in scale] if many else 255.0 * float(1.0 if scale is None else scale)
+    say(f"{preset} sees images as its own converter scales them")
+    return made, scale, 0.0 if offset is None else offset
+
+
+def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
+    """The features `(n, d)` of an encoder: maps and tokens are averaged."""
+    x = parts.one_of(outputs)
+    rank = len(x.shape)
+    if rank == 4:
+        say(f"{name} gives maps {tuple(x.shape[1:])}, which are averaged over their positions")
+        return keras.layers.GlobalAveragePooling2D(name="average_of_positions", data_format="channels_last")(x)
+    if rank == 3:
+        say(f"{name} gives tokens {tuple(x.shape[1:])}, which are averaged; a model that picks one gives it alone")
+        return keras.layers.GlobalAveragePooling1D(name="average_of_tokens", data_format="channels_last")(x)
+    check(rank == 2, f"{name} must give features (n, d), maps (n, h, w, d) or tokens (n, t, d)", output=tuple(x.shape))
+    return x
+
+
+def _check_told(model: keras.Model, *, name: str) -> None:
+    """Refuses an encoder that cannot say what it is made of: nothing could load what comes of it."""
+    try:
+        known = keras.saving.serialize_keras_object(model)
+        _check_code(known, where=name)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{name} must be saved with what comes of it: each class of its own needs a get_config() that gives the "
+            f"arguments of its constructor; {named.told(error)}"
+        ) from error
+
+
+# Files.
+
+
+def is_keras(path: Path) -> bool:
+    """Whether a file is a network that Keras saved."""
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        return False
+    with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
+        return {"config.json", "model.weights.h5"} <= set(archive.namelist())
+
+
+def load(path: Path) -> keras.Model:
+    """Loads a network of any kind from a `.keras` file; it is not compiled.
+
+    A file of this kind names the classes that it is made of.  Those of Keras and KerasHub are taken, but none that
+    runs other code; those of others only where their module was named by the user, or registered them with Keras.
+
+    Raises:
+        InputError: it is damaged, or made of code that nobody has named.
+    """
+    check(path.is_file(), f"{path} must be a .keras file, but is not there")
+    with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
+        spend(made=sum(member.file_size for member in archive.infolist()), items=len(archive.infolist()))
+        config = parse_json(archive.read("config.json"))
+    return _opened(lambda: keras.saving.load_model(path, compile=False, safe_mode=True), config, where=str(path))
+
+
+def drawn(text: bytes, *, where: str) -> keras.Model:
+    """The network of a configuration (`to_json`), with random weights; as `load`."""
+    config = parse_json(text)
+    return _opened(lambda: keras.models.model_from_json(text.decode()), config, where=where)
+
+
+def _opened(make: Callable[[], Any], config: Any, *, where: str) -> keras.Model:
+    _register_named()
+    _check_code(config, where=where)
+    try:
+        model = make()
+    except Exception as error:  # a damaged file raises whatever it meets
+        raise InputError(f"{where} must be a whole Keras network; {named.told(error)}") from error
+    check(isinstance(model, keras.Model), f"{where} must hold a Keras model", received=type(model).__name__)
+    return model
+
+
+def _register_named() -> None:
+    """Tells Keras of the layers of the modules that the user has named, by the names that it saves them under."""
+    for module in named.imported:
+        for one in list(vars(module).values()):
+            own = isinstance(one, type) and issubclass(one, keras.layers.Layer)
+            if own and one.__module__.split(".")[0] not in _KERAS:
+                keras.saving.get_custom_objects().setdefault(keras.saving.get_registered_name(one), one)
+
+
+def _check_code(config: Any, *, where: str) -> None:
+    """Raises `InputError` where a configuration names code that neither is Keras' nor was named by the user."""
+    known = keras.saving.get_custom_objects()
+    strange = []
+    for part in _nodes(config):
+        if not isinstance(part.get("class_name"), str):
+            continue
+        module, name, registered = part.get("module"), part["class_name"], part.get("registered_name")
+        package = str(module or "").split(".")[0]
+        if name in _PROGRAMS:
+            raise InputError(
+                f"{where} must be made of layers that can be saved as numbers, but has a {name}, a program"
+            )
+        if package == "keras_hub":
+            _import_hub(where)
+        ours = package in (*_KERAS, "builtins", "") and not (registered and ">" in str(registered))
+        if not (ours or registered in known or name in known):
+            strange.append(f"{module}.{name}" if module else str(registered or name))
+    if strange:
+        raise InputError(
+            f"{where} is made with code of its own, {', '.join(dict.fromkeys(strange))}, which is not run because a "
+            "file names it: name it yourself, --encoder module:function, or in Python import its module first; "
+            "its classes must be in that module, or registered with @keras.saving.register_keras_serializable()"
+        )
+
+
+def _import_hub(where: str) -> None:
+    """Imports KerasHub, whose layers a file names.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        importlib.import_module("keras_hub")
+    except ImportError as error:
+        raise InputError(f"{where} is made of layers of KerasHub: pip install keras-hub") from error
+
+
+def _nodes(node: Any) -> Iterator[dict]:
+    """Every dictionary in a nest of JSON types."""
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            yield found
+        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+
+
+# Networks.
+
+
+def as_network(model: keras.Model) -> keras.Model:
+    """A network by its endpoints; an encoder alone becomes one whose only endpoint is `final_avg_pool`.
+
+    Raises:
+        InputError: it is no encoder.
+    """
+    if isinstance(getattr(model, "output", None), dict) and "final_avg_pool" in model.output:
+        return model
+    shape = parts.images_shape(model)
+    if shape is None:
+        raise InputError(f"a network in a file must know the shape of its images. Received: {model.name}")
+    return network.connect(model, images=shape)
+
+
+def encoder_of(model: keras.Model) -> keras.layers.Layer:
+    """The encoder within a network by its endpoints; of other models the model itself."""
+    if not isinstance(model, network.Network):
+        return model
+    return next(layer for layer in model.layers if layer.weights)
+
+
+def projection_of(model: keras.Model) -> keras.layers.Layer | None:
+    """The projection head within a network by its endpoints, if there is one."""
+    return next((layer for layer in model.layers if layer.name == "projection_head"), None)
