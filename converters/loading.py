@@ -219,6 +219,12 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     strays = sorted(path.name for path in there if path not in states.values())
     architecture = read_json(run.architecture, "a run's architecture")
     check(isinstance(architecture, dict), f"{run.architecture} must hold a JSON object", content=architecture)
+    own = architecture.get("encoder")
+    check(
+        not own,
+        f"{folder} must be the run of a ResNet: its encoder is {str(own)!a}, and names in other projects' files are "
+        "known for ResNets alone; `tf-simclr export --to onnx` or `saved_model` writes it for other runtimes",
+    )
     if architecture:
         with reading(run.architecture, "a run's architecture"):
             Architecture(**architecture)

@@ -173,7 +173,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_value(one) for one in value)
     if isinstance(value, str):  # a `Place` stays a string
-        return str(expanded(value)) if not is_address(value) else value
+        return str(expanded(value)) if value and not is_address(value) else value
     return value if value is None else expanded(value)
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import converters
 from tests.commands import pictures
 from tf_simclr import cli, load_encoder, load_model
 from tf_simclr.errors import InputError
@@ -135,3 +136,12 @@ def test_what_is_no_encoder_is_refused(here):
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x)]).save("program.keras")
     with pytest.raises(InputError, match="Lambda, a program"):
         encoders.load(Path("program.keras"))
+
+
+def test_a_run_of_another_encoder_is_not_converted(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "architecture.json").write_text('{"encoder": "mynets:build", "feature_dim": 8}')
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="must be the run of a ResNet: its encoder is 'mynets:build'"):
+        converters.convert(tmp_path, tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()

@@ -22,6 +22,7 @@ CONVERTERS = {"tf2torch and torch2tf": command.Arguments, "verify": verify.Optio
 KINDS = COMMANDS | CONVERTERS
 
 NO_PLACES = {
+    **dict.fromkeys(("loss", "view"), "a name, or module:name of the user's code"),
     "push_to": "a repository of the hub",
     "dataset": "a name of TensorFlow Datasets",
     "datasets": "names of TensorFlow Datasets",
@@ -60,7 +61,12 @@ def text_kinds(kind) -> set:
     return {kind}.union(*map(text_kinds, get_args(kind))) if get_args(kind) else {kind}
 
 
-PLACES = [pytest.param(name, field.name, id=f"{name} {field.name}") for name in KINDS for field in fields(KINDS[name])]
+PLACES = [
+    pytest.param(name, field.name, id=f"{name} {field.name}")
+    for name in KINDS
+    for field in fields(KINDS[name])
+    if field.name != "encoder"  # of files, those of Keras alone: below
+]
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +137,15 @@ def test_an_address_is_no_path(home, name, knob):
             with pytest.raises(InputError, match=rf"{knob}: {text} must be a path on this machine, not an address"):
                 made(name, knob, text)
     assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if "encoder" in {f.name for f in fields(KINDS[name])}])
+def test_an_encoder_is_a_word_or_a_file(home, name):
+    for word in ("applications:ConvNeXtTiny", "mynets:build", "keras_hub:vit"):
+        assert made(name, "encoder", word).encoder == word
+    assert made(name, "encoder", "~/a.keras").encoder == f"{home}/a.keras"
+    with pytest.raises(InputError, match="encoder: gs://bucket/a.keras must be a path on this machine"):
+        made(name, "encoder", "gs://bucket/a.keras")
 
 
 @pytest.mark.parametrize("make", [files.replacing_path, files.replacing_folder, lock.hold, files.replacing])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from tf_simclr.errors import check
 from tf_simclr.own.named import OF_LIBRARIES, is_named
-from tf_simclr.places import expand, hub_name
+from tf_simclr.places import Place, expand, hub_name
 
 
 class _Renaming(type):
@@ -94,7 +94,7 @@ class Data(Images):
 class OwnCode(Checked):
     """An encoder of another kind."""
 
-    encoder: str = ""
+    encoder: Place = ""
     """module:function that made the network of the checkpoint, where it has classes of its own: code that is run only
     if you name it."""
 
@@ -121,7 +121,7 @@ def _check_encoder(name: str) -> None:
 class Encoder(Checked):
     """The encoder: a ResNet, or another one."""
 
-    encoder: str = ""
+    encoder: Place = ""
     """Instead of a ResNet: module:function that makes a Keras model, a .keras file with its weights,
     applications:ConvNeXtTiny of keras.applications, or keras_hub:PRESET."""
     resnet_depth: int = 50
