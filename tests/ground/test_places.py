@@ -144,7 +144,7 @@ def test_an_encoder_is_a_word_or_a_file(home, name):
     for word in ("applications:ConvNeXtTiny", "mynets:build", "keras_hub:vit"):
         assert made(name, "encoder", word).encoder == word
     assert made(name, "encoder", "~/a.keras").encoder == f"{home}/a.keras"
-    with pytest.raises(InputError, match="encoder: gs://bucket/a.keras must be a path on this machine"):
+    with pytest.raises(InputError, match=r"encoder: gs://bucket/a.keras must be a path on this machine"):
         made(name, "encoder", "gs://bucket/a.keras")
 
 
