@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -90,7 +89,7 @@ def test_labels_names_and_the_stream_stay_and_a_bad_image_is_named(folder):
 def test_what_is_there_is_not_made_again_and_belongs_to_the_content(folder, tmp_path):
     said: list[str] = []
     first = resized(sources.from_folder(folder), size=20, say=said.append)
-    (place,) = (tmp_path / "cache" / "resized").iterdir()
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
     assert any("shrinking 8 images" in line for line in said)
     times = {file: file.stat().st_mtime_ns for file in place.glob("records-*")}
     lost = place / "records-00001.tfrecord"
@@ -108,7 +107,7 @@ def test_what_is_there_is_not_made_again_and_belongs_to_the_content(folder, tmp_
     Image.fromarray(oracles.synth(40, 60, 77)).save(folder / "class0" / "0.png")
     resized(sources.from_folder(folder), size=20, say=said.append)
     assert any("shrinking" in line for line in said)
-    assert len(list((tmp_path / "cache" / "resized").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "resized").glob("*"))) == 2
 
 
 def test_a_stop_leaves_no_half_file(folder, tmp_path, monkeypatch):
@@ -118,8 +117,8 @@ def test_a_stop_leaves_no_half_file(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "row_of", stopped)
     with pytest.raises(KeyboardInterrupt):
         resized(sources.from_folder(folder), size=20)
-    (place,) = (tmp_path / "cache" / "resized").iterdir()
-    assert not [name for name in os.listdir(place) if "records" in name or name == "whole.json"]
+    left = [path.name for path in (tmp_path / "cache").glob("**/*")]
+    assert not [name for name in left if "records" in name or name == "whole.json"]
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_made(folder, monkeypatch):
@@ -132,7 +131,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_made(folder, monkeypa
 def test_a_damaged_cache_is_said(folder, tmp_path):
     source = sources.from_folder(folder)
     resized(source, size=20)
-    (place,) = (tmp_path / "cache" / "resized").iterdir()
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
     (place / "records-00000.json").write_text(json.dumps([]))
     with pytest.raises(InputError, match="is made anew"):
         resized(source, size=20)

@@ -96,9 +96,9 @@ def _is_resnet(encoder: keras.Model) -> bool:
 def plain(model: keras.Model) -> keras.Model:
     """A copy in float32, to save; of a ResNet made of nothing but Keras' layers, so that it loads without this package.
 
-    An encoder of another kind is made of what it is made of, and so is its copy.
+    An encoder of another kind, in which no layer is ours, is made of what it is made of, and so is its copy.
     """
-    if not _is_resnet(model):
+    if not _is_resnet(model) and not any(isinstance(layer, BatchNormalization) for layer in model._flatten_layers()):
         copy = type(model).from_config(model.get_config())
         in_precision(copy, keras.config.floatx())
         copy.set_weights(model.get_weights())
