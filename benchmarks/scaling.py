@@ -117,7 +117,7 @@ class Options:
     image_size: int = 224
     views_per_core: float = 400.0
     """That a host's processor makes in a second, with blur; benchmarks/input_pipeline.py measures it."""
-    decoded_per_core: float = 1200.0
+    decoded_per_core: float = 1750.0
     """Views that it decodes and pads in a second, for devices to make; likewise."""
     check: bool = False
     """Measure logical devices of this CPU and compare."""
@@ -128,7 +128,7 @@ class Options:
 
 
 def step(
-    device: Device, network: Network, *, batch: int, views_per_core: float, decoded_per_core: float = 1200.0
+    device: Device, network: Network, *, batch: int, views_per_core: float, decoded_per_core: float = 1750.0
 ) -> Step:
     """The parts of a step of `batch` images.
 

@@ -4,16 +4,16 @@ import base64
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
 
 from converters.published import bucket as buckets
 from converters.published import download
+from tests import loopback
 
 
 @dataclass
@@ -124,13 +124,7 @@ def handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
 @contextlib.contextmanager
 def serving(monkeypatch, bucket: Bucket) -> Iterator[Bucket]:
     """Runs the server, and has downloads ask it instead of the real one."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(bucket))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setattr(buckets, "HOST", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    try:
+    with loopback.serving(monkeypatch, handler(bucket)) as server:
+        monkeypatch.setattr(buckets, "HOST", loopback.address(server))
+        monkeypatch.setattr(download, "PAUSE", 0.0)
         yield bucket
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -3,11 +3,12 @@
 import base64
 import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 import pytest
+
+from tests import loopback
 
 LARGE = (".h5", ".safetensors", ".onnx", ".keras")
 """Endings of files that go by LFS there."""
@@ -125,15 +126,9 @@ def hub_on_loopback(monkeypatch, folder):
     pytest.importorskip("huggingface_hub", reason="the hub's tests need the extra `hub`")
     for name, value in {"asked": [], "created": [], "repositories": {}, "kept": {}, "refuse": {}}.items():
         monkeypatch.setattr(Hub, name, value)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    monkeypatch.setenv("HF_TOKEN", Hub.token)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    try:
+    with loopback.serving(monkeypatch, Hub) as server:
+        monkeypatch.setenv("HF_ENDPOINT", loopback.address(server))
+        monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("HF_TOKEN", Hub.token)
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

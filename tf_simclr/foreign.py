@@ -319,6 +319,16 @@ def parse_json(data: bytes | str) -> Any:
     return json.loads(data, object_pairs_hook=_once)
 
 
+def dictionaries(node: Any) -> Iterator[dict[str, Any]]:
+    """Every dictionary in a nest of JSON types, however deep."""
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            yield found
+        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:

@@ -235,3 +235,12 @@ def test_shards_beside_pictures_do_not_take_their_place(tmp_path, kind):
 def test_other_files_are_no_shards(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     assert not opening.are_at(tmp_path)
+
+
+@every_kind
+def test_workers_of_the_data_service_do_not_get_them(tmp_path, kind):
+    """What Python reads in this process is not there in another one."""
+    source = from_shards(WRITERS[kind](tmp_path))
+    view = lambda image, seed: image  # noqa: E731
+    with pytest.raises(InputError, match=r"data_service's workers cannot read .*; leave data_service out"):
+        training_batches(source, view, batch_size=4, buffer=1, seed=0, unreadable=None, data_service="localhost:1")

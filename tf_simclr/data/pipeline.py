@@ -381,7 +381,12 @@ def _shared_out(source: Source, stream: Stream) -> Records:
 
     A piece is a batch where a source can be read anywhere, so that every batch is that of a run without the service; it
     is an epoch where a source is read front to back, and then a resumed run begins with the epoch it was in.
+
+    Raises:
+        InputError: the source is read in this process alone.
     """
+    rule = f"data_service's workers cannot read {source.origin}: its images are read by Python in this process alone"
+    check(not source.here_alone, f"{rule}; leave data_service out", data_service=stream.data_service)
     size = stream.batch_size if isinstance(source, Indexed) else source.num_examples
 
     @in_graph

@@ -128,6 +128,7 @@ class Source(ABC):
             unknown, int64 `(classes,)`.
         rows: the records as Python has them, where memory holds their list: what is read without TensorFlow.
         sides: height and width of every image, where they are known to be the same.
+        here_alone: whether `read` runs in this process alone, and not in a worker of tf.data's service.
         vectorised: whether `read`, and an `Indexed`'s `record`, take a batch at once, too: of pixels in memory.
         pixels: all images in order, integers over their full range `(n, h, w, 3)`, where they are small and memory
             holds them (`subsets.in_pixels`); with TensorFlow a record's `image` is then its row among them.
@@ -148,6 +149,7 @@ class Source(ABC):
     rows: Rows | None = None
     sides: tuple[int, int] | None = None
     vectorised: bool = False
+    here_alone: bool = False
     pixels: np.ndarray | None = None
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

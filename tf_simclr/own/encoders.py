@@ -14,14 +14,14 @@ before and behind stands as layers of Keras.
 import importlib
 import inspect
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from tf_simclr.errors import InputError, check, meant
-from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.foreign import dictionaries, parse_json, reading, spend
 from tf_simclr.models import network, parts
 from tf_simclr.own import named
 from tf_simclr.places import expanded
@@ -241,7 +241,7 @@ def _check_code(config: Any, *, where: str) -> None:
     """Raises `InputError` where a configuration names code that neither is Keras' nor was named by the user."""
     known = keras.saving.get_custom_objects()
     strange = []
-    for part in _nodes(config):
+    for part in dictionaries(config):
         if not isinstance(part.get("class_name"), str):
             continue
         module, name, registered = part.get("module"), part["class_name"], part.get("registered_name")
@@ -273,16 +273,6 @@ def _import_hub(where: str) -> None:
         importlib.import_module("keras_hub")
     except ImportError as error:
         raise InputError(f"{where} is made of layers of KerasHub: pip install keras-hub") from error
-
-
-def _nodes(node: Any) -> Iterator[dict]:
-    """Every dictionary in a nest of JSON types."""
-    waiting = [node]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            yield found
-        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
 
 
 # Networks.

@@ -5,14 +5,12 @@ is stored in it; here nothing but a list of layers, initializers and operations 
 """
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.foreign import dictionaries, parse_json, reading, spend
 
 _LAYERS = {
     *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
@@ -68,19 +66,9 @@ def check_plain(path: Path) -> None:
         check(small, f"{path} must unpack to a network's size", bytes=sum(sizes.values()))
         spend(made=sizes["model.weights.h5"], outline=sizes["config.json"])
         config = parse_json(archive.read("config.json"))
-    named = {(part.get("module"), str(part.get("class_name"))) for part in parts(config) if "class_name" in part}
+    named = {(part.get("module"), str(part.get("class_name"))) for part in dictionaries(config) if "class_name" in part}
     unknown = sorted(f"{module}.{name}" for module, name in named if name not in _ALLOWED.get(module, set()))
     check(not unknown, f"{path} must be made of plain layers", unknown=unknown[:5])
-    registered = {str(part["registered_name"]) for part in parts(config) if part.get("registered_name")}
+    registered = {str(part["registered_name"]) for part in dictionaries(config) if part.get("registered_name")}
     custom = sorted(name for name in registered if ">" in name)
     check(not custom, f"{path} must be made of plain layers", custom=custom[:5])
-
-
-def parts(node: Any) -> Iterator[dict]:
-    """Every dictionary in a nest of JSON types."""
-    waiting = [node]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            yield found
-        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()

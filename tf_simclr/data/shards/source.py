@@ -150,6 +150,7 @@ def from_shards(
         identity=lambda say=silent: [own, targets, contents.digests(paths, say=say), *["upright"] * exif_orientation],
         place=f"{shown(base)}/",
         read=read,
+        here_alone=True,
         record=rows.tensors(),
         notes=tuple(notes),
         roster=contents.of_values(own, [part, seed] if division else []),
