@@ -1,6 +1,7 @@
 """Who may import whom, and what stays light: read from the sources."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tools.rooms import reached
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tf_simclr", "converters")
+ROOMS = (*PACKAGES, "tests", "docs", "tools", "benchmarks", "notebooks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
@@ -282,7 +284,7 @@ def missing(text: str) -> set[str]:
     """What a text speaks of as this repository's and is not there."""
     text = re.sub(r"https?://\S+", "", text)
     found = set(re.findall(r"\b(?:facts?|traps?) \d+", text))
-    roots = "|".join((*PACKAGES, "tests", "docs", "tools", "benchmarks", "notebooks"))
+    roots = "|".join(ROOMS)
     for name in re.findall(rf"(?<![\w./-])(?:{roots})/[\w./*-]*[\w*]", text):
         if not (any(ROOT.glob(name)) if "*" in name else (ROOT / name).exists()):
             found |= {name} - UPSTREAM
@@ -298,8 +300,14 @@ def missing(text: str) -> set[str]:
         path = next((p for p in FILES if module(p) == place), None)
         if path is None or (rest and rest not in defined(path)):
             found.add(name)
-    known = {path.name for path in ROOT.rglob("*.py")} | UPSTREAM
-    return found | {name for name in re.findall(r"(?<![\w./*{}-])([a-z]\w*\.py)\b", text) if name not in known}
+    return found | set(re.findall(r"(?<![\w./*{}-])([a-z]\w*\.py)\b", text)) - programs() - UPSTREAM
+
+
+@functools.cache
+def programs() -> set[str]:
+    """Names of the files of Python, without those of an environment beside them."""
+    beside = {path.name for path in ROOT.glob("*.py")}
+    return beside | {path.name for room in ROOMS for path in (ROOT / room).rglob("*.py")}
 
 
 def prefixes(name: str) -> list[str]:
