@@ -1,14 +1,18 @@
 """Figures of views, features and answers: returned, never shown; each also draws into a part of a figure.
 
-No figure touches matplotlib's global state, so a server can draw several at a time.
+Each explains itself: a title, axes with units, a legend where there are several series, how many images.  Colours are
+told apart with any colour vision (Okabe and Ito), and series by their lines and points, too; letters can be read where
+a figure is 600 px wide.  No figure touches matplotlib's global state, so a server can draw several at a time.
 """
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,6 +22,37 @@ from tf_simclr.files import replacing
 _UNITS = {"loss": "loss (nats)", "acc": "accuracy (%)", "accuracy": "accuracy (%)", "entropy": "entropy (nats)"}
 _UNITS |= {"std": "spread (0: collapsed, 1: everywhere)", "rank": "effective rank (dimensions)"}
 """What the last word of a metric's name means, with its unit; metrics of one unit share a panel."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of series, in their order: Okabe and Ito's, without the yellow, which white paper swallows.
+
+References:
+    M. Okabe and K. Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/)
+"""
+_LINES, _MARKERS = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1))), "os^DvPX*"
+_WIDE = 3.3
+"""Inches of a panel; two stand beside each other."""
+
+
+def _series(number: int) -> dict[str, Any]:
+    """Colour and line of a series by its number."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": _LINES[number % len(_LINES)]}
+
+
+def _heading(title: str, count: str = "", *, width: int = 56) -> str:
+    """A title, broken where it is long, and below it of how many images."""
+    return "\n".join(line for text in (title, count) for line in textwrap.wrap(text, width))
+
+
+def _panels(count: int, height: float, figure: Figure | SubFigure | None) -> tuple[Figure | SubFigure, list[Any]]:
+    """A figure with so many panels, two in a row, and their axes."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    size = (max(_WIDE * columns, 4.6), height * rows)
+    figure = figure or Figure(figsize=size, layout="constrained")
+    axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
 
 
 def curves(
@@ -25,6 +60,7 @@ def curves(
     *,
     x: Sequence[float] | None = None,
     x_label: str = "epoch",
+    title: str = "Training",
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
     """A run's metrics, one panel a unit; `val_` ones are dashed in the colour of their training ones.
@@ -32,16 +68,19 @@ def curves(
     Args:
         history: metric → one value an epoch, as `keras.callbacks.History.history`; accuracies are in [0, 1].
         x: where the values were taken; by default 1, 2, ….
+        x_label: what they are.
+        title: above all.
+        figure: to draw into; by default a new one.
     """
     check(len(history) > 0, "history must hold at least one metric", metrics=list(history))
     panels = list(dict.fromkeys(map(_unit_of, history)))
-    figure = figure or Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
-    for panel, axes in zip(panels, np.ravel(figure.subplots(1, len(panels), squeeze=False)), strict=True):
+    figure, places = _panels(len(panels), 2.9, figure)
+    for panel, axes in zip(panels, places, strict=True):
         colours: dict[str, str] = {}
         for name, values in history.items():
             if _unit_of(name) == panel:
                 metric = name.removeprefix("val_")
-                colour = colours.setdefault(metric, f"C{len(colours)}")
+                colour = colours.setdefault(metric, COLOURS[len(colours) % len(COLOURS)])
                 at = range(1, len(values) + 1) if x is None else x
                 scaled = np.asarray(values) * (100 if panel.endswith("(%)") else 1)
                 style = "--" if name != metric else "-"
@@ -51,7 +90,8 @@ def curves(
         axes.set(xlabel=x_label, ylabel=panel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=x is None))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(frameon=False, fontsize=9)
+    figure.suptitle(_heading(title), fontsize="medium")
     return figure
 
 
@@ -84,19 +124,21 @@ def nearest_neighbours(
         queries: `(q, h, w, channels)`, floats in [0, 1] or uint8; 1 or 3 channels.
         neighbours: `(q, k, h, w, channels)`.
         cosines: their similarities `(q, k)` in [-1, 1], written above them.
-        same: `(q, k)`, whether a neighbour has its query's label; framed in green, else in dashed red.
+        same: `(q, k)`, whether a neighbour has its query's label; framed in blue, else in dashed orange.
+        figure: to draw into; by default a new one.
     """
     captions = np.full(neighbours.shape[:2], "") if cosines is None else np.vectorize("{:.2f}".format)(cosines)
     rows = [[query, *row] for query, row in zip(queries, neighbours, strict=True)]
     figure = sheet(rows, titles=[["query", *row] for row in captions], figure=figure)
-    title = "nearest neighbours" + (", cosine similarity above" if cosines is not None else "")
+    lines = ["Nearest neighbours" + (", cosine similarity above each" if cosines is not None else "")]
     if same is not None:
-        title += "; green: same class, dashed red: another"
+        agree = f"{100 * np.mean(same):.0f} % of {np.size(same)}"
+        lines.append(f"blue frame: same class as the query ({agree}); dashed orange: another")
         drawn = (axes for i, axes in enumerate(figure.axes) if i % len(rows[0]))  # without the queries
         for axes, match in zip(drawn, np.ravel(same), strict=True):
-            colour, style = ("tab:green", "-") if match else ("tab:red", (0, (2, 2)))
+            colour, style = (COLOURS[0], "-") if match else (COLOURS[1], (0, (2, 2)))
             axes.spines[:].set(visible=True, color=colour, linestyle=style, linewidth=2)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(_heading(*lines, width=_letters(len(rows[0]))), fontsize="medium")
     return figure
 
 
@@ -108,6 +150,7 @@ def view_pairs(
     Args:
         views: `(n, 2, h, w, channels)`, floats in [0, 1] or uint8.
         originals: the images `(n, h, w, channels)` that they were made of, on top.
+        figure: to draw into; by default a new one.
     """
     rows = [("view 1", views[:, 0]), ("view 2", views[:, 1])]
     if originals is not None:
@@ -115,7 +158,7 @@ def view_pairs(
     figure = sheet([list(images) for _, images in rows], figure=figure)
     for axes, (name, _) in zip(figure.axes[:: len(views)], rows, strict=True):
         axes.set_ylabel(name)
-    figure.suptitle("two views of each image, as the network sees them", fontsize="medium")
+    figure.suptitle("Two random views of each image, as the network sees them", fontsize="medium")
     return figure
 
 
@@ -135,9 +178,10 @@ def augmentations(rows: Mapping[str, Sequence[np.ndarray]], pairs: np.ndarray, *
     sheet([[original]], titles=[["image"]], figure=left)
     sheet(list(rows.values()), figure=right)
     for axes, name in zip(right.axes[::draws], rows, strict=True):
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+    right.suptitle("Each operator alone, always applied; a column shares a crop", fontsize="medium")
     view_pairs(pairs, figure=below)
-    below.suptitle("pairs of views", fontsize="medium")
+    below.suptitle("Pairs of views, as the network sees them", fontsize="medium")
     return figure
 
 
@@ -145,9 +189,17 @@ def sheet(
     rows: Sequence[Iterable[np.ndarray]] | np.ndarray,
     *,
     titles: Sequence[Sequence[str]] | None = None,
+    title: str = "",
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """Images `(h, w, channels)` in rows of equal length, without ticks; figures have the axes row by row."""
+    """Images `(h, w, channels)` in rows of equal length, without ticks; figures have the axes row by row.
+
+    Args:
+        rows: the images.
+        titles: above each.
+        title: above all.
+        figure: to draw into; by default a new one.
+    """
     grid = [list(row) for row in rows]
     check(len(grid) > 0 and len(grid[0]) > 0, "a sheet needs at least one image", rows=len(grid))
     figure = figure or Figure(figsize=(1.1 * len(grid[0]) + 0.4, 1.25 * len(grid) + 0.4), layout="constrained")
@@ -157,8 +209,15 @@ def sheet(
             axes[i, j].imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
             axes[i, j].set(xticks=[], yticks=[])
             axes[i, j].spines[:].set_visible(False)
-            axes[i, j].set_title(titles[i][j] if titles else "", fontsize="small", pad=2)
+            axes[i, j].set_title(titles[i][j] if titles else "", fontsize="medium", pad=2)
+    if title:
+        figure.suptitle(_heading(title, width=_letters(len(grid[0]))), fontsize="medium")
     return figure
+
+
+def _letters(columns: int) -> int:
+    """Of a title above so many images in a row."""
+    return max(18, 14 * columns)
 
 
 def run_summary(
@@ -174,8 +233,9 @@ def run_summary(
         images: the queries `(q, h, w, channels)` and their neighbours `(q, k, h, w, channels)`.
     """
     queries, neighbours = images
-    figure = Figure(figsize=(10, 3.4 + 1.1 * len(queries)), layout="constrained")
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.2, 1.1 * len(queries) + 0.2])[:, 0]
+    top, bottom = 2.9 * -(-len(set(map(_unit_of, history))) // 2), 1.0 * len(queries) + 0.7
+    figure = Figure(figsize=(8, top + bottom), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[top, bottom])[:, 0]
     curves(history, figure=above)
     nearest_neighbours(queries, neighbours, cosines=cosines, same=same, figure=below)
     return figure
@@ -189,8 +249,39 @@ def save(figure: Figure | SubFigure, path: str | Path, *, dpi: int = 150) -> Pat
     return path
 
 
-Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Common abscissae, and a curve with the lower and upper edge of its interval there."""
+class Curve(NamedTuple):
+    """A curve at common abscissae with its interval there.
+
+    Attributes:
+        x: `(n,)`.
+        y: `(n,)`.
+        low: lower edge of the interval.
+        high: upper edge.
+        area: under it, with the ends of its 95 % interval; by default by trapezoids, without one.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    area: tuple[float, ...] | None = None
+
+    def told(self, kind: str) -> str:
+        """What a legend says of it.
+
+        Example:
+            >>> line = np.array([0.0, 1.0])
+            >>> Curve(line, line, line, line).told("AUC"), Curve(line, line, line, line, (0.5, 0.4, 0.6)).told("AUC")
+            ('AUC 0.50', 'AUC 0.50 (0.40–0.60)')
+        """
+        if self.area is None:
+            return f"{kind} {float(np.sum((self.y[1:] + self.y[:-1]) / 2 * np.diff(self.x))):.2f}"
+        value, low, high = self.area
+        return f"{kind} {value:.2f} ({low:.2f}–{high:.2f})"
+
+
+_NAMED_CLASSES = 20
+"""Up to so many classes a confusion matrix has numbers in its cells; of more, as many are named."""
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Sequence[str], title: str = "") -> Figure:
@@ -200,63 +291,98 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Seque
     table = np.zeros((count, count), int)
     np.add.at(table, (labels, predictions), 1)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    side = max(4.0, 0.45 * count + 1.6)
+    few = count <= _NAMED_CLASSES
+    side = max(4.0, 0.38 * count + 1.0) if few else 7.6
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), number in np.ndenumerate(table):
+    for (row, column), number in np.ndenumerate(table) if few else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{number:,}", ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(count), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(count), class_names)
-    axes.set(xlabel="prediction", ylabel="label")
+    ticks = range(0, count, -(-count // _NAMED_CLASSES))
+    short = [textwrap.shorten(class_names[i], 24, placeholder="…") for i in ticks]
+    axes.set_xticks(ticks, short, rotation=45, ha="right")
+    axes.set_yticks(ticks, short)
+    axes.set(xlabel="predicted class", ylabel="true class (label)")
     right = f"{len(labels):,} images, {100 * np.mean(labels == predictions):.1f} % on the diagonal"
-    figure.suptitle("\n".join(filter(None, [textwrap.fill(title, int(12 * side)), right])), fontsize="medium")
+    figure.suptitle(_heading(title or "Confusion matrix", right, width=int(12 * side)), fontsize="medium")
     figure.colorbar(image, ax=axes, label="share of the label's images")
     return figure
 
 
-def bands(curves: Mapping[str, Band], *, kind: str, base_rate: float = 0.5) -> Figure:
+def bands(
+    curves: Mapping[str, Curve | tuple], *, kind: str, base_rate: float = 0.5, title: str = "", count: str = ""
+) -> Figure:
     """ROC (`kind="roc"`) or precision-recall curves (`"pr"`) with their intervals, beside what chance gives.
 
-    The legend has the area under each curve, unless its name tells it.
+    Args:
+        curves: name → curve; the legend has the area under each, with its interval where it is given.
+        kind: which of the two.
+        base_rate: share of the positives, which chance reaches as precision.
+        title: above it; by default what kind of curve it is.
+        count: how many images of how many patients.
     """
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
     axes = figure.subplots()
-    for number, (name, (x, y, low, high)) in enumerate(curves.items()):
-        area = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))  # by trapezoids
-        told = name if "AUC" in name else f"{name} ({'AUC' if kind == 'roc' else 'area'} {area:.2f})"
-        axes.plot(x, y, color=f"C{number}", label=told)
-        axes.fill_between(x, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+    wide = False
+    for number, (name, given) in enumerate(curves.items()):
+        curve = Curve(*given)
+        style = _series(number)
+        axes.plot(
+            curve.x, curve.y, label=_heading(f"{name}: {curve.told('AUC' if kind == 'roc' else 'area')}"), **style
+        )
+        axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
+        wide |= bool((curve.high > curve.low).any())
     chance = [0, 1] if kind == "roc" else [base_rate, base_rate]
-    axes.plot([0, 1], chance, ":", color="grey", label="chance (AUC 0.50)" if kind == "roc" else "chance")
-    names = ("1 − specificity", "sensitivity") if kind == "roc" else ("recall (sensitivity)", "precision")
+    told = "chance: AUC 0.50" if kind == "roc" else f"chance: precision {base_rate:.2f}"
+    axes.plot([0, 1], chance, ":", color="grey", label=told)
+    names = (
+        ("1 − specificity (false positive rate)", "sensitivity (true positive rate)")
+        if kind == "roc"
+        else ("recall (sensitivity)", "precision (positive predictive value)")
+    )
     axes.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    wide = any((high > low).any() for _, _, low, high in curves.values())
-    title = "ROC curve" if kind == "roc" else "Precision and recall"
-    axes.set_title(f"{title}{'; shaded: 95 % interval' * wide}", fontsize="medium")
+    title = title or ("ROC curve" if kind == "roc" else "Precision and recall")
+    axes.set_title(_heading(f"{title}{'; shaded: 95 % interval' * wide}", count), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small", loc="lower right" if kind == "roc" else "best")
+    _legend_below(figure)
     return figure
 
 
-def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """Mean probability against share of yeses of each bin; the size of a point grows with its images."""
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+def _legend_below(figure: Figure) -> None:
+    """The legend below the axes, where it hides no line."""
+    figure.legend(frameon=False, fontsize="medium", loc="outside lower center", ncols=1)
+
+
+def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, title: str = "Calibration") -> Figure:
+    """Mean probability against share of positives of each bin; the size of a point grows with its images.
+
+    Args:
+        bins: name → mean probabilities, shares of positives, and counts.
+        title: above it.
+    """
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
     axes = figure.subplots()
     for number, (name, (said, was, counts)) in enumerate(bins.items()):
-        axes.plot(said, was, color=f"C{number}", label=name, alpha=0.7)
-        axes.scatter(said, was, s=10 + 190 * counts / counts.sum(), color=f"C{number}", alpha=0.7)
+        style = _series(number)
+        told = f"{name} (n = {int(np.sum(counts)):,})"
+        axes.plot(said, was, label=_heading(told), marker=_MARKERS[number % len(_MARKERS)], markersize=3, **style)
+        axes.scatter(said, was, s=10 + 190 * counts / counts.sum(), color=style["color"], alpha=0.5, linewidths=0)
     axes.plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
-    axes.set(xlabel="mean probability", ylabel="share of positives", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set_title("Calibration; larger points: more images", fontsize="medium")
+    axes.set(xlabel="mean predicted probability", ylabel="observed share of positives")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(_heading(title, "larger points: more images"), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small", loc="upper left")
+    _legend_below(figure)
     return figure
 
 
 def decision(
-    at: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *, share: float
+    at: np.ndarray,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    share: float,
+    title: str = "Decision curve",
 ) -> Figure:
     """Net benefit by the threshold from which on one acts, with bands, beside acting on everybody and on nobody.
 
@@ -264,38 +390,42 @@ def decision(
         at: thresholds in (0, 1), `(t,)`.
         curves: name → net benefit, and the lower and upper edge of its interval, each `(t,)`.
         share: of the positives.
+        title: above it.
     """
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
     axes = figure.subplots()
     for number, (name, (middle, low, high)) in enumerate(curves.items()):
-        axes.plot(at, middle, color=f"C{number}", label=name)
-        axes.fill_between(at, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+        style = _series(number)
+        axes.plot(at, middle, label=name, **style)
+        axes.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.plot(at, share - (1 - share) * at / (1 - at), "--", color="grey", label="call everybody positive")
     axes.axhline(0, linestyle=":", color="grey", label="call nobody positive")
-    axes.set(xlabel="threshold (probability)", ylabel="net benefit (positives found an image)")
+    axes.set(xlabel="threshold (probability)", ylabel="net benefit (true positives per image)")
     axes.set(xlim=(0, 1), ylim=(-0.1 * max(share, 0.1), 1.1 * max(share, 0.05)))
+    count = f"{100 * share:.0f} % of the images are positive; shaded: 95 % interval"
+    axes.set_title(_heading(title, count), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    _legend_below(figure)
     return figure
 
 
-def levels(histograms: Mapping[str, np.ndarray]) -> Figure:
+def levels(histograms: Mapping[str, np.ndarray], *, title: str = "Grey levels") -> Figure:
     """Histograms `(bins,)` of grey levels from black to white, each of sum 1."""
-    figure = Figure(figsize=(8.5, 2.8), layout="constrained")
+    figure = Figure(figsize=(6.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for number, (name, shares) in enumerate(histograms.items()):
         edges = np.linspace(0, 1, len(shares) + 1)
-        axes.stairs(
-            100 * shares, edges, color=f"C{number}", label=name, fill=number == 0, alpha=0.5 if number == 0 else 1
-        )
+        filled: dict[str, Any] = {"fill": True, "alpha": 0.45} if number == 0 else {"linewidth": 1.6}
+        axes.stairs(100 * shares, edges, color=COLOURS[number % len(COLOURS)], label=name, **filled)
     axes.set(xlabel="grey level (0 black, 1 white)", ylabel="pixels (%)", xlim=(0, 1))
+    axes.set_title(_heading(title), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False)
     return figure
 
 
 def intervals(
-    rows: Mapping[str, Mapping[str, tuple[float, ...]]], *, metric: str, chance: float | None = None
+    rows: Mapping[str, Mapping[str, tuple[float, ...]]], *, metric: str, chance: float | None = None, title: str = ""
 ) -> Figure:
     """A metric with its interval, a line a row, a colour a series.
 
@@ -303,30 +433,37 @@ def intervals(
         rows: row → series → mean, low and high.
         metric: what the axis is called.
         chance: where guessing would be.
+        title: above it; by default the metric.
     """
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
-    height = (0.42 + 0.1 * max(0, len(series) - 3)) * len(rows) + 0.2 * len(series) + 1.1
-    figure = Figure(figsize=(8.5, height), layout="constrained")
+    height = (0.42 + 0.1 * max(0, len(series) - 3)) * len(rows) + 0.22 * len(series) + 1.4
+    figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(series):
         offset = min(0.3, 0.8 / len(series)) * (number - (len(series) - 1) / 2)
         there = [(i + offset, *row[name]) for i, row in enumerate(rows.values()) if name in row]
         at, mean, low, high = np.transpose(there)
-        axes.hlines(at, low, high, color=f"C{number}", alpha=0.6)
-        axes.plot(mean, at, "o", color=f"C{number}", markersize=4, label=name)
+        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+        axes.hlines(at, low, high, color=colour, alpha=0.6)
+        axes.plot(mean, at, marker, color=colour, markersize=4, label=name)
     if chance is not None:
         axes.axvline(chance, linestyle=":", color="grey")
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 40) for name in rows])
     axes.set(xlabel=f"{metric}, 95 % interval{'; dotted: chance' * (chance is not None)}", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_title(_heading(title or metric), fontsize="medium")
     axes.grid(alpha=0.3, axis="x")
     if len(series) > 1:
-        columns = max(1, 100 // max(map(len, series)))  # letters that the width holds
-        figure.legend(frameon=False, fontsize="small", loc="outside upper right", ncols=min(columns, len(series)))
+        columns = max(1, 84 // max(map(len, series)))  # letters that the width holds
+        figure.legend(frameon=False, loc="outside lower center", ncols=min(columns, len(series)))
     return figure
 
 
+_LISTED_CLASSES = 28
+"""Of a map's legend; as many have a colour and a point of their own."""
+
+
 def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence[str], method: str) -> Figure:
-    """Features laid out in the plane, a colour a class.
+    """Features laid out in the plane, a colour and a point a class.
 
     Args:
         places: `(n, 2)` of `evaluation.maps`.
@@ -334,45 +471,54 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
         class_names: in the order of the labels.
         method: what laid them out, for the title.
     """
-    figure = Figure(figsize=(6.2, 4.8), layout="constrained")
+    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     axes = figure.subplots()
     for number in sorted(set(labels.tolist())):
         rows = labels == number
         named = class_names[number] if 0 <= number < len(class_names) else "no label"
-        colour = f"C{number % 10}" if number >= 0 else "lightgrey"
-        marker = "o^sD"[max(number, 0) // 10 % 4]
+        colour = COLOURS[number % len(COLOURS)] if number >= 0 else "lightgrey"
+        marker = "o^sD"[max(number, 0) // len(COLOURS) % 4]
         x, y = places[rows].T
-        axes.scatter(x, y, s=8, color=colour, marker=marker, label=named, alpha=0.7, linewidths=0)
-    axes.set(xticks=[], yticks=[], title=f"{len(places):,} images by {method}")
-    if len(class_names) <= 20:
-        figure.legend(title="class", frameon=False, fontsize="small", loc="outside right upper", markerscale=2)
+        told = f"{textwrap.shorten(named, 24, placeholder='…')} ({int(rows.sum()):,})"
+        axes.scatter(x, y, s=11, color=colour, marker=marker, label=told, alpha=0.7, linewidths=0)
+    axes.set(xticks=[], yticks=[], xlabel=f"{method}, first direction", ylabel=f"{method}, second direction")
+    few = len(class_names) <= _LISTED_CLASSES
+    note = "" if few else f"{len(class_names):,} classes: their colours repeat"
+    axes.set_title(_heading(f"Features of {len(places):,} images by {method}", note), fontsize="medium")
+    if few:
+        columns = 1 + len(class_names) // 17
+        figure.legend(title="class (images)", frameon=False, loc="outside right upper", markerscale=2, ncols=columns)
     return figure
 
 
-def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: str) -> Figure:
+def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: str) -> Figure | SubFigure:
     """What a search found: the metric against each knob; numbers that span more than two decades on a log axis."""
     check(len(values) > 0, "there must be at least one knob", knobs=list(values))
-    figure = Figure(figsize=(max(3.2 * len(values), 4), 3.2), layout="constrained")
+    figure, panels = _panels(len(values), 2.9, None)
     best = int(np.argmax(scores))
-    for axes, (name, at) in zip(
-        figure.subplots(1, len(values), sharey=True, squeeze=False)[0], values.items(), strict=True
-    ):
+    for axes, (name, at) in zip(panels, values.items(), strict=True):
         numbers = [value for value in at if isinstance(value, int | float) and not isinstance(value, bool)]
         numeric = len(numbers) == len(at)
         places: list[Any] = list(at) if numeric else [str(value) for value in at]
-        axes.scatter(places, scores, color="C0", alpha=0.7)
-        axes.scatter([places[best]], [scores[best]], color="C3")
+        axes.scatter(places, scores, color=COLOURS[0], alpha=0.7, label="a trial")
+        axes.scatter([places[best]], [scores[best]], color=COLOURS[1], marker="D", label="the best")
         if numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 100:
             axes.set_xscale("log")
-        axes.set(xlabel=name)
+        axes.set(xlabel=name.replace("_", " "), ylabel=metric)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel(metric)
-    figure.suptitle(f"{len(scores)} trials; red: the best, {scores[best]:.4g}", fontsize="medium")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, loc="outside lower center", ncols=2)
+    figure.suptitle(f"Search of {len(scores)} trials; the best: {metric} {scores[best]:.4g}", fontsize="medium")
     return figure
 
 
 def explanation(
-    pictures: Mapping[str, np.ndarray], cases: Sequence[tuple[np.ndarray, str]], *, title: str, note: str
+    pictures: Mapping[str, np.ndarray],
+    cases: Sequence[tuple[np.ndarray, str]],
+    *,
+    title: str,
+    note: str,
+    colours: np.ndarray | None = None,
 ) -> Figure:
     """Pictures of one image with their names, and below them its nearest cases with a text each.
 
@@ -381,15 +527,27 @@ def explanation(
         cases: uint8 `(h, w)` and what stands below it.
         title: above all.
         note: below all.
+        colours: `(n, 3)` of 0 to 255: what maps laid over a picture are coloured by, from the least to the most.
     """
-    figure = Figure(figsize=(10.5, 6.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.2, 1), squeeze=False)[:, 0]
-    upper.suptitle(title, fontsize=13)
-    lower.suptitle("nearest training cases, with the cosine of their features", fontsize=10)
+    upper.suptitle(_heading(title, width=80), fontsize=13)
+    lower.suptitle("Nearest training cases, with the cosine similarity of their features", fontsize=11)
     for part, named in ((upper, list(pictures.items())), (lower, [(text, picture) for picture, text in cases])):
-        for axes, (text, picture) in zip(np.ravel(part.subplots(1, len(named))), named, strict=True):
+        places = np.ravel(part.subplots(1, len(named)))
+        for axes, (text, picture) in zip(places, named, strict=True):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(text, fontsize=9)
+            axes.set_title(_wrapped(text, width=72 // len(named)), fontsize=10)
             axes.set_axis_off()
+    if colours is not None:
+        scale = ScalarMappable(cmap=ListedColormap(np.asarray(colours) / 255))
+        bar = upper.colorbar(scale, ax=list(upper.axes), orientation="horizontal", shrink=0.5, aspect=40)
+        bar.set_ticks([0, 1], labels=["little", "most"])
+        bar.set_label("how much a place speaks for the finding", fontsize=10)
     lower.supxlabel(note, fontsize=10)
     return figure
+
+
+def _wrapped(text: str, *, width: int) -> str:
+    """The text with its own lines, each broken where it is long."""
+    return "\n".join(textwrap.fill(line, max(width, 10)) for line in text.splitlines())

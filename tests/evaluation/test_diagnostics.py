@@ -17,7 +17,7 @@ def test_a_confusion_matrix_counts_labels_against_predictions():
     figure = plots.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), class_names=["a", "b", "c"])
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert numbers == ["1", "1", "0", "0", "1", "0", "0", "1", "0"]
-    assert figure.get_suptitle() == "4 images, 50.0 % on the diagonal"
+    assert figure.get_suptitle().splitlines() == ["Confusion matrix", "4 images, 50.0 % on the diagonal"]
 
 
 @pytest.mark.parametrize("kind", ["roc", "pr"])
@@ -29,9 +29,9 @@ def test_a_curve_lies_in_its_band(kind):
         assert np.trapezoid(y, x) == pytest.approx(roc_auc(SCORES, LABELS), abs=0.01)
     figure = plots.bands({"ours": (x, y, low, high)}, kind=kind, base_rate=LABELS.mean())
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), y)
-    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
     if kind == "roc":
-        assert told == [f"ours (AUC {np.trapezoid(y, x):.2f})", "chance (AUC 0.50)"]
+        assert told == [f"ours: AUC {np.trapezoid(y, x):.2f}", "chance: AUC 0.50"]
     assert "95 % interval" in figure.axes[0].get_title()
 
 

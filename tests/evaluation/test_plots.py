@@ -60,7 +60,7 @@ def test_a_run_summary_is_written_whole_as_a_picture(tmp_path):
     figure = plots.run_summary(history, (IMAGES[:2], IMAGES[None, :3].repeat(2, axis=0)))
     path = plots.save(figure, tmp_path / "figure.png", dpi=40)
     picture = imread(path)
-    assert picture.shape[1] == 400
+    assert picture.shape[1] == 320
     assert picture.std() > 0.05
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
 

@@ -1,6 +1,7 @@
 """`tf-simclr compare`: evaluations side by side, with paired differences."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tf_simclr import plots
 from tf_simclr.config import Compare
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.binary import reliability
-from tf_simclr.evaluation.maps import curve_band
+from tf_simclr.evaluation.maps import curve_area, curve_band
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
 from tf_simclr.places import shown
@@ -81,11 +82,22 @@ def draw(rows: _Rows, folder: Path) -> list[Path]:
             name: (positives(answers.scores[method]), answers.labels) for name, (answers, method) in two.items()
         }
         for kind in ("roc", "pr"):
-            curves = {name: curve_band(*pair, kind=kind) for name, pair in positive.items()}
+            curves = {
+                name: plots.Curve(*curve_band(*pair, kind=kind), area=curve_area(*pair, kind=kind))
+                for name, pair in positive.items()
+            }
             share = float(np.mean([labels.mean() for _, labels in positive.values()]))
-            figures[kind] = plots.bands(curves, kind=kind, base_rate=share)
+            figures[kind] = plots.bands(
+                curves, kind=kind, base_rate=share, count=_counted([labels for _, labels in positive.values()])
+            )
         figures["reliability"] = plots.reliability({name: reliability(*pair) for name, pair in positive.items()})
     return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def _counted(labels: Sequence[np.ndarray]) -> str:
+    """How many images the rows are about, where all are about as many."""
+    counts = sorted({len(of) for of in labels})
+    return f"n = {' or '.join(f'{count:,}' for count in counts)} images"
 
 
 def positives(scores: np.ndarray) -> np.ndarray:

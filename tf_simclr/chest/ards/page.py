@@ -199,8 +199,8 @@ def _figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, t
     """
     aucs = {way.title: {"": tuple(of["auc"].values())} for way, of in zip(ways, estimates, strict=True)}
     curves = {
-        f"{way.title}, AUC {of['auc']['value']:.2f}": curve_band(
-            way.together, test.labels, kind="roc", groups=test.patients
+        way.title: plots.Curve(
+            *curve_band(way.together, test.labels, kind="roc", groups=test.patients), area=tuple(of["auc"].values())
         )
         for way, of in zip(ways, estimates, strict=True)
     }
@@ -215,7 +215,11 @@ def _figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, t
         tag(
             "div",
             drawing(
-                plots.bands(_only_first(curves), kind="roc"),
+                plots.bands(
+                    _only_first(curves),
+                    kind="roc",
+                    count=f"{len(test.labels):,} test images of {len(set(test.patients)):,} patients",
+                ),
                 alt="ROC curves",
                 caption="ROC curves of the mean of all trainings; the band is the first way's 95 % interval.",
             ),
@@ -240,10 +244,10 @@ def _named_above(figure: Any, names: Sequence[str]) -> Any:
     return figure
 
 
-def _only_first(curves: dict[str, plots.Band]) -> dict[str, plots.Band]:
+def _only_first(curves: dict[str, plots.Curve]) -> dict[str, plots.Curve]:
     """Bands of which only the first has a width: several that overlap cannot be read."""
     first = next(iter(curves))
-    return {name: band if name == first else (band[0], band[1], band[1], band[1]) for name, band in curves.items()}
+    return {name: of if name == first else of._replace(low=of.y, high=of.y) for name, of in curves.items()}
 
 
 _KNOBS = {"learning_rate": "Learning rate", "weight_decay": "Weight decay", "train_epochs": "Epochs"}

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tf_simclr import plots
 from tf_simclr.chest.covid.arms import SPLITS, TRAINS, Arms, Study
 from tf_simclr.chest.covid.rows import CHOICE, ENCODER, IMAGES, ROWS, STUDY, Fit, one_class, summary
 from tf_simclr.data.radiographs.prepared import MADE_UP
 from tf_simclr.evaluation.binary import reliability
-from tf_simclr.evaluation.maps import curve_band
+from tf_simclr.evaluation.maps import curve_area, curve_band
 
 NOTE = "For research use, not a diagnosis."
 _WIDTHS = 34, 17
@@ -176,24 +174,37 @@ def draw(study: Study, arms: Arms, *, found: _Results) -> list[Path]:
     """Accuracy and loss by epoch (the study's Figures 3.2 and 3.3), ROC with its band, calibration, and all AUCs."""
     shown = next((arms[name] for name in arms if name.endswith(str(CHOICE))), next(iter(arms.values())))
     first = {kind: fits[0] for kind, fits in shown.items()}
-    figures = {f"curves_{kind}": plots.curves(fit.history) for kind, fit in first.items()}
+    head = f"the head {CHOICE}"
+    figures = {
+        f"curves_{kind}": plots.curves(fit.history, title=f"Training of {head}, split {_NAMES[kind]}")
+        for kind, fit in first.items()
+    }
     named = {f"split {_NAMES[kind]}": fit for kind, fit in first.items()}
-    figures["roc"] = plots.bands({name: _band(fit) for name, fit in named.items()}, kind="roc")
+    counts = "; ".join(
+        f"{name}: {len(fit.labels):,} test images of {len(set(fit.patients)):,} patients" for name, fit in named.items()
+    )
+    figures["roc"] = plots.bands(
+        {name: _curve(fit) for name, fit in named.items()},
+        kind="roc",
+        title=f"ROC of {study.config.positive}",
+        count=counts,
+    )
     figures["calibration"] = plots.reliability(
-        {name: reliability(fit.probabilities, fit.labels) for name, fit in named.items()}
+        {name: reliability(fit.probabilities, fit.labels) for name, fit in named.items()},
+        title=f"Calibration of {study.config.positive}",
     )
     areas = {
         name: {f"split {_NAMES[kind]}": tuple(metrics["auc"].values()) for kind, metrics in kinds.items()}
         for name, kinds in found.items()
     }
-    figures["auc"] = plots.intervals(areas, metric="AUC", chance=0.5)
+    figures["auc"] = plots.intervals(areas, metric="AUC on test images", chance=0.5)
     return [saved(study, figure, name=key) for key, figure in figures.items()]
 
 
 def saved(study: Study, figure: Any, *, name: str) -> Path:
     """A figure in the study's folder; one of made-up radiographs says so."""
     if study.data.made_up:
-        figure.text(0.005, 0.005, "made-up radiographs", fontsize=8, color="#8a4b00")
+        figure.supxlabel("made-up radiographs", x=0.01, ha="left", fontsize=9, color="#8a4b00")
     return plots.save(figure, study.config.model_dir / f"{name}.png")
 
 
@@ -204,6 +215,8 @@ def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
     return saved(study, figure, name="confusion")
 
 
-def _band(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _curve(fit: Fit) -> plots.Curve:
     """The ROC curve of one fit with its band over patients."""
-    return curve_band(fit.probabilities, fit.labels, kind="roc", groups=fit.patients)
+    asked: dict[str, Any] = {"kind": "roc", "groups": fit.patients}
+    area = curve_area(fit.probabilities, fit.labels, **asked)
+    return plots.Curve(*curve_band(fit.probabilities, fit.labels, **asked), area=area)

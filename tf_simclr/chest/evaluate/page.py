@@ -168,16 +168,21 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
     calibration = [[text(title), _cell(of["calibration"][key])] for key, title in _CALIBRATION.items()]
     curves = found.curves[name]
-    value = of["auc"]["value"]
+    area = tuple(of["auc"][key] for key in ("value", "low", "high"))
     figures = tag(
         "div",
         drawing(
-            _titled(plots.bands({f"here, AUC {value:.2f}": curves["roc"]}, kind="roc"), f"{name}: ROC"),
+            plots.bands(
+                {"here": plots.Curve(*curves["roc"])._replace(area=area)},
+                kind="roc",
+                title=f"{name}: ROC curve",
+                count=f"{of['images']:,} images, {of['positives']:,} of them with it",
+            ),
             alt=f"ROC curve of {name}: AUC {_spelled(of['auc'])}",
             caption="ROC curve; the band is its 95 % interval.",
         ),
         drawing(
-            _titled(plots.reliability({"here": curves["reliability"]}), f"{name}: calibration"),
+            plots.reliability({"here": curves["reliability"]}, title=f"{name}: calibration"),
             alt=f"Calibration of {name}: slope {of['calibration']['slope'].get('value', float('nan')):.2f}",
             caption="What was said against what was; large points are many radiographs.",
         ),
@@ -185,9 +190,7 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     )
     share = of["positives"] / of["images"]
     decision = drawing(
-        _titled(
-            plots.decision(curves["at"], {"the model": curves["decision"]}, share=share), f"{name}: decision curve"
-        ),
+        plots.decision(curves["at"], {"the model": curves["decision"]}, share=share, title=f"{name}: decision curve"),
         alt=f"Decision curve of {name}, where {share:.0%} have it",
         caption="Net benefit by the threshold from which on one would act.",
     )
@@ -201,12 +204,6 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
         decision,
         *_grouped(found, of),
     ]
-
-
-def _titled(figure: Any, title: str) -> Any:
-    """The figure with a title."""
-    figure.axes[0].set_title(title, fontsize="medium")
-    return figure
 
 
 def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
@@ -301,7 +298,7 @@ def _drifted(found: Evaluation) -> list[str]:
         "here": np.array(moved["histograms"]["here"]),
     }
     figure = drawing(
-        _titled(plots.levels(histograms), "Grey levels"),
+        plots.levels(histograms),
         alt="Grey levels here and of the radiographs that were learned from; their means are in the table",
         caption="Grey levels of all pixels, at 96 pixels a side.",
     )

@@ -11,6 +11,7 @@ from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.model.deployed import NOTE, Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, laid_over
+from tf_simclr.chest.model.overlay import COLOURS
 from tf_simclr.config import ChestExplain, plain
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
@@ -72,4 +73,4 @@ def draw(model: Deployed, found: Explanation, *, name: str) -> Any:
         "occlusion: speaks for it": laid_over(model, found, values=found.covered),
     }
     cases = [(c.picture, f"{', '.join(c.findings) or 'no finding'}\n{c.similarity:.2f}") for c in found.cases]
-    return plots.explanation(maps, cases, title=summary(model, found, name=name), note=NOTE)
+    return plots.explanation(maps, cases, title=summary(model, found, name=name), note=NOTE, colours=COLOURS)
