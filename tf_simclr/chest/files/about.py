@@ -58,7 +58,7 @@ def _meaning(data: pydicom.Dataset, keyword: str) -> str:
 
 def lateral(data: pydicom.Dataset, view: str, *, sides: tuple[str, ...]) -> bool:
     """Whether the header says that it was taken from the side: by name, or since a row runs front to back."""
-    named = view in LATERAL or re.search(r"\bLAT(ERAL)?\b", view) is not None
+    named = view in LATERAL or re.search(r"\b[LR]?LAT(ERAL)?\b", view) is not None
     decubitus = "DECUB" in view or view in ("LLD", "RLD")
     front_to_back = not view and len(sides) == 2 and sides[0] in ("A", "P")
     return not decubitus and (named or front_to_back)

@@ -89,7 +89,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
 def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
     """The radiograph with what the header says of it."""
     identities: dict[str, Any] = {
-        field: str(data.get(keyword) or "")
+        field: str(data.get(keyword) or "").strip(" \0")
         for field, keyword in (
             ("patient", "PatientID"),
             ("study", "StudyInstanceUID"),

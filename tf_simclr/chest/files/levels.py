@@ -27,6 +27,16 @@ UNUSED = 4
 _STRAY = 16
 """Where 99 % of the values lie below one in so many of the declared levels, the brighter 1 % (a burned-in letter, hot
 pixels) do not count."""
+_FEWEST = 6
+"""Bits that a radiograph has at least; fewer are a nearly black one's noise."""
+_BELOW = 8
+"""Signed values reach hardly below zero where they reach so many times as far above it."""
+_NEAR = 16
+"""Neighbouring pixels that are one in so many of all levels apart, or less, are near."""
+_MANY = 4
+"""So many times more neighbours must be near by the values than by the header for the header not to be believed."""
+_FEW = 0.001
+"""Share of the pixels, at least, whose neighbours must say so."""
 _SAMPLE = 10**6
 """Most values that quantiles are taken of."""
 
@@ -51,23 +61,33 @@ class Layout:
         return (-(2 ** (self.stored - 1)), 2 ** (self.stored - 1) - 1) if self.signed else (0, 2**self.stored - 1)
 
 
+def numbers(data: pydicom.Dataset, keyword: str) -> list[float | None]:
+    """The numbers of an element of the header, each in its place; None for one that was emptied.
+
+    Raises:
+        InputError: one is no finite number.
+    """
+    try:
+        value = data.get(keyword)
+        several = isinstance(value, list | tuple | pydicom.multival.MultiValue)
+        found = [
+            None if part is None or (isinstance(part, str | bytes) and not part.strip()) else float(part)
+            for part in (value if several else [value])
+        ]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{keyword} must be a number ({str(error).splitlines()[0][:80]})") from error
+    odd = [part for part in found if part is not None and not np.isfinite(part)]
+    check(not odd, f"{keyword} must be a finite number", received=odd)
+    return found
+
+
 def number(data: pydicom.Dataset, keyword: str) -> float | None:
     """A number of the header, of several the first; None where the element is absent or was emptied.
 
     Raises:
         InputError: it is no finite number.
     """
-    try:
-        value = data.get(keyword)
-        if isinstance(value, list | tuple | pydicom.multival.MultiValue):
-            value = next((v for v in value if v not in (None, "")), None)
-        if value is None or (isinstance(value, str | bytes) and not value.strip()):
-            return None
-        found = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{keyword} must be a number ({str(error).splitlines()[0][:80]})") from error
-    check(bool(np.isfinite(found)), f"{keyword} must be a finite number", received=found)
-    return found
+    return next((part for part in numbers(data, keyword) if part is not None), None)
 
 
 def whole(data: pydicom.Dataset, keyword: str, *, default: int | None = None) -> int:
@@ -132,6 +152,7 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
 
 def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray:
     """The grey levels `(h, w)` in [0, 1] as a viewer shows them; padding is black.  Adds to the layout's notes."""
+    _gather_groups(data)
     stored = _stored_values(data, about)
     padding = _padded(stored, data, about=about)
     values, ends = _behind_the_modality(stored, data, about=about, padding=padding)
@@ -144,12 +165,32 @@ def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray
     return np.where(padding, 0, pixels).astype(np.float32)
 
 
+def _gather_groups(data: pydicom.Dataset) -> None:
+    """Brings an enhanced image's rescaling and window to where a plain one has them (C.7.6.16: functional groups)."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in data.get(groups) or ():
+            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                for item in group.get(macro) or ():
+                    for element in item:
+                        if element.keyword not in data:
+                            data.add(element)
+
+
 def _stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     """The stored pixel values `(h, w)`, int32, without what old files keep in the unused bits (overlays).
 
     pydicom masks the lowest `BitsStored` bits and takes no notice of HighBit.  So it is told that all bits are in use,
     and the bits are taken here; a codec has its own stream's bits, always the lowest.
     """
+    found = _words(data, about)
+    if about.high == about.stored - 1:
+        _correct_bits(found, about)
+        _correct_sign(found, about)
+    return _read_as(found, about.stored, high=about.high, signed=about.signed)
+
+
+def _words(data: pydicom.Dataset, about: Layout) -> np.ndarray:
+    """The pixels' words, int32, as they lie in the file or come from the codec."""
     syntax = data.file_meta.TransferSyntaxUID
     words = not syntax.is_compressed or syntax == pydicom.uid.RLELossless
     rule = "HighBit must be BitsStored − 1 in a compressed image, for its stream says nothing of it"
@@ -157,12 +198,82 @@ def _stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     data.SamplesPerPixel, data.PixelRepresentation = 1, int(about.signed)  # emptied ones, too
     data.PhotometricInterpretation = "MONOCHROME2"
     data.NumberOfFrames = 1
-    data.BitsStored = about.allocated if words else about.stored
+    data.BitsStored = about.allocated if words or not about.signed else about.stored
     data.HighBit = data.BitsStored - 1
-    values = np.asarray(codecs.pixel_array(data, raw=True), np.int32)
-    values = (values >> (about.high + 1 - about.stored)) & (2**about.stored - 1)
-    sign = 2 ** (about.stored - 1) if about.signed else 0
+    found = np.asarray(codecs.pixel_array(data, raw=True), np.int32)
+    rule = "there must be one frame of as many rows and columns as the header says"
+    check(found.shape == (about.rows, about.columns), rule, decoded=found.shape)
+    return found
+
+
+def _read_as(words: np.ndarray, stored: int, *, high: int, signed: bool) -> np.ndarray:
+    """The values of words whose `stored` bits end at the bit `high`."""
+    values = (words >> (high + 1 - stored)) & (2**stored - 1)
+    sign = 2 ** (stored - 1) if signed else 0
     return np.asarray((values ^ sign) - sign)  # the highest bit is the sign of signed values
+
+
+def _correct_bits(words: np.ndarray, about: Layout) -> None:
+    """Believes the words where they have more bits than declared: cut off, 1024 would be as black as 0.
+
+    Bits above the stored ones may be an overlay's, which is not part of the picture.  Where a picture's own bits were
+    cut off its values jump, and where an overlay is taken for a part of it they jump as well: neighbours tell.
+    """
+    spare = about.allocated - about.stored
+    above = (words >> about.stored) & (2**spare - 1)
+    if not spare or not above.any():
+        return
+    negative = ((words >> (about.stored - 1)) & 1) * (2**spare - 1)
+    if np.array_equal(above, negative):  # as every program writes values below zero
+        if not about.signed:
+            about.signed = True
+            about.notes.append("its header calls values unsigned of which some are negative: taken as signed")
+        return
+    if above.min() == above.max():
+        return
+    used = about.allocated if about.signed else about.stored + int(above.max()).bit_length()
+    declared, other = (_read_as(words, n, high=n - 1, signed=about.signed) for n in (about.stored, used))
+    pro, contra = _neighbours(other, declared, levels=(2**used, 2**about.stored))
+    if pro > _MANY * contra or not contra:
+        about.notes.append(
+            f"uses {used} bits, more than the {about.stored} that its header says: all of them are taken"
+        )
+        about.stored, about.high = used, used - 1
+    else:
+        about.notes.append(f"has bits above the {about.stored} of its values: left out, as an overlay's")
+
+
+def _correct_sign(words: np.ndarray, about: Layout) -> None:
+    """Believes the values where they are signed and the header says unsigned, or the other way round.
+
+    Of 16 bits −1 is 65535: one of the two readings tears neighbours apart that the other has close together.
+    """
+    declared = _read_as(words, about.stored, high=about.high, signed=about.signed)
+    high_bit_set = declared.min() < 0 if about.signed else declared.max() >= 2**15
+    if not high_bit_set:  # both readings are the same; negative values of fewer bits were told by the bits above them
+        return
+    other = _read_as(words, about.stored, high=about.high, signed=not about.signed)
+    if not about.signed:  # a burned-in letter is as white as can be, and no −1
+        other = np.where(declared == about.ends[1], declared, other)
+    pro, contra = _neighbours(other, declared, levels=(2**about.stored, 2**about.stored))
+    # No program leaves the bits above a negative value empty, so the header is wrong if no neighbours say otherwise.
+    bare = about.signed and about.stored < about.allocated and words.min() >= 0
+    if pro > max(_FEW * words.size, _MANY * contra) or (bare and not contra):
+        kinds = ("signed", "unsigned") if about.signed else ("unsigned", "signed")
+        about.notes.append(f"its header calls values {kinds[0]} that are {kinds[1]}: taken as those")
+        about.signed = not about.signed
+
+
+def _neighbours(other: np.ndarray, declared: np.ndarray, *, levels: tuple[int, int]) -> tuple[int, int]:
+    """How many neighbouring pixels are near by another reading of the words alone, and by the declared one alone."""
+    pro, contra = 0, 0
+    for axis in (0, 1):
+        by_other, by_declared = (np.abs(np.diff(values, axis=axis)) for values in (other, declared))
+        near_by_other, near_by_declared = by_other < levels[0] / _NEAR, by_declared < levels[1] / _NEAR
+        differ = by_other != by_declared
+        pro += int((differ & near_by_other & ~near_by_declared).sum())
+        contra += int((differ & near_by_declared & ~near_by_other).sum())
+    return pro, contra
 
 
 def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray:
@@ -184,6 +295,8 @@ def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.n
     if found.mean() > 0.99:
         about.notes.append("all of the image is padding by its header: the padding is shown")
         return np.zeros(values.shape, bool)
+    if found.mean() > 0.5:
+        about.notes.append("more than half of it is padding by its header: shown black")
     return np.asarray(found)
 
 
@@ -217,27 +330,37 @@ def _used_range(
 ) -> tuple[float, float]:
     """The declared range, or that of the bits in use where the values reach less than a quarter of it.
 
-    Signed values without a negative one are taken as what they are: no more than an unsigned image in such words.
+    Signed values of which none is far below zero are taken as what they are: an unsigned image in such words.
     """
     if not values.size:
         return declared
     low, high = values.min(), values.max()
-    top = np.quantile(_sampled(values), 0.99)
-    stray = low >= 0 and top < declared[1] / _STRAY and high >= 8 * max(top, 1)
-    reach = max(top if stray else high, 0)
-    if signed and low < 0:
-        bits = max(8, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)
-        found = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+    reach = max(_reached(values, declared[1]) if low >= 0 else high, 0)
+    hardly = -low * _BELOW <= reach
+    if hardly:
+        found = (min(float(low), 0.0), 2.0 ** max(_FEWEST, int(reach).bit_length()) - 1)
     else:
-        found = (0.0, 2.0 ** max(8, int(reach).bit_length()) - 1)
+        bits = max(_FEWEST, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)
+        found = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
     narrow = UNUSED * (found[1] - found[0] + 1) <= declared[1] - declared[0] + 1
-    if not narrow and not (signed and low >= 0):
+    if not narrow and not (signed and hardly):
         return declared
     if narrow:
         about.notes.append(
             f"uses {int(found[1] - found[0] + 1).bit_length() - 1} of its {about.stored} bits: shown over those"
         )
     return found
+
+
+def _reached(values: np.ndarray, white: float) -> float:
+    """The largest value, but for a burned-in letter or hot pixels: the brightest 1 %, far above all others."""
+    sampled, high = _sampled(values), values.max()
+    top = np.quantile(sampled, 0.99)
+    if top < white / _STRAY and high >= 8 * max(top, 1):
+        return float(top)
+    bits = 2.0 ** int(top).bit_length()
+    beyond = sampled[sampled >= bits]
+    return float(top) if beyond.size and beyond.min() > max(2 * bits, white / 2) else float(high)
 
 
 def _sampled(values: np.ndarray) -> np.ndarray:
@@ -262,7 +385,7 @@ class _Table:
 
 
 def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Table | None:
-    """The first table of a sequence; None where there is none or anonymising has emptied it.
+    """The first table of a sequence that has entries; None where there is none or anonymising has emptied it.
 
     A table declares the bits of its entries.  Where they need more or fewer, white is the largest of them.
 
@@ -272,10 +395,12 @@ def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Ta
     sequence = data.get(keyword)
     if not sequence:
         return None
-    descriptor, content = sequence[0].get("LUTDescriptor"), sequence[0].get("LUTData")
-    if descriptor is None or content is None or len(np.atleast_1d(descriptor)) == 0 or not np.size(content):
+    items = [(item.get("LUTDescriptor"), item.get("LUTData")) for item in sequence]
+    whole_ones = [item for item in items if all(part is not None and np.size(part) for part in item)]
+    if not whole_ones:
         about.notes.append(f"{keyword} is empty: as if absent")
         return None
+    descriptor, content = whole_ones[0]
     check(len(np.atleast_1d(descriptor)) == 3, f"the LUTDescriptor of {keyword} must have three values")
     count, first, bits = (int(value) for value in descriptor)
     entries = _table_entries(
@@ -313,9 +438,11 @@ def _by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> 
 
 def _by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
     """Grey levels by the window, of several, which are views, the first; None where there is none."""
-    centre, width = number(data, "WindowCenter"), number(data, "WindowWidth")
-    if centre is None or width is None:
+    centres, widths = numbers(data, "WindowCenter"), numbers(data, "WindowWidth")
+    pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
+    if not pairs:
         return None
+    ((centre, width), *_) = pairs
     return window(values.astype(np.float64), centre, width=width, function=word(data, "VOILUTFunction") or "LINEAR")
 
 
@@ -336,6 +463,18 @@ def window(values: np.ndarray, centre: float, *, width: float, function: str) ->
     if function == "LINEAR":  # half a grey level less on either side, as the standard has it
         centre, width = centre - 0.5, max(width - 1, np.finfo(float).tiny)
     return np.clip((values - centre) / width + 0.5, 0, 1)
+
+
+def of_words(values: np.ndarray, *, bits: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Grey levels `(h, w)` of a picture without a header, such as a PNG, over its bits or those in use; and notes.
+
+    Whoever stores a detector's 12 bits in a PNG of 16 leaves 15 of 16 levels empty.
+    """
+    rows, columns = values.shape
+    about = Layout(rows, columns, allocated=bits, stored=bits, high=bits - 1, signed=False, inverted=False)
+    ends = _used_range(values, about.ends, signed=False, about=about)
+    pixels = _over_range(values, ends, about=about, padding=np.zeros(values.shape, bool))
+    return pixels.astype(np.float32), tuple(about.notes)
 
 
 def _over_range(values: np.ndarray, ends: tuple[float, float], *, about: Layout, padding: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from tf_simclr.chest.files import dicom
 from tf_simclr.chest.files.headers import stated_size
-from tf_simclr.chest.files.levels import UNUSED
+from tf_simclr.chest.files.levels import of_words
 from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
 from tf_simclr.errors import InputError, check
 
@@ -24,6 +24,25 @@ _SCAN = b"\xff\xda"
 """The marker before each scan of a JPEG; compressed data cannot hold it."""
 _MAX_SCANS = 64
 """Progressive JPEGs have some ten, and as many may be in a preview; each goes over all pixels."""
+_OTHERS = {
+    "a NIfTI volume": (344, b"n+1\0"),
+    "a NIfTI header": (344, b"ni1\0"),
+    "an archive of ZIP": (0, b"PK\x03\x04"),
+    "what gzip compressed, such as .nii.gz,": (0, b"\x1f\x8b"),
+    "an archive of tar": (257, b"ustar"),
+    "a TIFF": (0, b"II*\0"),
+    "a TIFF of big endian": (0, b"MM\0*"),
+    "a BMP": (0, b"BM"),
+    "a GIF": (0, b"GIF8"),
+    "a WebP": (8, b"WEBP"),
+    "a bare JPEG 2000 picture": (4, b"jP  \r\n"),
+    "a bare JPEG 2000 stream": (0, b"\xff\x4f\xff\x51"),
+    "an NRRD volume": (0, b"NRRD"),
+    "an HDF5 file": (0, b"\x89HDF"),
+    "a NumPy array": (0, b"\x93NUMPY"),
+    "a PDF": (0, b"%PDF"),
+}
+"""What people take for radiographs → where in it which bytes are."""
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 """First bytes of PNG and JPEG."""
 
@@ -47,7 +66,9 @@ def read(source: str | Path | bytes, *, windowed: bool = True, modalities: tuple
         return picture(content, name)
     if dicom.begins(content):
         return dicom.read(content, name, windowed=windowed, modalities=modalities)
-    raise InputError(f"{name} must be a DICOM, PNG or JPEG file, which its first bytes say it is not")
+    rule = f"{name} must be a DICOM, PNG or JPEG file, which its first bytes say it is not"
+    kind = next((kind for kind, (place, start) in _OTHERS.items() if content[place:].startswith(start)), "")
+    raise InputError(f"{rule}: it begins as {kind} does" if kind else rule)
 
 
 def is_radiograph_file(path: Path) -> bool:
@@ -103,21 +124,13 @@ def picture(content: bytes, name: str) -> Radiograph:
 
 
 def grey(opened: Image.Image) -> Radiograph:
-    """The picture's grey levels in [0, 1]: over 16 bits, or those in use where that is less than a quarter of them.
-
-    Whoever stores a detector's 12 bits in a PNG of 16 leaves 15 of 16 levels empty.
-    """
-    if opened.mode.startswith("I"):  # 16 bits, in whatever order of bytes; 32 in memory
-        values = np.asarray(opened.convert("I"), np.float32)
-        used = max(8, int(values.max()).bit_length())
-        narrow = UNUSED * 2**used <= 2**16
-        pixels = values / np.float32((2**used if narrow else 2**16) - 1)
-        notes = (f"uses {used} of its 16 bits: shown over those",) * narrow
-        return Radiograph(pixels=pixels, bits=16, notes=notes, doubts=tuple(filter(None, [extreme(pixels)])))
-    colours = opened.convert("RGB") if opened.mode not in ("L", "RGB", "1") else opened
-    pixels = np.asarray(colours.convert("L"), np.float32) / 255
+    """The picture's grey levels in [0, 1], over its bits, or those in use where that is less than a quarter of them."""
+    wide = opened.mode.startswith("I")  # 16 bits, in whatever order of bytes; 32 in memory
+    colours = opened if wide or opened.mode in ("L", "RGB", "1") else opened.convert("RGB")
+    bits = 16 if wide else 8
+    pixels, notes = of_words(np.asarray(colours.convert("I" if wide else "L"), np.int32), bits=bits)
     doubts = tuple(filter(None, [extreme(pixels)]))
-    return Radiograph(pixels=pixels, bits=8, coloured=_is_coloured(colours), doubts=doubts)
+    return Radiograph(pixels=pixels, bits=bits, coloured=_is_coloured(colours), notes=notes, doubts=doubts)
 
 
 def _is_coloured(opened: Image.Image) -> bool:
