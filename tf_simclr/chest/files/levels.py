@@ -22,7 +22,7 @@ from pydicom.pixels import utils as codecs
 from tf_simclr.errors import InputError, check
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-UNUSED = 4
+_UNUSED = 4
 """Where the values reach less than one in so many of the declared levels, the bits that they use count instead."""
 _STRAY = 16
 """Where 99 % of the values lie below one in so many of the declared levels, the brighter 1 % (a burned-in letter, hot
@@ -342,7 +342,7 @@ def _used_range(
     else:
         bits = max(_FEWEST, int(-low - 1).bit_length() + 1, int(reach).bit_length() + 1)
         found = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
-    narrow = UNUSED * (found[1] - found[0] + 1) <= declared[1] - declared[0] + 1
+    narrow = _UNUSED * (found[1] - found[0] + 1) <= declared[1] - declared[0] + 1
     if not narrow and not (signed and hardly):
         return declared
     if narrow:
