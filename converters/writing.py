@@ -99,6 +99,7 @@ def _write_h5(network: Network, path: Path, naming: Naming) -> None:
     from converters.keras_files.hdf5 import seal
     from converters.networks.in_keras import build_keras
 
+    check(path.name.endswith(".weights.h5"), "a file of Keras' weights must end in .weights.h5", path=str(path))
     with replacing_path(path) as temporary:
         build_keras(network).save_weights(temporary)
         seal(temporary)  # .keras files have the zip's checksums

@@ -1,7 +1,7 @@
 """Run folders: what a training leaves behind, resumes from, and others load.
 
-A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images, and from where),
-`network.json` (of an encoder of one's own), `checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard),
+A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images and from where, which
+weights), `network.json` (of an encoder of one's own), `checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard),
 `network.keras` (the finished network), `result.json`, and while a process trains in it, `lock`.  Files appear whole or
 not at all.
 """
@@ -33,9 +33,11 @@ PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 PLACES += ("augment_on",)
 PLACES += ("coordinator", "num_processes", "process_id")
-PLACES += ("push_to",)
+PLACES += ("push_to", "teacher_logits")
 """Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
 they may change when it resumes."""
+WEIGHTS = ("checkpoint", "teacher", "encoder")
+"""Options by which weights come: the same ones may lie somewhere else when a run resumes."""
 
 
 STREAM_KEY = "stream/version"
@@ -107,6 +109,7 @@ class RunFolder:
         origin: str | None = None,
         roster: str | None = None,
         classes: Sequence[str] = (),
+        weights: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
@@ -122,13 +125,15 @@ class RunFolder:
             origin: where they are from; they may lie somewhere else when the run resumes.
             roster: tells their list of names from others, wherever they lie; None: their number alone counts.
             classes: names of their classes, in the order of their numbers.
+            weights: option of `WEIGHTS` → what tells the weights that it means from others, wherever they lie.
             say: takes a line for the user where what is noted of the images is damaged.
 
         Raises:
-            InputError: the folder holds a run with another configuration or on other images.
+            InputError: the folder holds a run with another configuration, on other images or from other weights.
         """
         data: dict[str, Any] = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
         data |= {"classes": list(classes)} if classes else {}
+        data |= {"weights": dict(weights)} if weights else {}
         if self.check_options(config, defaults):
             if images is not None and self.data.exists():
                 self.check_data(data, say)
@@ -160,6 +165,10 @@ class RunFolder:
         if not (self.network.exists() and self.result.exists()):
             _check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
         changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
+        known = self.noted_weights() if changed.keys() & {*WEIGHTS} else {}
+        for name in known.keys() & changed.keys():
+            if all(changed[name]):  # weights there and here: `begin` compares them
+                del changed[name]
         if changed:
             differing = "; ".join(f"{name}={a!r} there, {b!r} here" for name, (a, b) in changed.items())
             raise InputError(
@@ -167,6 +176,14 @@ class RunFolder:
                 f"to start anew: {differing}"
             )
         return True
+
+    def noted_weights(self) -> dict[str, str]:
+        """Option → what tells the weights that the run was begun from; nothing where that was not noted."""
+        try:
+            found = read_json(self.data).get("weights") if self.data.is_file() else {}
+        except InputError:  # damaged: said where a run resumes
+            return {}
+        return dict(found) if isinstance(found, dict) else {}
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that the run was trained on, by number; none where they were not noted."""
@@ -205,7 +222,11 @@ class RunFolder:
 
 
 def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
-    """Raises `InputError` unless a run resumes on the images it began with, as far as is noted of them."""
+    """Raises `InputError` unless a run resumes on the images and weights it began with, as far as these are noted."""
+    there, here = (of.get("weights") or {} for of in (stored, given))
+    unlike = [name for name, content in here.items() if isinstance(there, dict) and there.get(name, content) != content]
+    rule = f"{path.parent} must resume with the weights it was begun with, but others lie there by now"
+    check(not unlike, f"{rule}; bring those back, or take another folder to start anew", options=unlike)
     images, known = stored.get("images"), "roster" in stored and "roster" in given  # notes of old runs have none
     if images != given["images"] or (known and stored["roster"] != given["roster"]):
         count = f"{images:,}" if isinstance(images, int) else f"{images!r}"

@@ -1,6 +1,7 @@
 """Checkpoints of any kind as Keras networks: the one module of the library that knows the converters."""
 
 import contextlib
+import dataclasses
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_simclr import contents
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
 from tf_simclr.foreign import reading
@@ -119,6 +121,54 @@ def read_network(path: Any, **selection: Any) -> tuple[Architecture, dict[str, n
         return network.architecture, {name: network[name] for name in network.weights}
     finally:
         network.close()
+
+
+def content_of(path: Any, *, ema: bool = False) -> str:
+    """Tells the weights of a checkpoint from others, wherever they lie.
+
+    Of a ResNet by its architecture and every weight, so that another kind of file, and what else lies in a run folder,
+    do not count; of other networks by the bytes of their files.  It loads no framework.
+
+    Args:
+        path: as in `load_model`.
+        ema: as in `load_model`.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    from converters.published.by_name import located
+
+    place = located(expanded(path))
+    run = RunFolder(place)
+    if _is_own(run):
+        states = [run.blueprint, *run.checkpoints()[:1]]
+        return contents.of_values(contents.digests([run.network] if run.network.is_file() else states))
+    try:
+        architecture, weights = read_network(place, ema=ema)
+    except InputError:
+        if not zipfile.is_zipfile(place):
+            raise
+        return contents.digest(place)
+    values = {name: contents.of_array(weight) for name, weight in weights.items()}
+    return contents.of_values(dataclasses.asdict(architecture), values)
+
+
+def content_of_option(name: str, value: Any, *, ema: bool = False) -> str | None:
+    """As `content_of`, of an option of `run_folder.WEIGHTS`; None where it names code, or a network of a library.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    if name != "encoder":
+        return content_of(value, ema=ema)
+    if value.endswith(".keras"):
+        return contents.digest(expanded(value))
+    kind, _, preset = value.partition(":")
+    folder = expanded(preset) if kind == "keras_hub" else None
+    if folder is None or not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return contents.of_values([path.name for path in files], contents.digests(files))
 
 
 def load_encoder(path: Any, **selection: Any) -> "keras.Model":

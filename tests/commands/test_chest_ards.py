@@ -146,7 +146,8 @@ def test_a_stage_alone_runs_alone(prepared, calls, tmp_path):
     assert names(calls) == ["initial", "pretrained", "fine-tuned"]
 
 
-def test_the_ways_differ_in_where_they_begin_and_in_nothing_else(prepared, calls, tmp_path):
+def test_the_ways_differ_in_where_they_begin_and_in_nothing_else(prepared, calls, tmp_path, monkeypatch):
+    monkeypatch.setattr(chest_ards, "content_of", lambda path, **_: str(path))
     chest_ards.run(config(prepared, tmp_path / "run", checkpoint=tmp_path))
     starts = {place: options["checkpoint"] for name, place, options in calls if name == "searched"}
     root = tmp_path / "run"

@@ -10,7 +10,7 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tests.data import made
 from tests.models import grouped
-from tf_simclr.commands import distill
+from tf_simclr.commands import distill, inputs
 from tf_simclr.commands.finetune import Given
 from tf_simclr.config import Distill
 from tf_simclr.data.sources import from_folder
@@ -43,6 +43,7 @@ def small(monkeypatch, teacher):
     """The smallest encoder in place of a ResNet, and the teacher in place of a checkpoint."""
     monkeypatch.setattr(distill, "build_encoder", lambda *_: grouped.encoder())
     monkeypatch.setattr(distill, "load_model", lambda path, **selection: teacher)
+    monkeypatch.setattr(inputs, "content_of_option", lambda name, value, **_: str(value))
 
 
 def config(folder, images, **changes) -> Distill:

@@ -18,7 +18,17 @@ def run(config: Embed) -> None:
 
     # 2. What the features depend on, by content; places and sizes of batches do not count.  Parts that lie there are of
     #    the same, or are refused.
-    apart = ("eval_batch_size", "out", "image_dir", "data_dir", "radiographs", "download")
+    apart = (
+        "eval_batch_size",
+        "out",
+        "image_dir",
+        "data_dir",
+        "radiographs",
+        "download",
+        "checkpoint",
+        "ema",
+        "encoder",
+    )
     identity = {key: value for key, value in plain(config).items() if key not in apart}
     identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
 

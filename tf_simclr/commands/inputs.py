@@ -26,10 +26,10 @@ from tf_simclr.evaluation.features import FeatureCache, Features, extract, sourc
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import shown
-from tf_simclr.run_folder import RunFolder
+from tf_simclr.run_folder import WEIGHTS, RunFolder
 from tf_simclr.terminal import Line, say, show
 from tf_simclr.training import publishing
-from tf_simclr.weights import load_encoder, load_model
+from tf_simclr.weights import content_of_option, load_encoder, load_model
 
 _OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset", "coordinator", "process_id")
 """Options that may differ between the processes of one training: their machines' paths."""
@@ -227,9 +227,21 @@ def begin_run(
             origin=source.origin,
             roster=source.roster,
             classes=source.class_names,
+            weights=_weights_of(config),
             say=say,
         )
     return folder
+
+
+def _weights_of(config: Any) -> dict[str, str]:
+    """Option → what tells the weights that it means from others, wherever they lie; of those that are given.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    given = {name: value for name in WEIGHTS if (value := getattr(config, name, None))}
+    told = {name: content_of_option(name, value, ema=getattr(config, "ema", False)) for name, value in given.items()}
+    return {name: content for name, content in told.items() if content is not None}
 
 
 def check_push(config: Publishing) -> None:

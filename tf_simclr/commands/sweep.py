@@ -26,13 +26,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tf_simclr import plots
+from tf_simclr import contents, plots
 from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.splits import shared
+from tf_simclr.data.folders import entries
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.places import expanded, is_address, shown
+from tf_simclr.run_folder import WEIGHTS
 from tf_simclr.terminal import say, show
+from tf_simclr.weights import content_of_option
 
 PLACES = {"model_dir": "", "result": "result.json"}
 """Option of a task that says where its numbers go → what it has to name of a trial's folder: that itself, or a file."""
@@ -231,10 +235,62 @@ def _note_plan(config: Sweep) -> None:
         f"{config.model_dir} holds a search of an earlier version; take another folder",
         journal="journal.log",
     )
-    free = ("trials", "model_dir")  # more of the same search, and another path to it
+    content = _contents_of(config)
+    noted = read_json(note).get("contents") if note.exists() else content
+    noted = noted if isinstance(noted, dict) else {}
+    free = ("trials", "model_dir", "contents")  # more of the same search, and another path to it
     changed = begun_with(note, plan, defaults=plain_defaults("sweep"), free=free)
-    check(not changed, f"{config.model_dir} must hold the same search; take another folder", differing=list(changed))
-    write_json(note, plan)
+    others = [path for path in noted.keys() & content.keys() if noted[path] != content[path]]
+    rule = f"{config.model_dir} must hold a search with the same images and weights, but others lie there by now"
+    check(not others, f"{rule}; bring those back, or take another folder", paths=sorted(others))
+    gone, come = (
+        {path: of[path] for path in of.keys() - other.keys()} for of, other in ((noted, content), (content, noted))
+    )
+    moved = {path: new for path, of in gone.items() for new, here in come.items() if of == here}
+    differing = [name for name, (there, here) in changed.items() if _with_paths(there, moved) != here]
+    check(not differing, f"{config.model_dir} must hold the same search; take another folder", differing=differing)
+    trials = config.model_dir / "trials.json"
+    if moved and trials.exists():  # first: a search that is stopped between the two is moved again
+        write_json(trials, _with_paths(read_json(trials), moved))
+    write_json(note, plan | {"contents": content})
+
+
+def _contents_of(config: Sweep) -> dict[str, Any]:
+    """Path → what tells the images or weights there from others, wherever they lie; of every path in the plan.
+
+    Raises:
+        InputError: they are not there, or cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for options in (config.options, config.final, *({name: v} for name, vs in config.search.items() for v in vs)):
+        for name, value in options.items():
+            if not (isinstance(value, str) and value):
+                continue
+            if name in WEIGHTS and (content := content_of_option(name, value)) is not None:
+                found[value] = content
+            elif name in ("image_dir", "radiographs") and not is_address(value):
+                found[value] = _listing(value)
+    return found
+
+
+def _listing(place: str) -> str:
+    """Tells the images at a place from others by the names and sizes of their files."""
+    root = expanded(place)
+    if not root.is_dir():
+        return contents.of_values(root.stat().st_size if root.is_file() else None)
+    every = list(entries(root))
+    files = [path for path, reason in every if not reason] or [path for path, _ in every if path.is_file()]
+    listed = sorted((shown(path.relative_to(root)), path.stat().st_size) for path in files)
+    return contents.of_values(listed)
+
+
+def _with_paths(values: Any, moved: dict[str, str]) -> Any:
+    """JSON in which paths stand where what lay there lies now."""
+    if isinstance(values, dict):
+        return {name: _with_paths(value, moved) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_with_paths(value, moved) for value in values]
+    return moved.get(values, values) if isinstance(values, str) else values
 
 
 def key(params: Any) -> str:

@@ -25,8 +25,20 @@ from tf_simclr.frameworks import tf
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 
-_PLACES = ("datasets", "eval_batch_size", "cache_features", "cache_dir", "data_dir", "image_dir", "download", "result")
-"""Knobs that do not change a data set's numbers."""
+_PLACES = (
+    "datasets",
+    "eval_batch_size",
+    "cache_features",
+    "cache_dir",
+    "data_dir",
+    "image_dir",
+    "download",
+    "result",
+    "checkpoint",
+    "ema",
+    "encoder",
+)
+"""Knobs that do not change a data set's numbers, or do so by the images and weights, which are told by content."""
 
 
 def run(config: Transfer) -> None:
@@ -70,7 +82,9 @@ def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path:
     sources = open_sets(config, name)
     data = {split: source_digest(source, say) for split, source in sources.items()}
     stored = read_json(path) if path.exists() else {}
-    if stored.get("knobs") == knobs and stored.get("data") == data:
+    known = stored.get("knobs")
+    known = {key: value for key, value in known.items() if key not in _PLACES} if isinstance(known, dict) else None
+    if known == knobs and stored.get("data") == data:
         say(f"{TRANSFER_SETS[name].title} is finished in {path}")
         return stored["results"]["logistic_regression"]
     if stored:

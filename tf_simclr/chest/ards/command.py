@@ -37,7 +37,7 @@ from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
 from tf_simclr.terminal import say, show
-from tf_simclr.weights import load_model, read_network
+from tf_simclr.weights import content_of, load_model, read_network
 
 
 def run(config: ChestArds) -> None:
@@ -109,9 +109,18 @@ def settings(job: Job, name: str) -> dict[str, Any]:
     found = {knob: values[knob] for knob in _KNOBS[name]}
     if name == "initial":
         found |= {"positive": job.positive, "radiographs": ards.identity(job.target)}
+        found |= _weights(job, there=job.stage(name).noted().get("settings", {}))
     if name == "pretrain":
         found |= {"radiographs": ards.identity(job.unlabelled[0])}
     return found
+
+
+def _weights(job: Job, *, there: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint by its content, as it may lie somewhere else when the stages go on."""
+    path = job.config.checkpoint
+    if path is None or there.get("checkpoint") == str(path):  # an earlier version has noted the path
+        return {}
+    return {"checkpoint": content_of(path, ema=job.config.ema)}
 
 
 def _extent(job: Job, stage: Stage) -> bool:
