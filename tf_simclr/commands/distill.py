@@ -42,7 +42,7 @@ from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.distillation import Distiller
 from tf_simclr.models.network import build_encoder, plain
-from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.normalization import Normalization, precision, share_statistics
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_arrays
 from tf_simclr.terminal import say, show
@@ -174,6 +174,8 @@ def _student_start(config: Distill, *, devices: Devices) -> Given | GivenOwn | N
         given = GivenOwn.of(network, name=config.encoder or str(origin))
         if config.checkpoint is None:
             given = replace(given, encoder=keras.models.clone_model(given.encoder))
+        for line in share_statistics(given.encoder, global_bn=config.global_bn):
+            say(line)
     return replace(given, projection=None, head=())
 
 

@@ -31,7 +31,7 @@ from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor
 from tf_simclr.models.network import build_encoder, in_precision, plain, weights_by_name
-from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.normalization import Normalization, precision, share_statistics
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.optimizers.layerwise import layerwise
 from tf_simclr.own import encoders
@@ -207,6 +207,10 @@ def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOw
                 part,
                 config.mixed_precision if config.mixed_precision == "float32" else f"mixed_{config.mixed_precision}",
             )
+            with devices.scope():
+                told = share_statistics(part, global_bn=config.global_bn)
+            for line in told if part is given.encoder else []:
+                say(line)
     return given
 
 

@@ -39,7 +39,7 @@ from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import Network, build_encoder, in_precision, variables_by_name, weights_by_name
 from tf_simclr.models.network import plain as plain_network
-from tf_simclr.models.normalization import Normalization, precision
+from tf_simclr.models.normalization import Normalization, precision, share_statistics
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.own import encoders, named
@@ -210,6 +210,8 @@ def own_encoder(config: Pretrain | Finetune | Distill, *, devices: Devices = ONE
     with devices.scope(), precision(config.mixed_precision):
         encoder = encoders.build(config.encoder, image_size=config.image_size, say=say)
         in_precision(encoder, keras.config.dtype_policy().name)
+        for line in share_statistics(encoder, global_bn=config.global_bn):
+            say(line)
     return encoder
 
 

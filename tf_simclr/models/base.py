@@ -14,6 +14,7 @@ from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import parts
+from tf_simclr.models.normalization import warn_of_local_statistics
 from tf_simclr.replicas.fitting import strategy_of
 
 
@@ -53,6 +54,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """Builds what can be built before the first batch."""
         self.clock = _Step()
         shape = parts.images_shape(encoder)
+        warn_of_local_statistics(encoder)
         if shape is not None:
             self.build_parts(shape)
             self.built = True

@@ -96,18 +96,23 @@ def _is_resnet(encoder: keras.Model) -> bool:
 def plain(model: keras.Model) -> keras.Model:
     """A copy in float32, to save; of a ResNet made of nothing but Keras' layers, so that it loads without this package.
 
-    An encoder of another kind, in which no layer is ours, is made of what it is made of, and so is its copy.
+    An encoder of another kind, in which no layer is ours, is made of what it is made of, and so is its copy.  In both
+    BatchNorm is not synchronised: how many replicas trained it is over, and Keras on JAX loads no layer that is.
     """
     if not _is_resnet(model) and not any(isinstance(layer, BatchNormalization) for layer in model._flatten_layers()):
         copy = type(model).from_config(model.get_config())
         in_precision(copy, keras.config.floatx())
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = False
         copy.set_weights(model.get_weights())
         return copy
 
     def of_keras(layer):
+        normalizes = isinstance(layer, keras.layers.BatchNormalization)
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
         own = {"dtype": keras.config.floatx()} if isinstance(layer, keras.layers.Layer) else {}  # else an operation
-        return kind.from_config(layer.get_config() | own)
+        return kind.from_config(layer.get_config() | own | ({"synchronized": False} if normalizes else {}))
 
     copy = keras.models.clone_model(model, clone_function=of_keras, recursive=True)
     copy.set_weights(model.get_weights())

@@ -1,5 +1,7 @@
 """BatchNorm as SimCLR uses it: over all replicas, by TensorFlow's fused kernel where nothing has to be gathered."""
 
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +90,78 @@ class Normalization:
             synchronized=self.global_bn and replicas.synchronize(),
             gamma_initializer="zeros" if zero else "ones",
             name=name,
+        )
+
+
+_decided: "weakref.WeakSet[layers.Layer]" = weakref.WeakSet()
+"""Layers of others of which `share_statistics` has said over what their statistics are."""
+
+
+def share_statistics(model: layers.Layer, *, global_bn: bool = True) -> list[str]:
+    """Has the BatchNorm layers of a model that somebody else made see the batch of all replicas, or each its own part.
+
+    Keras' layer sees one replica's part unless it was made `synchronized`, which Keras can do on TensorFlow alone.  On
+    JAX the batch of all devices is one array, and so are its statistics; with one replica there is nothing to share.
+
+    Args:
+        model: it has not been traced.
+        global_bn: of all replicas.
+
+    Returns:
+        Lines for the user: how many layers see what, and which layers with statistics of their own nobody can know.
+    """
+    said: list[str] = []
+    if not replicas.synchronize():
+        return said
+    found = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    for layer in found:
+        layer.synchronized = global_bn
+        _decided.add(layer)
+    if found:
+        seen = f"the batch of all {replicas.count()} replicas" if global_bn else "their own replica's part of a batch"
+        said.append(f"{len(found)} BatchNormalization layers of the encoder see {seen}")
+    if own := _own_statistics(model):
+        said.append(
+            f"layers that keep statistics of their own see their replica's part of a batch alone: {', '.join(own[:3])}"
+            f"{' …' * (len(own) > 3)} ({len(own)}); make them of keras.layers.BatchNormalization, train on one "
+            "replica, or on JAX, where the devices share one batch"
+        )
+    return said
+
+
+def _own_statistics(model: layers.Layer) -> list[str]:
+    """Layers of code that is not Keras' nor ours whose batch statistics cannot be shared from here.
+
+    These are layers that keep numbers which are not trained, besides seeds of random numbers, and layers that are
+    BatchNormalization but compute by themselves.
+    """
+    found = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            foreign = type(layer).call not in (layers.BatchNormalization.call, BatchNormalization.call)
+        else:
+            kept = [v for v in layer._non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+            foreign = bool(kept) and type(layer).__module__.split(".")[0] not in ("keras", "tf_simclr")
+        found += [f"{layer.name} ({type(layer).__name__})"] * foreign
+    return found
+
+
+def warn_of_local_statistics(model: layers.Layer) -> None:
+    """Warns whoever gives an encoder whose BatchNorm sees one replica's part of a batch, unsaid, on several."""
+    if not replicas.synchronize():
+        return
+    local = [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, layers.BatchNormalization) and not isinstance(layer, BatchNormalization)
+        if not layer.synchronized and layer not in _decided
+    ]
+    if local:
+        warnings.warn(
+            f"{len(local)} BatchNormalization layers of the encoder ({', '.join(local[:3])}{' …' * (len(local) > 3)}) "
+            f"see one replica's part of a batch, which is divided among {replicas.count()}: make them with "
+            "synchronized=True for statistics of all",
+            stacklevel=2,
         )
 
 

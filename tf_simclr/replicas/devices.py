@@ -146,12 +146,15 @@ class Devices:
         except Exception as error:
             if count == 1:
                 raise
-            gone = _is_loss(error)
+            cause: BaseException | None = error
+            while cause is not None and not _is_loss(cause):
+                cause = cause.__cause__  # who ran code of others has made its own sentence of what it raised
+            gone = cause is not None
             processes.leave(2 if gone or isinstance(error, InputError) else 1)
             if not gone:
                 raise
             raise InputError(
-                f"all {count} workers must stay reachable, but worker {number} lost {_who_is_gone(str(error))}; start "
+                f"all {count} workers must stay reachable, but worker {number} lost {_who_is_gone(str(cause))}; start "
                 "all of them again with the same commands: they go on from the last checkpoint"
             ) from error
 
@@ -208,7 +211,7 @@ def differing(value: Any, values: list[Any]) -> Any:
     return {key: one for key, one in value.items() if any(other.get(key) != one for other in values)}
 
 
-def _is_loss(error: Exception) -> bool:
+def _is_loss(error: BaseException) -> bool:
     """Whether this is how the backend tells that another process is gone."""
     if keras.backend.backend() == "jax":
         return processes.is_loss(error)

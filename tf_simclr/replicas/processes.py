@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ import keras
 import numpy as np
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.terminal import write
 
-_TIMEOUT = 300
-"""Seconds that a process waits for the others to appear."""
+_TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
+"""Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
 _PATIENCE = 10.0
 """Seconds that a process which is done waits for the others to be done, too."""
 _VARIABLES = {
@@ -169,18 +171,28 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
 def _initialize(who: str, *given: Any) -> str:
     """Has Keras meet the other processes, and agree with them on a seed where none was set."""
     import jax
+    from keras.src.backend.jax.distribution_lib import initialize_rng  # what keras.distribution.initialize does then
 
     # Else JAX aborts this process, in the midst of anything, as soon as it hears that another one is gone; so a step
     # fails that needs that one, and this one ends with a sentence (`leave`).
     jax.config.update("jax_enable_recoverability", True)
+    place = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=False))
+    patience = _timeout()
+    late = threading.Timer(patience, _give_up, args=(who, patience))
+    late.daemon = True
+    late.start()
     try:
-        keras.distribution.initialize(*given)
+        jax.distributed.initialize(**place, initialization_timeout=2 * patience)
+        jax.devices()  # here each connects to each
+        initialize_rng()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
             f"one could not join: {reason}; start all of them, with the same coordinator and num_processes"
         ) from error
+    finally:
+        late.cancel()
     atexit.register(_part)
     return who
 
@@ -228,9 +240,33 @@ def check_free(address: str, *, what: str) -> None:
             ) from error
 
 
+def _timeout(environment: Mapping[str, str] = os.environ) -> int:
+    """Seconds that a process waits for the others to appear.
+
+    Example:
+        >>> _timeout({}), _timeout({"TF_SIMCLR_MEETING_SECONDS": "20"})
+        (300, 20)
+    """
+    given = environment.get(_TIMEOUT, "300")
+    fits = given.isdigit() and int(given) > 0
+    check(fits, f"{_TIMEOUT} must be a whole number of seconds, at least 1", **{_TIMEOUT: given})
+    return int(given)
+
+
+def _give_up(who: str, seconds: int) -> None:
+    """Ends a process whose meeting takes too long; JAX would abort it, without a word of what to do."""
+    write(
+        f"all processes must meet within {seconds} s ({who}), but this one could not join: at least one has not come, or "
+        f"has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}\n",
+        sys.stderr,
+    )
+    os._exit(2)
+
+
 def _await(met: Meeting) -> None:
     """Waits until the coordinator answers; JAX would end the process without a word to whoever started it."""
-    end = time.monotonic() + _TIMEOUT
+    patience = _timeout()
+    end = time.monotonic() + patience
     while True:
         try:
             socket.create_connection(met.place, timeout=5).close()
@@ -238,7 +274,7 @@ def _await(met: Meeting) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise InputError(
-                    f"the coordinator {met.address} must answer within {_TIMEOUT} s, but process {met.number} does not "
+                    f"the coordinator {met.address} must answer within {patience} s, but process {met.number} does not "
                     f"reach it ({error}); start process 0 there, and look whether a firewall is between"
                 ) from error
         time.sleep(0.5)
@@ -265,7 +301,7 @@ def rows_here(array: Any) -> Any:
     return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
 
 
-def is_loss(error: Exception) -> bool:
+def is_loss(error: BaseException) -> bool:
     """Whether this is how JAX tells that another process is gone: by a collective that failed on the way.
 
     Example:
