@@ -256,8 +256,8 @@ def _timeout(environment: Mapping[str, str] = os.environ) -> int:
 def _give_up(who: str, seconds: int) -> None:
     """Ends a process whose meeting takes too long; JAX would abort it, without a word of what to do."""
     write(
-        f"all processes must meet within {seconds} s ({who}), but this one could not join: at least one has not come, or "
-        f"has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}\n",
+        f"all processes must meet within {seconds} s ({who}), but this one could not join: at least one has not come, "
+        f"or has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}\n",
         sys.stderr,
     )
     os._exit(2)
