@@ -94,9 +94,13 @@ def collection(folder: Path) -> Collection:
 
 
 def _placed(folder: Path, name: str) -> Path | None:
-    """The file of a path that begins with the release's name, which the folder need not have; None without one."""
-    parts = name.split("/")
-    places = [folder.parent / name, *(folder.joinpath(*parts[start:]) for start in range(len(parts)))]
+    """The file of a path that begins with the release's name, which the folder need not have; None without one.
+
+    The patient's folder is always asked for: all patients have a `study1/view1_frontal.jpg`.
+    """
+    parts, patient = name.split("/"), _patient_of(name)
+    starts = range(parts.index(patient) + 1) if patient else range(1)
+    places = [folder.parent / name, *(folder.joinpath(*parts[start:]) for start in starts)]
     return next((path for path in places if path.is_file()), None)
 
 

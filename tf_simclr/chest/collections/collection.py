@@ -6,6 +6,7 @@ import filecmp
 import io
 import posixpath
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,9 @@ class Collection:
         check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
         twice = [name for name, count in Counter(entry.image for entry in self.entries).items() if count > 1]
         check(not twice, f"each image of {self.name} must be listed once", twice=twice[:3], count=len(twice))
+        files = Counter(entry.path for entry in self.entries)
+        again = [entry.image for entry in self.entries if files[entry.path] > 1]
+        check(not again, f"each file of {self.name} must be listed once, under one name", names=again[:3])
         places = defaultdict(set)
         for entry in self.entries:
             if entry.patient and entry.split:
@@ -101,8 +105,12 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     """
     with reading(path, "a readable csv file"):
         text = decoded(path.read_bytes())
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True))
-    filled = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1)]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
+        lines, begins = [], 1
+        for line in reader:
+            lines.append((begins, line))
+            begins = reader.line_num + 1  # a cell may hold line ends
+    filled = [(number, [plain(cell) for cell in line]) for number, line in lines]
     filled = [(number, cells) for number, cells in filled if any(cells)]
     filled = filled[1:] if filled and _separator_line("".join(filled[0][1])) else filled
     names = filled[0][1] if filled else []
@@ -127,6 +135,42 @@ LINE = "\0line"
 
 
 _SEPARATORS = ",;\t|"
+
+
+def plain(cell: str) -> str:
+    """A cell as it looks: stripped, without what nobody sees, letters and their accents in one.
+
+    Example:
+        >>> plain(" a\u200b "), len(plain("e\u0301"))
+        ('a', 1)
+    """
+    if not cell.isascii():
+        cell = unicodedata.normalize("NFC", "".join(c for c in cell if unicodedata.category(c) != "Cf"))
+    return cell.strip()
+
+
+def spelling(name: str) -> str:
+    """What names have in common that people take for one: capitals, spaces, zeros in front and `.0` behind apart.
+
+    Example:
+        >>> spelling("Sick ") == spelling("sick"), spelling("007") == spelling("7.0"), spelling("A1") == spelling("A10")
+        (True, True, False)
+    """
+    key = "".join(plain(name).casefold().split())
+    return re.sub(r"\.0+$", "", key).lstrip("0") if re.fullmatch(r"\d+(\.0+)?", key) else key
+
+
+def check_classes(names: Iterable[str], *, where: str) -> None:
+    """Refuses classes that people would take for one.
+
+    Raises:
+        InputError: there are some.
+    """
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(spelling(name), []).append(name)
+    alike = [found for found in spelt.values() if len(found) > 1]
+    check(not alike, f"classes of {where} must differ by more than capitals and spaces", alike=alike[:3])
 
 
 def decoded(content: bytes) -> str:

@@ -8,6 +8,7 @@ References:
     Wang et al., ChestX-ray8, CVPR 2017, arXiv:1705.02315.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tf_simclr.chest.collections.collection import (
     decoded,
     files_by_name,
     read_table,
+    spelling,
     unmatched,
+    within,
 )
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import reading
@@ -41,7 +44,10 @@ _FINDINGS = (
     "Pneumonia",
     "Pneumothorax",
 )
-_CLASSES = (*_FINDINGS, "No Finding")
+_NOTHING = "No Finding"
+_CLASSES = (*_FINDINGS, _NOTHING)
+_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+"""Part → the list of its images, in any case of letters."""
 _TABLES = ("Data_Entry_*.csv", "sample_labels.csv")
 
 
@@ -76,6 +82,14 @@ def collection(folder: Path) -> Collection:
         problems=unmatched(
             f"a row of {table.name} has no file",
             (row["Image Index"] for row, name in zip(rows, names, strict=True) if name not in files),
+        )
+        + unmatched(
+            "a row's patient is not the one that its file is named after",
+            (
+                row["Image Index"]
+                for row, name in zip(rows, names, strict=True)
+                if (number := re.match(r"(\d{8})_", name)) and spelling(number[1]) != spelling(row["Patient ID"])
+            ),
         )
         + unmatched(f"a file has no row in {table.name}", (files[name].name for name in files.keys() - listed)),
     )
@@ -112,6 +126,8 @@ def labels(text: str, *, where: str) -> tuple[int, ...]:
     unknown = sorted(set(found) - set(_CLASSES))
     if unknown:
         raise InputError(f"findings must be among {', '.join(_CLASSES)}, {where}. Received: {unknown}")
+    alone = _NOTHING not in found or set(found) == {_NOTHING}
+    check(alone, f"{_NOTHING} must stand alone, {where}", received=found)
     return tuple(int(name in found) for name in _CLASSES)
 
 
@@ -121,16 +137,28 @@ def _official_split(folder: Path) -> dict[str, set[str]]:
     Raises:
         InputError: an image is in both.
     """
-    lists = {"train": folder / "train_val_list.txt", "test": folder / "test_list.txt"}
+    lists = {part: _list_file(folder, name) for part, name in _LISTS.items()}
     with reading(folder, "a folder whose lists of images are text"):
         names = {
-            split: {_stem(name) for name in decoded(path.read_bytes()).split()}
-            for split, path in lists.items()
-            if path.exists()
+            part: {_stem(within(name)) for name in re.split(r"[\s,;]+", decoded(path.read_bytes())) if name}
+            for part, path in lists.items()
+            if path is not None
         }
     both = set.intersection(*names.values()) if len(names) == 2 else set()
-    check(not both, f"no image may be in {lists['train']} and in test_list.txt", both=sorted(both)[:3])
+    check(not both, f"no image may be in {_LISTS['train']} and in {_LISTS['test']}", both=sorted(both)[:3])
     return names
+
+
+def _list_file(folder: Path, name: str) -> Path | None:
+    """A list of the official split, in the folder or one below; None where there is none.
+
+    Raises:
+        InputError: there are several that differ.
+    """
+    found = [path for path in sorted([*folder.glob("*.txt"), *folder.glob("*/*.txt")]) if path.name.lower() == name]
+    rule = f"there must be one {name} in {folder}"
+    check(len({path.read_bytes() for path in found}) <= 1, rule, found=[str(path) for path in found])
+    return found[0] if found else None
 
 
 def _parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
@@ -143,6 +171,7 @@ def _parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str
         return [""] * len(images)
     if len(splits) == 1:
         ((known, named),) = splits.items()
+        check(not named.isdisjoint(images), f"{_LISTS[known]} must name images that are there", named=len(named))
         other = "train" if known == "test" else "test"
         return [known if image in named else other for image in images]
     neither = [image for image in images if not any(image in named for named in splits.values())]

@@ -62,12 +62,14 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
 
 def _study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     """Study → its appearance, one of four."""
-    labels = {}
+    labels: dict[str, tuple[int, ...]] = {}
     for row in read_table(path, columns=("id", *CLASSES)):
         where = f"{path}, line {row[LINE]}"
         values = tuple(zero_or_one(row[name], where=where) for name in CLASSES)
         check(sum(values) == 1, f"a study must have one appearance, {where}", labels=values)
-        labels[row["id"].removesuffix("_study")] = values
+        study = row["id"].removesuffix("_study")
+        there = labels.setdefault(study, values)
+        check(there == values, f"a study must have one appearance, and has two, {where}", study=study)
     return labels
 
 
@@ -105,5 +107,8 @@ def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry
     """An image with its study's label."""
     study = row["study"]
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
+    other = [name for name in path.parts if name in labels and name != study]
+    rule = "an image must lie in the folder of the study that train_image_level.csv gives it to"
+    check(not other or study in path.parts, rule, image=row["image"], table=study, folder=other)
     patient = "" if path.suffix.lower() not in _PICTURES else study  # a study is of one patient
     return Entry(path=path, image=row["image"], labels=labels[study], patient=patient, study=study, boxes=row["boxes"])

@@ -1,5 +1,7 @@
 """One's own radiographs: a csv file, or a folder in which folders are classes."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +11,10 @@ from tf_simclr.chest.collections.collection import (
     Collection,
     Entry,
     attributes,
+    check_classes,
     files_below,
     read_table,
+    spelling,
     unmatched,
     within,
     zero_one_or_unsure,
@@ -19,6 +23,10 @@ from tf_simclr.data.radiographs.splits import named
 from tf_simclr.errors import InputError, check
 
 DICOM = (".dcm", ".dicom", ".dic")
+_EMPTY = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
+"""What programs write into a cell, in small letters, of which nothing is known."""
+_OF_SPLITS = ("split", "subset", "partition", "fold", "data split", "data_split", "dataset_split", "split_name")
+"""Columns, in small letters, that by their names divide images into parts."""
 
 
 def from_csv(
@@ -26,7 +34,9 @@ def from_csv(
 ) -> Collection:
     """Radiographs that a csv file lists, their paths as they are or beside the file.
 
-    A column `split` gives each image a part: train, validation (val, dev …) or test, in any case of letters.
+    A column `split`, or the one column whose cells all are names of parts, gives each image a part: train, validation
+    (val, dev …) or test, in any case of letters.  Patients that capitals, zeros in front or `.0` alone tell apart are
+    one patient.
 
     Args:
         table: the csv file.
@@ -37,17 +47,19 @@ def from_csv(
             patients are those of the DICOMs.
 
     Raises:
-        InputError: the file or a column is missing, a cell is empty, or a part has an unknown name.
+        InputError: the file or a column is missing, a cell is empty, a name stands for several files, a part has an
+            unknown name, or several columns are splits that differ.
     """
     own = [label] if isinstance(label, str) else list(label)
     rows = read_table(table, columns=[column for column in (path, *own, patient) if column])
     needed = [column for column in (path, patient) if column]
-    full = [all(row[column] for column in needed) for row in rows]
-    if isinstance(label, str):
-        full = [whole and bool(row[label].strip("| ")) for row, whole in zip(rows, full, strict=True)]
+    needed += [label] if isinstance(label, str) else []
+    full = [all(row[column].strip("| ").lower() not in _EMPTY for column in needed) for row in rows]
     empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
     classes, labels = _of_column(rows, label) if isinstance(label, str) else _of_columns(rows, own, table=table)
+    people, of_people = _people([row[patient] for row in rows] if patient else [])
+    split, of_split = _split_column(rows, without=(path, *own, patient), table=table)
     found, missing = [], []
     for row, kind in zip(rows, labels, strict=True):
         name = within(row[path])
@@ -60,9 +72,9 @@ def from_csv(
                 path=file,
                 image=name,
                 labels=kind,
-                patient=row[patient] if patient else "",
+                patient=people[row[patient]] if patient else "",
                 study=row.get("study") or name,
-                split=part(row, table=table),
+                split=part(row, column=split, table=table),
                 attributes=attributes(row),
             )
         )
@@ -70,9 +82,49 @@ def from_csv(
         name=table.name,
         classes=classes,
         entries=tuple(found),
-        problems=unmatched("a row has no file", set(missing)),
+        problems=unmatched("a row has no file", set(missing)) + of_people + of_split,
         private=True,
     )
+
+
+def _people(patients: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Name of a patient in the table → the one that it counts as, and what is to be said of it."""
+    first: dict[str, str] = {}
+    known = {name: first.setdefault(spelling(name), name) for name in dict.fromkeys(patients)}
+    several = len({one for name, one in known.items() if one != name})
+    said = f"patients that capitals, zeros in front or .0 alone tell apart count as one ({several:,})"
+    return known, (said,) * bool(several)
+
+
+def _split_column(
+    rows: Sequence[Mapping[str, str]], *, without: Sequence[str], table: Path
+) -> tuple[str, tuple[str, ...]]:
+    """The column that divides images into parts, or nothing, and what is to be said of it.
+
+    Raises:
+        InputError: several do, each otherwise.
+    """
+    columns = [name for name in rows[0] if name not in (*without, LINE)] if rows else []
+    own = [name for name in columns if name.lower() == "split"]
+    if own:
+        return own[0], ()
+    parts = {name: [_named_or_none(row[name]) for row in rows] for name in columns}
+    found = [name for name, of in parts.items() if None not in of and {"train", "test"} <= set(of)]
+    differ = [name for name in found if parts[name] != parts[found[0]]]
+    rule = f"one column of {table} must be the split; call it split"
+    check(not differ, rule, columns=found)
+    if found:
+        return found[0], (f"the column {found[0]} is taken for the split",)
+    odd = [name for name in columns if name.lower() in _OF_SPLITS and any(row[name] for row in rows)]
+    return "", tuple(f"the column {name} does not name parts to train and to test on, and is not used" for name in odd)
+
+
+def _named_or_none(text: str) -> str | None:
+    """The part that a cell names, empty for an empty one; None where it names none."""
+    try:
+        return named(text)
+    except InputError:
+        return None
 
 
 Labels = list[tuple[int, ...]]
@@ -82,11 +134,7 @@ def _of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str
     """Classes, and those of each row, of a column that names them."""
     kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
     classes = tuple(sorted({name for kind in kinds for name in kind}))
-    spelt: dict[str, list[str]] = {}
-    for name in classes:
-        spelt.setdefault("".join(name.lower().split()), []).append(name)
-    alike = [names for names in spelt.values() if len(names) > 1]
-    check(not alike, f"classes of the column {label} must differ by more than capitals and spaces", alike=alike[:3])
+    check_classes(classes, where=f"the column {label}")
     return classes, [tuple(int(each in kind) for each in classes) for kind in kinds]
 
 
@@ -98,6 +146,7 @@ def _of_columns(
     Raises:
         InputError: a cell is none of 1, 0, -1 and empty.
     """
+    check(len(set(columns)) == len(columns), "columns of findings must be named once each", received=list(columns))
     where = [f"{table}, line {row[LINE]}" for row in rows]
     found = [
         tuple(zero_one_or_unsure(row[column], where=f"{column} in {place}") for column in columns)
@@ -107,34 +156,55 @@ def _of_columns(
 
 
 def beside(folder: Path, name: str) -> Path | None:
-    """The file of a table's path, which may lack its ending; None where there is none."""
-    with_endings = (folder / f"{name}{ending}" for ending in ("", *ENDINGS))
-    return next((path for path in with_endings if path.is_file()), None)
+    """The file of a table's path, which may lack its ending; None where there is none.
+
+    Raises:
+        InputError: it lacks its ending, and there are several files of that name.
+    """
+    for form in dict.fromkeys((name, unicodedata.normalize("NFD", name))):  # as a Mac names files
+        if (folder / form).is_file():
+            return folder / form
+        found = [path for ending in ENDINGS if (path := folder / f"{form}{ending}").is_file()]
+        endings = [path.suffix for path in found]
+        check(len(found) <= 1, "a path without an ending must stand for one file", path=name, endings=endings)
+        if found:
+            return found[0]
+    return None
 
 
-def part(row: dict[str, str], *, table: Path) -> str:
-    """The part of a split that a row names, in a column of any case of letters, or nothing.
+def part(row: Mapping[str, str], *, column: str, table: Path) -> str:
+    """The part of a split that a row names, or nothing.
 
     Raises:
         InputError: no part is called so.
     """
-    text = next((value for name, value in row.items() if name.lower() == "split"), "")
     try:
-        return named(text)
+        return named(row[column]) if column else ""
     except InputError as error:
         raise InputError(f"{error}, in {table}, line {row[LINE]}") from None
 
 
 def from_folder(folder: Path) -> Collection:
-    """Radiographs in class folders.
+    """Radiographs in class folders, which may lie in folders of the parts of a split: `train/sick/0.png`.
 
     Their patients are those of the DICOMs.  Of other files each folder below a class's is a patient's, where there are
     several; else they name none, and each image is its own.
+
+    Raises:
+        InputError: some of the folders are parts of a split, and others are not; or two are one class misspelt.
     """
-    files = [path for path in files_below(folder) if path.parent != folder]
-    places = {path: path.relative_to(folder).parts for path in files}
-    classes = tuple(sorted({parts[0] for parts in places.values()}))
-    below = {parts[1] for parts in places.values() if len(parts) > 2}
+    files = files_below(folder)
+    inside = {path: path.relative_to(folder).parts for path in files}
+    tops = sorted({parts[0] for parts in inside.values() if len(parts) > 1})
+    of_split = {top: _named_or_none(top) for top in tops}
+    divided = {"train", "test"} <= set(of_split.values())
+    rule = f"the folders in {folder} must all be classes, or all be parts of a split"
+    check(not divided or None not in of_split.values(), rule, folders=tops[:8])
+    above = int(divided)  # folders above a class's
+    places = {path: parts for path, parts in inside.items() if len(parts) > above + 1}
+    classes = tuple(sorted({parts[above] for parts in places.values()}))
+    check_classes(classes, where=str(folder))
+    below = {parts[above + 1] for parts in places.values() if len(parts) > above + 2}
     return Collection(
         name=folder.name,
         classes=classes,
@@ -142,13 +212,33 @@ def from_folder(folder: Path) -> Collection:
             Entry(
                 path=path,
                 image=path.relative_to(folder).as_posix(),
-                labels=tuple(int(name == parts[0]) for name in classes),
-                patient=parts[1] if len(parts) > 2 and len(below) > 1 and _is_picture(path) else "",
+                labels=tuple(int(name == parts[above]) for name in classes),
+                patient=parts[above + 1] if len(parts) > above + 2 and len(below) > 1 and _is_picture(path) else "",
+                split=(of_split[parts[0]] or "") if divided else "",
             )
             for path, parts in places.items()
         ),
+        problems=_passed_over(folder, files, homeless=len(files) - len(places)),
         private=True,
     )
+
+
+def _passed_over(folder: Path, files: Sequence[Path], *, homeless: int) -> tuple[str, ...]:
+    """What lies in a folder and is not taken: radiographs without a class, and other pictures, volumes and archives."""
+    taken = set(files)
+    others = Counter(
+        path.suffix.lower() or "without an ending"
+        for path in folder.rglob("*")
+        if path not in taken and path.suffix.lower() not in _TEXTS and path.is_file()
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+    lines = [f"radiographs that lie in no class's folder are passed over ({homeless:,})"] * bool(homeless)
+    return (*lines, *[f"files that are no DICOM, PNG or JPEG are passed over ({kinds})"] * bool(others))
+
+
+_TEXTS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".html", ".py", ".xlsx")
+"""Files that nobody takes for radiographs."""
 
 
 def _is_picture(path: Path) -> bool:

@@ -12,6 +12,9 @@ import numpy as np
 _MOST = 0.5
 """Share of the images above which one patient that two sources make together is a placeholder, such as ANONYMOUS."""
 
+_SEVERAL = 10
+"""Images of which that is said, at least."""
+
 
 def reconciled(
     table: Sequence[str], files: Sequence[str], *, images: Sequence[str]
@@ -53,12 +56,17 @@ def reconciled(
         else:
             own = merged
             said.append(f"{contradict}: images that either gives to one are one patient’s")
+    else:
+        own = merged  # the table may know one image's patient and the file another's of the same
     nameless = sum(not (t or f) for t, f in zip(table, files, strict=True))
     if nameless:
         said.append(
             f"{nameless:,} of {count:,} images name no patient: each counts as a patient of its own, so that one "
             "person may be in two parts of a split"
         )
+    most = int(np.unique(own.astype(str), return_counts=True)[1].max()) if count else 0
+    if count >= _SEVERAL and most > _MOST * count and len(set(own)) > 1:
+        said.append(f"one patient has {most:,} of {count:,} images, as a placeholder such as ANONYMOUS would")
     if count > 1 and len(set(own)) == 1:
         said.append(f"all {count:,} images name one patient: no split by patient can be made of them")
     return own.astype(str), tuple(said)
@@ -82,8 +90,6 @@ def _joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> t
             parent[root(f"t{t}")] = root(f"f{f}")
     contradicted = sum(len(names) > 1 for names in of_file.values())
     contradicted = contradicted or sum(len(names) > 1 for names in of_table.values())
-    if not contradicted:
-        return own, 0
     roots = [root(f"t{t}" if t else f"f{f}") if t or f else name for t, f, name in zip(table, files, own, strict=True)]
     first: dict[str, str] = {}
     for place, name in zip(roots, own, strict=True):
