@@ -14,11 +14,12 @@ import tf_simclr
 from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
 from tf_simclr.config import COMMANDS, Pretrain, options
 from tf_simclr.config.first_look import look_first
+from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.frameworks import installed
-from tf_simclr.own.named import OF_LIBRARIES, find, is_named
+from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, shown
 from tf_simclr.terminal import write
 
@@ -78,10 +79,10 @@ def execute(words: str | Sequence[str]) -> None:
         raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
     if name in _COMPUTING and not hasattr(config, "coordinator"):
         _check_alone(name)
-    code = getattr(config, "encoder", "")
-    if is_named(code) and code.split(":")[0] not in OF_LIBRARIES:  # before a network that is made of it is loaded
-        with quietly():
-            find(code, "encoder")
+    for option in ENCODERS:  # before a network that is made of it is loaded
+        if is_code(code := getattr(config, option, "")) and name != "sweep":  # whose trials are processes
+            with quietly():
+                find(code, option)
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
         (task(name) if meets is None else task(name, coordinator=meets)).run(config)
@@ -226,9 +227,22 @@ def parse(words: Sequence[str]) -> Any:
     kind = COMMANDS[command]
     given = options.read(command, kind, words=words[len(command.split()) :], old=kind.RENAMED, say=say)
     if stored is not None:
+        _check_named(stored, given)
         return dataclasses.replace(stored, **given)
     options.check_whole(command, kind, given=given)
     return kind(**_inherited(command, given, say=say), **given)
+
+
+def _check_named(stored: Any, given: Mapping[str, Any]) -> None:
+    """Refuses code that a file alone names: it runs where a person has typed its name.
+
+    Raises:
+        InputError: so it is.
+    """
+    for name in CODE:
+        code = getattr(stored, name, "")
+        rule = f"code is not run because a file names it: give --{name} {code}, too, if it is yours"
+        check(not is_code(code) or name in given, rule)
 
 
 def say(line: str) -> None:

@@ -54,13 +54,18 @@ class Serving:
         check(not unknown, f"endpoints must be among {', '.join(there)}", endpoints=unknown)
         object.__setattr__(self, "endpoints", chosen)
 
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """Height and width of the images that are taken; None: any."""
+        return (None, None) if self.image_size else tuple(self.network.input_shape[1:3])
+
     def model(self, *, fixed_point: bool = False) -> keras.Model:
         """The layers around the network and it, as one model; only who asks it to train changes its statistics.
 
         Args:
             fixed_point: makes the view in integers (`EvaluationView`).
         """
-        images = keras.Input((None, None, 3), dtype="uint8" if self.uint8 else "float32", name="images")
+        images = keras.Input((*self.sides, 3), dtype="uint8" if self.uint8 else "float32", name="images")
         x = keras.layers.Rescaling(1 / 255, name="to_unit_range")(images) if self.uint8 else images
         if self.image_size:
             proportion, name = evaluation_proportion(self.image_size), "evaluation_view"

@@ -320,6 +320,18 @@ def _check_newest_stream(checkpoints: list[Path]) -> None:
         return
 
 
+def _uncounted(name: str) -> str:
+    """A numbered name without the counts that Keras gives layers of one kind: they go on through a process.
+
+    Example:
+        >>> _uncounted("optimizer/0003/lars/mine_2_conv2d_10_kernel_momentum"), _uncounted("model/proj_1/kernel")
+        ('optimizer/0003/lars/mine_conv2d_kernel_momentum', 'model/proj_1/kernel')
+    """
+    if not name.startswith(("optimizer/", "metrics/")):
+        return name
+    return re.sub(r"(?<=\w)_\d+(?=[_/]|$)", "", name)
+
+
 def restore_state(path: Path, model: "keras.Model") -> None:
     """Reads a state into a compiled model of the same form.
 
@@ -327,7 +339,9 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         OtherStream: the training saw its images in another order than it would from here on.
         InputError: the file is damaged, or holds other variables; the model is as it was.
     """
-    variables, arrays = state(model), read_arrays(path)
+    variables, arrays = (
+        {_uncounted(name): value for name, value in found.items()} for found in (state(model), read_arrays(path))
+    )
     with reading(path, "a whole checkpoint", advice="remove it"):
         version = int(arrays.pop(STREAM_KEY, np.int64(1)))
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]

@@ -35,7 +35,7 @@ def run(config: Export) -> None:
         image_size=config.image_size if config.resize else 0,
         uint8=config.uint8,
     )
-    images, origin = pictures(config)
+    images, origin = pictures(config, one_size=serving.sides != (None, None))
     path = config.out or _default_path(config)
     say(f"writing {path} …")
     report = exports.export(serving, path, kind=config.to, images=images)
@@ -43,18 +43,18 @@ def run(config: Export) -> None:
     push(config, config.checkpoint, files=[path])
 
 
-def pictures(config: Export) -> tuple[list[np.ndarray], str]:
+def pictures(config: Export, *, one_size: bool = False) -> tuple[list[np.ndarray], str]:
     """Batches of images as the file takes them, each of one size, and what to call them.
 
     What resizes by itself gets images as they are, of several sizes; else they are seen as evaluation sees them, and a
-    file that takes any size gets a second one.
+    file that takes any size gets a second one, unless the network takes `one_size`.
     """
     found, origin = (
         (_made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
     )
     if not config.resize:
         sides = [config.image_size]
-        if exports.FORMATS[config.to].any_size:
+        if exports.FORMATS[config.to].any_size and not one_size:
             sides.append(config.image_size + config.image_size // 4)
         found = [evaluation_view(image, size=sides[i % len(sides)]).numpy() for i, image in enumerate(found)]
     by_size = defaultdict(list)
@@ -111,7 +111,7 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
     """What was written and how far it differs."""
     size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
     kind = "bytes of 0 to 255" if config.uint8 else "numbers in [0, 1]"
-    any_size = config.resize or exports.FORMATS[config.to].any_size
+    any_size = config.resize or (exports.FORMATS[config.to].any_size and serving.sides == (None, None))
     sides = "any size" if any_size else f"{config.image_size} px"
     inside = f", of which it takes the view of evaluation at {config.image_size} px" if config.resize else ""
     lines = [

@@ -23,8 +23,10 @@ from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
+from tf_simclr.files import read_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture, Own
+from tf_simclr.own import encoders
 from tf_simclr.places import shown
 from tf_simclr.run_folder import WEIGHTS, RunFolder
 from tf_simclr.terminal import Line, say, show
@@ -330,9 +332,36 @@ def warn_of_stem(network: keras.Model, image_size: int) -> None:
     layers = {layer.name: layer for layer in network.layers}
     if not layers.get("stem_conv1"):
         check_images(network, image_size)
+        if encoders.RANGE in {layer.name for layer in network._flatten_layers()}:
+            say("images in [0, 1] are brought to the range that the encoder's own first layers take")
     strides = getattr(layers.get("stem_conv1"), "strides", None)
     if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
         say(warning)
+
+
+def encoder_from(config: Any) -> keras.Model | None:
+    """The encoder of a command that begins with one: of the checkpoint, or what --encoder names with random weights.
+
+    Args:
+        config: with `checkpoint`, `ema`, `encoder` and `image_size`.
+
+    Returns:
+        Images to features; None where neither is given.
+
+    Raises:
+        InputError: it cannot be read or made.
+    """
+    if config.checkpoint is not None:
+        return load_encoder(config.checkpoint, ema=config.ema)
+    return encoders.build(config.encoder, image_size=config.image_size, say=say) if config.encoder else None
+
+
+def encoder_name(config: Any) -> str:
+    """How the encoder of a command was named that is no ResNet of ours: on its command line, or in the run it is of."""
+    if config.encoder or config.checkpoint is None:
+        return str(config.encoder)
+    noted = RunFolder(config.checkpoint).architecture
+    return str(read_json(noted).get("encoder", "")) if noted.is_file() else ""
 
 
 def check_images(network: keras.Model, image_size: int) -> None:

@@ -29,10 +29,12 @@ from typing import Any
 from tf_simclr import contents, plots
 from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
+from tf_simclr.config.parts import CODE
 from tf_simclr.config.splits import shared
 from tf_simclr.data.folders import entries
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.own.named import is_code, look
 from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import WEIGHTS
 from tf_simclr.terminal import say, show
@@ -123,8 +125,27 @@ def _check_plan(config: Sweep) -> None:
     place = _place_of(config)
     own = sorted({place, "command"} & (config.options.keys() | config.search.keys() | config.final.keys()))
     check(not own, f"options and search must leave {place} to the sweep", received=own)
+    _check_code(config)
     there = config.method != "tpe" or find_spec("optuna") is not None
     check(there, "method tpe needs optuna: pip install 'tf-simclr[sweep]'", method=config.method)
+
+
+def _check_code(config: Sweep) -> None:
+    """Refuses code that is not there, and code that the plan alone names: a file's word runs nothing.
+
+    Raises:
+        InputError: so it is.
+    """
+    given = {name: code for name in CODE if is_code(code := getattr(config, name, ""))}
+    modules = {code.split(":")[0] for code in given.values()}
+    unknown = [name for name in given if name not in _fields_of(config.task)]
+    check(not unknown, f"{config.task} takes no {' and no '.join(unknown)}; leave it out", **given)
+    for name in CODE:
+        values = [of[name] for of in (config.options, config.final) if name in of] + config.search.get(name, [])
+        for code in (value for value in values if is_code(value)):
+            rule = f"code is not run because a file names it: give --{name} {code}, too, if it is yours"
+            check(code.split(":")[0] in modules, rule)
+            look(code, name)
 
 
 def _fields_of(task: str) -> dict[str, Any]:
@@ -149,7 +170,8 @@ def words(config: Sweep, folder: Path, *, changes: _Values) -> _Values:
     """The configuration of a run of the task with these changes, as JSON."""
     place = _place_of(config)
     own = folder if config.task == "transfer" else folder / PLACES[place]
-    return {"command": config.task, **config.options, **changes, place: str(own)}
+    code = {name: getattr(config, name) for name in CODE if getattr(config, name, "") and name not in config.search}
+    return {"command": config.task, **code, **config.options, **changes, place: str(own)}
 
 
 @dataclass(frozen=True)
@@ -464,19 +486,21 @@ def _settled(config: Sweep, folder: Path, *, changes: _Values) -> dict[str, Any]
     """The result of a run of the task with these changes, from the folder if it is finished there; None if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "trial.json"
-    write_json(plan, words(config, folder, changes=changes))
+    told = words(config, folder, changes=changes)
+    write_json(plan, told)
     read_config(plan)  # refuses unknown knobs and values before a process is started
     log = folder / "log.txt"
     with open(log, "ab") as file, _terminable():
-        command = [sys.executable, "-m", "tf_simclr", "--config", str(plan)]
-        code = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
-    if code in (-signal.SIGINT, 128 + signal.SIGINT):
+        code = [word for name in CODE if is_code(told.get(name)) for word in (f"--{name}", told[name])]
+        command = [sys.executable, "-m", "tf_simclr", "--config", str(plan), *code]
+        status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+    if status in (-signal.SIGINT, 128 + signal.SIGINT):
         raise KeyboardInterrupt  # both were meant
-    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+    if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise SystemExit(128 + signal.SIGTERM)
-    if code:
+    if status:
         last_line = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        say(f"  failed with code {code}: {last_line} ({log})")
+        say(f"  failed with code {status}: {last_line} ({log})")
         return None
     return read_json(folder / "result.json")
 

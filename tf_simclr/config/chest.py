@@ -12,6 +12,15 @@ from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
+class _OwnModel(OwnCode):
+    """A model whose encoder may be of any kind."""
+
+    encoder: Place = ""
+    """Of a model whose encoder has more than plain layers of Keras: what made it, module:function or keras_hub:PRESET;
+    code is run only if you name it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChestPrepare(Checked):
     """Turns radiographs (DICOM, PNG, JPEG) into records once, with a report; no epoch touches a DICOM again."""
 
@@ -68,6 +77,9 @@ class ChestCovid(OwnCode):
     checkpoint: Path | None = None
     """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
     without one an untrained ResNet-50 is tested.  The study's is simclrv2/finetuned_100pct/r50_1x_sk0."""
+    encoder: Place = ""
+    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
+    module:function that made it, where it has classes of its own."""
     study: Literal["table", "beyond", "all"] = "table"
     """table: the study's six rows; beyond: larger inputs, LARS, unfrozen groups, from scratch, four classes; all: both.
     Beyond trains whole networks, for which a GPU is good."""
@@ -147,6 +159,9 @@ class ChestArds(OwnCode):
     checkpoint: Path | None = None
     """Encoder to begin with, of any kind that converters reads, such as an official ImageNet SimCLR; none: from
     scratch."""
+    encoder: Place = ""
+    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
+    module:function that made it, where it has classes of its own."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     model_dir: Path = Path("runs/ards")
@@ -208,7 +223,7 @@ class ChestArds(OwnCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestExplain(Checked):
+class ChestExplain(_OwnModel):
     """Explains what a model says of radiographs: probability, heat map with its checks, nearest training cases."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
@@ -233,7 +248,7 @@ class ChestExplain(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestApp(Checked):
+class ChestApp(_OwnModel):
     """A page on this machine for one radiograph at a time; nothing is stored or sent anywhere."""
 
     model: Path
@@ -282,6 +297,9 @@ class ChestFindings(OwnCode):
     checkpoint: Path | None = None
     """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
     none: an untrained ResNet."""
+    encoder: Place = ""
+    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
+    module:function that made it, where it has classes of its own."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     ways: tuple[Literal["linear", "finetune"], ...] = ("linear",)
@@ -341,7 +359,7 @@ class ChestFindings(OwnCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestEvaluate(Checked):
+class ChestEvaluate(_OwnModel):
     """Asks a finished model about another hospital's radiographs: what holds there, what has moved, and for whom.
 
     AUC, calibration, the operating point carried over, decision curve, subgroups, and the drift of grey levels and

@@ -6,8 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing
+from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing, check_encoder
 from tf_simclr.errors import check
+from tf_simclr.own.named import is_code
+from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +145,21 @@ class Sweep(Checked):
     """How many trials; 0: all combinations of a grid, else 20."""
     seed: int = 0
     """Of the search; trials have their own option for theirs."""
+    encoder: Place = ""
+    """Of all trials, as their command takes it.  Code that the plan names (encoder, loss, view) runs only if you name
+    it or its module here, too."""
+    loss: str = ""
+    """Likewise: module:Class."""
+    view: str = ""
+    """Likewise: module:function."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.trials >= 0, "trials must be at least 0", trials=self.trials)
+        check_encoder(self.encoder)
+        for name in ("loss", "view"):
+            value = getattr(self, name)
+            check(not value or is_code(value), f"{name} must have the form module:name", **{name: value})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,12 @@ from typing import Any
 from converters.published.by_name import check_name
 from converters.published.catalogue import CHECKPOINTS, meant_by
 from tf_simclr.config import plain, plain_defaults
+from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
-from tf_simclr.own.named import is_named, look
+from tf_simclr.own.named import OF_LIBRARIES, is_named, look, look_in_library
 from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import RunFolder
 
@@ -44,12 +45,11 @@ def look_first(config: Any) -> None:
     command = plain(config)["command"]
     if command in _TRAINING:
         RunFolder(config.model_dir).check_options(plain(config), plain_defaults(command))
+    look_at_code(config)
     if hasattr(config, "dataset"):
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs))
-    for name in ("encoder", "loss", "view"):
-        _look_at_code(str(getattr(config, name, "")), name)
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
@@ -59,18 +59,20 @@ def look_first(config: Any) -> None:
         _check_path(path, "images")
 
 
-def _look_at_code(text: str, name: str) -> None:
+def look_at_code(config: Any) -> None:
     """Refuses code that is not there, as far as files tell; and a file of an encoder that is none.
 
     Raises:
         InputError: so it is.
     """
-    if name == "encoder" and text.endswith(".keras"):
-        _check_path(expanded(text), name)
-    elif text.startswith("keras_hub:"):
-        check(find_spec("keras_hub") is not None, "an encoder of KerasHub needs keras-hub: pip install keras-hub")
-    elif is_named(text) and not text.startswith("applications:"):
-        look(text, name)
+    for name in CODE:
+        text = str(getattr(config, name, ""))
+        if name in ENCODERS and text.endswith(".keras"):
+            _check_path(expanded(text), name)
+        elif name in ENCODERS and text.split(":")[0] in OF_LIBRARIES:
+            look_in_library(text)
+        elif is_named(text):
+            look(text, name)
 
 
 def _check_path(path: Path, name: str) -> None:

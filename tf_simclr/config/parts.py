@@ -6,8 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from tf_simclr.errors import check
-from tf_simclr.own.named import OF_LIBRARIES, is_named
+from tf_simclr.errors import check, meant
+from tf_simclr.own.named import OF_LIBRARIES, application_names, is_named
 from tf_simclr.places import Place, expand, hub_name
 
 
@@ -90,6 +90,12 @@ class Data(Images):
     """Split to train on, in TensorFlow Datasets' syntax: train, train[:10%], train+test."""
 
 
+ENCODERS = ("encoder", "teacher_encoder")
+"""Options that name an encoder."""
+CODE = (*ENCODERS, "loss", "view")
+"""Options that may name code of the user's own, `module:name`; it is run only if it stands on the command line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnCode(Checked):
     """An encoder of another kind."""
@@ -100,10 +106,10 @@ class OwnCode(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_encoder(self.encoder)
+        check_encoder(self.encoder)
 
 
-def _check_encoder(name: str) -> None:
+def check_encoder(name: str) -> None:
     """Refuses words that name no encoder.
 
     Raises:
@@ -114,7 +120,9 @@ def _check_encoder(name: str) -> None:
         "a ResNet is described by --resnet_depth and its other options"
     )
     known = name.split(":")[0] in OF_LIBRARIES and len(name.split(":", 1)[-1]) > 0 and ":" in name
-    check(not name or known or name.endswith(".keras") or is_named(name), rule, encoder=name)
+    fits = not name or known or name.endswith(".keras") or is_named(name)
+    near = "" if fits else meant(name, [f"applications:{one}" for one in application_names()])
+    check(fits, f"{rule}{near}", encoder=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +147,7 @@ class Encoder(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_encoder(self.encoder)
+        check_encoder(self.encoder)
         if self.encoder:
             set_here = [name for name in _RESNET if getattr(self, name) != getattr(Encoder, name)]
             rule = f"{' and '.join(set_here)} must be left out with --encoder: these are options of a ResNet"

@@ -20,7 +20,8 @@ from tf_simclr.config.parts import (
 )
 from tf_simclr.data import recipe
 from tf_simclr.errors import check, meant
-from tf_simclr.own.named import is_named
+from tf_simclr.own.named import is_code, is_named
+from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +224,8 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     with a classifier: a fine-tuned network."""
     ema: bool = False
     """Take the teacher's moving averages, where it has them."""
+    teacher_encoder: Place = ""
+    """module:function that made the teacher, where it has classes of its own; encoder is the student's."""
     self_distillation: bool = False
     """Give the student the teacher's encoder architecture, whatever the options of the ResNet say."""
     checkpoint: Path | None = None
@@ -253,3 +256,5 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
         check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
         rule = "self_distillation and checkpoint each say what the student is; give one of them"
         check(not (self.self_distillation and self.checkpoint), rule)
+        rule = "teacher_encoder must have the form module:function: it names the teacher's code"
+        check(not self.teacher_encoder or is_code(self.teacher_encoder), rule, teacher_encoder=self.teacher_encoder)

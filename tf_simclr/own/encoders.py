@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.foreign import dictionaries, parse_json, reading, spend
@@ -27,8 +28,14 @@ from tf_simclr.own import named
 from tf_simclr.places import expanded
 
 _Say = Callable[[str], None]
-_OF_BYTES = ("EfficientNetB", "EfficientNetV2", "ConvNeXt", "MobileNetV3", "RegNet", "ResNetRS")
-"""Beginnings of `keras.applications` whose own first layers take values of 0 to 255."""
+RANGE = "range_of_encoder"
+"""Name of the layer that takes images in [0, 1] to the range that an encoder's own first layers expect."""
+_PUBLISHED = {
+    **dict.fromkeys(("MobileNet", "Xception", "Inception", "NASNet"), "[-1, 1]"),
+    "DenseNet": "ImageNet's mean and deviation taken off",
+    **dict.fromkeys(("ResNet", "VGG"), "blue first, 0 to 255, ImageNet's mean taken off"),
+}
+"""Beginnings of names in `keras.applications` → the values that Keras' own weights of these were trained with."""
 _PROGRAMS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 """Keras' layers that run code or files of others."""
 _KERAS = ("keras", "keras_hub")
@@ -65,8 +72,11 @@ def build(name: str, *, image_size: int, say: _Say, channels: int = 3) -> keras.
         size = free[1:3]
     images = keras.Input((*size, channels), name="images")
     x = images
+    if scale is None and takes_bytes(made):
+        scale, offset = 255.0, 0.0
+        say(f"{name} takes values of 0 to 255, by its first layer: images in [0, 1] are multiplied by 255 before it")
     if scale is not None:
-        x = keras.layers.Rescaling(scale, offset, name="range_of_encoder")(x)
+        x = keras.layers.Rescaling(scale, offset, name=RANGE)(x)
     try:
         x = _vectors(made(x), name=name, say=say)
     except InputError:
@@ -89,20 +99,25 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
         return _backbone(rest, say=say)
     if name.endswith(".keras"):
         found = load(expanded(name))
-        say(f"{name} is taken with its weights, on images in [0, 1]")
+        taken = f"{name} is taken with its weights"
+        advice = "on images in [0, 1]; if it learned from others, put a keras.layers.Rescaling before it"
+        say(taken if takes_bytes(found) else f"{taken}, {advice}")
         return encoder_of(found), None, None
     function = named.find(name, "encoder")
     _register_named()
     knobs = {"image_size": image_size, "channels": channels}
     try:
-        taken = inspect.signature(function).parameters
+        known = inspect.signature(function).parameters
         needed = [
-            p.name for p in taken.values() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            p.name for p in known.values() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]
         missing = [one for one in needed if one not in knobs]
         rule = f"{name} must be callable without arguments, or with image_size and channels"
         check(not missing, rule, needs=missing)
-        return function(**{knob: value for knob, value in knobs.items() if knob in taken}), None, None
+        made = function(**{knob: value for knob, value in knobs.items() if knob in known})
+        if isinstance(made, keras.layers.Layer) and not takes_bytes(made):
+            say(f"{name} sees images in [0, 1]")
+        return made, None, None
     except InputError:
         raise
     except Exception as error:
@@ -121,11 +136,11 @@ def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tup
         except Exception as error:
             problem = error
             continue
-        if not name.startswith(_OF_BYTES):
-            say(f"{name} sees images in [0, 1]")
-            return made, None, None
-        say(f"{name} takes values of 0 to 255: images in [0, 1] are multiplied by 255 before it")
-        return made, 255.0, 0.0
+        if not takes_bytes(made):
+            other = next((told for start, told in _PUBLISHED.items() if name.startswith(start)), "")
+            apart = f"; weights that Keras publishes for it are for other values ({other})" if other else ""
+            say(f"{name} sees images in [0, 1], with random weights{apart}")
+        return made, None, None
     raise InputError(f"{name} must take images of {image_size} px with {channels} channels; {problem}") from problem
 
 
@@ -154,6 +169,34 @@ def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
     scale = [255.0 * float(one) for one in scale] if many else 255.0 * float(1.0 if scale is None else scale)
     say(f"{preset} sees images as its own converter scales them")
     return made, scale, 0.0 if offset is None else offset
+
+
+def takes_bytes(model: keras.layers.Layer) -> bool:
+    """Whether a model's first layer tells that it takes values of 0 to 255: it divides by such, or takes off a mean.
+
+    That of a model that is no graph of layers cannot be told.
+    """
+    layer: Any = _first(model)
+    if isinstance(layer, keras.layers.Rescaling):
+        return float(np.max(np.abs(np.asarray(layer.scale)))) <= 1 / _BYTES
+    if isinstance(layer, keras.layers.Normalization):
+        mean = layer.input_mean if layer.input_mean is not None else getattr(layer, "mean", None)
+        return mean is not None and float(np.max(keras.ops.convert_to_numpy(mean))) >= 2
+    return False
+
+
+_BYTES = 100
+"""First layers that divide by this much or more are for values of 0 to 255: by 255, 127.5, 128."""
+
+
+def _first(model: keras.layers.Layer) -> keras.layers.Layer | None:
+    """The layer that images meet first; None where it cannot be told."""
+    if not isinstance(model, keras.Model):
+        return model
+    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+        return None
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return _first(layers[0]) if layers else None
 
 
 def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
@@ -281,6 +324,8 @@ def _import_hub(where: str) -> None:
 def as_network(model: keras.Model) -> keras.Model:
     """A network by its endpoints; an encoder alone becomes one whose only endpoint is `final_avg_pool`.
 
+    One that takes values of 0 to 255, by its first layer, gets images in [0, 1] times 255.
+
     Raises:
         InputError: it is no encoder.
     """
@@ -289,6 +334,10 @@ def as_network(model: keras.Model) -> keras.Model:
     shape = parts.images_shape(model)
     if shape is None:
         raise InputError(f"a network in a file must know the shape of its images. Received: {model.name}")
+    if takes_bytes(model):
+        images = keras.Input(shape[1:], name="images")
+        scaled = keras.layers.Rescaling(255.0, name=RANGE)(images)
+        model = keras.Model(images, parts.pooled(model(scaled)), name="encoder")
     return network.connect(model, images=shape)
 
 

@@ -7,10 +7,12 @@ import ast
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +36,58 @@ def is_named(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
+def is_code(text: object) -> bool:
+    """Whether a value names code of the user's own, which is imported; a library's networks are not.
+
+    Example:
+        >>> is_code("mine:build"), is_code("applications:VGG16"), is_code(3)
+        (True, False, False)
+    """
+    return isinstance(text, str) and is_named(text) and text.split(":")[0] not in OF_LIBRARIES
+
+
+def look_in_library(text: str) -> None:
+    """Refuses a name that a library of networks does not have, as its files tell, without importing it.
+
+    Args:
+        text: `applications:NAME` or `keras_hub:PRESET`; a preset may be a folder or an address, too.
+
+    Raises:
+        InputError: there is no such network, or no such library.
+    """
+    library, _, name = text.partition(":")
+    if library == "applications":
+        names = application_names()
+        rule = f"applications must be followed by one of Keras' networks{meant(name, names)}"
+        check(not names or name in names, rule, name=name)
+        return
+    check(_spec("keras_hub") is not None, "an encoder of KerasHub needs keras-hub: pip install keras-hub")
+    if "/" in name or "\\" in name or Path(name).expanduser().exists():
+        return
+    names = _presets()
+    rule = f"keras_hub must be followed by the preset of an image backbone, its name or its folder{meant(name, names)}"
+    check(not names or name in names, rule, preset=name)
+
+
+def application_names() -> list[str]:
+    """The networks of `keras.applications`, as its files name them; none where they cannot be told."""
+    spec = _spec("keras")
+    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+        file = Path(root) / "applications" / "__init__.py"
+        if file.is_file():
+            return sorted(set(re.findall(r"^from \S+ import ([A-Z]\w+)", file.read_text("utf-8"), re.MULTILINE)))
+    return []
+
+
+def _presets() -> list[str]:
+    """Names of KerasHub's presets, as its files list them."""
+    spec, found = _spec("keras_hub"), set[str]()
+    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for file in Path(root).glob("src/models/*/*_presets.py"):
+            found |= set(re.findall(r'^    "([\w.-]+)": \{', file.read_text("utf-8"), re.MULTILINE))
+    return sorted(found)
+
+
 def look(text: str, option: str) -> None:
     """Refuses a module or name that is not there, as its file tells, without importing it.
 
@@ -42,12 +96,10 @@ def look(text: str, option: str) -> None:
     """
     module, name = _parts(text, option)
     with _from_here():
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError, AttributeError):
-            spec = None
+        spec = _spec(module)
     where = f"in {Path.cwd()} or among the installed packages"
-    check(spec is not None, f"{option} must name a module that is there, but {module} is not, {where}")
+    near = "" if spec is not None else meant(module, [*_modules_here(), *(OF_LIBRARIES if option == "encoder" else ())])
+    check(spec is not None, f"{option} must name a module that is there, but {module} is not, {where}{near}")
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     if origin is None or origin.suffix != ".py" or not origin.is_file():
         return
@@ -60,20 +112,55 @@ def look(text: str, option: str) -> None:
         raise InputError(f"{option} must name something that {origin} has{meant(name, names)}. Received: {text!r}")
 
 
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is, found without importing the packages that it is in; None: nowhere."""
+    names, path, spec = module.split("."), None, None
+    for end in range(1, len(names) + 1):
+        whole = ".".join(names[:end])
+        try:
+            known = path is None or whole in sys.modules
+            spec = importlib.util.find_spec(whole) if known else PathFinder.find_spec(whole, path)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or ())
+    return spec
+
+
+_MOST = 1000
+"""Files that are looked at for a module that may have been meant."""
+
+
+def _modules_here() -> list[str]:
+    """The modules of the working directory, those in its folders too."""
+    files = itertools.chain(Path().glob("*.py"), Path().glob("[A-Za-z_]*/*.py"))
+    found = (".".join(file.with_suffix("").parts) for file in itertools.islice(files, _MOST))
+    return [name.removesuffix(".__init__") for name in found]
+
+
+_UNTOLD = {"exec", "eval", "globals", "vars", "setattr", "__getattr__", "*"}
+"""Names by which a module can come to others than its statements tell."""
+
+
 def _defined(body: list[ast.stmt]) -> set[str] | None:
     """The names that a module's statements bind; None where not all can be told."""
-    found = set()
-    for node in body:
+    used = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    found = set(_bound(body))
+    return None if _UNTOLD & (found | used) else found
+
+
+def _bound(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The names that statements bind where they stand, those within functions and classes left out."""
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            yield node.name
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
-            return None
-    return None if "*" in found or "__getattr__" in found else found
+            yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Name):
+            yield from [node.id] if isinstance(node.ctx, ast.Store) else []
+        elif not isinstance(node, ast.Lambda):
+            yield from _bound(ast.iter_child_nodes(node))
 
 
 def find(text: str, option: str) -> Any:

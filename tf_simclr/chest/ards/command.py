@@ -30,14 +30,16 @@ from tf_simclr.chest.ards.runs import (
 from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
+from tf_simclr.commands.inputs import encoder_name
 from tf_simclr.config import ChestArds, plain, plain_defaults
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.network import build
+from tf_simclr.own import encoders
 from tf_simclr.terminal import say, show
-from tf_simclr.weights import content_of, load_model, read_network
+from tf_simclr.weights import content_of, load_model, own_network, read_network
 
 
 def run(config: ChestArds) -> None:
@@ -82,7 +84,7 @@ def _perform(job: Job, stage: Stage) -> None:
 
 
 _KNOBS = {
-    "initial": ("checkpoint", "ema", "resnet_depth", "image_size", "split_seed", "seed"),
+    "initial": ("checkpoint", "encoder", "ema", "resnet_depth", "image_size", "split_seed", "seed"),
     "pretrain": (
         "pairs",
         "pretrain_epochs",
@@ -135,7 +137,9 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
     """The checkpoint's network, or one with random weights, as a file of our own."""
     config, path = job.config, folder / "network.keras"
     keras.utils.set_random_seed(config.seed)
-    if config.checkpoint is None:
+    if config.checkpoint is None and config.encoder:
+        network, origin = encoders.as_network(_built(config)), f"{config.encoder}, random weights"
+    elif config.checkpoint is None:
         plainest: dict[str, Any] = {
             "cifar_stem": config.image_size <= 32,
             "proj_head_mode": "none",
@@ -146,12 +150,28 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
         network, origin = load_model(config.checkpoint, ema=config.ema), config.checkpoint.name
     with replacing_path(path) as temporary:
         network.save(temporary)
-    architecture = dataclasses.replace(read_network(path)[0], num_classes=0, ft_proj_selector=0)
+    if own_network(path) is None:
+        known = dataclasses.asdict(dataclasses.replace(read_network(path)[0], num_classes=0, ft_proj_selector=0))
+    else:
+        known = dataclasses.asdict(_own(job, network))
     counted = ards.counts(job.target, job.rows, positive=job.positive)
     for part, of in counted.items():
         say(f"  {part:<12}" + ", ".join(f"{number:,} {what}" for what, number in of.items()))
     say(f"  {job.alike_in_words}")
-    return {"origin": origin, "architecture": dataclasses.asdict(architecture), "counts": counted}
+    return {"origin": origin, "architecture": known, "counts": counted}
+
+
+def _built(config: ChestArds) -> keras.Model:
+    """The encoder that --encoder names."""
+    return encoders.build(config.encoder, image_size=config.image_size, say=say)
+
+
+def _own(job: Job, network: keras.Model) -> Own:
+    """What is known of an encoder of another kind; one drawn anew is kept for what is trained from scratch."""
+    encoder = encoders.encoder_of(network)
+    with replacing_path(job.random_encoder) as temporary:
+        encoders.as_network(keras.models.clone_model(encoder)).save(temporary)
+    return Own(encoder_name(job.config) or "network.keras", encoder.output_shape[-1])
 
 
 def pretrained(job: Job, folder: Path) -> dict[str, Any]:
@@ -218,7 +238,7 @@ def _compared(job: Job, folder: Path) -> dict[str, Any]:
 
 def starts(job: Job, folder: Path) -> dict[str, Path | None]:
     """The other ways that are asked for, and the network that each begins with."""
-    found: dict[str, Path | None] = {"supervised": None}
+    found: dict[str, Path | None] = {"supervised": job.random_encoder if job.own else None}
     found |= {"checkpoint": job.first_encoder} if job.config.checkpoint is not None else {}
     again = job.config.moco or (folder / "moco" / "test.json").exists()
     return found | ({"moco": folder / "moco" / "pretrain"} if again else {})

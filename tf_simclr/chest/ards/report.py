@@ -12,7 +12,9 @@ from tf_simclr.chest.ards.page import NOTICE, Report, aligned, written
 from tf_simclr.chest.ards.runs import Job
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.compare import positives
+from tf_simclr.commands.inputs import encoder_name
 from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.evaluation.binary import roc_auc
@@ -39,8 +41,9 @@ def write(job: Job, folder: Path) -> str:
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
     content = {"note": NOTICE, "made_up": found.synthetic, "test": found.counts["test"], "ways": numbers}
     write_json(folder / "numbers.json", content)
-    _deploy(job, found)
-    return f"{table(job, found, folder=folder)}\nask it  {typed('chest', 'app', '--model', job.config.model_dir)}"
+    named = words_to_open(_deploy(job, found) / "encoder.keras", encoder=encoder_name(job.config))
+    ask = typed("chest", "app", "--model", job.config.model_dir, *named)
+    return f"{table(job, found, folder=folder)}\nask it  {ask}"
 
 
 def _gathered(job: Job) -> Report:
@@ -118,7 +121,7 @@ def frozen(folder: Path, networks: list[str]) -> list[tuple[str, float, float]]:
 def steps(job: Job) -> list[str]:
     """What was done, a sentence a stage."""
     config, first, before = job.config, job.stage("initial").result, job.stage("pretrain").result
-    network = f"a ResNet-{first['architecture']['depth']} with {first['origin']}"
+    network = f"{first['origin']}" if job.own else f"a ResNet-{first['architecture']['depth']} with {first['origin']}"
     pair = "two views of one radiograph" if config.pairs == "image" else "views of two radiographs of a patient"
     training = before["training"]
     trials, seeds = len(job.stage("grid").result["trials"]), job.stage("evaluate").result["seeds"]

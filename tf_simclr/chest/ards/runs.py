@@ -25,6 +25,7 @@ from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.foreign import parse_json, reading
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.own.named import is_code
 from tf_simclr.replicas import Devices
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_model
@@ -84,14 +85,21 @@ class Job:
         return self.stage("initial").path / "network.keras"
 
     @property
-    def architecture(self) -> Architecture:
-        """Of the encoder to begin with."""
-        return Architecture(**self.stage("initial").result["architecture"])
+    def random_encoder(self) -> Path:
+        """The encoder to begin with drawn anew, where it is no ResNet of ours."""
+        return self.stage("initial").path / "random.keras"
+
+    @property
+    def own(self) -> bool:
+        """Whether the encoder to begin with is no ResNet of ours."""
+        return "encoder" in self.stage("initial").result["architecture"]
 
     @property
     def encoder_options(self) -> dict[str, Any]:
-        """The knobs of a ResNet like the encoder to begin with."""
-        own = self.architecture
+        """The knobs of a ResNet like the encoder to begin with; of another one what names its code."""
+        if self.own:
+            return {"encoder": self.config.encoder if is_code(self.config.encoder) else ""}
+        own = Architecture(**self.stage("initial").result["architecture"])
         return {
             "resnet_depth": own.depth,
             "width_multiplier": own.width,
@@ -116,11 +124,12 @@ def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
         "temperature": config.temperature,
     }
     kept = {"checkpoint_epochs": 10, "keep_checkpoint_max": 1, "cache_dataset": True}
+    # One that is no ResNet is taken from its file as it is, with its weights.
+    start = {"encoder": str(job.first_encoder)} if job.own else {"checkpoint": job.first_encoder}
     return Pretrain(
-        **knobs | same | kept,
+        **knobs | same | kept | start,
         radiographs=prepared.folder,
         pairs=config.pairs,
-        checkpoint=job.first_encoder,
         model_dir=folder,
         mixed_precision=config.mixed_precision,
         seed=config.seed,

@@ -13,7 +13,7 @@ import numpy as np
 from tf_simclr.chest.covid.learner import Learner
 from tf_simclr.chest.covid.rows import CHOICE, ROWS, Fit, Row, split
 from tf_simclr.chest.covid.store import Kept
-from tf_simclr.commands.inputs import Extractor
+from tf_simclr.commands.inputs import Extractor, encoder_from
 from tf_simclr.config import ChestCovid
 from tf_simclr.config.evaluation import Probing
 from tf_simclr.contents import of_array
@@ -86,14 +86,15 @@ class Study:
     @functools.cached_property
     def simclr(self) -> keras.Model:
         """The checkpoint's encoder, else an untrained one."""
-        config = self.config
-        return load_encoder(config.checkpoint, ema=config.ema) if config.checkpoint else self.random
+        return self.random if self.config.checkpoint is None else encoder_from(self.config)
 
     @functools.cached_property
     def random(self) -> keras.Model:
         """The same network with random weights."""
         keras.utils.set_random_seed(self.config.seed)
-        return keras.models.clone_model(self.simclr) if self.config.checkpoint else resnet(50)
+        if self.config.checkpoint is not None:
+            return keras.models.clone_model(self.simclr)
+        return encoder_from(self.config) or resnet(50)
 
     def features(self, encoder: keras.Model, *, name: str, sizes: tuple[int, int]) -> np.ndarray:
         """Features of every image `(n, d)`, in the order of the prepared folder, kept on disk."""

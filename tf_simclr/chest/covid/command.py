@@ -14,6 +14,9 @@ from tf_simclr.chest.covid import tables as covid_tables
 from tf_simclr.chest.covid.rows import CHOICE
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.trusted import words_to_open
+from tf_simclr.commands.inputs import encoder_name
+from tf_simclr.commands.pretrain import code_of
 from tf_simclr.config import ChestCovid, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load
@@ -100,13 +103,22 @@ def leaked(study: covid_arms.Study) -> dict[str, float]:
 def _ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
     """What can be done next."""
     config = study.config
-    lines = [f"model   {folder}: {typed('chest', 'app', '--model', config.model_dir)}"]
-    again = ["--config", config.model_dir / "config.json"]
+    code, named = code_of(config.encoder), words_to_open(folder / "encoder.keras", encoder=encoder_name(config))
+    lines = [f"model   {folder}: {typed('chest', 'app', '--model', config.model_dir, *named)}"]
+    again = ["--config", config.model_dir / "config.json", *code]
     if config.study == "table":
         lines.append(f"more    {typed(*again, '--study', 'all')}: larger inputs, LARS, unfrozen groups, four classes")
     elif config.adapted is None and config.checkpoint is not None:
         adapted = f"{config.model_dir}_adapted"
-        words = ["--preset", "radiographs", "--radiographs", study.data.folder, "--checkpoint", config.checkpoint]
+        words = [
+            "--preset",
+            "radiographs",
+            "--radiographs",
+            study.data.folder,
+            "--checkpoint",
+            config.checkpoint,
+            *code,
+        ]
         lines.append(f"adapt   {typed('pretrain', *words, '--model_dir', adapted)}")
         lines.append(f"then    {typed(*again, '--study', 'beyond', '--adapted', adapted)}")
     return lines
@@ -151,7 +163,8 @@ def card(study: covid_arms.Study, leak: dict) -> dict:
     """What a reader must know of the model."""
     config, data = study.config, study.data
     untrained = config.checkpoint is None
-    encoder = "an untrained ResNet-50: a demonstration, not a model" if untrained else config.checkpoint
+    network = config.encoder or "ResNet-50"
+    encoder = f"an untrained {network}: a demonstration, not a model" if untrained else config.checkpoint
     warned = [MADE_UP] * data.made_up + [_UNTRAINED] * untrained
     return {
         "title": f"{config.positive}: the COVID-19 study's head on a frozen encoder",

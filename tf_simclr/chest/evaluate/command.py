@@ -47,7 +47,7 @@ def run(config: ChestEvaluate) -> None:
     tolds: dict[str, dict[str, Told]] = {}
     for name, folder in names.items():
         say(f"{name}: {len(rows):,} radiographs of {data.name} …")
-        asked = opened(folder)
+        asked = opened(folder, code=config.encoder)
         scores, features = asked.answers(data, rows, batch_size=config.eval_batch_size)
         tolds[name] = _told_of(config, asked, scores=scores, data=data, rows=rows)
         if name == next(iter(names)):

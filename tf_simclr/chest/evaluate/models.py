@@ -64,8 +64,12 @@ class Asked:
         return self.layer(features), features
 
 
-def opened(folder: Path) -> Asked:
+def opened(folder: Path, *, code: str = "") -> Asked:
     """The model of a run, or of a folder with one.
+
+    Args:
+        folder: of the model.
+        code: what made the encoder, where it has more than plain layers.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -74,12 +78,12 @@ def opened(folder: Path) -> Asked:
     there = [folder / name for name in (findings_model.FOLDER, deployed.FOLDER, "")]
     place = next((path for path in there if (path / "card.json").exists()), folder)
     several = place.name == findings_model.FOLDER or (place / "kernel.npy").exists()
-    return _of_findings(place) if several else _of_one(place)
+    return _of_findings(place, code=code) if several else _of_one(place, code=code)
 
 
-def _of_one(folder: Path) -> Asked:
+def _of_one(folder: Path, *, code: str) -> Asked:
     """A model of `chest covid` or `chest ards`, which has one finding."""
-    model = deployed.load(folder)
+    model = deployed.load(folder, code=code)
 
     def layer(features: np.ndarray) -> np.ndarray:
         return np.asarray(model.score_of(tf.constant(features, tf.float32)), float)[:, None]
@@ -88,9 +92,9 @@ def _of_one(folder: Path) -> Asked:
     return Asked(title, model.encoder, (model.positive,), layer, (model.calibration,), model.cases, model.about)
 
 
-def _of_findings(folder: Path) -> Asked:
+def _of_findings(folder: Path, *, code: str) -> Asked:
     """A model of `chest findings`."""
-    model = findings_model.load(folder)
+    model = findings_model.load(folder, code=code)
     known = [model.held_labels[:, number] >= 0 for number in range(len(model.findings))]
     both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
     usable = np.flatnonzero(both)

@@ -17,6 +17,8 @@ from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.findings import published
 from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
 from tf_simclr.chest.findings.page import NOTICE, Told, written
+from tf_simclr.chest.model.trusted import words_to_open
+from tf_simclr.commands.inputs import encoder_name
 from tf_simclr.config import ChestFindings, plain
 from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -64,7 +66,9 @@ def run(config: ChestFindings) -> None:
         _leave(config.model_dir, told)
         left = _left_model(task, chosen, fit=fits[chosen][0])
         show(table(told, config.model_dir))
-        show(f"model   {left}: {typed('chest', 'evaluate', '--model', config.model_dir, '--radiographs')} OTHER")
+        named = words_to_open(left / "encoder.keras", encoder=encoder_name(config))
+        asked = typed("chest", "evaluate", "--model", config.model_dir, *named, "--radiographs")
+        show(f"model   {left}: {asked} OTHER")
 
 
 def opened(config: ChestFindings) -> Prepared:

@@ -30,6 +30,7 @@ from tf_simclr.evaluation.probes import chosen_regression
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
+from tf_simclr.own import encoders
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import read_arrays
 from tf_simclr.terminal import say
@@ -87,7 +88,9 @@ class Task:
         return found
 
     def fresh(self) -> keras.Model:
-        """A ResNet with random weights: images to features."""
+        """What --encoder names, or a ResNet, with random weights: images to features."""
+        if self.config.encoder:
+            return encoders.build(self.config.encoder, image_size=self.config.image_size, say=say)
         plainest: dict[str, Any] = {
             "cifar_stem": self.config.image_size <= 32,
             "proj_head_mode": "none",
@@ -217,7 +220,7 @@ def tuned(task: Task, network: str, *, drawn: Mapping[str, np.ndarray], seed: in
         radiographs=task.data.folder,
         split_seed=config.split_seed,
         image_size=config.image_size,
-        resnet_depth=config.resnet_depth,
+        **({"encoder": config.encoder} if config.encoder else {"resnet_depth": config.resnet_depth}),
         checkpoint=config.checkpoint if network == "checkpoint" else None,
         ema=config.ema and network == "checkpoint",
         model_dir=folder / "run",

@@ -107,8 +107,12 @@ def save(
         write_json(place / "card.json", about | {"digests": digests})
 
 
-def load(folder: str | Path) -> _FindingsModel:
+def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
     """Opens a folder that `save` wrote, or a run that has one.
+
+    Args:
+        folder: of the model.
+        code: what made the encoder, where it has more than plain layers (`trusted.load_network`).
 
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
@@ -118,7 +122,7 @@ def load(folder: str | Path) -> _FindingsModel:
     about = read_card(folder, _KIND)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
     check_files(folder, about["digests"], names=names)
-    encoder = load_network(folder / "encoder.keras")
+    encoder = load_network(folder / "encoder.keras", code=code)
     found = {
         name: np.asarray(array(folder / f"{name}.npy", kind=np.float64, axes=axes, what="numbers"))
         for name, axes in _ARRAYS.items()

@@ -24,7 +24,7 @@ def run(config: ChestExplain) -> None:
     Raises:
         InputError: the model or an image cannot be read.
     """
-    model = deployed.load(config.model)
+    model = deployed.load(config.model, code=config.encoder)
     refused = []
     for path in config.images:
         try:

@@ -196,7 +196,8 @@ def save(
 
     Args:
         folder: where to; by custom `RUN/deployed`.
-        encoder: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`: a functional model of plain layers.
+        encoder: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`: a functional model, best of plain layers: others
+            are opened where their code is named.
         heads: one a training seed: `Sequential` models of features to a probability `(n, 1)`, whose last layer is
             `Dense(1, "sigmoid")`; `linear_head` makes one of a softmax classifier of two classes.
         positive: the class that the probability is of.
@@ -290,8 +291,12 @@ def learned(prepared: Prepared, rows: np.ndarray, *, positive: str) -> dict[str,
     return {"images": len(rows), "patients": len(np.unique(prepared.patients[rows])), "positives": positives}
 
 
-def load(folder: str | Path) -> Deployed:
+def load(folder: str | Path, *, code: str = "") -> Deployed:
     """Opens a folder that `save` wrote, or a run that has one.
+
+    Args:
+        folder: of the model.
+        code: what made the encoder, where it has more than plain layers (`trusted.load_network`).
 
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
@@ -302,7 +307,7 @@ def load(folder: str | Path) -> Deployed:
     names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}
     names |= {"encoder.keras", "calibration_draws.npy", "held_out.npy"}
     check_files(folder, about["digests"], names=names)
-    encoder = load_network(folder / "encoder.keras")
+    encoder = load_network(folder / "encoder.keras", code=code)
     heads = tuple(load_network(folder / f"head_{i}.keras") for i in range(about["heads"]))
     check_heads(encoder, heads)
     found = case_files.read(folder, classes=tuple(about["classes"]))

@@ -11,11 +11,13 @@ import keras
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import dictionaries, parse_json, reading, spend
+from tf_simclr.own import encoders
 
 _LAYERS = {
-    *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
-    *("DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "GroupNormalization", "InputLayer"),
-    *("LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Softmax", "ZeroPadding2D"),
+    *("Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Cropping2D"),
+    *("Dense", "DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
+    *("GroupNormalization", "InputLayer", "LayerNormalization", "MaxPooling2D", "MultiHeadAttention", "Multiply"),
+    *("Normalization", "Permute", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "ZeroPadding2D"),
 }
 """Layers that compute and do nothing else."""
 _OPERATIONS = {"Add", "Mean", "Multiply", "Relu", "Reshape", "Softmax", "Split", "Subtract", "Sum", "Transpose"}
@@ -27,6 +29,8 @@ _ALLOWED = {
     "keras.src.ops.numpy": _OPERATIONS,
     "keras.src.ops.nn": _OPERATIONS,
     "keras.src.models.functional": {"Functional"},
+    "keras.src.applications.convnext": {"LayerScale"},
+    "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer"},
     "keras": {"DTypePolicy", "Functional", "Sequential"},
     None: {"__keras_tensor__"},
 }
@@ -38,15 +42,19 @@ _MAX_WEIGHTS = 8 * 2**30
 """Largest weights in bytes, unpacked; the largest SimCLR network has 3.2 GB."""
 
 
-def load_network(path: Path) -> keras.Model:
-    """Loads a `.keras` file of plain layers; it is not compiled.
+def load_network(path: Path, *, code: str = "") -> keras.Model:
+    """Loads a `.keras` file of plain layers, or of those that the user has named the code of; it is not compiled.
+
+    Args:
+        path: the file.
+        code: `module:function`, whose module is imported by now, or `keras_hub:PRESET`; empty: plain layers alone.
 
     Raises:
         InputError: the file is damaged, holds anything else, or its weights are not finite.
     """
     try:
-        check_plain(path)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        check_plain(path, code=code)
+        model = encoders.load(path) if code else keras.saving.load_model(path, compile=False, safe_mode=True)
     except InputError:
         raise
     except Exception as error:  # a damaged HDF5 file or configuration raises whatever it meets
@@ -56,8 +64,11 @@ def load_network(path: Path) -> keras.Model:
     return model
 
 
-def check_plain(path: Path) -> None:
-    """Refuses a file that names anything but plain layers, or that unpacks to more than a network can have."""
+def check_plain(path: Path, *, code: str = "") -> None:
+    """Refuses a file that names anything but plain layers, or that unpacks to more than a network can have.
+
+    Of one whose code the user has named, the layers are left to `own.encoders`.
+    """
     with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
         sizes = {member.filename: member.file_size for member in archive.infolist()}
         once = len(sizes) == len(archive.infolist())
@@ -66,9 +77,28 @@ def check_plain(path: Path) -> None:
         check(small, f"{path} must unpack to a network's size", bytes=sum(sizes.values()))
         spend(made=sizes["model.weights.h5"], outline=sizes["config.json"])
         config = parse_json(archive.read("config.json"))
+    if code:
+        return
     named = {(part.get("module"), str(part.get("class_name"))) for part in dictionaries(config) if "class_name" in part}
     unknown = sorted(f"{module}.{name}" for module, name in named if name not in _ALLOWED.get(module, set()))
-    check(not unknown, f"{path} must be made of plain layers", unknown=unknown[:5])
+    check(not unknown, f"{path} must be made of plain layers{_ADVICE}", unknown=unknown[:5])
     registered = {str(part["registered_name"]) for part in dictionaries(config) if part.get("registered_name")}
     custom = sorted(name for name in registered if ">" in name)
-    check(not custom, f"{path} must be made of plain layers", custom=custom[:5])
+    check(not custom, f"{path} must be made of plain layers{_ADVICE}", custom=custom[:5])
+
+
+_ADVICE = "; name what made it if that is yours: --encoder module:function, or keras_hub:PRESET"
+
+
+def words_to_open(path: Path, *, encoder: str) -> list[str]:
+    """Words by which a command opens a model again; none where its encoder is made of plain layers.
+
+    Args:
+        path: of the encoder's file.
+        encoder: what made it, as far as is known.
+    """
+    try:
+        check_plain(path)
+    except InputError:
+        return ["--encoder", encoder or "module:function"]
+    return []

@@ -17,7 +17,7 @@ def run(config: ChestApp) -> None:
     Raises:
         InputError: the model cannot be read, uvicorn is missing, or the port is taken.
     """
-    model = deployed.load(config.model)
+    model = deployed.load(config.model, code=config.encoder)
     say(NOTE)
     app_server.import_uvicorn()
     if config.host not in app_server.LOCAL:
