@@ -43,7 +43,7 @@ def code(tmp_path, monkeypatch) -> Path:
 @needs_jax
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_pretrains_and_gives_the_same_features_on_both(images, code, name, backend):  # noqa: F811
+def test_pretrains_and_gives_the_same_features_on_both(images, code, name, backend):
     if "hub" in name and importlib.util.find_spec("keras_hub") is None:
         pytest.skip("KerasHub is not installed")
     run, blocked = code / "run", None

@@ -45,7 +45,7 @@ def look_first(config: Any) -> None:
     command = plain(config)["command"]
     if command in _TRAINING:
         RunFolder(config.model_dir).check_options(plain(config), plain_defaults(command))
-    look_at_code(config)
+    _look_at_code(config)
     if hasattr(config, "dataset"):
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
@@ -59,7 +59,7 @@ def look_first(config: Any) -> None:
         _check_path(path, "images")
 
 
-def look_at_code(config: Any) -> None:
+def _look_at_code(config: Any) -> None:
     """Refuses code that is not there, as far as files tell; and a file of an encoder that is none.
 
     Raises:

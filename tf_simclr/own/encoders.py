@@ -72,7 +72,7 @@ def build(name: str, *, image_size: int, say: _Say, channels: int = 3) -> keras.
         size = free[1:3]
     images = keras.Input((*size, channels), name="images")
     x = images
-    if scale is None and takes_bytes(made):
+    if scale is None and _takes_bytes(made):
         scale, offset = 255.0, 0.0
         say(f"{name} takes values of 0 to 255, by its first layer: images in [0, 1] are multiplied by 255 before it")
     if scale is not None:
@@ -101,7 +101,7 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
         found = load(expanded(name))
         taken = f"{name} is taken with its weights"
         advice = "on images in [0, 1]; if it learned from others, put a keras.layers.Rescaling before it"
-        say(taken if takes_bytes(found) else f"{taken}, {advice}")
+        say(taken if _takes_bytes(found) else f"{taken}, {advice}")
         return encoder_of(found), None, None
     function = named.find(name, "encoder")
     _register_named()
@@ -115,7 +115,7 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
         rule = f"{name} must be callable without arguments, or with image_size and channels"
         check(not missing, rule, needs=missing)
         made = function(**{knob: value for knob, value in knobs.items() if knob in known})
-        if isinstance(made, keras.layers.Layer) and not takes_bytes(made):
+        if isinstance(made, keras.layers.Layer) and not _takes_bytes(made):
             say(f"{name} sees images in [0, 1]")
         return made, None, None
     except InputError:
@@ -136,7 +136,7 @@ def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tup
         except Exception as error:
             problem = error
             continue
-        if not takes_bytes(made):
+        if not _takes_bytes(made):
             other = next((told for start, told in _PUBLISHED.items() if name.startswith(start)), "")
             apart = f"; weights that Keras publishes for it are for other values ({other})" if other else ""
             say(f"{name} sees images in [0, 1], with random weights{apart}")
@@ -171,7 +171,7 @@ def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
     return made, scale, 0.0 if offset is None else offset
 
 
-def takes_bytes(model: keras.layers.Layer) -> bool:
+def _takes_bytes(model: keras.layers.Layer) -> bool:
     """Whether a model's first layer tells that it takes values of 0 to 255: it divides by such, or takes off a mean.
 
     That of a model that is no graph of layers cannot be told.
@@ -334,7 +334,7 @@ def as_network(model: keras.Model) -> keras.Model:
     shape = parts.images_shape(model)
     if shape is None:
         raise InputError(f"a network in a file must know the shape of its images. Received: {model.name}")
-    if takes_bytes(model):
+    if _takes_bytes(model):
         images = keras.Input(shape[1:], name="images")
         scaled = keras.layers.Rescaling(255.0, name=RANGE)(images)
         model = keras.Model(images, parts.pooled(model(scaled)), name="encoder")
