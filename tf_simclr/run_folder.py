@@ -339,9 +339,8 @@ def restore_state(path: Path, model: "keras.Model") -> None:
         OtherStream: the training saw its images in another order than it would from here on.
         InputError: the file is damaged, or holds other variables; the model is as it was.
     """
-    variables, arrays = (
-        {_uncounted(name): value for name, value in found.items()} for found in (state(model), read_arrays(path))
-    )
+    variables = {_uncounted(name): variable for name, variable in state(model).items()}
+    arrays = {_uncounted(name): array for name, array in read_arrays(path).items()}
     with reading(path, "a whole checkpoint", advice="remove it"):
         version = int(arrays.pop(STREAM_KEY, np.int64(1)))
     differing = [f" - {name} (missing)" for name in sorted(variables.keys() - arrays.keys())]
