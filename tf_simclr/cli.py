@@ -25,7 +25,8 @@ from tf_simclr.terminal import write
 
 _EXTRAS = {
     "optuna": "sweep", "pydicom": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
-    "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow",
+    "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow", "pyarrow": "shards", "array_record": "shards",
+    "datasets": "shards",
 }  # fmt: skip
 """Package that a command may need → the extra that has it."""
 
@@ -263,7 +264,7 @@ _SOURCES = ("dataset", "image_dir", "radiographs")
 """Options that name images; one of them is enough."""
 _SEEN = ("image_size", "exif_orientation")
 """Options of how a network sees images."""
-_DRAWN = ("data_dir", "positive", "split_seed", "validation_fraction")
+_DRAWN = ("data_dir", "image_column", "label_column", "positive", "split_seed", "validation_fraction")
 """Options of which images are in a split."""
 
 

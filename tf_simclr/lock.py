@@ -23,6 +23,12 @@ BEAT = 20.0
 """Seconds between two signs of life."""
 SILENCE = 60.0
 """Seconds without one, after which a holder on another machine counts as gone."""
+
+
+class InUse(InputError):
+    """Another process holds the folder."""
+
+
 HELD: set[Path] = set()
 """Folders that this process holds: a training within a task that holds its folder needs no second lock."""
 
@@ -121,7 +127,7 @@ def _refuse(file: int, folder: Path) -> None:
     holder = _holder_of(file)
     os.close(file)
     who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-    raise InputError(f"{folder} is in use by {who}; wait for it, stop it, or take another folder")
+    raise InUse(f"{folder} is in use by {who}; wait for it, stop it, or take another folder")
 
 
 def _holder_of(file: int) -> dict[str, Any]:

@@ -150,6 +150,74 @@ def write_tfrecords(place: Path, changed: bool = False) -> Path:
     return place
 
 
+def features_of(found: list):
+    """A data set of Hugging Face's library, whose pictures are bytes and names."""
+    import datasets
+
+    content = {"image": [{"bytes": image, "path": f"{key}.bmp"} for key, image, _ in found]}
+    content["label"] = [label for _, _, label in found]
+    kinds = {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=["a", "b", "c"])}
+    return datasets.Dataset.from_dict(content, features=datasets.Features(kinds))
+
+
+def write_parquet(place: Path, changed: bool = False) -> Path:
+    """By Hugging Face's library: a few rows in a group, not compressed."""
+    place.mkdir(parents=True, exist_ok=True)
+    parts = shards_of(examples(changed))
+    for number, part in enumerate(parts):
+        path = place / f"train-{number:05}-of-{len(parts):05}.parquet"
+        features_of(part).to_parquet(path, batch_size=10)
+    return place
+
+
+def write_compressed_parquet(place: Path, changed: bool = False) -> Path:
+    """By pyarrow alone: bytes and words, compressed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    place.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(shards_of(examples(changed))):
+        pictures = pa.array([image for _, image, _ in part], pa.large_binary())
+        words = pa.array([f"class {label}" for _, _, label in part], pa.string())
+        table = pa.table({"picture": pictures, "category": words})
+        pq.write_table(table, place / f"train-{number}.parquet", compression="zstd", row_group_size=8)
+    return place
+
+
+def write_arrow(place: Path, changed: bool = False) -> Path:
+    import datasets
+
+    place.mkdir(parents=True, exist_ok=True)
+    saved = datasets.DatasetDict({"train": features_of(examples(changed))})
+    saved.save_to_disk(place, num_shards={"train": FILES})
+    return place
+
+
+def write_array_records(place: Path, changed: bool = False) -> Path:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    place.mkdir(parents=True, exist_ok=True)
+    parts = shards_of(examples(changed))
+    for number, part in enumerate(parts):
+        name = f"made-train.array_record-{number:05}-of-{len(parts):05}"
+        writer = ArrayRecordWriter(str(place / name), "group_size:1")
+        for _, image, label in part:
+            writer.write(tf_example(image, label))
+        writer.close()
+    return place
+
+
+SHARDS = {
+    "tar": write_tars,
+    "tfrecord": write_tfrecords,
+    "parquet": write_parquet,
+    "parquet, compressed": write_compressed_parquet,
+    "arrow": write_arrow,
+    "arrayrecord": write_array_records,
+}
+"""Kind of shards → who writes them, in several files, some of them empty."""
+
+
 def from_radiographs(place: Path, changed: bool) -> Source:
     from tf_simclr.data.radiographs import partition
 
@@ -197,6 +265,10 @@ SOURCES: dict[str, Make] = {
     "tars": lambda place, changed: from_shards(write_tars(place, changed)),
     "tars, few labels": lambda place, changed: part(from_shards(write_tars(place, changed))),
     "TFRecord": lambda place, changed: from_shards(write_tfrecords(place, changed)),
+    "Parquet": lambda place, changed: from_shards(write_parquet(place, changed)),
+    "Parquet, compressed": lambda place, changed: from_shards(write_compressed_parquet(place, changed)),
+    "Arrow": lambda place, changed: from_shards(write_arrow(place, changed)),
+    "ArrayRecord": lambda place, changed: from_shards(write_array_records(place, changed)),
     "radiographs": from_radiographs,
     "radiographs, smaller": lambda place, changed: prepared(place, changed).source(np.arange(COUNT), side=8),
     "radiographs, pairs": from_pairs,

@@ -19,6 +19,7 @@ from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.hub import from_hub, is_hub, splits_of
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder
 from tf_simclr.errors import InputError, check
@@ -77,10 +78,11 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         )
         rule = f"images of {known.called} have several findings each: name one by --positive, or use `chest findings`"
         check(source.labelled or not labelled, rule, classes=list(known.classes))
-    elif config.image_dir is None:
+    elif config.image_dir is None and not is_hub(config.dataset):
         from tf_simclr.data.tfds_source import from_tfds
 
-        source = from_tfds(config.dataset, split, data_dir=config.data_dir, download=config.download)
+        keys = {"image_key": config.image_column, "label_key": config.label_column}
+        source = from_tfds(config.dataset, split, data_dir=config.data_dir, download=config.download, **keys)
         source = upright(source) if config.exif_orientation else source
     else:
         options: dict[str, Any] = {
@@ -91,9 +93,15 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             "seed": config.split_seed,
             "exif_orientation": config.exif_orientation,
         }
-        if opening.are_at(config.image_dir):
-            source = from_shards(config.image_dir, split, say=say, **options)
+        columns = {name: getattr(config, name) for name in ("image_column", "label_column")}
+        if config.image_dir is None:
+            source = from_hub(config.dataset, split, data_dir=config.data_dir, say=say, **options, **columns)
+        elif opening.are_at(config.image_dir):
+            source = from_shards(config.image_dir, split, say=say, **options, **columns)
         else:
+            given = {name: value for name, value in columns.items() if value is not None}
+            rule = f"{' and '.join(given)} must be left out: {shown(config.image_dir)} holds pictures, and no shards"
+            check(not given, rule, **given)
             source = open_folder(config.image_dir, split, **options)
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized
@@ -402,7 +410,8 @@ def splits_to_test(config: Any) -> list[str]:
         if not there and train.lower() in folders.PARTS:  # divided by content
             other = "test" if folders.PARTS[train.lower()] != "test" else "validation"
     elif other in (None, train):
-        there = list(sizes(data_set_folder(config)))
+        hub = is_hub(config.dataset)
+        there = splits_of(config.dataset, data_dir=config.data_dir) if hub else list(sizes(data_set_folder(config)))
         other = next((name for name in ("test", "validation") if name in there and name != train), None)
         if other is None and train in there:
             train, other = f"{train}[:90%]", f"{train}[90%:]"

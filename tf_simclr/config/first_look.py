@@ -170,6 +170,9 @@ def _look_at_set(config: Any, asked: list[str]) -> None:
         InputError: so it is.
     """
     name = str(config.dataset)
+    if name.startswith("hf:") and not expanded(name.removeprefix("hf:")).exists():
+        rule = f"{name} needs the library datasets: pip install 'tf-simclr[shards]'"
+        check(find_spec("datasets") is not None, rule)
     if config.data_dir is None and name == plain_defaults(plain(config)["command"])["dataset"]:
         return  # nobody has named it; what is missing for it may be more than the images
     folder = data_set_folder(config)

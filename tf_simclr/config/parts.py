@@ -38,12 +38,17 @@ class Images(Checked):
     """Where images come from."""
 
     dataset: str = "cifar10"
-    """Any data set of TensorFlow Datasets, such as cifar10 or imagenet2012_subset/1pct."""
+    """Any data set of TensorFlow Datasets, such as cifar10 or imagenet2012_subset/1pct; hf:user/name[:config] of the
+    Hugging Face hub, which is downloaded once."""
     data_dir: Path | None = None
-    """Its folder, if not ~/tensorflow_datasets."""
+    """Its folder, if not ~/tensorflow_datasets, or where HF_HOME says."""
     image_dir: Path | None = None
     """A folder of images instead; folders in it are classes.  Its splits are folders, too, such as train and test;
-    one without splits is divided by its images' content."""
+    one without splits is divided by its images' content.  Or shards: tar, TFRecord, ArrayRecord, Parquet, Arrow."""
+    image_column: str | None = None
+    """Column, feature or ending that is the picture, where shards or a data set have several."""
+    label_column: str | None = None
+    """Column, feature, ending or key that is the class, where it is not found or there are several."""
     validation_fraction: float | None = None
     """image_dir without splits: share of each class to test on; by default 0.2, and nothing where nothing is tested."""
     exif_orientation: bool = False
@@ -74,6 +79,9 @@ class Images(Checked):
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         one = self.image_dir is None or self.radiographs is None
         check(one, "images must come from image_dir or from radiographs, not both", image_dir=str(self.image_dir))
+        columns = self.image_column is None and self.label_column is None
+        rule = "image_column and label_column name columns of shards and data sets; radiographs have none"
+        check(columns or self.radiographs is None, rule, radiographs=str(self.radiographs))
         named = self.positive is None or self.radiographs is not None
         check(named, "positive names a class of radiographs; give --radiographs, too", positive=self.positive)
         share = self.validation_fraction

@@ -67,6 +67,15 @@ def rgb(encoded: bytes) -> np.ndarray:
         raise _NoPicture(f"no picture can be read ({error})") from error
 
 
+def is_picture(encoded: bytes) -> bool:
+    """Whether bytes begin as a picture of any of `FORMATS` does; whether all of it is one, decoding tells."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()):
+            return True
+    except _UNREADABLE:
+        return False
+
+
 def deep(image: Image.Image) -> np.ndarray:
     """A grey picture of 16 bits, (h, w, 3) uint16; Pillow's own conversion would cut its values off at 255."""
     values = np.asarray(image)

@@ -88,8 +88,16 @@ class Rows:
         image = self.images[number]
         if self.images.ndim > 1:
             return image[..., np.minimum(range(3), image.shape[-1] - 1)]
-        encoded = Path(os.fsdecode(image)).read_bytes()
+        encoded = self.encoded(number)
         return rasters.rgb(rasters.upright(encoded) if self.upright else encoded)
+
+    def encoded(self, number: int) -> bytes:
+        """The bytes of an image that is no array in memory, as they are stored.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        return Path(os.fsdecode(self.images[number])).read_bytes()
 
     def tensors(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """Index → record in a TensorFlow graph; the constants are made once, when the first record is asked for."""

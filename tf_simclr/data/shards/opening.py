@@ -1,29 +1,57 @@
 """Which shards there are, and their bytes: the one place through which they are listed and opened.
 
-Whoever brings another store (a bucket) does so here: `_listed`, `stamp`, `opened` and `bytes_at` are all that readers
-call.  Nothing here loads a framework.
+Whoever brings another store (a bucket) does so here.  All that readers call is
+
+    listed(place)                  the shards at a place
+    content(path), stamp(path)     by what a shard is known again, by what it is known not to have changed
+    opened(path), mapped(file)     a shard to read and seek in, and all of its bytes, read where they are looked at
+    bytes_at(path, offset, size)   a range of it, from any thread
+    on_disk(path)                  a file of this machine with its bytes, for engines that open files themselves
+
+Nothing here loads a framework.
 """
 
+import glob
+import itertools
+import mmap
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from tf_simclr import contents
 from tf_simclr.data.folders import PARTS, entries
+from tf_simclr.data.folders import listed as first_of
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import read_json
+from tf_simclr.foreign import is_plain
 from tf_simclr.places import expanded, shown
 
 ENDINGS = {
     ".tar": "tar",
+    ".tgz": "tar",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".array_record": "arrayrecord",
+    ".arrayrecord": "arrayrecord",
 }
 """Ending → kind of shard."""
+_PACKED = ("tar", "tfrecord")
+"""Kinds that may end in `.gz`, too."""
 _COUNTED = re.compile(r"-\d{5,}-of-\d{5,}$")
 """How TensorFlow's tools number shards, after the ending."""
 _FOLDERS = ("data",)
 """Folders in which shards are looked for, beside those called like splits."""
+_TABLES_OF_PICTURES = ("metadata.parquet",)
+"""What lies beside pictures and is no shard: the table of Hugging Face's image folders."""
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MANY = 1_000_000
+"""Shards that a pattern may mean."""
 
 
 def kind_of(path: str | Path) -> str | None:
@@ -32,35 +60,124 @@ def kind_of(path: str | Path) -> str | None:
     Example:
         >>> kind_of("train-000001.tar"), kind_of("train-00000-of-01024"), kind_of("x.tfrecord-00000-of-00002")
         ('tar', 'tfrecord', 'tfrecord')
+        >>> kind_of("train-00000-of-00002.parquet"), kind_of("a.tar.gz"), kind_of("a.json.gz")
+        ('parquet', 'tar', None)
     """
     name = os.path.basename(path).lower()
-    bare = _COUNTED.sub("", name)
+    if name in _TABLES_OF_PICTURES:
+        return None
+    packed = name.endswith(".gz")
+    bare = _COUNTED.sub("", name.removesuffix(".gz"))
     ending = os.path.splitext(bare)[1]
-    return ENDINGS.get(ending, "tfrecord" if bare != name and not ending else None)
+    kind = ENDINGS.get(ending, "tfrecord" if _COUNTED.search(name) and not ending else None)
+    return kind if not packed or kind in _PACKED else None
 
 
-def _listed(place: Path) -> list[Path]:
-    """The shards at a place, sorted: a file; or those of a folder, of its splits' folders and of `data`."""
+def listed(place: Path, *, names: Collection[str] = ()) -> list[Path]:
+    """The shards at a place, sorted.
+
+    Args:
+        place: a file; a folder, of which those of its splits' folders and of `data` count, too; or a pattern:
+            `train-{000000..000146}.tar` as WebDataset has it, `{train,val}-*.parquet` as a shell has it.
+        names: other folders to look in: those called like the splits that somebody asks for.
+
+    Raises:
+        InputError: a shard that a range names is not there.
+    """
     place = expanded(place)
     if place.is_file():
         return [place] if kind_of(place) else []
-    if not place.is_dir():
+    if place.is_dir():
+        return sorted(_inside(place, {*PARTS, *_FOLDERS, *names, *_splits_of_saved(place)}))
+    return _matching(place)
+
+
+def _inside(folder: Path, names: set[str], *, deep: int = 2) -> Iterator[Path]:
+    """The shards of a folder, and of the folders of these names in it."""
+    saved = folder / "state.json"
+    noted = _files_of_saved(saved) if saved.is_file() else None
+    with os.scandir(folder) as inside:
+        for entry in inside:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if deep and (entry.name in names or entry.name.lower() in names):
+                    yield from _inside(path, names, deep=deep - 1)
+            elif kind_of(path) and entry.is_file() and (noted is None or entry.name in noted):
+                yield path
+
+
+def _splits_of_saved(folder: Path) -> set[str]:
+    """The folders of `datasets.DatasetDict.save_to_disk`, which are called as somebody liked."""
+    note = folder / "dataset_dict.json"
+    if not note.is_file():
+        return set()
+    splits = read_json(note, advice="save the data set again").get("splits")
+    return {name for name in splits if isinstance(name, str) and is_plain(name)} if isinstance(splits, list) else set()
+
+
+def _files_of_saved(note: Path) -> set[str] | None:
+    """The files of `datasets.Dataset.save_to_disk`: what `map` leaves beside them is none; None for another note."""
+    files = read_json(note, advice="save the data set again").get("_data_files")
+    if not isinstance(files, list):
+        return None
+    return {str(file.get("filename")) for file in files if isinstance(file, dict)}
+
+
+def is_pattern(place: Path) -> bool:
+    """Whether this means several files: braces, or a shell's wildcards, where nothing of that name is there."""
+    text = str(place)
+    return bool(_BRACES.search(text) or glob.has_magic(text)) and not os.path.lexists(expanded(place))
+
+
+def _matching(place: Path) -> list[Path]:
+    """The shards that a pattern means, sorted; those that braces name must be there."""
+    if not is_pattern(place):
         return []
-    found: list[Path] = []
-    with os.scandir(place) as entries:
-        for entry in entries:
-            path = place / entry.name
-            if entry.is_dir() and (entry.name.lower() in PARTS or entry.name in _FOLDERS):
-                found += [one for one in path.iterdir() if kind_of(one) and one.is_file()]
-            elif kind_of(path) and entry.is_file():
-                found.append(path)
-    return sorted(path for path in found if not path.name.startswith("."))
+    found: set[str] = set()
+    absent: list[str] = []
+    for text in itertools.islice(_braces(str(place)), _MANY):
+        if os.path.isfile(text):
+            found.add(text)
+        elif glob.has_magic(text):
+            found |= {one for one in glob.iglob(text) if os.path.isfile(one)}
+        else:
+            absent.append(text)
+    if absent and found:
+        raise InputError(f"each shard that {shown(place)} means must exist; missing: {first_of([*map(shown, absent)])}")
+    return sorted(path for path in map(Path, found) if kind_of(path))
+
+
+def _braces(text: str) -> Iterator[str]:
+    """What braces mean, as in a shell: `{a,b}` and `{000..146}`, whose numbers have as many digits as the first.
+
+    Example:
+        >>> [*_braces("{train,val}-{08..10}.tar")][2:5]
+        ['train-10.tar', 'val-08.tar', 'val-09.tar']
+    """
+    match = _BRACES.search(text)
+    if match is None:
+        yield text
+        return
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        step = 1 if last >= first else -1
+        words: Iterator[str] = (f"{n:0{len(numbers[1])}}" for n in range(first, last + step, step))
+    elif "," in match[1]:
+        words = iter(match[1].split(","))
+    else:
+        return  # one word in braces names nothing
+    for word in words:
+        yield from _braces(text[: match.start()] + word + text[match.end() :])
 
 
 def are_at(place: Path) -> bool:
     """Whether a place holds shards and no pictures: a tar left beside its pictures does not take their place."""
     place = expanded(place)
-    return bool(_listed(place)) and (place.is_file() or all(reason for _, reason in entries(place)))
+    found = is_pattern(place) or bool(listed(place))
+    return found and (not place.is_dir() or all(reason for _, reason in entries(place)))
 
 
 def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[list[Path], str | None]:
@@ -77,30 +194,58 @@ def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[l
     Raises:
         InputError: there is none, they are of several kinds, or the split is missing beside others.
     """
-    files = _listed(place)
-    check(bool(files), "there must be shards (.tar, .tfrecord, train-00000-of-00010)", place=shown(place))
-    kinds = sorted({str(kind_of(file)) for file in files})
-    check(len(kinds) == 1, "the shards of a place must be of one kind; give the folder of one of them", kinds=kinds)
-    groups = _groups(files, expanded(place), {name.lower() for name in (split, *asked)})
+    groups = by_split(place, names=(split, *asked))
     meant = PARTS.get(split.lower(), split.lower())
     if meant in groups:
         return groups[meant], None
     if set(groups) == {""} and meant in PARTS.values():
-        return files, meant
+        return groups[""], meant
     known = ", ".join(sorted(name for name in groups if name)) or "train, validation and test, since none is named"
     raise InputError(f"the split of the shards in {shown(place)} must be one of {known}. Received: {split!r}")
 
 
+def by_split(place: Path, *, names: Collection[str] = ()) -> dict[str, list[Path]]:
+    """Split → its shards; those that no split names under an empty one.
+
+    Args:
+        place: where they lie.
+        names: words that are splits, beside the usual ones.
+
+    Raises:
+        InputError: there is none, or they are of several kinds.
+    """
+    files = listed(place, names=names)
+    endings = ".tar, .tfrecord, .parquet, .arrow, .array_record, train-00000-of-00010"
+    check(bool(files), f"there must be shards ({endings})", place=shown(place))
+    kinds = sorted({str(kind_of(file)) for file in files})
+    check(len(kinds) == 1, "the shards of a place must be of one kind; give the folder of one of them", kinds=kinds)
+    return _groups(files, base_of(place), {name.lower() for name in names} | {*_splits_of_saved(expanded(place))})
+
+
+def base_of(place: Path) -> Path:
+    """The folder below which a place's shards lie, from which their names are told."""
+    place = expanded(place)
+    if place.is_dir():
+        return place
+    while is_pattern(place):
+        place = place.parent
+    return place if place.is_dir() else place.parent
+
+
 def splits_in(place: Path) -> list[str]:
     """The splits that shards are named after."""
-    return sorted(name for name in _groups(_listed(place), expanded(place), set()) if name)
+    return sorted(name for name in by_split(place) if name)
 
 
 def _groups(files: list[Path], place: Path, names: set[str]) -> dict[str, list[Path]]:
-    """Split → its shards; the others under no name."""
+    """Split → its shards; the others under no name.
+
+    The folder counts before the name, and of a name its first word that is a split.
+    """
     groups: dict[str, list[Path]] = {}
     for file in files:
-        parts = [file.parent.name.lower()] * (file.parent != place) + re.split(r"[^a-z]+", file.name.lower())
+        folders = [part.lower() for part in reversed(file.relative_to(place).parts[:-1])]
+        parts = [*folders, *re.split(r"[^a-z]+", file.name.lower()), *re.split(r"[^a-z0-9]+", file.name.lower())]
         word = next((part for part in parts if part in PARTS or part in names), "")
         groups.setdefault(PARTS.get(word, word), []).append(file)
     return groups
@@ -116,6 +261,15 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def content(path: Path) -> str:
+    """By what a shard is known again wherever it lies: the digest of its bytes, which is remembered.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return contents.digest(path)
+
+
 def opened(path: Path) -> BinaryIO:
     """A shard, to read and to seek in.
 
@@ -123,6 +277,20 @@ def opened(path: Path) -> BinaryIO:
         OSError: it cannot be read.
     """
     return open(path, "rb")
+
+
+def mapped(file: BinaryIO) -> Any:
+    """The bytes of what was opened, each read when it is looked at; of what has no number, all of them at once."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, AttributeError, ValueError):
+        file.seek(0)
+        return file.read()
+
+
+def on_disk(path: Path) -> Path:
+    """A file of this machine with the bytes of a shard, for engines that open files by their names alone."""
+    return path
 
 
 def bytes_at(path: Path, offset: int, *, size: int) -> bytes:

@@ -5,7 +5,7 @@ are stored; a run goes on exactly; and a process reads the bytes of its own rows
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,23 @@ import numpy as np
 
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
-from tf_simclr.data import folders, images, rasters
-from tf_simclr.data.shards import index, opening, tars, tfrecords
-from tf_simclr.data.shards.index import NO_LABEL, Listing
+from tf_simclr.data import folders, images
+from tf_simclr.data.shards import array_records, index, opening, tables, tars, tfrecords
+from tf_simclr.data.shards.index import NO_LABEL, Columns, Listing, Reader
 from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labels
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import tf
 from tf_simclr.places import expanded, shown
 
-_Fetch = Callable[[Path, int, int], bytes]
-"""A shard and an image's place in it → the image's bytes."""
+_Fetch = Callable[[Path, tuple[int, ...]], bytes]
+"""Where a shard's images are read, and the place of one → its bytes."""
+_FEW = 3
+"""Examples that a note names."""
 
 
-def _ranged(path: Path, offset: int, size: int) -> bytes:
-    return opening.bytes_at(path, offset, size=size)
+def _ranged(path: Path, place: tuple[int, ...]) -> bytes:
+    return opening.bytes_at(path, place[0], size=place[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +38,22 @@ class _Kind:
     """How shards of a kind are read."""
 
     what: str
-    listing: Callable[[Path], Listing]
+    listing: Reader
     fetch: _Fetch = _ranged
 
 
 KINDS = {
     "tar": _Kind(what="a whole tar file of images (WebDataset)", listing=tars.listing),
-    "tfrecord": _Kind(what="a whole TFRecord file of Examples with images", listing=tfrecords.listing),
+    "tfrecord": _Kind(
+        what="a whole TFRecord file of Examples with images", listing=tfrecords.listing, fetch=tfrecords.fetch
+    ),
+    "parquet": _Kind(what="a whole Parquet file with a column of pictures", listing=tables.parquet),
+    "arrow": _Kind(what="a whole Arrow file with a column of pictures", listing=tables.arrow),
+    "arrayrecord": _Kind(
+        what="a whole ArrayRecord file of Examples with images",
+        listing=array_records.listing,
+        fetch=array_records.fetch,
+    ),
 }
 
 
@@ -51,9 +63,8 @@ class _Rows(Rows):
 
     fetch: Callable[[int], bytes]
 
-    def pixels(self, number: int) -> np.ndarray:
-        encoded = self.fetch(int(self.images[number]))
-        return rasters.rgb(rasters.upright(encoded) if self.upright else encoded)
+    def encoded(self, number: int) -> bytes:
+        return self.fetch(int(self.images[number]))
 
 
 def from_shards(
@@ -66,12 +77,14 @@ def from_shards(
     whole: bool = True,
     seed: int = 0,
     exif_orientation: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
     say: Say = silent,
 ) -> Source:
-    """A split of a data set in shards: WebDataset's tars, or TFRecord files.
+    """A split of a data set in shards: WebDataset's tars, TFRecord, ArrayRecord, Parquet or Arrow files.
 
     Args:
-        place: a folder of them, or one.
+        place: a folder of them, one, or a pattern (`train-{000000..000146}.tar`).
         split: whose name their names or folders have; without such names the images are divided by content, as those
             of a folder are.
         labelled: whether labels matter; by default they are taken where there are any.
@@ -80,53 +93,112 @@ def from_shards(
         whole: whether train may be all of shards without splits.
         seed: of the division.
         exif_orientation: whether pictures are turned as their EXIF orientation says.
+        image_column: what is the picture, where several things could be: a column, a feature, a tar's ending.
+        label_column: what is the class.
         say: takes a line for the user where much has to be read.
 
     Raises:
-        InputError: no shards, no such split, no image, one that is damaged or cut off, or labels that do not fit.
+        InputError: no shards, no such split, no image, one that is damaged or cut off, columns that are not there or
+            can be read in two ways, or labels that do not fit.
     """
-    root = expanded(place)
-    paths, part = opening.of_split(root, split, asked=asked)
+    paths, part = opening.of_split(Path(place), split, asked=asked)
+    groups = opening.by_split(Path(place), names=(split, *asked))
+    if part == "train" and whole:
+        part = None
+    division = None
+    if part is not None:
+        others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
+        share = folders.HELD_OUT if fraction is None else fraction
+        division = {"part": part, "without": others, "fraction": share, "seed": seed}
+    return of_files(
+        paths,
+        base=opening.base_of(Path(place)),
+        origin=f"{shown(expanded(place))} ({split})",
+        place=shown(expanded(place)),
+        beside=[path for files in groups.values() for path in files if path not in paths],
+        columns=Columns(image=image_column, label=label_column),
+        labelled=labelled,
+        division=division,
+        exif_orientation=exif_orientation,
+        say=say,
+    )
+
+
+def of_files(
+    paths: Sequence[Path],
+    *,
+    base: Path,
+    origin: str,
+    place: str,
+    beside: Sequence[Path] = (),
+    columns: Columns | None = None,
+    labelled: bool | None = None,
+    division: dict[str, Any] | None = None,
+    taken: np.ndarray | None = None,
+    exif_orientation: bool = False,
+    say: Say = silent,
+) -> Source:
+    """The examples of some shards of one kind.
+
+    Args:
+        paths: the shards.
+        base: the folder below which their names are told.
+        origin: what they are called.
+        place: what the data set is called that they are a part of.
+        beside: the data set's other shards, whose classes are counted with.
+        columns: what is the picture, and what the class.
+        labelled: whether labels matter; by default they are taken where there are any.
+        division: of a set without splits: `part`, `without`, `fraction`, `seed` as `folders.divided` has them.
+        taken: numbers of the examples that are taken; by default all.
+        exif_orientation: whether pictures are turned as their EXIF orientation says.
+        say: takes a line for the user where much has to be read.
+
+    Raises:
+        InputError: as `from_shards`.
+    """
+    paths, columns = list(paths), columns or Columns()
     kind = KINDS[str(opening.kind_of(paths[0]))]
-    found = index.of_all(paths, kind.listing, what=kind.what, say=say)
-    base = root if root.is_dir() else root.parent
-    stems = [shown(path.relative_to(base).as_posix()) for path in paths]
+    found = index.of_all(paths, kind.listing, what=kind.what, columns=columns, say=say)
     left_out = sum((one.left_out for one in found), Counter())
     count = sum(len(one.names) for one in found)
-    check(count > 0, f"the shards of {shown(root)} must hold at least one image", shards=len(paths), **_few(left_out))
-    shard = np.repeat(np.arange(len(paths)), [len(one.names) for one in found])
-    places = np.concatenate([np.array(one.places, np.int64).reshape(-1, 2) for one in found])
+    check(count > 0, f"the shards of {place} must hold at least one image", shards=len(paths), **_few(left_out))
+    sizes = [len(one.names) for one in found]
+    shard = np.repeat(np.arange(len(paths)), sizes)
+    within = np.concatenate([np.arange(size) for size in sizes])
+    stems = [shown(path.relative_to(base).as_posix()) if path.is_relative_to(base) else path.name for path in paths]
     names = [f"{stem}:{name}" for stem, one in zip(stems, found, strict=True) for name in map(shown, one.names)]
-    labels, class_names, notes = _classes(
-        np.concatenate([np.array(one.labels, np.int64) for one in found]),
-        [text for one in found for text in one.texts],
-        named=_class_file(base),
-        origin=shown(root),
-    )
-    if labelled is False:
-        labels, class_names = None, ()
-    notes += [f"{number:,} {reason} of {shown(root)} left out" for reason, number in sorted(left_out.items()) if number]
+    damaged = np.concatenate([np.isin(np.arange(size), one.damaged) for size, one in zip(sizes, found, strict=True)])
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    notes: list[str] = []
+    if labelled is not False:
+        labels, class_names, notes = _classes(
+            found,
+            lambda: index.of_all(list(beside), kind.listing, what=kind.what, columns=columns, say=say),
+            named=_class_file(paths[0].parent, base, found[0].columns[1]),
+            damaged=damaged,
+            origin=place,
+            columns=columns,
+            needed=bool(labelled),
+        )
+    notes += [f"{number:,} {reason} of {place} left out" for reason, number in sorted(left_out.items()) if number]
+    if damaged.any():
+        first = ", ".join(names[row] for row in np.flatnonzero(damaged)[:_FEW])
+        notes.append(f"{damaged.sum():,} records of {place} are damaged (checksum), and cannot be read: {first}")
 
     def fetch(number: int) -> bytes:
-        return kind.fetch(paths[shard[number]], *places[number].tolist())
+        one = found[shard[number]]
+        return kind.fetch(one.file, one.places[within[number]])
 
-    chosen, division, origin = np.arange(count), None, f"{shown(root)} ({split})"
-    if part is not None and not (whole and part == "train"):
-        share = folders.HELD_OUT if fraction is None else fraction
-        others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
-        digests = [contents.of_bytes(fetch(number)) for number in range(count)]
-        chosen = folders.divided(
-            digests,
-            np.zeros(count, np.int64) if labels is None else labels,
-            part=part,
-            without=others,
-            fraction=share,
-            seed=seed,
-            classes=class_names or ("",),
-        )
-        division = {"part": part, "images": len(chosen), "of": count, "held_out": share, "seed": seed}
-        division["drawn_by"] = "content"
-        how = f"{shown(root)} has no splits: {100 * share:g} % of each class are held out, drawn by content"
+    chosen, noted = np.arange(count) if taken is None else taken, None
+    if division is not None:
+        targets_of = np.zeros(count, np.int64) if labels is None else labels
+        digests = [_digest(fetch, number) for number in range(count)]
+        chosen = folders.divided(digests, targets_of, **division, classes=class_names or ("",))
+        part, share = division["part"], division["fraction"]
+        noted = {"part": part, "images": len(chosen), "of": count, "held_out": share, "seed": division["seed"]}
+        noted["drawn_by"] = "content"
+        how = f"{place} has no splits: {100 * share:g} % of each class are held out, drawn by content"
         notes.append(f"{how}; {part} has {len(chosen):,} of {count:,} images")
     rows = _Rows(
         images=chosen,
@@ -137,6 +209,7 @@ def from_shards(
     )
     own = [names[number] for number in chosen]
     targets = [] if labels is None else labels[chosen].tolist()
+    seen = [found[0].columns[0]] if any(columns.__dict__.values()) else []
 
     @in_graph
     def read(number: Any) -> Any:
@@ -147,16 +220,30 @@ def from_shards(
         origin=origin,
         num_examples=len(chosen),
         class_names=class_names,
-        identity=lambda say=silent: [own, targets, contents.digests(paths, say=say), *["upright"] * exif_orientation],
+        identity=lambda say=silent: [
+            own,
+            targets,
+            contents.digests(paths, say=say),
+            *seen,
+            *["upright"] * exif_orientation,
+        ],
         place=f"{shown(base)}/",
         read=read,
         here_alone=True,
         record=rows.tensors(),
         notes=tuple(notes),
-        roster=contents.of_values(own, [part, seed] if division else []),
-        division=division,
+        roster=contents.of_values(own, [division["part"], division["seed"]] if division else [], seen),
+        division=noted,
         rows=rows,
     )
+
+
+def _digest(fetch: Callable[[int], bytes], number: int) -> str | None:
+    """The digest of an image's bytes; None where they cannot be read."""
+    try:
+        return contents.of_bytes(fetch(number))
+    except DAMAGED:
+        return None
 
 
 def _few(counts: Counter[str]) -> dict[str, Any]:
@@ -164,31 +251,98 @@ def _few(counts: Counter[str]) -> dict[str, Any]:
     return {"left_out": dict(sorted(counts.items())[:5])} if counts else {}
 
 
-def _class_file(base: Path) -> tuple[str, ...]:
-    """Names of the classes, a line each, where `classes.txt` lies beside the shards."""
-    path = base / "classes.txt"
-    if not path.is_file() or path.stat().st_size > 1 << 24:
-        return ()
-    return tuple(shown(line) for line in path.read_text(encoding="utf-8").splitlines())
+def _class_file(folder: Path, base: Path, label: str) -> tuple[str, ...]:
+    """Names of the classes, a line each, where they lie beside the shards: `classes.txt`, or as tfds writes them."""
+    for place in dict.fromkeys((folder, base)):
+        for name in ("classes.txt", f"{label.replace('/', '-')}.labels.txt"):
+            path = place / name
+            if path.is_file() and path.stat().st_size <= 1 << 24:
+                return tuple(shown(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return ()
 
 
 def _classes(
-    labels: np.ndarray, texts: Iterable[str], *, named: tuple[str, ...], origin: str
+    found: list[Listing],
+    beside: Callable[[], list[Listing]],
+    *,
+    named: tuple[str, ...],
+    damaged: np.ndarray,
+    origin: str,
+    columns: Columns,
+    needed: bool,
 ) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """Labels and names of classes: by number, or where no example has one by their words; and what to say."""
-    texts = list(texts)
-    if (labels == NO_LABEL).all() and all(texts):  # names alone
-        classes = sorted(set(texts))
-        return np.searchsorted(classes, texts).astype(np.int64), tuple(map(shown, classes)), []
-    note = missing_labels(labels, origin)
+    """Labels and names of classes, and what to say.
+
+    A class is a number whose name the shards or a file beside them have; a number whose words stand beside it; a number
+    alone; or words alone, sorted.  What is damaged has any label: its image is never learned from.
+
+    Raises:
+        InputError: labels and names do not fit, or several columns may be the class.
+    """
+    labels, texts = _together(found)
+    sound = ~damaged
+    doubt = next((one.doubt for one in found if one.doubt), "")
+    if doubt:
+        if needed:
+            raise InputError(f"{origin}: {doubt}")
+        return None, (), [f"{origin} is taken without labels: {doubt}"]
+    if not sound.any():
+        return None, (), []
+    own = {one.classes for one in found if one.names}
+    check(len(own) == 1, f"the shards of {origin} must have the same classes", first=sorted(map(len, own)))
+    named = next(iter(own)) or named
+    numbers = labels[sound]
+    if (numbers == NO_LABEL).all():
+        return _by_words(texts, sound=sound, named=named, found=found, origin=origin, columns=columns)
+    note = missing_labels(numbers, origin)
     if note:
-        return None, (), [note] if (labels != NO_LABEL).any() else []
+        return None, (), [note]
+    if not named:
+        more, words = _together(beside())
+        every, every_word = np.concatenate([numbers, more]), [*_where(texts, sound), *words]
+    else:
+        every, every_word = numbers, _where(texts, sound)
+    labels = np.where(sound, labels, 0)
+    if found[0].columns[1] == tfrecords.FROM_ONE:
+        first = every[every > NO_LABEL]
+        if not first.any():
+            return None, (), [missing_labels(np.full(len(first), NO_LABEL), origin)]
+        if first.min() >= 1:  # ImageNet's way; who has a class 0 counts from there
+            labels, every = np.where(sound, labels - 1, 0), np.maximum(every - 1, NO_LABEL)
+    count = int(every.max()) + 1
+    check(not named or len(named) >= count, f"the class names of {origin} must be one for each class", classes=count)
     known: dict[int, set[str]] = {}
-    for label, text in zip(labels.tolist(), texts, strict=True):
+    for label, text in zip(every.tolist(), every_word, strict=True):
         known.setdefault(label, set()).add(text)
-    count = int(labels.max()) + 1
-    check(not named or len(named) >= count, f"classes.txt of {origin} must name each class", classes=count)
     by_text = [known.get(label, set()) for label in range(count)]
     fit = all(len(one) == 1 and "" not in one for one in by_text) and len(set.union(*by_text)) == count
-    words = tuple(shown(next(iter(one))) for one in by_text) if fit else tuple(map(str, range(count)))
-    return labels, named or words, []
+    words_of = tuple(shown(next(iter(one))) for one in by_text) if fit else tuple(map(str, range(count)))
+    return labels, tuple(map(shown, named)) or words_of, []
+
+
+def _by_words(
+    texts: list[str], *, sound: np.ndarray, named: tuple[str, ...], found: list[Listing], origin: str, columns: Columns
+) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """Labels that are words alone."""
+    given = _where(texts, sound)
+    missing = sum(not text for text in given)
+    if missing:
+        if missing < len(given):
+            return None, (), [f"{origin} is taken without labels: {missing:,} of {len(given):,} images have none"]
+        return None, (), [missing_labels(np.full(missing, NO_LABEL), origin)] if found[0].columns[1] else []
+    classes = list(named) if named and {*given} <= {*named} else sorted({*given})
+    if found[0].columns[1] == "txt" and columns.label is None and 2 * len(classes) > len(given):
+        advice = "--label_column txt takes them for classes"
+        return None, (), [f"{origin} is taken without labels: its texts (.txt) are captions, {advice}"]
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number.get(text, 0) for text in texts], np.int64), tuple(map(shown, classes)), []
+
+
+def _where(texts: list[str], chosen: np.ndarray) -> list[str]:
+    return [text for text, taken in zip(texts, chosen, strict=True) if taken]
+
+
+def _together(found: list[Listing]) -> tuple[np.ndarray, list[str]]:
+    """The labels and words of all examples, one shard after the other."""
+    labels = [np.array(one.labels, np.int64) for one in found]
+    return np.concatenate([np.zeros(0, np.int64), *labels]), [text for one in found for text in one.texts]

@@ -1,18 +1,21 @@
 """WebDataset's tar files: members that have a name in common up to its first dot are one example.
 
-`a/0001.jpg` and `a/0001.cls` are the example `a/0001`: the class is the number in `.cls`, or `label`, `cls` or
-`class_id` of `.json`, or, where no example has any of them, the folder.  Other members are counted; no member is ever
-unpickled.
+`a/0001.jpg` and `a/0001.cls` are the example `a/0001`: the class is the number in `.cls`, or `label`, `cls`, `class_id`
+or `class_name` of `.json`, or the words in `.txt`, or, where no example has any of them, the folder.  Other members are
+counted; no member is ever unpickled.
 """
 
+import gzip
 import re
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.data.shards import opening
-from tf_simclr.data.shards.index import NO_LABEL, Listing
+from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
+from tf_simclr.errors import InputError
 from tf_simclr.foreign import parse_json, spend
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$", re.DOTALL)
@@ -20,7 +23,10 @@ _MEMBER = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$", re.DOTALL)
 _BLOCK = 512
 _MOST = 1 << 20
 """Bytes of a header's extension, of a `.cls` and of a `.json`."""
-_KEYS = ("label", "cls", "class_id")
+_KEYS = ("label", "cls", "class_id", "class_name", "class", "category")
+WORDS = 200
+"""Letters of a class's name at most: a longer text is none."""
+_Places = dict[str, tuple[int, int]]
 
 
 class _Careful:
@@ -35,70 +41,152 @@ class _Careful:
         return self.file.read(size)
 
 
-def listing(path: Path) -> Listing:
-    """The examples of a tar file.
-
-    Raises:
-        ValueError, tarfile.TarError: it is compressed, cut off or damaged.
-    """
-    samples: dict[str, dict[str, Any]] = {}
-    found, end = Listing(), 0
-    length = opening.stamp(path)[0]
-    with opening.opened(path) as file:
-        if file.read(2) == b"\x1f\x8b":
-            raise ValueError("it is compressed, so that no image in it can be found without the others: gunzip it")
-        file.seek(0)
-        if length >= _BLOCK and file.read(_BLOCK) == bytes(_BLOCK):
-            return found
-        file.seek(0)
-        archive: Any = _Careful(file)
-        with tarfile.open(fileobj=archive, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                setattr(tar, "members", [])  # noqa: B010 - else all are kept; its type does not tell of them
-                spend(items=1, outline=len(member.name) + 64)
-                sparse = getattr(member, "sparse", None) is not None
-                end = tar.offset
-                if end > length:
-                    raise ValueError(f"it is cut off within {member.name!r}")
-                match = _MEMBER.match(member.name.removeprefix("./"))
-                if not member.isreg() or sparse:
-                    found.left_out["folders, links and holes"] += not member.isdir()
-                    continue
-                if match is None:
-                    found.left_out["members without a name or an ending"] += 1
-                    continue
-                _take(samples.setdefault(match[1], {}), match[2].lower(), member=member, file=file, found=found)
-        file.seek(end)
-        if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
-            raise ValueError("it is cut off or damaged: it has no mark of its end")
-    for name, sample in samples.items():
-        if "image" in sample:
-            folder = name.rpartition("/")[0].split("/")[0]
-            found.add(name, sample["image"], label=sample.get("label", NO_LABEL), text=folder)
-        else:
-            found.left_out["examples without an image"] += 1
+def gunzipped(file: BinaryIO, copy: Copy) -> BinaryIO:
+    """The file, or where it is compressed its bytes in the copy: no picture in it could be read without the others."""
+    magic = file.read(2)
+    file.seek(0)
+    if magic != b"\x1f\x8b":
+        return file
+    with gzip.GzipFile(fileobj=file) as inside:
+        while block := inside.read(1 << 20):
+            copy.put(block)
+    found = copy.begin()
+    found.seek(0)
     return found
 
 
-def _take(sample: dict[str, Any], ending: str, *, member: tarfile.TarInfo, file: BinaryIO, found: Listing) -> None:
-    """Notes what a member says of its example."""
-    last = ending.rpartition(".")[2]
-    if f".{last}" in ENDINGS:
-        if "image" in sample:
-            found.left_out["further images of an example"] += 1
-        else:
-            sample["image"] = (member.offset_data, member.size)
-    elif last in ("cls", "json"):
-        if member.size > _MOST:
-            raise ValueError(f"{member.name!r} is too large to hold a class")
-        file.seek(member.offset_data)
-        data = file.read(member.size)
-        if last == "cls":
-            sample["label"] = int(data.decode())
-        else:
-            content = parse_json(data)
-            numbers = [content.get(key) for key in _KEYS] if isinstance(content, dict) else []
-            labels = [number for number in numbers if isinstance(number, int) and not isinstance(number, bool)]
-            sample.setdefault("label", labels[0] if labels else NO_LABEL)
+def listing(path: Path, columns: Columns, copy: Copy) -> Listing:
+    """The examples of a tar file, which may be compressed (gzip).
+
+    Raises:
+        ValueError, tarfile.TarError: it is cut off or damaged.
+        InputError: its examples have several pictures, and nothing says which is meant.
+    """
+    found = Listing()
+    samples: dict[str, _Sample] = {}
+    with opening.opened(path) as given:
+        file = gunzipped(given, copy)
+        for key, ending, member in _members(file, found):
+            sample = samples.setdefault(key, _Sample())
+            sample.take(ending, member=member, file=file, columns=columns, found=found)
+    if columns.image is not None:
+        wanted = columns.image.lower().removeprefix(".")
+        known = sorted({ending for sample in samples.values() for ending in sample.pictures})
+        if samples and wanted not in known:
+            raise InputError(f"image_column must be an ending of its pictures: {', '.join(known)}")
     else:
-        found.left_out[f"members .{last[:20]}"] += 1
+        wanted = ""
+        several = {name for sample in samples.values() if len(sample.pictures) > 1 for name in sample.pictures}
+        if several:
+            rule = "an example has several pictures; name the one that is meant by image_column"
+            raise InputError(f"{rule}: {', '.join(sorted(several))}")
+    origins: Counter[str] = Counter()
+    for name, sample in samples.items():
+        place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
+        if place is None:
+            found.left_out["examples without an image"] += 1
+            continue
+        label, text, origin = sample.label(name, columns)
+        origins[origin] += 1
+        found.add(name, place, label=label, text=text)
+    found.columns = (wanted, max(origins, key=lambda one: origins[one]) if origins else "")
+    return found
+
+
+def _members(file: BinaryIO, found: Listing) -> Any:
+    """Key, ending and header of each member that may belong to an example.
+
+    Raises:
+        ValueError: the file is cut off or damaged.
+    """
+    length = file.seek(0, 2)
+    file.seek(0)
+    if length >= _BLOCK and file.read(_BLOCK) == bytes(_BLOCK):
+        return
+    file.seek(0)
+    end, archive = 0, _Careful(file)
+    with tarfile.open(fileobj=archive, mode="r:") as tar:  # type: ignore[call-overload]
+        while (member := tar.next()) is not None:
+            setattr(tar, "members", [])  # noqa: B010 - else all are kept; its type does not tell of them
+            spend(items=1, outline=len(member.name) + 64)
+            sparse = getattr(member, "sparse", None) is not None
+            end = tar.offset
+            if end > length:
+                raise ValueError(f"it is cut off within {member.name!r}")
+            match = _MEMBER.match(member.name.removeprefix("./"))
+            if not member.isreg() or sparse:
+                found.left_out["folders, links and holes"] += not member.isdir()
+            elif match is None:
+                found.left_out["members without a name or an ending"] += 1
+            else:
+                yield match[1], match[2].lower(), member
+    file.seek(end)
+    if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
+        raise ValueError("it is cut off or damaged: it has no mark of its end")
+
+
+class _Sample:
+    """What the members of an example say of it."""
+
+    __slots__ = ("cls", "noted", "pictures", "words")
+
+    def __init__(self) -> None:
+        self.pictures: _Places = {}
+        self.cls: int | None = None
+        self.noted: int | str | None = None
+        self.words = ""
+
+    def take(self, ending: str, *, member: tarfile.TarInfo, file: BinaryIO, columns: Columns, found: Listing) -> None:
+        """Notes what a member says."""
+        last = ending.rpartition(".")[2]
+        if f".{last}" in ENDINGS:
+            if ending in self.pictures:
+                found.left_out["further images of an example"] += 1
+            else:
+                self.pictures[ending] = (member.offset_data, member.size)
+        elif last in ("cls", "json", "txt"):
+            if last == "txt" and member.size > 4 * WORDS:
+                found.left_out["members .txt"] += 1
+                return
+            if member.size > _MOST:
+                raise ValueError(f"{member.name!r} is too large to hold a class")
+            file.seek(member.offset_data)
+            data = file.read(member.size)
+            if last == "cls":
+                self.cls = int(data.decode())
+            elif last == "json":
+                self.noted = _noted(parse_json(data), columns.label)
+            else:
+                self.words = data.decode(errors="replace").strip()
+        else:
+            found.left_out[f"members .{last[:20]}"] += 1
+
+    def label(self, name: str, columns: Columns) -> tuple[int, str, str]:
+        """Number, words, and the ending that they are of."""
+        wanted = None if columns.label is None else columns.label.lower().removeprefix(".")
+        if self.cls is not None and wanted in (None, "cls"):
+            return self.cls, "", "cls"
+        if self.noted is not None and wanted not in ("cls", "txt"):
+            number = self.noted if isinstance(self.noted, int) else NO_LABEL
+            return number, self.noted if isinstance(self.noted, str) else "", "json"
+        if self.words and wanted in (None, "txt") and len(self.words) <= WORDS and self.words.isprintable():
+            if self.words.isdecimal():
+                return int(self.words), "", "txt"
+            return NO_LABEL, self.words, "txt"
+        folder = name.rpartition("/")[0].split("/")[0] if wanted is None else ""
+        return NO_LABEL, folder, "folder" if folder else ""
+
+
+def _noted(content: Any, wanted: str | None) -> int | str | None:
+    """The class that an example's JSON names: a number, or words; of a key with dots that within others."""
+    if not isinstance(content, dict):
+        return None
+    for key in (wanted.removeprefix("json.").split("."),) if wanted else [[key] for key in _KEYS]:
+        value: Any = content
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, bool | int):
+            return int(value)
+        if isinstance(value, str) and 0 < len(value) <= WORDS:
+            return value
+    return None

@@ -3,73 +3,120 @@
     file       (length uint64, its checksum uint32, record, checksum uint32)*
     record     Example{1: Features{1: {1: key, 2: Feature{1: bytes, 2: floats or 3: int64s}}*}}
 
-Only the places of the images are noted; their bytes are not copied.  TensorFlow is not needed.
+Only the places of the images are noted; their bytes are not copied.  Both checksums are compared when the index is
+made, and the record's again whenever its image is read: a record that is not what was written is an image that cannot
+be read.  TensorFlow is not needed.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numpy as np
+
+from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
-from tf_simclr.data.shards.index import NO_LABEL, Listing
+from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
+from tf_simclr.data.shards.tars import WORDS, gunzipped
+from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
 _IMAGES = ("image/encoded", "image", "image_raw", "encoded", "jpg", "jpeg", "png", "picture", "img")
 _LABELS = ("image/class/label", "label", "class", "cls", "labels", "target")
 _TEXTS = ("image/class/synset", "image/class/text", "class_name")
-_IMAGENET = "image/class/label"
-"""Counts classes from 1 on: 0 is what is no class (ImageNet's own files)."""
+FROM_ONE = "image/class/label"
+"""Counts classes from 1 on in ImageNet's own files, where 0 is what is no class; in some others from 0 on."""
+_HEAD, _FRAME = 12, 16
+"""Bytes before a record, and before and behind it."""
+_MASK = 0xA282EAD8
 
 
-def listing(path: Path) -> Listing:
-    """The examples of a TFRecord file.
+def checksum(data: Any) -> int:
+    """The masked CRC-32C of bytes, as TFRecord files have it: turned right by 15 bits, plus a constant.
+
+    Example:
+        >>> hex(checksum(b""))
+        '0xa282ead8'
+    """
+    content = np.frombuffer(data, np.uint8)  # the C extension takes no memoryview, and Python none of NumPy's numbers
+    crc = int(google_crc32c.value(content if google_crc32c.implementation == "c" else bytes(data)))
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+
+
+def listing(path: Path, columns: Columns, copy: Copy) -> Listing:
+    """The examples of a TFRecord file, which may be compressed (gzip).
+
+    A record whose checksum does not fit is an example that is damaged; nothing else of it counts.
 
     Raises:
-        ValueError, struct.error: it is compressed, cut off, or its records are no such examples.
+        ValueError, struct.error: the file is cut off, a record's length is damaged, or its records are no such
+            examples.
     """
     found = Listing()
-    length = opening.stamp(path)[0]
-    if not length:
-        return found
-    with opening.opened(path) as file:
-        data = _mapped(file, length)
-        if data[:2] == b"\x1f\x8b":
-            raise ValueError("it is compressed, so that no image in it can be found without the others: gunzip it")
-        for number, (start, end) in enumerate(records(data, length)):
-            place, label, text = example(data, start, end=end)
-            found.add(str(number), place, label=label, text=text)
+    with opening.opened(path) as given:
+        file = gunzipped(given, copy)
+        if not file.seek(0, 2):
+            return found
+        file.seek(0)
+        file.flush()
+        data = opening.mapped(file)
+        for number, (start, end, whole) in enumerate(records(data, len(data))):
+            if not whole:
+                found.add(str(number), (start, end - start, 0, 0), damaged=True)
+                continue
+            (offset, size), label, text = example(data, start, end=end, columns=columns, found=found)
+            found.add(str(number), (start, end - start, offset - start, size), label=label, text=text)
     return found
 
 
-def _mapped(file: Any, length: int) -> Any:
-    """The file's bytes, which are read where they are looked at; of what has no number, all of them."""
-    try:
-        return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
-    except (OSError, AttributeError, ValueError):
-        return file.read()
+def fetch(file: Path, place: tuple[int, ...]) -> bytes:
+    """The image of a record: its place is where the record begins, its length, and the image's within it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the record is not what was written.
+    """
+    start, length, offset, size = place
+    data = opening.bytes_at(file, start, size=length + 4)
+    if checksum(memoryview(data)[:length]) != int.from_bytes(data[length:], "little") or not size:
+        raise ValueError(f"a record of {file.name} is damaged: its checksum is another")
+    return data[offset : offset + size]
 
 
-def records(data: Any, length: int) -> Iterator[tuple[int, int]]:
-    """Where each record begins and ends."""
+def records(data: Any, length: int) -> Iterator[tuple[int, int, bool]]:
+    """Where each record begins and ends, and whether it is what was written.
+
+    Raises:
+        ValueError: the file is cut off, or a length is damaged, so that nothing behind it can be found.
+    """
     place = 0
+    view = memoryview(data)
     while place < length:
         spend(items=1, outline=64)
-        if place + 12 > length:
+        if place + _HEAD > length:
             raise ValueError("it is cut off within a record's length")
-        (size,) = struct.unpack_from("<Q", data, place)
-        if place + 16 + size > length:
-            raise ValueError("it is cut off or damaged: a record reaches beyond its end")
-        yield place + 12, place + 12 + size
-        place += 16 + size
+        size, head = struct.unpack_from("<QI", data, place)
+        start, end = place + _HEAD, place + _HEAD + size
+        sure = head == checksum(view[place : place + 8])
+        if end + 4 > length:
+            reason = "cut off" if sure else "cut off, or a record's length is damaged"
+            raise ValueError(f"it is {reason}: a record reaches beyond its end")
+        (tail,) = struct.unpack_from("<I", data, end)
+        whole = tail == checksum(view[start:end])
+        if not (sure or whole):
+            raise ValueError("the length of a record is damaged (its checksum is another): nothing behind it is found")
+        yield start, end, whole
+        place = end + 4
 
 
-def example(data: Any, start: int, *, end: int) -> tuple[tuple[int, int], int, str]:
+def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing) -> tuple[tuple[int, int], int, str]:
     """Of an Example's bytes the place of the image, the label and the class in words.
 
     Raises:
         ValueError: it has no image.
+        InputError: it has no such columns.
     """
     features: dict[str, tuple[int, int]] = {}
     for _, a, b in _fields(data, start, end, number=1):
@@ -78,23 +125,50 @@ def example(data: Any, start: int, *, end: int) -> tuple[tuple[int, int], int, s
             for number, e, f in _fields(data, c, d):
                 key, value = (data[e:f].decode(), value) if number == 1 else (key, (e, f))
             features[key] = value
-    name = next((name for name in _IMAGES if name in features), None)
-    images = [] if name is None else list(_values(data, *features[name], kind=1))
+    name = columns.image or next((name for name in _IMAGES if name in features), "") or _only(data, features)
+    images = list(_values(data, *features[name], kind=1)) if name in features else []
+    has = ", ".join(sorted(features))[:200] or "nothing"
+    if not images and columns.image is not None:
+        raise InputError(f"image_column must name a feature with an encoded image; one of its records has {has}")
     if not images:
-        raise ValueError(
-            f"its records must be Examples with an encoded image ({', '.join(_IMAGES[:3])}, …); "
-            f"one has {', '.join(sorted(features)) or 'nothing'}"[:300]
-        )
-    label = NO_LABEL
-    labelled = next((name for name in _LABELS if name in features), None)
-    numbers = [] if labelled is None else list(_integers(data, *features[labelled]))
-    if len(numbers) == 1:
-        label = numbers[0] - (labelled == _IMAGENET)
-    words = [
-        data[a:b].decode() for name in _TEXTS if name in features for a, b in _values(data, *features[name], kind=1)
-    ]
+        shown = ", ".join(_IMAGES[:3])
+        raise ValueError(f"its records must be Examples with an encoded image ({shown}, …); one has {has}")
+    labelled = columns.label or next((name for name in _LABELS if name in features), "")
+    if columns.label is not None and labelled not in features:
+        raise InputError(f"label_column must name a feature; one of its records has {has}")
+    found.columns = (name, labelled)
+    label, words = NO_LABEL, ""
+    if labelled:
+        numbers = list(_integers(data, *features[labelled]))
+        label = numbers[0] if len(numbers) == 1 else NO_LABEL
+        words = "" if numbers else _words(data, features[labelled])
+    for other in () if words else _TEXTS:
+        words = words or (_words(data, features[other]) if other in features else "")
     first, last = images[0]
-    return (first, last - first), label, words[0] if words else ""
+    return (first, last - first), label, words
+
+
+def _only(data: Any, features: dict[str, tuple[int, int]]) -> str:
+    """The only feature that holds a picture; nothing where none does.
+
+    Raises:
+        InputError: several do.
+    """
+    found = []
+    for name in sorted(features):
+        first = next(_values(data, *features[name], kind=1), (0, 0))
+        if is_picture(bytes(data[first[0] : first[1]])):
+            found.append(name)
+    if len(found) > 1:
+        raise InputError(f"its records have several pictures; name the one that is meant by image_column: {found}")
+    return found[0] if found else ""
+
+
+def _words(data: Any, feature: tuple[int, int]) -> str:
+    """A Feature's first text, where it is a class's name."""
+    first = next(_values(data, *feature, kind=1), (0, 0))
+    text = bytes(data[first[0] : min(first[1], first[0] + 4 * WORDS + 1)]).decode(errors="replace")
+    return text if len(text) <= WORDS else ""
 
 
 def _values(data: Any, start: int, end: int, *, kind: int) -> Iterator[tuple[int, int]]:
