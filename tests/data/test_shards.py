@@ -113,9 +113,9 @@ def test_the_index_is_made_once_and_found_by_the_shard_s_content(tmp_path, kind)
     paths, one = opening.listed(place), KINDS[opening.kind_of(first(place))]
     calls = []
 
-    def counted(path, *rest):
+    def counted(path, columns, *, copy):
         calls.append(path.name)
-        return one.listing(path, *rest)
+        return one.listing(path, columns, copy=copy)
 
     before = index.of_all(paths, counted, what="whole", say=print)
     made_first = len(calls)

@@ -20,7 +20,7 @@ _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 """What the engine advises for reading records in any order."""
 
 
-def listing(path: Path, columns: Columns, copy: Copy) -> Listing:
+def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """The examples of an ArrayRecord file; a record that is not what was written is an example that is damaged.
 
     Raises:

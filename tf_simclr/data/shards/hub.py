@@ -21,7 +21,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.places import expanded, shown
 
-START = "hf:"
+_START = "hf:"
 """How such a data set's name begins."""
 _LIBRARIES = frozenset({"datasets", "fsspec", "httpx", "huggingface_hub", "pyarrow", "requests"})
 """Whose own exceptions mean that a data set cannot be had."""
@@ -35,7 +35,7 @@ def is_hub(dataset: str) -> bool:
         >>> is_hub("hf:user/pets"), is_hub("cifar10")
         (True, False)
     """
-    return dataset.startswith(START)
+    return dataset.startswith(_START)
 
 
 def from_hub(
@@ -68,7 +68,7 @@ def from_hub(
         InputError: there is no such data set, configuration, split or column, or the library is missing.
     """
     seen: dict[str, Any] = {"labelled": labelled, "exif_orientation": exif_orientation, "say": say}
-    place = expanded(dataset.removeprefix(START))
+    place = expanded(dataset.removeprefix(_START))
     if place.exists():
         return from_shards(place, split, **seen, image_column=image_column, label_column=label_column, **local)
     builder = _builder(dataset, data_dir)
@@ -133,7 +133,7 @@ def _split(split: str, known: dict[str, int], dataset: str) -> str:
 
 def _builder(dataset: str, data_dir: str | Path | None) -> Any:
     """The library's builder of a data set, which has asked the hub what it is."""
-    found = _NAME.fullmatch(dataset.removeprefix(START))
+    found = _NAME.fullmatch(dataset.removeprefix(_START))
     rule = "a data set of the hub must be hf:USER/NAME, hf:USER/NAME:CONFIG or hf:USER/NAME@REVISION, or hf:FOLDER"
     if found is None:
         raise InputError(f"{rule}. Received: {dataset!r}")

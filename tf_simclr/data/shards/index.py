@@ -186,7 +186,8 @@ class Copy:
         return self.size - len(data)
 
 
-Reader = Callable[[Path, Columns, Copy], Listing]
+Reader = Callable[..., Listing]
+"""(path, columns, copy=) → the index of a shard."""
 
 
 def of_shard(path: Path, read: Reader, *, what: str, columns: Columns | None = None) -> Listing:
@@ -257,7 +258,7 @@ def _made(path: Path, read: Reader, *, columns: Columns, usable: bool, kept: Pat
     temporary = pictures.with_name(f".{os.getpid()}.{pictures.name}")
     copy = Copy(temporary)
     try:
-        found = read(path, columns, copy)
+        found = read(path, columns, copy=copy)
         if copy.file is not None:
             copy.file.close()
             os.replace(temporary, pictures)

@@ -125,7 +125,7 @@ def _files_of_saved(note: Path) -> set[str] | None:
     return {str(file.get("filename")) for file in files if isinstance(file, dict)}
 
 
-def is_pattern(place: Path) -> bool:
+def _is_pattern(place: Path) -> bool:
     """Whether this means several files: braces, or a shell's wildcards, where nothing of that name is there."""
     text = str(place)
     return bool(_BRACES.search(text) or glob.has_magic(text)) and not os.path.lexists(expanded(place))
@@ -133,7 +133,7 @@ def is_pattern(place: Path) -> bool:
 
 def _matching(place: Path) -> list[Path]:
     """The shards that a pattern means, sorted; those that braces name must be there."""
-    if not is_pattern(place):
+    if not _is_pattern(place):
         return []
     found: set[str] = set()
     absent: list[str] = []
@@ -176,7 +176,7 @@ def _braces(text: str) -> Iterator[str]:
 def are_at(place: Path) -> bool:
     """Whether a place holds shards and no pictures: a tar left beside its pictures does not take their place."""
     place = expanded(place)
-    found = is_pattern(place) or bool(listed(place))
+    found = _is_pattern(place) or bool(listed(place))
     return found and (not place.is_dir() or all(reason for _, reason in entries(place)))
 
 
@@ -227,7 +227,7 @@ def base_of(place: Path) -> Path:
     place = expanded(place)
     if place.is_dir():
         return place
-    while is_pattern(place):
+    while _is_pattern(place):
         place = place.parent
     return place if place.is_dir() else place.parent
 

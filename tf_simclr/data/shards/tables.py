@@ -39,7 +39,7 @@ class _Elsewhere(Exception):
     """A picture does not lie in the file as it is."""
 
 
-def parquet(path: Path, columns: Columns, copy: Copy) -> Listing:
+def parquet(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """The examples of a Parquet file.
 
     Raises:
@@ -92,7 +92,7 @@ def _search(data: Any, chunk: Any) -> _Locate:
     return locate
 
 
-def arrow(path: Path, columns: Columns, copy: Copy) -> Listing:
+def arrow(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """The examples of an Arrow file or stream.
 
     Raises:

@@ -55,7 +55,7 @@ def gunzipped(file: BinaryIO, copy: Copy) -> BinaryIO:
     return found
 
 
-def listing(path: Path, columns: Columns, copy: Copy) -> Listing:
+def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """The examples of a tar file, which may be compressed (gzip).
 
     Raises:

@@ -45,7 +45,7 @@ def checksum(data: Any) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
-def listing(path: Path, columns: Columns, copy: Copy) -> Listing:
+def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """The examples of a TFRecord file, which may be compressed (gzip).
 
     A record whose checksum does not fit is an example that is damaged; nothing else of it counts.
