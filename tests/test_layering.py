@@ -144,9 +144,9 @@ ONLY_IN = {
     "sklearn": {"tf_simclr.evaluation", "tf_simclr.data", "tf_simclr.chest"},
     "matplotlib": {"tf_simclr.plots"},
     "tensorflow_datasets": {"tf_simclr.data", "tf_simclr.chest"},
-    "pyarrow": {"tf_simclr.data.shards", "tf_simclr.evaluation"},
-    "datasets": {"tf_simclr.data.shards"},
-    "array_record": {"tf_simclr.data.shards"},
+    "pyarrow": {"tf_simclr.data", "tf_simclr.evaluation"},
+    "datasets": {"tf_simclr.data"},
+    "array_record": {"tf_simclr.data"},
     "tyro": {"tf_simclr.cli", "tf_simclr.config", "converters"},
 }
 """Third party → the parts that need it."""

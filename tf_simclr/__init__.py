@@ -10,6 +10,7 @@ from tf_simclr.moved import remember
 from tf_simclr.registration import when_keras_comes
 
 if TYPE_CHECKING:
+    from tf_simclr.data.shards.prepare import prepare_shards
     from tf_simclr.losses import NTXent, nt_xent
     from tf_simclr.models.architecture import Architecture
     from tf_simclr.models.classifier import Classifier
@@ -32,6 +33,7 @@ __all__ = [
     "load_encoder",
     "load_model",
     "nt_xent",
+    "prepare_shards",
     "push_to_hub",
     "resnet",
 ]
@@ -47,6 +49,7 @@ _PLACES = {
     "load_encoder": "weights",
     "load_model": "weights",
     "nt_xent": "losses",
+    "prepare_shards": "data.shards.prepare",
     "push_to_hub": "training.publishing",
     "resnet": "models.resnet",
 }

@@ -30,6 +30,7 @@ from tf_simclr.config.evaluation import (
     Transfer,
 )
 from tf_simclr.config.presets import Presets
+from tf_simclr.config.shards import PrepareShards
 from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
 from tf_simclr.places import written
 
@@ -44,6 +45,7 @@ COMMANDS: dict[str, type[Any]] = {
     "compare": Compare,
     "embed": Embed,
     "export": Export,
+    "prepare-shards": PrepareShards,
     "chest prepare": ChestPrepare,
     "chest covid": ChestCovid,
     "chest ards": ChestArds,

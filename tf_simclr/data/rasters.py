@@ -76,6 +76,24 @@ def is_picture(encoded: bytes) -> bool:
         return False
 
 
+_USUAL = {"JPEG": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif", "PPM": ".ppm", "DIB": ".bmp", "SGI": ".sgi"}
+"""Format → the ending of its files, where that is not its name."""
+
+
+def ending_of(encoded: bytes) -> str:
+    """The ending that a file with these bytes has; `.jpg` where they are no picture.
+
+    Example:
+        >>> ending_of(b"GIF89a\\1\\0\\1\\0\\0\\0\\0;"), ending_of(b"")
+        ('.gif', '.jpg')
+    """
+    try:
+        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+            return _USUAL.get(str(image.format), f".{image.format}".lower())
+    except _UNREADABLE:
+        return _USUAL["JPEG"]
+
+
 def deep(image: Image.Image) -> np.ndarray:
     """A grey picture of 16 bits, (h, w, 3) uint16; Pillow's own conversion would cut its values off at 255."""
     values = np.asarray(image)

@@ -99,6 +99,14 @@ class Rows:
         """
         return Path(os.fsdecode(self.images[number])).read_bytes()
 
+    def size(self, number: int) -> int:
+        """How many bytes that are.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        return os.stat(self.images[number]).st_size
+
     def tensors(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """Index → record in a TensorFlow graph; the constants are made once, when the first record is asked for."""
         columns = {"image": self.images, "name": self.names, "label": self.labels}

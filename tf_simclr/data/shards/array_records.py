@@ -34,7 +34,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         for row, record in zip(rows, _records(reader, rows), strict=True):
             spend(items=1, outline=64)
             if record is None:
-                found.add(str(row), (row, 0, 0), damaged=True)
+                found.add(str(row), (row, 0, tfrecords.NOTHING), damaged=True)
             elif is_picture(record[:4096]) and columns == Columns():
                 found.add(str(row), (row, 0, len(record)))
             else:
@@ -82,7 +82,7 @@ def fetch(file: Path, place: tuple[int, ...]) -> bytes:
         RuntimeError, ValueError: it cannot be read, or is not what was written.
     """
     row, offset, size = place
-    if not size:
+    if size == tfrecords.NOTHING:
         raise ValueError(f"a record of {file.name} is damaged")
     key = (file, *opening.stamp(file))
     with _LOCK:

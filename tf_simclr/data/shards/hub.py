@@ -8,6 +8,7 @@ goes on from a place only after reading all before it.
 import contextlib
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,8 @@ def _builder(dataset: str, data_dir: str | Path | None) -> Any:
     if found is None:
         raise InputError(f"{rule}. Received: {dataset!r}")
     with _quietly(dataset):
-        try:
-            import datasets
-        except ModuleNotFoundError as error:
-            if str(error.name).split(".")[0] != "datasets":
-                raise
-            raise InputError(f"{dataset} needs the library datasets: pip install 'tf-simclr[shards]'") from error
+        import datasets
+
         return datasets.load_dataset_builder(
             found["name"],
             found["config"],
@@ -164,14 +161,12 @@ def _quietly(dataset: str) -> Iterator[None]:
     Raises:
         InputError: so it did.
     """
-    bars = None
-    try:
-        import datasets
+    if find_spec("datasets") is None:
+        raise InputError(f"{dataset} needs the library datasets: pip install 'tf-simclr[shards]'")
+    import datasets
 
-        bars = datasets.are_progress_bars_disabled()
-        datasets.disable_progress_bars()
-    except ModuleNotFoundError:
-        pass
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         yield
     except InputError:
@@ -184,5 +179,5 @@ def _quietly(dataset: str) -> Iterator[None]:
         said = shown(" ".join("; ".join(dict.fromkeys(reasons)).split())[:500]).rstrip(".")
         raise InputError(f"the data set {dataset} cannot be had: {said or type(error).__name__}") from error
     finally:
-        if bars is False:
+        if not hidden:
             datasets.enable_progress_bars()

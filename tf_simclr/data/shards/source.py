@@ -62,9 +62,13 @@ class _Rows(Rows):
     """The images of shards: `images` are their numbers."""
 
     fetch: Callable[[int], bytes]
+    length: Callable[[int], int]
 
     def encoded(self, number: int) -> bytes:
         return self.fetch(int(self.images[number]))
+
+    def size(self, number: int) -> int:
+        return self.length(int(self.images[number]))
 
 
 def from_shards(
@@ -206,6 +210,7 @@ def of_files(
         labels=None if labels is None else labels[chosen],
         upright=exif_orientation,
         fetch=fetch,
+        length=lambda number: found[shard[number]].places[within[number]][-1],
     )
     own = [names[number] for number in chosen]
     targets = [] if labels is None else labels[chosen].tolist()

@@ -31,6 +31,8 @@ FROM_ONE = "image/class/label"
 _HEAD, _FRAME = 12, 16
 """Bytes before a record, and before and behind it."""
 _MASK = 0xA282EAD8
+NOTHING = -1
+"""Bytes of the picture in a damaged record."""
 
 
 def checksum(data: Any) -> int:
@@ -64,7 +66,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         data = opening.mapped(file)
         for number, (start, end, whole) in enumerate(records(data, len(data))):
             if not whole:
-                found.add(str(number), (start, end - start, 0, 0), damaged=True)
+                found.add(str(number), (start, end - start, 0, NOTHING), damaged=True)
                 continue
             (offset, size), label, text = example(data, start, end=end, columns=columns, found=found)
             found.add(str(number), (start, end - start, offset - start, size), label=label, text=text)
@@ -80,7 +82,7 @@ def fetch(file: Path, place: tuple[int, ...]) -> bytes:
     """
     start, length, offset, size = place
     data = opening.bytes_at(file, start, size=length + 4)
-    if checksum(memoryview(data)[:length]) != int.from_bytes(data[length:], "little") or not size:
+    if checksum(memoryview(data)[:length]) != int.from_bytes(data[length:], "little") or size == NOTHING:
         raise ValueError(f"a record of {file.name} is damaged: its checksum is another")
     return data[offset : offset + size]
 

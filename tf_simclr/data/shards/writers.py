@@ -1,0 +1,161 @@
+"""Shards as others write them: WebDataset's tars, TFRecord, ArrayRecord, and Parquet as Hugging Face's library has it.
+
+A picture's bytes stay as they are.  The same examples give the same bytes of a shard.
+"""
+
+import io
+import json
+import struct
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_simclr.data.shards.tfrecords import checksum
+
+_ROWS = 100
+"""Rows of a Parquet file that are read at once, as `datasets` has it for pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A picture and what is known of it.
+
+    Attributes:
+        key: tells it from the others, in their order.
+        encoded: the picture's file.
+        ending: of the file, with its dot.
+        name: where it came from, as text.
+        label: the number of its class; None without.
+        words: the name of its class.
+    """
+
+    key: str
+    encoded: bytes
+    ending: str
+    name: str
+    label: int | None = None
+    words: str = ""
+
+
+def write_tar(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+    """`KEY.jpg`, `KEY.cls` with the number of the class, and `KEY.json` with the name."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for one in examples:
+            members = [(one.ending, one.encoded)]
+            members += [(".cls", str(one.label).encode())] if one.label is not None else []
+            for ending, data in [*members, (".json", json.dumps({"name": one.name}).encode())]:
+                member = tarfile.TarInfo(one.key + ending)  # of no time and no owner: the same bytes each time
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def write_tfrecord(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+    """Records of Examples, each with its checksums."""
+    with path.open("wb") as file:
+        for one in examples:
+            record = example_of(one)
+            length = struct.pack("<Q", len(record))
+            for part in (length, _masked(length), record, _masked(record)):
+                file.write(part)
+
+
+def _masked(data: bytes) -> bytes:
+    return struct.pack("<I", checksum(data))
+
+
+def write_array_record(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+    """The same Examples; each is compressed alone, so that it is read alone."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for one in examples:
+        writer.write(example_of(one))
+    writer.close()
+
+
+def example_of(one: Example) -> bytes:
+    """A `tf.train.Example`: `image/encoded`, `image/filename`, and where there are classes `label`, `image/class/text`."""
+    features = {"image/encoded": _field(1, _field(1, one.encoded))}
+    if one.label is not None:
+        features["image/class/text"] = _field(1, _field(1, one.words.encode()))
+    features["image/filename"] = _field(1, _field(1, one.name.encode()))
+    if one.label is not None:
+        features["label"] = _field(3, _field(1, _varint(one.label)))
+    entries = (_field(1, _field(1, key.encode()) + _field(2, value)) for key, value in features.items())
+    return _field(1, b"".join(entries))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a message whose content has a length."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first.
+
+    Example:
+        >>> _varint(300).hex()
+        'ac02'
+    """
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+    """A struct of `bytes` and `path`, and the class; what they are stands in the schema, where `datasets` looks for it.
+
+    Nothing is compressed, as pictures are: so they can be read where they lie.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})}
+    features: dict[str, dict] = {"image": {"_type": "Image"}}
+    if classes:
+        columns["label"], features["label"] = pa.int64(), {"names": list(classes), "_type": "ClassLabel"}
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema(columns, metadata=noted)
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        for some in _batches(examples):
+            content: dict[str, list] = {"image": [{"bytes": one.encoded, "path": one.name} for one in some]}
+            if classes:
+                content["label"] = [one.label for one in some]
+            writer.write_table(pa.table(content, schema=schema))
+
+
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """The examples, some at a time."""
+    some: list[Example] = []
+    for one in examples:
+        some.append(one)
+        if len(some) == _ROWS:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How shards of a format are written and called.
+
+    Attributes:
+        write: puts examples into a file.
+        name: of the file, with `{split}`, `{number}` and `{count}`.
+    """
+
+    write: Callable[..., None]
+    name: str
+
+
+FORMATS = {
+    "tar": Format(write=write_tar, name="{split}-{number:06}.tar"),
+    "tfrecord": Format(write=write_tfrecord, name="{split}.tfrecord-{number:05}-of-{count:05}"),
+    "parquet": Format(write=write_parquet, name="{split}-{number:05}-of-{count:05}.parquet"),
+    "arrayrecord": Format(write=write_array_record, name="{split}.array_record-{number:05}-of-{count:05}"),
+}
