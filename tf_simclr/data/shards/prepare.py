@@ -4,9 +4,9 @@
     OUT/train/classes.txt              the classes, a line each, where there are any
     OUT/prepared.json                  of what, and how
 
-Pictures keep their bytes, classes their order.  The order of a split's images is drawn by the seed.  Everything is made
-in `.OUT.making` beside OUT, a whole shard after the other, and renamed when all are there: what was stopped goes on, and
-nobody sees a part.
+Pictures keep their bytes, classes their order.  The order of a split's images is drawn by the seed.  Everything is
+made in `.OUT.making` beside OUT, a whole shard after the other, and renamed when all are there: what was stopped goes
+on, and nobody sees a part.
 """
 
 import os
@@ -30,7 +30,7 @@ from tf_simclr.foreign import DAMAGED
 from tf_simclr.lock import hold
 from tf_simclr.places import check_local, expanded, shown
 
-ShardFormat = Literal["tar", "tfrecord", "parquet", "arrayrecord"]
+_Format = Literal["tar", "tfrecord", "parquet", "arrayrecord"]
 _NOTE = "prepared.json"
 _WITHOUT = "images"
 """How shards are called where there are no splits."""
@@ -40,7 +40,7 @@ def prepare_shards(
     image_dir: str | Path,
     out: str | Path,
     *,
-    format: ShardFormat = "tar",
+    format: _Format = "tar",
     shard_size: int = 256,
     seed: int = 0,
     image_column: str | None = None,
@@ -65,7 +65,7 @@ def prepare_shards(
     Raises:
         InputError: no images, one that cannot be read, a folder that holds something else, or no room on the disk.
     """
-    check(format in get_args(ShardFormat), f"format must be one of {', '.join(FORMATS)}", format=format)
+    check(format in get_args(_Format), f"format must be one of {', '.join(FORMATS)}", format=format)
     check(shard_size >= 1, "shard_size must be at least 1", shard_size=shard_size)
     check(seed >= 0, "seed must be at least 0", seed=seed)
     check_local(out)
@@ -164,7 +164,7 @@ def _sizes(source: Source) -> list[int]:
 def _write(source: Source, folder: Path, *, split: str, settings: dict[str, Any], seed: list[int], say: Say) -> None:
     """The shards of a split that are not there yet, each whole or not at all."""
     order = np.random.default_rng(seed).permutation(source.num_examples)
-    bounds = _bounds([size for size in np.array(_sizes(source), np.int64)[order]], settings["shard_size"] << 20)
+    bounds = _bounds(np.array(_sizes(source), np.int64)[order].tolist(), settings["shard_size"] << 20)
     kind = FORMATS[settings["format"]]
     names = [kind.name.format(split=split, number=i, count=len(bounds)) for i in range(len(bounds))]
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]

@@ -38,7 +38,7 @@ class Example:
     words: str = ""
 
 
-def write_tar(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+def _write_tar(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
     """`KEY.jpg`, `KEY.cls` with the number of the class, and `KEY.json` with the name."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for one in examples:
@@ -50,11 +50,11 @@ def write_tar(path: Path, examples: Iterable[Example], *, classes: Sequence[str]
                 tar.addfile(member, io.BytesIO(data))
 
 
-def write_tfrecord(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+def _write_tfrecord(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
     """Records of Examples, each with its checksums."""
     with path.open("wb") as file:
         for one in examples:
-            record = example_of(one)
+            record = _example_of(one)
             length = struct.pack("<Q", len(record))
             for part in (length, _masked(length), record, _masked(record)):
                 file.write(part)
@@ -64,18 +64,18 @@ def _masked(data: bytes) -> bytes:
     return struct.pack("<I", checksum(data))
 
 
-def write_array_record(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+def _write_array_record(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
     """The same Examples; each is compressed alone, so that it is read alone."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for one in examples:
-        writer.write(example_of(one))
+        writer.write(_example_of(one))
     writer.close()
 
 
-def example_of(one: Example) -> bytes:
-    """A `tf.train.Example`: `image/encoded`, `image/filename`, and where there are classes `label`, `image/class/text`."""
+def _example_of(one: Example) -> bytes:
+    """A `tf.train.Example`: `image/encoded`, `image/filename`; where there are classes `label`, `image/class/text`."""
     features = {"image/encoded": _field(1, _field(1, one.encoded))}
     if one.label is not None:
         features["image/class/text"] = _field(1, _field(1, one.words.encode()))
@@ -105,7 +105,7 @@ def _varint(value: int) -> bytes:
     return bytes([*found, value])
 
 
-def write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
+def _write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
     """A struct of `bytes` and `path`, and the class; what they are stands in the schema, where `datasets` looks for it.
 
     Nothing is compressed, as pictures are: so they can be read where they lie.
@@ -141,7 +141,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class _Format:
     """How shards of a format are written and called.
 
     Attributes:
@@ -154,8 +154,8 @@ class Format:
 
 
 FORMATS = {
-    "tar": Format(write=write_tar, name="{split}-{number:06}.tar"),
-    "tfrecord": Format(write=write_tfrecord, name="{split}.tfrecord-{number:05}-of-{count:05}"),
-    "parquet": Format(write=write_parquet, name="{split}-{number:05}-of-{count:05}.parquet"),
-    "arrayrecord": Format(write=write_array_record, name="{split}.array_record-{number:05}-of-{count:05}"),
+    "tar": _Format(write=_write_tar, name="{split}-{number:06}.tar"),
+    "tfrecord": _Format(write=_write_tfrecord, name="{split}.tfrecord-{number:05}-of-{count:05}"),
+    "parquet": _Format(write=_write_parquet, name="{split}-{number:05}-of-{count:05}.parquet"),
+    "arrayrecord": _Format(write=_write_array_record, name="{split}.array_record-{number:05}-of-{count:05}"),
 }
