@@ -34,6 +34,7 @@ _ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
     "checkpoints get": "commands.checkpoints",
     "checkpoints convert": "commands.checkpoints",
+    "prepare-shards": "commands.shards.command",
     "presets": "config.presets",
     "chest prepare": "chest.collections.command",
     "chest covid": "chest.covid.command",

@@ -100,7 +100,7 @@ def prepare_shards(
     return out
 
 
-def _splits(root: Path, columns: dict[str, str | None], say: Say) -> dict[str, Source]:
+def _splits(root: Path, columns: dict[str, Any], say: Say) -> dict[str, Source]:
     """Split → its images; all of them under an empty name where there are no splits."""
     if opening.are_at(root):
         groups = opening.by_split(root)
