@@ -71,7 +71,8 @@ def report(done: "Conversion") -> str:
     from converters.names.describe import describe, some, tensors, version
 
     network = done.network
-    style = version(done.architecture, container=network.container, has_ema=network.has_ema)
+    cut = any(why.startswith("heads, by") for why in network.left)  # the release is told by the heads that are stored
+    style = "" if cut else version(done.architecture, container=network.container, has_ema=network.has_ema)
     step = f", step {network.step}" if network.step is not None else ""
     kind = f"{network.container} in {network.naming} names{step}{', ' + style if style else ''}"
     dtypes = ", ".join(sorted({stored.dtype for stored in network.weights.values()}))

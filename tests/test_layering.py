@@ -131,6 +131,7 @@ MAY_IMPORT = {
     | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
     "tf_simclr.__main__": {"tf_simclr.cli"},
+    "tf_simclr.notebook": {"tf_simclr.cli"} | COMMANDS,
 }
 """Part → parts it may import besides itself, from the ground up; a module belongs to the longest name that it starts
 with."""
@@ -171,7 +172,7 @@ LAYER_FUNCTIONS = {
 
 MOST_MODULES = 15
 """In a folder; doors, which are started by their names, not counted."""
-DOORS = {"__init__", "__main__", "cli", "run", "tf2torch", "torch2tf", "inspect", "verify"}
+DOORS = {"__init__", "__main__", "cli", "notebook", "run", "tf2torch", "torch2tf", "inspect", "verify"}
 UPSTREAM = {"data.py", "data_util.py", "lars_optimizer.py", "main_lincls.py", "model.py", "model_util.py"}
 UPSTREAM |= {"objective.py", "resnet_wider.py", "simclr.py"}
 UPSTREAM |= {"benchmarks/imagenet/resnet50/simclr.py", "docs/spec.md"}  # lightly's and Git LFS'

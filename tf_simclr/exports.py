@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from tf_simclr.data.images import evaluation_proportion, evaluation_view
+from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_folder, replacing_path
 from tf_simclr.models.evaluation_view import EvaluationView

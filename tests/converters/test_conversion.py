@@ -118,6 +118,13 @@ def test_the_release_is_told_by_what_is_stored(name, style):
     assert version(found, container="TF1 checkpoint", has_ema=False).startswith(style)
 
 
+def test_no_release_is_told_of_a_part_that_was_taken_without_the_heads(tf1, tmp_path):
+    """Heads tell it, and these are stored: that they were left is said, not that they are absent."""
+    done = converters.convert(tf1, tmp_path / "encoder.pth", part="encoder", verify=False)
+    assert "no projection head stored" not in report(done)
+    assert "heads, by --part encoder" in report(done)
+
+
 def test_options_are_one_object_of_which_single_ones_can_be_given_by_name(tf1, tmp_path):
     options = converters.Options(part="encoder", verify=False, naming="twin")
     whole = converters.convert(tf1, tmp_path / "whole.pth", options=options)

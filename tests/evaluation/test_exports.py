@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.data.images import evaluation_proportion, evaluation_view
+from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.errors import InputError
 from tf_simclr.models import network
 from tf_simclr.models.architecture import Architecture

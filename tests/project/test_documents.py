@@ -11,9 +11,11 @@ shell block made), `free output` leaves what a `console` block prints unchecked.
 otherwise than it is written.
 """
 
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,9 @@ import pytest
 from tests import golden
 from tests.commands import pictures, small_cifar10
 from tests.converters import official
+from tf_simclr import cli
+from tf_simclr.config import COMMANDS, options
+from tf_simclr.errors import InputError
 from tools import rooms
 
 PAGES = {
@@ -172,6 +177,51 @@ def test_every_page_is_in_the_sites_contents():
     contents = PAGES["docs/index.md"].read_text().splitlines()
     pages = [page.removeprefix("docs/").removesuffix(".md") for page in PAGES if page.startswith("docs/")]
     assert not {*pages} - {"index", *contents}
+
+
+COMMAND = re.compile(r"(?:^|\s)(?:python -m tf_simclr|tf-simclr) (?P<words>(?!COMMAND)[a-z-][^#;|`]*)")
+
+
+def shown_commands(page: str) -> list[str]:
+    """What a page shows of commands and does not run: in blocks of `text`, and between backticks."""
+    pieces = [
+        line
+        for block in blocks(page)
+        if block.kind == "text"
+        for line in block.content.replace("\\\n", " ").splitlines()
+    ]
+    pieces += [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", FENCED.sub("", PAGES[page].read_text()))]
+    return [found["words"].rstrip("\"' ") for piece in pieces for found in COMMAND.finditer(piece)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_is_shown_is_one_that_there_is(page, tmp_path, monkeypatch):
+    """Words, options and values; a checkpoint that is not a path that the pages make is an official name."""
+    monkeypatch.chdir(tmp_path)
+    wrong = []
+    for words in shown_commands(page):
+        given = shlex.split(words.replace("…", " "))
+        if "--config" in given or "--help" in given or not given:
+            continue
+        if not (cli.named(given) or cli.group(given[0])):
+            wrong.append(words)
+            continue
+        if "…" in words or cli.named(given) is None or len(given) <= len(cli.named(given).split()):
+            command = cli.named(given)
+            names = [word.split("=")[0] for word in given if word.startswith("--")]
+            known = {f"--{name}" for name in options.options(COMMANDS[command])} if command else set()
+            wrong += [f"{words}: {name}" for name in names if name not in known and name not in ("--preset",)]
+            continue
+        try:
+            cli.parse(given)
+        except InputError as error:
+            wrong.append(f"{words}: {error}")
+        wrong += [
+            f"{words}: {name}"
+            for option, name in itertools.pairwise(given)
+            if option in ("--checkpoint", "--teacher") and "/" not in name and name not in ("made.keras", "ckpt_dir")
+        ]
+    assert not wrong
 
 
 @pytest.fixture(scope="module")

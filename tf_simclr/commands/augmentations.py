@@ -12,7 +12,7 @@ from tf_simclr.config.training import Augmentations
 from tf_simclr.data import augment, images, in_python, rasters
 from tf_simclr.data.digits import flower_file
 from tf_simclr.data.draws import split
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import Recipe, evaluation_proportion
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import has_tensorflow, tf
@@ -43,7 +43,8 @@ def run(config: Augmentations) -> None:
     pairs = [pair(picture, recipe, size=config.image_size, seed=[config.seed, i]) for i, picture in enumerate(chosen)]
     figure = plots.augmentations(rows, np.stack(pairs), original=np.clip(pictures[0], 0, 1))
     plots.save(figure, config.out)
-    say(f"{len(rows)} operators on {shown(files[0])}, {len(pairs)} pairs of views")
+    name = shown(files[0]) if config.images else "scikit-learn's flower"
+    say(f"{len(rows)} operators on {name}, {len(pairs)} pairs of views")
     show(str(config.out))
 
 
@@ -79,6 +80,14 @@ def operator_rows(
 def pair(picture: np.ndarray, recipe: Recipe, *, size: int, seed: list[int]) -> np.ndarray:
     """Two views `(2, size, size, 3)` of a picture as a network sees them in pretraining."""
     return _views(picture, split(np.array([seed], np.int64), 2)[0], size=size, recipe=recipe)
+
+
+def evaluated(picture: np.ndarray, *, size: int) -> np.ndarray:
+    """What evaluation shows the network of a picture, float32 `(size, size, 3)`."""
+    if has_tensorflow():
+        return images.evaluation_view(tf.constant(picture), size=size).numpy()
+    pixels = np.rint(picture * np.iinfo(np.uint16).max).astype(np.uint16)  # 8 bits are the same numbers in 16
+    return in_python.evaluation_view(pixels, size=size, proportion=evaluation_proportion(size))
 
 
 def _views(picture: np.ndarray, seeds: np.ndarray, *, size: int, recipe: Recipe) -> np.ndarray:

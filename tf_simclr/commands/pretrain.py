@@ -551,7 +551,7 @@ def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> l
         found.append(Collapse(views(size).take(config.collapse_images // size)))
     if config.knn_epochs and source.labelled and source.num_examples >= _FEWEST:
         try:
-            found.append(neighbours(config, source, plan=plan))
+            found.append(_neighbours(config, source, plan=plan))
         except InputError as error:  # labels that all say "unknown"; where a split was named for it, that is an error
             if config.eval_split is not None:
                 raise
@@ -559,7 +559,7 @@ def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> l
     return found
 
 
-def neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
+def _neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
     """The test by nearest neighbours, on `eval_split` if there is one other than that to train on.
 
     Raises:

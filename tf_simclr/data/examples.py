@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.data import draws, images
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import Recipe, evaluation_proportion
 from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.errors import InputError
 from tf_simclr.frameworks import tf
@@ -305,7 +305,7 @@ class Packing:
             self.seed, positions, shapes=shapes, size=self.image_size, recipe=self.recipe, views=self.views
         )
         if self.central:
-            proportion = images.evaluation_proportion(self.image_size)
+            proportion = evaluation_proportion(self.image_size)
             found["boxes"] = draws.central_boxes(shapes, proportion=proportion)
         return list(found.values())
 

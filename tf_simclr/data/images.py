@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.data import rasters
-from tf_simclr.data.recipe import Bicubic
+from tf_simclr.data.recipe import CROP_PROPORTION, Bicubic, evaluation_proportion
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
-
-CROP_PROPORTION = 0.875
-"""Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""
-_UNCROPPED_SIZE = 32
-"""Up to this size evaluation crops nothing away: such pictures (CIFAR) are framed tightly."""
 
 _JPEG, _PNG, _BMP, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
 
@@ -141,11 +136,6 @@ def central_box(shape: tf.Tensor, *, aspect: float = 1.0, proportion: float = CR
 def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     """The part of an image inside (offset_y, offset_x, box_height, box_width)."""
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-
-
-def evaluation_proportion(size: int) -> float:
-    """Share of the shorter side that evaluation keeps at an image size."""
-    return CROP_PROPORTION if size > _UNCROPPED_SIZE else 1.0
 
 
 def evaluation_view(

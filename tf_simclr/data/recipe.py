@@ -13,6 +13,10 @@ Bicubic = Literal["tf1", "tf2"]
 """The two cubic interpolations of the reference: `tf1` is the one behind the papers' results and checkpoints, `tf2`
 the one of its later TensorFlow 2 code (half-pixel centres, a = -0.5).  They are shifted by up to half a pixel."""
 
+CROP_PROPORTION = 0.875
+"""Share of the shorter side that evaluation keeps (reference implementation, as in Inception's preprocessing)."""
+_UNCROPPED_SIZE = 32
+"""Up to this size evaluation crops nothing away: such pictures (CIFAR) are framed tightly."""
 ORDERS = tuple(permutations(range(4)))
 """The orders of brightness 0, contrast 1, saturation 2 and hue 3."""
 LUMA = (0.2989, 0.587, 0.114)
@@ -21,6 +25,16 @@ TINY = 1e-12
 """What a chroma is at least where something is divided by it."""
 _MAX_STRENGTH = 1.25
 """Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
+
+
+def evaluation_proportion(size: int) -> float:
+    """Share of the shorter side that evaluation keeps at an image size.
+
+    Example:
+        >>> evaluation_proportion(224), evaluation_proportion(32)
+        (0.875, 1.0)
+    """
+    return CROP_PROPORTION if size > _UNCROPPED_SIZE else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.compare import positives
 from tf_simclr.commands.inputs import encoder_name
-from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.reports import Answers, read_answers, versions
@@ -156,7 +156,7 @@ def _deploy(job: Job, found: Report) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
-    crop = CROP_PROPORTION if job.config.image_size > 32 else 1.0
+    crop = evaluation_proportion(job.config.image_size)
     rows = job.rows["train"]
     sizes: dict[str, Any] = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
     features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))

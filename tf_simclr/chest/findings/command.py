@@ -20,10 +20,10 @@ from tf_simclr.chest.findings.page import NOTICE, Told, written
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.inputs import encoder_name
 from tf_simclr.config import ChestFindings, plain
-from tf_simclr.data.images import CROP_PROPORTION
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation import multi_label
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.reports import versions
@@ -211,7 +211,7 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
         encoder, crop, features = task.networks[network], WHOLE, features_of(task, network)[rows]
     else:
         encoder = load_encoder(config.model_dir / "fits" / fit.notes["network"] / "run")
-        crop = CROP_PROPORTION if config.image_size > 32 else WHOLE
+        crop = evaluation_proportion(config.image_size)
         sizes: dict[str, Any] = {
             "batch_size": config.eval_batch_size,
             "image_size": config.image_size,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_simclr.data import draws, images
+from tf_simclr.data import draws
 from tf_simclr.data.in_python.reading import Batches, check_readable, rows_of
-from tf_simclr.data.recipe import Bicubic
+from tf_simclr.data.recipe import Bicubic, evaluation_proportion
 from tf_simclr.errors import check
 from tf_simclr.foreign import DAMAGED
 
@@ -32,7 +32,7 @@ def evaluation_batches(
     """Every readable image once, in the source's order: `(images, labels, names)`, as `pipeline.evaluation_batches`."""
     rows = rows_of(source)
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
-    proportion = crop_proportion or images.evaluation_proportion(image_size)
+    proportion = crop_proportion or evaluation_proportion(image_size)
     check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=crop_proportion)
     check_readable(source)
 

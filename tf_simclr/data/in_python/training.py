@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_simclr.data import draws
-from tf_simclr.data.images import evaluation_proportion
 from tf_simclr.data.in_python.reading import Batches, Reader, check_readable, padded, rows_of, side_for
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import Recipe, evaluation_proportion
 from tf_simclr.errors import check
 
 if TYPE_CHECKING:
