@@ -480,7 +480,7 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
         marker = "o^sD"[max(number, 0) // len(COLOURS) % 4]
         x, y = places[rows].T
         told = f"{textwrap.shorten(named, 24, placeholder='…')} ({int(rows.sum()):,})"
-        axes.scatter(x, y, s=11, color=colour, marker=marker, label=told, alpha=0.7, linewidths=0)
+        axes.scatter(x, y, s=16, color=colour, marker=marker, label=told, alpha=0.7, linewidths=0)
     axes.set(xticks=[], yticks=[], xlabel=f"{method}, first direction", ylabel=f"{method}, second direction")
     few = len(class_names) <= _LISTED_CLASSES
     note = "" if few else f"{len(class_names):,} classes: their colours repeat"

@@ -19,7 +19,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-WIDEST, COLOURS, QUALITY, MOST_BYTES = 480, 48, 55, 200_000
+WIDEST, COLOURS, QUALITY, MOST_BYTES = 480, 96, 55, 200_000
 """Of a picture in pixels, of its palette as PNG, and of it as JPEG; and of a notebook."""
 _TIME = re.compile(r"\b\d[\d,.]* (?:s|ms|min|minutes|seconds)\b|\b\d[\d,.]*(?= images/s)|\b\d+:\d\d:\d\d(?= left)")
 """A duration, or a speed: on another machine it is another one."""
@@ -78,7 +78,8 @@ def smaller(encoded: str) -> tuple[str, str]:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
     lines, photograph = io.BytesIO(), io.BytesIO()
-    picture.quantize(COLOURS).save(lines, "PNG", optimize=True)
+    few = picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)  # keeps rare colours
+    few.save(lines, "PNG", optimize=True)
     picture.save(photograph, "JPEG", quality=QUALITY, optimize=True)
     kind, content = min(("image/png", lines), ("image/jpeg", photograph), key=lambda one: len(one[1].getvalue()))
     return kind, base64.b64encode(content.getvalue()).decode()
