@@ -3,6 +3,8 @@
     python benchmarks/scaling.py                              a TPU v3-8, a v5e-8 and 8 GPUs, at several batches
     python benchmarks/scaling.py --device "TPU v3-8" --batch 4096 --network 50 2
     python benchmarks/scaling.py --check                      the model beside 1, 2 and 4 logical devices of this CPU
+    python benchmarks/scaling.py --paper --price_per_hour v5e=1.20 A100=2.74
+                                                              time, cost and command of the paper's runs on ImageNet
 
 A step is the larger one of two times, since images are prepared while the network learns: `compute + exchange`, and
 the input's.  Assumptions:
@@ -17,6 +19,10 @@ gradients ring all-reduce in float32: 2 (R - 1) / R × 4 bytes a weight.
 BatchNorm synchronised: two sums a layer forward and two backward, each as slow as the latency of an exchange.
 memory    what the backward pass keeps: each convolution's and each addition's output, in bfloat16.  Compilers that fuse
           BatchNorm and ReLU into the next layer keep no more; four fifths of the memory are for it.
+hosts     where a machine has several whose network is slower than what is within one, gradients and projections cross
+          it once more, between as many as there are hosts.
+pieces    in `--paper`, a batch that does not fit is computed in pieces (`--microbatch_size`), which costs a second
+          forward pass: 4 / 3 of the computation.
 
 The check cannot prove bandwidths of links that are not here.  It tests the form: on logical devices of one CPU cores
 are shared, so a step of n images on R devices must take a + b n + c (R - 1), with c from copies and sums whose number
@@ -55,7 +61,10 @@ class Device:
     links: float
     """GB/s that an all-reduce gets in and out of a replica."""
     processors: int
-    """Virtual ones of the host, for the input."""
+    """Virtual ones of the hosts, for the input."""
+    hosts: int = 1
+    between: float = 0.0
+    """GB/s in and out of a host, where its network is slower than the links within; 0: the links go on."""
 
 
 DEVICES = {
@@ -66,6 +75,18 @@ DEVICES = {
     # NVIDIA A100 datasheet: 312 TFLOP/s, 40 GB, NVLink 300 GB/s each way; a2-highgpu-8g has 96 vCPUs.
     "8 × A100": Device(8, 312, 40, 300, 96),
 }
+
+PAPER = {
+    # Slices of v5e: 4 chips a host of 112 vCPUs (cloud.google.com/tpu/docs/v5e), one network of links.
+    "v5e-16": Device(16, 197, 16, 200, 448, hosts=4),
+    "v5e-64": Device(64, 197, 16, 200, 1792, hosts=16),
+    # a2-highgpu-8g: 100 Gbit/s of network a host (cloud.google.com/compute/docs/gpus).
+    "8 × A100": DEVICES["8 × A100"],
+    "32 × A100": Device(32, 312, 40, 300, 384, hosts=4, between=12.5),
+}
+"""Machines of the issue's table; a price of `--price_per_hour` is of a device whose name holds it."""
+IMAGES, BATCH = 1_281_167, 4096
+"""Of ImageNet's training set (ILSVRC 2012), and of a step (arXiv:2002.05709, Section 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +140,10 @@ class Options:
     """That a host's processor makes in a second, with blur; benchmarks/input_pipeline.py measures it."""
     decoded_per_core: float = 1750.0
     """Views that it decodes and pads in a second, for devices to make; likewise."""
+    paper: bool = False
+    """Print time, cost and command of 100 and 800 epochs on ImageNet, on slices of TPU v5e and on A100s."""
+    price_per_hour: tuple[str, ...] = ()
+    """What a device costs an hour, by a part of its name: v5e=1.20 A100=2.74.  Without it the table has no cost."""
     check: bool = False
     """Measure logical devices of this CPU and compare."""
     quick: bool = False
@@ -142,6 +167,10 @@ def step(
     per_second = device.links * 1e9
     gather = 2 * 2 * around * views * 128 * 4 / per_second if r > 1 else 0.0
     gradients = 2 * around * 4 * weights / per_second
+    if device.between:
+        apart, slower = (device.hosts - 1) / device.hosts, device.between * 1e9
+        gather += 2 * 2 * apart * views * 128 * 4 / slower
+        gradients += 2 * apart * 4 * weights / slower
     norms = 4 * network.norms * LATENCY if r > 1 else 0.0
     images = batch / (compute + gather + gradients + norms)
     room = 0.8 * device.memory * 1e9 - 16 * weights  # weights, gradients, momentum and a copy
@@ -200,6 +229,107 @@ def table(options: Options) -> None:
             write(f"| {name} | {batch} | {times} | {made.images:.0f} | {needs} | {made.pieces} |\n")
     write(f"\nA processor is taken to make {options.views_per_core:g} views a second, ")
     write(f"or to decode for {options.decoded_per_core:g}.\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the paper on a machine."""
+
+    name: str
+    epochs: int
+    images: float
+    """A second."""
+    hours: float
+    cost: float | None
+    """In the currency of the price; None: no price was given."""
+    pieces: int
+    processors: tuple[float, float]
+    """That decode for views made on the devices, and that make views on the host."""
+    command: str
+
+
+def prices(given: tuple[str, ...]) -> dict[str, float]:
+    """Part of a device's name → price of one an hour.
+
+    Example:
+        >>> prices(("v5e=1.20",))
+        {'v5e': 1.2}
+
+    Raises:
+        SystemExit: with code 2, where one is not of the form NAME=NUMBER, or of no device.
+    """
+    found = {}
+    for one in given:
+        name, _, number = one.partition("=")
+        known = bool(name) and any(name in device for device in PAPER)
+        try:
+            found[name] = float(number)
+        except ValueError:
+            known = False
+        if not known or not found[name] >= 0:
+            sys.stderr.write(f"--price_per_hour must be like v5e=1.20, of {', '.join(PAPER)}. Received: {one}\n")
+            raise SystemExit(2)
+    return found
+
+
+def runs_of_paper(options: Options, network: Network) -> list[Run]:
+    """100 and 800 epochs on each machine of the table."""
+    price, found = prices(options.price_per_hour), []
+    for name, device in PAPER.items():
+        rates = {"views_per_core": options.views_per_core, "decoded_per_core": options.decoded_per_core}
+        made = step(device, network, batch=BATCH, **rates)
+        seconds = made.seconds + (made.compute / 3 if made.pieces > 1 else 0.0)
+        images = BATCH / seconds
+        needs = 2 * images / options.decoded_per_core, 2 * images / options.views_per_core
+        for epochs in (100, 800):
+            steps = round(epochs * IMAGES / BATCH)
+            hours = steps * seconds / 3600
+            of_one = next((value for part, value in price.items() if part in name), None)
+            cost = None if of_one is None else of_one * device.replicas * hours
+            command = _command(name, device, epochs=epochs, pieces=made.pieces)
+            found.append(Run(name, epochs, images, hours, cost, made.pieces, needs, command))
+    return found
+
+
+def _command(name: str, device: Device, *, epochs: int, pieces: int) -> str:
+    """What is typed for a run: on a slice of TPUs on each host, which Cloud TPU's machines know of each other."""
+    start = "python -m tf_simclr pretrain"
+    if device.hosts > 1 and "v5e" not in name:
+        each = device.replicas // device.hosts
+        start = f"srun --nodes={device.hosts} --ntasks-per-node={each} --gpus-per-node={each} {start}"
+    words = f"--preset imagenet --train_epochs {epochs} --augment_on device --mixed_precision bfloat16"
+    if pieces > 1:
+        words += f" --microbatch_size {BATCH // pieces}"
+    folder = f"runs/imagenet-{epochs}-{name.replace(' × ', 'x')}"
+    return f"KERAS_BACKEND=jax {start} {words} --data_dir tfds --model_dir {folder}"
+
+
+def paper(options: Options) -> None:
+    """Prints the table of the paper's runs, then a command for each of its rows."""
+    depth, width = options.network
+    found = runs_of_paper(options, network(depth, width, image_size=options.image_size))
+    heads = (
+        "devices",
+        "epochs",
+        "images/s",
+        "hours",
+        "device-hours",
+        "cost",
+        "pieces",
+        "processors: device / host views",
+    )
+    write = sys.stdout.write
+    write(f"| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|\n")
+    for run in found:
+        hours = run.hours * PAPER[run.name].replicas
+        cost = "–" if run.cost is None else f"{run.cost:,.0f}"
+        there = PAPER[run.name].processors
+        needs = " / ".join(f"{one:.0f}" for one in run.processors) + f" of {there}"
+        row = (run.name, run.epochs, f"{run.images:,.0f}", f"{run.hours:.1f}", f"{hours:,.0f}", cost, run.pieces, needs)
+        write(f"| {' | '.join(map(str, row))} |\n")
+    given = ", ".join(f"{name} {price:g}" for name, price in prices(options.price_per_hour).items())
+    write(f"\nPrices of a device an hour, as they were given: {given or 'none'}.\n\n")
+    write("".join(f"{run.command}\n" for run in found))
 
 
 def one(replicas: int, batch: int) -> float:
@@ -283,6 +413,9 @@ def main() -> int:
         return 2
     if options.check:
         return 0 if check(options) else 1
+    if options.paper:
+        paper(options)
+        return 0
     table(options)
     return 0
 

@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tf_simclr import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +77,39 @@ def test_more_replicas_compute_less_each_and_gather_more():
     assert large.compute == pytest.approx(small.compute / 4)
     assert large.gather == pytest.approx(small.gather * (7 / 8) / (1 / 2))  # ring: 2 (R - 1) / R of the bytes
     assert small.pieces >= large.pieces >= 1
+
+
+def test_the_runs_of_the_paper_have_commands_that_parse_and_costs_that_were_given():
+    options = scaling.Options(price_per_hour=("v5e=1.20", "A100=2"))
+    runs = scaling.runs_of_paper(options, NETWORK)
+    assert [(run.name, run.epochs) for run in runs] == [
+        (name, epochs) for name in ("v5e-16", "v5e-64", "8 × A100", "32 × A100") for epochs in (100, 800)
+    ]
+    for run in runs:
+        words = shlex.split(run.command)
+        assert words[0] == "KERAS_BACKEND=jax"
+        config = cli.parse(words[words.index("tf_simclr") + 1 :])
+        assert (config.train_epochs, config.train_batch_size, config.image_size) == (run.epochs, 4096, 224)
+        # In pieces of what fits, which must divide the batch, and each piece the devices.
+        piece, devices = config.microbatch_size or 4096, scaling.PAPER[run.name].replicas
+        assert (4096 % piece, piece % devices) == (0, 0)
+        assert run.cost == pytest.approx((1.2 if "v5e" in run.name else 2) * devices * run.hours)
+    steps = 100 * 1_281_167 / 4096
+    assert runs[0].hours == pytest.approx(steps * 4096 / runs[0].images / 3600, rel=1e-4)
+    assert runs[1].hours == pytest.approx(8 * runs[0].hours, rel=1e-4)
+    assert {run.cost for run in scaling.runs_of_paper(scaling.Options(), NETWORK)} == {None}
+    # A network between hosts costs time.
+    slow, fast = scaling.PAPER["32 × A100"], scaling.Device(32, 312, 40, 300, 384, hosts=4)
+    slow, fast = (scaling.step(one, NETWORK, batch=4096, views_per_core=400) for one in (slow, fast))
+    assert slow.gradients > fast.gradients
+
+
+@pytest.mark.parametrize("wrong", ["v5e", "v5e=", "v5e=x", "H100=2", "=1", "v5e=-1", "v5e=nan"])
+def test_a_price_that_cannot_be_is_refused(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        scaling.prices((wrong,))
+    assert ended.value.code == 2
+    assert f"Received: {wrong}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ what tests use.  A fork runs `python -m tf_simclr WORDS` to its very end, with w
 import importlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -92,9 +93,12 @@ class Forks:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, words: Sequence[Any], log: Path, *, folder: Path, **environment: str) -> Member:
-        """A command's process, in a working directory, with variables of its environment."""
+    def start(
+        self, words: Sequence[Any], log: Path, *, folder: Path, module: str = "tf_simclr", **environment: str
+    ) -> Member:
+        """The process of a command, or of another module, in a working directory, with environment variables."""
         request = {"words": list(map(str, words)), "log": str(log), "folder": str(folder), "environment": environment}
+        request |= {"module": module}
         self.members.append(Member(self, self.ask(**request), log))
         return self.members[-1]
 
@@ -152,8 +156,8 @@ def main() -> None:
         file = os.open(place, mode | (0 if stream is sys.stdin else os.O_CREAT | os.O_APPEND), 0o600)
         os.dup2(file, stream.fileno())
         os.close(file)
-    sys.argv = ["tf_simclr", *request["words"]]
-    cli.main()
+    sys.argv = [request["module"], *request["words"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

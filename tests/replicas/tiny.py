@@ -59,7 +59,18 @@ def model(
     return made
 
 
-def trained(devices: Devices, *, at_once: int = 1, **options) -> dict[str, np.ndarray]:
+def permuted(seed: int):
+    """`stream` with each batch's rows in another order, which changes nothing but the order of sums."""
+    order = np.random.RandomState(seed).permutation(BATCH)
+
+    def changed(step: int, *, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        assert share == (0, 1)
+        return stream(step).map(lambda *parts: tuple(tf.gather(part, order) for part in parts))
+
+    return changed
+
+
+def trained(devices: Devices, *, at_once: int = 1, stream=stream, **options) -> dict[str, np.ndarray]:
     """State and logs after the first step, under `1/…`, and after the fifth, under `5/…`; the last four `at_once`.
 
     With the optimizer `momentum` the first step's accumulators are the gradients.

@@ -54,6 +54,8 @@ class Meeting:
     """`host:port` of the first process."""
     processes: int
     number: int
+    device: int | None = None
+    """The accelerator of this machine that is this process's, where several processes share it; None: all of them."""
 
     def __post_init__(self):
         host, _, port = self.address.rpartition(":")
@@ -95,12 +97,32 @@ def meeting(
         if not all(found):
             continue
         address, count, number = found
+        device = None
         if who == "torchrun":
-            address = f"{address}:{environment.get('MASTER_PORT', '')}"
+            address, device = _of_torchrun(address, environment)
         rule = f"{names[1]} and {names[2]} must be whole numbers"
         check(count.isdigit() and number.isdigit(), rule, **dict(zip(names, found, strict=True)))
-        return Meeting(address, int(count), int(number)) if int(count) > 1 else None
+        return Meeting(address, int(count), int(number), device) if int(count) > 1 else None
     return None
+
+
+def _of_torchrun(host: str, environment: Mapping[str, str]) -> tuple[str, int | None]:
+    """Where processes of torchrun can meet, and which accelerator each has where there are several on a machine.
+
+    torchrun listens at MASTER_PORT itself, for PyTorch's own meeting, so that this one is at the port beside it.
+
+    Example:
+        >>> _of_torchrun("a", {"MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True"})
+        ('a:29501', None)
+        >>> _of_torchrun("a", {"MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "8", "LOCAL_RANK": "3"})
+        ('a:29500', 3)
+    """
+    port = environment.get("MASTER_PORT", "")
+    if port.isdigit() and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        port = str(int(port) + (1 if int(port) < 65535 else -1))
+    several, rank = environment.get("LOCAL_WORLD_SIZE", ""), environment.get("LOCAL_RANK", "")
+    shared = several.isdigit() and int(several) > 1 and rank.isdigit()
+    return f"{host}:{port}", int(rank) if shared else None
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -165,18 +187,20 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
         check_free(met.address, what="the coordinator (process_id 0)")
     else:
         _await(met)
-    return _initialize(met.address, met.address, met.processes, met.number)
+    # Told all, JAX must not look for more: in a job of Slurm it would take one accelerator alone.
+    device = None if met.device is None else [met.device]
+    place = {"coordinator_address": met.address, "num_processes": met.processes, "process_id": met.number}
+    return _initialize(met.address, **place, local_device_ids=device, cluster_detection_method="deactivate")
 
 
-def _initialize(who: str, *given: Any) -> str:
-    """Has Keras meet the other processes, and agree with them on a seed where none was set."""
+def _initialize(who: str, **place: Any) -> str:
+    """Meets the other processes, at a place or where JAX finds them, and agrees on a seed where none was set."""
     import jax
     from keras.src.backend.jax.distribution_lib import initialize_rng  # what keras.distribution.initialize does then
 
     # Else JAX aborts this process, in the midst of anything, as soon as it hears that another one is gone; so a step
     # fails that needs that one, and this one ends with a sentence (`leave`).
     jax.config.update("jax_enable_recoverability", True)
-    place = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=False))
     patience = _timeout()
     late = threading.Timer(patience, _give_up, args=(who, patience))
     late.daemon = True
