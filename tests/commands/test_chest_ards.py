@@ -138,6 +138,16 @@ def test_more_seeds_and_ways_are_added_and_other_knobs_are_refused(prepared, cal
         chest_ards.run(config(prepared, tmp_path / "run", pretrain_epochs=7))
 
 
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"{}", b'{"settings": 1}', b'{"settings": {}, "result": 2}'], ids=repr)
+def test_a_damaged_stage_is_one_sentence_that_names_it(prepared, calls, tmp_path, damage):
+    chest_ards.run(config(prepared, tmp_path / "run", stage="initial"))
+    note = tmp_path / "run" / "1-initial" / "stage.json"
+    note.write_bytes(damage)
+    for stage in ("initial", "pretrain"):
+        with pytest.raises(InputError, match=r"1-initial/stage\.json must "):
+            chest_ards.run(config(prepared, tmp_path / "run", stage=stage))
+
+
 def test_a_stage_alone_runs_alone(prepared, calls, tmp_path):
     with pytest.raises(InputError, match="must have stage initial before it"):
         chest_ards.run(config(prepared, tmp_path / "run", stage="pretrain"))

@@ -1,6 +1,8 @@
 """Searches: every combination once, interrupted and failed trials, one look at the test images."""
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -97,6 +99,38 @@ def test_trials_that_always_fail_end_the_search_with_what_they_said(tmp_path, mo
     with pytest.raises(InputError, match="trials must not fail"):
         sweep.run(plan(tmp_path))
     assert capfd.readouterr().err.count("failed with code 2: the checkpoint must exist") == 3
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("way", ["itself", "by the shell's number"])
+def test_a_trial_that_a_signal_has_ended_has_not_failed(trials, tmp_path, monkeypatch, name, way):
+    number = getattr(signal, name)
+    code = -number if way == "itself" else 128 + number
+    run = sweep.subprocess.run
+    monkeypatch.setattr(sweep.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code))
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        sweep.run(plan(tmp_path))
+    assert not (tmp_path / "trials.json").exists()
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    sweep.run(plan(tmp_path))
+    assert len(trials) == 6
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_the_search_ends_its_trial_too(tmp_path, monkeypatch, name):
+    """As `kill` of the search alone; what the terminal sends reaches both."""
+    seen = []
+
+    def sent(command, **_):
+        seen.append(command)
+        os.kill(os.getpid(), getattr(signal, name))
+        pytest.fail("the search went on")
+
+    monkeypatch.setattr(sweep.subprocess, "run", sent)
+    with pytest.raises(SystemExit, match=str(128 + getattr(signal, name))):
+        sweep.run(plan(tmp_path))
+    assert len(seen) == 1
+    assert signal.getsignal(getattr(signal, name)) == signal.SIG_DFL
 
 
 def tried(trials: list[dict]) -> list[tuple]:

@@ -133,6 +133,24 @@ def test_a_finished_set_is_not_computed_again_unless_something_has_changed(prepa
     assert computed == ["DTD", "CIFAR-10", "DTD", "DTD"]
 
 
+@pytest.mark.parametrize("damage", [b"", b"[1]", b'{"knobs": 3}', b"\xff", b"{"], ids=repr)
+def test_a_damaged_result_is_computed_again(prepared, tmp_path, monkeypatch, capsys, damage):
+    numbers = {"metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6, "l2": 1.0}
+    numbers |= {f"{part}_images": 1 for part in ("train", "validation", "test")}
+    monkeypatch.setattr(transfer, "evaluate", lambda config, one, **more: (numbers, None))
+    transfer.run(config(prepared, tmp_path, datasets="dtd"))
+    place = tmp_path / "out" / "dtd.json"
+    whole = place.read_bytes()
+    place.write_bytes(damage)
+    transfer.run(config(prepared, tmp_path, datasets="dtd"))
+    assert "computed again" in capsys.readouterr().err
+    assert place.read_bytes() == whole
+    half = json.loads(whole) | {"results": {}}
+    place.write_text(json.dumps(half))
+    transfer.run(config(prepared, tmp_path, datasets="dtd"))
+    assert place.read_bytes() == whole
+
+
 @pytest.mark.slow
 def test_a_folder_of_ones_own_stands_in_for_a_set_that_tfds_does_not_have(tmp_path):
     for split, count in {"train": 4, "validation": 2, "test": 3}.items():

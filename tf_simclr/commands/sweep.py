@@ -49,6 +49,8 @@ _METRICS = {
 """Task → what is maximised where the metric is not named and `top1.accuracy` is not among the task's numbers."""
 _IN_A_ROW = 3
 """Failed trials after which a search ends: the rest would fail, too."""
+_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that end a search, whoever of it and its trial was sent them; a trial that they end has not failed."""
 SPLITS = ("train_split", "eval_split")
 _TESTS = ("test", "testing")
 """Names of splits that are for the last look."""
@@ -496,8 +498,9 @@ def _settled(config: Sweep, folder: Path, *, changes: _Values) -> dict[str, Any]
         status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
     if status in (-signal.SIGINT, 128 + signal.SIGINT):
         raise KeyboardInterrupt  # both were meant
-    if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        raise SystemExit(128 + signal.SIGTERM)
+    for number in _ENDINGS:
+        if status in (-number, 128 + number):
+            raise SystemExit(128 + number)
     if status:
         last_line = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
         say(f"  failed with code {status}: {last_line} ({log})")
@@ -507,18 +510,20 @@ def _settled(config: Sweep, folder: Path, *, changes: _Values) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """A block that SIGTERM ends as an exception, so that the process of a trial is not left behind."""
+    """A block that SIGTERM and SIGHUP end as an exception, so that the process of a trial is not left behind."""
 
     def end(number: int, _frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    able = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    before = signal.signal(signal.SIGTERM, end) if able else None
+    able = threading.current_thread() is threading.main_thread()
+    taken = [number for number in _ENDINGS if able and signal.getsignal(number) == signal.SIG_DFL]  # `nohup` stays
+    for number in taken:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        if able:
-            signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def last(config: Sweep, best: _Values) -> tuple[dict[str, Any], int]:

@@ -81,18 +81,29 @@ def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path:
     knobs = {key: value for key, value in plain(config).items() if key not in _PLACES} | {"weights": extractor.weights}
     sources = open_sets(config, name)
     data = {split: source_digest(source, say) for split, source in sources.items()}
-    stored = read_json(path) if path.exists() else {}
+    stored = _stored(path)
     known = stored.get("knobs")
     known = {key: value for key, value in known.items() if key not in _PLACES} if isinstance(known, dict) else None
-    if known == knobs and stored.get("data") == data:
+    numbers = stored.get("results")
+    there = numbers.get("logistic_regression") if isinstance(numbers, dict) else None
+    if known == knobs and stored.get("data") == data and isinstance(there, dict):
         say(f"{TRANSFER_SETS[name].title} is finished in {path}")
-        return stored["results"]["logistic_regression"]
+        return there
     if stored:
         say(f"{path} is of other features, options or images; it is computed again")
     found, answers = evaluate(config, TRANSFER_SETS[name], extractor=extractor, sources=sources)
     results = {"logistic_regression": found}
     write_report(path, command=plain(config), results=results, answers=answers, knobs=knobs, data=data)
     return found
+
+
+def _stored(path: Path) -> dict:
+    """What lies there of an earlier run; nothing of what is damaged, which can be computed again."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except InputError as error:
+        say(f"{error.args[0].split(';')[0]}; it is computed again")
+        return {}
 
 
 def open_sets(config: Transfer, name: str) -> dict[str, Source]:

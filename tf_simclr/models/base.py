@@ -121,12 +121,14 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         held = options.get("validation_data")
         if isinstance(held, list | tuple) and len(held) > 1:
             options["validation_data"] = (held[0], self.given(held[1]), *held[2:])
-        return super().fit(x, self.given(y, options), *rest, **options)
+        with replicas.evenly():
+            return super().fit(x, self.given(y, options), *rest, **options)
 
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         self.build_for(x)
-        return super().evaluate(x, self.given(y, options), *rest, **options)
+        with replicas.evenly():
+            return super().evaluate(x, self.given(y, options), *rest, **options)
 
     def train_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
@@ -164,7 +166,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             try:
                 return function(iterator)
             except tf.errors.InvalidArgumentError as error:
-                raise labelled.told(error) or error from None
+                raise labelled.told(error) or replicas.told(error) or error from None
 
         return checked
 

@@ -203,7 +203,8 @@ class MultiLabelClassifier(Classifier):
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
         losses = ops.softplus(ops.where(present > 0, -logits, logits)) * known
         right = ops.cast(ops.equal(logits > 0, present > 0), logits.dtype) * known
-        self.observe("supervised_acc", ops.sum(right, axis=1) / ops.maximum(ops.sum(known, axis=1), 1))
+        count = ops.sum(known, axis=1)  # an image of which nothing is known weighs nothing
+        self.observe("supervised_acc", ops.sum(right, axis=1) / ops.maximum(count, 1), weight=count)
         cross_entropy = share(weighed(ops.sum(losses, axis=1) / self.num_classes, sample_weight))
         parts_of_loss = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
         return self.observe_losses(parts_of_loss, examples=ops.shape(logits)[0])

@@ -5,9 +5,9 @@
 all of this does nothing.
 """
 
-from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize
+from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize, told
 from tf_simclr.replicas.find import accelerated, find
-from tf_simclr.replicas.fitting import FitOnReplicas, settle, steps_done
+from tf_simclr.replicas.fitting import FitOnReplicas, evenly, settle, steps_done
 from tf_simclr.replicas.processes import alone, rows_here
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "accelerated",
     "alone",
     "count",
+    "evenly",
     "find",
     "gather",
     "index",
@@ -24,4 +25,5 @@ __all__ = [
     "settle",
     "steps_done",
     "synchronize",
+    "told",
 ]

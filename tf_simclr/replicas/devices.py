@@ -262,11 +262,24 @@ def index():
     return 0 if context is None else context.replica_id_in_sync_group
 
 
+_UNEVEN = (
+    "batches that {} replicas compare with one another must give each the same number of examples: give a batch_size "
+    "and a number of examples that are multiples of it"
+)
+
+
+def told(error: Exception) -> InputError | None:
+    """The sentence `_UNEVEN` in an error of TensorFlow, if it is there."""
+    found = re.search(_UNEVEN.replace("{}", r"\d+"), str(error))
+    return InputError(found[0]) if found else None
+
+
 def gather(x):
     """Stacks `x` of every replica along axis 0, in the order of their numbers, with gradients to all of them.
 
-    Every replica must give the same shape `(n, …)`; the result is `(count * n, …)`.  Each replica writes its part
-    into zeros and the parts are summed, which compiles on TPUs (the reference's `tpu_cross_replica_concat`).
+    Every replica must give the same shape `(n, …)`, else the step fails with `_UNEVEN`; the result is `(count * n, …)`.
+    Each replica writes its part into zeros and the parts are summed, which compiles on TPUs (the reference's
+    `tpu_cross_replica_concat`).
     """
     replicas = count()
     if replicas == 1:
@@ -278,6 +291,14 @@ def gather(x):
         return ops.concatenate([x] * replicas)
     # (n, …) → (count, n, …) with this replica's rows in its own place and zeros elsewhere → their sum → (count · n, …).
     # The sum's gradient is a sum, too: what every replica owes this one's rows comes back to them.
+    if x.shape[0] is None:
+        # Known while the step is traced wherever a stream feeds it; Keras' `evaluate` on arrays has a last batch.
+        rows = tf.shape(x)[0]
+        most = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        with tf.control_dependencies(
+            [tf.debugging.Assert(tf.equal(most, rows * replicas), [_UNEVEN.format(replicas)])]
+        ):
+            x = tf.identity(x)
     place = ops.cast(ops.one_hot(context.replica_id_in_sync_group, replicas), x.dtype)
     parts = ops.reshape(place, (replicas,) + (1,) * len(x.shape)) * ops.expand_dims(x, 0)
     parts = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)

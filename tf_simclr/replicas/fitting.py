@@ -4,11 +4,12 @@ What Keras has fails with several steps per execution (keras-team/keras issue 19
 20585).  Overrides private methods of Keras; `tests/replicas` runs each of them.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 
-from tf_simclr.errors import check
+from tf_simclr.errors import InputError, check
 
 
 def strategy_of(model: keras.Model):
@@ -140,6 +141,24 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
         )
 
     return strategy.distribute_datasets_from_function(of_process)
+
+
+@contextlib.contextmanager
+def evenly() -> Iterator[None]:
+    """A block of Keras' loop over arrays; JAX's report of a batch that its devices cannot share becomes a sentence.
+
+    Raises:
+        InputError: there is such a batch.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "IndivisibleError":  # a class that JAX does not publish
+            raise
+        raise InputError(
+            "JAX's devices must share each batch evenly: give a batch_size and a number of examples that are multiples "
+            f"of the number of devices, or evaluate on one. {error}"
+        ) from error
 
 
 def settle(model: keras.Model) -> None:

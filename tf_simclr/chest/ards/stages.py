@@ -74,7 +74,13 @@ class Stage:
     def noted(self) -> dict[str, Any]:
         """What `stage.json` holds; nothing where it has not begun."""
         note = self.path / "stage.json"
-        return read_json(note) if note.exists() else {}
+        if not note.exists():
+            return {}
+        found = read_json(note)
+        rule = f"{note} must hold the stage's settings and, once it is whole, its result; remove the stage's folder"
+        parts = [found.get("settings"), found.get("result", {})]
+        check(all(isinstance(part, dict) for part in parts), rule, received=sorted(found))
+        return found
 
     def before(self) -> "list[Stage]":
         """The stages that it needs."""
