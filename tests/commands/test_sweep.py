@@ -294,6 +294,7 @@ def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(sweep, "content_of_option", lambda name, value: value)  # there is no such file
     options = {"checkpoint": "x", "train_split": "train[:90%]", "eval_split": "train[90%:]"}
     config = Sweep(task="linear-eval", model_dir=tmp_path, options=options, search={"l2_strengths": [5, 45]})
     sweep.run(config)
