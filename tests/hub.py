@@ -120,13 +120,42 @@ class Hub(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class DataSets(Hub):
+    """The same for data sets, of which one folder after the other is asked for."""
+
+    def do_GET(self):
+        self.path = self.path.replace("/api/datasets/", "/api/models/", 1).replace("/datasets/", "/", 1)
+        place, _, folder = self.path.split("?")[0].partition("/tree/")
+        files = self.repositories.get((place.removeprefix("/api/models/"), "main"))
+        if files is None or not folder:
+            return super().do_GET()
+        folder = folder.partition("/")[2]
+        start = f"{folder}/" if folder else ""
+        found = {}
+        for file, content in files.items():
+            name, *below = file.removeprefix(start).split("/")
+            if file.startswith(start):
+                kind = {"type": "directory", "size": 0} if below else {"type": "file", "size": len(content)}
+                found[name] = kind | {"path": start + name, "oid": str(len(found))}
+        return self.answer(json.dumps(list(found.values())).encode())
+
+    do_HEAD = do_GET
+
+    def fail(self, status):
+        known = any(f"/{name}/" in self.path for name, _ in self.repositories)
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+        self.end_headers()
+
+
 @contextlib.contextmanager
-def hub_on_loopback(monkeypatch, folder):
+def hub_on_loopback(monkeypatch, folder, handler=Hub):
     """Serves one with no repositories, for processes that are started meanwhile; its cache is in the folder."""
     pytest.importorskip("huggingface_hub", reason="the hub's tests need the extra `hub`")
     for name, value in {"asked": [], "created": [], "repositories": {}, "kept": {}, "refuse": {}}.items():
         monkeypatch.setattr(Hub, name, value)
-    with loopback.serving(monkeypatch, Hub) as server:
+    with loopback.serving(monkeypatch, handler) as server:
         monkeypatch.setenv("HF_ENDPOINT", loopback.address(server))
         monkeypatch.setenv("HF_HOME", str(folder / "hf"))
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")

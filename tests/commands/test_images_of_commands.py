@@ -1,5 +1,6 @@
 """What every command makes of the same images: a matrix of commands and properties of where images come from."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tf_simclr.commands import distill, inputs, pretrain, transfer
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, Transfer
 from tf_simclr.data import tfds_source
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.shards.prepare import prepare_shards
 from tf_simclr.data.sources import Source, from_arrays
 from tf_simclr.errors import InputError, surfacing
 
@@ -162,6 +164,55 @@ def test_pretraining_on_a_single_class_has_no_probe(home, capsys):
     assert "one class, blue: it is taken without labels" in said
     with pytest.raises(InputError, match="at least two classes"):
         OTHERS["pretrain"](**PETS, loss="supcon", validation_fraction=0.5)
+
+
+# Shards
+
+FORMATS = ["tar", "tfrecord", "parquet", "arrayrecord"]
+
+
+@pytest.mark.parametrize("command", SUPERVISED)
+@pytest.mark.parametrize("format", FORMATS)
+def test_shards_are_taken_as_the_folder_is(home, command, format):
+    """With splits, and without, where both are divided alike."""
+    place = folder(home, command)
+    for split, count in (("train", 4), ("test", 2)):
+        pictures.write(home / "split" / split, per_class=count, size=8)
+    pictures.write(home / "whole", per_class=10, size=8)
+    half = 0.5 if "few labels" in command else 1
+    for source, sizes in (("split", (12 * half, 6)), ("whole", (24 * half, 6))):
+        prepare_shards(home / source, home / "made", format=format)
+        place.parent.mkdir(exist_ok=True)
+        (home / "made").rename(place)
+        found = SUPERVISED[command](**PETS)
+        assert tuple(one.num_examples for one in found) == sizes
+        known = [(one.class_names, content(one)) for one in found]
+        shutil.rmtree(place)
+        (home / source).rename(place)
+        assert known == [(one.class_names, content(one)) for one in SUPERVISED[command](**PETS)]
+        shutil.rmtree(place)
+
+
+def content(source):
+    """Bytes and label of each image, whatever the order."""
+    rows = source.rows
+    return sorted((rows.encoded(i), int(rows.labels[i])) for i in range(len(rows)))
+
+
+@pytest.mark.parametrize("command", OTHERS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_shards_are_taken_whole_where_nothing_is_tested(home, command, format):
+    pictures.write(home / "whole", per_class=10)
+    prepare_shards(home / "whole", home / "pets", format=format)
+    assert OTHERS[command](**PETS).num_examples == 30
+    assert OTHERS[command](dataset=f"hf:{home / 'pets'}").num_examples == 30
+
+
+@pytest.mark.parametrize("command", [name for name in (*SUPERVISED, *OTHERS) if name != "transfer"])
+def test_columns_are_refused_where_there_are_none(home, command):
+    pictures.write(home / "pets", per_class=2)
+    with pytest.raises(InputError, match="image_column must be left out"):
+        (SUPERVISED | OTHERS)[command](**PETS, image_column="image")
 
 
 # Labels that are none

@@ -8,11 +8,14 @@ again; one that is missing or cannot be tested is named, with what to do, and th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, upright
 from tf_simclr.config import Transfer, plain
+from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import Features, source_digest
@@ -117,15 +120,17 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
     own = None if config.image_dir is None else config.image_dir / name
     if own is not None and own.is_dir():
         asked = folders(one)
+        options: dict[str, Any] = {
+            "labelled": True,
+            "asked": asked,
+            "fraction": config.validation_fraction,
+            "exif_orientation": config.exif_orientation,
+        }
+        shards = opening.are_at(own)
         found = {
-            split: open_folder(
-                own,
-                split,
-                labelled=True,
-                asked=asked,
-                fraction=config.validation_fraction,
-                exif_orientation=config.exif_orientation,
-            )
+            split: from_shards(own, split, **options, whole=False, say=say)
+            if shards
+            else open_folder(own, split, **options)
             for split in asked
         }
         for line in (line for source in found.values() for line in source.notes):

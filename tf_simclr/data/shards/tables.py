@@ -174,7 +174,7 @@ class _Chosen:
         usual = [name for name in usual if _may_be_label(kinds[name])]
         if columns.label is not None:
             fits = columns.label in kinds and _may_be_label(kinds[columns.label])
-            able = [name for name, kind in kinds.items() if _may_be_label(kind)]
+            able = [name for name, kind in kinds.items() if _may_be_label(kind) and name != f"{found.image}.path"]
             check(fits, f"label_column must be a column of numbers or texts: {_list(able)}", label_column=columns.label)
             found.label = columns.label
         elif len(typed) == 1 or [name for name in typed if name in usual[:1]]:

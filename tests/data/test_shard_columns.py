@@ -1,0 +1,328 @@
+"""Shards as others write them: which column is the picture, which the class, and what that means."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.data import made
+from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.source import from_shards
+from tf_simclr.errors import InputError
+
+pa = pytest.importorskip("pyarrow", reason="Parquet and Arrow need the extra `shards`")
+pq = pytest.importorskip("pyarrow.parquet", reason="Parquet and Arrow need the extra `shards`")
+datasets = pytest.importorskip("datasets", reason="Hugging Face's files need the extra `shards`")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache of indices"))
+
+
+def picture(number, kind="PNG", mode="RGB"):
+    file = io.BytesIO()
+    noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+PICTURES = [picture(n, *form) for n, form in enumerate([("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("JPEG", "CMYK")])]
+
+
+def what(source):
+    """Bytes and class of each, by name."""
+    labels = source.rows.labels
+    names = [None] * len(source.rows) if labels is None else [source.class_names[label] for label in labels]
+    return [(source.rows.encoded(i), names[i]) for i in range(len(source.rows))]
+
+
+def saved(features, place, how, **columns):
+    found = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    found.to_parquet(place / "a.parquet") if how == "parquet" else found.save_to_disk(place)
+    return place
+
+
+IMAGES = [{"bytes": one, "path": None} for one in PICTURES]
+UNDECODED = datasets.Image(decode=False)
+
+
+@pytest.mark.parametrize("how", ["parquet", "saved"])
+@pytest.mark.parametrize("image", [UNDECODED, datasets.Image()])
+def test_hugging_face_s_own(tmp_path, how, image):
+    names = ["cat", "dög", "no image of it"]
+    features = {"id": datasets.Value("int64"), "photo": image, "animal": datasets.ClassLabel(names=names)}
+    source = from_shards(saved(features, tmp_path, how, id=[7] * 4, photo=IMAGES, animal=[0, 1, 1, 0]))
+    assert source.class_names == tuple(names)
+    assert what(source) == list(zip(PICTURES, ["cat", "dög", "dög", "cat"], strict=True))
+
+
+@pytest.mark.parametrize("how", ["parquet", "saved"])
+def test_words_lists_and_what_has_no_label(tmp_path, how):
+    features = {"image": UNDECODED, "label": datasets.Value("string")}
+    place = saved(features, tmp_path, how, image=IMAGES, label=["b", "a", "b", "a"])
+    assert what(from_shards(place)) == list(zip(PICTURES, ["b", "a", "b", "a"], strict=True))
+    for labels, note in (([-1, -1, -1, -1], "no labels"), ([0, -1, 1, 0], "1 of 4 images looked at have none")):
+        place = tmp_path / note[:3]
+        place.mkdir()
+        features["label"] = datasets.ClassLabel(names=["a", "b"])
+        source = from_shards(saved(features, place, how, image=IMAGES, label=labels))
+        assert not source.labelled
+        assert note in " ".join(source.notes)
+
+
+def test_several_classes_or_pictures_are_refused_with_the_list(tmp_path):
+    kinds = {name: datasets.ClassLabel(names=["x", "y"]) for name in ("fine", "coarse")}
+    columns = {"image": IMAGES, "fine": [0, 1, 0, 1], "coarse": [0, 0, 1, 1]}
+    place = saved({"image": UNDECODED, **kinds}, tmp_path, "parquet", **columns)
+    source = from_shards(place)
+    assert not source.labelled
+    assert "label_column: fine, coarse" in " ".join(source.notes)
+    with pytest.raises(InputError, match="label_column: fine, coarse"):
+        from_shards(place, labelled=True)
+    assert from_shards(place, label_column="coarse").rows.labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match="label_column must be a column of numbers or texts: fine, coarse"):
+        from_shards(place, label_column="image")
+    two = tmp_path / "two"
+    two.mkdir()
+    saved({"left": UNDECODED, "right": UNDECODED}, two, "parquet", left=IMAGES, right=IMAGES[::-1])
+    with pytest.raises(InputError, match="image_column: left, right"):
+        from_shards(two)
+    assert [one for one, _ in what(from_shards(two, image_column="right"))] == PICTURES[::-1]
+    digests = [from_shards(two, image_column=name).identity() for name in ("left", "right")]
+    assert digests[0] != digests[1]
+
+
+COMPRESSIONS = ["none", "snappy", "zstd", "gzip", "lz4"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_parquet_however_it_is_compressed(tmp_path, compression, dictionary):
+    nested = pa.array([{"image": {"bytes": one, "path": None}, "label": n % 2} for n, one in enumerate(PICTURES)])
+    table = pa.table({"sample": nested, "caption": ["some words"] * 4})
+    options = {"compression": compression, "use_dictionary": dictionary, "row_group_size": 3}
+    pq.write_table(table, tmp_path / "a.parquet", **options)
+    source = from_shards(tmp_path)
+    assert what(source) == [(one, str(n % 2)) for n, one in enumerate(PICTURES)]
+    copied = [*tmp_path.rglob("*.pictures")]
+    assert bool(copied) == (compression != "none" or dictionary)
+    assert what(from_shards(tmp_path, image_column="sample.image", label_column="sample.label")) == what(source)
+
+
+KINDS = [pa.binary(), pa.large_binary(), pa.binary_view()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("compression", [None, "zstd", "stream"])
+def test_arrow_files_of_bytes_with_nulls(tmp_path, kind, compression):
+    words = pa.array(["a", "b", "a", "b", "a"]).dictionary_encode()
+    columns = {"img": pa.array([None, *PICTURES], kind), "thumbnail's hash": pa.array([b"x"] * 5), "class": words}
+    table = pa.table(columns)
+    stream = compression == "stream"
+    options = pa.ipc.IpcWriteOptions(compression=None if stream else compression)
+    new = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with new(str(tmp_path / "a.arrow"), table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=2)
+    source = from_shards(tmp_path)
+    assert what(source) == list(zip(PICTURES, ["b", "a", "b", "a"], strict=True))
+    assert "1 rows without an image" in " ".join(source.notes)
+
+
+def test_pictures_that_are_only_named_must_lie_below_their_table(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.img").write_bytes(PICTURES[0])
+    for name, refused in (("pictures/a.img", False), ("../a.img", True), ("/etc/hostname", True)):
+        table = pa.table(
+            {"image": [{"bytes": None, "path": name}]}, schema=pa.schema({"image": datasets.Image().pa_type})
+        )
+        pq.write_table(table, tmp_path / "a.parquet")
+        if refused:
+            with pytest.raises(InputError, match="must be in it, or lie below its folder"):
+                from_shards(tmp_path / "a.parquet")
+        else:
+            assert what(from_shards(tmp_path / "a.parquet")) == [(PICTURES[0], None)]
+
+
+def test_tables_without_pictures_are_refused_with_their_columns(tmp_path):
+    pq.write_table(pa.table({"text": ["x"], "pixels": [[1, 2]]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"must have a column of pictures, .* it has text, pixels"):
+        from_shards(tmp_path)
+
+
+def tar(path, members, mode="w"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as file:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+
+
+LABELS = {
+    "cls": lambda n: [("cls", str(n).encode())],
+    "json, a number": lambda n: [("json", json.dumps({"label": n, "caption": "words"}).encode())],
+    "json, words": lambda n: [("json", json.dumps({"class_name": "ab"[n]}).encode())],
+    "txt, a number": lambda n: [("txt", str(n).encode())],
+    "txt, words": lambda n: [("txt", "ab"[n].encode() + b"\n")],
+    "json beside a caption": lambda n: [("json", json.dumps({"label": n}).encode()), ("txt", b"words of any kind")],
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_classes_of_tars(tmp_path, kind, mode):
+    members = [
+        (f"{n}.{name}", data) for n, one in enumerate(PICTURES) for name, data in [("png", one), *LABELS[kind](n % 2)]
+    ]
+    tar(tmp_path / f"x.tar{'.gz' * (mode != 'w')}", members, mode)
+    source = from_shards(tmp_path)
+    assert source.rows.labels.tolist() == [0, 1, 0, 1]
+    assert source.class_names == (("a", "b") if "words" in kind and "number" not in kind else ("0", "1"))
+    assert [one for one, _ in what(source)] == PICTURES
+
+
+def test_captions_are_no_classes_unless_they_are_named(tmp_path):
+    members = [(f"{n}.{e}", d) for n, one in enumerate(PICTURES) for e, d in (("png", one), ("txt", b"a pet %d" % n))]
+    tar(tmp_path / "x.tar", members)
+    source = from_shards(tmp_path)
+    assert not source.labelled
+    assert "captions" in " ".join(source.notes)
+    assert from_shards(tmp_path, label_column="txt").num_classes == 4
+
+
+def test_several_pictures_of_an_example_are_refused_with_the_list(tmp_path):
+    endings = {"jpg": PICTURES[3], "seg.png": PICTURES[0], "json": b'{"kind": {"name": "x"}}'}
+    tar(tmp_path / "x.tar", [(f"a/{n}.{ending}", data) for n in range(2) for ending, data in endings.items()])
+    with pytest.raises(InputError, match=r"image_column: jpg, seg\.png"):
+        from_shards(tmp_path)
+    assert [one for one, _ in what(from_shards(tmp_path, image_column="seg.png"))] == [PICTURES[0]] * 2
+    with pytest.raises(InputError, match=r"an ending of its pictures: jpg, seg\.png"):
+        from_shards(tmp_path, image_column="png")
+    named = from_shards(tmp_path, image_column="jpg", label_column="kind.name")
+    assert named.class_names == ("x",)
+
+
+def test_splits_are_folders_words_or_patterns(tmp_path):
+    for split, count in (("train", 3), ("val", 2)):
+        for shard in range(count):
+            tar(tmp_path / split / f"pets-{shard:06}.tar", [("0.png", PICTURES[shard]), ("0.cls", b"%d" % shard)])
+    train, other = (from_shards(tmp_path, split) for split in ("train", "validation"))
+    assert (train.num_examples, other.num_examples) == (3, 2)
+    assert train.class_names == other.class_names == ("0", "1", "2")  # though the last one is in train alone
+    both = tmp_path / "{train,val}" / "pets-{000000..000001}.tar"
+    assert opening.are_at(both)
+    assert [from_shards(both, split).num_examples for split in ("train", "val")] == [2, 2]
+    assert from_shards(tmp_path / "train" / "pets-*2.tar").num_examples == 1
+    assert from_shards(tmp_path / "train" / "pets-000001.tar").num_examples == 1
+    with pytest.raises(InputError, match=r"missing: .*pets-000003\.tar"):
+        from_shards(tmp_path / "train" / "pets-{000000..000003}.tar")
+    with pytest.raises(InputError, match="there must be shards"):
+        from_shards(tmp_path / "train" / "dogs-{0..3}.tar")
+
+
+def test_a_saved_dictionary_has_its_own_splits_and_what_map_leaves_is_none_of_it(tmp_path):
+    features = datasets.Features({"image": UNDECODED, "label": datasets.ClassLabel(names=["a", "b"])})
+    one = datasets.Dataset.from_dict({"image": IMAGES, "label": [0, 1, 0, 1]}, features=features)
+    datasets.DatasetDict({"train": one, "night": one.select([2])}).save_to_disk(tmp_path)
+    (tmp_path / "train" / "cache-0123.arrow").write_bytes(
+        (tmp_path / "night" / "data-00000-of-00001.arrow").read_bytes()
+    )
+    assert from_shards(tmp_path).num_examples == 4
+    assert from_shards(tmp_path, "night").num_examples == 1
+    with pytest.raises(InputError, match="must be one of night, train"):
+        from_shards(tmp_path, "test")
+
+
+def write_examples(place, name, labels, key="image/class/label", **more):
+    with tf.io.TFRecordWriter(str(place / name)) as writer:
+        for n, label in enumerate(labels):
+            features = {
+                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[PICTURES[n % 4]])),
+                key: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+            }
+            for other, text in more.items():
+                value = tf.train.BytesList(value=[text(label)])
+                features[other.replace("_", "/")] = tf.train.Feature(bytes_list=value)
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+def test_classes_that_count_from_one_or_from_zero(tmp_path):
+    """ImageNet's from 1, also where a split lacks classes; others, with an example of class 0 anywhere, from 0."""
+    words = {"image_class_text": lambda label: b"class %d" % label}
+    write_examples(tmp_path, "train-00000-of-00001", [1, 2, 3, 1], **words)
+    write_examples(tmp_path, "validation-00000-of-00001", [2, 2], **words)
+    for split, labels in (("train", [0, 1, 2, 0]), ("validation", [1, 1])):
+        source = from_shards(tmp_path, split)
+        assert source.rows.labels.tolist() == labels
+        assert source.class_names == ("class 1", "class 2", "class 3")
+    write_examples(tmp_path, "train-00000-of-00001", [0, 1, 2, 1])
+    write_examples(tmp_path, "validation-00000-of-00001", [2, 2])
+    for split, labels in (("train", [0, 1, 2, 1]), ("validation", [2, 2])):
+        source = from_shards(tmp_path, split)
+        assert source.rows.labels.tolist() == labels
+        assert source.class_names == ("0", "1", "2")
+
+
+def test_features_by_name(tmp_path):
+    write_examples(tmp_path, "a.tfrecord", [5, 6], key="my/number", thumb=lambda label: PICTURES[3])
+    source = from_shards(tmp_path)
+    assert not source.labelled
+    source = from_shards(tmp_path, image_column="thumb", label_column="my/number")
+    assert source.rows.labels.tolist() == [5, 6]
+    assert source.rows.encoded(0) == PICTURES[3]
+    with pytest.raises(InputError, match="image_column must name a feature"):
+        from_shards(tmp_path, image_column="photo")
+
+
+def test_tfds_own_array_records(tmp_path, monkeypatch):
+    """As tfds writes them, with the names of its classes."""
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name, VERSION = "pets", tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png")}
+            features["label"] = tfds.features.ClassLabel(names=["cat", "dog"])
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            noise = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+            return {"train": ((n, {"image": one, "label": n % 2}) for n, one in enumerate(noise))}
+
+        def _generate_examples(self):
+            return iter(())
+
+    builder = Builder(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    source = from_shards(builder.data_dir)
+    assert source.class_names == ("cat", "dog")
+    expected = sorted((one["image"].tobytes(), int(one["label"])) for one in builder.as_data_source(split="train"))
+    found = [(source.rows.pixels(n).tobytes(), int(source.rows.labels[n])) for n in range(6)]
+    assert sorted(found) == expected
+
+
+def test_records_that_are_pictures(tmp_path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    for one in PICTURES:
+        writer.write(one)
+    writer.close()
+    assert what(from_shards(tmp_path)) == [(one, None) for one in PICTURES]
+
+
+def test_a_disk_without_room_is_refused_and_left_as_it_was(tmp_path, monkeypatch):
+    from tf_simclr.data.shards import index
+
+    made.write_compressed_parquet(tmp_path / "shards")
+    monkeypatch.setattr(index.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20})())
+    with pytest.raises(InputError, match="must have room for the pictures"):
+        from_shards(tmp_path / "shards")
+    assert not [*(tmp_path / "cache of indices").rglob("*.pictures")]
