@@ -1,10 +1,12 @@
-"""How often intervals of an AUC cover the true one: a table for docs/radiograph-statistics.md, by simulation.
+"""How often intervals of an AUC, or of an average precision, cover the true one: tables for
+docs/radiograph-statistics.md, by simulation.
 
-    python -m tools.interval_coverage [--trials 2000]
+    python -m tools.interval_coverage [--of auc|average_precision] [--trials 2000]
 
-Patients have scores of a known distribution, so that the true AUC is known; each trial draws patients, and asks each
-method for its 95 % interval.  A method that claims 95 % should cover the truth in about 95 of 100 trials, and no method
-should be wider than it must.
+Patients have scores of a known distribution, so that the truth is known: the AUC, and with it the average precision at
+the study's share of positive images, which that of a study would become if it went on for ever.  Each trial draws
+patients, and asks each method for its 95 % interval.  A method that claims 95 % should cover the truth in about 95 of
+100 trials, and no method should be wider than it must.
 """
 
 import argparse
@@ -16,8 +18,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, t
 
-from tf_simclr.evaluation.binary import ranking
-from tf_simclr.evaluation.intervals import areas, auc_interval
+from tf_simclr.evaluation.binary import average_precision, ranking
+from tf_simclr.evaluation.intervals import areas, auc_interval, precision_interval
 from tf_simclr.evaluation.patients import bootstrap, middle
 from tf_simclr.terminal import write
 
@@ -83,6 +85,19 @@ def _apart(shape: str, auc: float) -> tuple[float, float]:
     return high, true(high)
 
 
+def _true(case: Case, measure: str) -> float:
+    """The true AUC or average precision of a study, by quantiles of its scores."""
+    apart, auc = _apart(case.shape, case.auc)
+    if measure == "auc":
+        return auc
+    u = (np.arange(20_000) + 0.5) / 20_000
+    no, yes = (np.sort(scores) for scores in SHAPES[case.shape](u, apart, case.auc))
+    share = case.positives / (case.positives + case.negatives)  # patients of both kinds have as many images
+    called = share * (1 - np.searchsorted(yes, yes, "left") / len(yes))  # with the score of each positive, or above
+    wrong = (1 - share) * (1 - np.searchsorted(no, yes, "left") / len(no))
+    return float(np.mean(called / (called + wrong)))
+
+
 def simulated(case: Case, *, trials: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Scores, labels and patients of each trial."""
     rng = np.random.default_rng(seed)
@@ -97,20 +112,29 @@ def simulated(case: Case, *, trials: int, seed: int) -> Iterator[tuple[np.ndarra
         yield np.where(labels == 1, yes, no), labels, patients
 
 
-def covered(case: Case, method: Method, *, trials: int, seed: int) -> tuple[float, float]:
-    """Share of the trials whose interval holds the true AUC, and the mean width."""
+def covered(case: Case, method: Method, *, trials: int, seed: int, measure: str = "auc") -> tuple[float, float]:
+    """Share of the trials whose interval holds the true AUC or average precision (`measure`), and the mean width."""
     ends = np.array([method(s, y, patients=p) for s, y, p in simulated(case, trials=trials, seed=seed)])
-    _, true = _apart(case.shape, case.auc)
+    true = _true(case, measure)
     return float(np.mean((ends[:, 0] <= true) & (true <= ends[:, 1]))), float(np.mean(np.diff(ends)))
 
 
-def percentile(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
+def percentile(
+    scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray, measure: str = "auc"
+) -> tuple[float, float]:
     """The middle 95 % of a bootstrap over patients, which this project took before."""
 
-    def auc(weights: np.ndarray) -> np.ndarray:
-        return ranking(scores, labels, weights=weights)["auc"]
+    def value(weights: np.ndarray) -> np.ndarray:
+        return ranking(scores, labels, weights=weights)[measure]
 
-    return middle(bootstrap(auc, patients, labels=labels, draws=400))
+    return middle(bootstrap(value, patients, labels=labels, draws=400))
+
+
+def boyd(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
+    """Boyd, Eng and Page's (2013) logit interval of an average precision, which takes images for patients."""
+    value = float(np.clip(average_precision(scores, labels), 1e-3, 1 - 1e-3))
+    far = 1.96 / np.sqrt(labels.sum() * value * (1 - value))
+    return float(expit(logit(value) - far)), float(expit(logit(value) + far))
 
 
 def delong(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray) -> tuple[float, float]:
@@ -128,11 +152,18 @@ def delong_logit(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray
     return float(expit(logit(value) - far)), float(expit(logit(value) + far))
 
 
-METHODS: dict[str, Method] = {
-    "bootstrap": percentile,
-    "DeLong": delong,
-    "DeLong, log-odds": delong_logit,
-    "here": auc_interval,
+METHODS: dict[str, dict[str, Method]] = {
+    "auc": {
+        "bootstrap": percentile,
+        "DeLong": delong,
+        "DeLong, log-odds": delong_logit,
+        "here": auc_interval,
+    },
+    "average_precision": {
+        "bootstrap": functools.partial(percentile, measure="average_precision"),
+        "Boyd, log-odds": boyd,
+        "here": precision_interval,
+    },
 }
 
 
@@ -153,12 +184,21 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=2000, help="draws of patients a line")
-    trials = parser.parse_args().trials
-    write("| true AUC, patients with + without | " + " | ".join(METHODS) + " |\n")
-    write("| --- |" + " --- |" * len(METHODS) + "\n")
+    parser.add_argument("--of", choices=METHODS, default="auc", help="what the intervals are of")
+    parser.add_argument("--match", default="", help="lines with this in their name")
+    knobs = parser.parse_args()
+    methods = METHODS[knobs.of]
+    head = "true AUC" if knobs.of == "auc" else "true AUC, average precision"
+    write(f"| {head}, patients with + without | " + " | ".join(methods) + " |\n")
+    write("| --- |" + " --- |" * len(methods) + "\n")
     for number, (name, case) in enumerate(cases()):
-        found = [covered(case, method, trials=trials, seed=number) for method in METHODS.values()]
-        write(f"| {name} | " + " | ".join(f"{100 * share:.1f} % ({width:.2f})" for share, width in found) + " |\n")
+        if knobs.match not in name:
+            continue
+        known = {"trials": knobs.trials, "seed": number, "measure": knobs.of}
+        found = [covered(case, method, **known) for method in methods.values()]
+        auc, _, others = name.partition(", ")
+        told = name if knobs.of == "auc" else f"{auc}, {_true(case, knobs.of):.2f}, {others}"
+        write(f"| {told} | " + " | ".join(f"{100 * share:.1f} % ({width:.2f})" for share, width in found) + " |\n")
 
 
 if __name__ == "__main__":

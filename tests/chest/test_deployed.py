@@ -95,7 +95,7 @@ def test_a_model_that_cannot_be_calibrated_is_left_with_raw_scores_and_says_so(t
         assert "raw scores, without a calibration" in said[-1]
         assert why in said[-1]
         model = deployed.load(tmp_path / name)
-        assert why in model.warning
+        assert why in model.warnings[0]
         assert any(why in line for line in model.about["card"]["limits"])
         seen = np.full((tiny.SIZE, tiny.SIZE, 3), 0.5, np.float32)
         verdict = model.judge(seen)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.chest import tiny_deployed as tiny
 from tf_simclr import cli
 from tf_simclr.chest.evaluate import command, models, numbers
 from tf_simclr.chest.evaluate.numbers import AT, Told
+from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.errors import InputError
@@ -200,3 +202,28 @@ def test_delongs_test_keeps_its_level_for_scores_of_one_worth():
         areas = numbers.areas(both, labels.astype(int))
         found.append(numbers.paired_difference(areas, first=0, second=1).p)
     assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.11
+
+
+@pytest.mark.parametrize("of", ["data", "model"])
+def test_what_is_made_up_is_told_in_every_file_and_on_the_screen(tiny_run, tiny_data, tmp_path, capsys, of):
+    """The radiographs that are asked about, or those that were learned from."""
+    made = prepared_as(tiny_data.folder, tmp_path / "ready", made_up=of == "data")
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    if of == "model":
+        card = json.loads((run / "deployed/card.json").read_bytes())
+        write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [MADE_UP]}})
+    command.run(dataclasses.replace(config(run, made, tmp_path / "out"), subgroups=("bits",)))
+    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert set(left) == {"evaluation.json", "subgroups.csv", "report.html"}
+    told = {name: re.search("made.up", text) is not None for name, text in left.items()}
+    assert told == dict.fromkeys(left, True)
+    assert json.loads(left["evaluation.json"])["made_up"]
+    assert "made" in capsys.readouterr().out.partition("drift")[2]
+
+
+def prepared_as(folder, place, *, made_up: bool):
+    """A prepared folder again, made up or not by its settings."""
+    shutil.copytree(folder, place)
+    settings = json.loads((place / "settings.json").read_bytes())
+    write_json(place / "settings.json", settings | {"made_up": made_up})
+    return load(place)

@@ -1,15 +1,23 @@
 """Heat maps against networks whose answer is known by hand, occlusion against loops, and the checks against both."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.chest import tiny_deployed as tiny
+from tf_simclr.chest.collections import synthetic
 from tf_simclr.chest.files.squares import resized
+from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model import explain as asking
 from tf_simclr.chest.model import heat_maps as explain
+from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.overlay import COLOURS, overlay, put_back
 from tf_simclr.errors import InputError
+from tf_simclr.files import write_json
 
 IMAGE = np.random.default_rng(0).uniform(0.1, 1, (6, 6, 3)).astype(np.float32)
 
@@ -27,6 +35,19 @@ WEIGHTS = np.array([2.0, -1.0, 0.5], np.float32)
 
 def weighted(features):
     return tf.linalg.matvec(features, WEIGHTS)
+
+
+def test_answers_of_a_model_that_learned_from_nobody_and_of_a_picture_of_nobody_say_so(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    card = json.loads((run / "deployed/card.json").read_bytes())
+    write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [MADE_UP]}})
+    model = deployed.load(run)
+    synthetic.write(tmp_path / "raw", 8, size=48)
+    path = next((tmp_path / "raw").rglob("*.dcm"))
+    found = asking.ask(model, path)
+    assert "made-up radiographs" in found.doubts[0]
+    assert any("made up, of no patient" in doubt for doubt in found.doubts)
+    assert asking.numbers(model, found)["doubts"] == found.doubts
 
 
 def test_grad_cam_of_a_linear_network_is_its_maps_weighted_by_hand(linear):

@@ -38,9 +38,10 @@ def test_examples_hold_what_the_files_show_and_the_tables_say(folders):
         assert row["patient"].decode() == pseudonym(f"made-up-{int(name[len('image05') : -1])}", salt=salt)
 
 
-def test_the_commands_data_set_is_the_same(folders):
+def test_the_commands_data_set_is_the_same_and_made_up_radiographs_say_so(folders):
     _, kept, _ = folders
     source = from_tfds("siim_covid19/64px", "train", data_dir=kept)
+    assert any("made up" in note for note in source.notes)
     assert source.class_names == siim.CLASSES
     assert all(record["label"] < 4 for record in source.ordered().as_numpy_iterator())
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import re
+import shutil
 import string
 
 import numpy as np
@@ -155,3 +157,16 @@ def test_finetune_takes_several_columns_and_linear_eval_says_which_command_does(
         labelled_sources(LinearEval(**known, checkpoint=tmp_path))
     with pytest.raises(InputError, match="labels_fraction takes each class alike"):
         finetune.labels(Finetune(**known, labels_fraction=0.5), train)
+
+
+def test_made_up_radiographs_are_told_in_every_file_and_stand_beside_nobodys_numbers(prepared, tmp_path, capsys):
+    again = shutil.copytree(prepared, tmp_path / "ready")
+    settings = json.loads((again / "settings.json").read_bytes())
+    write_json(again / "settings.json", settings | {"made_up": True})
+    command.run(config(again, tmp_path, findings=("Mass",)))
+    run = tmp_path / "run"
+    left = {name: (run / name).read_text() for name in ("findings.json", "findings.csv", "report.html")}
+    left |= {"card": (run / findings_model.FOLDER / "card.json").read_text(), "screen": capsys.readouterr().out}
+    assert {name: bool(re.search("made.up", text)) for name, text in left.items()} == dict.fromkeys(left, True)
+    assert not [name for name, text in left.items() if "Xiao" in text or "82.2" in text or "0.822" in text]
+    assert models.opened(run).made_up

@@ -5,13 +5,21 @@ import itertools
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation import intervals
-from tf_simclr.evaluation.intervals import areas, auc_interval, holm, paired_difference, separated, share_interval
+from tf_simclr.evaluation.intervals import (
+    areas,
+    auc_interval,
+    holm,
+    paired_difference,
+    precision_interval,
+    separated,
+    share_interval,
+)
 from tf_simclr.evaluation.patients import bootstrap
-from tools.interval_coverage import SHAPES, Case, covered, simulated
+from tools.interval_coverage import SHAPES, Case, _true, covered, simulated
 
 
 def two_scores(count: int = 80, *, seed: int = 0, ties: bool = False):
@@ -159,6 +167,23 @@ def test_the_interval_covers_the_true_auc_whatever_the_scores_are_like(auc, posi
     share, width = covered(case, auc_interval, trials=400, seed=3)
     assert share >= 0.93
     assert width < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["normal", "t of 3", "false alarms"])
+@pytest.mark.parametrize(("auc", "positives", "negatives"), [(0.95, 6, 8), (0.85, 10, 40), (0.95, 50, 200)])
+def test_the_interval_covers_the_true_average_precision(auc, positives, negatives, shape):
+    case = Case(auc, positives=positives, negatives=negatives, shape=shape)
+    share, width = covered(case, precision_interval, trials=200, seed=4, measure="average_precision")
+    assert share >= 0.92 - 2 * np.sqrt(0.92 * 0.08 / 200)  # measured: 92 % and more, of 300 studies each
+    assert width < 0.6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_simulation_has_the_average_precision_that_it_says(shape):
+    case = Case(0.85, positives=4000, negatives=6000, shape=shape)
+    (scores, labels, _), *_ = simulated(case, trials=1, seed=0)
+    assert average_precision_score(labels, scores) == pytest.approx(_true(case, "average_precision"), abs=0.02)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

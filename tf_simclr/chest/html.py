@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+MADE_UP_NUMBERS = "These radiographs are made up: the numbers show that the program runs, and nothing else."
 STYLE = """
 :root { --ink: #1c2733; --soft: #5b6875; --line: #d5dbe1; --back: #f4f6f8; --accent: #0b5cad; --warn: #8a4b00; }
 * { box-sizing: border-box; }

@@ -83,12 +83,18 @@ def from_tfds(
         origin=origin,
         num_examples=size,
         class_names=() if label is None else tuple(_classes(features[label]).names),
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, [note, _made_up(builder, origin)])),
         identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
         epoch=epoch,
         example_bytes=_example_bytes(builder),
         sides=_sides(features[image]),
     )
+
+
+def _made_up(builder: tfds.core.DatasetBuilder, origin: str) -> str:
+    """What the metadata of a set say of its being made up, as those of `siim_covid19` of made-up radiographs."""
+    said = (builder.info.metadata or {}).get("made_up")
+    return f"{origin}: {said}" if isinstance(said, str) and said else ""
 
 
 def _sides(kind: tfds.features.FeatureConnector) -> tuple[int, int] | None:

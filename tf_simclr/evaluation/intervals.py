@@ -42,6 +42,9 @@ of their logarithms.
 This and `_BELIEF` were chosen by `tools/interval_coverage.py`, the narrowest by which each of its shapes is covered in
 93 of 100 studies or more.
 """
+_OF_DRAWS = 2.0
+"""How many times as much as draws are above what was found, what was found is above the truth: 1.8 to 2.4 in normal and
+long-tailed scores of 10 + 40 and 50 + 200 patients, since a draw has the same patients twice."""
 _BISECTIONS = 60
 SEPARATED = (
     "Every positive image has a higher score than every negative one: an AUC of 1 among few patients says no more than "
@@ -244,6 +247,10 @@ def precision_interval(
 ) -> _Interval:
     """The interval of an average precision: as of a share of the positives (Boyd et al.), spread as draws of patients.
 
+    Among few patients an average precision is larger than it would be among many: the best of few false alarms is low.
+    Draws are larger than what they are drawn from by about half as much (`_OF_DRAWS`); the lower end is that of what is
+    then left.
+
     Args:
         scores: `(n,)`.
         labels: 0 or 1, `(n,)`.
@@ -258,15 +265,19 @@ def precision_interval(
         return ranking(scores, labels, weights=weights)["average_precision"]
 
     drawn = bootstrap(of_draws, names, labels=labels, draws=draws, seed=seed)
+    inside = float(np.clip(value - _OF_DRAWS * max(float(np.mean(drawn)) - value, 0.0), 0, 1))
     member = np.unique(names[yes], return_inverse=True)[1]
     worth = _effective(member)
 
     def expected(at: np.ndarray) -> np.ndarray:
         return np.asarray(at * (1 - at) / worth)
 
-    return _score_interval(
-        value, float(np.var(drawn)), expected=expected, independent=float(member.max()) + 1, level=level
-    )
+    # A precision that is high by luck has a small spread by the same luck: of what is below the formula's, half counts.
+    spread, formula = float(np.var(drawn)), float(expected(np.array(value)))
+    spread = np.sqrt(spread * formula) if 0 < spread < formula else spread
+    known = {"expected": expected, "independent": float(member.max()) + 1, "level": level}
+    low, high = (_score_interval(centre, float(spread), **known) for centre in (inside, value))
+    return low[0], high[1]
 
 
 @dataclass(frozen=True)

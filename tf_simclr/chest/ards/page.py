@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_simclr import plots
 from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
-from tf_simclr.chest.html import drawing, listed, page, picture, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, page, picture, table, tag, text
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED, separated
 from tf_simclr.evaluation.maps import curve_band
@@ -103,7 +103,7 @@ def _in_short(found: Report) -> list[str]:
     lines += [SEPARATED] * any(separated(said, found.test.labels) for said in first[0].test)
     lines += [_compared(first, other) for other in others]
     if found.synthetic:
-        lines.append("These radiographs are made up: the numbers show that the program runs, and nothing else.")
+        lines.append(MADE_UP_NUMBERS)
     return [tag("h2", "In short"), listed(lines, kind="short")]
 
 

@@ -10,6 +10,7 @@ from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates
 from tf_simclr.chest.ards.page import NOTICE, Report, aligned, written
 from tf_simclr.chest.ards.runs import Job
+from tf_simclr.chest.html import MADE_UP_NUMBERS
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
@@ -209,6 +210,7 @@ def table(job: Job, found: Report, *, folder: Path) -> str:
     lines += [
         f"{counted['images']:,} test images of {counted['patients']:,} patients, {counted['positive images']:,} "
         f"{found.positive}; 95 % bootstrap intervals over patients; differences in AUC from the first, in pairs",
+        *([MADE_UP_NUMBERS] * found.synthetic),
         NOTICE,
         f"report  {folder / 'report.html'}",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tf_simclr.chest.collections import chexpert, nih, siim, synthetic, tables
 from tf_simclr.chest.collections.collection import Collection
@@ -58,7 +58,7 @@ def run(config: ChestPrepare) -> None:
     found = report(prepared, rows, problems=problems)
     command = plain(config) | {"raw": config.raw.name, "out": config.out.name}  # a path can name somebody
     write_json(config.out / "report.json", {"command": command, **found})
-    look(collection, rows, config=config)
+    look(collection, rows, config=config, made_up=prepared.made_up)
     show(text(found, config.out))
 
 
@@ -176,7 +176,7 @@ def apart(medians: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPrepare) -> None:
+def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPrepare, made_up: bool) -> None:
     """Writes `seen.png`: what a viewer shows of some radiographs, and beside it what the network sees."""
     entries = sorted(collection.entries, key=lambda entry: entry.image)  # as they were prepared
     paths = [entry.path for entry, row in zip(entries, rows, strict=True) if not row["refused"]]
@@ -188,8 +188,11 @@ def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPre
     for number, pair in enumerate(pairs):
         top = number * (height + 8)
         sheet[top : top + pair.shape[0], : pair.shape[1]] = pair
+    picture = Image.fromarray(sheet)
+    if made_up:
+        ImageDraw.Draw(picture).text((4, 4), "made-up radiographs, of nobody", fill=255, stroke_width=2, stroke_fill=0)
     with replacing(config.out / "seen.png") as [file]:
-        Image.fromarray(sheet).save(file, "PNG")
+        picture.save(file, "PNG")
 
 
 def text(found: dict[str, Any], out: Path) -> str:

@@ -24,6 +24,7 @@ from tf_simclr.chest.collections import siim
 from tf_simclr.chest.collections.prepare import Names, described, salt_of
 from tf_simclr.chest.files.squares import SHRUNK
 from tf_simclr.chest.files.worker import each
+from tf_simclr.data.radiographs.prepared import MADE_UP
 from tf_simclr.errors import check
 
 _SIZES = (224, 64, 512, 1024)
@@ -64,6 +65,7 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
             homepage="https://www.kaggle.com/c/siim-covid19-detection",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
+            metadata=tfds.core.MetadataDict(made_up=""),
             citation="Lakhani et al., J Digit Imaging 36 (2023): The 2021 SIIM-FISABIO-RSNA COVID-19 Challenge.",
         )
 
@@ -74,6 +76,9 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each readable radiograph; of others a warning says why they are not there."""
         collection = siim.collection(folder)
+        if collection.made_up:
+            self.info.metadata["made_up"] = MADE_UP
+            logging.warning("%s: %s", folder, MADE_UP)
         entries = sorted(collection.entries, key=lambda entry: entry.image)
         beside = Path(self.data_dir).parents[2] / "siim_covid19"  # what all sizes are kept in
         salt = salt_of(beside, made_up=collection.made_up)

@@ -17,6 +17,8 @@ from tf_simclr.chest.evaluate import drifts, numbers
 from tf_simclr.chest.evaluate.models import Asked, opened
 from tf_simclr.chest.evaluate.numbers import Told
 from tf_simclr.chest.evaluate.page import NOTICE, PATIENTS, Evaluation, written
+from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared, load
@@ -77,7 +79,7 @@ def run(config: ChestEvaluate) -> None:
     found = Evaluation(
         title=first.title,
         collection=data.name,
-        synthetic=data.made_up,
+        warnings=_warnings(data.made_up, first.made_up),
         part=config.part,
         images=len(rows),
         patients=len(np.unique(data.patients[rows])),
@@ -187,6 +189,11 @@ def drawn(told: Told, *, seed: int) -> dict[str, Any]:
     }
 
 
+def _warnings(of_data: bool, of_model: bool) -> tuple[str, ...]:
+    """What is to be said of made-up radiographs, which were asked about or learned from."""
+    return (*((MADE_UP_NUMBERS,) if of_data else ()), *((f"The model: {MADE_UP}",) if of_model else ()))
+
+
 def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     """Writes `evaluation.json`, `subgroups.csv` and `report.html`."""
     decisions = {
@@ -198,7 +205,8 @@ def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     }
     content = {
         "note": NOTICE,
-        "made_up": found.synthetic,
+        "made_up": found.warnings != (),
+        "warnings": list(found.warnings),
         "model": found.title,
         "collection": found.collection,
         "images": found.images,
@@ -217,11 +225,12 @@ def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     metrics = ("auc", "sensitivity", "specificity", "called_positive")
     heads = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
     counts = ("column", "value", "images", "patients", "positives")
-    writer.writerow(["finding", *counts, *heads])
+    note = " ".join([NOTICE, *found.warnings])
+    writer.writerow(["finding", *counts, *heads, "note"])
     for finding, of in found.findings.items():
         for row in [*of["subgroups"], *of["small"]]:
             values = [row.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
-            writer.writerow([finding, *(row[key] for key in counts), *values])
+            writer.writerow([finding, *(row[key] for key in counts), *values, note])
     with replacing(config.out / "subgroups.csv", config.out / "report.html") as [table_file, page_file]:
         table_file.write(text.getvalue().encode())
         page_file.write(written(found).encode())
@@ -256,7 +265,7 @@ def _summary(config: ChestEvaluate, found: Evaluation) -> str:
     lines.append(
         f"  {moved['alike']:,} look the same as one that was learned from; patients in both are not known (salted)"
     )
-    return "\n".join([*lines, NOTICE, f"report  {config.out / 'report.html'}"])
+    return "\n".join([*lines, *found.warnings, NOTICE, f"report  {config.out / 'report.html'}"])
 
 
 def _cell(of: Mapping[str, float]) -> str:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model.card import learned_from_made_up
 from tf_simclr.chest.model.cases import Cases
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import Prepared
@@ -34,6 +35,11 @@ class Asked:
     cases: Cases
     """Of the radiographs that it learned from."""
     about: dict[str, Any]
+
+    @property
+    def made_up(self) -> bool:
+        """Whether it has learned from made-up radiographs."""
+        return learned_from_made_up(self.about)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of log-odds `(n, findings)`, raw ones of findings that could not be calibrated."""

@@ -10,7 +10,6 @@ from tf_simclr import plots
 from tf_simclr.chest.html import drawing, listed, page, table, tag, text
 
 NOTICE = "Research use, not a diagnosis."
-_MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
 PATIENTS = (
     "Whether a patient was learned from is not known: patients' pseudonyms are salted apart in each hospital. Ask "
     "those who keep both lists."
@@ -49,7 +48,8 @@ class Evaluation:
     title: str
     """Of the model."""
     collection: str
-    synthetic: bool
+    warnings: tuple[str, ...]
+    """That what was asked about, or learned from, is made up."""
     part: str
     images: int
     patients: int
@@ -88,7 +88,7 @@ def written(found: Evaluation) -> str:
 
 def _in_short(found: Evaluation) -> list[str]:
     """The answer in a few sentences."""
-    lines = [_MADE_UP] * found.synthetic
+    lines = list(found.warnings)
     lines.append(f"{found.images:,} radiographs of {found.patients:,} patients ({found.part}).")
     for name, of in found.findings.items():
         if of["why"]:
@@ -309,7 +309,7 @@ def _drifted(found: Evaluation) -> list[str]:
 def _limits(found: Evaluation) -> list[str]:
     """What the numbers cannot say."""
     lines = [
-        *([_MADE_UP] * found.synthetic),
+        *found.warnings,
         "Labels here may have been made otherwise than where the model comes from; a difference in AUC may be theirs.",
         "The intervals cover the choice of patients here. They do not cover how they were chosen to be radiographed.",
         "A model that is right here may be wrong at the next hospital.",

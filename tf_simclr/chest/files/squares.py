@@ -27,6 +27,8 @@ _TWICE = 32 * 10**6
 SHRUNK = "tf_simclr.chest.files.squares:shrunk"
 PICTURED = "tf_simclr.chest.files.squares:pictured"
 """What a worker is asked for."""
+_OF_NOBODY = "made up, of no patient"
+"""Doubt of a picture that `synthetic` wrote."""
 _KEPT = ("view", "modality", "body_part", "sex", "age", "device", "made_up", "doubts", "notes")
 """What is kept of a `Radiograph` as it is."""
 
@@ -202,7 +204,7 @@ def pictured(source: str | bytes, size: int, *, fit: Fit, windowed: bool, full: 
         "coloured": radiograph.coloured,
         "view": radiograph.view,
         "orientation": radiograph.orientation,
-        "doubts": radiograph.doubts,
+        "doubts": (*radiograph.doubts, *((_OF_NOBODY,) if radiograph.made_up else ())),
         "window": window,
         "lengths": (len(shown), len(kept)),
     }

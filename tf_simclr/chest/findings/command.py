@@ -17,6 +17,8 @@ from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.findings import published
 from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
 from tf_simclr.chest.findings.page import NOTICE, Told, written
+from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.inputs import encoder_name
 from tf_simclr.config import ChestFindings, plain
@@ -139,7 +141,7 @@ def _told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: di
     alike = across(near_duplicates(list(task.data.hashes)), task.rows)
     return Told(
         collection=task.data.name,
-        synthetic=getattr(task.data, "made_up", False) or task.config.radiographs == "synthetic",
+        synthetic=task.data.made_up,
         official=official(task.data),
         parts=parts,
         alike=sum(alike.values()),
@@ -150,7 +152,7 @@ def _told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: di
             images=test["images"],
             findings=len(task.names),
             official=official(task.data),
-            made_up=getattr(task.data, "made_up", False),
+            made_up=task.data.made_up,
         ),
         made={
             **{name.replace("_", " "): str(getattr(task.config, name)) for name in _TOLD},
@@ -182,7 +184,9 @@ def _leave(folder: Path, told: Told) -> None:
         "lines": told.numbers,
         "learned": told.learned,
         "chosen_on_validation": told.chosen,
-        "published": {"source": published.SOURCE, "comparable": told.comparable, "mean_auc": dict(published.ROWS)},
+        "published": None
+        if told.synthetic
+        else {"source": published.SOURCE, "comparable": told.comparable, "mean_auc": dict(published.ROWS)},
         "versions": versions(),
     }
     write_json(folder / "findings.json", content)
@@ -191,12 +195,13 @@ def _leave(folder: Path, told: Told) -> None:
     ends = ("", "_low", "_high")
     metrics = ("auc", "average_precision")
     heads = [f"{metric}{end}" for metric in metrics for end in ends]
-    writer.writerow(["line", "finding", "images", "positives", "unknown", "patients", *heads, "why"])
+    note = f"{NOTICE} {MADE_UP_NUMBERS}" if told.synthetic else NOTICE
+    writer.writerow(["line", "finding", "images", "positives", "unknown", "patients", *heads, "why", "note"])
     for line, numbers in told.numbers.items():
         for name, of in numbers["findings"].items():
             values = [of.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
             counted = [of[key] for key in ("images", "positives", "unknown", "patients")]
-            writer.writerow([line, name, *counted, *values, of["why"]])
+            writer.writerow([line, name, *counted, *values, of["why"], note])
     with replacing(folder / "findings.csv", folder / "report.html") as [table_file, page_file]:
         table_file.write(text.getvalue().encode())
         page_file.write(written(told).encode())
@@ -229,7 +234,7 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
         cases=(task.data, rows, features),
         image_size=config.image_size,
         crop_proportion=crop,
-        card={"title": title(line), "data": task.data.name, "limits": [NOTICE]},
+        card={"title": title(line), "data": task.data.name, "limits": [*([MADE_UP] * task.data.made_up), NOTICE]},
         seed=config.seed,
     )
     keras.backend.clear_session()
@@ -248,6 +253,7 @@ def table(told: Told, folder: Path) -> str:
         lines.append(f"  published ({published.SOURCE}):" if told.comparable else f"  {_NOT_COMPARABLE}")
         lines += [f"    {name:<{width - 2}}{value:.3f}" for name, value in published.ROWS]
     lines += [
+        *([MADE_UP_NUMBERS] * told.synthetic),
         NOTICE,
         f"report  {folder / 'report.html'}, numbers {folder / 'findings.json'}, {folder / 'findings.csv'}",
     ]

@@ -6,11 +6,10 @@ from typing import Any
 
 from tf_simclr import plots
 from tf_simclr.chest.findings import published
-from tf_simclr.chest.html import drawing, listed, page, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, page, table, tag, text
 from tf_simclr.evaluation import multi_label
 
 NOTICE = "Research use, not a diagnosis."
-_MADE_UP = "These radiographs are made up: the numbers show that the program runs, and nothing else."
 _WORDS = {
     "AUC": "How often the network gives a radiograph with the finding the higher score of two, one with and one "
     "without it. 1 is perfect, 0.5 is a coin.",
@@ -66,7 +65,7 @@ def _in_short(told: Told) -> list[str]:
     """The answer in a few sentences."""
     best, test = told.numbers[told.chosen], told.parts["test"]
     mean = best["mean_auc"]
-    lines = [_MADE_UP] * told.synthetic
+    lines = [MADE_UP_NUMBERS] * told.synthetic
     if mean:
         interval = f"95 % interval {mean['low']:.3f} to {mean['high']:.3f}"
         whose = f"{test['images']:,} radiographs of {test['patients']:,} patients"
@@ -165,7 +164,7 @@ def _who(told: Told) -> list[str]:
 def limits(told: Told) -> list[str]:
     """What the numbers cannot say."""
     lines = [
-        *([_MADE_UP] * told.synthetic),
+        *([MADE_UP_NUMBERS] * told.synthetic),
         "All patients come from one collection. Other hospitals, machines, positions and exposures were not tested; "
         "`chest evaluate` asks the model about them.",
         "Labels are the collection's own; those of ChestX-ray14 and CheXpert were read from reports by programs, and "

@@ -60,6 +60,12 @@ _DEPLOYED = Kind(
 )
 
 
+def learned_from_made_up(about: Mapping[str, Any]) -> bool:
+    """Whether a card's limits say so."""
+    limits = about["card"].get("limits", [])
+    return MADE_UP in ([limits] if isinstance(limits, str) else limits)
+
+
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number."""
     return type(value) in (int, float) and bool(np.isfinite(value))

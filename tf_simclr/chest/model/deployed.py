@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FORMAT, check_files, digest, read_card
+from tf_simclr.chest.model.card import FORMAT, MADE_UP, check_files, digest, learned_from_made_up, read_card
 from tf_simclr.chest.model.cases import Case, Cases
 from tf_simclr.chest.model.heads import bare, check_heads, log_odds
 from tf_simclr.chest.model.trusted import load_network
@@ -85,10 +85,14 @@ class Deployed:
         return self.about["measured"]
 
     @property
-    def warning(self) -> str:
-        """That the probability is not calibrated, and why; empty where it is."""
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of any answer: that nobody's radiographs were learned from, that it is not calibrated."""
         why = self.calibration.missing
-        return _UNCALIBRATED.format(why=why) if why else ""
+        made_up = MADE_UP.replace("It has", "The model has")
+        return (
+            *((made_up,) if learned_from_made_up(self.about) else ()),
+            *((_UNCALIBRATED.format(why=why),) if why else ()),
+        )
 
     @property
     def interval_means(self) -> str:

@@ -48,8 +48,8 @@ class Explanation:
     """Fall of the log-odds where a square is covered, `(g, g)`."""
     correlation: float | None = None
     """Rank correlation of the two maps."""
-    warning: str = ""
-    """Of the model, whatever the image: that it is not calibrated."""
+    warnings: tuple[str, ...] = ()
+    """Of the model, whatever the image; see `Deployed.warnings`."""
 
     @property
     def places(self) -> bool:
@@ -62,7 +62,7 @@ class Explanation:
         holds = {_COLOURED: self.picture.coloured, _UNLIKE: not self.similar, _KNOWN: self.known}
         said = "Of this file is to be said: {}. The numbers below may mean nothing."
         of_file = [said.format(doubt) for doubt in self.picture.doubts]
-        return [*filter(None, [self.warning]), *of_file, *(sentence for sentence, so in holds.items() if so)]
+        return [*self.warnings, *of_file, *(sentence for sentence, so in holds.items() if so)]
 
 
 def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
@@ -83,7 +83,7 @@ def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5
     heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
     similar = cases[0].similarity >= deployed.cases.usual
     known = deployed.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
-    return Explanation(picture, seen, verdict, heat, cases, similar, known, warning=deployed.warning)
+    return Explanation(picture, seen, verdict, heat, cases, similar, known, warnings=deployed.warnings)
 
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
@@ -147,6 +147,7 @@ def numbers(deployed: Deployed, found: Explanation) -> dict[str, Any]:
         "like_training_cases": found.similar,
         "looks_like_a_training_case": found.known,
         "in_colour": found.picture.coloured,
+        "doubts": found.doubts,
         "grad_cam": found.heat.tolist(),
         "occlusion": None if found.covered is None else found.covered.tolist(),
         "occlusion_rank_correlation": found.correlation,
