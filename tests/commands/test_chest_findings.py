@@ -134,6 +134,26 @@ def test_a_damaged_fit_is_made_again_and_nothing_to_learn_is_refused(prepared, t
     assert cli.parse(["--config", str(tmp_path / "config.json")]) == asked
 
 
+def test_validation_patients_choose_and_are_not_learned_from(prepared, tmp_path, monkeypatch):
+    """With one strength to choose from nothing may hang on their labels; and noise is not told from noise."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(len(load(prepared)), 200))
+    monkeypatch.setattr(fits, "features_of", lambda task, network: noise)
+    asked = config(prepared, tmp_path, l2_strengths=1, findings=("Mass",))
+    first = fits.Task(asked, load(prepared), None)
+    turned = fits.Task(asked, load(prepared), None)
+    rows = first.rows["validation"]
+    turned.labelled[0][rows] = 1 - turned.labelled[0][rows]
+    one, other = (fits.linear(task, "any", drawn=task.drawn(1.0, seed=0)) for task in (first, turned))
+    np.testing.assert_array_equal(one.kernel, other.kernel)
+    np.testing.assert_array_equal(one.validation, other.validation)
+    many = [fits.linear(first, str(i), drawn=first.drawn(1.0, seed=0)) for i in range(1)]
+    learned = first.truth[first.rows["train"]][:, 0]
+    assert 0.1 < fits.validation_auc(first, many[0]) < 0.9
+    said = noise[first.rows["train"]] @ many[0].kernel[:, 0]
+    assert said[learned == 1].min() > said[learned == 0].max()  # which it does tell apart
+
+
 @pytest.mark.slow
 def test_all_of_the_network_is_fine_tuned(prepared, tmp_path, capsys):
     command.run(config(prepared, tmp_path, ways=("finetune",), train_epochs=1, train_batch_size=16))

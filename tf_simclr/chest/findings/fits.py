@@ -26,7 +26,7 @@ from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import extract, weights_digest
 from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
-from tf_simclr.evaluation.probes import chosen_regression
+from tf_simclr.evaluation.probes import chosen_regression, logistic_regression
 from tf_simclr.files import replacing
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
@@ -36,7 +36,7 @@ from tf_simclr.run_folder import read_arrays
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the files, and of what their settings do not tell."""
 WHOLE = 1.0
 """Share of the shorter side that frozen features see: all of it."""
@@ -192,20 +192,27 @@ def features_of(task: Task, network: str) -> np.ndarray:
 
 
 def linear(task: Task, network: str, *, drawn: Mapping[str, np.ndarray]) -> Fit:
-    """A logistic regression a finding, their L2 strength that of the best mean AUC on validation patients."""
+    """A logistic regression a finding, their L2 strength that of the best mean AUC on validation patients.
+
+    They learn from training patients alone, also once the strength is chosen: what they say of validation patients
+    chooses among lines, calibrates, and stands for how the model does at home.
+    """
     values, labels = features_of(task, network), task.labelled[0]
     learnable = task.learnable(drawn["train"])
     rows = np.concatenate([drawn["train"], drawn["validation"]])
     held = np.arange(len(rows)) >= len(drawn["train"])
     grid = np.logspace(-4, 5, task.config.l2_strengths)
     choice = chosen_regression(values[rows], labels[rows][:, learnable], held=held, grid=grid, metric=MEAN_AUC)
-    if not choice.classifier.converged:
+    own = logistic_regression(
+        values[drawn["train"]], labels[drawn["train"]][:, learnable], l2=choice.l2, standardise=False
+    )
+    if not own.converged:
         say(f"the logistic regressions with l2={choice.l2:.3g} stopped before their minimum")
     kernel = np.full((values.shape[1], len(task.names)), np.nan)
     bias = np.full(len(task.names), np.nan)
-    kernel[:, learnable], bias[learnable] = choice.classifier.weights, choice.classifier.bias
+    kernel[:, learnable], bias[learnable] = own.weights, own.bias
     said = {part: values[task.rows[part]] @ kernel + bias for part in ("validation", "test")}
-    notes = {"l2": choice.l2, "converged": choice.classifier.converged} | counted(task, drawn, learnable=learnable)
+    notes = {"l2": choice.l2, "converged": own.converged} | counted(task, drawn, learnable=learnable)
     return Fit(said["validation"], said["test"], kernel, bias, notes)
 
 
