@@ -275,8 +275,12 @@ def precision_interval(
     # A precision that is high by luck has a small spread by the same luck: of what is below the formula's, half counts.
     spread, formula = float(np.var(drawn)), float(expected(np.array(value)))
     spread = np.sqrt(spread * formula) if 0 < spread < formula else spread
-    known = {"expected": expected, "independent": float(member.max()) + 1, "level": level}
-    low, high = (_score_interval(centre, float(spread), **known) for centre in (inside, value))
+
+    def about(centre: float) -> _Interval:
+        independent = float(member.max()) + 1
+        return _score_interval(centre, float(spread), expected=expected, independent=independent, level=level)
+
+    low, high = about(inside), about(value)
     return low[0], high[1]
 
 
