@@ -291,6 +291,8 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     other = [name for name in _SOURCES if given.get(name) is not None]
     theirs = [(name, values[name]) for name in reversed(_SOURCES) if values.get(name) is not None][:1]
     wanted = [*_SEEN, *([] if other or command in ("transfer", "export") else [*_SOURCES, *_DRAWN])]
+    if given.get("radiographs") is not None:  # they are read as they were prepared
+        wanted.remove("exif_orientation")
     taken: dict[str, Any] = {}
     unlike = [
         f"{name} is {given[name]} here, {their} {value} there"

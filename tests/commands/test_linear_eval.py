@@ -147,6 +147,18 @@ def test_the_classifier_by_sgd_learns_from_augmented_images_and_leaves_the_encod
     assert "step 60/60" in captured.err
 
 
+def test_the_classifier_by_sgd_sees_the_same_crops_whoever_makes_them(images, tmp_path, capsys):
+    options = {"protocol": "sgd", "train_batch_size": 15, "train_steps": 4, "learning_rate": 50.0, "untrained": False}
+    losses = {}
+    for place in ("host", "device"):
+        linear_eval.run(config(images, result=tmp_path / f"{place}.json", augment_on=place, **options))
+        said = capsys.readouterr().err
+        assert ("views are made on the device" in said) == (place == "device")
+        losses[place] = [line for line in said.splitlines() if line.startswith("step ")]
+    assert len(losses["host"]) == 4
+    assert losses["host"] == losses["device"]
+
+
 def test_an_endpoint_that_there_is_not_is_refused_with_those_there_are(images, monkeypatch, encoder):
     network = keras.Model(encoder.input, {"map": encoder.input, "proj_1": encoder.output})
     monkeypatch.setattr(inputs, "load_model", lambda path, **selection: network)

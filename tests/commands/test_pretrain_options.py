@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import json
 import sys
+from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +16,7 @@ from tests.commands import pictures
 from tf_simclr import cli, losses
 from tf_simclr.commands import pretrain
 from tf_simclr.commands.pretrain import objective, watchers
-from tf_simclr.config import Pretrain, presets
+from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, presets
 from tf_simclr.config.presets import PRESETS, Presets, settings
 from tf_simclr.config.training import LOSSES as CHOICES
 from tf_simclr.data.recipe import RADIOGRAPH, Recipe
@@ -22,7 +24,8 @@ from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.training import Plan, read_history
+from tf_simclr.replicas import ONE_DEVICE
+from tf_simclr.training import Plan, read_history, viewing
 from tf_simclr.weights import load_model
 
 LOSSES = {
@@ -240,3 +243,47 @@ def test_a_run_is_watched_and_another_one_starts_from_it(tmp_path):
     for name in begun.keys() - moving:  # at a rate of 0 all stays as it began
         np.testing.assert_array_equal(begun[name], trained[name], err_msg=name)
     assert any(not np.array_equal(begun[name], trained[name]) for name in moving)
+
+
+RUN = Path("run")
+IGNORED = {
+    "a cache's size without a cache": (lambda: Pretrain(cache_size=512), "cache_size must be left out"),
+    "a cache's format without one": (lambda: Embed(checkpoint=RUN, cache_format="raw"), "cache_format must be left"),
+    "both": (lambda: Finetune(cache_size=512, cache_format="raw"), "cache_size and cache_format must be left out"),
+    "radiographs are upright": (lambda: Pretrain(radiographs=RUN, exif_orientation=True), "exif_orientation must be"),
+    "a data set has splits": (lambda: Finetune(validation_fraction=0.1), "validation_fraction must be left out"),
+    "patients divide": (lambda: Finetune(radiographs=RUN, validation_fraction=0.1), "divided by patients"),
+    "nothing is blurred": (lambda: Pretrain(use_blur=False, blur_probability=0.9), "blur_probability must be left"),
+    "transfer does not augment": (lambda: LinearEval(checkpoint=RUN, augment_on="device"), "--protocol sgd"),
+    "neighbours do not": (lambda: LinearEval(checkpoint=RUN, protocol="knn", augment_on="host"), "--protocol sgd"),
+    "no label counts": (lambda: Distill(teacher=RUN, labels_fraction=0.1), "labels_fraction must be left out"),
+    "no answers are kept": (lambda: Distill(teacher=RUN, teacher_logits=RUN), "teacher_logits must be left out"),
+}
+
+
+@pytest.mark.parametrize("case", IGNORED)
+def test_an_option_that_would_count_for_nothing_is_refused(case):
+    make, rule = IGNORED[case]
+    with pytest.raises(InputError, match=rule):
+        make()
+
+
+def test_no_option_of_images_or_views_is_refused_where_it_counts():
+    Pretrain(cache="resized", cache_size=512, cache_format="raw", use_blur=True, blur_probability=0.9)
+    LinearEval(checkpoint=RUN, protocol="sgd", augment_on="device")
+    Distill(teacher=RUN, alpha=0.5, labels_fraction=0.1, teacher_views="cached", teacher_logits=RUN)
+    Finetune(image_dir=RUN, validation_fraction=0.1, exif_orientation=True)
+
+
+@pytest.mark.parametrize(
+    "kind", [Pretrain, Finetune, partial(Distill, teacher=RUN), partial(LinearEval, checkpoint=RUN)]
+)
+def test_without_tensorflow_there_are_no_views_of_the_host(kind, monkeypatch):
+    monkeypatch.setattr(viewing, "has_tensorflow", lambda: False)
+    protocol = {"protocol": "sgd"} if "checkpoint" in getattr(kind, "keywords", {}) else {}
+    given = {"recipe": Recipe(), "devices": ONE_DEVICE}
+    source = from_arrays(np.zeros((4, 8, 8, 3), np.uint8))
+    for place in ("auto", "device"):
+        assert viewing.views_on_device(kind(augment_on=place, **protocol), source, **given) is None
+    with pytest.raises(InputError, match="must be auto or device without TensorFlow.*leave it out, or pip install"):
+        viewing.views_on_device(kind(augment_on="host", **protocol), source, **given)

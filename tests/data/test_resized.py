@@ -1,6 +1,7 @@
 """`--cache resized`: what is kept on disk, whole or not at all, and found again by content."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections import namedtuple
@@ -13,8 +14,11 @@ from PIL import Image
 
 from tests.data import oracles
 from tf_simclr.data import images, pipeline, sources
+from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.kept import resized as module
+from tf_simclr.data.kept.records import Reader
 from tf_simclr.data.kept.resized import resized
+from tf_simclr.data.recipe import Recipe
 from tf_simclr.errors import InputError
 
 
@@ -144,3 +148,52 @@ def test_arrays_are_kept_too_and_what_nobody_can_tell_is_refused(folder):
     assert pictures(found)["3"].shape == (10, 10, 3)
     with pytest.raises(InputError, match="by their content"):
         resized(dataclasses.replace(source, identity=None), size=10)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "raw"])
+def test_what_a_device_makes_of_the_cache_is_what_the_host_makes(folder, kind):
+    """Padded to the largest picture of the cache alone, and read a batch at a time."""
+    (folder / "class0" / "deep.png").unlink()
+    (folder / "class1" / "3.png").unlink()  # 12 × 90 would be shrunk to fit
+    kept = resized(sources.from_folder(folder), size=20, kind=kind)
+    assert kept.largest == (40, 40)
+    recipe = Recipe(use_blur=False)
+    options = {"batch_size": 4, "image_size": 20, "seed": 3, "recipe": recipe, "unreadable": pipeline.Unreadable()}
+    views_of = DeviceViews(size=20, recipe=recipe)
+    pairs = zip(pipeline.training_views(kept, **options), pipeline.packed_views(kept, **options), strict=False)
+    for (views, labels), (packed, same) in itertools.islice(pairs, 4):
+        assert packed["images"].shape == (4, 1, 40, 40, 3)
+        np.testing.assert_allclose(views_of(packed), views, atol=1e-5)
+        np.testing.assert_array_equal(labels, same)
+
+
+def test_records_are_read_together_as_one_by_one_and_damaged_ones_are_none(folder, tmp_path):
+    resized(sources.from_folder(folder), size=20)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    read = Reader(place)
+    rows = np.array([7, 0, 5, 5, 2])
+    np.testing.assert_array_equal(read.read(rows), [read(tf.constant(row)).numpy() for row in rows])
+    file = place / "records-00001.tfrecord"
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1  # within the record of row 3
+    file.write_bytes(content)
+    assert [len(one) > 0 for one in read.read(np.arange(8))] == [True] * 3 + [False] + [True] * 4
+    file.write_bytes(content[:-30])
+    assert not read.read(np.array([5]))[0]
+    file.unlink()
+    assert [len(one) > 0 for one in read.read(np.arange(8))] == [True] * 3 + [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["host", "device"])
+def test_a_damaged_picture_of_a_cache_is_replaced_and_named(folder, tmp_path, packed):
+    kept = resized(sources.from_folder(folder), size=20)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    file = place / "records-00001.tfrecord"
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1
+    file.write_bytes(content)
+    unreadable = pipeline.Unreadable()
+    make = pipeline.packed_views if packed else pipeline.training_views
+    list(make(kept, batch_size=4, image_size=16, seed=0, unreadable=unreadable).take(3))
+    name = list(kept.ordered().as_numpy_iterator())[3]["name"].decode()
+    assert unreadable.names == [name]

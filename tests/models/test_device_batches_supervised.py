@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.replicas import tiny
-from tf_simclr.commands.supervised import _feed, _recipe
+from tf_simclr.commands.supervised import _feed
 from tf_simclr.config import Finetune
-from tf_simclr.data import sources, subsets
+from tf_simclr.data import pipeline, sources, subsets
 from tf_simclr.data.device_views import DeviceViews, Held
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.models.classifier import Classifier
@@ -27,7 +27,9 @@ def streams(config: Finetune, *, held: bool):
     """The host's batches, and the device's with what makes the images of them."""
     source = sources.from_arrays(PIXELS, LABELS)
     small = subsets.in_pixels(source)
-    own = DeviceViews(size=SIZE, recipe=_recipe(config), single=True, held=Held(small.pixels) if held else None)
+    own = DeviceViews(
+        size=SIZE, recipe=pipeline.flips(config.augment), single=True, held=Held(small.pixels) if held else None
+    )
     host = _feed(config, source, unreadable=Unreadable())
     return host, _feed(config, small if held else source, unreadable=Unreadable(), views_of=own), own
 

@@ -103,6 +103,9 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             rule = f"{' and '.join(given)} must be left out: {shown(config.image_dir)} holds pictures, and no shards"
             check(not given, rule, **given)
             source = open_folder(config.image_dir, split, **options)
+        divided = source.division is not None or config.validation_fraction is None
+        rule = f"validation_fraction must be left out: {shown(config.image_dir)} has splits of its own"
+        check(divided, rule, validation_fraction=config.validation_fraction)
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized
 
@@ -185,7 +188,8 @@ def upright(source: Source) -> Source:
     identity = None if known is None else lambda say=silent: [known(say), "upright"]
     square = source.sides is not None and source.sides[0] == source.sides[1]
     sides = source.sides if square else None  # what lies on its side is turned
-    return replace(source, read=lambda image: images.upright(source.read(image)), identity=identity, sides=sides)
+    read = lambda image: images.upright(source.read(image))  # noqa: E731
+    return replace(source, read=read, identity=identity, sides=sides, largest=None)
 
 
 def check_labels(source: Source) -> None:

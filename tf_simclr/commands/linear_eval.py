@@ -20,15 +20,20 @@ import numpy as np
 from tf_simclr import optimizers
 from tf_simclr.commands.inputs import WHOLE, Extractor, labelled_sources, load_features_network
 from tf_simclr.config import LinearEval, plain
+from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
+from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation.features import Features
 from tf_simclr.evaluation.maps import planar
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
 from tf_simclr.evaluation.reports import Answers, write_report
+from tf_simclr.frameworks import has_tensorflow
+from tf_simclr.replicas import ONE_DEVICE
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
+from tf_simclr.training.viewing import views_on_device, with_held
 
 _VALIDATION = 0.1
 """Share of the training images that chooses the L2 strength."""
@@ -130,6 +135,8 @@ def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, 
     schedule = optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
     decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     unreadable = Unreadable()
+    views_of = views_on_device(config, train, recipe=pipeline.flips(True), devices=ONE_DEVICE, single=True)
+    train = in_pixels(train) if views_of is not None or not has_tensorflow() else train
     classifier = train_head(
         extractor.network,
         train,
@@ -141,6 +148,7 @@ def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, 
         seed=config.seed,
         unreadable=unreadable,
         progress=_steps_said(steps, extractor.label),
+        views_of=views_of and with_held(views_of, train, devices=ONE_DEVICE),
     )
     features = extractor.features(test, image_size=config.image_size, crop_proportion=None)
     extractor.unreadable += unreadable.names

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,9 @@ import numpy as np
 
 from tf_simclr.commands.pretrain import code_of
 from tf_simclr.config import Distill, Finetune, plain
-from tf_simclr.data import in_python, pipeline
-from tf_simclr.data.augment import crop_and_flip
+from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
-from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
-from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation import binary, multi_label
@@ -77,7 +72,9 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
         job.folder, unreadable, devices=devices, division=source.division, notes=source.notes, without=_TESTED
     )
     watchers = [_Tests(job)] if job.config.eval_epochs else []
-    views_of = views_on_device(job.config, source, recipe=_recipe(job.config), devices=devices, single=True)
+    views_of = views_on_device(
+        job.config, source, recipe=pipeline.flips(job.config.augment), devices=devices, single=True
+    )
     if views_of is not None or not has_tensorflow():
         source = in_pixels(source, cache=job.config.cache_dataset)
     if views_of is not None:
@@ -136,11 +133,6 @@ def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     return there if whole else None
 
 
-def _recipe(config: Finetune | Distill) -> Recipe:
-    """Flips besides the crop, or nothing."""
-    return replace(in_python.ONLY_FLIP, flip_probability=0.5 if config.augment else 0)
-
-
 def _feed(
     config: Finetune | Distill, source: Source, *, unreadable: Unreadable, views_of: DeviceViews | None = None
 ) -> Feed:
@@ -155,27 +147,16 @@ def _feed(
         cache=config.cache_dataset,
     )
 
-    def view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        if not config.augment:
-            return evaluation_view(image, size=config.image_size)
-        return crop_and_flip(image, size=config.image_size, seed=seed)
-
     def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        here = replace(stream, start_step=step, share=share)
-        if views_of is not None or not has_tensorflow():
-            make: Callable = in_python.training_views
-            if views_of is not None:
-                make = partial(pipeline.packed_views, held=views_of.held is not None)
-            return make(
-                source,
-                stream=here,
-                image_size=config.image_size,
-                unreadable=unreadable,
-                recipe=_recipe(config),
-                views=1,
-                central=not config.augment,
-            )
-        return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
+        return pipeline.single_views(
+            source,
+            stream=replace(stream, start_step=step, share=share),
+            image_size=config.image_size,
+            unreadable=unreadable,
+            augment=config.augment,
+            packed=views_of is not None,
+            held=views_of is not None and views_of.held is not None,
+        )
 
     return batches
 

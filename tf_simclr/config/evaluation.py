@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing, check_encoder
+from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing, Viewing, check_encoder
 from tf_simclr.errors import check
 from tf_simclr.own.named import is_code
 from tf_simclr.places import Place
@@ -42,7 +42,7 @@ class Probing(OwnCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearEval(Data, Optimization, Probing):
+class LinearEval(Data, Optimization, Viewing, Probing):
     """Tests frozen features by logistic regression, nearest neighbours or a classifier trained by SGD."""
 
     protocol: Literal["transfer", "sgd", "knn"] = "transfer"
@@ -79,6 +79,8 @@ class LinearEval(Data, Optimization, Probing):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.knn >= 1, "knn must be at least 1", knn=self.knn)
+        rule = "augment_on must be left out but with --protocol sgd, which alone augments"
+        check(self.protocol == "sgd" or self.augment_on == "auto", rule, augment_on=self.augment_on)
         check(self.knn_temperature > 0, "knn_temperature must be above 0", knn_temperature=self.knn_temperature)
 
 

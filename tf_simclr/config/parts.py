@@ -76,6 +76,9 @@ class Images(Checked):
         rule = "cache_size must be at least image_size, or all that the network sees would be enlarged"
         fits = self.cache == "none" or self.cache_size >= self.image_size
         check(fits, rule, cache_size=self.cache_size, image_size=self.image_size)
+        given = [name for name in ("cache_size", "cache_format") if getattr(self, name) != getattr(Images, name)]
+        rule = f"{' and '.join(given)} must be left out without --cache resized, which alone has such images"
+        check(self.cache == "resized" or not given, rule, **{name: getattr(self, name) for name in given})
         check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         one = self.image_dir is None or self.radiographs is None
         check(one, "images must come from image_dir or from radiographs, not both", image_dir=str(self.image_dir))
@@ -84,9 +87,16 @@ class Images(Checked):
         check(columns or self.radiographs is None, rule, radiographs=str(self.radiographs))
         named = self.positive is None or self.radiographs is not None
         check(named, "positive names a class of radiographs; give --radiographs, too", positive=self.positive)
+        rule = "exif_orientation must be left out with radiographs: they are read as they were prepared"
+        check(not self.exif_orientation or self.radiographs is None, rule, exif_orientation=True)
         share = self.validation_fraction
         rule = "validation_fraction must lie between 0 and 1"
         check(share is None or 0 < share < 1, rule, validation_fraction=share)
+        rule = (
+            "validation_fraction must be left out without image_dir: a data set has splits (train[:90%] and "
+            "train[90%:] are parts of one), and radiographs are divided by patients"
+        )
+        check(share is None or self.image_dir is not None, rule, validation_fraction=share)
         check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
 
 

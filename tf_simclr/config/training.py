@@ -254,6 +254,11 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
         temperature = self.distillation_temperature
         check(temperature > 0, "distillation_temperature must be above 0", distillation_temperature=temperature)
         check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
+        rule = "labels_fraction must be left out with alpha 1, by which no label counts; lower alpha"
+        check(self.alpha < 1 or self.labels_fraction == 1, rule, labels_fraction=self.labels_fraction)
+        rule = "teacher_logits must be left out without --teacher_views cached: no answers are kept"
+        fits = self.teacher_views == "cached" or self.teacher_logits is None
+        check(fits, rule, teacher_logits=str(self.teacher_logits))
         rule = "self_distillation and checkpoint each say what the student is; give one of them"
         check(not (self.self_distillation and self.checkpoint), rule)
         rule = "teacher_encoder must have the form module:function: it names the teacher's code"

@@ -63,6 +63,7 @@ class Examples:
         partners: whether the view takes the image of the source's partner, too.
         unreadable: receives the names of corrupt images; None where Python cannot run.
         deterministic: whether the examples of a batch are in the order of their positions.
+        room: shapes to which what is seen of images is padded with zeros, where it is not of one shape.
     """
 
     source: Source
@@ -72,6 +73,7 @@ class Examples:
     partners: bool
     unreadable: Unreadable | None
     deterministic: bool
+    room: Any = None
 
     def batch(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """The examples of a batch's records (n,), each part in one; those that fail are made again, `mended`.
@@ -80,9 +82,11 @@ class Examples:
         of all time.
         """
         rows = positions.shape[0]
-        own = tf.data.Dataset.from_tensor_slices((positions, records))
+        together = getattr(self.source.read, "together", None) if self.unreadable is not None else None
+        raw = [] if together is None else [together(records["image"])]
+        own = tf.data.Dataset.from_tensor_slices((positions, records, *raw))
         whole = own.map(in_graph(self.whole), num_parallel_calls=_WORKERS, deterministic=self.deterministic)
-        tried = whole.ignore_errors().batch(rows)
+        tried = self.stacked(whole.ignore_errors(), rows)
         nothing = tf.nest.map_structure(lambda part: tf.zeros((0, *part.shape[1:]), part.dtype), tried.element_spec)
         found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
         complete = tf.equal(tf.shape(found[0])[0], rows)
@@ -96,16 +100,23 @@ class Examples:
         lacking = tf.reduce_all(positions[:, None] != found[0][None], axis=1)
         rest = tf.nest.map_structure(lambda part: part[lacking], (positions, records))
         mended = tf.data.Dataset.from_tensor_slices(rest).map(in_graph(self.mended), num_parallel_calls=_WORKERS)
-        made = mended.batch(positions.shape[0]).get_single_element()
+        made = self.stacked(mended, positions.shape[0]).get_single_element()
         order = tf.argsort(tf.concat([found[0], made[0]], 0))
         return tf.nest.map_structure(lambda *pair: tf.gather(tf.concat(pair, 0), order), found, made)
 
-    def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """The example of a record that can be read; fails on another."""
-        own = self.drawn(position)
+    def stacked(self, made: tf.data.Dataset, rows: int) -> tf.data.Dataset:
+        """Batches of so many examples; the copy into the batch is the one that pads, which costs next to nothing."""
+        if self.room is None:
+            return made.batch(rows)
+        position, _, *label = made.element_spec
+        return made.padded_batch(rows, (position.shape, self.room, *(part.shape for part in label)))
+
+    def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor], *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The example of a record that can be read; fails on another.  `given` is what has been read of it already."""
+        own, (raw,) = self.drawn(position), given or (self.source.read(record["image"]),)
         if self.raw_view is not None:
-            return self.labelled(position, self.raw_view(self.source.read(record["image"]), seed=own), record=record)
-        loaded = self.source.decoded(record)
+            return self.labelled(position, self.raw_view(raw, seed=own), record=record)
+        loaded = record | {"image": images.to_rgb(raw)}
         others = [self.source.decoded(self.meant(loaded, own))["image"]] if self.partners else []
         return self.labelled(position, self.view(loaded["image"], own, *others), record=record)
 
@@ -217,6 +228,7 @@ class Packing:
         recipe: of the views.
         seed: of the stream.
         views: of each position, 2, or 1 as fine-tuning takes them.
+        apart: whether each view is of an image of its own.
         central: whether boxes are the squares that evaluation sees; else they are drawn.
     """
 
@@ -226,26 +238,32 @@ class Packing:
     recipe: Recipe
     seed: int
     views: int = 2
+    apart: bool = False
     central: bool = False
 
+    @property
+    def room(self) -> dict[str, tuple[int, ...]]:
+        """What a place of a batch holds before `finished`: images in rows of numbers, and their shapes."""
+        count = self.views if self.apart else 1
+        return {"images": (count, self.sides[0], self.sides[1] * 3), "shapes": (count, 2)}
+
     def of_raw(self, raw: tf.Tensor, *, seed: tf.Tensor | None = None) -> _Batch:
-        """An image `(1, height, width, 3)` and its shape `(1, 2)` of what `images.to_rgb` takes."""
-        found = images.to_rgb(raw, self.padded)
-        return {name: tf.ensure_shape(part, self.spec[name]) for name, part in found.items()}
+        """An image `(1, h, 3 w)`, not padded, and its shape `(1, 2)`, of what `images.to_rgb` takes."""
+        return images.to_rgb(raw, self.flat)
 
     def of_images(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> _Batch:
-        """The same of images in [0, 1], one for all views or one for each."""
-        made = [self.padded(tf.cast(tf.round(one * 65535), tf.uint16)) for one in (image, *others)]
-        return {name: tf.concat([one[name] for one in made], 0) for name in made[0]}
+        """The same of images in [0, 1], one for all views; or one for each, padded."""
+        made = [self.flat(tf.cast(tf.round(one * 65535), tf.uint16)) for one in (image, *others)]
+        return (
+            made[0]
+            if len(made) == 1
+            else tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *map(self.padded, made))
+        )
 
     def holds(self, source: Source) -> bool:
         """Whether a batch of a source's pixels can be seen at once."""
         fits = source.sides is not None and all(own <= side for own, side in zip(source.sides, self.sides, strict=True))
         return source.vectorised and fits
-
-    @property
-    def spec(self) -> dict[str, tuple[int, ...]]:
-        return {"images": (1, *self.sides, 3), "shapes": (1, 2)}
 
     def of_batch(self, raw: tf.Tensor) -> _Batch:
         """The same of a batch of pixels in memory, `(n, h, w, 1, 3 or 4)`, that fit into the padding."""
@@ -261,15 +279,18 @@ class Packing:
         """The rows `(n,)` of images that a device holds (`device_views.Held`), which have the sides of the padding."""
         return {"rows": tf.cast(rows, tf.int32), "shapes": tf.broadcast_to(self.sides, (tf.shape(rows)[0], 1, 2))}
 
-    def padded(self, pixels: tf.Tensor) -> _Batch:
-        """Integers `(h, w, 3)` in the corner of zeros; `tf.pad` would take three times as long."""
-        height, width = self.sides
+    def flat(self, pixels: tf.Tensor) -> _Batch:
+        """Integers `(h, w, 3)`, made to fit, as `(1, h, 3 w)`: of so few dimensions that a batch takes whole rows."""
         pixels = in_bits(self.fitting(pixels), deep=self.deep)
         shape = tf.shape(pixels)
-        right = tf.zeros((shape[0], width - shape[1], 3), pixels.dtype)
-        below = tf.zeros((height - shape[0], width, 3), pixels.dtype)
-        whole = tf.concat([tf.concat([pixels, right], 1), below], 0)
-        return {"images": tf.reshape(whole, self.spec["images"]), "shapes": shape[None, :2]}
+        rows = tf.reshape(pixels, (1, shape[0], shape[1] * 3))
+        return {"images": tf.ensure_shape(rows, (1, None, None)), "shapes": tf.ensure_shape(shape[None, :2], (1, 2))}
+
+    def padded(self, one: _Batch) -> _Batch:
+        """An image in the corner of zeros."""
+        (_, height, width), (_, tall, wide) = tf.unstack(tf.shape(one["images"])), self.room["images"]
+        whole = tf.pad(one["images"], ((0, 0), (0, tall - height), (0, wide - width)))
+        return one | {"images": tf.ensure_shape(whole, (1, tall, wide))}
 
     def fitting(self, pixels: tf.Tensor) -> tf.Tensor:
         """The pixels, or where they are too many the means of areas of them, in the same proportions."""
@@ -294,9 +315,10 @@ class Packing:
         shapes = {"boxes": (4,), "draws": (len(draws.DRAWS),), "noise": (size, size, 3)}
         drawn = tf.numpy_function(self.drawn, [positions, seen["shapes"]], list(kinds.values()), stateful=False)
         named = zip(kinds, drawn, strict=True)
-        return {name: part for name, part in seen.items() if name != "shapes"} | {
-            name: tf.ensure_shape(value, (rows, self.views, *shapes[name])) for name, value in named
-        }
+        whole = {name: part for name, part in seen.items() if name != "shapes"}
+        if "images" in seen:  # (n, images, height, 3 width) → (n, images, height, width, 3)
+            whole["images"] = tf.reshape(seen["images"], (rows, self.room["images"][0], *self.sides, 3))
+        return whole | {name: tf.ensure_shape(value, (rows, self.views, *shapes[name])) for name, value in named}
 
     def drawn(self, positions: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
         """Boxes and draws, and noise where there is any, of images `(n, 1 or views, 2)`."""

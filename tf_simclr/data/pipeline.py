@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from tf_simclr.data import augment, draws, examples, images, in_python
+from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
 from tf_simclr.data.sources import ENDLESS, Indexed, Records, Source, cached, in_graph
@@ -174,7 +175,8 @@ def packed_views(
     rule = "views on the device need batches of this process, not of data_service; augment on the host"
     check(stream.data_service is None, rule, data_service=stream.data_service)
     side = examples.side_for(image_size)
-    height, width = source.sides or (side, side)
+    height, width = source.sides or source.largest or (side, side)
+    partners = source.partner is not None and views > 1
     packing = examples.Packing(
         sides=(min(side, height), min(side, width)),
         deep=_is_deep(source),
@@ -182,9 +184,9 @@ def packed_views(
         recipe=recipe,
         seed=stream.seed,
         views=views,
+        apart=partners,
         central=central,
     )
-    partners = source.partner is not None and views > 1
     of_batch = None
     if held:
         of_batch = packing.of_rows
@@ -198,9 +200,53 @@ def packed_views(
         partners=partners,
         raw_view=None if partners else packing.of_raw,
         batch_view=of_batch,
+        room=packing.room,
         finish=packing.finished,
         tuned=tuned,
     )
+
+
+def single_views(
+    source: Source,
+    *,
+    stream: Stream,
+    image_size: int,
+    unreadable: Unreadable,
+    augment: bool = True,
+    packed: bool = False,
+    held: bool = False,
+) -> Any:
+    """Endless batches of one view an image, as training with labels takes them: `(views, labels)`.
+
+    Args:
+        source: examples.
+        stream: which batches.
+        image_size: side of the views in pixels.
+        unreadable: receives the names of corrupt images.
+        augment: random crops and flips (`augment.crop_and_flip`), else what evaluation sees.
+        packed: whether batches are what a device makes the views of, by `flips(augment)` (`packed_views`).
+        held: see `packed_views`.
+
+    Raises:
+        InputError: as `training_batches`.
+    """
+    common: dict[str, Any] = {"stream": stream, "unreadable": unreadable}
+    if packed or not has_tensorflow():
+        make: Callable = partial(packed_views, held=held) if packed else in_python.training_views
+        recipe = flips(augment)
+        return make(source, image_size=image_size, recipe=recipe, views=1, central=not augment, **common)
+
+    def view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if augment:
+            return crop_and_flip(image, size=image_size, seed=seed)
+        return images.evaluation_view(image, size=image_size)
+
+    return training_batches(source, view, **common)
+
+
+def flips(augment: bool) -> Recipe:
+    """The recipe of `single_views`: flips besides the crop, or nothing."""
+    return replace(in_python.ONLY_FLIP, flip_probability=0.5 if augment else 0)
 
 
 def training_batches(
@@ -212,6 +258,7 @@ def training_batches(
     partners: bool = False,
     raw_view: Callable[..., Any] | None = None,
     batch_view: Callable[[tf.Tensor], Any] | None = None,
+    room: Any = None,
     finish: examples.Finish | None = None,
     tuned: bool = True,
     **options: Any,
@@ -231,6 +278,7 @@ def training_batches(
         raw_view: sees the images that can be read in the place of `view` (see `Examples`).
         batch_view: sees what records hold of all images of a batch at once, in the place of both, where the source is
             `vectorised`.
+        room: shapes to which what is seen is padded with zeros, where it is not of one shape.
         finish: makes the batch of its positions in the stream and of what is seen there.
         tuned: whether batches are made ahead.
         **options: of a `Stream`, in the place of one.
@@ -244,8 +292,10 @@ def training_batches(
     _check_readable(source)
     source = cached(source) if stream.cache else source
     # 1. Records in the order of the seed, each with its position in the endless stream, by which all else is drawn.
+    #    The index of a record costs nothing, and a batch of them is looked up at once where the source can.
     at_once = batch_view is not None and source.vectorised
-    numbered = _numbered(source, stream, indices=at_once and isinstance(source, Indexed))
+    looked_up = isinstance(source, Indexed) and (source.vectorised or source.gathers) and not stream.data_service
+    numbered = _numbered(source, stream, indices=looked_up)
     # 2. This process's rows of each batch, before anything is decoded.
     number, processes = stream.share
     rows = stream.batch_size // processes
@@ -260,12 +310,13 @@ def training_batches(
         partners=partners,
         unreadable=None if stream.data_service else unreadable,
         deterministic=stream.deterministic,
+        room=room,
     )
 
     @in_graph
     def batch(positions: tf.Tensor, records: Any) -> tuple[Any, ...]:
+        records = source.record(records) if looked_up and isinstance(source, Indexed) else records
         if batch_view is not None and at_once:
-            records = source.record(records) if isinstance(source, Indexed) else records
             found, seen = positions, batch_view(records["image"])
             labels = [records["label"]] if source.labelled else []
         else:

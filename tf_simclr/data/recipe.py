@@ -84,6 +84,9 @@ class Augmentation:
         check(0 <= strength <= _MAX_STRENGTH, f"jitter strength must lie in [0, {_MAX_STRENGTH}]", strength=strength)
         for name in (field.name for field in fields(self) if field.name.endswith("_probability")):
             check(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]", **{name: getattr(self, name)})
+        usual = self.blur_probability in (0, Augmentation.blur_probability)
+        rule = "blur_probability must be left out without use_blur: nothing is blurred"
+        check(self.use_blur or usual, rule, blur_probability=self.blur_probability)
         check(0 < self.crop_min_area <= 1, "crop_min_area must be above 0 and at most 1", received=self.crop_min_area)
         check(self.crop_max_aspect >= 1, "crop_max_aspect must be at least 1", crop_max_aspect=self.crop_max_aspect)
         check(self.brightness >= 0, "brightness must be at least 0", brightness=self.brightness)

@@ -144,6 +144,7 @@ class Source(ABC):
             unknown, int64 `(classes,)`.
         rows: the records as Python has them, where memory holds their list: what is read without TensorFlow.
         sides: height and width of every image, where they are known to be the same.
+        largest: height and width that no image exceeds, where they are known.
         here_alone: whether `read` runs in this process alone, and not in a worker of tf.data's service.
         vectorised: whether `read`, and an `Indexed`'s `record`, take a batch at once, too: of pixels in memory.
         pixels: all images in order, integers over their full range `(n, h, w, 3)`, where they are small and memory
@@ -164,6 +165,7 @@ class Source(ABC):
     several: bool = False
     rows: Rows | None = None
     sides: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
     vectorised: bool = False
     here_alone: bool = False
     pixels: np.ndarray | None = None
@@ -217,7 +219,9 @@ class Indexed(Source):
     """A source that can be read anywhere: every epoch is a permutation of all of it."""
 
     record: Callable[[tf.Tensor], dict[str, tf.Tensor]]
-    """Index, scalar int64 → record; where it is `vectorised`, indices (n,) → their records at once."""
+    """Index, scalar int64 → record; where it is `vectorised` or `gathers`, indices (n,) → their records at once."""
+    gathers: bool = False
+    """Whether `record` takes many indices at once: where it looks things up in memory."""
 
     def ordered(self) -> Records:
         return tf.data.Dataset.range(self.num_examples).map(self.record)
@@ -396,6 +400,7 @@ def from_folder(
         notes=tuple(found.notes(labelled=labelled)),
         roster=found.roster,
         rows=rows,
+        gathers=True,
     )
 
 

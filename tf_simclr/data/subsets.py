@@ -284,7 +284,8 @@ def mapped(source: Source, change: Callable[[Record], Record], *, class_names: t
         "pixels": None,
     }
     if isinstance(source, Indexed):
-        return dataclasses.replace(source, **names, record=in_graph(lambda index: changed(source.record(index))))
+        record = in_graph(lambda index: changed(source.record(index)))
+        return dataclasses.replace(source, **names, gathers=False, record=record)
     if not isinstance(source, Sequential):
         raise InputError(f"records of indexed and sequential sources can change. Received: kind={type(source)!r}")
     sequential = source

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tf_simclr.data import augment, pipeline
+from tf_simclr.data import pipeline
+from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.examples import Unreadable
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
@@ -272,6 +273,7 @@ def train_head(
     seed: int = 0,
     unreadable: Unreadable | None = None,
     progress: Callable[[int, float], None] | None = None,
+    views_of: DeviceViews | None = None,
 ) -> LinearClassifier:
     """The linear evaluation of the official code: trains a classifier on randomly cropped and flipped images.
 
@@ -291,6 +293,7 @@ def train_head(
         seed: of the order and the augmentation.
         unreadable: receives the names of corrupt images.
         progress: called with the steps done and the running loss after each step.
+        views_of: what makes the crops within a step, on the device, by `pipeline.flips(True)`; None: the host.
 
     Raises:
         InputError: the source has no labels or too few images, or the loss is not finite.
@@ -302,13 +305,15 @@ def train_head(
     trains = [(layer, layer.trainable) for layer in [encoder, *encoder.layers]]
     variables = [(variable, variable.trainable) for variable in encoder.variables]
     model.compile(optimizer)
-    batches = pipeline.training_batches(
+    model.views_of = views_of
+    buffer = pipeline.buffer_size(batch_size, image_size=image_size)
+    batches = pipeline.single_views(
         source,
-        lambda image, draw: augment.crop_and_flip(image, size=image_size, seed=draw),
-        batch_size=batch_size,
-        buffer=pipeline.buffer_size(batch_size, image_size=image_size),
-        seed=seed,
+        stream=pipeline.Stream(batch_size=batch_size, buffer=buffer, seed=seed),
+        image_size=image_size,
         unreadable=unreadable or Unreadable(),
+        packed=views_of is not None,
+        held=views_of is not None and views_of.held is not None,
     )
     model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[Steps(progress)])
     for item, before in trains + variables:

@@ -52,7 +52,12 @@ def views_on_device(
     Raises:
         InputError: the device is asked to, and cannot.
     """
-    if not has_tensorflow():  # the backend makes all views, in steps or before them
+    if not has_tensorflow():  # Keras' backend makes all views, before the steps
+        rule = (
+            "augment_on must be auto or device without TensorFlow, since the host's views are TensorFlow's: "
+            "leave it out, or pip install 'tf-simclr[tensorflow]'"
+        )
+        check(config.augment_on != "host", rule, augment_on=config.augment_on)
         return None
     tpu = "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax"
     reasons = [*against, *([tpu] if devices.description.startswith("TPU") else [])]

@@ -55,6 +55,9 @@ def training_views(
     rows = rows_of(source)
     seed, batch_size, share = stream.seed, stream.batch_size, stream.share
     check(not stream.data_service, "data_service is tf.data's and needs TensorFlow", data_service=stream.data_service)
+    keeps = source.pixels is not None or rows.images.ndim > 1
+    rule = "cache_dataset needs TensorFlow; leave it out: the system keeps the files that it has room for"
+    check(keeps or not stream.cache, rule, cache_dataset=stream.cache)
     rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
     check(len(rows) >= batch_size, rule, images=len(rows), batch_size=batch_size)
     check_readable(source)

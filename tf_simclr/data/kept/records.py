@@ -1,12 +1,21 @@
-"""Folders of TFRecord files, `records-*.tfrecord`, of which any record can be read alone."""
+"""Folders of TFRecord files, `records-*.tfrecord`, of which any record can be read alone.
+
+    uint64 length, uint32 its checksum, the record, uint32 its checksum          all little-endian; CRC-32C, masked
+
+References:
+    TensorFlow, core/lib/io/record_writer.h
+"""
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from tf_simclr.data.sources import in_graph
+import google_crc32c
+import numpy as np
+
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
@@ -19,17 +28,26 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("records-*.tfrecord"))
 
 
-def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Number of an image in the folder → its record, read from where it lies in its file and nothing else."""
-    files = shards(folder)
-    paths = tf.constant([str(path) for path in files])
-    places = tf.constant([(number, *place) for number, path in enumerate(files) for place in _framed(path)], tf.int64)
-    kind = {"output_types": [tf.string], "output_shapes": [tf.TensorShape([])]}
+class Reader:
+    """Number of an image in a folder → its record, read from where it lies in its file and nothing else.
 
-    @in_graph
-    def encoded(row: tf.Tensor) -> tf.Tensor:
+    In a graph TensorFlow reads each one; `together` reads many, by Python in this process: a fourth of the time.
+    """
+
+    def __init__(self, folder: Path):
+        files = shards(folder)
+        self.places = np.array(
+            [(number, *place) for number, path in enumerate(files) for place in _framed(path)], np.int64
+        )
+        self.paths = [str(path) for path in files]
+        self._tensors = tf.constant(self.places), tf.constant(self.paths)
+
+    def __call__(self, row: tf.Tensor) -> tf.Tensor:
+        """The record of a row; fails where it is damaged."""
         # This one of TensorFlow's ways seeks; FixedLengthRecordDataset reads all that lies in the file before.
+        places, paths = self._tensors
         number, begin, length = tf.unstack(places[row])
+        kind = {"output_types": [tf.string], "output_shapes": [tf.TensorShape([])]}
         rest = tf.raw_ops.TFRecordDatasetV2(
             filenames=paths[number][None],
             compression_type="",
@@ -39,7 +57,31 @@ def reader(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
         only = tf.raw_ops.TakeDataset(input_dataset=rest, count=tf.constant(1, tf.int64), **kind)
         return tf.raw_ops.DatasetToSingleElement(dataset=only, **kind)[0]
 
-    return encoded
+    def together(self, rows: tf.Tensor) -> tf.Tensor:
+        """The records `(n,)` of rows `(n,)`, strings; empty where one is damaged or gone."""
+        found = tf.numpy_function(self.read, [rows], tf.string, stateful=False)
+        return tf.ensure_shape(found, rows.shape)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """As `together`, of numbers."""
+        files: dict[int, int] = {}
+        try:
+            return np.array([self._checked(place, files) for place in self.places[rows].tolist()], object)
+        finally:
+            for file in files.values():
+                os.close(file)
+
+    def _checked(self, place: Sequence[int], files: dict[int, int]) -> bytes:
+        number, begin, length = place
+        try:
+            if number not in files:
+                files[number] = os.open(self.paths[number], os.O_RDONLY)
+            framed = os.pread(files[number], length + 4, begin)
+        except OSError:
+            return b""
+        crc = google_crc32c.value(framed[:length])
+        masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        return framed[:length] if masked == int.from_bytes(framed[length:], "little") else b""
 
 
 def _framed(path: Path) -> list[tuple[int, int]]:

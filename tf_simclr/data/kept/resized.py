@@ -23,7 +23,7 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data import images
-from tf_simclr.data.kept.records import reader
+from tf_simclr.data.kept.records import Reader
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
@@ -71,7 +71,7 @@ def resized(
     if not (folder / "whole.json").exists():
         with hold(folder, say=say):
             make(source, folder, size=size, kind=kind, say=say)
-    rows, read = _listed(folder, source.num_examples), reader(folder)
+    rows, read = _listed(folder, source.num_examples), Reader(folder)
     columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
     if source.labelled:
         columns["label"] = np.array([row["label"] for row in rows], np.int64)
@@ -84,6 +84,8 @@ def resized(
         return {name: tf.gather(value, index) for name, value in known.items()}
 
     height, width = source.sides or (0, 0)
+    tall, wide = np.array([row["shape"][:2] for row in rows]).max(0).tolist()
+    largest = (max(tall, 1), max(wide, 1))  # 0: none can be read
     return Indexed(
         origin=f"{source.origin} (at most {size} px, {kind})",
         num_examples=source.num_examples,
@@ -97,6 +99,8 @@ def resized(
         roster=source.roster,
         division=source.division,
         sides=source.sides if source.sides and min(height, width) <= size else None,
+        largest=largest,
+        gathers=True,
     )
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_simclr import contents, terminal
 from tf_simclr.contents import Say, silent
-from tf_simclr.data.kept.records import reader, shards
+from tf_simclr.data.kept.records import Reader, shards
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.sources import Indexed, Source, in_graph
@@ -141,7 +141,7 @@ class Prepared:
 
     def records(self, rows: np.ndarray, labels: np.ndarray | None = None) -> Callable[[tf.Tensor], Record]:
         """Place among the rows → the record of that image, with its label where there is one."""
-        encoded, chosen = reader(self.folder), tf.constant(rows, tf.int64)
+        encoded, chosen = Reader(self.folder), tf.constant(rows, tf.int64)
         known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
 
         @in_graph
