@@ -1,6 +1,6 @@
 """Two views of an image: processor time a view, against the reference's way, torchvision's, and ours of before.
 
-python benchmarks/input_pipeline.py [--photos FOLDER] [--torchvision_python ENV/bin/python] [--rounds 5]
+python benchmarks/input_pipeline.py [--photos FOLDER] [--torchvision_python ENV/bin/python] [--rounds 5] [--markdown]
 
 Each pipeline runs in its own process, all take turns, and what counts is the processor's time, in the process and its
 workers, so that other work on the machine disturbs little; a ratio is of two runs in one round.  Claims, of medians;
@@ -347,6 +347,30 @@ def claimed(speeds: dict[str, list[float]], claims: dict[tuple[str, str], float]
     return holds
 
 
+SHOWN = {DEVICE: "device views", CACHED: "the same, JPEG cache", RAW: "raw cache", "host views": "host views"}
+PEER = "reference style"
+
+
+def documented(plain: dict[str, list[float]], blurred: dict[str, list[float]], small: dict[str, list[float]]) -> None:
+    """Prints the table of docs/input.md: milliseconds of a processor a view, and how many times the peer's speed."""
+    names = [name for name in (*SHOWN, PEER, *TORCHVISION, "decoding alone") if name in plain]
+    head = ("", "ms a view", "with blur", "the official code's way", "with blur")
+    rows = [head, ("---",) * len(head)]
+    for name in names:
+        own = [f"{1000 / statistics.median(speeds[name]):.2f}" for speeds in (plain, blurred)]
+        ratios = [
+            statistics.median(mine / other for mine, other in zip(speeds[name], speeds[PEER], strict=True))
+            for speeds in (plain, blurred)
+        ]
+        shown = {PEER: "the official code's way", **SHOWN}.get(name, name)
+        rows.append((shown, *own, *(f"{ratio:.2f} ×" for ratio in ratios)))
+    for name, speeds in small.items():
+        one = [mine / other for mine, other in zip(speeds, list(small.values())[1], strict=True)]
+        times = f"{statistics.median(one):.2f} × image by image"
+        rows.append((name, f"{1000 / statistics.median(speeds):.3f}", "", times, ""))
+    sys.stdout.write("\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows))
+
+
 def cut_photos(folder: Path, count: int = 64) -> Path:
     """Writes parts of scikit-learn's photographs as JPEGs, and returns the folder."""
     import tensorflow as tf
@@ -366,6 +390,7 @@ def main() -> None:
     parser.add_argument("--torchvision_python", help="interpreter of an environment with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=12, help=f"of {BATCH} images, in each round")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/input.md, too")
     parser.add_argument("--only", nargs="*", choices=PIPELINES | SMALL_PIPELINES, help="fewer pipelines, less memory")
     parser.add_argument("--serve", choices=PIPELINES | SMALL_PIPELINES, help=argparse.SUPPRESS)
     parser.add_argument("--blur", action="store_true", help=argparse.SUPPRESS)
@@ -380,14 +405,17 @@ def main() -> None:
             options.photos.mkdir()
             cut_photos(options.photos)
         os.environ["TF_SIMCLR_CACHE"] = temporary
+        large = {}
         for blur in (False, True):
-            speeds = measured(options, PIPELINES, blur=blur)
+            large[blur] = speeds = measured(options, PIPELINES, blur=blur)
             table(speeds, f"two views of {SIZE} px, {'with' if blur else 'without'} blur")
             holds.append(claimed(speeds, CLAIMS))
         speeds = measured(options, SMALL_PIPELINES, blur=False, batch=SMALL_BATCH)
         table(speeds, f"two views of {SMALL} px, batches of {SMALL_BATCH}, colours at half strength, no blur")
         fast, slow, _ = SMALL_PIPELINES
         holds.append(claimed(speeds, {(fast, slow): SMALL_CLAIM}))
+        if options.markdown and PEER in large[False]:
+            documented(large[False], large[True], speeds)
     if not options.torchvision_python:
         sys.stdout.write("\ntorchvision was not measured: give --torchvision_python\n")
     sys.exit(0 if all(holds) else 1)

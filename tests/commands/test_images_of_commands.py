@@ -94,6 +94,32 @@ def test_the_division_is_said(home, command, capsys):
     assert "20 % of each class are held out, drawn by content; test has 3 of 15 images" in said
 
 
+CACHED = {"cache": "resized", "cache_size": 32, "cache_format": "raw", "image_size": 32}
+
+
+@pytest.mark.parametrize("command", [name for name in (*SUPERVISED, *OTHERS) if name != "transfer"])
+def test_a_cache_of_smaller_images_has_the_same_images_and_is_made_once(home, command, capsys):
+    pictures.write(home / "pets", per_class=4)
+
+    def opened(**knobs) -> list[Source]:
+        found = (SUPERVISED | OTHERS)[command](**PETS, **knobs)
+        return [found] if isinstance(found, Source) else list(found)
+
+    own, cached = opened(image_size=32), opened(**CACHED)
+    parts = len({source.num_examples for source in own})
+    assert capsys.readouterr().err.count("shrinking") == parts
+    for one, other in zip(own, cached, strict=True):
+        same = {"batch_size": 5, "image_size": 32, "unreadable": Unreadable(), "crop_proportion": 1.0}
+        for before, after in zip(evaluation_batches(one, **same), evaluation_batches(other, **same), strict=True):
+            np.testing.assert_array_equal(before[1], after[1])
+            np.testing.assert_array_equal(before[2], after[2])
+            np.testing.assert_allclose(before[0], after[0], atol=1e-6)
+    (home / "pets").rename(home / "elsewhere")
+    (home / "pets").symlink_to(home / "elsewhere")
+    opened(**CACHED)
+    assert "shrinking" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", OTHERS)
 def test_what_tests_nothing_takes_all_of_them_unless_asked(home, command):
     pictures.write(home / "pets", per_class=10)

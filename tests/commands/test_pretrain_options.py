@@ -23,8 +23,8 @@ from tf_simclr.data.recipe import RADIOGRAPH, Recipe
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
 from tf_simclr.models.network import weights_by_name
-from tf_simclr.run_folder import RunFolder
 from tf_simclr.replicas import ONE_DEVICE
+from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, read_history, viewing
 from tf_simclr.weights import load_model
 
@@ -285,5 +285,5 @@ def test_without_tensorflow_there_are_no_views_of_the_host(kind, monkeypatch):
     source = from_arrays(np.zeros((4, 8, 8, 3), np.uint8))
     for place in ("auto", "device"):
         assert viewing.views_on_device(kind(augment_on=place, **protocol), source, **given) is None
-    with pytest.raises(InputError, match="must be auto or device without TensorFlow.*leave it out, or pip install"):
+    with pytest.raises(InputError, match=r"must be auto or device without TensorFlow.*leave it out, or pip install"):
         viewing.views_on_device(kind(augment_on="host", **protocol), source, **given)

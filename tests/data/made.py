@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tests.chest import made as radiographs
 from tf_simclr.data import sources, subsets, tfds_source
+from tf_simclr.data.kept.resized import resized
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source
 
@@ -247,6 +248,11 @@ def retargeted(source: Source) -> Source:
     return subsets.with_targets(source, lambda record: record["label"] + 0)
 
 
+def kept(source: Source, place: Path) -> Source:
+    """Of a cache of smaller images; none is larger here, so that what is seen stays."""
+    return resized(source, size=64, kind="raw", place=place / "resized")
+
+
 Make = Callable[[Path, bool], Source]
 SOURCES: dict[str, Make] = {
     "arrays": from_arrays,
@@ -272,5 +278,9 @@ SOURCES: dict[str, Make] = {
     "radiographs": from_radiographs,
     "radiographs, smaller": lambda place, changed: prepared(place, changed).source(np.arange(COUNT), side=8),
     "radiographs, pairs": from_pairs,
+    "folder, resized": lambda place, changed: kept(from_folder(place, changed), place),
+    "tfds, resized": lambda place, changed: kept(from_tfds(place, changed), place),
+    "radiographs, resized": lambda place, changed: kept(from_radiographs(place, changed), place),
+    "folder, resized, few labels": lambda place, changed: part(kept(from_folder(place, changed), place)),
 }
 """Every kind of source; a new kind is a line here, and is held to all properties."""

@@ -7,11 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import (
-    check_push,
-    push,
-    warn_of_stem,
-)
+from tf_simclr.commands.inputs import check_push, push, warn_of_stem
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.sources import from_folder
@@ -26,6 +22,7 @@ _BATCH = 16
 
 def run(config: Export) -> None:
     """Exports as configured and prints how far the file differs."""
+    # 1. The network, and how it is served.
     check_push(config)
     network = load_model(config.checkpoint, ema=config.ema)
     warn_of_stem(network, config.image_size)
@@ -35,10 +32,14 @@ def run(config: Export) -> None:
         image_size=config.image_size if config.resize else 0,
         uint8=config.uint8,
     )
+
+    # 2. The file: put in place if it answers for these images as the network does.
     images, origin = pictures(config, one_size=serving.sides != (None, None))
     path = config.out or _default_path(config)
     say(f"writing {path} …")
     report = exports.export(serving, path, kind=config.to, images=images)
+
+    # 3. What is said of it, and sent.
     show(summary(config, path, serving=serving, report=report, origin=origin))
     push(config, config.checkpoint, files=[path])
 

@@ -24,7 +24,7 @@ from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.files import read_json
-from tf_simclr.frameworks import tf
+from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 
@@ -51,21 +51,28 @@ def run(config: Transfer) -> None:
         InputError: a data set is unknown, every one of them is missing, or, when all others are done, one that is there
             could not be tested.
     """
+    # 1. The sets that are asked for, the folder of the numbers, and the network.
     wanted = chosen_sets(config.datasets)
     folder = config.result or default_result(config.checkpoint)
     extractor = Extractor(config, load_features_network(config))
+
+    # 2. Each set alone: what keeps one from being tested keeps no other.
     results, missing, failed = {}, {}, {}
+    reasons = (InputError, OSError, ValueError, ArithmeticError, MemoryError)
+    reasons += (tf.errors.OpError,) if has_tensorflow() else ()
     for name in wanted:
         try:
             results[name] = _finished_or_new(config, name, extractor=extractor, path=folder / f"{name}.json")
         except _NotThere as error:
             missing[name] = str(error)
             say(missing[name])
-        except (InputError, OSError, ValueError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
+        except reasons as error:
             failed[name] = (
                 f"{TRANSFER_SETS[name].title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             )
             say(failed[name])
+
+    # 3. What is left: the numbers of those that could be, the table, and last what could not.
     if results:
         write_report(folder / "result.json", command=plain(config), results=results, missing=missing, failed=failed)
         show(table(results))
