@@ -10,6 +10,7 @@ References:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.logistic import LinearClassifier, Solver
 from tf_simclr.evaluation.metrics import METRICS, Metric, accuracy
 from tf_simclr.models.classifier import ALL, Classifier
+from tf_simclr.replicas import ONE_DEVICE
 
 L2_GRID = np.logspace(-6, 5, 45)
 """The strengths that SimCLR, Appendix B.8, chooses from."""
@@ -307,15 +309,18 @@ def train_head(
     model.compile(optimizer)
     model.views_of = views_of
     buffer = pipeline.buffer_size(batch_size, image_size=image_size)
-    batches = pipeline.single_views(
-        source,
-        stream=pipeline.Stream(batch_size=batch_size, buffer=buffer, seed=seed),
-        image_size=image_size,
-        unreadable=unreadable or Unreadable(),
-        packed=views_of is not None,
-        held=views_of is not None and views_of.held is not None,
-    )
-    model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[Steps(progress)])
+
+    def batches(step: int) -> Any:
+        return pipeline.single_views(
+            source,
+            stream=pipeline.Stream(batch_size=batch_size, buffer=buffer, seed=seed, start_step=step),
+            image_size=image_size,
+            unreadable=unreadable or Unreadable(),
+            packed=views_of is not None,
+            held=views_of is not None and views_of.held is not None,
+        )
+
+    ONE_DEVICE.fit(model, batches, epochs=1, steps_per_epoch=steps, verbose=0, callbacks=[Steps(progress)])
     for item, before in trains + variables:
         item.trainable = before
     weights, bias = (np.asarray(keras.ops.convert_to_numpy(w)) for w in (model.head.kernel, model.head.bias))
