@@ -104,7 +104,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             check(not given, rule, **given)
             source = open_folder(config.image_dir, split, **options)
         divided = source.division is not None or config.validation_fraction is None
-        rule = f"validation_fraction must be left out: {shown(config.image_dir)} has splits of its own"
+        rule = f"validation_fraction must be left out: {source.origin} has splits of its own"
         check(divided, rule, validation_fraction=config.validation_fraction)
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized

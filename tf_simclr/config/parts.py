@@ -96,7 +96,8 @@ class Images(Checked):
             "validation_fraction must be left out without image_dir: a data set has splits (train[:90%] and "
             "train[90%:] are parts of one), and radiographs are divided by patients"
         )
-        check(share is None or self.image_dir is not None, rule, validation_fraction=share)
+        divided = self.image_dir is not None or self.dataset.startswith("hf:")
+        check(share is None or divided, rule, validation_fraction=share)
         check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
 
 
