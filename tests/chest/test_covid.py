@@ -143,7 +143,7 @@ def tiny(monkeypatch):
         monkeypatch.setattr(module, "ROWS", ROWS)
     for module in (covid_arms, covid_tables, chest_covid):
         monkeypatch.setattr(module, "CHOICE", ROWS[0])
-    for name in ("resnet", "load_encoder"):
+    for name in ("resnet", "load_encoder", "encoder_from"):
         monkeypatch.setattr(covid_arms, name, encoder)
 
 
