@@ -4,9 +4,10 @@ Every file is loaded again in its own runtime and run on images, all together an
 the views that evaluation makes of them.  A file that answers otherwise is not put in place.
 """
 
+import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -228,13 +229,27 @@ def _signature_of(serving: Serving, samples: list[np.ndarray]) -> tuple[tuple[in
     return (None, *sides, 3), "uint8" if serving.uint8 else "float32"
 
 
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """A block in which Keras' own functions become part of the graph that calls them.
+
+    Keras computes grouped convolutions (ConvNeXt, ResNeXt) in a function that XLA compiles, which no other runtime has.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # inside of a graph that is traced: their operations are its own
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """An ONNX file for batches of any length."""
     model = serving.model()
     model(samples[0][:1])  # Keras exports what has been called
     shape, dtype = _signature_of(serving, samples)
     signature = keras.InputSpec(shape=shape, dtype=dtype, name="images")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _inlined():
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
         model.export(path, format="onnx", input_signature=[signature], verbose=False)
 
@@ -276,7 +291,9 @@ def _converted(
     shape = tf.TensorSpec(*_signature_of(serving, samples), name="images")
     call = tf.function(lambda images: model(images, training=False), autograph=False)
     # Left as variables, Keras' weights arrive uninitialised in TensorFlow 2.21's converter: features of 1e30.
-    frozen = convert_variables_to_constants_v2(call.get_concrete_function(shape))
+    with _inlined():
+        traced = call.get_concrete_function(shape)
+    frozen = convert_variables_to_constants_v2(traced)
     served, names = tf.Module(), sorted(model.output)  # freezing drops the names and keeps their order
     served.call = tf.function(lambda images: dict(zip(names, frozen(images), strict=True)), autograph=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -104,6 +104,22 @@ def by_formula(model: keras.Model, x: np.ndarray) -> np.ndarray:
     return np.maximum(y, 0).mean((1, 2)) @ dense.kernel.numpy() + dense.bias.numpy()
 
 
+@pytest.mark.parametrize("kind", exports.FORMATS)
+def test_grouped_convolutions_are_exported(tmp_path, kind):
+    """ConvNeXt's and ResNeXt's: Keras has XLA compile them, in a function that ONNX cannot hold."""
+    needed(kind)
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(pixels)
+    x = keras.layers.Conv2D(8, 3, groups=8, padding="same")(x)  # a channel each, as ConvNeXt's
+    x = keras.layers.Conv2D(8, 3, groups=2)(x)
+    model = keras.Model(pixels, {"final_avg_pool": keras.layers.GlobalAveragePooling2D()(x)})
+    path = tmp_path / f"grouped{exports.FORMATS[kind].ending}"
+    report = exports.export(exports.Serving(network=model), path, kind=kind, images=[images(8)])
+    assert max(report.differences.values()) <= LARGEST[kind]
+    assert not tf.config.functions_run_eagerly()
+
+
 def test_an_exported_keras_file_keeps_its_statistics_when_it_is_called(small, tmp_path):
     path = tmp_path / "m.keras"
     exports.export(exports.Serving(network=small, image_size=16), path, kind="keras", images=[images(4)])
