@@ -5,6 +5,7 @@ the views that evaluation makes of them.  A file that answers otherwise is not p
 """
 
 import contextlib
+import functools
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -243,6 +244,24 @@ def _inlined() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
+@functools.cache
+def _teach_erfc() -> None:
+    """Has tf2onnx write `erfc(x)`, of which TensorFlow makes the exact GELU, as 1 - erf(x), which it knows."""
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            shape, kind = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+            inputs, outputs = list(node.input), list(node.output)
+            graph.remove_node(node.name)
+            one = np.array(1, utils.map_onnx_to_numpy_type(kind))
+            terms = [graph.make_const(utils.make_name("one"), one).output[0], graph.make_node("Erf", inputs).output[0]]
+            graph.make_node("Sub", terms, outputs=outputs, shapes=[shape], dtypes=[kind], name=node.name)
+
+
 def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """An ONNX file for batches of any length."""
     model = serving.model()
@@ -250,6 +269,7 @@ def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> N
     shape, dtype = _signature_of(serving, samples)
     signature = keras.InputSpec(shape=shape, dtype=dtype, name="images")
     with warnings.catch_warnings(), _inlined():
+        _teach_erfc()
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
         model.export(path, format="onnx", input_signature=[signature], verbose=False)
 

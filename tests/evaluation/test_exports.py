@@ -105,14 +105,14 @@ def by_formula(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", exports.FORMATS)
-def test_grouped_convolutions_are_exported(tmp_path, kind):
-    """ConvNeXt's and ResNeXt's: Keras has XLA compile them, in a function that ONNX cannot hold."""
+def test_grouped_convolutions_and_gelu_are_exported(tmp_path, kind):
+    """As in ConvNeXt: Keras has XLA compile the first in a function that no file holds; the second is an erfc."""
     needed(kind)
     keras.utils.set_random_seed(0)
     pixels = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 3, activation="relu")(pixels)
     x = keras.layers.Conv2D(8, 3, groups=8, padding="same")(x)  # a channel each, as ConvNeXt's
-    x = keras.layers.Conv2D(8, 3, groups=2)(x)
+    x = keras.layers.Activation("gelu")(keras.layers.Conv2D(8, 3, groups=2)(x))
     model = keras.Model(pixels, {"final_avg_pool": keras.layers.GlobalAveragePooling2D()(x)})
     path = tmp_path / f"grouped{exports.FORMATS[kind].ending}"
     report = exports.export(exports.Serving(network=model), path, kind=kind, images=[images(8)])
