@@ -24,7 +24,9 @@ KINDS = COMMANDS | CONVERTERS
 NO_PLACES = {
     **dict.fromkeys(("loss", "view"), "a name, or module:name of the user's code"),
     "push_to": "a repository of the hub",
-    "dataset": "a name of TensorFlow Datasets",
+    "dataset": "a name of TensorFlow Datasets, or of the hub",
+    "image_column": "a column of shards",
+    "label_column": "a column of shards",
     "datasets": "names of TensorFlow Datasets",
     "name": "of an official checkpoint or a preset, or a gs:// address",
     "remote": "a gs:// address",

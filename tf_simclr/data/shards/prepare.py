@@ -64,6 +64,17 @@ def prepare_shards(
 
     Raises:
         InputError: no images, one that cannot be read, a folder that holds something else, or no room on the disk.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pets = Path(folder, "pets", "cat")
+        ...     pets.mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8)).save(pets / "1.png")
+        ...     out = prepare_shards(pets.parent, Path(folder, "shards"), format="tar")
+        ...     sorted(path.name for path in out.iterdir())
+        ['classes.txt', 'images-000000.tar', 'prepared.json']
     """
     check(format in get_args(_Format), f"format must be one of {', '.join(FORMATS)}", format=format)
     check(shard_size >= 1, "shard_size must be at least 1", shard_size=shard_size)
