@@ -84,8 +84,8 @@ def ending_of(encoded: bytes) -> str:
     """The ending that a file with these bytes has; `.jpg` where they are no picture.
 
     Example:
-        >>> ending_of(b"GIF89a\\1\\0\\1\\0\\0\\0\\0;"), ending_of(b"")
-        ('.gif', '.jpg')
+        >>> ending_of(b"P6 1 1 255 abc"), ending_of(b"")
+        ('.ppm', '.jpg')
     """
     try:
         with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
