@@ -40,6 +40,7 @@ from tools import command_pages
 
 NEEDED = {"linear-eval": ["--checkpoint", "run"], "transfer": ["--checkpoint", "run"], "distill": ["--teacher", "run"]}
 NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
+NEEDED["prepare-shards"] = ["--image_dir", "images", "--out", "shards"]
 NEEDED["chest prepare"] = ["raw", "out"]  # by position
 NEEDED |= {f"checkpoints {verb}": ["name"] for verb in ("get", "convert")}  # by position
 NEEDED["chest evaluate"] = ["--model", "run", "--radiographs", "prepared"]
