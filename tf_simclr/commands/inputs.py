@@ -296,6 +296,7 @@ def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
         stack.enter_context(devices.together())
         try:
             yield
+            devices.part()
         except InputError:
             if devices.chief and not begun:
                 folder.forget()

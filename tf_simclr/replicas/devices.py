@@ -134,6 +134,22 @@ class Devices:
         sent = exchange(self.strategy, np.array([[here or 0]], np.int32))
         return here or (signal.Signals(int(sent.max())) if sent.any() else None)
 
+    def part(self) -> None:
+        """Returns when all processes have come so far; all must call it, last of all.
+
+        A worker of TensorFlow that leaves while another one still reads what they exchanged would break that one's
+        exchange.  Whoever comes back from the first one here knows that nobody needs it any more; whether all are
+        still there for the second one does not matter.  JAX's processes wait for each other as they exit.
+        """
+        if self.process[1] == 1 or keras.backend.backend() != "tensorflow":
+            return
+        self.collect(None)
+        try:
+            self.collect(None)
+        except Exception as error:
+            if not _is_loss(error):
+                raise
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Turns the report that another process is gone into an `InputError` that says what to do.

@@ -161,6 +161,8 @@ class Checkpoints(keras.callbacks.Callback):
         super().__init__()
         self.run, self.plan, self.step, self.stopping, self.devices = run, plan, step, stopping, devices
         self.saved, self.due = step, False
+        self.agreed: signal.Signals | None = None
+        """What all processes stop for, after the step at which they exchanged it; one that came since waits."""
         self.writing: threading.Thread | None = None
         self.failure: BaseException | None = None
 
@@ -178,8 +180,8 @@ class Checkpoints(keras.callbacks.Callback):
         if self.writing is not None and not self.writing.is_alive():
             self.wait()  # and a failure is told at once
         before, self.step = self.step, steps_done(self.model)
-        self.stopping.signal = self.devices.first_signal(self.stopping.signal)
-        self.due |= self.stopping.signal is not None
+        self.agreed = self.devices.first_signal(self.stopping.signal)
+        self.due |= self.agreed is not None
         self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
         self.due |= self.step == self.plan.total_steps
         if self.due and self.plan.epoch(self.step)[1] and self.step < self.plan.total_steps:
@@ -205,7 +207,7 @@ class Checkpoints(keras.callbacks.Callback):
             return
         self.writing = threading.Thread(target=self._write, args=(self.run.checkpoint(self.step), arrays))
         self.writing.start()
-        if self.stopping.signal is not None:
+        if self.agreed is not None:
             self.wait()
 
     def wait(self) -> None:
@@ -245,12 +247,15 @@ class Stop(keras.callbacks.Callback):
         self.saver, self.say = saver, say
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        stopping, step = self.saver.stopping, self.saver.step
-        if stopping.signal is not None and self.saver.saved == step:
+        several = self.saver.devices.process[1] > 1  # alone, there is nobody to agree with
+        agreed, step = self.saver.agreed if several else self.saver.stopping.signal, self.saver.step
+        if agreed is not None and self.saver.saved == step:
             self.saver.wait()
             path = self.saver.run.checkpoint(step)
-            self.say(f"{stopping.signal.name}: step {step:,} is saved in {path}; the same command goes on from there")
-            stopping.obey()
+            self.say(f"{agreed.name}: step {step:,} is saved in {path}; the same command goes on from there")
+            self.saver.devices.part()
+            self.saver.stopping.signal = agreed
+            self.saver.stopping.obey()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.on_train_batch_end(0)

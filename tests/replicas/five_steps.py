@@ -1,0 +1,38 @@
+"""Five steps of `tiny` on JAX, of one or several processes: `python -m tests.replicas.five_steps FLOATX FILE [SEED …]`.
+
+Each seed makes a file of its own, `FILE-SEED`, of the same training with the rows of its batches in another order.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+from keras.src.backend.common import dtypes
+
+from tests.replicas import tiny
+from tf_simclr.errors import exit_on_input_error
+from tf_simclr.replicas import find
+
+
+def main(floatx: str, file: str, *seeds: str) -> None:
+    """Trains and writes all that came of it."""
+    if floatx == "float64":
+        jax.config.update("jax_enable_x64", True)
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # on JAX, Keras' BatchNorm computes in float32 else
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(floatx)
+    devices = find()
+    with devices.together():
+        found = tiny.trained(devices, optimizer="momentum")
+        if devices.chief:
+            np.savez(Path(f"{file}.npz"), **found)
+        for seed in seeds:
+            other = tiny.trained(devices, optimizer="momentum", stream=tiny.permuted(int(seed)))
+            np.savez(Path(f"{file}-{seed}.npz"), **other)
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(*sys.argv[1:])
