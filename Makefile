@@ -1,6 +1,6 @@
 # make demo | test | test-slow | fuzz | lint | docs | bench | licences | hashes | clean; each makes .venv first.  ARGS=… goes to the command,
 # PYTHON=… chooses the interpreter, EXTRAS=… what is installed beside the base, WORKERS=… the processes that tests run in.
-EXTRAS ?= dev,tensorflow,jax,torch,chest,app,export,sweep,hub,shards
+EXTRAS ?= dev,tensorflow,jax,torch,chest,app,export,sweep,hub,shards,gcs,s3
 ARGS ?=
 WORKERS ?= -n auto --maxprocesses 4
 VENV := .venv
@@ -62,7 +62,7 @@ licences: $(STAMP)
 # for `pip install --require-hashes -r requirements-hashed.txt`, and then `pip install --no-deps .`.
 hashes: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(VENV)/bin/uv pip compile pyproject.toml $(foreach extra,dev tensorflow jax torch chest app export sweep hub shards,--extra $(extra)) \
+	$(VENV)/bin/uv pip compile pyproject.toml $(foreach extra,dev tensorflow jax torch chest app export sweep hub shards gcs s3,--extra $(extra)) \
 		--constraint constraints.txt --universal --python-version 3.10 --generate-hashes --quiet \
 		--custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 

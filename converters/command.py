@@ -13,7 +13,7 @@ import tyro
 
 from converters.options import Options
 from tf_simclr.errors import exit_on_input_error
-from tf_simclr.places import expand
+from tf_simclr.places import expand, written
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def report(done: "Conversion") -> str:
     kind = f"{network.container} in {network.naming} names{step}{', ' + style if style else ''}"
     dtypes = ", ".join(sorted({stored.dtype for stored in network.weights.values()}))
     lines = [
-        ("Read", f"{done.source}: {kind}{', moving averages (EMA)' if network.ema else ''}"),
+        ("Read", f"{written(done.source)}: {kind}{', moving averages (EMA)' if network.ema else ''}"),
         ("Found", describe(done.architecture)),
         (
             "Wrote",

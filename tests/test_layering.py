@@ -22,7 +22,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe"}
 GROUND = {
     f"tf_simclr.{name}"
-    for name in ("accelerators", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
+    for name in ("accelerators", "buckets", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
 }
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
@@ -40,10 +40,14 @@ MAY_IMPORT = {
     "tf_simclr.registration": {"tf_simclr.frameworks"},  # imports by name what a file asks for
     "tf_simclr.moved": set(),  # likewise
     "tf_simclr.errors": {"tf_simclr.terminal"},
-    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "foreign", "frameworks", "places")},
+    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "foreign", "frameworks")},
+    "tf_simclr.places": {"tf_simclr.errors", "tf_simclr.terminal"},  # what stands for what is said
     "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
     **{
         f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
+    },
+    "tf_simclr.buckets": {
+        f"tf_simclr.{name}" for name in ("contents", "errors", "files", "foreign", "lock", "places", "terminal")
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
@@ -138,6 +142,7 @@ with."""
 
 ONLY_IN = {
     "torch": {"converters", "tf_simclr.accelerators"},
+    "fsspec": {"tf_simclr.buckets"},
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
     "pandas": {"tf_simclr.chest"},

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import tf_simclr
 from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
+from tf_simclr.buckets import local
+from tf_simclr.buckets.staging import staged
 from tf_simclr.config import COMMANDS, Pretrain, options
 from tf_simclr.config.first_look import look_first
 from tf_simclr.config.parts import CODE, ENCODERS
@@ -20,7 +22,7 @@ from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.frameworks import installed
 from tf_simclr.own.named import find, is_code
-from tf_simclr.places import expanded, shown
+from tf_simclr.places import expanded, is_bucket, shown
 from tf_simclr.terminal import write
 
 _EXTRAS = {
@@ -74,7 +76,24 @@ def execute(words: str | Sequence[str]) -> None:
     if _wants_overview(words):
         write(overview(words))
         return
-    config = parse(words)
+    asked = parse(words)
+    with staged(asked, say=say, several=_several(asked)) as config:
+        _run(config)
+
+
+def _several(config: Any) -> str | None:
+    """Who has started several processes for a training, if anybody has."""
+    from tf_simclr.replicas.processes import started
+
+    return started() or ("--coordinator" if getattr(config, "coordinator", None) else None)
+
+
+def _run(config: Any) -> None:
+    """Runs a command whose paths are all of this machine.
+
+    Raises:
+        InputError: something in it cannot be used.
+    """
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
@@ -284,7 +303,7 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     place = given.get("checkpoint") or given.get("teacher")
     if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
         return {}
-    folder = expanded(place)
+    folder = local(place) if is_bucket(place) else expanded(place)
     values = _run_values(folder)
     if not values:
         return {}
@@ -339,7 +358,7 @@ def _stored_config(words: list[str]) -> Any:
     text = taken(words, "--config", what="a config.json")
     if text is None:
         return None
-    path = expanded(text)
+    path = local(text)
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
     if not words or words[0].startswith("-"):

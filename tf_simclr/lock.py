@@ -119,7 +119,7 @@ def take(file: int, folder: Path) -> bool:
             locked = False  # this file system has no locks: the signs of life decide
     holder = _holder_of(file)
     here = holder.get("host") == socket.gethostname()
-    return not holder or (here and (locked or not _is_alive(holder["pid"])))
+    return not holder or (here and (locked or not is_alive(holder["pid"])))
 
 
 def _refuse(file: int, folder: Path) -> None:
@@ -156,7 +156,7 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether another process of this number may run; where that cannot be told, it may."""
     if os.name != "posix" or pid == os.getpid():
         return pid != os.getpid()

@@ -14,18 +14,46 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from tf_simclr import terminal
 from tf_simclr.errors import InputError, check
 
 _MARK = "tf_simclr.places"
 Place = Annotated[str, _MARK]
 """Type of a knob that is a word of its own, such as `synthetic`, or else a path."""
 
-WITH_ADDRESSES = {
-    "data_dir": "tensorflow_datasets reads buckets",
-    **dict.fromkeys(("checkpoint", "teacher", "adapted"), "names and the hub's addresses are downloaded"),
-    **dict.fromkeys(("source", "path", "a", "b"), "the converters say how what it means is downloaded"),
+READ = {
+    **dict.fromkeys(("image_dir", "radiographs", "pretrain_radiographs", "raw", "images"), "images"),
+    "data_dir": "a data set of TensorFlow Datasets, which reads gs:// by itself",
+    **dict.fromkeys(("checkpoint", "teacher", "adapted", "source", "path", "a", "b"), "a checkpoint"),
+    **dict.fromkeys(("runs", "model", "others"), "runs and models"),
+    "subgroup_table": "a table",
 }
-"""Knobs for which an address is an answer, or has a sentence of its own, and why."""
+"""Knobs for which an address in a bucket is mirrored, and what they mean (`buckets.staging`)."""
+FOLDERS = {"model_dir"}
+"""Knobs for which a folder in a bucket is locked, and sent while the command fills it."""
+WRITTEN = {
+    **dict.fromkeys(("out", "result"), "what a command makes"),
+    "figures": "pictures",
+}
+"""Knobs for which what a command has made is sent to an address in a bucket."""
+NAMED = ("checkpoint", "teacher", "adapted", "source", "path", "a", "b")
+"""Knobs for which other addresses (`hf://`, `https://`) are answers, too, or have sentences of their own."""
+
+_STORES_NOT = (
+    "http",
+    "https",
+    "ftp",
+    "hf",
+    "grpc",
+    "data",
+    "github",
+    "git",
+    "jupyter",
+    "dir",
+    "simplecache",
+    "filecache",
+)
+"""What addresses begin with that are in no bucket."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
@@ -43,14 +71,30 @@ def is_address(path: str | Path) -> bool:
     return _ADDRESS.match(str(path)) is not None
 
 
+def is_bucket(path: object) -> bool:
+    """Whether this is an address in a bucket, or of any other store that files can be in.
+
+    Example:
+        >>> is_bucket("gs://bucket/x"), is_bucket(Path("memory://x")), is_bucket("hf://user/repo"), is_bucket(None)
+        (True, True, False, False)
+    """
+    text = str(path) if isinstance(path, str | Path) else ""
+    return is_address(text) and text.partition(":")[0].lower() not in _STORES_NOT
+
+
+def stand_for(path: Path, address: str) -> None:
+    """Has whatever is said or noted of a path, or of anything below it, name an address in a bucket instead."""
+    terminal.stand_for(str(path), address)
+
+
 def written(path: Path) -> str:
-    """A path as it was given: of an address, `Path` leaves one of its two slashes.
+    """A path as it was given: of an address, `Path` leaves one of its two slashes, and its mirror stands for it.
 
     Example:
         >>> written(Path("hf://user/repo")), written(Path("pets/train"))
         ('hf://user/repo', 'pets/train')
     """
-    text = str(path)
+    text = terminal.addressed(str(path))
     return re.sub(":/+", "://", text, count=1) if is_address(text) else text
 
 
@@ -152,7 +196,7 @@ def names_place(kind: Any) -> bool:
 def expand(config: Any) -> None:
     """Expands every knob of a frozen dataclass that is a place; configurations call it before they check anything.
 
-    An address passes where something below knows what to do with it (`WITH_ADDRESSES`).
+    An address passes where something knows what to do with it (`READ`, `FOLDERS`, `WRITTEN`, `NAMED`).
 
     Raises:
         InputError: a variable is not set, there is no such user, or an address is given for a path; names the knob.
@@ -161,8 +205,9 @@ def expand(config: Any) -> None:
         if names_place(field.type):
             try:
                 value = _value(getattr(config, field.name))
-                if field.name not in WITH_ADDRESSES:
-                    for one in value if isinstance(value, tuple | list) else (value,):
+                for one in value if isinstance(value, tuple | list) else (value,):
+                    stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | WRITTEN.keys()
+                    if not stored and field.name not in NAMED:
                         check_local(one or "")
             except InputError as error:
                 raise InputError(f"{field.name}: {error}") from error
@@ -187,5 +232,5 @@ def shown(path: str | bytes | Path) -> str:
         >>> shown("é.jpg"), shown(b"\\xff.jpg"), shown("a\\nb.jpg")
         ('é.jpg', '\\\\xff.jpg', 'a\\\\nb.jpg')
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = terminal.addressed(os.fsencode(path).decode("utf-8", "backslashreplace"))
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

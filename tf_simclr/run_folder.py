@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_simclr.buckets import check_sent
 from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
@@ -201,8 +202,9 @@ class RunFolder:
         of a run behind.
 
         Raises:
-            InputError: so it is.
+            InputError: so it is; or another process has taken over the folder in a bucket that it stands for.
         """
+        check_sent(self.path)
         rule = f"{self.path} must stay while a training writes there, but it was removed or made anew"
         there = self.config.exists() or (self.path / "lock").exists()
         check(there, f"{rule}; give the same command to begin again")

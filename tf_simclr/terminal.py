@@ -8,9 +8,38 @@ patient by `forgive`, which every program calls first.
 
 import contextlib
 import os
+import re
 import shlex
 import sys
 from typing import Any, TextIO
+
+_STANDING: dict[str, str] = {}
+"""Path of this machine → the address in a bucket that it stands for."""
+
+
+def stand_for(path: str, address: str) -> None:
+    """Has people see an address wherever a path is told of, or anything below it."""
+    _STANDING[path] = address
+
+
+def forget(path: str) -> None:
+    """Has them see the path again."""
+    _STANDING.pop(path, None)
+
+
+def addressed(text: str) -> str:
+    """A text with addresses in the place of the paths that stand for them.
+
+    Example:
+        >>> stand_for("/cache/b/run", "gs://b/run")
+        >>> addressed("into /cache/b/run, not /cache/b/run2: /cache/b/run/x"), forget("/cache/b/run")
+        ('into gs://b/run, not /cache/b/run2: gs://b/run/x', None)
+    """
+    for path, address in sorted(_STANDING.items(), reverse=True):  # the innermost first
+        if path in text:
+            text = re.sub(re.escape(path) + r"(?=[/\s'\",;:)\]]|\.\W|\.?$)", lambda _, to=address: to, text)  # type: ignore[misc]
+    return text
+
 
 _REDRAWN = 0.5
 """Seconds between two drawings of a line that stays in its place."""
@@ -26,6 +55,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream = sys.stdout if stream is None else stream
     if stream is None:
         return
+    text = addressed(text) if _STANDING else text
     try:
         try:
             stream.write(text)

@@ -12,10 +12,11 @@ from converters.published import hub
 from converters.published.bucket import split
 from converters.published.catalogue import CHECKPOINTS, Official, meant_by
 from converters.published.download import RECORD, fetch, kept
+from tf_simclr.buckets import local
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import DAMAGED, read_json
 from tf_simclr.lock import hold
-from tf_simclr.places import is_address
+from tf_simclr.places import is_address, is_bucket, written
 from tf_simclr.terminal import Line
 
 
@@ -24,7 +25,7 @@ def located(path: Path) -> Path:
 
     Args:
         path: what lies there; else an official name (`simclrv2/pretrained/r50_1x_sk0`), or `hf://user/repo`, or
-            `hf://user/repo@revision`.
+            `hf://user/repo@revision`, or an address in a bucket, which is mirrored.
 
     Raises:
         InputError: it is none of these, or cannot be downloaded.
@@ -32,6 +33,9 @@ def located(path: Path) -> Path:
     check_name(path)
     if _is_there(path):
         return path
+    if is_bucket(path):
+        known = {one.tf1 for one in CHECKPOINTS.values()} | {one.tf2 for one in CHECKPOINTS.values()}
+        return get(written(path)) if written(path) in known else local(path)  # the official ones need no credentials
     return hub.snapshot(path) if hub.is_hub(path) else get(CHECKPOINTS[path.as_posix()].tf1)
 
 
@@ -45,7 +49,7 @@ def check_name(path: Path) -> None:
         return
     if hub.is_hub(path):
         hub.repository(path)
-    elif path.as_posix() not in CHECKPOINTS:
+    elif path.as_posix() not in CHECKPOINTS and not is_bucket(path):
         raise InputError(missing(path))
 
 

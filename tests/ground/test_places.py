@@ -129,11 +129,24 @@ def test_python_expands_every_place(home, name, knob):
     assert again == made(name, knob, f"~/x{ending}"), "expanded twice is expanded once"
 
 
+REFUSED = {"cache_dir", "teacher_logits", "target"}
+"""Knobs that take no address: caches, and what the converters write."""
+
+
+def test_each_knob_takes_addresses_or_is_known_not_to():
+    taken = {"read": set(places.READ), "filled": places.FOLDERS, "written": set(places.WRITTEN)}
+    knobs = {case.values[1] for case in PLACES}
+    assert knobs == taken["read"] | taken["filled"] | taken["written"] | REFUSED
+    assert sum(map(len, taken.values())) + len(REFUSED) == len(knobs), "each is of one kind"
+    assert set(places.NAMED) <= taken["read"]
+
+
 @pytest.mark.parametrize(("name", "knob"), PLACES)
-def test_an_address_is_no_path(home, name, knob):
+def test_an_address_is_taken_or_refused_and_never_a_folder(home, name, knob):
     """`Path` makes a folder `gs:` of it: a run that lies there is lost with the machine."""
     for text in ("gs://bucket/x.npz", "s3://bucket/x.npz", "memory://x.npz", "https://x.org/x.npz", "abfs://c@a/x.npz"):
-        if knob in places.WITH_ADDRESSES:
+        stored = not text.startswith("https") and knob not in REFUSED
+        if stored or knob in places.NAMED:
             assert places.written(Path(only(made(name, knob, text), knob))) == text
         else:
             with pytest.raises(InputError, match=rf"{knob}: {text} must be a path on this machine, not an address"):

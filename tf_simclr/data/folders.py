@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from tf_simclr import contents
+from tf_simclr.buckets import local
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.errors import InputError, check, meant
-from tf_simclr.places import expanded, shown
+from tf_simclr.places import shown
 
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -121,7 +122,7 @@ def look(folder: str | Path) -> Folder:
     Raises:
         InputError: there is no such folder, it cannot be listed, or no picture is in it.
     """
-    root = expanded(folder)
+    root = local(folder)
     check(root.is_dir(), "the image folder must exist", folder=shown(folder))
     found: list[tuple[Path, str]] = list(entries(root))
     files = tuple(path for path, reason in found if not reason)

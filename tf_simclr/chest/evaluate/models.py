@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr.buckets import local
 from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import learned_from_made_up
@@ -18,7 +19,6 @@ from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
 from tf_simclr.evaluation.calibration import Calibration, calibrate
 from tf_simclr.evaluation.features import extract
-from tf_simclr.places import expanded
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def opened(folder: Path, *, code: str = "") -> Asked:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    folder = expanded(folder)
+    folder = local(folder)
     there = [folder / name for name in (findings_model.FOLDER, deployed.FOLDER, "")]
     place = next((path for path in there if (path / "card.json").exists()), folder)
     several = place.name == findings_model.FOLDER or (place / "kernel.npy").exists()

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_simclr.buckets import local
 from tf_simclr.chest.model import cases as case_files
 from tf_simclr.chest.model.card import SQUARES, Kind, check_files, digest, read_card
 from tf_simclr.chest.model.cases import Cases, array
@@ -19,7 +20,6 @@ from tf_simclr.chest.model.trusted import load_network
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
 from tf_simclr.files import replacing_folder, write_json
-from tf_simclr.places import expanded
 
 FOLDER = "model"
 """Name of such a folder within a run."""
@@ -117,7 +117,7 @@ def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    folder = expanded(folder)
+    folder = local(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder, _KIND)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}

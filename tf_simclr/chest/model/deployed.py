@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr.buckets import local
 from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import cases as case_files
 from tf_simclr.chest.model.card import FORMAT, MADE_UP, check_files, digest, learned_from_made_up, read_card
@@ -28,7 +29,6 @@ from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
 from tf_simclr.files import replacing_folder, write_json
-from tf_simclr.places import expanded
 
 FOLDER = "deployed"
 """Name of such a folder within a run."""
@@ -305,7 +305,7 @@ def load(folder: str | Path, *, code: str = "") -> Deployed:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    folder = expanded(folder)
+    folder = local(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder)
     names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}

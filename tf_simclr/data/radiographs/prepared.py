@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import contents, terminal
+from tf_simclr.buckets import local
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.kept.records import Reader, shards
 from tf_simclr.data.radiographs import Fit
@@ -18,7 +19,6 @@ from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
-from tf_simclr.places import expanded
 
 Record = dict[str, tf.Tensor]
 MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
@@ -170,7 +170,7 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
     Raises:
         InputError: it is none, or not finished.
     """
-    folder = expanded(folder)
+    folder = local(folder)
     advice = "prepare it with `python -m tf_simclr chest prepare`"
     with reading(folder, "a whole prepared folder", advice=advice):
         settings = json.loads((folder / "settings.json").read_bytes())

@@ -1,0 +1,175 @@
+"""A mirror holds what the store has, byte for byte, and asks for nothing twice; oracle: what was put there."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests import golden
+from tests.buckets.conftest import filled
+from tf_simclr.buckets import local, mirror
+from tf_simclr.buckets.mirror import MANIFEST, Manifest
+from tf_simclr.buckets.store import Store, crc32c
+from tf_simclr.errors import InputError
+from tf_simclr.places import written
+from tf_simclr.terminal import addressed
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("proxy", ["s3", "gs"], indirect=True)
+def test_a_folder_is_fetched_once_and_then_what_changed(proxy, bucket, monkeypatch):
+    files = {f"{name}/{i}.png": os.urandom(99) for name in "ab" for i in range(5)}
+    one, asked = filled(bucket, files), []
+    proxy.fault = lambda method, path, body: asked.append((method, path)) if "png" in path else None
+    folder = local(bucket)
+    assert contents(folder) == files
+    first = len(asked)
+    assert local(bucket) == folder
+    assert len(asked) == first, "nothing is fetched twice"
+    assert written(folder / "a" / "0.png") == f"{bucket}/a/0.png"
+    assert addressed(f"read {folder}") == f"read {bucket}"
+    del files["b/3.png"]
+    files |= {"a/0.png": b"x" * 99, "c/new.png": b"new"}
+    one.delete(["b/3.png"])
+    for name in ("a/0.png", "c/new.png"):
+        one.put(name, files[name])
+    asked.clear()
+    assert contents(local(bucket)) == files
+    brought = {path.split("?")[0].replace("%2F", "/").rsplit("/", 1)[1] for method, path in asked if method == "GET"}
+    assert brought == {"0.png", "new.png"}
+    (folder / "a" / "1.png").write_bytes(b"cut")
+    (folder / "a" / "left over").write_bytes(b"")
+    assert contents(local(bucket)) == files
+    assert contents(local(f"{bucket}/a")) == {n[2:]: c for n, c in files.items() if n[0] == "a"}
+
+
+def test_a_file_a_prefix_and_nothing(bucket):
+    filled(bucket, {"ckpt-5.index": b"i", "ckpt-5.data-00000-of-00001": b"d", "ckpt-50.index": b"other", "w.pth": b"w"})
+    assert local(f"{bucket}/w.pth").read_bytes() == b"w"
+    path = local(f"{bucket}/ckpt-5")
+    assert sorted(one.name for one in path.parent.glob("ckpt*")) == ["ckpt-5.data-00000-of-00001", "ckpt-5.index"]
+    for name in ("none", "ckpt", "w.pth/x"):
+        with pytest.raises(InputError, match=rf"{bucket}/{name} must exist: no object, folder or checkpoint prefix"):
+            local(f"{bucket}/{name}")
+
+
+def test_a_folder_that_was_a_file_and_a_file_that_was_a_folder(bucket):
+    one = filled(bucket, {"x": b"file"})
+    assert contents(local(bucket)) == {"x": b"file"}
+    one.delete(["x"])
+    one.put("x/y", b"below")
+    assert contents(local(bucket)) == {"x/y": b"below"}
+    one.delete(["x/y"])
+    one.put("x", b"again")
+    assert contents(local(bucket)) == {"x": b"again"}
+
+
+def test_a_download_that_was_stopped_goes_on(proxy, bucket):
+    files = {f"{i:02}": os.urandom(50) for i in range(40)}
+    filled(bucket, files)
+    served = []
+
+    def fault(method, path, body):
+        if method == "GET" and "list-type" not in path:
+            served.append(path)
+            return "403" if len(served) > 25 else None
+        return None
+
+    proxy.fault = fault
+    with pytest.raises(InputError, match="open to you"):
+        local(bucket)
+    proxy.fault = lambda method, path, body: (
+        served.append(path) if method == "GET" and "list-type" not in path else None
+    )
+    served.clear()
+    assert contents(local(bucket)) == files
+    assert len(served) < 40
+
+
+def test_what_is_listed_but_gone_is_said(proxy, bucket, capsys):
+    one = filled(bucket, {"a": b"1", "b": b"2"})
+    one.find()  # the listing that the proxy then repeats
+    one.delete(["b"])
+    proxy.fault = lambda method, path, body: "stale"
+    assert contents(local(bucket)) == {"a": b"1"}
+    assert proxy.count
+    assert f"{bucket}: 1 objects were listed, but are gone: b" in capsys.readouterr().err
+
+
+def test_a_run_is_what_its_manifest_names_whatever_the_listing_says(proxy, bucket):
+    one = filled(bucket, {"checkpoints/step-00000001.npz": b"1", "config.json": b"{}"})
+    one.find()
+    proxy.fault = lambda method, path, body: "stale"
+    new = {"checkpoints/step-00000002.npz": b"22", "config.json": b"{ }"}
+    filled(bucket, new)
+    one.delete(["checkpoints/step-00000001.npz"])
+    files = {name: (len(content), crc32c(content)) for name, content in new.items()}
+    one.put(MANIFEST, Manifest(files, writer="w", number=3, version="").text())
+    assert contents(local(bucket)) == new
+
+
+def test_a_checkpoint_that_is_not_what_the_manifest_says_is_refused(bucket):
+    one = filled(bucket, {"checkpoints/step-00000002.npz": b"22", "history.csv": b"newer"})
+    files = {"checkpoints/step-00000002.npz": (2, crc32c(b"21")), "history.csv": (2, crc32c(b"ol"))}
+    one.put(MANIFEST, Manifest(files, writer="w", number=3, version="").text())
+    with pytest.raises(InputError, match=r"step-00000002.npz must be what was written there.* it is damaged"):
+        local(bucket)
+    files["checkpoints/step-00000002.npz"] = (2, crc32c(b"22"))
+    one.put(MANIFEST, Manifest(files, writer="w", number=4, version="").text())
+    assert contents(local(bucket))["history.csv"] == b"newer", "of what is written anew the newest counts"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"files": 3}, {"files": {"../x": {"size": 1, "crc32c": 1}}}, {"files": {"x": {"size": "many"}}}, {"number": None}],
+)
+def test_a_damaged_manifest_is_said(bucket, damage):
+    good = {"kind": "tf_simclr run folder", "writer": "w", "number": 1, "files": {}}
+    filled(bucket, {MANIFEST: json.dumps(good | damage).encode(), "x": b"1"})
+    with pytest.raises(InputError, match=rf"{MANIFEST} must be what tf_simclr wrote, but is damaged"):
+        local(bucket)
+
+
+def test_processes_that_want_the_same_fetch_it_once(proxy, bucket):
+    files = {f"{i}.bin": os.urandom(2000) for i in range(30)}
+    filled(bucket, files)
+    served = []
+    proxy.fault = lambda method, path, body: served.append(path) if method == "GET" and ".bin" in path else None
+    threads = [threading.Thread(target=local, args=(bucket,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents(local(bucket)) == files
+    assert len(served) == 30
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(bucket, monkeypatch):
+    filled(bucket, {"x": b"1"})
+    monkeypatch.setattr(mirror, "_SPARE", 1 << 60)
+    with pytest.raises(InputError, match=r"the disk of .* must hold what lies at .*TF_SIMCLR_CACHE"):
+        local(bucket)
+
+
+def test_functions_and_converters_take_addresses(tmp_path):
+    """In a process of its own: `file://` is as good an address as any."""
+    code = """
+import numpy as np, sys
+from pathlib import Path
+from tests.commands import pictures
+from tf_simclr.data.folders import look
+root = Path(sys.argv[1])
+pictures.write(root / "pets", per_class=2)
+print(len(look(f"file://{root}/pets").files))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=golden.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "6\n"
+    assert Store(f"file://{tmp_path}/pets").find().keys()

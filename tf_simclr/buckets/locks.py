@@ -1,0 +1,122 @@
+"""The lock of a folder in a bucket: one process writes there, wherever it runs."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from tf_simclr.buckets.store import ABSENT, Raced, Store
+from tf_simclr.errors import InputError
+from tf_simclr.foreign import DAMAGED, parse_json
+from tf_simclr.lock import is_alive
+
+BEAT, SILENCE = 20.0, 90.0
+"""Seconds between two signs of life, and without one, after which a holder counts as gone."""
+LOCK = "lock"
+"""Name of the object, as of the file of a folder on a disk."""
+
+
+class Lock:
+    """An object `lock` that its holder renews; where the store refuses writes by conditions, one alone can have it.
+
+    No clock is compared with another one's: a holder is gone if the object has stayed the same for `SILENCE` seconds
+    of this machine's own time, or if it was a process of this machine that is no more.
+    """
+
+    def __init__(self, store: Store, *, say: Callable[[str], None]):
+        self.store, self.say, self.beats, self.version = store, say, 0, ABSENT
+        self.mark = uuid.uuid4().hex
+
+    def take(self) -> None:
+        """Takes it.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        found = self.store.read(LOCK)
+        if found is not None:
+            holder, self.version = _holder(found[0]), found[1]
+            if not _is_gone(holder):
+                self._wait(holder)
+        try:
+            self._write()
+        except Raced as error:
+            found = self.store.read(LOCK)
+            raise self._refusal(_holder(found[0]) if found is not None else {}) from error
+        if not self.store.conditional:  # two may have written: the later one has it
+            time.sleep(_SETTLES)
+            if not self._is_mine():
+                raise self._refusal({})
+
+    def renew(self) -> None:
+        """Shows life.
+
+        Raises:
+            Raced: another process has taken it over.
+            InputError: the store cannot be asked.
+        """
+        self._write()
+
+    def free(self) -> None:
+        """Removes it if it is this process's."""
+        with contextlib.suppress(InputError, FileNotFoundError):
+            if self._is_mine():
+                self.store.delete([LOCK])
+
+    def _is_mine(self) -> bool:
+        found = self.store.read(LOCK)
+        return found is not None and _holder(found[0]).get("mark") == self.mark
+
+    def _refusal(self, holder: dict[str, Any]) -> InputError:
+        advice = "wait for it, stop it, or take another folder"
+        return InputError(f"{self.store.address} is in use by {_name(holder)}; {advice}")
+
+    def _write(self) -> None:
+        self.beats += 1
+        content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
+        self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
+
+    def _wait(self, holder: dict[str, Any]) -> None:
+        """Waits until a holder has shown no life for `SILENCE` seconds.
+
+        Raises:
+            InputError: it has shown life.
+        """
+        who = _name(holder)
+        self.say(f"{self.store.address} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
+        end = time.monotonic() + SILENCE
+        while time.monotonic() < end:
+            time.sleep(min(2.0, SILENCE / 10))
+            now = self.store.stat(LOCK)
+            if now is None:
+                self.version = ABSENT
+                return
+            if now.version != self.version:
+                raise self._refusal(holder)
+
+
+_SETTLES = 0.5
+"""Seconds after which a store without conditions shows who has written last."""
+
+
+def _holder(content: bytes) -> dict[str, Any]:
+    """Who signed a lock; nothing where nobody did, whatever it holds."""
+    try:
+        found = parse_json(content)
+        fits = isinstance(found, dict) and type(found["pid"]) is int and type(found["host"]) is str
+        return found if fits and found["host"].isprintable() and 0 < found["pid"] < 1 << 31 else {}
+    except DAMAGED:
+        return {}
+
+
+def _name(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """Whether a holder was a process of this machine that is no more; of others nothing is known."""
+    return bool(holder) and holder["host"] == socket.gethostname() and not is_alive(holder["pid"])

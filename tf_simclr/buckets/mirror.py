@@ -1,0 +1,342 @@
+"""What lies in a bucket as files on this machine: downloaded once, and what has changed since.
+
+`s3://bucket/pets` lies in `buckets/read/s3/bucket/pets` of the cache (`contents.cache_folder`).  Beside it a small
+data base notes of which version each file is: the store is listed anew each time, and what it has in another version
+is fetched again, what it has no more is removed.  A file appears under its name when it is whole; a download that was
+stopped goes on where it was.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from tf_simclr.buckets.store import AT_ONCE, Object, Store, normal
+from tf_simclr.contents import cache_folder
+from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import parse_json
+from tf_simclr.places import expanded, is_bucket, shown, stand_for, written
+from tf_simclr.terminal import Line, say
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST = "manifest.tf_simclr.json"
+"""Object of a run folder in a bucket that names its files, with their sizes and checksums (`sending`)."""
+_KIND = "tf_simclr run folder"
+"""What such a manifest says that it is: other people's files may have the same name."""
+_CHECKPOINT = re.compile(r"(^|/)checkpoints/step-\d{8}\.npz$")
+_SPARE = 1 << 30
+"""Bytes that a download must leave free."""
+_ROWS_AT_ONCE = 200
+
+
+def local(path: str | Path) -> Path:
+    """The path that was meant (`places.expanded`); of an address in a bucket, where it is mirrored now.
+
+    Args:
+        path: a path, or an address of a folder, an object, or the prefix of a TensorFlow checkpoint's files.
+
+    Raises:
+        InputError: as `expanded`; or nothing is at the address, the store cannot be asked, or the disk is too small.
+    """
+    place = expanded(path)
+    return mirrored(written(place)) if is_bucket(place) else place
+
+
+def mirrored(address: str) -> Path:
+    """Where what lies at an address is mirrored, after all that has changed there was fetched.
+
+    Raises:
+        InputError: as `local`.
+    """
+    store = Store(address)
+    path = place_of(store.address, "read")
+    for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
+        manifest = read_manifest(store)
+        listed = store.find() if manifest is None else manifest.objects()
+        wanted = {_joined(path, name): (store, name, one) for name, one in listed.items() if not _is_spared(name)}
+        if not listed:
+            listed = store.prefixed()
+            beside = Store(store.address.rpartition("/")[0]) if listed else store
+            wanted = {path.parent / name: (beside, name, one) for name, one in listed.items()}
+        check(listed, f"{store.address} must exist: no object, folder or checkpoint prefix of that name is there")
+        gone = _fetch(store.address, path, wanted)
+        if not gone or manifest is None:
+            break
+    else:
+        raise InputError(f"{store.address} must hold what its {MANIFEST} names, but lacks {shown(gone[0])}")
+    if gone:
+        some = ", ".join(map(shown, gone[:3]))
+        say(f"{store.address}: {len(gone):,} objects were listed, but are gone: {some}")
+    stand_for(path, store.address)
+    return path
+
+
+def place_of(address: str, part: str) -> Path:
+    """Where an address lies in the cache."""
+    protocol, _, place = normal(address).partition("://")
+    return cache_folder().absolute() / "buckets" / part / protocol / place.strip("/")
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a file of a run is written once and never changed: a checkpoint.
+
+    Example:
+        >>> is_fixed("checkpoints/step-00000010.npz"), is_fixed("history.csv")
+        (True, False)
+    """
+    return _CHECKPOINT.search(name) is not None
+
+
+def _joined(path: Path, name: str) -> Path:
+    return path / name if name else path
+
+
+def _is_spared(name: str) -> bool:
+    """What nobody reads from a mirror: curves for TensorBoard, which reads buckets itself, and a run's lock."""
+    return name in ("lock", MANIFEST) or name.startswith("logs/events.out") or "/events.out.tfevents" in name
+
+
+class Manifest:
+    """What a run folder in a bucket holds: the pointer, which is written after all that it names.
+
+    Attributes:
+        writer: who has written it.
+        number: how often it was written.
+        files: name → size and crc32c.
+        version: the store's, of this object.
+    """
+
+    def __init__(self, files: Mapping[str, tuple[int, int]], *, writer: str, number: int, version: str):
+        self.files, self.writer, self.number, self.version = dict(files), writer, number, version
+
+    def objects(self) -> dict[str, Object]:
+        """Name → what the object must be; a version of its own, by its content."""
+        return {name: Object(size, f"crc32c {crc}", crc) for name, (size, crc) in self.files.items()}
+
+    def text(self) -> bytes:
+        """As it is written."""
+        files = {name: {"size": size, "crc32c": crc} for name, (size, crc) in sorted(self.files.items())}
+        content = {"kind": _KIND, "writer": self.writer, "number": self.number, "files": files}
+        return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def read_manifest(store: Store) -> Manifest | None:
+    """The manifest of a folder; None where it has none of ours.
+
+    Raises:
+        InputError: it is damaged, or the store cannot be asked.
+    """
+    found = store.read(MANIFEST)
+    if found is None:
+        return None
+    try:
+        content = parse_json(found[0])
+        if not isinstance(content, dict) or content.get("kind") != _KIND:
+            return None
+        files = {str(name): (int(one["size"]), int(one["crc32c"])) for name, one in content["files"].items()}
+        odd = [name for name in files if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name]
+        if odd:
+            raise ValueError(f"it names {odd[0]!r}")
+        return Manifest(files, writer=str(content["writer"]), number=int(content["number"]), version=found[1])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        where = store.at(MANIFEST)
+        raise InputError(f"{where} must be what tf_simclr wrote, but is damaged: {error}; remove it") from error
+
+
+_Wanted = Mapping[Path, tuple[Store, str, Object]]
+"""Where a file is to lie → the store and name that it is fetched from, and what it must be."""
+
+
+def _fetch(address: str, path: Path, wanted: _Wanted) -> list[str]:
+    """Brings the files at and below a path to what is wanted, and returns the names of what is not there any more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path not in wanted:  # there was an object where there is a folder now
+        path.unlink()
+    with _alone(address), contextlib.closing(_Index(address)) as index:
+        known = index.rows(path)
+        _remove_others(path, wanted, index=index)
+        fresh = [p for p in wanted if known.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
+        size = sum(wanted[p][2].size for p in fresh)
+        free = shutil.disk_usage(path.parent).free
+        rule = f"the disk of {cache_folder()} must hold what lies at {address} (TF_SIMCLR_CACHE names another)"
+        check(
+            size + _SPARE <= free or not fresh, rule, needed=f"{size / 2**30:,.1f} GiB", free=f"{free / 2**30:,.1f} GiB"
+        )
+        tell = _progress(address, len(fresh), size)
+        return index.filled(fresh, wanted, tell=tell)
+
+
+def _mark(one: Object) -> str:
+    return f"{one.version} {one.size}"
+
+
+def _size(path: Path) -> int:
+    """Of a plain file; -1 of anything else."""
+    try:
+        return path.lstat().st_size if path.is_file() and not path.is_symlink() else -1
+    except OSError:
+        return -1
+
+
+def fetched(store: Store, name: str, *, path: Path, wanted: Object, exact: bool = False) -> Object | None:
+    """Fetches one object to its path, where it appears whole; None: it is gone.
+
+    Args:
+        store: where it is.
+        name: of the object.
+        path: of the file.
+        wanted: what it must be.
+        exact: whether one that was written anew since counts as damaged.
+
+    Raises:
+        InputError: it cannot be fetched or written.
+    """
+    aside = path.with_name(f".{os.getpid()}.{path.name}"[:250])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        got = store.patiently_get(name, aside, wanted=wanted, exact=exact)
+        if got is not None:
+            if path.is_dir() and not path.is_symlink():  # there was a folder of this name
+                shutil.rmtree(path)
+            os.replace(aside, path)
+        return got
+    except OSError as error:
+        raise InputError(
+            f"{path} must be writable: {error.strerror or error}; TF_SIMCLR_CACHE names another place"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+class _Index:
+    """Which version each mirrored file of a bucket is."""
+
+    def __init__(self, address: str):
+        path = _beside(address, ".sqlite")
+        try:
+            self.base = _opened(path)
+        except sqlite3.DatabaseError:  # damaged: all is fetched again
+            path.unlink()
+            self.base = _opened(path)
+
+    def rows(self, path: Path) -> dict[str, str]:
+        """Path → version, of those that begin with a path."""
+        begun = (str(path), f"{path}\U0010ffff")
+        return dict(self.base.execute("SELECT path, mark FROM files WHERE path >= ? AND path < ?", begun))
+
+    def forget(self, paths: list[str]) -> None:
+        """Removes rows."""
+        self.base.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+        self.base.commit()
+
+    def filled(self, fresh: list[Path], wanted: _Wanted, *, tell: Callable[[int], None]) -> list[str]:
+        """Fetches files, several at once, and notes each; returns the names of those that are gone."""
+        gone: list[str] = []
+
+        def get(one: Path) -> tuple[Path, Object | None]:
+            store, name, there = wanted[one]
+            return one, fetched(store, name, path=one, wanted=there, exact=is_fixed(name) and there.crc32c is not None)
+
+        waiting: set[concurrent.futures.Future[tuple[Path, Object | None]]] = set()
+        todo, rows = iter(fresh), 0
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                while True:
+                    while len(waiting) < 4 * AT_ONCE and (one := next(todo, None)) is not None:
+                        waiting.add(pool.submit(get, one))
+                    if not waiting:
+                        break
+                    ready, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for done in ready:
+                        place, got = done.result()
+                        if got is None:
+                            gone.append(wanted[place][1])
+                            place.unlink(missing_ok=True)
+                            continue
+                        self.base.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (str(place), _mark(got)))
+                        rows += 1
+                        if rows % _ROWS_AT_ONCE == 0:
+                            self.base.commit()
+                        tell(got.size)
+            finally:
+                for future in waiting:
+                    future.cancel()
+                self.base.commit()
+        return gone
+
+    def close(self) -> None:
+        self.base.close()
+
+
+def _remove_others(path: Path, wanted: _Wanted, *, index: _Index) -> None:
+    """Removes what the store has no more; of a lone object or a checkpoint's prefix nothing else is looked at."""
+    if path in wanted or path.parent in {one.parent for one in wanted}:
+        return
+    others = []
+    for folder, _, names in os.walk(path, topdown=False):
+        others += [str(one) for name in names if (one := Path(folder, name)) not in wanted]
+        for name in names:
+            if Path(folder, name) not in wanted:
+                Path(folder, name).unlink()
+        with contextlib.suppress(OSError):  # one that holds something stays
+            Path(folder).rmdir()
+    index.forget(others)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(path, timeout=60)
+    base.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, mark TEXT)")
+    return base
+
+
+def _beside(address: str, ending: str) -> Path:
+    """A file that belongs to all mirrors of a bucket."""
+    protocol, _, place = normal(address).partition("://")
+    folder = cache_folder().absolute() / "buckets" / "read"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{protocol}.{place.strip('/').split('/')[0]}{ending}"
+
+
+@contextlib.contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Keeps other processes of this machine from a bucket's mirrors; they wait, and find them whole."""
+    if fcntl is None:
+        yield
+        return
+    with open(_beside(address, ".lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"{address} is being fetched by another process; waiting for it …")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _progress(address: str, count: int, size: int) -> Callable[[int], None]:
+    """Says how far a download is: in place on a terminal, else its beginning and end."""
+    line, done, began = Line(now=time.monotonic()), [0, 0], time.monotonic()
+    if count:
+        line.keep(f"{address}: fetching {count:,} files, {size / 1e6:,.1f} MB, to {cache_folder()}/buckets …")
+
+    def tell(more: int) -> None:
+        done[0] += 1
+        done[1] += more
+        now = time.monotonic()
+        text = f"{address}: {done[0]:,} of {count:,} files, {done[1] / 1e6:,.1f} of {size / 1e6:,.1f} MB"
+        if done[0] == count:
+            line.keep(f"{text} in {now - began:,.0f} s")
+        elif line.due(now):
+            line.draw(text, now=now)
+
+    return tell

@@ -1,0 +1,148 @@
+"""A command whose knobs are addresses, on local paths: what it reads is mirrored, what it writes is sent.
+
+The commands know nothing of buckets.  `staged` gives them a configuration in which each address is a path below the
+cache; whatever they say or note of such a path is the address again (`places.written`, `terminal.write`).
+"""
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tf_simclr.buckets.mirror import local, mirrored, place_of
+from tf_simclr.buckets.sending import SENDING, Sending
+from tf_simclr.buckets.store import Store, normal
+from tf_simclr.errors import InputError, check
+from tf_simclr.places import FOLDERS, WRITTEN, is_bucket, names_place, stand_for, written
+from tf_simclr.terminal import forget
+
+_C = TypeVar("_C")
+
+
+@contextlib.contextmanager
+def staged(config: _C, *, say: Callable[[str], None], several: str | None = None) -> Iterator[_C]:
+    """A command's block: its configuration with paths of this machine in the place of addresses.
+
+    Folders that the command fills are locked and sent while the block runs, to its very end, however it ends; single
+    outputs are sent when it ends well.  What is read is mirrored before it begins.
+
+    Args:
+        config: a frozen dataclass.
+        say: takes a line for the user.
+        several: who has started several processes for it, if anybody has: they cannot share a folder that is sent.
+
+    Raises:
+        InputError: something cannot be read or written; another process fills a folder.
+    """
+    places = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if names_place(f.type)}  # type: ignore[arg-type]
+    asked = {name: value for name, value in places.items() if any(map(is_bucket, _each(value)))}
+    if not asked:
+        yield config
+        return
+    with contextlib.ExitStack() as stack:
+        values: dict[str, Any] = {}
+        for name in (name for name in asked if name in FOLDERS | WRITTEN.keys()):  # first: a second writer is refused
+            address = normal(written(Path(asked[name])))
+            rule = f"{name} must be a path that all processes share, such as a mounted bucket, where there are several"
+            check(several is None or name not in FOLDERS, rule, started_by=several, **{name: address})
+            enter = _filled if name in FOLDERS else _made
+            values[name] = stack.enter_context(enter(address, say=say))
+        for name in (name for name in asked if name not in values):
+            values[name] = _read(name, asked[name], others=places | {"dataset": getattr(config, "dataset", "")})
+        yield dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else () if value is None else (value,)
+
+
+def _read(name: str, value: Any, *, others: Mapping[str, Any]) -> Any:
+    """A knob that is read, with mirrors in the place of its addresses; a word stays a word."""
+    if isinstance(value, tuple | list):
+        return tuple(_read(name, one, others=others) for one in value)
+    if not is_bucket(value):
+        return value
+    if name == "data_dir":
+        return _of_tfds(written(Path(value)), str(others["dataset"]))
+    path = local(value)
+    return str(path) if isinstance(value, str) else path
+
+
+def _of_tfds(address: str, dataset: str) -> Path:
+    """The folder of TensorFlow Datasets' data sets, with the one that is asked for; it reads gs:// by itself."""
+    if normal(address).startswith("gs://"):
+        return Path(address)
+    folder = place_of(address, "read")
+    stand_for(folder, normal(address))
+    mirrored(f"{normal(address)}/{dataset.split(':')[0]}")
+    return folder
+
+
+@contextlib.contextmanager
+def _filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
+    """The working folder of a folder in a bucket (`sending`)."""
+    check(place_of(address, "written") not in SENDING, f"{address} is in use by this very process")
+    sending = Sending(address, say=say)
+    sending.begin()
+    try:
+        yield sending.path
+    finally:
+        ended = sys.exc_info()[1]
+        if isinstance(ended, KeyboardInterrupt | SystemExit):
+            say(f"sending what is saved to {address} …")
+        try:
+            sending.close()
+        except InputError as error:
+            if ended is None or (sending.lost is not None and ended is not sending.lost):
+                raise
+            if error is not ended:  # what ended the command is what its user should hear first
+                say(str(error))
+
+
+@contextlib.contextmanager
+def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
+    """Where an output is made that is sent when the block ends well: a file or folder, and parts of it beside.
+
+    What lies at the address is brought first: a command may go on with it, or refuse to write over it.
+    """
+    folder, _, stem = address.rpartition("/")
+    store, path = Store(folder), place_of(address, "written")
+    check(stem and not folder.endswith(":/"), f"{address} must name a file or folder in a bucket")
+    whole, known = Store(address), {}
+    listed = {f"{stem}/{name}" if name else stem: one for name, one in whole.find().items()}
+    listed |= whole.prefixed()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in _belonging(path):
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    for name, one in listed.items():
+        target = path.parent / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if store.patiently_get(name, target, wanted=one) is not None:
+            known[name] = _mark(target)
+    stand_for(path, address)
+    yield path
+    files = [file for one in _belonging(path) for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
+    files = [file for file in files if file.is_file()]
+    made = {file.relative_to(path.parent).as_posix(): file for file in sorted(files, key=lambda file: _mark(file)[0])}
+    for name, file in made.items():
+        if known.get(name) != _mark(file):
+            try:
+                store.put(name, file)
+            except FileNotFoundError as error:
+                raise InputError(f"{address} must be in a bucket that is there: {error}") from error
+    store.delete([name for name in known if name not in made])
+    forget(str(path))
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _belonging(path: Path) -> list[Path]:
+    """What lies at a path, and beside it with its name and an ending."""
+    found = path.parent.glob("*") if path.parent.is_dir() else ()
+    return [one for one in found if one.name == path.name or one.name.startswith(f"{path.name}.")]

@@ -1,0 +1,470 @@
+"""One place in a bucket: listing, reading and conditional writing of objects, patient with a store that fails.
+
+A store is asked through fsspec.  What fsspec has no words for, "write this only if the object is still the one that I
+have read", is asked of S3 (`If-Match`, `If-None-Match`) and of Google Cloud Storage (`ifGenerationMatch`) directly; of
+other stores the version is looked at just before, which leaves a moment for another writer (`Store.conditional`).
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from tf_simclr.buckets.patience import is_refused, patiently
+from tf_simclr.errors import InputError, check
+from tf_simclr.places import is_address, shown
+
+AT_ONCE = 16
+"""Objects that are fetched or removed at the same time."""
+_IN_MEMORY = 32 << 20
+"""Bytes up to which an object is sent as one request, which a store can refuse by a condition, whole."""
+
+_TRIES = 6
+"""Downloads of an object that come to something else than what the store says, until it counts as damaged."""
+
+ANY = "any"
+"""Condition of a write that overwrites whatever is there."""
+ABSENT = "absent"
+"""Condition of a write that must not find anything."""
+
+_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "abfs": ("adlfs", ""), "az": ("adlfs", "")}
+"""Protocol → the package that speaks it, and the extra that has it."""
+_ALIASES = {"gcs": "gs", "s3a": "s3", "local": "file", "abfss": "abfs"}
+
+
+class Raced(InputError):
+    """Somebody else has written what was to be written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Object:
+    """What a store says of an object.
+
+    Attributes:
+        size: in bytes.
+        version: changes whenever the content is written anew: a generation, an ETag, a time.
+        crc32c: of the content, where the store knows it.
+    """
+
+    size: int
+    version: str
+    crc32c: int | None = None
+
+
+def normal(address: str | Path) -> str:
+    """An address in its one form: `gcs:/b/x/` and `gs://b/x` are the same place.
+
+    Example:
+        >>> normal(Path("gcs://b/x/")), normal("file:///tmp/x"), normal("s3a://b")
+        ('gs://b/x', 'file:///tmp/x', 's3://b')
+
+    Raises:
+        InputError: it has a part such as `..`, which is no name of an object.
+    """
+    protocol, _, rest = str(address).partition(":")
+    protocol = _ALIASES.get(protocol.lower(), protocol.lower())
+    place = rest.strip("/")
+    odd = [part for part in place.split("/") if part in ("", ".", "..") or "\0" in part]
+    rule = f"an address must be of the form {protocol}://BUCKET/FOLDER, without empty parts, . and .."
+    check(place and not odd, rule, received=str(address))
+    return f"{protocol}://{'/' if protocol == 'file' else ''}{place}"
+
+
+class Store:
+    """The objects at an address and below it.
+
+    Attributes:
+        address: in its normal form.
+        conditional: whether the store itself can refuse a write by a condition.
+    """
+
+    def __init__(self, address: str | Path):
+        """Opens it; nothing is asked of the store yet.
+
+        Raises:
+            InputError: the address is of no known kind, or the package that speaks to it is missing.
+        """
+        assert is_address(address), address
+        self.address = normal(address)
+        protocol = self.address.partition(":")[0]
+        self.fs = _filesystem(protocol, self.address)
+        self.root = str(self.fs._strip_protocol(self.address)).rstrip("/")
+        self.protocol = protocol
+        self.conditional = protocol in ("gs", "s3")
+
+    def at(self, name: str) -> str:
+        """The address of an object of this place, for people."""
+        return f"{self.address}/{name}" if name else self.address
+
+    def find(self) -> dict[str, Object]:
+        """Every object below the address by its name there, asked of the store now; the object at the address is "".
+
+        Raises:
+            InputError: the store cannot be asked, there is no such bucket, or a name could not be one of a file.
+        """
+
+        def ask() -> Mapping[str, Any]:
+            self.fs.invalidate_cache()
+            try:
+                return self.fs.find(self.root, detail=True)
+            except FileNotFoundError:
+                self._check_bucket()
+                return {}
+
+        found = patiently(ask, self.address)
+        if not found:
+            patiently(self._check_bucket, self.address)
+        return self._named(found, self.root)
+
+    def prefixed(self) -> dict[str, Object]:
+        """Objects beside the address whose names begin with its last part and a dot, by their whole last parts.
+
+        Raises:
+            InputError: as `find`.
+        """
+        folder, _, stem = self.root.rpartition("/")
+
+        def ask() -> Mapping[str, Any]:
+            self.fs.invalidate_cache()
+            with contextlib.suppress(FileNotFoundError):
+                found = self.fs.ls(folder, detail=True) if folder.strip("/") else []
+                return {one["name"]: one for one in found if one.get("type") == "file"}
+            return {}
+
+        names = self._named(patiently(ask, self.address), folder)
+        return {name: one for name, one in names.items() if name.startswith(stem + ".")}
+
+    def stat(self, name: str) -> Object | None:
+        """What the store says of one object; None: it is not there.
+
+        Raises:
+            InputError: the store cannot be asked.
+        """
+
+        def ask() -> Object | None:
+            self.fs.invalidate_cache()
+            try:
+                info = self.fs.info(self._path(name))
+            except FileNotFoundError:
+                return None
+            return _object(info) if info.get("type") == "file" else None
+
+        return patiently(ask, self.at(name))
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        """The content of a small object, and its version; None: it is not there.
+
+        Raises:
+            InputError: the store cannot be asked.
+        """
+
+        def ask() -> tuple[bytes, str] | None:
+            before = self.stat(name)
+            if before is None:
+                return None
+            try:
+                content = self.fs.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+            if self.stat(name) != before or len(content) != before.size:
+                raise OSError("it was written anew while it was read")
+            return bytes(content), before.version
+
+        return patiently(ask, self.at(name))
+
+    def get(self, name: str, path: Path) -> None:
+        """Downloads an object to a path, once; whoever calls compares it with what it must be, and tries again.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            Exception: whatever the store's package raises.
+        """
+        self.fs.get_file(self._path(name), str(path))
+
+    def patiently_get(self, name: str, path: Path, *, wanted: Object, exact: bool = False) -> Object | None:
+        """Downloads an object to a path, until its size, and its checksum where one is known, are what they must be.
+
+        Args:
+            name: of the object.
+            path: overwritten.
+            wanted: what the listing said.
+            exact: whether the object must be that; else one that was written anew since is taken as it is now.
+
+        Returns:
+            What was fetched; None: it is gone.
+
+        Raises:
+            InputError: the store cannot be asked, or the object is damaged.
+        """
+        expected, left = [wanted], [_TRIES]
+
+        def ask() -> Object | None:
+            try:
+                self.get(name, path)
+            except FileNotFoundError:
+                return None
+            one = expected[0]
+            if path.stat().st_size != one.size or (one.crc32c is not None and crc32c(path) != one.crc32c):
+                left[0] -= 1
+                rule = f"{self.at(name)} must be what was written there, but its content is another: it is damaged"
+                check(left[0] > 0, f"{rule}; remove it, or what names it")
+                now = None if exact else self.stat(name)
+                if now is not None:
+                    expected[0] = now
+                raise OSError("what came is not what the store has: it was cut, or written anew meanwhile")
+            return one
+
+        return patiently(ask, self.at(name))
+
+    def put(self, name: str, content: bytes | Path, *, only: str = ANY) -> str:
+        """Writes an object, whole or not at all, and returns its version.
+
+        A write that came through although its answer was lost is tried again, and then finds the object written:
+        whoever wrote it is told by its content.
+
+        Args:
+            name: of the object.
+            content: bytes, or a file of them.
+            only: ANY, ABSENT, or the version that it must have until then.
+
+        Raises:
+            Raced: so it is not.
+            FileNotFoundError: the file to send is gone.
+            InputError: the store cannot be asked.
+        """
+        if isinstance(content, Path) and content.stat().st_size <= _IN_MEMORY:
+            content = content.read_bytes()
+
+        def ask() -> str:
+            try:
+                return self._put(name, content, only)
+            except FileNotFoundError:
+                if isinstance(content, Path) and not content.exists():
+                    raise
+                self._check_bucket()
+                if only in (ANY, ABSENT):
+                    raise
+            except Exception as error:
+                if not is_refused(error):
+                    raise
+            there = self.stat(name)
+            if there is not None and self._holds(name, content, there=there):
+                return there.version
+            raise Raced(f"{self.at(name)} was written by somebody else meanwhile")
+
+        return patiently(ask, self.at(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes objects; those that are not there any more are no error.
+
+        Raises:
+            InputError: the store cannot be asked.
+        """
+
+        def remove(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(self._path(name))
+
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda name: patiently(lambda: remove(name), self.at(name)), names))
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def _named(self, found: Mapping[str, Any], folder: str) -> dict[str, Object]:
+        """Listed objects by their names below a folder, without those that stand for folders."""
+        objects = {}
+        for path, info in found.items():
+            name = str(path).lstrip("/").removeprefix(folder.lstrip("/")).lstrip("/")
+            if info.get("type") != "file" or str(info.get("name", path)).endswith("/"):
+                continue
+            odd = any(part in ("", ".", "..") or "\0" in part for part in name.split("/")) and name
+            check(not odd, f"names at {self.address} must be names of files, too", name=shown(name))
+            objects[name] = _object(info)
+        return objects
+
+    def _check_bucket(self) -> None:
+        """Refuses a bucket that is not there: of a folder that is empty the same is listed, nothing.
+
+        Raises:
+            InputError: so it is.
+        """
+        if self.protocol in ("gs", "s3"):
+            bucket = self.root.split("/")[0]
+            try:
+                exists = self._bucket_exists(bucket)
+            except FileNotFoundError:
+                exists = False
+            check(exists, f"{self.address} must be in a bucket that is there: {self.protocol}://{bucket} is not")
+
+    def _bucket_exists(self, bucket: str) -> bool:
+        if self.protocol == "s3":
+            self.fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        else:
+            self.fs.call("GET", "b/{}/o", bucket, maxResults=1, json_out=True)
+        return True
+
+    def _put(self, name: str, content: bytes | Path, only: str) -> str:
+        """One try at `put`; a refusal is whatever the store's package makes of it (`_is_refused`)."""
+        path = self._path(name)
+        bucket, _, key = path.partition("/")
+        if isinstance(content, bytes) and self.protocol == "s3":
+            when = {} if only == ANY else {"IfNoneMatch": "*"} if only == ABSENT else {"IfMatch": only}
+            return str(self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **when)["ETag"])
+        if isinstance(content, bytes) and self.protocol == "gs":
+            return _put_gs(self.fs, bucket, key, content, only)
+        if not self.conditional and only != ANY:
+            there = self.stat(name)
+            if (there.version if there is not None else ABSENT) != only:
+                raise FileExistsError(path)
+        if self.conditional and only not in (ANY, ABSENT):  # a large one: what S3 and Google take in parts
+            there = self.stat(name)
+            if there is None or there.version != only:
+                raise FileExistsError(path)
+        with contextlib.suppress(NotImplementedError):
+            self.fs.makedirs(self.fs._parent(path), exist_ok=True) if not self.conditional else None
+        mode = {"mode": "create"} if self.conditional and only == ABSENT else {}
+        if isinstance(content, bytes):
+            self._put_plainly(path, content)
+        else:
+            self.fs.put_file(str(content), path, **mode)
+        there = self.stat(name)
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        if there is None or there.size != size:
+            raise OSError("what was sent is not what the store has")
+        return there.version
+
+    def _put_plainly(self, path: str, content: bytes) -> None:
+        """Bytes where nothing can be asked for: a local disk shows them under their name when they are whole."""
+        if self.protocol == "file":
+            aside = f"{path}.{uuid.uuid4().hex}.part"
+            self.fs.pipe_file(aside, content)
+            Path(aside).replace(path)
+        else:
+            self.fs.pipe_file(path, content)
+
+    def _holds(self, name: str, content: bytes | Path, *, there: Object) -> bool:
+        """Whether an object has this content."""
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        if there.size != size:
+            return False
+        mine = crc32c(content)
+        if there.crc32c is not None:
+            return there.crc32c == mine
+        checksum = google_crc32c.Checksum()
+        with self.fs.open(self._path(name), "rb") as file:
+            while piece := file.read(1 << 20):
+                checksum.update(piece)
+        return int.from_bytes(checksum.digest(), "big") == mine
+
+
+def crc32c(content: bytes | Path) -> int:
+    """The checksum of bytes, or of a file's.
+
+    Example:
+        >>> hex(crc32c(b"123456789"))
+        '0xe3069283'
+    """
+    if isinstance(content, bytes):
+        return int(google_crc32c.value(content))
+    checksum = google_crc32c.Checksum()
+    with content.open("rb") as file:
+        while piece := file.read(1 << 20):
+            checksum.update(piece)
+    return int.from_bytes(checksum.digest(), "big")
+
+
+def _filesystem(protocol: str, address: str) -> Any:
+    """fsspec's file system for a protocol, without its memory of listings, which others change.
+
+    Raises:
+        InputError: there is none.
+    """
+    package, extra = _PACKAGES.get(protocol, ("fsspec", "gcs"))
+    advice = f"pip install 'tf-simclr[{extra}]'" if extra else f"pip install {package}"
+    try:
+        import fsspec
+
+        kind = fsspec.get_filesystem_class(protocol)
+        if protocol == "gs":
+            from gcsfs.core import GCSFileSystem as kind  # the plain one: others ask gRPC what kind of bucket it is
+    except ImportError as error:
+        raise InputError(f"{address} needs {package}: {advice}") from error
+    except ValueError as error:
+        rule = "an address must be of a store that fsspec knows, such as gs://bucket/folder or s3://bucket/folder"
+        raise InputError(f"{rule}. Received: {address!r}") from error
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is tried again
+    if protocol == "memory":  # it lives in the process, by fsspec's own instance
+        return kind()
+    return _made(kind, protocol, tuple(os.environ.get(name) for name in _ENDPOINTS))
+
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "STORAGE_EMULATOR_HOST")
+"""Variables of the environment by which a file system is another one; fsspec's own memory does not look at them."""
+
+
+@functools.cache
+def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
+    """A file system; where its package can be told, it does not try again by itself: patience is had in one place."""
+    if protocol == "s3":
+        once = {"retries": {"total_max_attempts": 1, "mode": "standard"}}
+        found = kind(skip_instance_cache=True, use_listings_cache=False, config_kwargs=once)
+        found.retries = 1
+        return found
+    if protocol == "gs":
+        return kind(skip_instance_cache=True, use_listings_cache=False)
+    return kind(skip_instance_cache=True)
+
+
+def _object(info: Mapping[str, Any]) -> Object:
+    """What fsspec says of an object, whatever the store calls it."""
+    version = next((info[name] for name in ("generation", "ETag", "etag", "mtime", "created") if info.get(name)), "")
+    if "ino" in info:  # a local file: replaced within a tick of its clock, it is another one
+        version = f"{version}-{info['ino']}"
+    known = info.get("crc32c")
+    try:
+        import base64
+
+        checksum = int.from_bytes(base64.b64decode(known), "big") if isinstance(known, str) and known else None
+    except ValueError:
+        checksum = None
+    return Object(int(info.get("size") or 0), str(version), checksum)
+
+
+def _put_gs(fs: Any, bucket: str, key: str, content: bytes, only: str) -> str:
+    """Writes to Google Cloud Storage on a condition, with the checksum by which it refuses what was damaged."""
+    import base64
+    from urllib.parse import quote
+
+    value = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+    header = json.dumps({"name": key, "crc32c": value})
+    mark = hashlib.blake2b(content, digest_size=16).hexdigest()  # not in the content, so that it can part it
+    body = b"".join(
+        [
+            f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{header}\r\n".encode(),
+            f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n".encode(),
+            content,
+            f"\r\n--{mark}--\r\n".encode(),
+        ]
+    )
+    when = {} if only == ANY else {"ifGenerationMatch": "0" if only == ABSENT else only}
+    answer = fs.call(
+        "POST",
+        f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o",
+        uploadType="multipart",
+        headers={"Content-Type": f'multipart/related; boundary="{mark}"'},
+        data=body,
+        json_out=True,
+        **when,
+    )
+    return str(answer["generation"])
