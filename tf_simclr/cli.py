@@ -82,7 +82,9 @@ def execute(words: str | Sequence[str]) -> None:
 
 
 def _several(config: Any) -> str | None:
-    """Who has started several processes for a training, if anybody has."""
+    """Who has started several processes for a command that fills a folder in a bucket, if anybody has."""
+    if not is_bucket(getattr(config, "model_dir", None)):
+        return None
     from tf_simclr.replicas.processes import started
 
     return started() or ("--coordinator" if getattr(config, "coordinator", None) else None)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -397,7 +398,9 @@ def _filesystem(protocol: str, address: str) -> Any:
 
         kind = fsspec.get_filesystem_class(protocol)
         if protocol == "gs":
-            from gcsfs.core import GCSFileSystem as kind  # the plain one: others ask gRPC what kind of bucket it is
+            kind = importlib.import_module(
+                "gcsfs.core"
+            ).GCSFileSystem  # not the one that asks gRPC of the bucket's kind
     except ImportError as error:
         raise InputError(f"{address} needs {package}: {advice}") from error
     except ValueError as error:
@@ -428,7 +431,7 @@ def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
 
 def _object(info: Mapping[str, Any]) -> Object:
     """What fsspec says of an object, whatever the store calls it."""
-    version = next((info[name] for name in ("generation", "ETag", "etag", "mtime", "created") if info.get(name)), "")
+    version = next((info[name] for name in ("generation", "ETag", "etag", "created", "mtime") if info.get(name)), "")
     if "ino" in info:  # a local file: replaced within a tick of its clock, it is another one
         version = f"{version}-{info['ino']}"
     known = info.get("crc32c")
