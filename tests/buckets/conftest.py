@@ -51,6 +51,7 @@ def bucket(proxy):
 def quick(monkeypatch, tmp_path):
     """A cache of the test's own, and waits in hundredths of a second."""
     monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(patience, "PATIENCE", 20.0)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(patience, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(sending, "LOOKS", 0.05)

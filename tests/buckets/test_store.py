@@ -58,6 +58,7 @@ def test_writes_on_conditions(place):
     assert one.find() == {}
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # gcsfs' own way
 def test_a_file_too_large_for_one_request(place, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_IN_MEMORY", 1 << 20)
     content = os.urandom(6 << 20)

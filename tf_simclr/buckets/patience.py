@@ -20,6 +20,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 once."""
 
 
+_NO_FAILURE = (TypeError, AttributeError, LookupError, NameError, AssertionError, Warning)
+"""Of a program, not of a store."""
+
+
 def patiently(do: Callable[[], _T], address: str) -> _T:
     """What `do` returns, tried again with growing waits while the store fails.
 
@@ -35,7 +39,7 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
     while True:
         try:
             return do()
-        except (InputError, FileNotFoundError):
+        except (InputError, FileNotFoundError, *_NO_FAILURE):
             raise
         except Exception as error:
             _raise_for_good(error, address)

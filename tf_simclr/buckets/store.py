@@ -432,6 +432,8 @@ def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
 def _object(info: Mapping[str, Any]) -> Object:
     """What fsspec says of an object, whatever the store calls it."""
     version = next((info[name] for name in ("generation", "ETag", "etag", "created", "mtime") if info.get(name)), "")
+    if hasattr(version, "timestamp"):  # listed it is a number
+        version = version.timestamp()
     if "ino" in info:  # a local file: replaced within a tick of its clock, it is another one
         version = f"{version}-{info['ino']}"
     known = info.get("crc32c")
