@@ -95,7 +95,7 @@ class Store:
         Raises:
             InputError: the address is of no known kind, or the package that speaks to it is missing.
         """
-        assert is_address(address), address
+        check(is_address(address), "it must be an address such as s3://bucket/folder", received=str(address))
         self.address = normal(address)
         protocol = self.address.partition(":")[0]
         self.fs = _filesystem(protocol, self.address)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr import contents
+from tf_simclr.buckets import local
 from tf_simclr.contents import Say, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.shards import array_records, index, opening, tables, tars, tfrecords
@@ -105,6 +106,7 @@ def from_shards(
         InputError: no shards, no such split, no image, one that is damaged or cut off, columns that are not there or
             can be read in two ways, or labels that do not fit.
     """
+    place = local(place)
     paths, part = opening.of_split(Path(place), split, asked=asked)
     groups = opening.by_split(Path(place), names=(split, *asked))
     if part == "train" and whole:
