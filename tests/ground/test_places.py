@@ -44,7 +44,9 @@ NO_PLACES = {
     **dict.fromkeys(("findings", "classes", "subgroups"), "names of findings, classes and of what tells people apart"),
     **dict.fromkeys(("endpoint", "endpoints", "layer", "metric"), "names in a network or a result"),
     **dict.fromkeys(("to", "naming", "source_naming"), "formats and namings"),
-    **dict.fromkeys(("path_column", "label_column", "label_columns", "patient_column"), "of a csv file"),
+    **dict.fromkeys(
+        ("image_column", "path_column", "label_column", "label_columns", "patient_column"), "of a csv file"
+    ),
     **dict.fromkeys(("tpu_zone", "gcp_project", "wandb"), "names elsewhere"),
 }
 """Knobs that are text and mean no path, and what they mean: a new one must be put here, or be a `Path` or `Place`."""
