@@ -14,7 +14,21 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "tf-simclr"
-EXTRAS = ("dev", "tensorflow", "jax", "torch", "chest", "app", "export", "sweep", "hub", "shards", "gcs", "s3", "notebooks")
+EXTRAS = (
+    "dev",
+    "tensorflow",
+    "jax",
+    "torch",
+    "chest",
+    "app",
+    "export",
+    "sweep",
+    "hub",
+    "shards",
+    "gcs",
+    "s3",
+    "notebooks",
+)
 """What `make` installs, and what a notebook needs; `legacy` and `docs` are environments of their own."""
 
 STRONG = re.compile(r"\b(A?GPL|GNU (Affero )?General Public)", re.IGNORECASE)
