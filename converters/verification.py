@@ -75,7 +75,7 @@ def _place(name: str) -> tuple[int, bool, str]:
 def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarray:
     """Two seeded images, as small as shows every kernel and border: 32 px for the small stem, else 64."""
     size = 32 if architecture.cifar_stem else 64
-    return np.random.RandomState(seed).uniform(0, 1, (2, size, size, 3)).astype(dtype)
+    return np.random.RandomState(seed).uniform(0, 1, (2, size, size, architecture.channels)).astype(dtype)
 
 
 def precision(network: Network) -> str:

@@ -284,7 +284,7 @@ def besides(command: str) -> list[tuple[str, str]]:
 
 _SOURCES = ("dataset", "image_dir", "radiographs")
 """Options that name images; one of them is enough."""
-_SEEN = ("image_size", "exif_orientation")
+_SEEN = ("image_size", "exif_orientation", "channels")
 """Options of how a network sees images."""
 _DRAWN = ("data_dir", "image_column", "label_column", "positive", "split_seed", "validation_fraction")
 """Options of which images are in a split."""

@@ -6,8 +6,10 @@ the views that evaluation makes of them.  A file that answers otherwise is not p
 
 import contextlib
 import functools
+import json
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +28,9 @@ from tf_simclr.files import replacing_folder, replacing_path
 from tf_simclr.models.evaluation_view import EvaluationView
 
 _Outputs = dict[str, np.ndarray]
+_BATCH_AXIS = "batch"
+_AXES = (_BATCH_AXIS, "height", "width", "channels")
+"""Of images."""
 _TIE = 1e-5
 """Logits nearer to each other than this share of the largest one are equal: their order is a matter of rounding."""
 
@@ -40,6 +45,9 @@ class Serving:
         image_size: side of the view of evaluation (central crop, bicubic) that is taken inside of images of any size;
             0: images are taken as they come.
         uint8: whether images are bytes of 0 to 255 instead of numbers in [0, 1].
+        seen_at: side in pixels at which the network saw images; 0: not known.
+        classes: names of the logits, in their order.
+        notes: what a user of the file must know, a sentence each.
 
     Raises:
         InputError: there is no such endpoint.
@@ -49,6 +57,9 @@ class Serving:
     endpoints: tuple[str, ...] = ()
     image_size: int = 0
     uint8: bool = False
+    seen_at: int = 0
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         there = list(self.network.output)
@@ -62,13 +73,18 @@ class Serving:
         """Height and width of the images that are taken; None: any."""
         return (None, None) if self.image_size else tuple(self.network.input_shape[1:3])
 
+    @property
+    def channels(self) -> int:
+        """Of the images that are taken."""
+        return int(self.network.input_shape[-1])
+
     def model(self, *, fixed_point: bool = False) -> keras.Model:
         """The layers around the network and it, as one model; only who asks it to train changes its statistics.
 
         Args:
             fixed_point: makes the view in integers (`EvaluationView`).
         """
-        images = keras.Input((*self.sides, 3), dtype="uint8" if self.uint8 else "float32", name="images")
+        images = keras.Input((*self.sides, self.channels), dtype="uint8" if self.uint8 else "float32", name="images")
         x = keras.layers.Rescaling(1 / 255, name="to_unit_range")(images) if self.uint8 else images
         if self.image_size:
             proportion, name = evaluation_proportion(self.image_size), "evaluation_view"
@@ -77,6 +93,50 @@ class Serving:
         # (Resizing does): BatchNorm would then normalise by the batch, and count it in.
         outputs = self.network(x, training=False)
         return keras.Model(images, {name: outputs[name] for name in self.endpoints}, name="served")
+
+    def about(self, sides: tuple[int | None, ...] | None = None) -> dict[str, Any]:
+        """What the file says of itself: its images, their preprocessing, outputs and classes.
+
+        Args:
+            sides: height and width of the images, where the file is for one size.
+        """
+        height, width = sides or self.sides
+        channels = self.channels
+        outputs = {}
+        for name in self.endpoints:
+            shape = tuple(self.network.output[name].shape)
+            last = "classes" if name == "logits_sup" else "features"
+            more = [last] if len(shape) == 2 else [f"{name}_{axis}" for axis in _AXES[1 : len(shape)]]
+            outputs[name] = {"axes": [_BATCH_AXIS, *more], "shape": list(shape)}
+        return {
+            "images": {
+                "axes": list(_AXES),
+                "shape": [None, height, width, channels],
+                "channels": {3: "RGB", 1: "luminance"}.get(channels, f"{channels} as they were trained on"),
+                "dtype": "uint8" if self.uint8 else "float32",
+                "range": [0, 255] if self.uint8 else [0, 1],
+            },
+            "preprocessing": self._preprocessing(height),
+            "outputs": outputs,
+            "classes": list(self.classes),
+            "notes": list(self.notes),
+        }
+
+    def _preprocessing(self, side: int | None) -> str:
+        """What is to be done with an image before it is given to the file."""
+        values = "as bytes of 0 to 255" if self.uint8 else "as numbers in [0, 1], bytes divided by 255"
+        if self.image_size:
+            share = evaluation_proportion(self.image_size)
+            return (
+                f"none: images of any size {values}; inside, the central square of {share:g} of the shorter side is "
+                f"taken and made {self.image_size} × {self.image_size} pixels, bicubic"
+            )
+        seen = side or self.seen_at
+        shape = "any size"
+        if seen:
+            share = evaluation_proportion(seen)
+            shape = f"the central square of {share:g} of the shorter side, made {seen} × {seen} pixels, bicubic"
+        return f"{shape}; {values}; neither mean nor standard deviation is taken off"
 
     def expected(self, images: np.ndarray) -> _Outputs:
         """What the network makes of images as evaluation sees them, without any layer of `model`."""
@@ -191,8 +251,15 @@ def agree(theirs: np.ndarray, ours: np.ndarray, *, logits: bool) -> bool:
 
 
 def _write_keras(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
-    """A `.keras` file."""
+    """A `.keras` file; what is known of it stands in its `metadata.json`, which Keras itself does not read."""
     serving.model().save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    known = json.loads(members["metadata.json"]) | {"tf_simclr": serving.about()}
+    members["metadata.json"] = json.dumps(known, indent=1).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 def _open_keras(path: Path) -> Callable[[np.ndarray], _Outputs]:
@@ -204,7 +271,7 @@ def _open_keras(path: Path) -> Callable[[np.ndarray], _Outputs]:
 def _write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A SavedModel that is called as the official ones, `loaded(images, trainable=False)`, and trains on.
 
-    `loaded.trainable_variables` are what gradients flow to.
+    `loaded.trainable_variables` are what gradients flow to; `loaded.about.asset_path` is a JSON file about it.
     """
     model = serving.model()
     served: Any = tf.train.Checkpoint(model=model)
@@ -215,7 +282,11 @@ def _write_savedmodel(serving: Serving, path: Path, *, samples: list[np.ndarray]
     call.get_concrete_function(shape, trainable=True)
     served.variables = [v.value for v in model.variables]
     served.trainable_variables = [v.value for v in model.trainable_variables]
-    tf.saved_model.save(served, str(path), signatures=signature)
+    with tempfile.TemporaryDirectory() as folder:
+        about = Path(folder) / "about.json"
+        about.write_text(json.dumps(serving.about(), indent=1) + "\n", encoding="utf-8")
+        served.about = tf.saved_model.Asset(str(about))  # copied to assets/about.json
+        tf.saved_model.save(served, str(path), signatures=signature)
 
 
 def _open_savedmodel(path: Path) -> Callable[[np.ndarray], _Outputs]:
@@ -227,7 +298,7 @@ def _open_savedmodel(path: Path) -> Callable[[np.ndarray], _Outputs]:
 def _signature_of(serving: Serving, samples: list[np.ndarray]) -> tuple[tuple[int | None, ...], str]:
     """Shape and type of the images that a file takes: of the samples' size, or of any where a view is made inside."""
     sides = (None, None) if serving.image_size else samples[0].shape[1:3]
-    return (None, *sides, 3), "uint8" if serving.uint8 else "float32"
+    return (None, *sides, serving.channels), "uint8" if serving.uint8 else "float32"
 
 
 @contextlib.contextmanager
@@ -272,6 +343,31 @@ def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> N
         _teach_erfc()
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
         model.export(path, format="onnx", input_signature=[signature], verbose=False)
+    _name_axes(serving, path, sides=shape[1:3])
+
+
+def _name_axes(serving: Serving, path: Path, *, sides: tuple[int | None, ...]) -> None:
+    """Names the axes of an ONNX file that are free, and notes what is known of it in its metadata."""
+    import onnx
+
+    model, about = onnx.load(path, load_external_data=False), serving.about(sides)
+    axes = {model.graph.input[0].name: list(_AXES)} | {name: of["axes"] for name, of in about["outputs"].items()}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, axes.get(value.name, ()), strict=False):
+            if dim.dim_value <= 0:
+                dim.dim_param = axis
+    told = {
+        "input_axes": about["images"]["axes"],
+        "input_range": about["images"]["range"],
+        "input_channels": about["images"]["channels"],
+        "preprocessing": about["preprocessing"],
+        "classes": about["classes"],
+        "notes": about["notes"],
+        "about": about,
+    }
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    onnx.helper.set_model_props(model, words)
+    onnx.save(model, path)
 
 
 def _open_onnx(path: Path) -> Callable[[np.ndarray], _Outputs]:

@@ -109,6 +109,13 @@ def _of_run(run: RunFolder, *, step: int | None) -> "keras.Model":
     return network
 
 
+def located(path: Any) -> Path:
+    """Where a checkpoint of any kind lies on this machine, as `load_model` finds it; downloaded by now or then."""
+    from converters.published import by_name
+
+    return by_name.located(expanded(path))
+
+
 def read_network(path: Any, **selection: Any) -> tuple[Architecture, dict[str, np.ndarray]]:
     """Reads a checkpoint of any kind as its architecture and every weight by name (`stem_conv1/kernel`).
 

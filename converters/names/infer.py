@@ -10,7 +10,7 @@ from converters.layout import layout_shape
 from converters.names.naming import Naming
 from converters.names.walk import Shape, part_of, weights
 from tf_simclr.errors import InputError
-from tf_simclr.models.architecture import BLOCKS, Architecture
+from tf_simclr.models.architecture import BLOCKS, MOST_CHANNELS, Architecture
 
 _RATIO = 0.0625
 """The ratio of the official SK and SE networks; with narrow networks other ratios give the same shapes."""
@@ -62,6 +62,7 @@ def short(architecture: Architecture) -> str:
     """
     a = architecture
     more = ["SK"] * (a.sk_ratio > 0) + ["SE"] * (a.se_ratio > 0) + ["a stem for small images"] * a.cifar_stem
+    more += [f"{a.channels} channels"] * (a.channels != 3)
     return f"ResNet-{a.depth} {a.width}x" + (f" with {' and '.join(more)}" if more else "")
 
 
@@ -156,6 +157,9 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
     filters = outputs("group4_block1_conv1/kernel", 3)
     width = min(max(filters // 512, 1), 4)
     sizes: dict[str, Any] = {"width": width}
+    channels = outputs("stem_conv1/kernel", 2)
+    if 1 <= channels <= MOST_CHANNELS:
+        sizes["channels"] = channels
     if candidate.sk_ratio:
         sizes["sk_ratio"] = _ratio(outputs("group4_block1_sk_conv1/kernel", 3), 512 * width, least=32)
     if candidate.se_ratio:

@@ -119,11 +119,11 @@ def _supervised_layers(architecture: Architecture) -> Iterator[Layer]:
 def _stem(architecture: Architecture) -> Iterator[Layer]:
     filters = 64 * architecture.width
     if architecture.cifar_stem:
-        convs = [(3, 3, filters)]
+        convs = [(3, architecture.channels, filters)]
     elif architecture.sk_ratio > 0:  # ResNet-D: arXiv:1812.01187, Figure 2
-        convs = [(3, 3, filters // 2), (3, filters // 2, filters // 2), (3, filters // 2, filters)]
+        convs = [(3, architecture.channels, filters // 2), (3, filters // 2, filters // 2), (3, filters // 2, filters)]
     else:
-        convs = [(7, 3, filters)]
+        convs = [(7, architecture.channels, filters)]
     for i, (size, inputs, outputs) in enumerate(convs, 1):
         yield _conv(f"conv{i}", size, inputs, outputs)
         yield _bn(f"bn{i}", outputs)

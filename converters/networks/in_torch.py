@@ -176,15 +176,15 @@ class TwinResNet(nn.Module):
         self._add_heads(architecture)
 
     def _add_stem(self, architecture: Architecture) -> None:
-        filters = 64 * architecture.width
+        filters, channels = 64 * architecture.width, architecture.channels
         self.deep_stem = architecture.sk_ratio > 0 and not architecture.cifar_stem
         if self.deep_stem:
             half = filters // 2
-            self.conv1, self.bn1 = _conv(3, half, 3, 2), nn.BatchNorm2d(half)
+            self.conv1, self.bn1 = _conv(channels, half, 3, 2), nn.BatchNorm2d(half)
             self.conv2, self.bn2 = _conv(half, half, 3), nn.BatchNorm2d(half)
             self.conv3, self.bn3 = _conv(half, filters, 3), nn.BatchNorm2d(filters)
         else:
-            self.conv1 = _conv(3, filters, 3) if architecture.cifar_stem else _conv(3, filters, 7, 2)
+            self.conv1 = _conv(channels, filters, 3) if architecture.cifar_stem else _conv(channels, filters, 7, 2)
             self.bn1 = nn.BatchNorm2d(filters)
         self.maxpool = nn.Identity() if architecture.cifar_stem else TensorFlowMaxPool2d()
 

@@ -1,8 +1,10 @@
 """Exports, each loaded again in its own runtime."""
 
 import dataclasses
+import json
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -234,3 +236,48 @@ def test_a_resnet_is_exported_to_every_format(tmp_path, kind, resize):
     raw = [images(8, 32, 32)] + ([images(4, 40, 64)] if resize else [])
     report = exports.export(serving, path, kind=kind, images=raw)
     assert report.differences["final_avg_pool"] <= {**LARGEST, "tflite-int8": 0.15}[kind]
+
+
+def test_an_onnx_file_names_its_axes_and_says_what_it_is_for(small, tmp_path):
+    """Read by ONNX Runtime and by onnx, not by what wrote it."""
+    needed("onnx")
+    import onnx
+    import onnxruntime
+
+    classes, notes = tuple("abcde"), ("these are made up",)
+    serving = exports.Serving(network=small, image_size=16, uint8=True, classes=classes, notes=notes)
+    exports.export(serving, tmp_path / "x.onnx", kind="onnx", images=[images(uint8=True)])
+    session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    assert {one.name: one.shape for one in session.get_outputs()} == {
+        "final_avg_pool": ["batch", 8],
+        "logits_sup": ["batch", 5],
+    }
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(classes)
+    assert json.loads(told["notes"]) == list(notes)
+    assert json.loads(told["input_range"]) == [0, 255]
+    assert json.loads(told["input_axes"]) == ["batch", "height", "width", "channels"]
+    assert "bicubic" in told["preprocessing"]
+    onnx.checker.check_model(str(tmp_path / "x.onnx"))
+
+
+def test_a_savedmodel_and_a_keras_file_say_what_they_are_for(small, tmp_path):
+    serving = exports.Serving(network=small, classes=tuple("abcde"), seen_at=16, notes=("these are made up",))
+    exports.export(serving, tmp_path / "saved", kind="savedmodel", images=[images()])
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    path = loaded.about.asset_path.numpy().decode()
+    assert path.endswith("assets/about.json")
+    told = json.loads(Path(path).read_text())
+    _, taken = loaded.signatures["serving_default"].structured_input_signature
+    assert list(taken) == ["images"]
+    assert sorted(loaded.signatures["serving_default"].structured_outputs) == ["final_avg_pool", "logits_sup"]
+
+    exports.export(serving, tmp_path / "x.keras", kind="keras", images=[images()])
+    with zipfile.ZipFile(tmp_path / "x.keras") as archive:
+        assert json.loads(archive.read("metadata.json"))["tf_simclr"] == told
+    assert told["classes"] == list("abcde")
+    assert told["images"]["range"] == [0, 1]
+    assert told["images"]["axes"] == ["batch", "height", "width", "channels"]
+    assert "16 × 16 pixels" in told["preprocessing"]
+    assert told["notes"] == ["these are made up"]

@@ -13,11 +13,13 @@ import pytest
 from tests import golden
 from tests.hub import Hub, hub_on_loopback
 from tf_simclr.config import Distill, Export, Finetune, Pretrain
+from tf_simclr.data.radiographs import MADE_UP
 from tf_simclr.errors import InputError
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build, plain
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import publishing
+from tf_simclr.training.about import known_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
 REFUSED = [
@@ -209,3 +211,20 @@ def test_commands_push_what_they_made(hub, tmp_path):
         assert "model.weights.h5" in Hub.repositories[name, "main"]
     assert json.loads(Hub.repositories["user/tuned", "main"]["about.json"])["classes"] == ["a", "b"]
     assert "export.keras" in Hub.repositories["user/exported", "main"]
+
+
+def test_made_up_data_is_noted_however_many_runs_ago(tmp_path):
+    for name, before in (("first", None), ("second", "first"), ("third", "second")):
+        folder = tmp_path / name
+        folder.mkdir()
+        options = {"command": "pretrain", "image_size": 64, "checkpoint": before and str(tmp_path / before)}
+        (folder / "config.json").write_text(json.dumps(options))
+    assert known_of(tmp_path / "third")["notes"] == []
+    (tmp_path / "first" / "result.json").write_text(json.dumps({"notes": [f"/home/somebody/x: {MADE_UP}"]}))
+    assert known_of(tmp_path / "third")["notes"] == [MADE_UP]  # without the path
+    (tmp_path / "third" / "data.json").write_text(json.dumps({"classes": ["a", "b"]}))
+    assert known_of(tmp_path / "third" / "network.keras") == {
+        "classes": ["a", "b"],
+        "image_size": 64,
+        "notes": [MADE_UP],
+    }

@@ -19,6 +19,7 @@ from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.inputs import (
     begin_run,
+    check_channels,
     check_images,
     check_push,
     find_devices,
@@ -169,7 +170,11 @@ def _student_start(config: Distill, *, devices: Devices) -> Given | GivenOwn | N
     with devices.scope():
         network = own_network(origin)
         if network is None:
-            return None if config.checkpoint is None else Given.read(origin)
+            if config.checkpoint is None:
+                return None
+            given_resnet = Given.read(origin)
+            check_channels(given_resnet.architecture.channels, config, what=str(origin))
+            return given_resnet
         check_images(network, config.image_size)
         given = GivenOwn.of(network, name=config.encoder or str(origin))
         if config.checkpoint is None:
@@ -194,6 +199,7 @@ def describe(config: Distill, num_classes: int, *, given: Given | GivenOwn | Non
             sk_ratio=config.sk_ratio,
             se_ratio=config.se_ratio,
             cifar_stem=config.image_size <= 32,
+            channels=config.channels or 3,
         )
     headless = replace(encoder, num_classes=0, ft_proj_selector=0)
     return replace(headless, proj_head_mode="none", num_proj_layers=0, proj_out_dim=128, num_classes=num_classes)

@@ -1,6 +1,6 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
-from tf_simclr.commands.inputs import Counter, open_source, warn_of_stem
+from tf_simclr.commands.inputs import Counter, check_channels, open_source, warn_of_stem
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
@@ -15,6 +15,7 @@ def run(config: Embed) -> None:
     source = open_source(config, config.split)
     network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
     warn_of_stem(network, config.image_size)
+    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
 
     # 2. What the features depend on, by content; places and sizes of batches do not count.  Parts that lie there are of
     #    the same, or are refused.

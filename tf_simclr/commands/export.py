@@ -3,18 +3,21 @@
 from collections import defaultdict
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import check_push, push, warn_of_stem
+from tf_simclr.commands.inputs import check_channels, check_push, push, warn_of_stem
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import check
+from tf_simclr.models.parts import as_taken
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
-from tf_simclr.weights import load_model
+from tf_simclr.training.about import known_of
+from tf_simclr.weights import load_model, located
 
 _BATCH = 16
 """Images that are compared at a time."""
@@ -26,15 +29,24 @@ def run(config: Export) -> None:
     check_push(config)
     network = load_model(config.checkpoint, ema=config.ema)
     warn_of_stem(network, config.image_size)
+    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
+    known = known_of(located(config.checkpoint))
+    logits = network.output.get("logits_sup")
+    named = tuple(known["classes"]) if logits is not None and len(known["classes"]) == logits.shape[-1] else ()
     serving = exports.Serving(
         network=network,
         endpoints=tuple(name for name in config.layer.split(",") if name),
         image_size=config.image_size if config.resize else 0,
         uint8=config.uint8,
+        seen_at=known["image_size"] or config.image_size,
+        classes=named,
+        notes=tuple(known["notes"]),
     )
+    for note in serving.notes:
+        say(note)
 
     # 2. The file: put in place if it answers for these images as the network does.
-    images, origin = pictures(config, one_size=serving.sides != (None, None))
+    images, origin = pictures(config, one_size=serving.sides != (None, None), network=network)
     path = config.out or _default_path(config)
     say(f"writing {path} …")
     report = exports.export(serving, path, kind=config.to, images=images)
@@ -44,11 +56,13 @@ def run(config: Export) -> None:
     push(config, config.checkpoint, files=[path])
 
 
-def pictures(config: Export, *, one_size: bool = False) -> tuple[list[np.ndarray], str]:
+def pictures(
+    config: Export, *, one_size: bool = False, network: keras.Model | None = None
+) -> tuple[list[np.ndarray], str]:
     """Batches of images as the file takes them, each of one size, and what to call them.
 
     What resizes by itself gets images as they are, of several sizes; else they are seen as evaluation sees them, and a
-    file that takes any size gets a second one, unless the network takes `one_size`.
+    file that takes any size gets a second one, unless the network takes `one_size`; one of one channel gets them grey.
     """
     found, origin = (
         (_made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
@@ -58,6 +72,8 @@ def pictures(config: Export, *, one_size: bool = False) -> tuple[list[np.ndarray
         if exports.FORMATS[config.to].any_size and not one_size:
             sides.append(config.image_size + config.image_size // 4)
         found = [evaluation_view(image, size=sides[i % len(sides)]).numpy() for i, image in enumerate(found)]
+    if network is not None:
+        found = [keras.ops.convert_to_numpy(as_taken(image, network)) for image in found]
     by_size = defaultdict(list)
     for image in found:
         by_size[image.shape].append(np.rint(255 * image).astype(np.uint8) if config.uint8 else image.astype(np.float32))
@@ -117,7 +133,7 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
     inside = f", of which it takes the view of evaluation at {config.image_size} px" if config.resize else ""
     lines = [
         f"Wrote    {path}: {config.to}, {size / 1e6:.1f} MB",
-        f"Takes    images (n, h, w, 3), {sides}, {kind}{inside}",
+        f"Takes    images (n, h, w, {serving.network.input_shape[-1]}), {sides}, {kind}{inside}",
     ]
     for name in serving.endpoints:
         shape = tuple(serving.network.output[name].shape)
@@ -131,6 +147,8 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
         f"Compared in its own runtime, together and one at a time, {_sizes(report.sizes)}, "
         f"on {report.images} {origin}: {same} on {report.same:.1%}"
     )
+    if serving.classes:
+        lines.append(f"Classes  {', '.join(serving.classes[:8])}{', …' if len(serving.classes) > 8 else ''}")
     if config.to == "keras" and config.resize:
         lines.append(
             "Load     import tf_simclr  # knows the layer that takes the view\n         keras.saving.load_model(…)"

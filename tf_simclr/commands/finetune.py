@@ -14,6 +14,7 @@ import numpy as np
 from tf_simclr import optimizers
 from tf_simclr.commands.inputs import (
     begin_run,
+    check_channels,
     check_images,
     check_push,
     find_devices,
@@ -193,11 +194,14 @@ def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOw
     if network is None:
         rule = f"{config.checkpoint} holds a ResNet, which is taken; leave --encoder out"
         check(not config.encoder, rule, encoder=config.encoder)
-        return Given.read(config.checkpoint, ema=config.ema)
+        given_resnet = Given.read(config.checkpoint, ema=config.ema)
+        check_channels(given_resnet.architecture.channels, config, what=str(config.checkpoint))
+        return given_resnet
     check(
         not config.ema, f"{config.checkpoint} has an encoder that is no ResNet of ours, and no averages: leave ema out"
     )
     check_images(network, config.image_size)
+    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
     rule = f"layer_decay must be 1 for {config.checkpoint}: it goes by the block groups of a ResNet"
     check(config.layer_decay == 1, rule, layer_decay=config.layer_decay)
     given = GivenOwn.of(network, name=config.encoder or str(config.checkpoint))
@@ -228,6 +232,7 @@ def describe(config: Finetune, num_classes: int, *, given: Given | GivenOwn | No
             sk_ratio=config.sk_ratio,
             se_ratio=config.se_ratio,
             cifar_stem=config.image_size <= 32,
+            channels=config.channels or 3,
         )
     else:
         network = given.architecture

@@ -340,6 +340,23 @@ _SMALL = 32
 """Side of images, in pixels, up to which networks are built with the stem for small ones."""
 
 
+def check_channels(channels: int | None, config: Any, *, what: str) -> None:
+    """Refuses a network of other channels than --channels names, and of such as images of files do not have.
+
+    Args:
+        channels: of the network.
+        config: with `channels`; 0: as the network takes them.
+        what: the network.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = f"{what} takes images of {channels} channels: leave --channels out, or name another network"
+    check(config.channels in (0, channels), rule, channels=config.channels)
+    rule = f"{what} must take images of 1 or 3 channels, as they are read of files; use it in Python, or convert it"
+    check(channels in (1, 3), rule, channels=channels)
+
+
 def warn_of_stem(network: keras.Model, image_size: int) -> None:
     """Says where a ResNet's stem is for images of another size; of other networks nothing is known."""
     layers = {layer.name: layer for layer in network.layers}
@@ -451,6 +468,7 @@ def load_features_network(config: LinearEval | Transfer) -> keras.Model:
     whole = config.layer == _POOLED
     model = load_encoder(config.checkpoint, ema=config.ema) if whole else load_model(config.checkpoint, ema=config.ema)
     warn_of_stem(model, config.image_size)
+    check_channels(model.input_shape[-1], config, what=str(config.checkpoint))
     if whole:
         return model
     flat = [name for name, output in model.output.items() if len(output.shape) == 2]

@@ -192,6 +192,7 @@ def describe(config: Pretrain, source: Source) -> Architecture:
         sk_ratio=config.sk_ratio,
         se_ratio=config.se_ratio,
         cifar_stem=config.image_size <= 32,
+        channels=config.channels or 3,
         proj_head_mode=config.proj_head_mode,
         num_proj_layers=layers,
         proj_out_dim=config.proj_out_dim,
@@ -208,7 +209,9 @@ def own_encoder(config: Pretrain | Finetune | Distill, *, devices: Devices = ONE
     if not config.encoder:
         return None
     with devices.scope(), precision(config.mixed_precision):
-        encoder = encoders.build(config.encoder, image_size=config.image_size, say=say)
+        encoder = encoders.build(
+            config.encoder, image_size=config.image_size, say=say, channels=config.channels or None
+        )
         in_precision(encoder, keras.config.dtype_policy().name)
         for line in share_statistics(encoder, global_bn=config.global_bn):
             say(line)

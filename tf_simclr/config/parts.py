@@ -122,10 +122,30 @@ class OwnCode(Checked):
     encoder: Place = ""
     """module:function that made the network of the checkpoint, where it has classes of its own: code that is run only
     if you name it."""
+    channels: int = 0
+    """Channels of the images, which the network must take: 3 RGB, 1 their luminance; 0: as it does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_encoder(self.encoder)
+        _check_channels(self.channels)
+
+
+CHANNELS = (0, 1, 3)
+"""Of images as commands feed them: as the network takes them, grey, RGB."""
+
+
+def _check_channels(channels: int) -> None:
+    """Refuses channels that no command can feed.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = (
+        "channels must be 1 or 3: pictures are read as RGB, and made grey for 1; a network of others is trained in "
+        "Python, and converted as any"
+    )
+    check(channels in CHANNELS, rule, channels=channels)
 
 
 def check_encoder(name: str) -> None:
@@ -151,6 +171,8 @@ class Encoder(Checked):
     encoder: Place = ""
     """Instead of a ResNet: module:function that makes a Keras model, a .keras file with its weights,
     applications:ConvNeXtTiny of keras.applications, or keras_hub:PRESET."""
+    channels: int = 0
+    """Channels of the images: 3 RGB, 1 their luminance, which is taken of the views; 0: the checkpoint's, else 3."""
     resnet_depth: int = 50
     """Layers of the ResNet: 18, 34, 50, 101, 152 or 200."""
     width_multiplier: int = 1
@@ -167,6 +189,7 @@ class Encoder(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_encoder(self.encoder)
+        _check_channels(self.channels)
         if self.encoder:
             set_here = [name for name in _RESNET if getattr(self, name) != getattr(Encoder, name)]
             rule = f"{' and '.join(set_here)} must be left out with --encoder: these are options of a ResNet"

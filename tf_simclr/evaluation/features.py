@@ -21,6 +21,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_folder
 from tf_simclr.foreign import DAMAGED
+from tf_simclr.models.parts import as_taken
 from tf_simclr.places import expanded
 
 
@@ -61,7 +62,8 @@ def extract(
     for batch in batches:
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
         # Compiled once a model, however often called; arrays are what every backend takes.
-        values = vectors(model.predict_on_batch(np.asarray(images)), endpoint)
+        seen = keras.ops.convert_to_numpy(as_taken(np.asarray(images), model))
+        values = vectors(model.predict_on_batch(seen), endpoint)
         check(np.isfinite(values).all(), "features must be finite", first_image=done, images=len(values))
         columns = columns or [[] for _ in range(1 + len(rest))]
         for column, part in zip(columns, (values, *map(np.asarray, rest)), strict=True):

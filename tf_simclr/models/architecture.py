@@ -21,6 +21,10 @@ BLOCKS = {
 """Residual blocks in each of the four groups, by depth (ResNet paper, Table 1; 200: arXiv:1603.05027)."""
 
 
+MOST_CHANNELS = 1024
+"""Of images; what has more is damaged."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A ResNet encoder with its optional projection and supervised heads.
@@ -53,6 +57,8 @@ class Architecture:
     """Outputs of the supervised head; 0: no such head."""
     ft_proj_selector: int = 0
     """The projection layer that feeds the supervised head; 0: the pooled features."""
+    channels: int = 3
+    """Of the images, which the first convolution takes."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "num_proj_layers", "proj_out_dim", "num_classes", "ft_proj_selector"):
@@ -74,6 +80,7 @@ class Architecture:
             num_proj_layers=self.num_proj_layers,
         )
         check(self.proj_out_dim >= 1, "proj_out_dim must be at least 1", proj_out_dim=self.proj_out_dim)
+        whole_number(self.channels, "channels", least=1, most=MOST_CHANNELS)
         check(self.num_classes >= 0, "num_classes must be at least 0", num_classes=self.num_classes)
         check(
             0 <= self.ft_proj_selector <= self.num_proj_layers,

@@ -156,5 +156,6 @@ class Distiller(Classifier):
 
 def answer(teacher: Callable, images):
     """The teacher's logits in inference mode; of a network with endpoints those of its classifier."""
+    images = parts.as_taken(images, teacher) if isinstance(teacher, keras.Model) else images
     outputs = teacher(images, training=False) if isinstance(teacher, keras.layers.Layer) else teacher(images)
     return outputs["logits_sup"] if isinstance(outputs, dict) and "logits_sup" in outputs else parts.one_of(outputs)

@@ -83,6 +83,7 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
         sk_ratio=architecture.sk_ratio,
         se_ratio=architecture.se_ratio,
         cifar_stem=architecture.cifar_stem,
+        channels=architecture.channels,
         normalization=normalization,
     )
 

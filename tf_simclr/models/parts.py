@@ -80,7 +80,34 @@ def features_of(encoder, images, *, training):
     Raises:
         InputError: the encoder gives several tensors, or one of another rank.
     """
-    return pooled(encoder(images, training=training))
+    return pooled(encoder(as_taken(images, encoder), training=training))
+
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value (ITU-R BT.601, as TensorFlow's `rgb_to_grayscale` has them)."""
+
+
+def as_taken(images, model):
+    """RGB images `(…, 3)` as a model of one channel takes them, their luminance `(…, 1)`; others as they are.
+
+    All views are made in RGB and made grey at last: of a grey picture saturation and hue change nothing, and brightness
+    and contrast change its one channel as they would alone.
+
+    Raises:
+        InputError: the model takes another number of channels.
+    """
+    shape = input_shape(model)
+    wanted = shape[-1] if isinstance(shape, tuple) and isinstance(shape[-1], int) else None
+    given = images.shape[-1]
+    if wanted in (None, given) or given is None:
+        return images
+    check(
+        (given, wanted) == (3, 1),
+        f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, for no other",
+        channels=given,
+    )
+    weights = ops.cast(ops.convert_to_tensor(LUMINANCE), images.dtype)
+    return ops.sum(images * weights, axis=-1, keepdims=True)
 
 
 def pooled(outputs):

@@ -30,6 +30,7 @@ def resnet(
     se_ratio: float = 0.0,
     cifar_stem: bool = False,
     *,
+    channels: int = 3,
     normalization: Normalization = Normalization(),
     name: str = "encoder",
 ) -> keras.Model:
@@ -44,6 +45,7 @@ def resnet(
         sk_ratio: above 0: selective kernels and a ResNet-D stem and shortcuts (SimCLRv2 uses 0.0625; depth >= 50).
         se_ratio: above 0: squeeze and excitation.
         cifar_stem: a 3x3 stride-1 stem without pooling, for images of about 32 pixels (SimCLR, Appendix B.9).
+        channels: of the images; three are RGB.
         normalization: momentum and scope of the BatchNorm layers.
         name: the model's name.
 
@@ -54,11 +56,11 @@ def resnet(
         >>> resnet(18, cifar_stem=True).output_shape
         (None, 512)
     """
-    architecture = Architecture(depth, width, sk_ratio, se_ratio, cifar_stem)
+    architecture = Architecture(depth, width, sk_ratio, se_ratio, cifar_stem, channels=channels)
     parts = _Parts(normalization)
     # images (n, h, w, 3) → stem (n, h/4, w/4, 64·width), of CIFAR (n, h, w, …) → four groups, from the second on each
     # of half the height and width and twice the channels → the mean over positions, (n, d).
-    images = x = keras.Input((None, None, 3), name="images")
+    images = x = keras.Input((None, None, channels), name="images")
     x = parts.stem(x, architecture)
     for group, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(1, blocks + 1):

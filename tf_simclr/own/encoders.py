@@ -42,14 +42,14 @@ _KERAS = ("keras", "keras_hub")
 """Packages whose classes a file may name."""
 
 
-def build(name: str, *, image_size: int, say: _Say, channels: int = 3) -> keras.Model:
+def build(name: str, *, image_size: int, say: _Say, channels: int | None = None) -> keras.Model:
     """The encoder that a user names, with the layers that make it one.
 
     Args:
         name: as in the table above.
         image_size: side of the images in pixels, for encoders that hang on it.
         say: takes a line for what is added before or behind.
-        channels: of the images.
+        channels: of the images; None: as the model takes them, 3 where it takes any.
 
     Returns:
         Images `(n, h, w, channels)` in [0, 1] to features `(n, d)`.
@@ -57,10 +57,11 @@ def build(name: str, *, image_size: int, say: _Say, channels: int = 3) -> keras.
     Raises:
         InputError: it cannot be found or made, or takes or gives something else.
     """
-    made, scale, offset = _made(name, image_size=image_size, say=say, channels=channels)
+    made, scale, offset = _made(name, image_size=image_size, say=say, channels=channels or 3)
     check(isinstance(made, keras.layers.Layer), f"{name} must give a Keras model", gave=type(made).__name__)
     size = (image_size, image_size)
     free = parts.images_shape(made)
+    channels = channels or (free[3] if free is not None else None) or 3
     if free is not None:
         check(free[3] in (channels, None), f"{name} must take images of {channels} channels", images=free[1:])
         fits = all(side in (None, image_size) for side in free[1:3])

@@ -23,10 +23,16 @@ from tf_simclr.files import read_json
 from tf_simclr.frameworks import check_installed
 from tf_simclr.places import expanded, hub_name
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.training.about import FILE, known_of
 
 if TYPE_CHECKING:
     import keras
 
+_IMAGES = {
+    3: "RGB in [0, 1], (n, height, width, 3), neither mean nor standard deviation taken off",
+    1: "luminance in [0, 1], (n, height, width, 1), 0.299 R + 0.587 G + 0.114 B of RGB images",
+}
+"""Channels → what a card says of the images."""
 _NUMBERS = ("step", "seconds", "loss", "contrast_loss", "contrast_acc", "contrast_entropy", "supervised_acc", "knn_acc",
             "eval_images", "mean_auc")  # fmt: skip
 """Of `result.json`, those that a card shows beside accuracies with intervals; nothing else of it leaves the machine."""
@@ -152,7 +158,7 @@ def _fill(folder: Path, run_or_model: Any, *, name: str, files: Sequence[Path]) 
             shutil.copyfile(target, folder / target.name)
 
     # 3. What the network is for, for programs and for people.
-    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(about, network, name=name), encoding="utf-8")
     for path in files:
         shutil.copytree(path, folder / path.name) if path.is_dir() else shutil.copyfile(path, folder / path.name)
@@ -179,14 +185,17 @@ def _network_of(run_or_model: Any) -> tuple[keras.Model, RunFolder | None]:
 
 def _about(network: keras.Model, run: RunFolder | None) -> dict[str, Any]:
     """What others should know of a network: nothing that names an image, a patient or a place."""
+    channels = int(network.input_shape[-1])
     outputs = network.output if isinstance(network.output, Mapping) else {"output": network.output}
     about: dict[str, Any] = {
-        "images": "RGB in [0, 1], (n, height, width, 3), neither mean nor standard deviation taken off",
+        "images": _IMAGES.get(channels, f"{channels} channels in [0, 1]"),
+        "channels": channels,
         "outputs": {name: list(value.shape) for name, value in outputs.items()},
         "parameters": int(network.count_params()),
     }
     if run is None:
         return about
+    known_here = known_of(run.path)
     options = read_json(run.config)
     result = read_json(run.result) if run.result.is_file() else {}
     known = {key: options[key] for key in _OPTIONS if isinstance(options.get(key), (int, float, str))}
@@ -197,6 +206,7 @@ def _about(network: keras.Model, run: RunFolder | None) -> dict[str, Any]:
         "classes": list(classes),
         "options": known,
         "numbers": _numbers(result),
+        "notes": known_here["notes"],
         "training_images": read_json(run.data).get("images") if run.data.is_file() else None,
         "radiographs": options.get("radiographs") is not None or str(options.get("command")).startswith("chest"),
         "data_set": options.get("dataset") if not (options.get("image_dir") or options.get("radiographs")) else None,
@@ -227,6 +237,8 @@ def card(about: Mapping[str, Any], network: keras.Model, *, name: str) -> str:
              "- keras", "---", "", f"# {title}", ""]  # fmt: skip
     lines += [f"A network of tf_simclr{f', from {what}' if what else ''}: {about['parameters']:,} parameters.", ""]
     lines += ["**Licence:** not stated yet.  Whoever publishes this adds `license:` to the lines at the top.", ""]
+    if about.get("notes"):
+        lines += [f"**{note[:1].upper()}{note[1:]}.**" for note in about["notes"]] + [""]
     if about.get("radiographs"):
         lines += [
             "**For research use, not a diagnosis.**  It was trained on radiographs, is no medical device, and was not "

@@ -17,6 +17,7 @@ from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.metrics import accuracy
 from tf_simclr.evaluation.probes import knn_scores
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.models.parts import as_taken
 from tf_simclr.replicas import alone, settle
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.collapse import indicators
@@ -70,8 +71,14 @@ class _Inference:
                 lambda images: model(images, training=False), input_signature=signature, autograph=False
             )
 
+    @property
+    def input_shape(self):
+        """Of the images that it takes."""
+        return self.model.input_shape
+
     def predict_on_batch(self, images):
         """What the method of Keras does on one device; on replicas that would run the batch on each of them."""
+        images = as_taken(images, self.model)
         if keras.backend.backend() == "tensorflow":
             return self.compiled(tf.convert_to_tensor(images))
         return self.model.predict_on_batch(keras.ops.convert_to_numpy(images))

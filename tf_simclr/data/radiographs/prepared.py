@@ -14,14 +14,13 @@ from tf_simclr import contents, terminal
 from tf_simclr.buckets import local
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.kept.records import Reader, shards
-from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.radiographs import MADE_UP, Fit
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 
 Record = dict[str, tf.Tensor]
-MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
 UNCERTAIN, NOT_MENTIONED = -1, -2
 """Labels of a table that is neither sure that a finding is there nor that it is not, and of an empty cell."""
 _FEATURES = {
