@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
 PLACES: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
 PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
-PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb")
+PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb", "mlflow")
 PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
 PLACES += ("augment_on",)
 PLACES += ("coordinator", "num_processes", "process_id")

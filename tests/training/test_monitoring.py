@@ -17,6 +17,7 @@ from tf_simclr.data.subsets import of_rows, with_targets
 from tf_simclr.errors import InputError
 from tf_simclr.run_folder import RunFolder, restore_state
 from tf_simclr.training import collapse, read_history, train
+from tf_simclr.training.reporting import reports
 from tf_simclr.training.watching import Collapse, Neighbours, draw_pairs, parts
 from tf_simclr.training.weights_and_biases import Report, package
 
@@ -278,3 +279,49 @@ def test_without_its_package_weights_and_biases_is_refused_in_a_sentence(monkeyp
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"^--wandb needs the package wandb; pip install wandb, or leave it out"):
         package()
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """MLflow's own client on a folder."""
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (mlflow-skinny)")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(None)
+    return mlflow
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, of its stores
+def test_mlflow_gets_each_epochs_numbers_and_a_resumed_run_goes_on(tmp_path, mlflow):
+    """Read by MLflow's own client, which did not write them."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text(json.dumps({"command": "finetune", "learning_rate": 0.1}))
+    asked = types.SimpleNamespace(wandb=None, mlflow="radiographs")
+    for step in (2, 4):  # a process that was stopped, and one that goes on
+        lines = [f"{s},{s // 2},{value}" for s, value in ((2, 0.5), (4, 0.25)) if s <= step]
+        run.history.write_text("\n".join(["step,epoch,loss", *lines]) + "\n")
+        [report] = reports(asked, run)
+        report.on_train_begin()
+        report.on_train_begin()  # a second call of `fit`
+        report.on_epoch_end(step // 2 - 1)
+        report.finish()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("radiographs")
+    [found] = client.search_runs([experiment.experiment_id])
+    assert found.info.run_id == json.loads((run.path / "mlflow.json").read_text())["run_id"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"command": "finetune", "learning_rate": "0.1"}
+    told = [(metric.step, metric.value) for metric in client.get_metric_history(found.info.run_id, "loss")]
+    assert told == [(2, 0.5), (4, 0.25)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_mlflow_refuses_is_a_sentence(tmp_path, mlflow):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text("{}")
+    (run.path / "mlflow.json").write_text(json.dumps({"run_id": "0" * 32}))
+    [report] = reports(types.SimpleNamespace(wandb=None, mlflow="x"), run)
+    with pytest.raises(InputError, match="MLflow must take what is reported"):
+        report.on_train_begin()

@@ -48,6 +48,7 @@ from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder, read_arrays
 from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
+from tf_simclr.training.reporting import check_reports
 from tf_simclr.weights import load_model, own_network
 
 _ANSWERS = {"key", "place", "names", "logits", "unreadable"}
@@ -59,6 +60,7 @@ def run(config: Distill) -> None:
     devices = find_devices(config)
     source, test = sources(config)
     check_push(config)
+    check_reports(config)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")

@@ -39,6 +39,7 @@ from tf_simclr.own import encoders
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.terminal import say, show
 from tf_simclr.training import Plan
+from tf_simclr.training.reporting import check_reports
 from tf_simclr.weights import own_network, read_network
 
 
@@ -47,6 +48,7 @@ def run(config: Finetune) -> None:
     devices = find_devices(config)
     source, test = labelled_sources(config, several=True)
     check_push(config)
+    check_reports(config)
     with in_folder(config.model_dir, devices):
         result = finetune(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")

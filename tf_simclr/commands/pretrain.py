@@ -33,7 +33,6 @@ from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import read_json
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
@@ -47,10 +46,11 @@ from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.reporting import check_reports
+from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.viewing import viewed, views_on_device, with_held
 from tf_simclr.training.watching import PAIRS, Collapse, Neighbours, Watch, draw_pairs, parts
-from tf_simclr.training.weights_and_biases import Report, package
 from tf_simclr.weights import load_model
 
 _METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
@@ -127,8 +127,7 @@ def pretrain(
         check(not config.remat, "remat must be left out with --encoder: it recomputes a ResNet's blocks", remat=True)
     architecture = architecture or describe(config, source)
     known = architecture if encoder is None else _own_architecture(config, encoder, architecture=architecture)
-    if config.wandb is not None:
-        package()
+    check_reports(config)
     views_of = views_on_device(
         config, source, recipe=Recipe.of(config), devices=devices, against=_against(config, custom=view is not None)
     )
@@ -529,13 +528,10 @@ Views = Callable[[int], Any]
 
 def _watching(
     config: Pretrain, source: Source, *, plan: Plan, run: RunFolder, views: Views
-) -> tuple[list[Watch], list[Report]]:
+) -> tuple[list[Watch], list[Any]]:
     """Draws the sheet of pairs, and makes the callbacks that measure and those that report."""
     _show_pairs(run, views, available=source.num_examples)
-    reports = []
-    if config.wandb is not None:
-        reports = [Report(run, project=config.wandb, config=read_json(run.config))]
-    return watchers(config, source, plan=plan, views=views), reports
+    return watchers(config, source, plan=plan, views=views), reports_of(config, run)
 
 
 def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> list[Watch]:

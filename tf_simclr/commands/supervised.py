@@ -30,6 +30,7 @@ from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, typed
 from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.viewing import views_on_device, with_held
 from tf_simclr.training.watching import Watch
@@ -71,6 +72,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     result = Result(
         job.folder, unreadable, devices=devices, division=source.division, notes=source.notes, without=_TESTED
     )
+    told = reports_of(job.config, job.folder) if devices.chief else []
     watchers = [_Tests(job)] if job.config.eval_epochs else []
     views_of = views_on_device(
         job.config, source, recipe=pipeline.flips(job.config.augment), devices=devices, single=True
@@ -86,9 +88,11 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
         run=job.folder,
         say=say,
         watchers=watchers,
-        callbacks=[result],
+        callbacks=[result, *told],
         devices=devices,
     )
+    for one in told:
+        one.finish()
     found = _predictions(model, job, unreadable=unreadable) if devices.chief else None
     if unreadable.names:
         say(unreadable.report())

@@ -225,6 +225,10 @@ class Storage(Publishing):
     """Steps between two checkpoints instead, if above 0."""
     keep_checkpoint_max: int = 5
     """Checkpoints to keep, the newest; 0: all."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to."""
+    mlflow: str | None = None
+    """Experiment of MLflow to report to, on the server or in the folder that MLFLOW_TRACKING_URI names."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -331,8 +335,6 @@ class Monitoring(Checked):
     """Split whose images are classified in that test; by default those of the training split that do not vote."""
     collapse_images: int = 128
     """Images whose projections show each epoch whether they collapse; 0: none."""
-    wandb: str | None = None
-    """Project of Weights & Biases to report to."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -110,12 +110,18 @@ def plain(model: keras.Model) -> keras.Model:
         return copy
 
     def of_keras(layer):
+        if isinstance(layer, keras.Model):
+            if type(layer).__name__ in ("Functional", "Sequential"):
+                return keras.models.clone_model(layer, clone_function=of_keras)
+            whole = type(layer).from_config(layer.get_config())  # its constructor makes its layers, as KerasHub's do
+            in_precision(whole, keras.config.floatx())
+            return whole
         normalizes = isinstance(layer, keras.layers.BatchNormalization)
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
         own = {"dtype": keras.config.floatx()} if isinstance(layer, keras.layers.Layer) else {}  # else an operation
         return kind.from_config(layer.get_config() | own | ({"synchronized": False} if normalizes else {}))
 
-    copy = keras.models.clone_model(model, clone_function=of_keras, recursive=True)
+    copy = keras.models.clone_model(model, clone_function=of_keras)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -219,6 +219,7 @@ def _check_told(model: keras.Model, *, name: str) -> None:
     try:
         known = keras.saving.serialize_keras_object(model)
         _check_code(known, where=name)
+        type(model).from_config(model.get_config())
     except InputError:
         raise
     except Exception as error:

@@ -1,0 +1,110 @@
+"""A run on MLflow, where its package is installed: a server's, or the folder that MLFLOW_TRACKING_URI names."""
+
+import contextlib
+import importlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import keras
+
+from tf_simclr.errors import InputError, check
+from tf_simclr.files import read_json, write_json
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.training.callbacks import read_history
+
+_LONGEST = 500
+"""Characters of a parameter's value, as much as every version of MLflow takes."""
+
+
+def package() -> ModuleType:
+    """The package `mlflow`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module("mlflow")
+    except ImportError as error:
+        raise InputError(
+            f"--mlflow needs the package mlflow; pip install mlflow-skinny, or leave it out ({error})"
+        ) from error
+
+
+class MlflowReport(keras.callbacks.Callback):
+    """Sends each epoch's line of the history as metrics, the configuration as parameters, and the sheet of pairs.
+
+    MLflow draws the run's id, which is kept in the folder: a resumed run goes on under it, wherever the folder lies.
+
+    Args:
+        run: whose history is sent; after its line has been written.
+        experiment: its name on MLflow; made where it is not there.
+        config: what `config.json` holds.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+
+    def __init__(self, run: RunFolder, *, experiment: str, config: Mapping):
+        super().__init__()
+        self.run, self.experiment, self.config = run, experiment, dict(config)
+        self.client = package().MlflowClient()
+        self.session: str | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.session is not None:  # an epoch that was begun and the whole ones are two calls of `fit`
+            return
+        with _told():
+            self.session = self._identity()
+            self.client.update_run(self.session, status="RUNNING")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        row = read_history(self.run)[-1]
+        metric = importlib.import_module("mlflow.entities").Metric
+        now, step = int(1000 * time.time()), int(row["step"])
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+        with _told():
+            self.client.log_batch(
+                self.session,
+                metrics=[metric(name, value, now, step) for name, value in numbers.items() if math.isfinite(value)],
+            )
+
+    def finish(self) -> None:
+        """Ends the report."""
+        if self.session is not None:
+            with _told():
+                self.client.set_terminated(self.session)
+
+    def _identity(self) -> str:
+        """The run's id: MLflow's, drawn once, and kept in the folder."""
+        path = self.run.path / "mlflow.json"
+        if path.exists():
+            name = read_json(path).get("run_id")
+            check(isinstance(name, str) and name, f"{path} must hold the run's id", run_id=name)
+            return str(name)
+        found = self.client.get_experiment_by_name(self.experiment)
+        place = self.client.create_experiment(self.experiment) if found is None else found.experiment_id
+        name = self.client.create_run(place, run_name=self.run.path.name).info.run_id
+        write_json(path, {"run_id": name, "experiment": self.experiment})
+        for key, value in self.config.items():
+            self.client.log_param(name, key, str(value)[:_LONGEST])
+        pairs = self.run.path / "pairs.png"
+        if pairs.exists():
+            self.client.log_artifact(name, str(pairs))
+        return str(name)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A block in which what MLflow raises becomes a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of its client, its store and its server
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: {detail}"
+        ) from error

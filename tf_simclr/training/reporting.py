@@ -1,0 +1,32 @@
+"""Where a training's numbers go besides the disk, as its options ask."""
+
+from typing import Any
+
+from tf_simclr.files import read_json
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.training import mlflow_runs, weights_and_biases
+
+
+def check_reports(config: Any) -> None:
+    """Refuses to report by a package that is not installed, before anything is written.
+
+    Args:
+        config: with `wandb` and `mlflow`.
+
+    Raises:
+        InputError: so it is.
+    """
+    if config.wandb is not None:
+        weights_and_biases.package()
+    if config.mlflow is not None:
+        mlflow_runs.package()
+
+
+def reports(config: Any, run: RunFolder) -> list[Any]:
+    """The callbacks that report, to be told of the end by `finish()`; of several processes the chief has them."""
+    found: list[Any] = []
+    if config.wandb is not None:
+        found.append(weights_and_biases.Report(run, project=config.wandb, config=read_json(run.config)))
+    if config.mlflow is not None:
+        found.append(mlflow_runs.MlflowReport(run, experiment=config.mlflow, config=read_json(run.config)))
+    return found
