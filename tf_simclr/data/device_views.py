@@ -394,6 +394,8 @@ def blur(planes, sigma):
     """Gaussian blur by sigmas in pixels, the kernel a tenth of the side; outside is black."""
     size = planes.shape[-1]
     radius = size // 10 // 2
+    if radius == 0:  # below 20 px the kernel is one pixel, and nothing is blurred; Keras warns of such a softmax
+        return planes
     offsets = ops.arange(-radius, radius + 1, dtype="float32")
     kernel = ops.softmax(-(offsets**2) / (2 * sigma[..., None] ** 2), axis=-1)  # (n, views, taps)
     padded = ops.pad(planes, ((0, 0), (0, 0), (0, 0), (radius, radius), (radius, radius)))
