@@ -43,6 +43,7 @@ NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
 NEEDED["prepare-shards"] = ["--image_dir", "images", "--out", "shards"]
 NEEDED["chest prepare"] = ["raw", "out"]  # by position
 NEEDED |= {f"checkpoints {verb}": ["name"] for verb in ("get", "convert")}  # by position
+NEEDED["prepare-shards"] = ["--image_dir", "images", "--out", "shards"]
 NEEDED["chest evaluate"] = ["--model", "run", "--radiographs", "prepared"]
 NEEDED |= {"chest app": ["--model", "run"], "chest explain": ["--model", "run", "image.png"]}
 """Options without a default."""

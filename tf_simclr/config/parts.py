@@ -131,7 +131,7 @@ class OwnCode(Checked):
         _check_channels(self.channels)
 
 
-CHANNELS = (0, 1, 3)
+_CHANNELS = (0, 1, 3)
 """Of images as commands feed them: as the network takes them, grey, RGB."""
 
 
@@ -145,7 +145,7 @@ def _check_channels(channels: int) -> None:
         "channels must be 1 or 3: pictures are read as RGB, and made grey for 1; a network of others is trained in "
         "Python, and converted as any"
     )
-    check(channels in CHANNELS, rule, channels=channels)
+    check(channels in _CHANNELS, rule, channels=channels)
 
 
 def check_encoder(name: str) -> None:

@@ -83,7 +83,7 @@ def features_of(encoder, images, *, training):
     return pooled(encoder(as_taken(images, encoder), training=training))
 
 
-LUMINANCE = (0.299, 0.587, 0.114)
+_LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601, as TensorFlow's `rgb_to_grayscale` has them)."""
 
 
@@ -106,7 +106,7 @@ def as_taken(images, model):
         f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, for no other",
         channels=given,
     )
-    weights = ops.cast(ops.convert_to_tensor(LUMINANCE), images.dtype)
+    weights = ops.cast(ops.convert_to_tensor(_LUMINANCE), images.dtype)
     return ops.sum(images * weights, axis=-1, keepdims=True)
 
 
