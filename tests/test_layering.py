@@ -106,7 +106,9 @@ MAY_IMPORT = {
     }
     | METHOD
     | GROUND,
-    "tf_simclr.training.publishing": {"tf_simclr.run_folder", "tf_simclr.weights"} | METHOD | GROUND,
+    "tf_simclr.training.publishing": {"tf_simclr.run_folder", "tf_simclr.training", "tf_simclr.weights"}
+    | METHOD
+    | GROUND,
     "tf_simclr": {"tf_simclr.training.publishing", "tf_simclr.weights", "tf_simclr.registration", "tf_simclr.moved"}
     | METHOD,  # the public names
     # the commands
