@@ -71,7 +71,7 @@ def test_the_whole_way(proxy, bucket, tmp_path):
 
     # 3. What follows, from and into the bucket.
     out = f"{bucket}/out"
-    run(f"tf_simclr linear-eval --checkpoint {bucket}/run --protocol logistic --result {out}/probe.json", environment)
+    run(f"tf_simclr linear-eval --checkpoint {bucket}/run --protocol knn --result {out}/probe.json", environment)
     run(f"tf_simclr embed --checkpoint {bucket}/run --out {out}/features.npz", environment)
     run(f"tf_simclr export --checkpoint {bucket}/run --to keras --out {out}/net.keras", environment)
     assert {"probe.json", "features.npz", "net.keras"} <= Store(out).find().keys()

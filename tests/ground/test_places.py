@@ -107,6 +107,7 @@ def made(name: str, knob: str, value: str, **others):
     types = {field.name: field.type for field in dataclasses.fields(kind)}
     values["images"] = (Path("x.png"),)
     values["positive"] = "x"
+    values |= {"teacher_views": "cached"} if knob == "teacher_logits" else {}
     values |= {"radiographs": Path("x")} if "image_dir" in types and knob != "image_dir" else {}
     values |= {"radiographs": None, "positive": None} if knob == "image_dir" else {}
     path = value if "Annotated[str" in str(types[knob]) else Path(value)
