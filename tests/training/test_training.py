@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import threading
+import time
 
 import keras
 import numpy as np
@@ -14,10 +16,12 @@ from tests.tiny_runs import PLAN, Stop
 from tf_simclr import training
 from tf_simclr.commands.pretrain import plan_of
 from tf_simclr.config import Pretrain
+from tf_simclr.data import pipeline
 from tf_simclr.errors import InputError
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import Plan, train
 from tf_simclr.training import callbacks as progress_line
+from tf_simclr.training.callbacks import Served
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +308,57 @@ def test_of_epochs_of_a_moment_the_line_of_each_test_and_the_last_stay(clock, pr
     shown.on_train_batch_end(0, LOGS)
     shown.on_epoch_end(3, LOGS)
     assert out.getvalue().count("\n") == 3
+
+
+@pytest.mark.slow
+def test_a_step_that_waits_for_the_data_service_is_told_of_and_goes_on_with_a_new_worker():
+    service = tf.data.experimental.service
+    head = service.DispatchServer(service.DispatcherConfig(port=0, worker_timeout_ms=1000))
+    address = head.target.split("://")[1]
+    workers = [service.WorkerServer(service.WorkerConfig(dispatcher_address=address))]
+    endless = tf.data.Dataset.range(10**9).map(lambda i: (tf.fill((8, 1000), tf.cast(i, tf.float32)), tf.zeros(8)))
+    said: list[str] = []
+
+    class Strike(keras.callbacks.Callback):
+        """The only worker is gone after the third step, and another one comes when that was told of."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                workers.clear()
+                threading.Thread(target=self.mend, daemon=True).start()
+
+        def mend(self):
+            while not said:
+                time.sleep(0.1)
+            workers.append(service.WorkerServer(service.WorkerConfig(dispatcher_address=address)))
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    with Served(address, say=said.append, seconds=1) as served:
+        model.fit(
+            pipeline.distributed(endless, address),
+            steps_per_epoch=300,
+            epochs=1,
+            verbose=0,
+            shuffle=False,
+            callbacks=[Strike(), served],
+        )
+    assert re.match(
+        rf"a step has waited \d+ s for data_service at {address}: are the dispatcher and its workers", said[0]
+    )
+    assert said[-1] == f"data_service at {address} gives batches again"
+
+
+def test_steps_that_do_not_wait_are_not_told_of():
+    said: list[str] = []
+    with Served("here:1", say=said.append, seconds=0.1) as served:
+        for _ in range(3):
+            served.on_train_batch_begin(0)
+            served.on_train_batch_end(0)
+            time.sleep(0.2)  # between two steps, as in an evaluation
+        assert said == []
+        served.on_train_batch_begin(0)
+        time.sleep(0.35)
+        served.on_train_batch_end(0)
+    assert len(said) >= 3, said
+    assert said[-1] == "data_service at here:1 gives batches again"

@@ -46,6 +46,7 @@ from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.callbacks import Served
 from tf_simclr.training.reporting import check_reports
 from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
@@ -169,8 +170,10 @@ def pretrain(
     watched, reports = _watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
 
     # 7. The training, from the newest whole checkpoint on.
-    callbacks = [result, *reports]
-    train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, devices=devices)
+    with contextlib.ExitStack() as stack:
+        served = [stack.enter_context(Served(config.data_service, say=say))] if config.data_service else []
+        callbacks = [*served, result, *reports]
+        train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, devices=devices)
     if unreadable.names:
         say(unreadable.report())
 

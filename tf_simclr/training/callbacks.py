@@ -373,3 +373,59 @@ class Progress(keras.callbacks.Callback):
             f"step {self.step:,}/{self.plan.total_steps:,}  {shown}  "
             f"{self.plan.batch_size / seconds:,.0f} images/s  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         )
+
+
+class Served(keras.callbacks.Callback):
+    """Says so, again and again, where a step waits for tf.data's service, which itself waits for ever without a word.
+
+    The training goes on as soon as a worker is there, so nothing is stopped.  A block, during which a thread looks at
+    the time that the step in hand takes.
+
+    Args:
+        address: of the dispatcher, `host:port`.
+        say: takes a line for the user.
+        seconds: that a step may take until this is said, and between two times; at least four times as long as the
+            longest step so far.
+    """
+
+    def __init__(self, address: str, *, say: Callable[[str], None], seconds: float = 60):
+        super().__init__()
+        self.address, self.say, self.seconds = address, say, seconds
+        self.began: float | None = None
+        """When the step in hand began; None between two."""
+        self.longest, self.steps, self.told = 0.0, 0, 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Served":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        if self.told:
+            self.say(f"data_service at {self.address} gives batches again")
+        elif self.began is not None and self.steps:  # a step that waited, or was compiled, is no measure
+            self.longest = max(self.longest, now - self.began)
+        self.began, self.told = None, 0
+        self.steps += 1
+
+    def _look(self) -> None:
+        while not self.over.wait(self.seconds / 20):
+            began = self.began
+            limit = max(self.seconds, 4 * self.longest)
+            if began is None or (waited := time.monotonic() - began) < (self.told + 1) * limit:
+                continue
+            self.told += 1
+            first = "" if self.steps else ", or it is still being compiled"
+            self.say(
+                f"a step has waited {waited:,.0f} s for data_service at {self.address}: are the dispatcher and its "
+                f"workers running{first}?  The training goes on when they are"
+            )
