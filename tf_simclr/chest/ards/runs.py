@@ -197,7 +197,9 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
     options = plain(_finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
     left = {"command", "model_dir", *grid}
     options = {name: value for name, value in options.items() if name not in left}
-    sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=_METRIC))
+    # The user has named the code on this command's own line, and its trials are told of it.
+    code = config.encoder if is_code(config.encoder) else ""
+    sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=_METRIC, encoder=code))
     for checkpoints in folder.glob("trial-*/checkpoints"):
         shutil.rmtree(checkpoints)
     with reading(folder, "the folder of a whole search", advice="remove it"):
