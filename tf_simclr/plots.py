@@ -499,17 +499,31 @@ def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: s
     for axes, (name, at) in zip(panels, values.items(), strict=True):
         numbers = [value for value in at if isinstance(value, int | float) and not isinstance(value, bool)]
         numeric = len(numbers) == len(at)
-        places: list[Any] = list(at) if numeric else [str(value) for value in at]
+        texts = list(dict.fromkeys(map(str, at)))
+        places = [float(value) for value in at] if numeric else [float(texts.index(str(value))) for value in at]
         axes.scatter(places, scores, color=COLOURS[0], alpha=0.7, label="a trial")
         axes.scatter([places[best]], [scores[best]], color=COLOURS[1], marker="D", label="the best")
         if numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 100:
             axes.set_xscale("log")
+        if not numeric:
+            axes.set_xticks(range(len(texts)), _short(texts), rotation=20, ha="right")
+            axes.set_xlim(-0.5, len(texts) - 0.5)
         axes.set(xlabel=name.replace("_", " "), ylabel=metric)
         axes.grid(alpha=0.3)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, loc="outside lower center", ncols=2)
     figure.suptitle(f"Search of {len(scores)} trials; the best: {metric} {scores[best]:.4g}", fontsize="medium")
     return figure
+
+
+def _short(texts: Sequence[str]) -> list[str]:
+    """Texts as short as they can be told apart: of paths the last parts, of what is still long its two ends."""
+    most = max(text.count("/") for text in texts) + 1
+    for parts in range(1, most + 1):
+        found = ["/".join(text.split("/")[-parts:]) for text in texts]
+        if len(set(found)) == len(set(texts)):
+            break
+    return [text if len(text) <= 24 else f"{text[:11]}…{text[-12:]}" for text in found]
 
 
 def explanation(

@@ -171,6 +171,7 @@ class Recorder:
 def test_each_row_beyond_the_study_changes_one_thing(made, tmp_path, monkeypatch):
     asked, seen, given = [], [], {"given": encoder(), "more": encoder()}
     monkeypatch.setattr(covid_arms, "load_encoder", lambda path, **_: given[path.name])
+    monkeypatch.setattr(covid_arms, "encoder_from", lambda config: given[config.checkpoint.name])
     monkeypatch.setattr(covid_arms, "Learner", lambda *args, **form: Recorder(asked, *args, **form))
 
     def features(self, network, *, name, sizes):
@@ -216,7 +217,7 @@ def test_each_row_beyond_the_study_changes_one_thing(made, tmp_path, monkeypatch
 
 def test_the_four_classes_are_asked_of_the_encoder_and_of_a_random_one(made, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(covid_arms, "load_encoder", encoder)
+    monkeypatch.setattr(covid_arms, "encoder_from", lambda config: encoder())
     monkeypatch.setattr(covid_arms, "Learner", lambda *args, **form: Recorder(asked, *args, **form))
     monkeypatch.setattr(
         covid_arms.Study, "features", lambda self, *_, name, **__: np.full((len(self.data), 2), hash(name))

@@ -188,7 +188,7 @@ ROWS = [
     Row(
         "nobody",
         "an address",
-        named("gs://simclr-checkpoints/x"),
+        named("https://storage.googleapis.com/simclr-gcs/checkpoints/ResNet50_1x.zip"),
         "refused",
         reason="checkpoints get gs://",
         quick=True,

@@ -47,7 +47,7 @@ NO_PLACES = {
     **dict.fromkeys(
         ("image_column", "path_column", "label_column", "label_columns", "patient_column"), "of a csv file"
     ),
-    **dict.fromkeys(("tpu_zone", "gcp_project", "wandb"), "names elsewhere"),
+    **dict.fromkeys(("tpu_zone", "gcp_project", "wandb", "mlflow"), "names elsewhere"),
 }
 """Knobs that are text and mean no path, and what they mean: a new one must be put here, or be a `Path` or `Place`."""
 OPTION_DICTS = {"options", "search", "final"}

@@ -85,7 +85,7 @@ def meeting(
 
     Example:
         >>> meeting("10.0.0.1:1234", num_processes=2, process_id=1)
-        Meeting(address='10.0.0.1:1234', processes=2, number=1)
+        Meeting(address='10.0.0.1:1234', processes=2, number=1, device=None)
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     if any(value is not None for value in given.values()):

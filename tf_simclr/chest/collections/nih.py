@@ -145,7 +145,7 @@ def _official_split(folder: Path) -> dict[str, set[str]]:
             if path is not None
         }
     both = set.intersection(*names.values()) if len(names) == 2 else set()
-    check(not both, f"no image may be in {_LISTS['train']} and in {_LISTS['test']}", both=sorted(both)[:3])
+    check(not both, f"no image may be in {lists['train']} and in {lists['test']}", both=sorted(both)[:3])
     return names
 
 
