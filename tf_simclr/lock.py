@@ -90,8 +90,7 @@ def _acquire(folder: Path, say: Callable[[str], None]) -> int:
                 break
             os.close(file)  # its holder left and removed it between our two calls
         if not safe:
-            holder = _holder_of(file)
-            who = f"process {holder['pid']} on {holder['host']}"
+            who = named(_holder_of(file))
             say(f"{folder} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
             wait_for_silence(file, folder)
         sign(file)
@@ -117,28 +116,40 @@ def take(file: int, folder: Path) -> bool:
             _refuse(file, folder)
         except OSError:
             locked = False  # this file system has no locks: the signs of life decide
-    holder = _holder_of(file)
-    here = holder.get("host") == socket.gethostname()
-    return not holder or (here and (locked or not is_alive(holder["pid"])))
+    found = _holder_of(file)
+    here = found.get("host") == socket.gethostname()
+    return not found or (here and (locked or not is_alive(found["pid"])))
 
 
 def _refuse(file: int, folder: Path) -> None:
     """Raises `InputError` with who holds the folder."""
-    holder = _holder_of(file)
+    who = named(_holder_of(file))
     os.close(file)
-    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
     raise InUse(f"{folder} is in use by {who}; wait for it, stop it, or take another folder")
 
 
 def _holder_of(file: int) -> dict[str, Any]:
     """Process and machine that signed the file; nothing if nobody did, whatever it holds."""
     try:
-        content = json.loads(os.pread(file, 1000, 0))
-        pid, host = content["pid"], content["host"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return holder(os.pread(file, 1000, 0))
+    except OSError:
+        return {}
+
+
+def holder(content: bytes) -> dict[str, Any]:
+    """What a lock holds, `pid` and `host` of who signed it among it; nothing if nobody did, whatever it holds."""
+    try:
+        found = json.loads(content)
+        pid, host = found["pid"], found["host"]
+    except (ValueError, TypeError, LookupError, RecursionError):
         return {}
     fits = type(pid) is int and 0 < pid < 1 << 31 and type(host) is str and host.isprintable()
-    return {"pid": pid, "host": host} if fits else {}
+    return dict(found) if fits else {}
+
+
+def named(found: dict[str, Any]) -> str:
+    """A holder in words."""
+    return f"process {found['pid']} on {found['host']}" if found else "another process"
 
 
 def sign(file: int) -> None:

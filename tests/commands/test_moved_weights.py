@@ -185,9 +185,14 @@ def test_a_search_goes_on_with_moved_images_and_no_others(trials, tmp_path):  # 
     count = len(trials)
     sweep.run(plan(tmp_path / "run", options=options | {"image_dir": str(tmp_path / "cats")}))
     assert len(trials) == count + 5
-    next((tmp_path / "cats").rglob("*.png")).unlink()
-    with pytest.raises(InputError, match="the same images and weights, but others lie there by now"):
-        sweep.run(plan(tmp_path / "run", options=options | {"image_dir": str(tmp_path / "cats")}))
+    one = next((tmp_path / "cats").rglob("*.png"))
+    as_it_was = one.read_bytes()
+    for other in (as_it_was[:-1] + b"x", None):  # of the same size and name; gone
+        one.unlink()
+        if other is not None:
+            one.write_bytes(other)
+        with pytest.raises(InputError, match="the same images and weights, but others lie there by now"):
+            sweep.run(plan(tmp_path / "run", options=options | {"image_dir": str(tmp_path / "cats")}))
 
 
 def test_the_pipeline_of_radiographs_notes_the_checkpoint_by_its_content(given, tmp_path):

@@ -11,8 +11,7 @@ from typing import Any
 
 from tf_simclr.buckets.store import ABSENT, Raced, Store
 from tf_simclr.errors import InputError
-from tf_simclr.foreign import DAMAGED, parse_json
-from tf_simclr.lock import is_alive
+from tf_simclr.lock import holder, is_alive, named
 
 BEAT, SILENCE = 20.0, 90.0
 """Seconds between two signs of life, and without one, after which a holder counts as gone."""
@@ -39,14 +38,14 @@ class Lock:
         """
         found = self.store.read(LOCK)
         if found is not None:
-            holder, self.version = _holder(found[0]), found[1]
-            if not _is_gone(holder):
-                self._wait(holder)
+            former, self.version = holder(found[0]), found[1]
+            if not _is_gone(former):
+                self._wait(former)
         try:
             self._write()
         except Raced as error:
             found = self.store.read(LOCK)
-            raise self._refusal(_holder(found[0]) if found is not None else {}) from error
+            raise self._refusal(holder(found[0]) if found is not None else {}) from error
         if not self.store.conditional:  # two may have written: the later one has it
             time.sleep(_SETTLES)
             if not self._is_mine():
@@ -69,24 +68,24 @@ class Lock:
 
     def _is_mine(self) -> bool:
         found = self.store.read(LOCK)
-        return found is not None and _holder(found[0]).get("mark") == self.mark
+        return found is not None and holder(found[0]).get("mark") == self.mark
 
-    def _refusal(self, holder: dict[str, Any]) -> InputError:
+    def _refusal(self, former: dict[str, Any]) -> InputError:
         advice = "wait for it, stop it, or take another folder"
-        return InputError(f"{self.store.address} is in use by {_name(holder)}; {advice}")
+        return InputError(f"{self.store.address} is in use by {named(former)}; {advice}")
 
     def _write(self) -> None:
         self.beats += 1
         content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
         self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
 
-    def _wait(self, holder: dict[str, Any]) -> None:
+    def _wait(self, former: dict[str, Any]) -> None:
         """Waits until a holder has shown no life for `SILENCE` seconds.
 
         Raises:
             InputError: it has shown life.
         """
-        who = _name(holder)
+        who = named(former)
         self.say(f"{self.store.address} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
         end = time.monotonic() + SILENCE
         while time.monotonic() < end:
@@ -96,27 +95,13 @@ class Lock:
                 self.version = ABSENT
                 return
             if now.version != self.version:
-                raise self._refusal(holder)
+                raise self._refusal(former)
 
 
 _SETTLES = 0.5
 """Seconds after which a store without conditions shows who has written last."""
 
 
-def _holder(content: bytes) -> dict[str, Any]:
-    """Who signed a lock; nothing where nobody did, whatever it holds."""
-    try:
-        found = parse_json(content)
-        fits = isinstance(found, dict) and type(found["pid"]) is int and type(found["host"]) is str
-        return found if fits and found["host"].isprintable() and 0 < found["pid"] < 1 << 31 else {}
-    except DAMAGED:
-        return {}
-
-
-def _name(holder: dict[str, Any]) -> str:
-    return f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-
-
-def _is_gone(holder: dict[str, Any]) -> bool:
+def _is_gone(former: dict[str, Any]) -> bool:
     """Whether a holder was a process of this machine that is no more; of others nothing is known."""
-    return bool(holder) and holder["host"] == socket.gethostname() and not is_alive(holder["pid"])
+    return bool(former) and former["host"] == socket.gethostname() and not is_alive(former["pid"])

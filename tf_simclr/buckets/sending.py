@@ -147,7 +147,7 @@ class Sending:
                 known = self.manifest.files.get(name)
                 mine = (one.size, crc32c(path))
                 if known in (None, mine):
-                    self.manifest.files[name], self.sent[name] = mine, _mark(path)
+                    self.manifest.files[name], self.sent[name] = mine, stamp(path)
         self._write_manifest()  # from now on a former holder is refused
         orphans = [name for name in listed if is_fixed(name) and name not in self.manifest.files]
         self.store.delete(orphans)  # of one that was killed before it wrote the manifest
@@ -206,7 +206,7 @@ class Sending:
         """Sends a file; one that was removed or replaced meanwhile is left to the next look."""
         path = self.path / name
         try:
-            mark = _mark(path)
+            mark = stamp(path)
             content: bytes | Path = path.read_bytes() if mark[1] <= _SMALL else path
             checksum = crc32c(content)
             size = len(content) if isinstance(content, bytes) else mark[1]
@@ -214,7 +214,7 @@ class Sending:
                 self._send_fixed(name, content)
             else:
                 self.store.put(name, content)
-            if isinstance(content, Path) and _mark(path) != mark:
+            if isinstance(content, Path) and stamp(path) != mark:
                 return
         except FileNotFoundError as error:
             if path.exists():  # not the file is gone, but the bucket
@@ -270,7 +270,7 @@ def _is_log(name: str) -> bool:
     return name.startswith("logs/") or "/logs/" in name or name.endswith("/log.txt")
 
 
-def _mark(path: Path) -> tuple[int, int, int]:
+def stamp(path: Path) -> tuple[int, int, int]:
     """Tells a file from the one that it was."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
@@ -290,7 +290,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int, int]]:
             continue
         with contextlib.suppress(OSError):  # it was removed meanwhile
             if path.is_file() and not path.is_symlink():
-                found[name] = _mark(path)
+                found[name] = stamp(path)
     return dict(sorted(found.items(), key=lambda one: one[1][0]))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tf_simclr.buckets.mirror import local, mirrored, place_of
-from tf_simclr.buckets.sending import SENDING, Sending
+from tf_simclr.buckets.sending import SENDING, Sending, stamp
 from tf_simclr.buckets.store import Store, normal
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import FOLDERS, WRITTEN, is_bucket, names_place, stand_for, written
@@ -121,25 +121,20 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
         target = path.parent / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if store.patiently_get(name, target, wanted=one) is not None:
-            known[name] = _mark(target)
+            known[name] = stamp(target)
     stand_for(path, address)
     yield path
     files = [file for one in _belonging(path) for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
     files = [file for file in files if file.is_file()]
-    made = {file.relative_to(path.parent).as_posix(): file for file in sorted(files, key=lambda file: _mark(file)[0])}
+    made = {file.relative_to(path.parent).as_posix(): file for file in sorted(files, key=lambda file: stamp(file)[0])}
     for name, file in made.items():
-        if known.get(name) != _mark(file):
+        if known.get(name) != stamp(file):
             try:
                 store.put(name, file)
             except FileNotFoundError as error:
                 raise InputError(f"{address} must be in a bucket that is there: {error}") from error
     store.delete([name for name in known if name not in made])
     forget(str(path))
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _belonging(path: Path) -> list[Path]:

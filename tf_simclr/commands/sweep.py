@@ -298,14 +298,14 @@ def _contents_of(config: Sweep) -> dict[str, Any]:
 
 
 def _listing(place: str) -> str:
-    """Tells the images at a place from others by the names and sizes of their files."""
+    """Tells the images at a place from others by the names and contents of their files, hashed once (`contents`)."""
     root = expanded(place)
     if not root.is_dir():
-        return contents.of_values(root.stat().st_size if root.is_file() else None)
+        return contents.of_values(contents.digest(root) if root.is_file() else None)
     every = list(entries(root))
     files = [path for path, reason in every if not reason] or [path for path, _ in every if path.is_file()]
-    listed = sorted((shown(path.relative_to(root)), path.stat().st_size) for path in files)
-    return contents.of_values(listed)
+    names = [shown(path.relative_to(root)) for path in files]
+    return contents.of_values(sorted(zip(names, contents.digests(files, say=say), strict=True)))
 
 
 def _with_paths(values: Any, moved: dict[str, str]) -> Any:
