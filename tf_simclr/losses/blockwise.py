@@ -27,6 +27,8 @@ def choose(n, block_size: int | None) -> int | None:
     """Examples a block for a replica's batch of `n`, or None: all at once.  A tensor `n` may turn out large."""
     check_block_size(block_size)
     if block_size is None:
+        # n² similarities, this replica's n rows by all n · replicas columns: below `_LARGE` they are cheap enough to
+        # hold.
         return None if isinstance(n, int) and n * n * replicas.count() < _LARGE else BLOCK
     return block_size
 
@@ -53,26 +55,37 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
         every, places = replicas.gather(rows), _global_rows(rows)
 
         def sums(_, block):
+            # rows of a block (b, d) → similarities (b, N) → one number a row, (b,); the (b, N) are forgotten with the
+            # block.
             found = ops.logsumexp(logits(*block, every=every, temperature=temperature), axis=1)
             return found, found
 
         def gradient(upstream, *_):
+            # (n, 2) → (N, 2): what every row of all replicas has, its total and its upstream gradient, in one
+            # collective.
             every_sum, every_upstream = ops.unstack(replicas.gather(ops.stack([totals, upstream], axis=1)), axis=1)
 
             def owed(_, block):
                 part, place, total, weight = block  # (b, d), (b,), (b,), (b,)
+                # The similarities are computed again rather than kept: (b, N), as in the forward pass.
                 s = logits(part, place, every=every, temperature=temperature)
                 # The masked diagonal is exp(-1e9 - total) = 0 in both terms.
+                # (b, N): what this block's rows owe to all others, each row by its own softmax and gradient;
                 to_others = ops.exp(s - ops.expand_dims(total, 1)) * ops.expand_dims(weight, 1)
+                # (b, N): what all others owe to it, column j by the softmax and gradient of row j.  No exchange: s_ij =
+                # s_ji.
                 by_others = ops.exp(s - every_sum) * every_upstream
+                # (b, N) · (N, d) → (b, d)
                 found = ops.matmul(to_others + by_others, every) / temperature
                 return found, found
 
+            # An example has two rows, one a view: a block of examples is twice as many rows.
             return over_blocks(owed, [rows, places, totals, upstream], like=rows, size=2 * block_size)
 
         totals = over_blocks(sums, [rows, places], like=rows[:, 0], size=2 * block_size)
         return totals, gradient
 
+    # (n, 2, d) → (2n, d) → (2n,) → (n, 2)
     rows = ops.reshape(views, (-1, views.shape[2]))  # the views of an example follow each other
     return ops.reshape(of_rows(rows), (-1, 2))
 
@@ -86,6 +99,7 @@ def _global_rows(rows):
 def logits(rows, places, *, every, temperature: float):
     """Similarities over temperature of a block's rows with every row, themselves masked, `(block, N)`."""
     s = ops.matmul(rows / temperature, ops.transpose(every))  # (b, d) · (d, N); dividing b·d numbers is the cheaper
+    # (b, 1) with (N,) → (b, N): each row's own column, which must not count (`contrastive_logits` has the reason).
     columns = ops.arange(ops.shape(every)[0], dtype="int32")
     return ops.where(ops.equal(ops.expand_dims(places, 1), columns), -MASKED, s)
 
@@ -105,6 +119,7 @@ def over_blocks(function, inputs, *, like, size: int):
     Returns:
         The function's rows, `(n, …)`.
     """
+    # n known while the step is built: a batch smaller than a block is one block of its own size.
     n = ops.shape(inputs[0])[0]
     size = min(size, n) if isinstance(n, int) else size
     padded = [_pad(x, -n % size) for x in inputs]  # to whole blocks: a scan's steps all have one shape
@@ -112,6 +127,7 @@ def over_blocks(function, inputs, *, like, size: int):
     def of_block(carry, number):
         return function(carry, [_rows_from(x, number * size, count=size) for x in padded])
 
+    # The number of blocks, rounded up; their results (blocks, size, …) are laid end to end, and the padding cut off.
     numbers = ops.arange((n + size - 1) // size, dtype="int32")
     _, results = ops.scan(of_block, ops.zeros((size, *like.shape[1:]), dtype=like.dtype), numbers)
     return ops.reshape(results, (-1, *like.shape[1:]))[:n]

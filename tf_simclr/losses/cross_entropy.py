@@ -63,6 +63,7 @@ def nt_xent(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = True, block
 
 def _cross_entropies(ab, aa, ba, bb, targets):
     """The loss of each example from first to second view, and from second to first, `(n,)` each."""
+    # (n, N) twice, beside each other → (n, 2N); `targets` count into the first half, where the other views are.
     return [
         keras.losses.sparse_categorical_crossentropy(targets, ops.concatenate(logits, axis=1), from_logits=True)
         for logits in ((ab, aa), (ba, bb))
@@ -115,6 +116,7 @@ def contrastive_entropy(ab):
 
     See docs/official-code.md#contrast-metrics.
     """
+    # The entropy of p, 1e-8 inside the logarithm as upstream, so that a p that rounds to 0 costs nothing.
     p = ops.softmax(wide(ab), axis=1)
     return -ops.sum(p * ops.log(p + 1e-8), axis=1)
 
@@ -142,12 +144,15 @@ def contrastive_metrics(z1, z2, temperature: float = 0.1, *, hidden_norm: bool =
         (array([1., 1., 1., 1.]), array([1.2683, 1.2683, 1.2683, 1.2683]))
     """
     check_temperature(temperature)
+    # Metrics only watch: without the stop every step would differentiate them, too.
     z1, z2 = (ops.stop_gradient(z) for z in prepare(z1, z2, hidden_norm=hidden_norm))
     _, every2, targets = gather_views(z1, z2)
 
     def of_block(_, block):
         z, own = block
+        # (b, d) · (d, N) → (b, N): the first views of a block with all second views, one direction as upstream.
         ab = ops.matmul(z, ops.transpose(every2)) / temperature
+        # Two numbers a row, (b, 2): a scan carries one tensor.
         found = ops.stack([contrastive_accuracy(ab, own), contrastive_entropy(ab)], axis=1)
         return found, found
 

@@ -70,9 +70,12 @@ def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_
     # NT-Xent is log(exp(s) + sum of the others) - s.  Here s leaves the sum: the better a pair is matched, the smaller
     # NT-Xent's gradient becomes with small batches (its "negative-positive coupling"), and this one's does not.
     ab, aa, ba, bb, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
+    # (n, N), 1 where the columns are the row's own example: in `ab` that column holds the positive.
     own = own_columns(targets, ops.transpose(ab))
     positive = ops.sum(ab * own, axis=1)  # as in the other direction
+    # `positive` holds s / τ; the weight is of s itself.
     weight = 1 if sigma is None else mises_fisher_weights(positive * temperature, sigma)
+    # Across views the positive is masked, as it leaves the denominator; within a view the diagonal is already.
     repulsion = (
         ops.logsumexp(ops.concatenate([across - MASKED * own, within], axis=1), axis=1)
         for across, within in ((ab, aa), (ba, bb))
@@ -83,6 +86,7 @@ def dcl(z1, z2, temperature: float = 0.1, *, sigma: float | None = None, hidden_
 def mises_fisher_weights(similarity, sigma: float):
     """`2 - exp(s/σ) / mean(exp(s/σ))` of each pair, `(n,)`; the mean is over all replicas (DCL, Section 3)."""
     # In logarithms: exp(s / σ) alone would overflow float32 for σ below 0.0113.
+    # s in [-1, 1] where projections have length 1, (n,) → (N,) over all replicas.
     scaled = ops.stop_gradient(similarity) / sigma
     every = replicas.gather(scaled)
     log_mean = ops.logsumexp(every) - ops.log(ops.cast(ops.shape(every)[0], every.dtype))
@@ -143,16 +147,20 @@ def generalized_contrastive(
     """
     _check_generalized(temperature, weight, prior)
     z1, z2 = prepare(z1, z2, hidden_norm=hidden_norm)
+    # The paper's first term: how far both views of an example lie apart, (n,).
     alignment = ops.mean(ops.square(z1 - z2), axis=1)
+    # All views of all replicas, first ones before second ones, (2N, d).
     every = ops.concatenate(gather_views(z1, z2)[:2])
     if prior == "logsumexp":
         return alignment + weight * sum(_density(z, every, temperature) for z in (z1, z2))
+    # With a seed each replica draws the same points and directions, and `every` is the same: so is the distance.
     points, directions = draw(every, prior, hidden_norm=hidden_norm, seed=seed, step=step)
     return alignment + weight * 2 * sliced_wasserstein(every, points, directions)
 
 
 def _density(z, every, temperature: float):
     """Logarithm of the sum over all views of `exp(z·z'/τ)`, divided by their width, `(n,)`."""
+    # (n, d) · (d, 2N) → (n, 2N) → (n,)
     return ops.logsumexp(ops.matmul(z, ops.transpose(every)) / temperature, axis=1) - math.log(every.shape[1])
 
 
@@ -169,6 +177,7 @@ class AtStep(keras.random.SeedGenerator):
 
     def next(self, ordered=True):
         """The two numbers that Keras' random functions start from, `(2,)`."""
+        # Keras keeps a seed in the type in which its backend counts; a negative seed wraps round as C's unsigned does.
         dtype = "uint32" if keras.backend.backend() == "jax" else "int32"
         seed = np.array(self.seed & 0xFFFFFFFF, "uint32").astype(dtype)
         return ops.stack([ops.convert_to_tensor(seed, dtype), ops.cast(self.step, dtype)])
@@ -179,9 +188,11 @@ def draw(every, prior: str, *, hidden_norm: bool, seed: int | None, step=0):
     of_points = of_directions = None
     if seed is not None:  # with the same one the first points would be the directions
         of_points, of_directions = AtStep(seed, step), AtStep(seed + 1, step)
+    # A normal draw put on the sphere is uniform there; a uniform one lies in the cube from -1 to 1.
     sample = keras.random.normal if prior == "normal" else functools.partial(keras.random.uniform, minval=-1.0)
     points = sample(ops.shape(every), dtype=every.dtype, seed=of_points)
     width = every.shape[1]
+    # Q of the QR decomposition of a normal matrix: d orthogonal directions, none of them preferred.
     directions, _ = ops.qr(keras.random.normal((width, width), dtype=every.dtype, seed=of_directions))
     return normalize(points) if hidden_norm else points, directions
 
@@ -196,6 +207,7 @@ def sliced_wasserstein(states, points, directions):
         2.5
     """
     # In one dimension the optimal transport of equally many points is sorting; every column is a direction of its own.
+    # (2N, d) · (d, d) → (2N, d), each column sorted by itself.
     projected, expected = (ops.sort(ops.matmul(z, directions), axis=0) for z in (states, points))
     return ops.mean(ops.square(projected - expected))
 
@@ -251,6 +263,7 @@ class GeneralizedContrastive(ContrastiveLoss):
         """The loss of a step: another step, another draw from the prior, if that is one that is drawn from."""
         if self.options["prior"] == "logsumexp" or self.options["seed"] is None:
             return self
+        # A fresh loss, not this one changed: the compiled step holds the tensor of the step only within its own graph.
         loss = type(self)(**self.get_config())
         loss.options["step"] = step
         return loss

@@ -14,6 +14,7 @@ def info_nce_logits(queries, keys, queue, temperature: float = 0.2):
     """Similarities over temperature of each query with its own key, column 0, and with the queue: `(n, 1 + K)`."""
     check_temperature(temperature)
     (queries, keys), queue = prepare(queries, keys), wide(queue)  # (n, d) each, (K, d): lengths 1, the queue's already
+    # (n, d) with (n, d), row by row → (n, 1); then (n, d) · (d, K) → (n, K)
     own = ops.sum(queries * keys, axis=1, keepdims=True)
     return ops.concatenate([own, ops.matmul(queries, ops.transpose(queue))], axis=1) / temperature
 
@@ -40,6 +41,7 @@ def info_nce(queries, keys, queue, temperature: float = 0.2):
         array([0.2395, 0.2395], dtype=float32)
     """
     logits = info_nce_logits(queries, keys, queue, temperature)
+    # The cross entropy against column 0, written out: log sum exp minus the logit of the own key.
     return ops.logsumexp(logits, axis=1) - logits[:, 0]
 
 

@@ -52,17 +52,20 @@ def nt_logistic(z1, z2, temperature: float = 0.1, *, semi_hard: bool = False, hi
         array([1.6402, 1.6402, 1.6402, 1.6402], dtype=float32)
     """
     ab, _, ba, _, targets = contrastive_logits(z1, z2, temperature, hidden_norm=hidden_norm)
+    # 1 in the column of the row's own example, (n, N): the positive is picked by a product and a sum, without a gather.
     own = own_columns(targets, ops.transpose(ab))
     return sum(_logistic_terms(logits, own, semi_hard=semi_hard) for logits in (ab, ba))
 
 
 def _logistic_terms(logits, own, *, semi_hard: bool):
     """One direction of `nt_logistic`, `(n,)`."""
+    # (n, N) · (n, N) → (n,): the one logit that `own` keeps.
     positive = ops.sum(logits * own, axis=1)
     if semi_hard:
         negative = ops.softplus(_semi_hard_negative(logits, positive))
     else:
         negative = _mean_over_negatives(ops.softplus(logits), own)
+    # -log σ(s) = softplus(-s), which neither overflows nor rounds to 0: for the positive, and with -s for negatives.
     return ops.softplus(-positive) + negative
 
 
@@ -99,6 +102,7 @@ def margin_triplet(z1, z2, margin: float = 0.4, *, semi_hard: bool = False, hidd
 
 def _triplet_terms(similarity, own, *, margin: float, semi_hard: bool):
     """One direction of `margin_triplet`, `(n,)`."""
+    # As above: (n,), the similarity of each view with its other view.
     positive = ops.sum(similarity * own, axis=1)
     if semi_hard:
         return ops.relu(_semi_hard_negative(similarity, positive) - positive + margin)
@@ -107,12 +111,14 @@ def _triplet_terms(similarity, own, *, margin: float, semi_hard: bool):
 
 def _semi_hard_negative(similarity, positive):
     """The largest similarity below the positive's, `(n,)`; where there is none, one so small that it costs nothing."""
+    # A comparison has no gradient, the maximum has: it flows to the one negative that was chosen.
     return ops.max(ops.where(similarity < ops.expand_dims(positive, 1), similarity, -MASKED), axis=1)
 
 
 def _mean_over_negatives(terms, own):
     """Mean over the columns of the other examples, `(n,)`; 0 without any."""
     others = 1 - own
+    # The division by at least 1: with one example on one replica there is no negative, and 0 / 0 would spread.
     return ops.sum(terms * others, axis=1) / ops.maximum(ops.sum(others, axis=1), 1)
 
 
@@ -147,6 +153,7 @@ def hadsell(z1, z2, margin: float = 1.0, *, hidden_norm: bool = True):
     own = own_columns(targets, every1)
     attraction = 0.5 * ops.sum(ops.square(z1 - z2), axis=1)
     repulsion = (0.5 * ops.square(ops.relu(margin - _distances(a, b))) for a, b in ((z1, every2), (z2, every1)))
+    # Each direction has the attraction, D² / 2 both times, and the repulsion of its own negatives.
     return 2 * attraction + sum(_mean_over_negatives(terms, own) for terms in repulsion)
 
 

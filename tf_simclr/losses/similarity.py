@@ -51,6 +51,7 @@ def normalize(z):
     See docs/official-code.md#normalised-projections.
     """
     z = ops.convert_to_tensor(z)
+    # The length is computed in float32: in float16 the square of a number above 255 is infinite.
     own, z = (z.dtype if keras.backend.is_float_dtype(z.dtype) else "float32"), wide(z)
     return ops.cast(z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=1, keepdims=True), 1e-12)), own)
 
@@ -59,6 +60,7 @@ def _check_pair(z1, z2) -> None:
     """Raises `InputError` unless both views' projections are `(n, d)`; a loss of more views is one of each pair."""
     shapes = tuple(z1.shape), tuple(z2.shape)
     fits = len(shapes[0]) == len(shapes[1]) == 2
+    # None is a number that is not known while the step is built; the step itself fails where it then differs.
     fits = fits and all(a == b or None in (a, b) for a, b in zip(*shapes, strict=True))
     check(
         fits,
@@ -79,6 +81,7 @@ def gather_views(z1, z2):
     """First and second views of all replicas, `(N, d)` each, and the rows of this replica's in them, `(n,)`."""
     n = ops.shape(z1)[0]
     every = replicas.gather(ops.stack([z1, z2], axis=1))  # (n, 2, d) → (N, 2, d); one collective instead of two
+    # Replica r holds rows r · n to r · n + n of what was gathered: replicas have batches of one size.
     return every[:, 0], every[:, 1], ops.arange(n, dtype="int32") + replicas.index() * n
 
 
@@ -96,6 +99,7 @@ def contrastive_logits(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = 
     # A view must not be its own positive.  Subtracting, not replacing, as the reference does: the gradient of a masked
     # similarity is that of exp(-1e9), zero.
     self_mask = own_columns(targets, every1) * MASKED  # (n, N)
+    # (n, d) · (d, N) → (n, N), four times: first with second, first with first, second with first, second with second.
     ab, aa, ba, bb = (
         ops.matmul(a, ops.transpose(b)) / temperature
         for a, b in ((z1, every2), (z1, every1), (z2, every1), (z2, every2))
@@ -105,6 +109,7 @@ def contrastive_logits(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = 
 
 def own_columns(targets, every):
     """1 where a column of `(n, N)` is the row's own example, 0 elsewhere; `every` has `N` rows, and the dtype."""
+    # By one-hot rows and not by `scatter`: the same on every backend, and its product has a plain gradient.
     return ops.cast(ops.one_hot(targets, ops.shape(every)[0]), every.dtype)
 
 

@@ -50,7 +50,9 @@ def sup_con(z1, z2, labels, temperature: float = 0.1, *, hidden_norm: bool = Tru
 
 def _mean_cross_entropy(logits, positives):
     """Mean over the positives of each row, `(n,)`, from 1 for a positive and 0 for another column."""
+    # -log of the softmax at every column, (n, 2N): what each column would cost if it were the target.
     losses = ops.logsumexp(logits, axis=1, keepdims=True) - logits
+    # Every row has a positive, its own other view: the sum below is never 0.
     return ops.sum(positives * losses, axis=1) / ops.sum(positives, axis=1)
 
 

@@ -61,6 +61,7 @@ class Architecture:
     """Of the images, which the first convolution takes."""
 
     def __post_init__(self) -> None:
+        # Whole numbers come as such: True, 2.0 and "2" are refused, as they may come from a file by somebody else.
         for name in ("depth", "num_proj_layers", "proj_out_dim", "num_classes", "ft_proj_selector"):
             whole_number(getattr(self, name), name)
         for name in ("sk_ratio", "se_ratio"):
@@ -103,9 +104,11 @@ class Architecture:
         """Whether a block has three convolutions and an output four times as wide as its middle."""
         return self.depth >= 50
 
+    # A head that is not known allows no number of layers at all: (1, 0).
     @property
     def feature_dim(self) -> int:
         """Length of the pooled features."""
+        # The last group has 8 times the stem's 64 channels, and a bottleneck block four times its middle's.
         return 64 * self.width * 8 * (4 if self.bottleneck else 1)
 
     @property
@@ -113,6 +116,7 @@ class Architecture:
         """Output length of each projection layer."""
         if self.num_proj_layers == 0:
             return ()
+        # Hidden layers keep the width of the features, also in SimCLRv2's deeper heads (arXiv:2006.10029, Section 2).
         return (self.feature_dim,) * (self.num_proj_layers - 1) + (self.proj_out_dim,)
 
 

@@ -53,6 +53,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def begin(self, encoder) -> None:
         """Builds what can be built before the first batch."""
         self.clock = _Step()
+        # None: the encoder has no shape yet, as a Sequential without an input: the first batch gives it.
         shape = parts.images_shape(encoder)
         warn_of_local_statistics(encoder)
         if shape is not None:
@@ -62,6 +63,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def build_parts(self, images: tuple) -> None:
         """Builds the encoder for images of a shape, and what its features go into."""
         self.images_shape = images
+        # A symbolic call: no pixel is computed, yet the encoder's variables come into being.
         width = parts.features_spec(self.encoder, images).shape[-1]
         rule = "encoder must give features of a known length; give it images of one size, by keras.Input((h, w, 3))"
         check(width is not None, rule, input_shape=images)
@@ -74,19 +76,24 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def build(self, images_shape):
         """Builds the parts for a first batch."""
         if isinstance(images_shape, dict):
+            # A dictionary has no shape of images; what makes its views has.
             images_shape = (None, *self.maker(keys=sorted(images_shape)).shape)
         if not hasattr(self, "images_shape"):
+            # The last three of (n, h, w, c), and of (n, 2, h, w, c).
             self.build_parts((None, *images_shape[-3:]))
 
     def build_for(self, data) -> None:
         """Builds for data whose shape is known what is not built yet: callbacks such as BackupAndRestore need it."""
         if self.built:
             return
+        # A tf.data.Dataset tells its elements' shapes, an array its own; (images, labels) has the images first.
         spec = data.element_spec if hasattr(data, "element_spec") else data
         while isinstance(spec, list | tuple) and spec and not hasattr(spec, "shape"):
             spec = spec[0]
         spec = {name: one.shape for name, one in spec.items()} if isinstance(spec, dict) else spec
         if isinstance(spec, dict) or getattr(spec, "shape", None) is not None:
+            # Variables made within the strategy's scope are mirrored
+            # on its replicas; outside they would be on one device.
             strategy = strategy_of(self)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.build(spec if isinstance(spec, dict) else tuple(spec.shape))
@@ -113,12 +120,14 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """As Keras' own, which refuses a model whose `compile` does more."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
+            # A loaded model has its optimizer's slots at once: a checkpoint that is read next finds places for them.
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         self.build_for(x)
         held = options.get("validation_data")
+        # (images, labels, weights): what comes behind the labels is handed on as it is.
         if isinstance(held, list | tuple) and len(held) > 1:
             options["validation_data"] = (held[0], self.given(held[1]), *held[2:])
         with replicas.evenly():
@@ -132,6 +141,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def train_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
+        # Keras gives weights by position, too: `given` has to see them to refuse them.
         weights = dict(zip(("sample_weight", "class_weight"), rest, strict=False))
         return super().train_on_batch(x, self.given(y, weights | options), *rest, **options)
 
@@ -149,6 +159,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         if y is None or (wanted := self.label_range()) is None:
             return y
         classes, least = wanted
+        # Targets with a teacher's answers beside the labels.
         if isinstance(y, dict):
             own = {"label": labelled.given(y["label"], classes=classes, least=least)} if "label" in y else {}
             return y | own
@@ -158,6 +169,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """As Keras' own; labels out of their range are said in one sentence."""
         function = super()._make_function(step_function, **options)
         if keras.backend.backend() == "jax":
+            # JAX compiles the step whole and can fail nowhere in it: labels are looked at on their way in.
             return lambda state, iterator: function(state, map(self.seen, iterator))
 
         def checked(iterator):
@@ -165,6 +177,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
             try:
                 return function(iterator)
+            # TensorFlow's error is a page of graph nodes; the sentences that the step itself asserted are within it.
             except tf.errors.InvalidArgumentError as error:
                 raise labelled.told(error) or replicas.told(error) or error from None
 
@@ -173,6 +186,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def seen(self, batch):
         """A batch whose labels were looked at, with its images: within a step JAX refuses nothing and holds nothing."""
         if isinstance(batch, list | tuple) and len(batch) > 1:
+            # Labels of several processes are looked at by each for its own rows.
             self.given(keras.tree.map_structure(replicas.rows_here, batch[1]))
         with_images = getattr(self.views_of, "with_images", None)
         if with_images is not None and isinstance(batch, list | tuple) and batch:
@@ -190,6 +204,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         # 1. What the forward pass will move, as it is.  2. Keras' step, at the step's own number, by which losses draw.
         # 3. Where something is no number now, all of it goes back: a skipped step has not happened.
         kept = [(v, ops.copy(v)) for v in self.protected()]
+        # The optimizer's count, which also a resumed run has: the same step draws the same numbers.
         self.clock.number = self.optimizer.iterations if self.optimizer else 0
         try:
             logs = super().train_step(*inputs)
@@ -198,20 +213,24 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         if kept:
             finite = _all_finite([v for v, _ in kept])
             for variable, value in kept:
+                # One scalar decides: all variables keep their new values, or none does.
                 variable.assign(ops.where(finite, variable, value))
         return logs
 
     def train_step_of_jax(self, state, data):
         """The same for a step that is a function of its state."""
+        # JAX's optimizer is a list of tensors: the count of steps is found by its place among the variables.
         places = {id(v): i for i, v in enumerate(self.optimizer.variables)}
         inner: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         counts = (self.optimizer.iterations, inner._iterations)
+        # With loss scaling one of two counts is among them (`LossScale`), else there is one.
         self.clock.number = state[2][next(places[id(v)] for v in counts if id(v) in places)]
         try:
             logs, after = super().train_step(state, data)
         finally:
             self.clock.number = 0
         protected = {id(v) for v in self.protected()}
+        # JAX's state is (trainable, non-trainable, optimizer, metrics), new beside old.
         pairs = list(zip(self.non_trainable_variables, state[1], after[1], strict=True))
         finite = _all_finite([new for v, _, new in pairs if id(v) in protected])
         states = [ops.where(finite, new, old) if id(v) in protected else new for v, old, new in pairs]
@@ -219,6 +238,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def protected(self) -> list:
         """Variables that a forward pass moves and that have to stay numbers."""
+        # Nothing overflows in float32 and bfloat16, whose range is the same: the copies would be for nothing.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             return []
         return [v for v in self.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
@@ -235,8 +255,11 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def observe_losses(self, losses: dict, *, examples):
         """Adds this replica's parts of the losses, each with its number of examples; returns their sum."""
+        # A replica's mean stands for its examples: means of replicas with fewer weigh less.
         weight = ops.cast(examples, keras.config.floatx())
         for name, loss in losses.items():
+            # Losses come divided by the number of replicas, as their
+            # sum over replicas is the gradient's; a metric is a mean.
             self.observe(name, loss * replicas.count(), weight=weight)
         return sum(losses.values())
 
@@ -249,6 +272,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 def share(losses):
     """This replica's part of the mean of the losses `(n,)` of each replica; 0 of a replica without an example."""
     # Gradients are summed over replicas, and Keras divides no scalar by them (docs/official-code.md#scalar-losses).
+    # At least 1: a replica without an example in the last batch has the sum 0 and must not divide it by 0.
     count = ops.maximum(ops.shape(losses)[0], 1)
     return ops.sum(losses) / ops.cast(count, losses.dtype) / replicas.count()
 

@@ -21,6 +21,7 @@ from tf_simclr.optimizers import left_to_loss
 
 _FrozenLayers = Literal["still", "tf1", "tf2"]
 _GROUP = re.compile(r"group([1-4])_")
+# The L2 term is of kernels and biases; BatchNorm's four are spared, as upstream.
 _NOT_DECAYED = ("gamma", "beta", "moving_mean", "moving_variance")
 ALL = 4
 """`fine_tune_after_block` that leaves the classifier alone to be trained."""
@@ -101,11 +102,13 @@ class Classifier(Trained):
 
     def make_parts(self, width: int) -> None:
         """Builds what takes features `(n, width)`."""
+        # Output lengths by layer, 0 the features: what the classifier takes depends on the layer that feeds it.
         widths = [width]
         if self.projection is not None:
             widths = [output.shape[-1] for output in parts.projections_spec(self.projection, width)]
         self.ft_proj_selector = selected(len(widths) - 1, self.ft_proj_selector)
         self.head.build((None, widths[self.ft_proj_selector]))
+        # Compiled before it was built: what `compile` could not settle is settled now.
         if self.compiled:
             freeze(self)
 
@@ -117,6 +120,7 @@ class Classifier(Trained):
         """As Keras' own, and settles which weights train: some do by the loss's weight decay alone."""
         no_loss_of_ones_own(loss, what=f"the loss of {type(self).__name__} is the softmax cross entropy of its logits")
         super().compile(optimizer, **kwargs)
+        # Behind Keras' own, as which weights decay hangs on the optimizer.
         if self.built:
             freeze(self)
 
@@ -143,14 +147,17 @@ class Classifier(Trained):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: cross entropy and weight decay."""
         check(y is not None, "Classifier needs labels: give batches of (images, labels)")
+        # Logits in float32: a softmax of float16 loses the small classes.
         y_pred, y = ops.cast(y_pred, keras.config.floatx()), labelled.prepared(y, classes=self.num_classes)
         self.observe("supervised_acc", labelled.hits(y, y_pred))
+        # Sample weights weigh the loss; accuracy counts every image once, as Keras' own metrics do.
         cross_entropy = share(weighed(labelled.cross_entropy(y, y_pred), sample_weight))
         losses = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
         return self.observe_losses(losses, examples=ops.shape(y_pred)[0])
 
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
+        # TF1's decay counts frozen variables, too: they are part of the loss's value, and still do not move.
         variables = self.weights if self.frozen_layers == "tf1" else self.trainable_variables
         variables = [v for v in variables if v.name not in _NOT_DECAYED]
         variables = left_to_loss(self.optimizer, variables, head=[self.head.kernel])
@@ -201,10 +208,13 @@ class MultiLabelClassifier(Classifier):
         check(len(y.shape) == 2 and y.shape[1] == self.num_classes, rule, shape=tuple(y.shape))
         known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
+        # (n, classes), 0 where nothing is known of a finding.
         losses = ops.softplus(ops.where(present > 0, -logits, logits)) * known
         right = ops.cast(ops.equal(logits > 0, present > 0), logits.dtype) * known
         count = ops.sum(known, axis=1)  # an image of which nothing is known weighs nothing
+        # (n,): the share of an image's known findings that is right, weighed by how many these are.
         self.observe("supervised_acc", ops.sum(right, axis=1) / ops.maximum(count, 1), weight=count)
+        # Divided by all findings, not by the known ones: else one known finding would weigh as much as fourteen.
         cross_entropy = share(weighed(ops.sum(losses, axis=1) / self.num_classes, sample_weight))
         parts_of_loss = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
         return self.observe_losses(parts_of_loss, examples=ops.shape(logits)[0])
@@ -235,6 +245,7 @@ def depth_factor(name: str, decay: float, *, projects: bool = False) -> float:
     """
     if name == "logits_sup":
         return 1.0
+    # Of four groups group 4 is the last: the stem has decay⁵, and with a projection head one more.
     return decay ** (1 if name.startswith("proj") else 5 - group_of(name) + projects)
 
 
@@ -251,6 +262,7 @@ def weighed(losses, weights):
     if weights is None:
         return losses
     weights = ops.cast(weights, losses.dtype)
+    # Keras gives weights (n, 1) at times.
     return losses * (ops.reshape(weights, (-1,)) if len(weights.shape) > 1 else weights)
 
 
@@ -262,6 +274,7 @@ def selected(last: int, selector: int) -> int:
     """
     rule = f"ft_proj_selector must lie in {-last - 1}..{last}, as the projection head has {last} layers"
     check(-last - 1 <= selector <= last, rule, ft_proj_selector=selector)
+    # -1 the last layer, as Python counts.
     return selector if selector >= 0 else last + 1 + selector
 
 
@@ -272,6 +285,7 @@ def freeze(model: Classifier) -> None:
             if layer.weights:
                 settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=_encoder_still(model))
     if model.projection is not None:
+        # The head trains with the encoder; how far, the three ways of freezing have different rules.
         for layer in network.leaves(model.projection):
             if layer.weights:
                 found = re.match(r"proj(\d+)_", layer.name)
@@ -287,6 +301,7 @@ def _encoder_still(model: Classifier) -> bool:
 
 def _settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: int) -> None:
     """Settles a layer of the projection head by its place, from 1 on."""
+    # Layers above the one that feeds the classifier have no gradient.
     used = place <= model.ft_proj_selector
     if model.frozen_layers == "still":
         settle(layer, trains=used and model.fine_tune_after_block < ALL, still=True)
@@ -294,6 +309,7 @@ def _settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: i
         settle(layer, trains=False, still=False)
     else:
         settle(layer, trains=used, still=False)
+        # TF2's decay moves kernels that no gradient reaches: unless the optimizer decays itself, they train.
         decayed = [weight for weight in layer.weights if weight.name == "kernel" and model.weight_decay]
         for weight in left_to_loss(model.optimizer, [] if used else decayed):
             weight.trainable = True
@@ -301,6 +317,8 @@ def _settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: i
 
 def settle(layer: keras.layers.Layer, *, trains: bool, still: bool) -> None:
     """Lets a layer train or not; a frozen BatchNorm that is not still goes on with the batch's statistics."""
+    # A BatchNorm layer with `trainable=False` goes into inference mode, in Keras; hence layers that are not still
+    # remain trainable, and their weights alone are frozen.
     layer.trainable = trains or not still
     if not trains:
         for weight in layer.weights:

@@ -40,6 +40,7 @@ def distillation_loss(teacher_logits, student_logits, *, temperature: float = 1.
     """
     check_scale("temperature", temperature)
     teacher_logits, student_logits = wide(teacher_logits), wide(student_logits)
+    # (n, classes) both.  The teacher's answers are a constant: no gradient flows to it.
     target = ops.softmax(teacher_logits / temperature, axis=-1)
     return -ops.sum(target * ops.log_softmax(student_logits / temperature, axis=-1), axis=-1)
 
@@ -106,9 +107,11 @@ class Distiller(Classifier):
         y_pred = ops.cast(y_pred, keras.config.floatx())
         labels = y.get("label") if isinstance(y, dict) else y
         wanted = self.wanted(x, y)
+        # (n,): how often both would answer the same.
         self.observe("agreement", ops.equal(ops.argmax(wanted, -1), ops.argmax(y_pred, -1)))
         losses = distillation_loss(wanted, y_pred, temperature=self.temperature)
         self.observe("distillation_loss", losses)
+        # (1 - α) CE(labels) + α CE(teacher), SimCLRv2, Section 2.3; α = 1 needs no label.
         total = self.alpha * share(weighed(losses, sample_weight))
         if labels is not None and self.alpha < 1:
             losses = self.label_losses(labelled.prepared(labels, classes=self.num_classes, least=UNKNOWN), y_pred)
@@ -117,6 +120,7 @@ class Distiller(Classifier):
 
     def wanted(self, images, targets):
         """The teacher's logits for these images."""
+        # Answers that were computed once and are read with the images, instead of a teacher in every step.
         if isinstance(targets, dict) and "teacher_logits" in targets:
             logits = targets["teacher_logits"]
         else:
@@ -138,6 +142,7 @@ class Distiller(Classifier):
     def label_losses(self, labels, logits):
         """Cross entropy of each image to its label, 0 where there is none; counts the metrics over the others."""
         known = ops.ones_like(logits[:, 0])
+        # (n,): an unlabelled image gets some class, and a loss of 0 for it.
         if len(labels.shape) == 1:
             known, labels = ops.cast(ops.not_equal(labels, UNKNOWN), logits.dtype), ops.maximum(labels, 0)
         losses = known * labelled.cross_entropy(labels, logits)
@@ -156,6 +161,7 @@ class Distiller(Classifier):
 
 def answer(teacher: Callable, images):
     """The teacher's logits in inference mode; of a network with endpoints those of its classifier."""
+    # A teacher of one channel is asked grey images.
     images = parts.as_taken(images, teacher) if isinstance(teacher, keras.Model) else images
     outputs = teacher(images, training=False) if isinstance(teacher, keras.layers.Layer) else teacher(images)
     return outputs["logits_sup"] if isinstance(outputs, dict) and "logits_sup" in outputs else parts.one_of(outputs)

@@ -21,6 +21,7 @@ _SHARPNESS = -0.75
 
 def _taps() -> np.ndarray:
     """Weights `(STEPS + 1, 4)` of the pixels at -1, 0, 1, 2 from the floor of a position, for each step behind it."""
+    # Keys' cubic convolution: two polynomials, by the distance of a pixel from the position.
     a, offset = _SHARPNESS, np.arange(_STEPS + 1) / _STEPS
 
     def inner(x: np.ndarray) -> np.ndarray:  # of pixels up to 1 away
@@ -29,6 +30,7 @@ def _taps() -> np.ndarray:
     def outer(x: np.ndarray) -> np.ndarray:  # of pixels 1 to 2 away
         return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
 
+    # Distances of the four pixels from the position, the offset behind the second: 1 + o, o, 1 - o, 2 - o.
     weights = [outer(offset + 1), inner(offset), inner(1 - offset), outer(2 - offset)]
     return np.stack(weights, axis=-1).astype(np.float32)
 
@@ -58,11 +60,14 @@ class EvaluationView(keras.layers.Layer):
         self.image_size, self.crop_proportion, self.fixed_point = image_size, crop_proportion, fixed_point
 
     def call(self, images):
+        # The central square, of the shorter side times the proportion, at least one pixel.
         height, width = ops.shape(images)[1:3]
         shorter = ops.minimum(ops.cast(height, "float32"), ops.cast(width, "float32"))
         side = ops.maximum(ops.cast(ops.round(self.crop_proportion * shorter), "int32"), 1)
         pixels = ops.cast(ops.round(images * 255.0), "int32") if self.fixed_point else images
+        # One axis after the other: 8 pixels an output instead of 16, as the cubic is a product of two.
         for axis, length in ((1, height), (2, width)):  # (n, h, w, 3) → (n, size, w, 3) → (n, size, size, 3)
+            # As upstream: of an odd remainder the extra pixel is above and on the left.
             offset = (ops.cast(length, "int32") - side + 1) // 2
             pixels = self._resized(pixels, axis, offset=offset, side=side)
         if self.fixed_point:
@@ -73,8 +78,10 @@ class EvaluationView(keras.layers.Layer):
         """One axis of the square that begins at `offset` and is `side` long: the sum of four gathers, weighted."""
         size = self.image_size
         if self.fixed_point:
+            # Integers alone, which every runtime computes alike: position i · side / size as quotient and remainder.
             exact = ops.arange(size, dtype="int32") * side
             floor, rest = exact // size, exact % size
+            # The remainder rounded to 1/1024: (rest / size · 1024), half up.
             steps, table = (rest * (2 * _STEPS) + size) // (2 * size), np.rint(_taps() * _STEPS).astype(np.int32)
         else:  # float32 as TensorFlow's kernel, rounding included
             positions = ops.arange(size, dtype="float32") * (ops.cast(side, "float32") / size)

@@ -58,6 +58,7 @@ class GradientCache(Recomputed):
         # 1. Forward, piece by piece: outputs of all, activations of the last piece alone.
         # 2. The caller computes the loss of the whole batch, and what each output is owed.
         # 3. Backward, piece by piece: the last from its activations, the others computed again, the gradients added up.
+        # As they are before the step: `Recomputed.pure` reads them instead of the variables.
         weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
         count = self.number_of_pieces(ops.shape(keras.tree.flatten(x)[0])[0])
 
@@ -77,12 +78,16 @@ class GradientCache(Recomputed):
     def in_pieces(self, x, weights, *, states, count):
         """Outputs of the whole batch, where the pieces moved the states, and the gradient of the last piece."""
 
+        # One piece: its images and the weights in, its outputs and what it moved out.
         def step(moves, number):
             outputs, moved = self.pure([self.piece(x, number, count=count), *weights], states=_begun(states, moves))
             return _add_moves(moves, states, moved=moved), outputs
 
         def last(moves, earlier):
+            # The last piece is computed with its gradient at hand: it is the first to be differentiated, so nothing is
+            # computed twice for it.
             piece, own = self.piece(x, count - 1, count=count), _begun(states, moves)
+            # Not before the pieces ahead of it, else a compiler keeps the activations of several at a time.
             images = keras.tree.pack_sequence_as(piece, after(earlier, keras.tree.flatten(piece)))
             outputs, moved, owed = linearized(lambda *w: self.pure([images, *w], states=own), weights)
             return (_add_moves(moves, states, moved=moved), owed), outputs
@@ -99,18 +104,21 @@ class GradientCache(Recomputed):
         def part(number):
             return [self.piece(u, number, count=count) for u in upstream]
 
+        # The pieces are differentiated in the forward order, each begun where it began then: same random numbers.
         def step(carry, number):
             totals, generators = carry
             images, own = self.piece(x, number, count=count), _with_generators(states, generators)
             found, moved = pullback(lambda *w: self.pure([images, *w], states=own), weights, upstream=part(number))
             return ([a + b for a, b in zip(totals, found, strict=True)], _generators_of(moved)), []
 
+        # The last piece's gradients are the start of the sums.
         start = last(part(count - 1)), _generators_of(states)
         return _in_turn(step, start, count=count - 1, outputs=0)[0][0]
 
     def number_of_pieces(self, n):
         """Of a batch of `n`, an integer or a tensor."""
         size = self.microbatch_size
+        # Without XLA pieces may differ in length by one, and no example is left out.
         if not self.compiled:
             return (n + size - 1) // size
         if isinstance(n, int):
@@ -128,6 +136,7 @@ class GradientCache(Recomputed):
             size = self.microbatch_size if self.compiled else n // count
             start = number * size
         else:
+            # Integers, so that piece i ends where piece i + 1 begins.
             start = number * n // count  # lengths differ by one at most, whatever n and count are
             size = (number + 1) * n // count - start
         return ops.slice(x, (start, *(0 for _ in rest)), (size, *rest))
@@ -171,12 +180,14 @@ def _with_generators(states, generators):
 def _add_moves(moves, states, *, moved):
     """The moves after a piece that has `moved` the states: statistics are summed up."""
     triples = zip(moves, states, moved, strict=True)
+    # Each piece started from the same statistics; its own move is what it adds.
     return [move + (new - old) if _is_float(old) else new for move, old, new in triples]
 
 
 def _settled(states, moves, *, count):
     """The states after the step: one that no piece has moved keeps its bits."""
     pairs = zip(states, moves, strict=True)
+    # The mean of the pieces' moves: as if one batch had moved the statistics, not count of them in turn.
     return [old + move / ops.cast(count, old.dtype) if _is_float(old) else move for old, move in pairs]
 
 
@@ -198,6 +209,7 @@ def _in_turn(step: Callable, carry, *, count, outputs: int, last: Callable | Non
     if keras.backend.backend() == "jax":
         import jax
 
+        # rows (count, piece, …) → (count · piece, …)
         carry, rows = jax.lax.scan(step, carry, ops.arange(count))
         rows = [ops.reshape(r, (-1, *r.shape[2:])) for r in rows]
         if last:
@@ -212,11 +224,13 @@ def _in_turn(step: Callable, carry, *, count, outputs: int, last: Callable | Non
 
     infer = not tf.executing_eagerly()  # a graph's shapes leave room for pieces of another length
     size = count + (last is not None)
+    # The arrays take what the loop's steps write, each once; with the last piece there is one more.
     arrays = [tf.TensorArray(keras.config.floatx(), size=size, infer_shape=infer) for _ in range(outputs)]
     (first,) = after(tf.nest.flatten(carry), [tf.constant(0)])  # else a step begins before all of its carry is there
     start = (first, carry, arrays)
     _, carry, arrays = tf.while_loop(lambda number, *_: number < count, body, start, parallel_iterations=1)
     if last:
+        # A TensorArray is written in the loop and read behind it: `flow` is what the last piece waits for.
         carry, found = last(carry, [a.flow for a in arrays])
         arrays = [a.write(count, x) for a, x in zip(arrays, found, strict=True)]
     return carry, [a.concat() for a in arrays]

@@ -111,11 +111,13 @@ class MoCo(SimCLR):
         super().make_parts(width)
         self.key_encoder: Any = parts.copied(self.encoder, prefix=_PREFIX)
         self.key_projection: Any = parts.copied(self.projection, prefix=_PREFIX)
+        # A model that Keras has loaded knows the shapes that it was built for; its configuration does not.
         known = self.encoder.get_build_config()
         if known and not self.key_encoder.built:  # a loaded encoder of one size, which `images_shape` does not tell
             self.key_encoder.build_from_config(known)
         parts.features_spec(self.key_encoder, self.images_shape)
         key = parts.projections_spec(self.key_projection, width)[-1]
+        # Before the first step both encoders are the same; later the keys' one follows.
         self.catch_up()
         for copy in (self.key_encoder, self.key_projection):
             for weight in copy.weights:
@@ -139,14 +141,17 @@ class MoCo(SimCLR):
         # gradient; the loss against the queue as it is (`contrast`); and only then the keys enter it (`compute_loss`),
         # so that no query meets its own key twice.
         views = self.viewed(views)
+        # None would mean training to some of Keras' layers.
         training = training or False
         if training:
             self.follow()
         encoder = recomputed_blocks(self.encoder) if training and self.remat else self.encoder
         features = parts.features_of(encoder, views[:, 0], training=training)
         queries = parts.projections_of(self.projection, features, training=training)[-1]
+        # (n, h, w, 3) → (n, d), likewise the keys: each encoder's BatchNorm sees one view of the whole batch.
         keys = parts.features_of(self.key_encoder, views[:, 1], training=training)
         keys = parts.projections_of(self.key_projection, keys, training=training)[-1]
+        # No gradient reaches the keys' encoder: it follows by `follow` alone.
         outputs = {"projections": ops.stack([queries, ops.stop_gradient(keys)], axis=1)}
         if self.probe:
             outputs["logits_sup"] = ops.expand_dims(self.probe(ops.stop_gradient(features)), 1)
@@ -160,6 +165,7 @@ class MoCo(SimCLR):
         """Gives the keys' encoder the encoder's weights, after these were set from elsewhere."""
         for model, copy in self.pairs():
             check(
+                # A model by its constructor may be made of other layers the second time, as at random.
                 [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in model.weights],
                 f"{type(model).__name__}'s get_config() must make a model with the same weights, for the keys",
             )
@@ -169,13 +175,16 @@ class MoCo(SimCLR):
         """Moves the weights of the keys' encoder towards the encoder's; BatchNorm's statistics are its own."""
         for model, copy in self.pairs():
             for weight, behind in zip(model.weights, copy.weights, strict=True):
+                # Weights that train; moving statistics are of what each encoder sees itself.
                 if weight.trainable:
+                    # θ_k ← m θ_k + (1 - m) θ_q (MoCo, Equation 2)
                     behind.assign(behind * self.key_momentum + weight * (1 - self.key_momentum))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As SimCLR's; then, in training, the keys of all replicas enter the queue."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if training:
+            # The second of the stack, (n, d): the queue holds lengths of 1.
             keys = normalize(ops.cast(y_pred["projections"][:, 1], keras.config.floatx()))
             self.queue.add(replicas.gather(keys))
         return loss
@@ -190,6 +199,7 @@ class MoCo(SimCLR):
     def observe_contrast(self, z1, z2):
         """Updates the share of queries whose own key is the nearest, and the entropy of the softmax over all keys."""
         logits = ops.stop_gradient(info_nce_logits(z1, z2, self.queue.keys, self.contrastive_loss.temperature))
+        # (n, 1 + K): the own key is in column 0.
         p = ops.softmax(logits, axis=1)
         self.means["contrast_acc"].update_state(ops.cast(ops.equal(ops.argmax(logits, axis=1), 0), logits.dtype))
         self.means["contrast_entropy"].update_state(-ops.sum(p * ops.log(p + 1e-8), axis=1))

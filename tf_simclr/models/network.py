@@ -50,16 +50,19 @@ def connect(
         ft_proj_selector: the projection layer that feeds it; 0: the features.
         images: shape of the images that an encoder of another kind takes.
     """
+    # A ResNet is opened, so that its blocks become outputs; another encoder is one layer of the network.
     own = _is_resnet(encoder)  # one whose blocks are endpoints, too
     inputs = encoder.input if own else keras.Input(images[1:], name="images")
     features = encoder.output if own else parts.features_of(encoder, inputs, training=None)
     endpoints = _encoder_endpoints(encoder) if own else {"final_avg_pool": features}
+    # Layer 0 of the head is the features themselves, by which `ft_proj_selector` counts.
     projections = [features]
     if projection is not None:
         projections = parts.projections_of(projection, features, training=None)
         endpoints |= _projection_endpoints(projections)
     if logits is not None:
         endpoints["logits_sup"] = logits(projections[ft_proj_selector])
+    # One of Keras' own class loads without this package.
     return (keras.Model if own else Network)(inputs, endpoints, name="network")
 
 
@@ -91,6 +94,7 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
 def _is_resnet(encoder: keras.Model) -> bool:
     """Whether an encoder has the layers of `resnet`, by their names."""
     names = {layer.name for layer in getattr(encoder, "layers", [])}
+    # By names, as a loaded encoder is told from others by nothing else.
     return "stem_conv1" in names and all(f"group{i}_block1_out" in names for i in range(1, 5))
 
 
@@ -100,6 +104,7 @@ def plain(model: keras.Model) -> keras.Model:
     An encoder of another kind, in which no layer is ours, is made of what it is made of, and so is its copy.  In both
     BatchNorm is not synchronised: how many replicas trained it is over, and Keras on JAX loads no layer that is.
     """
+    # An encoder of another kind without one of our layers: a copy by its configuration, whose layers are then set.
     if not _is_resnet(model) and not any(isinstance(layer, BatchNormalization) for layer in model._flatten_layers()):
         copy = type(model).from_config(model.get_config())
         in_precision(copy, keras.config.floatx())
@@ -109,6 +114,7 @@ def plain(model: keras.Model) -> keras.Model:
         copy.set_weights(model.get_weights())
         return copy
 
+    # What stands for each layer in the copy: models within it are copied in turn, our BatchNorm becomes Keras' own.
     def of_keras(layer):
         if isinstance(layer, keras.Model):
             if type(layer).__name__ in ("Functional", "Sequential"):
@@ -117,10 +123,12 @@ def plain(model: keras.Model) -> keras.Model:
             in_precision(whole, keras.config.floatx())
             return whole
         normalizes = isinstance(layer, keras.layers.BatchNormalization)
+        # Also of a subclass of Keras' BatchNorm by somebody else its own kind stays.
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
         own = {"dtype": keras.config.floatx()} if isinstance(layer, keras.layers.Layer) else {}  # else an operation
         return kind.from_config(layer.get_config() | own | ({"synchronized": False} if normalizes else {}))
 
+    # Cloning makes new weights in the same order, so that they go over by order here, within one program.
     copy = keras.models.clone_model(model, clone_function=of_keras)
     copy.set_weights(model.get_weights())
     return copy
@@ -135,10 +143,12 @@ def in_precision(model: keras.Model, policy: str) -> None:
 def _encoder_endpoints(encoder: keras.Model) -> dict:
     """Name to symbolic output of each endpoint of an encoder that `resnet` built."""
     names = [layer.name for layer in encoder.layers]
+    # The last of the stem's convolutions: one, or three in ResNet-D.
     stem = max(name for name in names if name.startswith("stem_conv") and not name.endswith("_pad"))
     pool = "stem_pool" if "stem_pool" in names else "stem_relu1"  # no pool in docs/official-code.md#cifar-stem
     layers = {"initial_conv": stem, "initial_max_pool": pool}
     for group in range(1, 5):
+        # The last block of a group, in the order in which the layers were made.
         layers[f"block_group{group}"] = [n for n in names if n.startswith(f"group{group}_") and n.endswith("_out")][-1]
     return {end: encoder.get_layer(name).output for end, name in layers.items()} | {"final_avg_pool": encoder.output}
 
@@ -173,8 +183,10 @@ def variables_by_name(model: keras.Model, *, first: keras.layers.Layer | None = 
     """
     found: dict[str, keras.Variable] = {}
     rest = [part for part in model.layers if part is not first]
+    # The encoder first, whatever Keras' order of attributes: names must not change with the heads.
     for place, part in enumerate(rest if first is None else [first, *rest]):
         pairs = [(f"{layer.name}/{weight.name}", weight) for layer in leaves(part) for weight in layer.weights]
+        # A name that stands twice, or that an earlier part has, makes the part's names places.
         if len({name for name, _ in pairs} - found.keys()) < len(part.weights):
             pairs = [(f"{place}/{i:04d}/{weight.name}", weight) for i, weight in enumerate(part.weights)]
         found |= pairs

@@ -25,6 +25,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, *, mask=None):
         """Normalises by the batch's statistics in training, by the moving ones otherwise."""
+        # 1. What the kernel does not do, Keras' own layer does.  2. Inference and frozen layers: the moving statistics.
+        # 3. Training: the batch's, by which the moving ones move.
         if mask is not None or not self.fuses(inputs):
             return super().call(inputs, training=training, mask=mask)
         if not (training and self.trainable):
@@ -32,15 +34,18 @@ class BatchNormalization(layers.BatchNormalization):
         outputs, mean, variance = self.fused(inputs)
         n = _values_a_channel(inputs)  # n·h·w
         self.move(self.moving_mean, mean)
+        # Unbiased is n / (n - 1) times biased.
         self.move(self.moving_variance, variance * ((n - 1) / n))  # the kernel's is unbiased, the reference's is not
         return outputs
 
     def fuses(self, x) -> bool:
         """Whether the fused kernel does what this layer does."""
         renorm = getattr(self, "renorm", False)  # Keras 3.12, the last one for Python 3.10, does not know it
+        # Synchronised statistics have to be gathered between the two halves of the kernel, which is one.
         if keras.backend.backend() != "tensorflow" or renorm or (self.synchronized and replicas.synchronize()):
             return False
         last = self.axis in (-1, len(x.shape) - 1)
+        # NHWC images in a type that the kernel has.
         return last and len(x.shape) == 4 and keras.backend.standardize_dtype(x.dtype) != "float64"
 
     def fused(self, x, *, mean=(), variance=()):
@@ -53,6 +58,7 @@ class BatchNormalization(layers.BatchNormalization):
         # tf.nn's wrapper raises epsilon to 1.001e-5.
         return tf.raw_ops.FusedBatchNormV3(
             x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon,
+            # Without given statistics it computes the batch's.
             is_training=isinstance(mean, tuple),
         )[:3]  # fmt: skip
 
@@ -64,6 +70,7 @@ class BatchNormalization(layers.BatchNormalization):
 def _values_a_channel(x):
     """How many values a channel has: a number where the shape is known, which keeps a traced network small."""
     sizes = x.shape[:-1]
+    # A size of the graph where the shape is free, in float32: (n·h·w - 1) / (n·h·w) is a factor.
     return ops.cast(ops.size(x) // x.shape[-1], "float32") if None in sizes else prod(sizes)
 
 
@@ -85,6 +92,7 @@ class Normalization:
         """A BatchNorm layer; `zero` starts it at zero (arXiv:1706.02677, Section 5.1), `center` gives it a beta."""
         return (BatchNormalization if self.fused else layers.BatchNormalization)(
             momentum=self.batch_norm_decay,
+            # 1e-5 upstream; Keras' default is 1e-3.
             epsilon=1e-5,
             center=center,
             synchronized=self.global_bn and replicas.synchronize(),
@@ -111,10 +119,12 @@ def share_statistics(model: layers.Layer, *, global_bn: bool = True) -> list[str
         Lines for the user: how many layers see what, and which layers with statistics of their own nobody can know.
     """
     said: list[str] = []
+    # One replica, or JAX, whose devices compute one batch: there is nothing to share.
     if not replicas.synchronize():
         return said
     found = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     for layer in found:
+        # Read when the layer is called: nothing has to be built anew.
         layer.synchronized = global_bn
         _decided.add(layer)
     if found:
@@ -138,8 +148,10 @@ def _own_statistics(model: layers.Layer) -> list[str]:
     found = []
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
+            # A class that computes by itself may not look at `synchronized` at all.
             foreign = type(layer).call not in (layers.BatchNormalization.call, BatchNormalization.call)
         else:
+            # What is no BatchNorm yet keeps numbers that do not train, in code of others: likely statistics, too.
             kept = [v for v in layer._non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
             foreign = bool(kept) and type(layer).__module__.split(".")[0] not in ("keras", "tf_simclr")
         found += [f"{layer.name} ({type(layer).__name__})"] * foreign
@@ -150,6 +162,8 @@ def warn_of_local_statistics(model: layers.Layer) -> None:
     """Warns whoever gives an encoder whose BatchNorm sees one replica's part of a batch, unsaid, on several."""
     if not replicas.synchronize():
         return
+    # An encoder from `resnet` or with Keras' synchronised layers is as SimCLR wants it; `share_statistics` has
+    # told its caller already.
     local = [
         layer.name
         for layer in model._flatten_layers()
@@ -187,6 +201,7 @@ def precision(name: str) -> Iterator[None]:
         ('bfloat16', 'float32', 'float32')
     """
     check(name in _NAMES, f"precision must be one of {', '.join(_NAMES)}", precision=name)
+    # Keras' policy is global: it is put back even where building fails.
     before = keras.config.dtype_policy()
     try:
         if name != "float32":

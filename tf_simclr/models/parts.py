@@ -14,6 +14,7 @@ from tf_simclr.errors import InputError, check
 def _check_encoder(encoder) -> None:
     """Raises `InputError` unless this is a Keras model or layer that takes images whose channels come last."""
     check(isinstance(encoder, keras.layers.Layer), "encoder must be a Keras model or layer", encoder=type(encoder))
+    # Channels first would read (n, h, w, 3) as h channels of w × 3 pixels, without an error in most layers.
     layers = encoder._flatten_layers()
     first = next((layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"), None)
     moved = any(isinstance(layer, keras.layers.Permute) for layer in encoder._flatten_layers())
@@ -39,6 +40,7 @@ def images_shape(encoder) -> tuple | None:
     _check_encoder(encoder)
     shape = input_shape(encoder)
     if shape is None:
+        # A model that was never called: tried with colour images of any size.
         shape = (None, None, None, 3)
         return shape if builds(encoder, shape) else None
     rule = "encoder must take one tensor of images, (n, h, w, 3)"
@@ -49,15 +51,18 @@ def images_shape(encoder) -> tuple | None:
 def input_shape(model):
     """The shape that a built model takes; None: it is not known."""
     try:
+        # Keras raises AttributeError for a subclassed model, ValueError for one that was not called.
         shape = model.input_shape
     except (AttributeError, ValueError):
         return None
+    # {"images": shape} or [shape]: one input by a name, or in a list, is one input.
     items = list(shape.values()) if isinstance(shape, dict) else shape if isinstance(shape, list) else []
     return items[0] if len(items) == 1 else shape
 
 
 def builds(encoder, shape: tuple) -> bool:
     """Whether a symbolic call with this shape builds an encoder, and says how long its features are."""
+    # What a try leaves behind is undone, so that the first batch finds the model as it came.
     layers = list(encoder._layers) if isinstance(encoder, keras.Sequential) else None
     try:
         return features_spec(encoder, shape).shape[-1] is not None
@@ -71,6 +76,7 @@ def builds(encoder, shape: tuple) -> bool:
 
 def features_spec(encoder, shape: tuple) -> keras.KerasTensor:
     """What an encoder gives for images of a shape, found by a symbolic call, which builds it."""
+    # In inference mode, as no more than shapes is asked for.
     return features_of(encoder, keras.KerasTensor(shape, dtype=keras.config.floatx()), training=False)
 
 
@@ -97,6 +103,7 @@ def as_taken(images, model):
         InputError: the model takes another number of channels.
     """
     shape = input_shape(model)
+    # The channels that a built model takes; None: it takes any.
     wanted = shape[-1] if isinstance(shape, tuple) and isinstance(shape[-1], int) else None
     given = images.shape[-1]
     if wanted in (None, given) or given is None:
@@ -106,6 +113,7 @@ def as_taken(images, model):
         f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, for no other",
         channels=given,
     )
+    # (…, 3) · (3,) summed → (…, 1)
     weights = ops.cast(ops.convert_to_tensor(_LUMINANCE), images.dtype)
     return ops.sum(images * weights, axis=-1, keepdims=True)
 
@@ -120,6 +128,7 @@ def pooled(outputs):
         "keras.layers.GlobalAveragePooling1D() or Flatten()",
         output_shape=tuple(features.shape),
     )
+    # (n, h, w, d) → (n, d), the mean over positions, as a ResNet's last layer.
     return ops.mean(features, axis=(1, 2)) if rank == 4 else features
 
 
@@ -127,6 +136,7 @@ def one_of(outputs):
     """The only tensor of an encoder's outputs, or the endpoint `final_avg_pool`."""
     if isinstance(outputs, dict) and "final_avg_pool" in outputs:
         return outputs["final_avg_pool"]
+    # Any structure of tensors, a list of one or a tuple of one included.
     tensors = keras.tree.flatten(outputs)
     if len(tensors) != 1:
         names = list(outputs) if isinstance(outputs, dict) else [tuple(x.shape) for x in tensors]
@@ -147,6 +157,7 @@ def projections_of(projection, features, *, training) -> list:
     outputs = projection(features, training=training)
     rule = "projection must give z (n, d), or the list of each layer's output, z the last"
     check(not isinstance(outputs, dict), rule, output=list(outputs) if isinstance(outputs, dict) else None)
+    # A head that gives z alone has the features as layer 0 and z as layer 1.
     outputs = list(outputs) if isinstance(outputs, list | tuple) else [features, outputs]
     check(len(outputs) > 0 and len(outputs[-1].shape) == 2, rule, shapes=[tuple(x.shape) for x in outputs])
     return outputs
@@ -165,10 +176,12 @@ def copied(model, *, prefix: str):
         InputError: the model cannot say its configuration.
     """
 
+    # Every layer of a functional model anew, under a name that does not clash in one file with the first.
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         return type(layer).from_config(config | {"name": prefix + config["name"]})
 
+    # Subclassed models name their layers within their constructor: no prefix reaches them.
     if type(model).__name__ in ("Functional", "Sequential"):
         return keras.models.clone_model(model, clone_function=renamed)
     try:

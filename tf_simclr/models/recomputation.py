@@ -30,11 +30,13 @@ class Recomputed(keras.layers.Layer):
     def __init__(self, function: Callable, parts: Sequence[keras.layers.Layer]):
         super().__init__(autocast=False)  # weights are read in the precision in which they are stored
         self.function, self.parts = function, list(parts)
+        # A variable that two layers share is one input, and gets one gradient.
         self.trained = _unique(v for part in parts for v in part.trainable_variables)
         self.moving = _unique(v for part in parts for v in part.non_trainable_variables)
 
     def call(self, x):
         """The function's outputs; moving statistics move as they would have."""
+        # Copies: JAX and TensorFlow need values that a later assignment does not change.
         weights, states = ([ops.copy(v) for v in group] for group in (self.trained, self.moving))
 
         @ops.custom_gradient
@@ -43,6 +45,9 @@ class Recomputed(keras.layers.Layer):
 
             def backward(*upstream):
                 owed = of_outputs(upstream, count=len(outputs))
+                # 1. What the outputs are owed comes first.  2. Then the
+                #    inputs, not before it.  3. Then all is computed again,
+                # and differentiated.
                 inputs = after(owed, [x, *weights])  # compilers would find the forward pass's results otherwise
                 return pullback(lambda *i: self.pure(i, states=states), inputs, upstream=owed)[0]
 
@@ -75,11 +80,14 @@ def recomputed_blocks(encoder: keras.Model) -> Callable:
     Raises:
         InputError: the encoder has no such blocks.
     """
+    # The encoder is cut behind each residual block, at its last ReLU.
     ends = [layer.output for layer in encoder.layers if layer.name.endswith("_out")]
     check(ends, "remat needs an encoder with residual blocks, as resnet(…) makes them", encoder=encoder.name)
+    # image → block 1 → … → block n → pooled features: neighbours of the list are the ends of a part.
     *blocks, pool = (keras.Model(a, b) for a, b in pairwise([encoder.input, *ends, encoder.output]))
 
     def features(images, training=True):
+        # A part keeps its input, (n, h, w, c), and nothing of what is computed between.
         for block in blocks:
             images = Recomputed(partial(block, training=training), [block])(images)
         return pool(images, training=training)
@@ -89,6 +97,7 @@ def recomputed_blocks(encoder: keras.Model) -> Callable:
 
 def _unique(variables: Iterable) -> list:
     """Each variable once, in their order."""
+    # By identity: `==` of two variables compares their values.
     return list({id(v): v for v in variables}.values())
 
 
@@ -111,6 +120,7 @@ def linearized(function: Callable, inputs):
     if keras.backend.backend() == "jax":
         import jax
 
+        # The second result, the states, is carried along and not differentiated.
         outputs, owed, rest = jax.vjp(lambda *i: function(*i), *inputs, has_aux=True)
         return outputs, rest, lambda upstream: list(owed(list(upstream)))
     import tensorflow as tf
@@ -118,6 +128,7 @@ def linearized(function: Callable, inputs):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         outputs, rest = function(*inputs)
+    # A frozen part of the weights reaches no output: zeros instead of None, as JAX gives them.
     zero = tf.UnconnectedGradients.ZERO
     return outputs, rest, lambda upstream: tape.gradient(outputs, [*inputs], [*upstream], zero)
 
@@ -136,6 +147,7 @@ def pullback(function: Callable, inputs, *, upstream):
 
 def after(earlier, inputs):
     """The inputs, not to be had before what is computed `earlier`."""
+    # Without the barrier XLA finds the same computation twice and merges it: the memory would not be saved.
     if keras.backend.backend() == "jax":
         import jax
 

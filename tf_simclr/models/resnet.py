@@ -64,6 +64,7 @@ def resnet(
     x = parts.stem(x, architecture)
     for group, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(1, blocks + 1):
+            # A group's first block has the stride and the projection of its shortcut; the others keep the shape.
             x = parts.block(x, architecture, group, block)
     return keras.Model(images, layers.GlobalAveragePooling2D(name="final_avg_pool", **_LAST)(x), name=name)
 
@@ -77,8 +78,10 @@ class _Parts:
     def stem(self, x, architecture: Architecture):
         """Images to the input of group 1: one convolution, or three in ResNet-D."""
         filters = 64 * architecture.width
+        # 3×3, no stride and no pooling: 32 px are small enough (SimCLR, Appendix B.9).
         if architecture.cifar_stem:
             return self.conv_bn(x, filters, "stem_", 1, size=3)
+        # ResNet-D: three 3×3 convolutions for the 7×7 one; the first halves the size (arXiv:1812.01187, Section 4.2).
         if architecture.sk_ratio:
             x = self.conv_bn(x, filters // 2, "stem_", 1, size=3, stride=2)
             x = self.conv_bn(x, filters // 2, "stem_", 2, size=3)
@@ -90,6 +93,7 @@ class _Parts:
 
     def block(self, x, architecture: Architecture, group: int, block: int):
         """A residual block; the first one of a group projects its shortcut, in group 1 too."""
+        # 64, 128, 256, 512, times the width.
         filters = 64 * architecture.width * 2 ** (group - 1)
         stride = 2 if block == 1 and group > 1 else 1
         name = f"group{group}_block{block}_"
@@ -98,6 +102,7 @@ class _Parts:
         shortcut = self.projection(x, out, stride, architecture.sk_ratio, name) if block == 1 else x
         x = self.residual(x, filters, stride, architecture, name)
         if architecture.se_ratio:
+            # Of the block's middle width, as upstream; the scaling itself is of all channels of the output.
             x = _squeeze_excite(x, int(filters * architecture.se_ratio), name)
         x = layers.Add(name=name + "add")([shortcut, x])
         return layers.ReLU(name=name + "out")(x)
@@ -107,8 +112,10 @@ class _Parts:
         if not architecture.bottleneck:
             x = self.conv_bn(x, filters, name, 1, size=3, stride=stride)
             return self.conv_bn(x, filters, name, 2, size=3, last=True)
+        # 1×1 to the middle's width, 3×3, 1×1 to four times that: the stride is in the 3×3 one, not in the first.
         x = self.conv_bn(x, filters, name, 1)
         if architecture.sk_ratio:
+            # Twice the channels: two streams, of which `selective_kernel` makes one.
             x = self.conv_bn(x, 2 * filters, name, 2, size=3, stride=stride)
             x = self.selective_kernel(x, filters, architecture.sk_ratio, name)
         else:
@@ -118,6 +125,7 @@ class _Parts:
     def projection(self, x, filters: int, stride: int, sk_ratio: float, name: str):
         """The shortcut of a group's first block; ResNet-D averages before it projects."""
         if sk_ratio:
+            # The average takes the stride, so that no position is thrown away.
             x, stride = _average_pool(x, stride, name), 1
         x = convolution(x, filters, name + "shortcut_conv", stride=stride)
         return self.normalization.layer(name + "shortcut_bn")(x)
@@ -128,11 +136,13 @@ class _Parts:
         # (docs/official-code.md#selective-kernels).
         mix = layers.GlobalAveragePooling2D(keepdims=True, name=name + "sk_pool", **_LAST)(x)  # (n, 1, 1, 2·filters)
         mix = ops.sum(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3)  # of both streams: (n, 1, 1, filters)
+        # At least 32 channels between the two convolutions (arXiv:1903.06586, Section 3.1).
         mix = convolution(mix, max(int(filters * ratio), min_dim), name + "sk_conv1")
         mix = layers.ReLU(name=name + "sk_relu")(self.normalization.layer(name + "sk_bn1")(mix))
         mix = convolution(mix, 2 * filters, name + "sk_conv2")
         # A softmax over the two streams of each channel, and back to the layout of x.
         mix = ops.reshape(ops.softmax(ops.reshape(mix, (-1, 1, 1, 2, filters)), axis=3), (-1, 1, 1, 2 * filters))
+        # The weights of both streams sum to 1 for each channel: (n, h, w, 2·f) → two of (n, h, w, f) → their sum.
         first, second = ops.split(x * mix, 2, axis=-1)
         return first + second
 
@@ -146,6 +156,7 @@ class _Parts:
 def convolution(x, filters: int, name: str, *, size: int = 1, stride: int = 1):
     """A convolution without bias that pads by its kernel alone, whatever the input's size."""
     padding = "same"
+    # Keras' and TensorFlow's SAME pads by the input's size; upstream pads by the kernel first and then not at all.
     if stride > 1:
         padding = "valid"
         if size > 1:
@@ -166,6 +177,7 @@ def _average_pool(x, stride: int, name: str):
     """ResNet-D's 2x2 average: the zeros of a stride-2 border count, those of a stride-1 border do not."""
     padding = "same"
     if stride > 1:
+        # Upstream pads the lower and right border itself, and its zeros count in the mean.
         x, padding = layers.ZeroPadding2D(((0, 1), (0, 1)), name=name + "shortcut_pad", **_LAST)(x), "valid"
     return layers.AveragePooling2D(2, stride, padding=padding, name=name + "shortcut_pool", **_LAST)(x)
 
@@ -173,6 +185,7 @@ def _average_pool(x, stride: int, name: str):
 def _squeeze_excite(x, filters: int, name: str):
     """Scales each channel by a sigmoid of the pooled channels; both convolutions have a bias."""
     scale = layers.GlobalAveragePooling2D(keepdims=True, name=name + "se_pool", **_LAST)(x)
+    # Down to a fraction of the channels with ReLU, up to all of them with a sigmoid, (n, 1, 1, c).
     for i, (outputs, activation) in enumerate(((max(1, filters), "relu"), (x.shape[-1], "sigmoid")), 1):
         scale = layers.Conv2D(
             outputs, 1, activation=activation, kernel_initializer="variance_scaling", name=f"{name}se_conv{i}", **_LAST
@@ -196,6 +209,7 @@ def projection_head(
     """
     outputs = [keras.Input((feature_dim,), name="proj_head_input")]
     for i in range(1, num_proj_layers + 1):
+        # The last layer has 128 outputs, no ReLU, and a BatchNorm without beta, as upstream.
         last = i == num_proj_layers
         dense = layers.Dense(
             proj_out_dim if last else feature_dim, use_bias=False, kernel_initializer=normal(), name=f"proj{i}_dense"

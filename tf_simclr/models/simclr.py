@@ -78,6 +78,7 @@ class SimCLR(Trained):
         name: str = "simclr",
         **kwargs,
     ):
+        # Images may be stored as bytes or what views are made of: a cast here would change them before their views.
         super().__init__(name=name, autocast=False, **kwargs)  # what views are made of stays float32; parts cast
         self.views_of = views_of
         check(num_classes >= 0, "num_classes must be at least 0", num_classes=num_classes)
@@ -97,6 +98,7 @@ class SimCLR(Trained):
 
     def make_parts(self, width: int) -> None:
         """Makes and builds what takes features `(n, width)`."""
+        # The default head: SimCLRv2's three layers.
         self.projection = self.projection or projection_head(width)
         parts.projections_spec(self.projection, width)
         if self.num_classes:
@@ -113,6 +115,7 @@ class SimCLR(Trained):
         _check_views(views_shape)
         super().build(views_shape)
 
+    # Only a probe or such a loss looks at labels: a stream may have any others.
     def label_range(self) -> tuple[int, int] | None:
         """The probe's classes; a loss that asks for labels takes any."""
         asked = getattr(getattr(self, "loss", None), "needs_labels", False)
@@ -161,6 +164,7 @@ class SimCLR(Trained):
 
     def embed_cached(self, views, training=True):
         """The same, with `microbatch_size` examples in memory at once."""
+        # One call of the encoder for all pieces in turn; its outputs are those of the whole batch.
         cache = GradientCache(
             lambda part: self.embed(self.viewed(part), training),
             [self.encoder, self.projection],
@@ -181,6 +185,7 @@ class SimCLR(Trained):
         if y is not None and self.label_range():
             y = labelled.prepared(y, classes=self.num_classes)
         # Losses are computed in float32, whatever the network computed in.
+        # (n, 2, d) → two of (n, d)
         z1, z2 = ops.unstack(ops.cast(y_pred["projections"], keras.config.floatx()), axis=1)
         losses = {"contrast_loss": self.contrast(z1, z2, labels=y), "weight_decay": self.l2_loss()}
         self.observe_contrast(z1, z2)
@@ -191,6 +196,7 @@ class SimCLR(Trained):
     def contrast(self, z1, z2, *, labels=None):
         """The compiled loss of this replica, `loss(z1, z2)`, or `loss(labels, (z1, z2))` if it needs them."""
         loss = self.contrastive_loss
+        # A loss that draws, draws anew at each step, and the same again at the same step.
         loss = loss.at(self.clock.number) if hasattr(loss, "at") else loss
         if not getattr(loss, "needs_labels", False):
             return loss(z1, z2)
@@ -199,8 +205,10 @@ class SimCLR(Trained):
 
     def supervised_loss(self, labels, logits):
         """Cross entropy of the probe on both views, labels `(n,)` and logits `(n, 2, num_classes)`."""
+        # (n,) and (n, 2, c) → (2n,) and (2n, c): a probe's mean is over both views.
         labels, logits = _of_views(labels, ops.cast(logits, keras.config.floatx()))
         self.observe("supervised_acc", labelled.hits(labels, logits))
+        # Of four classes the five best are all: k is at most the number of classes.
         self.observe("supervised_top5_acc", labelled.top_hits(labels, logits, k=min(5, self.num_classes)))
         return share(labelled.cross_entropy(labels, logits))
 
@@ -218,7 +226,9 @@ class SimCLR(Trained):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
         variables = [v for v in self.trainable_variables if v.name not in ("gamma", "beta")]
         variables = left_to_loss(self.optimizer, variables, head=[self.probe.kernel] if self.probe else [])
+        # Without decay nothing is summed: the squares of all weights would be computed each step for a zero.
         squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
+        # A part a replica, as losses are summed over them.
         return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -262,5 +272,6 @@ def _check_views(shape) -> None:
 
 def _of_views(labels, logits):
     """Labels `(n, …)` and logits `(n, views, classes)` as one batch of views: `(n * views, …)` each."""
+    # (n, v, c) → (n·v, c), view by view of an example; labels repeat likewise.
     views, classes = logits.shape[1:]
     return ops.repeat(labels, views, axis=0), ops.reshape(logits, (-1, classes))

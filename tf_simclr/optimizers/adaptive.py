@@ -59,6 +59,7 @@ class Moments(keras.optimizers.Adam):
 
     def moments(self, gradient, index: int):
         """Adds a gradient to the moving means, and returns them without the bias of their start at zero."""
+        # t of the bias correction counts from 1, `iterations` from 0.
         step = ops.cast(self.iterations + 1, gradient.dtype)
         found = []
         for kept, beta, value in (
@@ -67,6 +68,7 @@ class Moments(keras.optimizers.Adam):
         ):
             new = kept + (value - kept) * (1 - beta)  # as Keras rounds it
             self.assign(kept, new)
+            # The mean of t values that began at 0 is short by the factor 1 - βᵗ.
             found.append(new / (1 - ops.power(ops.convert_to_tensor(beta, gradient.dtype), step)))
         return found
 
@@ -105,5 +107,6 @@ class Lamb(Moments):
     def direction(self, step, variable):
         """The step in the length of the weights."""
         w, s = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, step))
+        # As in `LARS.trust_ratio`: a length of 0 means a plain step, and the division never sees a 0.
         defined = ops.logical_and(w > 0, s > 0)
         return ops.where(defined, w / ops.where(defined, s, ops.ones_like(s)), ops.ones_like(s)) * step

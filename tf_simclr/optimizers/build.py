@@ -26,6 +26,7 @@ def build(name: str, learning_rate, *, momentum: float = 0.9, weight_decay: floa
     makers = {
         "lars": lambda: LARS(learning_rate, momentum, weight_decay=weight_decay),
         "momentum": lambda: Momentum(learning_rate, momentum),
+        # Keras' own momentum: the rate is inside the accumulator, in `Momentum` it is not.
         "sgd": lambda: keras.optimizers.SGD(learning_rate, momentum, nesterov=True),
         "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-8),  # TF1's epsilon
         "adamw": lambda: AdamW(learning_rate, weight_decay),
@@ -46,7 +47,9 @@ def left_to_loss(optimizer, variables: Sequence, *, head: Sequence = ()) -> list
     Returns:
         The head's of LARS, none of AdamW and Lamb, else all of them.
     """
+    # A loss scaler holds the optimizer that decays.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    # LARS spares biases and normalisation by rank, and the head by name: the head's kernel is all that is left.
     if isinstance(optimizer, LARS):
         return list(head)
     return [] if isinstance(optimizer, AdamW | Lamb) else list(variables)
@@ -72,6 +75,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
     @property
     def learning_rate(self):
         """The rate of the next step."""
+        # Between steps a callback that asks for the rate must see that of the step to come.
         with self.scheduled(self._iterations):
             return self.inner_optimizer._get_current_learning_rate()
 
@@ -82,6 +86,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
     @contextlib.contextmanager
     def scheduled(self, step) -> Iterator[None]:
         """Within, the inner optimizer's schedule is at a step of all instead of at one of those that were applied."""
+        # The schedule is swapped for a function of the given step; Keras calls it as it calls a schedule.
         rate = self.inner_optimizer._learning_rate
         if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             yield
@@ -94,6 +99,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
 
     def _stateful_handle_finite_grads(self, grads, trainable_variables):
         with self.scheduled(self._iterations):
+            # The inner optimizer's step at the rate of this step; it counts the applied ones, the line below all.
             super()._stateful_handle_finite_grads(grads, trainable_variables)
         self._iterations.assign_add(1)
 
@@ -102,6 +108,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
         self._iterations.assign_add(1)
 
     def _stateless_handle_finite_grads(self, optimizer_variables, grads, trainable_variables):
+        # The same for JAX, whose optimizer is a function from a list of tensors to a list: the count is one of them.
         with self.scheduled(optimizer_variables[self.place()]):
             weights, state = super()._stateless_handle_finite_grads(optimizer_variables, grads, trainable_variables)
         return weights, self.counted(state)
@@ -120,6 +127,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
 
     def restored(self) -> None:
         """Settles a state that was written when one count, the inner optimizer's, was that of all steps."""
+        # Checkpoints of before had the inner count alone, which is then the larger.
         counted = int(self.inner_optimizer.iterations.numpy())
         if int(self._iterations.numpy()) < counted:
             self._iterations.assign(counted)

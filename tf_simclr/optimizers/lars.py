@@ -54,7 +54,9 @@ class Momentum(keras.optimizers.Optimizer):
         """Adds a gradient to the variable's accumulator and returns the direction to move in."""
         accumulator = self.accumulators[self._get_variable_index(variable)]
         velocity = self.momentum * accumulator + gradient  # undampened
+        # v ← momentum · v + g
         self.assign(accumulator, velocity)
+        # Nesterov's direction looks ahead by one more application of the momentum: momentum · v + g, with the new v.
         return self.momentum * velocity + gradient if self.use_nesterov else velocity
 
     def get_config(self):
@@ -128,12 +130,16 @@ class LARS(Momentum):
         no_decay = self.options["exclude_from_weight_decay"]
         self.decayed = [not self.excluded(v, no_decay) for v in variables]
         self.adapted = [
-            not self.excluded(v, self.options["exclude_from_layer_adaptation"] or no_decay) for v in variables
+            # Upstream's rule: an empty list of what is not adapted means the list of what is not decayed.
+            not self.excluded(v, self.options["exclude_from_layer_adaptation"] or no_decay)
+            for v in variables
         ]
 
     def excluded(self, variable, patterns: Sequence[str]) -> bool:
         """Whether a variable is left out by its rank or its path."""
         vector = self.options["exclude_vectors"] and len(variable.shape) <= 1
+        # Searched anywhere in the path, as upstream does with `re.search`: "logits_sup" is found in
+        # "simclr/logits_sup/kernel".
         return bool(vector) or any(re.search(pattern, variable.path) for pattern in patterns)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -144,11 +150,13 @@ class LARS(Momentum):
         #   3. v ← momentum · v + rate · ratio · g
         #   4. w ← w - v
         # "Popular" momentum accumulates g itself and scales v, so that old gradients follow today's rate.
+        # Variables are numbered when the optimizer is built: a lookup by name would cost each step.
         index = self._get_variable_index(variable)
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         if self.decayed[index]:
             gradient = gradient + self.options["weight_decay"] * variable
         adapted = self.adapted[index]
+        # Classic: v holds steps in weights' units, each with the rate of its own day.
         if self.options["classic_momentum"]:
             step = self.accumulate(rate * self.trust_ratio(variable, gradient, adapted=adapted) * gradient, variable)
         else:
@@ -160,6 +168,7 @@ class LARS(Momentum):
         """`eeta * |variable| / |direction|`, 1 where that has no meaning."""
         if not adapted:
             return 1.0
+        # Lengths over all of the variable, scalars.
         w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
         # A variable that starts at zero has |w| = 0, one without a gradient |g| = 0: both take a plain step.  Dividing
         # by 1 there computes no 0 / 0, which a debugger of numbers would stop at.

@@ -19,6 +19,7 @@ class _Layerwise:
         if self.built:
             return
         super().build(variables)
+        # A path ends with layer/weight: the second last part is the layer.
         self.factors = [self.factor(variable.path.split("/")[-2]) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
@@ -46,5 +47,6 @@ def layerwise(optimizer: keras.optimizers.Optimizer, factor: Callable[[str], flo
     """
     rule = "optimizer must be without Keras' own weight decay: take tf_simclr.optimizers.AdamW, or none"
     check(optimizer.weight_decay is None, rule, optimizer=optimizer.name)
+    # A class of its own, so that the mixin's `update_step` comes before the optimizer's in the order of inheritance.
     kind = type(f"Layerwise{type(optimizer).__name__}", (_Layerwise, type(optimizer)), {"factor": staticmethod(factor)})
     return kind.from_config(optimizer.get_config())

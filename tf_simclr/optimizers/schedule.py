@@ -40,10 +40,13 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """The rate of a step, a float32 scalar."""
+        # In the order of the constructor.
         peak, total, warmup = self.config.values()
         step = ops.cast(step, "float32")
         done = ops.minimum((step - warmup) / max(total - warmup, 1), 1.0)  # share of the cosine; 1 beyond the end
+        # With a warm-up as long as the training the cosine would have length 0: the rate is 0 after it.
         cosine = 0.5 * (1.0 + ops.cos(math.pi * done)) * (1.0 if total > warmup else 0.0)
+        # Both branches are computed, so neither may divide by 0: hence the maxima with 1.
         return peak * ops.where(step < warmup, step / max(warmup, 1), cosine)
 
     def get_config(self):
@@ -76,6 +79,7 @@ def train_steps(num_examples: int, batch_size: int, *, epochs: int) -> int:
         >>> train_steps(50_000, 512, epochs=100)
         9766
     """
+    # Upstream's count, kept because the schedule's length depends on it: one step more where the division is even.
     return num_examples * epochs // batch_size + 1
 
 
