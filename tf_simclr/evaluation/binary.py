@@ -45,7 +45,9 @@ def sensitivity_at(scores: np.ndarray, labels: np.ndarray, *, specificity: float
     """
     check(0 <= specificity <= 1, "specificity must lie in [0, 1]", specificity=specificity)
     check_both(labels)
+    # Every cut that there is, not only the corners of the curve: a specificity is asked for, between corners.
     false, true, _ = metrics.roc_curve(labels, scores, drop_intermediate=False)
+    # 1e-12: 1 - 0.9 is not exactly the 0.1 that a rate of 0.1 is.
     return float(true[false <= 1 - specificity + 1e-12].max())
 
 
@@ -64,6 +66,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
         0.2
     """
     said, was, counts = reliability(probabilities, labels, bins=bins)
+    # Rounded where sums of floats differ by their order: the same images in another order give the same number.
     return float(np.round((np.abs(said - was) * counts).sum() / counts.sum(), 12))
 
 
@@ -72,6 +75,7 @@ def reliability(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean probability, share of yeses and number of images of each bin that is not empty."""
     check(bins >= 1, "bins must be at least 1", bins=bins)
+    # p = 1 belongs to the last bin.
     which = np.minimum((probabilities * bins).astype(int), bins - 1)
     counts = np.bincount(which, minlength=bins)
     there = counts > 0
@@ -105,11 +109,14 @@ def threshold(probabilities: np.ndarray, labels: np.ndarray, *, rule: str = "you
         received=rule,
     )
     check(len(set(labels.tolist())) == 2, "the validation patients must have both classes")
+    # Cuts halfway between neighbouring probabilities, and one below all: no image lies on a cut.
     values = np.unique(probabilities)
     cuts = np.append(values[:1] / 2, (values[1:] + values[:-1]) / 2)
     yes, no = (np.sort(probabilities[labels == c]) for c in (1, 0))
+    # Shares of yeses at or above each cut, and of noes below it, by two binary searches instead of a table n × n.
     sensitivity = 1 - np.searchsorted(yes, cuts) / len(yes)
     specificity = np.searchsorted(no, cuts) / len(no)
+    # Of the cuts that reach the wanted rate the best other rate; where none reaches a specificity, the nearest to it.
     worth = {
         "youden": sensitivity + specificity,
         "sensitivity": np.where(sensitivity >= at - 1e-12, specificity, -1),
@@ -132,8 +139,10 @@ def net_benefit(probabilities: np.ndarray, labels: np.ndarray, *, at: np.ndarray
         >>> net_benefit(np.array([0.9, 0.4, 0.6, 0.1]), np.array([1, 1, 0, 0]), at=np.array([0.5])).tolist()
         [0.0]
     """
+    # (thresholds, images)
     said = probabilities >= at[:, None]
     true, false = (said & (labels == 1)).mean(axis=1), (said & (labels == 0)).mean(axis=1)
+    # Each no that is called yes costs the odds of the threshold: p / (1 - p) yeses.
     return np.asarray(true - false * at / (1 - at))
 
 
@@ -161,12 +170,14 @@ def measures(probabilities: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     def mean(values: np.ndarray) -> np.ndarray:
         return np.asarray(weights @ values / total)
 
+    # weights (draws, n); bins (n, 10), an image's error in its own bin's column.
     which = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
     bins = np.where(which[:, None] == np.arange(_BINS), (probabilities - labels)[:, None], 0.0)
     return {
         "accuracy": mean(((probabilities > 0.5) == labels).astype(float)),
         **ranking(probabilities, labels, weights=weights),
         "brier": mean((probabilities - labels) ** 2),
+        # |Σ (p - y)| of a bin over all images is its count times its error.
         "calibration_error": np.abs(weights @ bins).sum(axis=1) / total,
     }
 
@@ -175,15 +186,20 @@ def ranking(
     scores: np.ndarray, labels: np.ndarray, *, weights: np.ndarray, specificity: float = 0.9
 ) -> dict[str, np.ndarray]:
     """What depends on the order of the scores alone: `auc`, `average_precision` and `sensitivity_at_90`."""
+    # The best score first.  Sums along the order are counts above each cut: (draws, n) → (draws, cuts).
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores are one step
     true, false = (np.cumsum(weights[:, order] * (labels[order] == c), axis=1)[:, ends] for c in (1, 0))
     yes, no = true[:, -1:], false[:, -1:]
+    # What each step adds, (draws, cuts): yeses upwards and noes to the right, of the ROC curve.
     true_steps, false_steps = (np.diff(x, axis=1, prepend=0) for x in (true, false))
     precision = true / np.maximum(true + false, 1e-300)  # before the first weight there is neither
     within = false <= (1 - specificity + 1e-12) * no
     return {
+        # Trapezoids: of equal scores, yeses and noes of one step, half counts.
         "auc": ((true - true_steps / 2) * false_steps).sum(axis=1) / (yes * no)[:, 0],
+        # Each step's recall times the precision behind it.
         "average_precision": (true_steps * precision).sum(axis=1) / yes[:, 0],
+        # The last cut that keeps the noes is the largest sensitivity.
         "sensitivity_at_90": np.max(true * within, axis=1) / yes[:, 0],
     }

@@ -54,6 +54,7 @@ class Calibration:
         Args:
             log_odds: one a head, `(k,)`.
         """
+        # Every head under every draw: (b, 1) · (heads,) → (b, heads).
         said = expit(self.draws[:, :1] * np.asarray(log_odds, float) + self.draws[:, 1:])
         return middle(said.ravel())
 
@@ -75,6 +76,7 @@ def logit(probabilities: np.ndarray) -> np.ndarray:
         >>> float(logit(np.array(0.5)))
         0.0
     """
+    # A probability of exactly 0 or 1 comes of rounding: 1e-7 is about what float32 has beside 1.
     return np.asarray(exact_logit(np.clip(np.asarray(probabilities, float), _SMALLEST, 1 - _SMALLEST)))
 
 
@@ -93,13 +95,18 @@ def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | Non
         `(2,)` or `(b, 2)`.
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    # Many weightings at once, (b, n): one for each bootstrap draw.
     many = np.atleast_2d(weights)
+    # Centred and scaled inputs: Newton's second derivatives are then of one size.
     centre, scale = np.mean(log_odds), max(float(np.std(log_odds)), 1e-9)
     inputs = np.stack([(log_odds - centre) / scale, np.ones(len(log_odds))])
     positives, negatives = many @ labels, many @ (1 - labels)
+    # Platt's targets: (p + 1) / (p + 2) and 1 / (n + 2) instead of 1 and 0, for scores that separate the classes.
     targets = np.where(labels == 1, ((positives + 1) / (positives + 2))[:, None], (1 / (negatives + 2))[:, None])
+    # From slope 0 at the log-odds of the prior.
     start = np.stack([np.zeros(len(many)), np.log((positives + 1) / (negatives + 1))], 1)
     found = _newton(inputs, targets, weights=many, start=start)
+    # Back to log-odds as they came: slope x/s, and the centre goes into the intercept.
     slopes = found[:, 0] / scale
     return np.stack([slopes, found[:, 1] - slopes * centre], 1).reshape(*weights.shape[:-1], 2)
 
@@ -119,9 +126,11 @@ def _newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, sta
         return np.asarray((weights * (np.logaddexp(0, scores) - targets * scores)).sum(1))
 
     found, now = start, loss(start)
+    # 1. Gradient and second derivatives at once for all b; 2. Newton's step; 3. halved where the loss rose.
     for _ in range(STEPS):
         said = expit(found @ inputs)
         slope = (weights * (said - targets)) @ inputs.T
+        # (b, n), (2, n), (2, n) → (b, 2, 2): Σ w p (1 - p) x xᵀ, and a little of the identity, for inputs all alike.
         bend = np.einsum("bn,in,jn->bij", weights * said * (1 - said), inputs, inputs) + 1e-10 * np.eye(2)
         step = np.linalg.solve(bend, slope[..., None])[..., 0]
         for _ in range(_HALVINGS):
@@ -129,6 +138,7 @@ def _newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, sta
             if not (then > now).any():
                 break
             step[then > now] /= 2
+        # Who still rises after all halvings stands still.
         step[then > now] = 0
         found, now = found - step, np.minimum(then, now)
         if np.abs(step).max() < 1e-10:
@@ -150,6 +160,7 @@ def recalibration(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
         `(2,)` or `(b, 2)`.
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    # From slope 1, intercept 0: where calibrated probabilities have theirs.
     many = np.atleast_2d(weights)
     inputs = np.stack([log_odds, np.ones(len(log_odds))])
     targets = np.broadcast_to(np.asarray(labels, float), many.shape)
@@ -180,6 +191,7 @@ def calibrate(
     check(log_odds.shape == labels.shape == names.shape, "each held-out image must have score, label, patient", **sizes)
     check(bool(np.isfinite(log_odds).all()), "held-out scores must be finite")
     check_both(labels)
+    # Patients as numbers, and for each image its patient.
     found, member = np.unique(names, return_inverse=True)
     count, of_class = len(found), min(len(np.unique(names[labels == c])) for c in (0, 1))
     if count < _FEWEST or of_class < _FEWEST_OF_A_CLASS:
@@ -191,11 +203,14 @@ def calibrate(
     if slope <= 0:
         why = f"higher scores are less often positive among {count} held-out patients (slope {slope:.2g})"
         return _uncalibrated(log_odds, labels, why=why)
+    # Whole patients into folds, by turns in a random order: folds differ by one patient at most.
     rng = np.random.default_rng(seed)
     folds = rng.permutation(np.arange(count) % _FOLDS)[member]
+    # (folds, n): each calibration learns from the images that are not of its fold.
     each = platt(log_odds, labels, weights=(folds != np.arange(_FOLDS)[:, None]).astype(float))
     tested = expit(each[folds, 0] * log_odds + each[folds, 1])
     order = np.argsort(tested, kind="stable")
+    # The spread of slope and intercept over draws of patients, for the interval that an answer shows.
     drawn = weightings(names, labels=labels, draws=_DRAWS, seed=seed)
     draws = np.concatenate([platt(log_odds, labels, weights=weights) for weights in drawn])
     return Calibration(float(slope), float(intercept), draws, tested[order], labels[order])

@@ -51,12 +51,14 @@ def embed(
     Raises:
         InputError: parts of something else lie there, or no image can be read.
     """
+    # Parts that are there are of the same network and images, or the command is refused.
     folder = out.with_name(out.name + ".parts")
     begin(folder, identity)
     paths = []
     for start in range(0, source.num_examples, PART):
         paths.append(folder / f"part-{start // PART:06d}.npz")
         stop = min(start + PART, source.num_examples)
+        # A part that was written whole is not computed again.
         if not paths[-1].exists():
             batches = evaluation_batches(
                 _portion(source, start, stop=stop), batch_size=batch_size, image_size=image_size, unreadable=unreadable
@@ -65,6 +67,7 @@ def embed(
         if progress:
             progress(stop)
     count = (_write_parquet if out.suffix == ".parquet" else _write_npz)(paths, out, notes=source.notes)
+    # Behind the file: a stop before leaves the parts, which the next call joins.
     shutil.rmtree(folder)
     return count
 
@@ -123,11 +126,14 @@ def _write_parquet(paths: list[Path], out: Path, *, notes: Sequence[str]) -> int
     from pyarrow import parquet
 
     count, writer = 0, None
+    # Under another name until it is whole: a Parquet file without its end is none.
     with replacing_path(out) as temporary:
         for values, labels, names in parts(paths):
+            # (n, d) as one flat array and the length of a row.
             lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
             columns = {"name": pa.array(names.tolist()), "label": pa.array(labels), "features": lists}
             table = pa.table(columns, metadata={"notes": json.dumps(list(notes))} if notes else None)
+            # The first part's columns are everybody's.
             writer = writer or parquet.ParquetWriter(str(temporary), table.schema)
             writer.write_table(table)
             count += len(values)

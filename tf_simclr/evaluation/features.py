@@ -62,8 +62,10 @@ def extract(
     for batch in batches:
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
         # Compiled once a model, however often called; arrays are what every backend takes.
+        # Grey for networks of one channel, as everywhere.
         seen = keras.ops.convert_to_numpy(as_taken(np.asarray(images), model))
         values = vectors(model.predict_on_batch(seen), endpoint)
+        # Stopped at the first batch, which names where: a nan would spread into every number behind.
         check(np.isfinite(values).all(), "features must be finite", first_image=done, images=len(values))
         columns = columns or [[] for _ in range(1 + len(rest))]
         for column, part in zip(columns, (values, *map(np.asarray, rest)), strict=True):
@@ -72,6 +74,7 @@ def extract(
         if progress:
             progress(done)
     check(done > 0, "there must be at least one batch of images", images=done)
+    # Labels and names where batches had them.
     joined, labels, names, *_ = [*map(join, columns), None, None]
     return Features(values=np.asarray(joined), labels=labels, names=None if names is None else text(names))
 
@@ -89,6 +92,7 @@ def vectors(outputs: Any, endpoint: str) -> np.ndarray:
 
 def join(parts: list[np.ndarray]) -> np.ndarray:
     """The parts in one array; they are freed on the way, so that memory holds the result once, not twice."""
+    # The type that holds all parts'; the last part first, so that a list gives up its end without a shift.
     joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
     end = len(joined)
     while parts:
@@ -148,20 +152,24 @@ class FeatureCache:
             place: what names begin with and is no part of the key: kept without it, they are told with it.
             settled: asked after the computation whether the key still fits: images may have changed meanwhile.
         """
+        # The key in words, sorted: the same features have the same name whatever the order of the options.
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         entry = expanded(self.folder) / contents.of_bytes(text.encode())
         if (entry / "entry.json").exists():
             damage = damage_of(entry)
             if damage is None:
+                # Names are kept without the place, which may differ; they come back with that of today.
                 return moved(*read(entry), change=lambda name: place + name)
             self.say(f"the kept features in {entry} are damaged ({damage}); they are computed again")
         features, unreadable = compute()
+        # Images that changed meanwhile belong to no content that was looked at.
         if not settled():
             self.say("features are not kept: images have changed while they were computed")
             return features, unreadable
         try:
             kept, missing = moved(features, unreadable, change=lambda name: name.removeprefix(place))
             keep(entry, kept, notes={"key": json.loads(text), "unreadable": missing})
+        # A full disk costs the cache, not the evaluation.
         except InputError as error:
             self.say(f"features are not kept: {error}")
         return features, unreadable
@@ -178,6 +186,7 @@ def read(entry: Path) -> tuple[Features, list[str]]:
     """A whole entry; the features can be written to, but that does not reach the disk."""
     notes = json.loads((entry / "entry.json").read_text())
     columns = {
+        # "c": read from disk as needed; what is written stays in memory.
         field: np.load(entry / f"{field}.npy", mmap_mode="c" if field == "values" else None)
         for field in ("values", "labels", "names")
         if f"{field}.npy" in notes["files"]
@@ -189,6 +198,7 @@ def damage_of(entry: Path) -> str | None:
     """What is wrong with an entry; None for a whole one."""
     try:
         files = json.loads((entry / "entry.json").read_text())["files"]
+        # Size and CRC of each file, which `keep` noted.
         wrong = [name for name, stored in files.items() if described(entry / name) != stored]
     except DAMAGED as error:
         return f"entry.json: {error}"
@@ -229,14 +239,17 @@ def graph(model: keras.Model) -> Any:
     Of a network that cannot say how it is made its class stands here.
     """
     try:
+        # As JSON, in which objects that Keras cannot name are their `repr`.
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model), default=repr))
     except (NotImplementedError, TypeError, ValueError):
+        # A model of somebody's own without a configuration: its class is all that is known; the weights tell the rest.
         return f"{type(model).__module__}.{type(model).__qualname__}"
     known: dict[str, str] = {}
 
     def number(part: Any) -> None:
         if isinstance(part, dict):
             if isinstance(part.get("config"), dict) and isinstance(part["config"].get("name"), str):
+                # Names in the order of their appearance: the third layer is #2 in every process.
                 known.setdefault(part["config"]["name"], f"#{len(known)}")
             part = list(part.values())
         for one in part if isinstance(part, list) else ():
@@ -261,5 +274,6 @@ def source_digest(source: Source, say: Say = silent) -> str | None:
         say: takes a line for the user where much has to be read.
     """
     if source.identity is None:
+        # No identity: generators and lists of which nobody can say what they hold.
         return None
     return contents.of_values(source.num_examples, list(source.class_names), source.identity(say))

@@ -71,7 +71,9 @@ class _Areas:
     def covariance(self) -> np.ndarray:
         """DeLong's, over patients, `(k, k)`: Obuchowski (1997), Section 2."""
         with_positive, with_negative = (int(count) for count in self.has.sum(axis=1))
+        # Σ over patients of the products of what each adds, (k, patients) · (patients, k) → (k, k).
         across = self.positive @ self.negative.T
+        # A patient with both kinds of images adds to both: what is across counts twice.
         return np.asarray(
             corrected(with_positive) * self.positive @ self.positive.T
             + corrected(with_negative) * self.negative @ self.negative.T
@@ -89,6 +91,7 @@ class _Areas:
 
     def interval(self, number: int = 0, *, level: float = LEVEL) -> _Interval:
         """The interval of one of the AUCs."""
+        # What DeLong says of the one AUC; what the formula says of an AUC at each true value.
         value, variance = float(self.values[number]), float(self.covariance[number, number])
         fewest, (positives, negatives) = float(self.has.sum(axis=1).min()), self.worth
 
@@ -116,12 +119,15 @@ def areas(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequ
     """
     check_both(labels)
     scores, yes = np.atleast_2d(np.asarray(scores, float)), np.asarray(labels) == 1
+    # Without patients each image is one of its own.
     _, member = np.unique(np.arange(len(yes)) if patients is None else np.asarray(patients), return_inverse=True)
     placed = np.stack([_placements(row, yes) for row in scores])  # (k, n): share of the other class in the right order
     values = placed[:, yes].mean(axis=1)
     count = member.max() + 1
+    # For each class: what a patient's images of it add to each AUC, and how many independent ones they are.
     parts, worth = [], []
     for chosen in (yes, ~yes):
+        # How far each image's share lies from the AUC, over the number of its class.
         own = (placed[:, chosen] - values[:, None]) / chosen.sum()
         parts.append(np.stack([np.bincount(member[chosen], weights=row, minlength=count) for row in own]))
         worth.append(_effective(member[chosen]))
@@ -133,8 +139,10 @@ def _placements(scores: np.ndarray, yes: np.ndarray) -> np.ndarray:
     """For each image the share of images of the other class that it is in the right order with, ties one half."""
     found = np.empty(len(scores))
     for own, sign in ((yes, 1), (~yes, -1)):
+        # For noes the other way round: with the sign turned, "below" is "in the right order" for both.
         others = np.sort(sign * scores[~own])
         mine = sign * scores[own]
+        # Strictly below plus at or below, halved: ties count one half.
         below = np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")
         found[own] = below / (2 * len(others))
     return found
@@ -148,10 +156,12 @@ def _effective(member: np.ndarray) -> float:
 
 def _formula(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
     """Variance of an AUC whose true value this is, if nothing else is known."""
+    # Hanley and McNeil's terms with the mean number of both classes.
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * (1 - auc) / (2 - auc) + more * auc / (1 + auc)
     like = spread / (positives * negatives)  # of A (1 - A): Newcombe's symmetric form of Hanley and McNeil's
     largest = 1 / min(positives, negatives)  # that of a share among the class that has fewer
+    # Between both, as a weighted mean of logarithms.
     return np.asarray(auc * (1 - auc) * like ** (1 - _CAUTION) * largest**_CAUTION)
 
 
@@ -172,17 +182,23 @@ def _score_interval(
         independent: patients.
         level: coverage.
     """
+    # At 0 and 1 the formula is 0: the value is kept off them for the comparison alone.
     formula = float(expected(np.array(np.clip(value, 1e-3, 1 - 1e-3))))
+    # 4 A (1 - A) of the patients disagree, about: all at 0.5, none at 0 or 1.
     discordant = independent * 4 * value * (1 - value)
     belief = discordant / (discordant + _BELIEF) if variance > 1e-12 and independent >= 2 else 0.0
+    # How much more or less the data vary than the formula says, believed as far as they are many.
     factor = (max(variance, 1e-12) / formula) ** belief
+    # 1.96 at 95 %.
     far = float(ndtri((1 + level) / 2))
 
     def limit(inside: float, outside: float) -> float:
+        # Bisection between a value that is near enough and one that may not be, 60 times: to the last digit.
         for _ in range(_BISECTIONS):
             middle = (inside + outside) / 2
             away = abs(value - middle) > far * np.sqrt(factor * float(expected(np.array(middle))))
             inside, outside = (inside, middle) if away else (middle, outside)
+        # A limit at an end is the end itself.
         return float(outside if outside in (0.0, 1.0) else inside)
 
     return limit(value, 0.0), limit(value, 1.0)
@@ -224,6 +240,7 @@ def share_interval(
     check(len(hits) > 0, "there must be at least one image to take a share of", images=0)
     _, member = np.unique(np.arange(len(hits)) if patients is None else np.asarray(patients), return_inverse=True)
     value, count = float(hits.mean()), int(member.max()) + 1
+    # A patient's images add to the share together.
     apart = np.bincount(member, weights=hits - value) / len(hits)
     variance = corrected(count) * float(np.square(apart).sum()) if count > 1 else 0.0
     worth = _effective(member)
@@ -264,6 +281,7 @@ def precision_interval(
     def of_draws(weights: np.ndarray) -> np.ndarray:
         return ranking(scores, labels, weights=weights)["average_precision"]
 
+    # The spread is that of draws of patients; its place is moved by what draws are above what was found.
     drawn = bootstrap(of_draws, names, labels=labels, draws=draws, seed=seed)
     inside = float(np.clip(value - _OF_DRAWS * max(float(np.mean(drawn)) - value, 0.0), 0, 1))
     member = np.unique(names[yes], return_inverse=True)[1]
@@ -274,6 +292,7 @@ def precision_interval(
 
     # A precision that is high by luck has a small spread by the same luck: of what is below the formula's, half counts.
     spread, formula = float(np.var(drawn)), float(expected(np.array(value)))
+    # The geometric mean of both.
     spread = np.sqrt(spread * formula) if 0 < spread < formula else spread
 
     def about(centre: float) -> _Interval:
@@ -281,6 +300,7 @@ def precision_interval(
         return _score_interval(centre, float(spread), expected=expected, independent=independent, level=level)
 
     low, high = about(inside), about(value)
+    # The lower end about what is likely true, the upper about what was found.
     return low[0], high[1]
 
 
@@ -303,6 +323,7 @@ def paired_difference(found: _Areas, *, first: int, second: int, level: float = 
     of the scores tell all images apart.
     """
     a, b = float(found.values[first]), float(found.values[second])
+    # The two AUCs' own covariance, (2, 2).
     covariance = found.covariance[np.ix_([first, second], [first, second])]
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance <= 1e-12 < covariance[0, 0]:  # both order every patient's images alike
@@ -312,6 +333,7 @@ def paired_difference(found: _Areas, *, first: int, second: int, level: float = 
     (low_a, high_a), (low_b, high_b) = (found.interval(i, level=level) for i in (first, second))
 
     def apart(one: float, other: float) -> float:
+        # Donner and Zou: each limit's distance is made of both AUCs' own distances and their correlation.
         return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
 
     p = float(2 * ndtr(-abs(a - b) / np.sqrt(variance))) if variance > 1e-12 else 1.0
@@ -327,6 +349,7 @@ def holm(values: Sequence[float]) -> list[float]:
         [0.03, 0.06, 0.06]
     """
     found, highest = np.empty(len(values)), 0.0
+    # The smallest p times how many there are, the next times one fewer, and never below the one before it.
     for step, place in enumerate(np.argsort(values, kind="stable")):
         highest = max(highest, min(1.0, (len(values) - step) * values[place]))
         found[place] = highest

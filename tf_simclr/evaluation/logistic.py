@@ -74,26 +74,34 @@ class _Softmax:
         """Labels `(n,)`; examples that are held out do not count."""
         self.known, self.classes, self.used = np.unique(labels[~held]), int(labels.max()) + 1, ~held
         check(len(self.known) > 1, "labels must hold at least two classes", classes=self.known.tolist())
+        # Labels as places among the classes that are there; of held-out examples any place, as they do not count.
         self.targets = np.searchsorted(self.known, labels).clip(max=len(self.known) - 1)
         counts = np.bincount(self.targets[~held], minlength=len(self.known))
+        # n p (1 - p) of each class: its curvature before anything is learned.
         self.variance = counts * (1 - counts / counts.sum())
 
     def __call__(self, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The loss of logits `(n, k)`, which are overwritten, its gradient, and the classes' variances `(k,)`."""
         # What is right is 1 less the others, which are summed without it: 1 - p would round a small loss away.
         rows = np.arange(len(logits))
+        # The largest logit at 0: exp overflows nowhere.
         logits -= logits.max(axis=1, keepdims=True)
         own = logits[rows, self.targets]
+        # The right class is taken out of the sum and added behind it.
         logits[rows, self.targets] = -np.inf
         np.exp(logits, out=logits)
         others, right = logits.sum(axis=1), np.exp(own)
         total = others + right
+        # log(1 + others / right) where right is not tiny, else log(total) - own.
         loss = np.sum(np.where(own > -1, np.log1p(others / np.maximum(right, 0.1)), np.log(total) - own),
                       where=self.used, dtype=np.float64)  # fmt: skip
         share = (self.used / total).astype(logits.dtype)
+        # Probabilities (n, k); examples that do not count have the share 0.
         logits *= share[:, None]
         logits[rows, self.targets] = right * share
+        # Σ p - Σ p² over examples: each class's variance.
         variance = logits.sum(axis=0, dtype=np.float64) - np.einsum("nk,nk->k", logits, logits)
+        # Residuals p - 1 of the right class, written as minus the others.
         logits[rows, self.targets] = -(others * share)
         return float(loss), logits, variance
 
@@ -106,12 +114,14 @@ class _Softmax:
     @staticmethod
     def change(shares: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """How the residuals change where the logits change by a direction, `(n, k)`."""
+        # d softmax: p (v - Σ p v).
         mean = np.einsum("nk,nk->n", shares, direction)[:, None]
         return np.asarray(shares * (direction - mean))
 
     @staticmethod
     def blocks(shares: np.ndarray, *, i: int, j: int) -> np.ndarray:
         """Second derivative of each example's loss by its logits i and j, `(n,)`."""
+        # p_i (δ_ij - p_j)
         return np.asarray((shares[:, i] if i == j else 0) - shares[:, i] * shares[:, j])
 
     def free(self, position: np.ndarray) -> np.ndarray:
@@ -131,6 +141,7 @@ class _Sigmoid:
         """Labels `(n, classes)`: 1 present, 0 absent, -1 does not count."""
         self.known, self.classes = np.arange(labels.shape[1]), labels.shape[1]
         self.used, self.targets = (labels >= 0) & ~held[:, None], labels > 0
+        # Of each class: how many labels are known, how many of them present.
         counts, present = self.used.sum(axis=0), (self.used & self.targets).sum(axis=0)
         one_sided = np.flatnonzero((present == 0) | (present == counts)).tolist()
         check(not one_sided, "each class must be present in some examples and absent from others", one_sided=one_sided)
@@ -138,10 +149,12 @@ class _Sigmoid:
 
     def __call__(self, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """As `_Softmax` has it."""
+        # -x for what is present, x for what is absent: the loss is log(1 + e^that).
         against = np.where(self.targets, -logits, logits)
         loss, wrong = np.logaddexp(0, against), expit(against)
         shares = expit(logits)
         variance = np.asarray(np.sum(shares * (1 - shares), axis=0, where=self.used, dtype=np.float64))
+        # p - 1 and p, again without a subtraction from 1.
         residuals = np.where(self.used, np.where(self.targets, -wrong, wrong), 0).astype(logits.dtype)
         return float(np.sum(loss, where=self.used, dtype=np.float64)), residuals, variance
 
@@ -189,7 +202,9 @@ class Solver:
         self.labels, self.max_iterations = labels, max_iterations
         self.loss = self.loss_without(held)
         self.dtype, self.small = features.dtype, features.size <= SMALL
+        # Small problems in double precision throughout.
         features = np.asarray(features, np.float64) if self.small else features
+        # Along principal axes the objective is almost round, which is what L-BFGS likes (`_Coordinates`).
         self.coordinates = _Coordinates(features, standardise=standardise)
         self.variance = self.loss.variance
         self.position = np.zeros((1 + len(self.coordinates.variances), len(self.loss.known)))  # bias first
@@ -208,6 +223,7 @@ class Solver:
             tolerance: as in `TOLERANCE`, of a regression that only has to be near; by default the minimum is found.
         """
         check(l2 > 0, "l2 must be above 0", l2=l2)
+        # 1. L-BFGS in scaled steps, from where the last strengths point to.
         precision = str(self.coordinates.features.dtype)
         whole, tolerance = tolerance is None, tolerance or max(TOLERANCE[precision], 1e-9)
         scale = self.scale(l2)
@@ -216,20 +232,24 @@ class Solver:
             value, gradient = self.objective_at(self.loss.free(flat.reshape(scale.shape) * scale), l2)
             return value, (gradient * scale).ravel()
 
+        # Newton's method follows where it fits: L-BFGS then need not come to the very end.
         most = min(self.max_iterations, STEPS) if whole and newton.fits(self, l2) else self.max_iterations
         options = {"maxiter": most, "maxfun": 2 * most, "gtol": 0, "ftol": 0}
         start = (self.ahead(np.log(l2)) / scale).ravel()
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options, callback=_settled(tolerance))
         self.position, converged = self.loss.free(found.x.reshape(scale.shape) * scale), found.status != 1
+        # 2. Newton's steps, and how far a minimum may lie below.
         if whole:
             missed = newton.finish(self, l2, scale=self.scale(l2), gap=_GAP[precision], steps=self.max_iterations // 10)
             converged = missed <= _GAP[precision]
+        # The last two strengths and where they ended: the next one's start.
         self.path = [*self.path[-1:], (np.log(l2), self.position)]
         return self.classifier(converged=converged)
 
     def objective_at(self, position: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
         """The objective and its gradient `(1 + r, k)`."""
         loss, gradient = self.loss_at(position)
+        # Row 0 is the bias.
         penalised = np.vstack([np.zeros_like(position[:1]), position[1:]])  # the bias is not
         return loss + l2 / 2 * float(np.vdot(penalised, penalised)), self.loss.free(gradient + l2 * penalised)
 
@@ -237,16 +257,20 @@ class Solver:
         """Where a strength's regression should lie: along the path, weights are about linear in its logarithm."""
         if len(self.path) < 2 or self.path[0][0] == self.path[1][0]:
             return self.position
+        # A straight line through the last two positions, in log λ.
         (first, there), (second, here) = self.path
         return np.asarray(here + (log_l2 - second) / (second - first) * (here - there))
 
     def scale(self, l2: float) -> np.ndarray:
         """Steps `(1 + r, k)` along which the objective has about the curvature 1."""
+        # Curvature of a weight: variance of its feature's axis
+        # times the class's, plus λ; of the bias the class's alone.
         variance = np.maximum(self.variance, _FLOOR * self.loss.variance)
         return np.vstack([variance, np.outer(self.coordinates.variances, variance) + l2]) ** -0.5
 
     def loss_at(self, position: np.ndarray) -> tuple[float, np.ndarray]:
         """The summed cross entropies and their gradient."""
+        # (n, r) · (r, k) + (k,) → (n, k), and back: (r, n) · (n, k).
         logits = self.coordinates.scores(position[1:], position[0])
         loss, residuals, self.variance = self.loss(logits)
         weights, bias = self.coordinates.gradient(residuals)
@@ -256,6 +280,7 @@ class Solver:
         """What was found, for features as they are, with a column for each label from 0 on."""
         weights, bias = self.coordinates.plain(self.position[1:], self.position[0])
         columns = np.zeros((len(weights), self.loss.classes), self.dtype)
+        # A class without an example is never the answer.
         offsets = np.full(self.loss.classes, -np.inf, self.dtype)
         columns[:, self.loss.known], offsets[self.loss.known] = weights, bias
         return LinearClassifier(weights=columns, bias=offsets, converged=converged)
@@ -269,6 +294,7 @@ class Solver:
         known = self.loss.known
         self.loss = self.loss_without(None)
         self.position = np.zeros((len(position), len(self.loss.known)))
+        # Classes that were only among the held-out examples begin at 0.
         self.position[:, np.searchsorted(self.loss.known, known)] = position
         self.variance, self.path = self.loss.variance, []
 
@@ -282,6 +308,7 @@ def _settled(tolerance: float) -> Callable[[OptimizeResult], None]:
 
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal last
+        # `fun` falls with each step; the first has nothing to be compared with.
         last, decrease = intermediate_result.fun, last - intermediate_result.fun
         if decrease <= tolerance * last:
             raise StopIteration
@@ -314,29 +341,35 @@ class _Coordinates:
 
     def __init__(self, features: np.ndarray, *, standardise: bool = False):
         self.mean, deviation = _moments(features)
+        # A constant feature is not divided by its deviation of 0.
         stretch = np.where((deviation > 0) & standardise, deviation, 1).astype(features.dtype)
         self.centre, self.lift = self.mean, None
         if len(features) < features.shape[1]:
+            # Fewer examples than features: all that weights can do lies in the span of the examples, (d, n) → (n, n).
             base, triangle = np.linalg.qr(((features - self.mean) / stretch).T)
             self.lift, features = base / stretch[:, None], triangle.T
             self.centre, stretch = np.zeros_like(features[0]), np.ones_like(features[0])
         self.variances, vectors = _eigenvectors(features, self.centre, stretch=stretch)
+        # axes (d, r): a direction's weights in the features as they are.
         self.axes, self.features = vectors / stretch[:, None], features
 
     def scores(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """`(n, classes)` of weights `(r, classes)` and bias `(classes,)` in these coordinates."""
+        # r coordinates → d weights; centring is done in the bias, as features are not copied.
         own = self.axes @ weights.astype(self.axes.dtype)
         return np.asarray(self.features @ own + (bias - self.centre @ own).astype(own.dtype))
 
     def gradient(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `scores` changes in weights and bias for a change in the scores `(n, classes)`, in double precision."""
         bias = residuals.sum(axis=0, dtype=np.float64)
+        # The centre's part is taken off behind the product: features stay as they are.
         own = self.features.T @ residuals - np.outer(self.centre, bias).astype(residuals.dtype)
         return (self.axes.T @ own).astype(np.float64), bias
 
     def plain(self, weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights `(d, classes)` and bias of the features as they are."""
         own = self.axes @ weights.astype(self.axes.dtype)
+        # From the span of the examples to all features.
         own = own if self.lift is None else self.lift @ own
         return own, (bias - self.mean @ own).astype(own.dtype)
 
@@ -344,6 +377,7 @@ class _Coordinates:
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation `(d,)` of each feature, summed in double precision."""
     blocks = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
+    # A block at a time: a copy of all features in double precision would be twice as large as they are.
     mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(features)
     squares = sum(np.square(block - mean).sum(axis=0) for block in blocks)
     return mean.astype(features.dtype), np.sqrt(squares / len(features)).astype(features.dtype)
@@ -351,6 +385,7 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _eigenvectors(features: np.ndarray, centre: np.ndarray, *, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variances `(d,)`, at least 0, and directions `(d, d)` of the covariance of `(features - centre) / stretch`."""
+    # Every step-th example: about 8 for each feature.
     step = max(1, len(features) // (_SAMPLE * features.shape[1]))
     sample = features[::step]
     covariance = sample.T @ sample / len(sample) - np.outer(centre, centre)

@@ -41,6 +41,7 @@ def curve_band(
     names, x = np.arange(len(labels)) if groups is None else groups, np.linspace(0, 1, 101)
 
     def curves(weights: np.ndarray) -> np.ndarray:
+        # A draw as rows, each as often as it was drawn.
         drawn = [repeated(row) for row in weights]
         return np.array([curve(scores[rows], labels[rows], kind=kind, at=x) for rows in drawn]).reshape(-1, len(x))
 
@@ -68,6 +69,7 @@ def curve(scores: np.ndarray, labels: np.ndarray, *, kind: str, at: np.ndarray) 
     """The curve's height at the given abscissae."""
     if kind == "roc":
         x, y, _ = metrics.roc_curve(labels, scores)
+        # Heights at 101 common places, so that draws can be compared place by place.
         return np.interp(at, x, y)
     precision, recall, _ = metrics.precision_recall_curve(labels, scores)
     return np.interp(at, recall[::-1], precision[::-1])
@@ -84,5 +86,6 @@ def planar(features: np.ndarray, *, seed: int = 0, perplexity: float = 30.0) -> 
     check(len(features) >= 4, "a map needs at least four images", images=len(features))
     parts = min(50, *features.shape)
     reduced = PCA(parts, random_state=seed, svd_solver="randomized").fit_transform(features)
+    # t-SNE wants three times as many points as its perplexity.
     most = (len(features) - 1) / 3
     return TSNE(2, perplexity=min(perplexity, most), random_state=seed, init="pca").fit_transform(reduced)

@@ -37,6 +37,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 5) -> flo
     """
     _check_pairs(scores, labels)
     check(1 <= k <= scores.shape[1], f"k must lie in 1..{scores.shape[1]}, the number of classes", k=k)
+    # A label's place: how many classes have a higher score, and of equal ones how many have a lower number.
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     ties = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
     return float(np.mean(((scores > own) | ties).sum(axis=1) < k))
@@ -77,10 +78,13 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     _check_pairs(scores, labels)
     check(scores.shape == labels.shape, "labels must have a column a class", scores=scores.shape, labels=labels.shape)
+    # By class: labels in the order of falling scores, (n, classes); difficult images (-1) are in no count.
     ranked = np.take_along_axis(labels, np.argsort(-scores, axis=0, kind="stable"), axis=0)
     found, seen = np.cumsum(ranked > 0, axis=0), np.cumsum(ranked >= 0, axis=0)
+    # Interpolated: the best precision from here on to the right.
     precision = np.maximum.accumulate((found / np.maximum(seen, 1))[::-1], axis=0)[::-1]
     total = found[-1]
+    # The first place that reaches each tenth of the recalls; multiplied out, as 0.3 is no float.
     first = [np.argmax(10 * found >= tenths * total, axis=0) for tenths in range(11)]  # whole numbers: no rounding
     values = np.mean([np.take_along_axis(precision, rank[None], axis=0)[0] for rank in first], axis=0)
     return np.where(total > 0, values, np.nan)
@@ -146,6 +150,7 @@ def bootstrap_interval(
     check(draws >= 1, "draws must be at least 1", draws=draws)
     n = len(arrays[0])
     check(n > 0 and all(len(a) == n for a in arrays), "arrays must be equally long", lengths=[len(a) for a in arrays])
+    # One example has no spread to draw.
     if n == 1:  # it is drawn each time
         value = float(statistic(*arrays))
         return value, value

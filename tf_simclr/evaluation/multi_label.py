@@ -44,6 +44,7 @@ def measured(
     Raises:
         InputError: shapes do not fit each other.
     """
+    # One set of scores, or several of several heads, (k, n, findings).
     scores = np.asarray(scores, float).reshape(-1, *np.shape(scores)[-2:])
     fits = scores.shape[1:] == labels.shape and labels.shape[1] == len(names)
     check(fits, "scores, labels and names must be of the same findings", scores=scores.shape, labels=labels.shape)
@@ -51,6 +52,7 @@ def measured(
     found: dict[str, dict[str, Any]] = {}
     apart, without_spread = [], []
     for number, name in enumerate(names):
+        # Unknown labels leave an image out of that finding alone.
         known = labels[:, number] >= 0
         truth, said, whose = labels[known, number], scores[:, known, number], people[known]
         row = {
@@ -59,18 +61,21 @@ def measured(
             "unknown": int((~known).sum()),
             "patients": len(np.unique(whose)),
         }
+        # A finding that cannot be measured keeps its row, with the reason.
         found[name] = row | {"why": missing(truth, said)}
         if found[name]["why"]:
             continue
         own = areas(said, truth, patients=whose).mean()
         low, high = own.interval()
         found[name]["auc"] = {"value": float(own.values[0]), "low": low, "high": high}
+        # Of each head, and their ends' mean.
         ends = np.array([precision_interval(row, truth, patients=whose, seed=seed) for row in said])
         precision = float(np.mean([average_precision(row, truth) for row in said]))
         found[name]["average_precision"] = dict(
             zip(("value", "low", "high"), (precision, *ends.mean(axis=0).tolist()), strict=True)
         )
         found[name]["separated"] = bool(all(separated(row, truth) for row in said))
+        # What each patient adds to this AUC, by its number among all patients, 0 for who is not in it.
         spread = np.zeros(people.max() + 1)
         spread[np.unique(whose)] = (own.positive + own.negative)[0]
         apart.append(spread)
@@ -99,13 +104,16 @@ def _mean_of(
     if not names:
         return None
     value, count = float(np.mean([found[name]["auc"]["value"] for name in names])), len(names)
+    # Added over findings before squared: one patient's findings hang together.
     together = np.sum(apart, axis=0) / count
     deviation = float(np.sqrt(corrected(len(together)) * np.square(together).sum()))
     inside = float(np.clip(value, 1e-3, 1 - 1e-3))
+    # The deviation on the scale of log-odds.
     far = _FAR * deviation / (inside * (1 - inside))  # on the log-odds, so that its ends lie in [0, 1]
     odds = inside / (1 - inside)
     ends = [odds * factor / (1 + odds * factor) for factor in (np.exp(-far), np.exp(far))]
     without = [name for name in found if name not in names]
+    # Findings without a spread add their own width, divided by how many there are.
     below, above = np.broadcast_to(wider, 2) / count
     low, high = min(float(ends[0]), value) - float(below), max(float(ends[1]), value) + float(above)
     return {"value": value, "low": max(low, 0.0), "high": min(high, 1.0), "over": count, "without": without}

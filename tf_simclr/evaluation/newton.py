@@ -26,6 +26,7 @@ def fits(problem: Any, l2: float) -> bool:
 
 
 def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> float:
+    # At most `steps` times: 1. how much a quadratic could still fall; 2. enough? 3. a step, halved until it falls.
     """Takes damped Newton steps from the problem's position until no minimum can lie below by more than a share.
 
     Args:
@@ -44,11 +45,13 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
     target = gap / 1000 if dense else gap  # one more step costs nothing, and squares what is missing
     missed = np.inf
     if not dense:
+        # Without a matrix: the gradient over the curvature guessed by `scale`.
         missed = float(np.vdot(gradient * scale, gradient * scale)) / 2 / value
     for _ in range(steps):
         if missed <= target:
             break
         step = _dense_step(problem, gradient, l2=l2) if dense else _iterated_step(problem, gradient, l2=l2, scale=scale)
+        # Newton's decrement: twice what the quadratic model falls by.
         decrement = -float(np.vdot(gradient, step))
         missed = decrement / 2 / value
         if not decrement > 0 or missed <= target / 1000:
@@ -56,6 +59,7 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
         length, before = 1.0, value
         while length > 1e-10:
             value, following = problem.objective_at(position + length * step, l2)
+            # Armijo's rule: at least a ten-thousandth of what the slope promises.
             if value <= before - 1e-4 * length * decrement:
                 break
             length /= 2
@@ -77,8 +81,10 @@ def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     """The step `(1 + r, k)` by the matrix of all second derivatives."""
     shares, (rows, k) = _shares_at(problem).astype(np.float64), gradient.shape
     own = problem.coordinates
+    # (n, 1 + r): a column of ones for the bias, and the features in their coordinates.
     inputs = np.hstack([np.ones((len(own.features), 1)), ((own.features - own.centre) @ own.axes).astype(np.float64)])
     blocks = np.zeros((k, rows, k, rows))
+    # Block (i, j): Xᵀ diag(w_ij) X, the second derivatives of weights of class i by those of class j.
     for i in range(k):
         for j in range(i + 1):
             weights = problem.loss.blocks(shares, i=i, j=j)
@@ -86,6 +92,7 @@ def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
                 blocks[i, :, j, :] = inputs.T @ (inputs * weights[:, None])
                 blocks[j, :, i, :] = blocks[i, :, j, :]  # each block is symmetric
     matrix = blocks.reshape(k * rows, k * rows)
+    # The bias is not penalised.
     penalty = np.tile(np.r_[0.0, np.full(rows - 1, l2)], k)
     matrix[np.diag_indices_from(matrix)] += penalty
     if problem.loss.invariant:  # biases that all grow alike change nothing: a curvature there, too
@@ -94,6 +101,7 @@ def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
     root = np.sqrt(np.maximum(np.diag(matrix), 1e-300))  # of one size, whatever the features are
     matrix /= root[:, None] * root
     wanted = gradient.T.ravel() / root
+    # As little damping as Cholesky's factorisation asks for, as rounding may leave a matrix not quite positive.
     for damping in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
         try:
             factor = cho_factor(matrix + damping * np.eye(len(matrix)), check_finite=False)
@@ -107,6 +115,7 @@ def _iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.n
     """The step `(1 + r, k)` by conjugate gradients, in coordinates of about equal curvature."""
     shares = _shares_at(problem)
 
+    # The product of the second derivatives with a direction, without the matrix: two passes over the features.
     def product(flat: np.ndarray) -> np.ndarray:
         direction = problem.loss.free(flat.reshape(scale.shape) * scale)
         own = problem.coordinates.scores(direction[1:], direction[0])
@@ -116,5 +125,6 @@ def _iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.n
 
     size = gradient.size
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    # A tenth is near enough: the next of Newton's steps corrects it.
     flat, _ = cg(operator, -(gradient * scale).ravel(), rtol=0.1, maxiter=_CG_STEPS)
     return np.asarray(problem.loss.free(flat.reshape(scale.shape) * scale))

@@ -49,18 +49,23 @@ def weightings(
     Raises:
         InputError: fewer than two patients, or too few for draws with two classes.
     """
+    # Patients are drawn, images follow: `member` has for each image its patient's number.
     names, member = np.unique(np.asarray(patients), return_inverse=True)
     check(draws >= 1, "draws must be at least 1", draws=draws)
     check(len(names) >= 2, "there must be at least two patients to draw from", patients=len(names))
+    # (n, classes), whether an image is of a class: a draw needs two of them.
     known = None if labels is None else np.unique(labels) == np.asarray(labels)[:, None]
     check(known is None or known.shape[1] >= 2, "labels must hold two classes at least", classes=1)
     strata = _strata_of(member, known) if stratified and known is not None else [np.arange(len(names))]
     rng, left, tried = np.random.default_rng(seed), draws, 0
+    # As many draws at once as AT_ONCE weights allow.
     rows = max(1, min(draws, AT_ONCE // len(member)))
     while left:
+        # Strata side by side, then back into the patients' order, then from patients to images: (rows, n).
         drawn = np.concatenate([counted(rng, stratum, rows=rows) for stratum in strata], axis=1)
         drawn = drawn[:, np.argsort(np.concatenate(strata))][:, member]
         if known is not None:
+            # Draws with one class only are drawn again; ten times as many tries without enough are too few patients.
             drawn = drawn[((drawn @ known) > 0).sum(axis=1) >= 2]
         tried += rows
         if len(drawn) == 0 and tried >= 10 * draws:
@@ -76,6 +81,7 @@ def weightings(
 def counted(rng: np.random.Generator, stratum: np.ndarray, *, rows: int) -> np.ndarray:
     """How often each member of a stratum is drawn, `(rows, len(stratum))`."""
     size = len(stratum)
+    # Numbers shifted by their draw: one count for all draws instead of a loop.
     drawn = rng.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
 
@@ -83,6 +89,7 @@ def counted(rng: np.random.Generator, stratum: np.ndarray, *, rows: int) -> np.n
 def _strata_of(member: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
     """Patients' numbers, those together whose images have the same set of classes."""
     has = np.zeros((member.max() + 1, known.shape[1]), bool)
+    # Which classes each patient has images of.
     np.logical_or.at(has, member, known)
     _, kind = np.unique(has, axis=0, return_inverse=True)
     return [np.flatnonzero(kind.reshape(-1) == number) for number in range(kind.max() + 1)]

@@ -107,11 +107,13 @@ def chosen_regression(
     check(0 < held.sum() < len(held) == len(labels), "held must be some of the examples", held=int(held.sum()))
     solver, found = Solver(features, labels, held=held, max_iterations=max_iterations), {}
     validation, truth = features[held], labels[held]
+    # The strongest first: its weights are near 0, where the path begins, and each next one starts near its end.
     strengths = sorted(map(float, grid), reverse=True)
     tolerance = None if solver.small else _PATH_TOLERANCE
     positions: dict[float, np.ndarray] = {}
     for l2 in strengths:
         found[l2] = metric(solver.fit(l2, tolerance=tolerance).scores(validation), truth)
+        # Strengths that may still turn out best keep their positions.
         near = [s for s in found if found[s] >= max(found.values()) - _near_tie(truth)]
         positions = {s: p for s, p in (positions | {l2: solver.position}).items() if s in near}
     if tolerance is not None and len(positions) > 1:  # what a loose fit decides hangs on where it stopped
@@ -119,7 +121,9 @@ def chosen_regression(
             solver.begin_at(positions[l2])
             found[l2] = metric(solver.fit(l2).scores(validation), truth)
             positions[l2] = solver.position
+    # Of equally good strengths the strongest.
     choice = max(positions, key=lambda l2: (found[l2], l2))
+    # Then all examples learn, from where the choice ended.
     solver.release(positions[choice])
     return _Choice(classifier=solver.fit(choice), l2=choice, validation=found)
 
@@ -141,6 +145,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray:
     owed = 0.0
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        # What rounding owes goes to the next class: the share is right over all.
         owed += share * len(members)
         count = min(round(owed), len(members) - 1)  # a class keeps an example to learn from
         held[rng.permutation(members)[:count]] = True
@@ -167,7 +172,9 @@ def nearest(
         array([[1, 2]])
     """
     check(1 <= k <= len(features), f"k must lie in 1..{len(features)}, the number of features", k=k)
+    # As many queries at a time as their cosines to all features fit into block_bytes.
     rows = max(1, block_bytes // (features.itemsize * len(features)))
+    # Queries are made of length 1; the features' lengths divide the product instead of a copy of them.
     inverse = 1 / np.maximum(np.sqrt(np.einsum("nd,nd->n", features, features)), 1e-12)
     blocks = []
     for start in range(0, len(queries), rows):
@@ -186,6 +193,7 @@ def block_nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     columns = candidates(cosines, k)
     values = cosines if columns is None else np.take_along_axis(cosines, columns, axis=1)
+    # Partition first, sort the k alone.
     best = np.argpartition(values, -k, axis=1)[:, -k:]
     best = np.take_along_axis(
         best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
@@ -197,13 +205,16 @@ def block_nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def candidates(cosines: np.ndarray, k: int) -> np.ndarray | None:
     """Columns `(q, m)` that hold each row's k largest; None where looking at all `(q, n)` costs less."""
     q, n = cosines.shape
+    # n / depth maxima of groups are looked at, then k · depth columns: their sum is smallest at depth = √(n / k).
     depth = int((n / k) ** 0.5)
     if depth < 4:
         return None
     groups = n // depth
+    # The largest of each group of columns; the k best groups hold the k best columns.
     largest = cosines[:, : groups * depth].reshape(q, depth, groups).max(axis=1)
     found = np.argpartition(largest, -k, axis=1)[:, -k:]
     columns = (found[:, None] + groups * np.arange(depth)[:, None]).reshape(q, -1)
+    # Columns that fill no group are looked at, all of them.
     return np.hstack([columns, np.broadcast_to(np.arange(groups * depth, n), (q, n - groups * depth))])
 
 
@@ -244,6 +255,7 @@ def knn_scores(
     neighbours, cosines = nearest(queries, features, k=k, block_bytes=block_bytes)
     weights = np.exp((cosines - cosines[:, :1]) / temperature)  # relative to the nearest: cannot overflow
     scores = np.zeros((len(queries), int(labels.max()) + 1))
+    # Several neighbours of one class add up: `add.at`, as an index that stands twice is counted once by `+=`.
     np.add.at(scores, (np.arange(len(queries))[:, None], labels[neighbours]), weights)
     return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
@@ -304,6 +316,7 @@ def train_head(
     model = Classifier(
         encoder, num_classes=source.num_classes, fine_tune_after_block=ALL, zero_init=True, weight_decay=weight_decay
     )
+    # What trains is put back behind it: the encoder is the caller's.
     trains = [(layer, layer.trainable) for layer in [encoder, *encoder.layers]]
     variables = [(variable, variable.trainable) for variable in encoder.variables]
     model.compile(optimizer)

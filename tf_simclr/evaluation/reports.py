@@ -62,6 +62,7 @@ def write_report(
         answers: on the test images.
         more: further entries, JSON types.
     """
+    # The `.npz` first, the `.json` last: whoever finds the numbers finds the answers.
     if answers is not None:
         with replacing(path.with_suffix(".npz")) as [file]:
             scores: dict[str, Any] = {
@@ -125,6 +126,7 @@ def aligned(answers: Answers, baseline: Answers) -> tuple[np.ndarray, np.ndarray
     Raises:
         InputError: there are none, or an image has two labels.
     """
+    # By name, in sorted order: both runs may have seen them in another.
     _, rows, others = np.intersect1d(answers.names, baseline.names, return_indices=True)
     check(len(rows) > 0, "both runs must have been tested on some of the same images", in_common=0)
     check(

@@ -63,8 +63,11 @@ class Devices:
             InputError: TensorFlow cannot compile a step that several replicas of it share.
         """
         if self.count == 1 or keras.backend.backend() != "tensorflow":
+            # Keras' "auto" compiles where the backend's kind of device
+            # gains by it; other backends decide for themselves.
             return "auto" if wanted is None else wanted
         tpu = self.description.startswith("TPU")
+        # TensorFlow's XLA compiles a replica's function, in which collectives of MirroredStrategy cannot be.
         rule = (
             "jit_compile must be None or False with several TensorFlow replicas; JAX compiles on any number of devices"
         )
@@ -89,6 +92,7 @@ class Devices:
             InputError: another process of the training is gone.
         """
         with contextlib.ExitStack() as stack:
+            # JAX's distribution is a setting of the process while it trains; TensorFlow's came with the variables.
             if keras.backend.backend() != "tensorflow":
                 stack.enter_context(self.scope())
             stack.enter_context(self.together())
@@ -122,6 +126,7 @@ class Devices:
             what: a name for the value, for the message.
             value: plain JSON types.
         """
+        # Every process finds the same disagreement and raises, or none does: nobody is left waiting for a collective.
         values = self.collect(value)
         if any(other != values[0] for other in values):
             found = "; ".join(f"worker {i} has {differing(other, values)}" for i, other in enumerate(values))
@@ -131,6 +136,7 @@ class Devices:
         """The signal that this process was sent, or if it was not, another one of them; all must call it."""
         if self.process[1] == 1:
             return here
+        # One number a process, 0 for none: signals count from 1.
         sent = exchange(self.strategy, np.array([[here or 0]], np.int32))
         return here or (signal.Signals(int(sent.max())) if sent.any() else None)
 
@@ -143,6 +149,7 @@ class Devices:
         """
         if self.process[1] == 1 or keras.backend.backend() != "tensorflow":
             return
+        # The first exchange: all are done.  The second, which nobody needs, fails in those that a faster one has left.
         self.collect(None)
         try:
             self.collect(None)
@@ -162,10 +169,12 @@ class Devices:
         except Exception as error:
             if count == 1:
                 raise
+            # What is the cause lies below the sentences of whoever ran the code: the chain is walked to its end.
             cause: BaseException | None = error
             while cause is not None and not _is_loss(cause):
                 cause = cause.__cause__  # who ran code of others has made its own sentence of what it raised
             gone = cause is not None
+            # Code 2 where there is a sentence to read, as everywhere in the command line.
             processes.leave(2 if gone or isinstance(error, InputError) else 1)
             if not gone:
                 raise
@@ -191,6 +200,7 @@ def process(strategy) -> tuple[int, int]:
         return 0, 1
     resolver = strategy.cluster_resolver
     cluster = resolver.cluster_spec().as_dict()
+    # A chief is worker 0 of the count; TF_CONFIG numbers the others by themselves.
     chiefs = len(cluster.get("chief", ()))
     number = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
     return number, max(1, chiefs + len(cluster.get("worker", ())))
@@ -198,8 +208,11 @@ def process(strategy) -> tuple[int, int]:
 
 def collect(strategy, value: Any) -> list[Any]:
     """What each process gives, plain JSON types, in the order of their numbers."""
+    # JSON as numbers, one int32 a byte: collectives take no strings.
     text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    # The longest first, so that all rows can be padded to one shape.
     longest = int(exchange(strategy, np.array([len(text)], np.int32)).max())
+    # JSON ignores spaces behind it.
     rows = exchange(strategy, np.pad(text, (0, longest - len(text)), constant_values=ord(" "))[None])
     return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
 
@@ -212,6 +225,7 @@ def exchange(strategy, row: np.ndarray) -> np.ndarray:
 
     devices = strategy.num_replicas_in_sync // process(strategy)[1]
     values = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(row))
+    # Each device of a process gives the row: every devices-th is one process's.
     return strategy.gather(values, axis=0).numpy()[::devices]
 
 
@@ -246,6 +260,7 @@ def _who_is_gone(report: str) -> str:
         'worker 1 (aborted by: Failed to connect to /job:worker/replica:0/task:1: closed)'
     """
     reason = (report.strip().splitlines() or ["no reason was given"])[0]
+    # "task:3" stands in TensorFlow's report of a lost worker; JAX's names none.
     named = sorted(set(re.findall(r"task:(\d+)", report)))
     which = f"worker{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "one"
     return f"{which} ({reason})"
@@ -274,6 +289,7 @@ def index():
         return 0
     import tensorflow as tf
 
+    # Outside of a replica's own function there is no index.
     context = tf.distribute.get_replica_context()
     return 0 if context is None else context.replica_id_in_sync_group
 
@@ -306,6 +322,7 @@ def gather(x):
     if context is None:  # Keras traces a step once outside of the replicas, for its shapes alone
         return ops.concatenate([x] * replicas)
     # (n, …) → (count, n, …) with this replica's rows in its own place and zeros elsewhere → their sum → (count · n, …).
+    # (n, …) → (count · n, …): shapes as they will be, values that nobody reads.
     # The sum's gradient is a sum, too: what every replica owes this one's rows comes back to them.
     if x.shape[0] is None:
         # Known while the step is traced wherever a stream feeds it; Keras' `evaluate` on arrays has a last batch.
@@ -315,6 +332,7 @@ def gather(x):
             [tf.debugging.Assert(tf.equal(most, rows * replicas), [_UNEVEN.format(replicas)])]
         ):
             x = tf.identity(x)
+    # (count,) with 1 at this replica's place → (count, 1, …, 1) · (1, n, …) → (count, n, …)
     place = ops.cast(ops.one_hot(context.replica_id_in_sync_group, replicas), x.dtype)
     parts = ops.reshape(place, (replicas,) + (1,) * len(x.shape)) * ops.expand_dims(x, 0)
     parts = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)

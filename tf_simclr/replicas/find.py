@@ -51,6 +51,7 @@ def find(
     check(strategy in _STRATEGIES, f"strategy must be one of {', '.join(_STRATEGIES)}", strategy=strategy)
     check(num_replicas >= 0, "num_replicas must be at least 0", num_replicas=num_replicas)
     backend = keras.backend.backend()
+    # 1. Other backends than TensorFlow: one device, or JAX's own way of several.
     if backend != "tensorflow":
         fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
@@ -62,6 +63,7 @@ def find(
                 met=processes.join(coordinator, num_processes=num_processes, process_id=process_id),
             )
         return Devices(1, f"{backend}: one device")
+    # 2. TensorFlow: what is not its own is refused, then "auto" is settled.
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     rule = (
         "coordinator, num_processes and process_id are JAX's (KERAS_BACKEND=jax); TensorFlow's workers are in TF_CONFIG"
@@ -72,6 +74,7 @@ def find(
         strategy = _fitting_strategy(tpu_name, num_replicas)
     rule = f"num_replicas must be left out with strategy {strategy}"
     check(not num_replicas or strategy == "mirrored" or (strategy, num_replicas) == ("one", 1), rule, got=num_replicas)
+    # 3. Where an accelerator computes, the processors are free for images.
     if strategy == "tpu" or _has_gpu():
         leave_processors_to_input()
     makers: dict[str, Callable[[], Devices]] = {
@@ -98,6 +101,7 @@ def accelerated() -> bool:
 
         return jax.default_backend() != "cpu"
     if backend == "torch":
+        # Keras has no public name for the device of its PyTorch backend.
         from keras.src.backend.torch.core import get_device
 
         return get_device() not in ("cpu", "meta")
@@ -114,6 +118,7 @@ def leave_processors_to_input() -> None:
     """
     if not has_tensorflow():
         return
+    # Too late once anything was computed: the setting is a matter of speed alone, so nothing is said.
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
 
@@ -122,6 +127,7 @@ def _fitting_strategy(tpu_name: str | None, num_replicas: int) -> str:
     """What `auto` means here."""
     import tensorflow as tf
 
+    # A cluster of one is none: a command can be tried with the variables of a larger one.
     if os.environ.get("TF_CONFIG", "").strip() and len(cluster_of(os.environ["TF_CONFIG"])[0]) > 1:
         return "multi_worker"
     if tpu_name or any(os.environ.get(name) for name in ("TPU_NAME", "COLAB_TPU_ADDR")):
@@ -137,6 +143,7 @@ def mirrored(wanted: int, *, always: bool = False) -> Devices:
     kind = "GPU" if _has_gpu() else "CPU"
     if kind == "CPU" and wanted > 1:
         _divide_cpu(wanted)
+    # Logical devices exist from the first time that they are asked for: dividing comes before.
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if kind == "CPU":
         wanted = wanted or 1  # logical CPUs share their cores: nobody wants all of them
@@ -156,6 +163,7 @@ def _divide_cpu(wanted: int) -> None:
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
+    # Divided before, by an earlier call in this process: `first` then says whether they are enough.
     if not tf.config.get_logical_device_configuration(cpu):
         try:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
@@ -173,6 +181,7 @@ def multi_worker() -> Devices:
     """All devices of the processes that TF_CONFIG names."""
     import tensorflow as tf
 
+    # The form is checked by us, as TensorFlow hangs or aborts on much that is wrong.
     addresses, number = cluster_of(os.environ.get("TF_CONFIG", ""))
     if len(addresses) > 1:
         processes.check_free(addresses[number], what=f"worker {number} of TF_CONFIG")
@@ -200,6 +209,7 @@ def _on_tpu(name: str | None, **place: str | None) -> Devices:
     import tensorflow as tf
 
     failures = []
+    # A name alone is looked for; without one first what the environment names, then a TPU of this machine.
     for address in [name] if name else ["", "local"]:
         try:
             given = {"tpu": address, **{key: value for key, value in place.items() if value}} if address else {}
@@ -231,15 +241,18 @@ def _on_jax(strategy: str, wanted: int, *, met: str = "") -> Devices:
     """
     number, count = processes.process()
     if count > 1:
+        # Each process has devices of its own, all of which take part.
         rule = f"strategy must be auto or data_parallel and num_replicas be left out with {count} processes"
         check(strategy != "one" and not wanted, rule, strategy=strategy, num_replicas=wanted)
     devices = keras.distribution.list_devices()
     kind = devices[0].split(":")[0].upper()
     hint = "XLA_FLAGS=--xla_force_host_platform_device_count=N divides a CPU" if kind == "CPU" else "take fewer"
     check(wanted <= len(devices), f"num_replicas must be at most JAX's devices; {hint}", wanted=wanted, found=devices)
+    # All of them, the first `wanted`, or one.
     taken = devices[: 1 if strategy == "one" else wanted or None]
     if len(taken) == 1:
         return Devices(1, f"JAX: 1 {kind}")
+    # The stream gives each process its own rows already: Keras must not divide them again.
     distribution = keras.distribution.DataParallel(devices=taken, auto_shard_dataset=False)
     where = f"process {number} of {count} (met by {met}), " if count > 1 else ""
     return Devices(len(taken), f"JAX: {where}{len(taken)} {kind}s{' in all' * (count > 1)}: DataParallel", distribution)
@@ -267,6 +280,7 @@ def cluster_of(text: str) -> tuple[list[str], int]:
         jobs, task = config["cluster"], config["task"]
         known = {"worker"} <= set(jobs) <= {"chief", "worker"} and len(jobs.get("chief", [])) <= 1
         addresses = [*jobs.get("chief", []), *jobs["worker"]]
+        # Every address once and well-formed: a worker that waits for an address that nobody has waits for ever.
         fits = known and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(_is_address, addresses))
         number = task["index"] + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -33,13 +33,16 @@ class FitOnReplicas:
         import tensorflow as tf
 
         execution = _execution_on(strategy, step_function, logs_of=self.get_metrics_result)
+        # run_eagerly is for debugging: Python then sees every step.
         several, one = (f if self.run_eagerly else tf.function(f, reduce_retracing=True) for f in execution)
 
         def function(iterator):
             if not isinstance(iterator, tf.distribute.DistributedIterator):
+                # Batches given by hand, as by `train_on_batch`, are divided here; a stream comes divided.
                 return one(divided(strategy, next(iterator)))
             try:
                 return several(iterator, self.steps_per_execution)
+            # Keras ends an epoch on StopIteration, as of a Python iterator.
             except tf.errors.OutOfRangeError:
                 raise StopIteration from None
 
@@ -52,6 +55,7 @@ class FitOnReplicas:
             if keras.backend.backend() == "tensorflow":
                 super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
             return
+        # Shapes alone: reading a batch to learn its shape would take it from the training.
         if iterator is not None:
             data_batch = _of_first_replica(iterator._distributed_dataset.element_spec)
         with strategy.scope():
@@ -67,11 +71,13 @@ def _execution_on(strategy, step_function: Callable, *, logs_of: Callable[[], di
 
     @tf.autograph.experimental.do_not_convert
     def step(batch):
+        # Losses, gradients and metrics of each replica; what is summed over replicas is summed within.
         strategy.run(step_function, args=(batch,))
 
     @tf.autograph.experimental.do_not_convert
     def logs():
         means = strategy.run(lambda: _mean_over_replicas(logs_of()))
+        # The means are the same on all replicas: the first of this process stands for them.
         return {name: strategy.experimental_local_results(value)[0] for name, value in means.items()}
 
     def several(iterator, steps):
@@ -90,6 +96,7 @@ def _mean_over_replicas(logs: dict) -> dict:
     """Each replica's numbers to their means, in one collective."""
     import tensorflow as tf
 
+    # One vector, one collective: dozens of small ones cost more than the step of a small network.
     values = tf.stack([tf.cast(value, keras.config.floatx()) for value in logs.values()])
     means = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
     return dict(zip(logs, tf.unstack(means), strict=True))
@@ -104,6 +111,7 @@ def divided(strategy, batch):
     def part(value):
         if value is None:
             return None
+        # Equal parts, which are one a replica; tf.split refuses others.
         parts = tf.split(value, replicas)
         return strategy.experimental_distribute_values_from_function(
             lambda context: parts[context.replica_id_in_sync_group]
@@ -125,6 +133,7 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
         batch, the first rows the first replica.
     """
     if keras.backend.backend() == "jax" and process[1] > 1:
+        # Each process reads its own share of each batch.
         return stream(step, share=process)  # Keras joins what the processes give to one global batch
     if keras.backend.backend() != "tensorflow" or strategy is None or strategy.num_replicas_in_sync == 1:
         data = stream(step)
@@ -134,8 +143,10 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
     def of_process(context):
         share = context.input_pipeline_id, context.num_input_pipelines
         data = stream(step, share=share) if share[1] > 1 else stream(step)
+        # The number of rows tells what one replica's are.
         rows = keras.tree.flatten(data.element_spec)[0].shape[0]
         check(rows is not None, "a stream's batches must have one known size: batch(…, drop_remainder=True)")
+        # A process's share of a batch → one piece a replica, in order.
         return data.rebatch(context.get_per_replica_batch_size(rows * share[1]), drop_remainder=True).prefetch(
             tf.data.AUTOTUNE
         )
@@ -174,6 +185,7 @@ def steps_done(model: keras.Model) -> int:
     """
     carried = getattr(model, "_jax_state", None)
     if carried and not model._jax_state_synced:
+        # While `fit` runs on JAX variables hold old values; the newest are in what the loop carries.
         place = next(i for i, v in enumerate(model.optimizer.variables) if v is model.optimizer.iterations)
         return int(carried["optimizer_variables"][place])
     return int(model.optimizer.iterations.numpy())

@@ -66,6 +66,7 @@ class Meeting:
         check(0 <= self.number < self.processes, rule, process_id=self.number)
 
     @property
+    # host:port, IPv6 in brackets or not: the last colon is the port's.
     def place(self) -> tuple[str, int]:
         host, _, port = self.address.rpartition(":")
         return host, int(port)
@@ -88,10 +89,12 @@ def meeting(
         Meeting(address='10.0.0.1:1234', processes=2, number=1, device=None)
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    # 1. Options come first: whoever gives them knows better than a launcher's variables.
     if any(value is not None for value in given.values()):
         rule = "coordinator, num_processes and process_id must be given together: --coordinator HOST:PORT "
         check(None not in given.values(), rule + "--num_processes N --process_id I", **given)
         return Meeting(str(coordinator), int(num_processes or 0), int(process_id or 0))
+    # 2. Variables of JAX's own kind, then torchrun's; a launcher that sets some of them only, sets none for us.
     for who, names in _VARIABLES.items():
         found = [environment.get(name, "") for name in names]
         if not all(found):
@@ -119,8 +122,10 @@ def _of_torchrun(host: str, environment: Mapping[str, str]) -> tuple[str, int | 
     """
     port = environment.get("MASTER_PORT", "")
     if port.isdigit() and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun's agent keeps its own port open for its store: the next one is for JAX.
         port = str(int(port) + (1 if int(port) < 65535 else -1))
     several, rank = environment.get("LOCAL_WORLD_SIZE", ""), environment.get("LOCAL_RANK", "")
+    # Several processes on one machine: each takes the accelerator of its rank there.
     shared = several.isdigit() and int(several) > 1 and rank.isdigit()
     return f"{host}:{port}", int(rank) if shared else None
 
@@ -132,6 +137,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> str | None:
         >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
         'Slurm'
     """
+    # A number above 1 is asked for, too: Slurm sets its variables for a job of one task as well.
     for who, (mark, count) in _LAUNCHERS.items():
         number = environment.get(count, "")
         if environment.get(mark) and number.isdigit() and int(number) > 1:
@@ -150,6 +156,7 @@ def started(environment: Mapping[str, str] = os.environ) -> str | None:
         'TF_CONFIG'
     """
     for who, names in _VARIABLES.items():
+        # Whether there are several is all that is asked: what is wrong with a number is said by `meeting`.
         count = environment.get(names[1], "")
         if all(environment.get(name) for name in names) and count.isdigit() and int(count) > 1:
             return who
@@ -171,6 +178,7 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
     """
     import jax
 
+    # A program that has met by itself, as on a TPU pod, is left as it is.
     if jax.distributed.is_initialized():
         return "jax.distributed"
     if coordinator == "auto":
@@ -183,6 +191,7 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
         return _initialize(who) if who else ""
     if met.processes == 1:
         return ""
+    # The others wait here until the first process answers: JAX would end them without a sentence.
     if met.number == 0:
         check_free(met.address, what="the coordinator (process_id 0)")
     else:
@@ -202,12 +211,15 @@ def _initialize(who: str, **place: Any) -> str:
     # fails that needs that one, and this one ends with a sentence (`leave`).
     jax.config.update("jax_enable_recoverability", True)
     patience = _timeout()
+    # The timer is ours: JAX's own timeout aborts the process without a sentence.
     late = threading.Timer(patience, _give_up, args=(who, patience))
     late.daemon = True
     late.start()
     try:
+        # Twice as long, so that ours is always the first.
         jax.distributed.initialize(**place, initialization_timeout=2 * patience)
         jax.devices()  # here each connects to each
+        # One seed for all, as for `keras.distribution.initialize`.
         initialize_rng()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -233,10 +245,12 @@ def _part() -> None:
     if global_state.client is None:
         return
     try:
+        # The barrier's seconds in milliseconds.
         global_state.client.wait_at_barrier("tf_simclr: the end", int(1000 * _PATIENCE))
     except jax.errors.JaxRuntimeError:
         return
     if jax.process_index() == 0:
+        # Where they meet is the first process: it outlives the others, who say goodbye to it.
         time.sleep(_PATIENCE / 10)
     else:
         jax.distributed.shutdown()
@@ -254,6 +268,7 @@ def check_free(address: str, *, what: str) -> None:
     """
     host, _, port = address.rpartition(":")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        # Ports that a training has just left stay half open for minutes; they are free for this purpose.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind(("", int(port)))
@@ -293,6 +308,7 @@ def _await(met: Meeting) -> None:
     end = time.monotonic() + patience
     while True:
         try:
+            # Only whether somebody answers: the connection is closed at once.
             socket.create_connection(met.place, timeout=5).close()
             return
         except OSError as error:
@@ -322,6 +338,7 @@ def rows_here(array: Any) -> Any:
     """Of a global batch's array the rows that lie on this process's devices; anything else as it is."""
     if getattr(array, "is_fully_addressable", True):
         return array
+    # Rows in the order of this process's devices.
     return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
 
 
@@ -336,6 +353,7 @@ def is_loss(error: BaseException) -> bool:
     """
     import jax
 
+    # JAX raises both kinds for a collective that failed, and for much else: the words decide.
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _LOSS.search(str(error)) is not None
 
 
@@ -353,6 +371,7 @@ def leave(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+        # Not sys.exit: threads of the backend wait for the lost process and would keep this one.
         os._exit(code)
 
     if keras.backend.backend() == "jax":
@@ -374,15 +393,18 @@ def alone(model: keras.Model, *, keep: bool = False) -> Iterator[None]:
 
     optimizer = getattr(model, "optimizer", None) if keep else None  # nobody looks at it while the model trains
     variables = {id(v): v for v in (*model.variables, *(optimizer.variables if optimizer else ()))}
+    # Value and layout of each, to be put back; the copies live on the first device.
     shared = [(variable, variable._value, variable._layout) for variable in variables.values()]
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
         for variable, value, _ in shared:
+            # Every device of a data-parallel training has the whole value: the first one's is all of it.
             variable._value = jnp.copy(value.addressable_data(0))  # computing alone may use up what it is given
             variable._layout = None
         yield
     finally:
+        # `keep`: the training is over, and nobody goes on together.
         if not keep:
             for variable, value, layout in shared:
                 variable._value, variable._layout = value, layout
