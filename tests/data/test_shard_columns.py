@@ -186,6 +186,139 @@ def test_classes_of_tars(tmp_path, kind, mode):
     assert [one for one, _ in what(source)] == PICTURES
 
 
+FOLDERS = {
+    "one above all": (["pets/cat/0", "pets/dog/1", "pets/cat/deep/2"], ["cat", "dog", "cat"]),
+    "of the root": (["/cat/0", "./dog/1", "cat/2"], ["cat", "dog", "cat"]),
+    "one class": (["cat/0", "cat/1"], ["cat", "cat"]),
+    "one class below another folder": (["x/cat/0", "x/cat/1"], ["cat", "cat"]),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_in_tars_are_classes_below_what_all_have_in_common(tmp_path, kind):
+    """`tar cf pets.tar pets`: before, the class of all was `pets`.  The same over all shards and splits."""
+    names, classes = FOLDERS[kind]
+    tar(tmp_path / "a" / "x.tar", [(f"{name}.png", one) for name, one in zip(names, PICTURES, strict=False)])
+    assert what(from_shards(tmp_path / "a")) == list(zip(PICTURES[: len(classes)], classes, strict=True))
+    for number, (name, one) in enumerate(zip(names, PICTURES, strict=False)):
+        tar(tmp_path / "b" / f"{'train' if number else 'val'}-{number}.tar", [(f"{name}.png", one)])
+    parts = [from_shards(tmp_path / "b", split) for split in ("validation", "train")]
+    assert [pair for part in parts for pair in what(part)] == list(zip(PICTURES[: len(classes)], classes, strict=True))
+    assert parts[0].class_names == parts[1].class_names == tuple(sorted({*classes}))
+
+
+def test_classes_that_are_words_are_those_of_all_splits(tmp_path):
+    """Before: a class that one split lacks made its labels other numbers."""
+    for split, words in (("train", "abc"), ("val", "ac")):
+        table = pa.table({"image": PICTURES[: len(words)], "label": [*words]})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    assert from_shards(tmp_path, "val").class_names == ("a", "b", "c")
+    assert from_shards(tmp_path, "val").rows.labels.tolist() == [0, 2]
+
+
+ODD = {
+    "whole floats": (pa.array([1.0, 0.0, 1.0, 0.0]), ["1", "0", "1", "0"], ""),
+    "numbers in a dictionary": (pa.array([1, 0, 1, 0]).dictionary_encode(), ["1", "0", "1", "0"], ""),
+    "NaN": (pa.array([1.0, np.nan, 0.0, 1.0]), None, "1 of 4 images looked at have none"),
+    "fractions": (pa.array([0.5, 1.0, 0.0, 1.0]), None, "1 labels (label) that are no whole number, or several,"),
+    "several": (pa.array([[0, 1], [1], [0], [1]]), None, "1 labels (label) that are no whole number, or several,"),
+    "lists of one": (pa.array([[1], [1], [0], [1]]), ["1", "1", "0", "1"], ""),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_labels_of_other_kinds_are_classes_or_counted(tmp_path, kind):
+    labels, classes, note = ODD[kind]
+    pq.write_table(pa.table({"image": PICTURES, "label": labels}), tmp_path / "a.parquet")
+    source = from_shards(tmp_path)
+    assert what(source) == list(zip(PICTURES, classes or [None] * 4, strict=True))
+    assert note in " ".join(source.notes)
+    write = {"whole floats": [1.0], "several": [0, 1]}.get(kind)
+    if write is not None:
+        value = {"float_list": tf.train.FloatList(value=write)} if kind == "whole floats" else {}
+        value = value or {"int64_list": tf.train.Int64List(value=write)}
+        image = tf.train.Feature(bytes_list=tf.train.BytesList(value=PICTURES[:1]))
+        features = tf.train.Features(feature={"image": image, "label": tf.train.Feature(**value)})
+        with tf.io.TFRecordWriter(str(tmp_path / "a.tfrec")) as writer:
+            writer.write(tf.train.Example(features=features).SerializeToString())
+        source = from_shards(tmp_path / "a.tfrec")
+        assert what(source) == [(PICTURES[0], "1" if kind == "whole floats" else None)]
+        assert note in " ".join(source.notes)
+
+
+def test_records_without_a_picture_or_with_several_are_counted(tmp_path):
+    def example(pictures):
+        label = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+        image = tf.train.Feature(bytes_list=tf.train.BytesList(value=pictures))
+        features = {"label": label} | ({"image": image} if pictures else {})
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    for name, groups in (("some", [[], PICTURES[:1], PICTURES[1:3]]), ("none", [[], []])):
+        array = ArrayRecordWriter(str(tmp_path / f"{name}.array_record"), "group_size:1")
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}.records")) as writer:
+            for group in groups:
+                writer.write(example(group))
+                array.write(example(group))
+        array.close()
+    for ending in ("records", "array_record"):
+        source = from_shards(tmp_path / f"some.{ending}")
+        assert what(source) == [(PICTURES[0], "1"), (PICTURES[1], "1")]
+        assert "1 records without an encoded image of" in " ".join(source.notes)
+        assert "1 further images of a record" in " ".join(source.notes)
+        with pytest.raises(InputError, match=r"none\..* must be Examples with an encoded image .*; one has label"):
+            from_shards(tmp_path / f"none.{ending}")
+
+
+def test_records_of_tensorflow_that_are_pictures(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrec")) as writer:
+        for one in PICTURES:
+            writer.write(one)
+    assert what(from_shards(tmp_path)) == [(one, None) for one in PICTURES]
+
+
+def test_what_img2dataset_writes_beside_its_tars_is_no_shard(tmp_path):
+    for number in range(2):
+        tar(tmp_path / f"{number:05}.tar", [("0.png", PICTURES[number]), ("0.json", b'{"status": "success"}')])
+        pq.write_table(pa.table({"url": ["u"], "caption": ["c"]}), tmp_path / f"{number:05}.parquet")
+        (tmp_path / f"{number:05}_stats.json").write_text("{}")
+    assert what(from_shards(tmp_path)) == [(one, None) for one in PICTURES[:2]]
+
+
+def test_shards_that_lie_a_folder_further_down_are_named(tmp_path):
+    tar(tmp_path / "00000" / "x.tar", [("0.png", PICTURES[0])])
+    with pytest.raises(InputError, match=r"some lie in 00000: give one of these, or a pattern"):
+        from_shards(tmp_path)
+    assert from_shards(tmp_path / "*" / "*.tar").num_examples == 1
+
+
+def test_names_with_dots_give_a_short_sentence(tmp_path):
+    tar(tmp_path / "x.tar", [(f"n01.{n:05}.png", PICTURES[0]) for n in range(500)])
+    with pytest.raises(InputError, match=r"00009\.png and 490 more \(a name's key ends at its first dot") as raised:
+        from_shards(tmp_path)
+    assert len(str(raised.value)) < 500
+
+
+def test_words_in_cls_are_classes(tmp_path):
+    tar(
+        tmp_path / "x.tar",
+        [(f"{n}.{e}", d) for n, w in enumerate("ba") for e, d in (("png", PICTURES[n]), ("cls", w.encode()))],
+    )
+    assert what(from_shards(tmp_path)) == [(PICTURES[0], "b"), (PICTURES[1], "a")]
+
+
+def test_labels_in_json_that_are_none_are_counted(tmp_path):
+    members = [
+        ("0.png", PICTURES[0]),
+        ("0.json", b'{"label": [0, 1]}'),
+        ("1.png", PICTURES[1]),
+        ("1.json", b'{"label": 1.0}'),
+    ]
+    tar(tmp_path / "x.tar", members)
+    assert "1 label in .json that are neither a class's number nor its name" in " ".join(from_shards(tmp_path).notes)
+
+
 def test_captions_are_no_classes_unless_they_are_named(tmp_path):
     members = [(f"{n}.{e}", d) for n, one in enumerate(PICTURES) for e, d in (("png", one), ("txt", b"a pet %d" % n))]
     tar(tmp_path / "x.tar", members)

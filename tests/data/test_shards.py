@@ -1,11 +1,15 @@
 """Shards beside the matrix of properties: what is cut off, hostile, corrupt, without labels or splits."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import shutil
 import tarfile
+import zlib
 
+import cramjam
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -136,6 +140,27 @@ def test_the_index_is_made_once_and_found_by_the_shard_s_content(tmp_path, kind)
 
 
 @every_kind
+def test_a_split_that_nobody_asks_for_is_not_read(tmp_path, kind, monkeypatch):
+    """Of ImageNet's validation alone the index of its training images would take half an hour."""
+    place = WRITERS[kind](tmp_path)
+    renamed(place, "train", "val")
+    if kind == "arrow":
+        (place / "dataset_dict.json").write_text('{"splits": ["train", "val"]}')
+    WRITERS[kind](tmp_path / "more")
+    shutil.move(*((tmp_path / "more" / "train", place) if kind == "arrow" else (tmp_path / "more", place / "train")))
+    read, whole = [], index.of_shard
+    monkeypatch.setattr(
+        index, "of_shard", lambda path, *given, **options: read.append(path) or whole(path, *given, **options)
+    )
+    source = from_shards(place, "validation", asked=["validation"])
+    assert source.num_examples == made.COUNT
+    assert not [path for path in read if "train" in path.relative_to(place).parts]
+    from_shards(place, "validation", asked=["train", "validation"])
+    named = kind in ("parquet", "arrow")
+    assert bool([path for path in read if "train" in path.relative_to(place).parts]) != named
+
+
+@every_kind
 def test_processes_read_disjoint_images(tmp_path, kind):
     source = from_shards(WRITERS[kind](tmp_path))
     options = {"batch_size": 20, "buffer": 1, "seed": 5, "unreadable": Unreadable()}
@@ -213,7 +238,7 @@ def test_classes_of_tars_are_numbers_json_or_folders(tmp_path):
 
 
 HOSTILE = {
-    "a number that is none": [("a.bmp", b"x"), ("a.cls", b"many")],
+    "a number that is none": [("a.bmp", b"x"), ("a.cls", b"1\n2")],
     "a number beyond all classes": [("a.bmp", b"x"), ("a.cls", b"99999999999")],
     "JSON that is none": [("a.bmp", b"x"), ("a.json", b"{")],
     "a key twice": [("a.bmp", b"x"), ("a.json", b'{"label": 1, "label": 2}')],
@@ -239,18 +264,50 @@ def test_a_header_that_asks_for_all_memory_is_refused(tmp_path):
         from_shards(path)
 
 
-@pytest.mark.parametrize(("kind", "ending"), [("tar", ".tar.gz"), ("tar", ".tar"), ("tfrecord", "")])
-def test_compressed_shards_are_unpacked_once(tmp_path, kind, ending):
-    for path in opening.listed(WRITERS[kind](tmp_path)):
-        content = gzip.compress(path.read_bytes())
+PACKINGS = {
+    "tar.gz": ("tar", gzip.compress),
+    "tar": ("tar", gzip.compress),
+    "tar.bz2": ("tar", bz2.compress),
+    "tar.xz": ("tar", lzma.compress),
+    "tar.zst": ("tar", lambda data: bytes(cramjam.zstd.compress(data))),
+    "tfrecord.gz": ("tfrecord", gzip.compress),
+    "tfrecord": ("tfrecord", zlib.compress),  # TensorFlow's own "ZLIB"
+}
+"""Ending → kind, and who compresses; by what the file is, whatever its name says."""
+
+
+@pytest.mark.parametrize("ending", PACKINGS)
+def test_compressed_shards_are_unpacked_once(tmp_path, ending):
+    kind, compress = PACKINGS[ending]
+    for number, path in enumerate(opening.listed(WRITERS[kind](tmp_path))):
+        content = compress(path.read_bytes())
         path.unlink()
-        (path.with_name(path.name.removesuffix(".tar") + ending)).write_bytes(content)
+        (tmp_path / f"train-{number:06}.{ending}").write_bytes(content)
     source = from_shards(tmp_path)
     expected = [(image, label) for _, image, label in made.examples(False)]
     assert [(source.rows.encoded(i), source.rows.labels[i]) for i in range(made.COUNT)] == expected
     path = first(tmp_path)
-    path.write_bytes(path.read_bytes()[:-20])
-    assert path.name in outcome(lambda: from_shards(tmp_path))[0]
+    whole = path.read_bytes()
+    for length in (20, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:length])
+        said = outcome(lambda: from_shards(path))[0]
+        assert path.name in said
+        assert "\n" not in said
+
+
+def test_a_record_whose_length_looks_like_gzip_is_a_record(tmp_path):
+    """Before: one TFRecord file in 65,536 was taken for a compressed one by its first two bytes."""
+    for name, size, options in (("a", 0x8B1F, ""), ("b", 0x08_8B1F, ""), ("c", 0x9C78, "")):
+        image = made.bmp(made.picture(1))
+        records = [made.tf_example(image + bytes(size), 1), made.tf_example(image, 0)]
+        records[0] = made.tf_example(image + bytes(2 * size - len(records[0])), 1)
+        assert len(records[0]) == size
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}.tfrecord"), options) as writer:
+            for record in records:
+                writer.write(record)
+        source = from_shards(tmp_path / f"{name}.tfrecord")
+        assert source.num_examples == 2
+        assert source.rows.encoded(1) == image
 
 
 def test_what_is_compressed_and_no_shard_is_refused(tmp_path):

@@ -11,9 +11,12 @@ from tf_simclr import exports
 from tf_simclr.commands.inputs import check_channels, check_push, push, warn_of_stem
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
+from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.source import all_of
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import check
 from tf_simclr.models.parts import as_taken
+from tf_simclr.places import shown
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.training.about import known_of
@@ -96,12 +99,18 @@ def _made_up(config: Export) -> list[np.ndarray]:
 
 
 def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
-    """The first images of the folder that can be read, in [0, 1], each of its own size.
+    """The first images of a folder, or of shards, that can be read, in [0, 1], each of its own size.
 
     Raises:
         InputError: none of them can be read.
     """
-    source = from_folder(root, labelled=False, exif_orientation=config.exif_orientation)
+    if opening.are_at(root):
+        columns = {"image_column": config.image_column}
+        source = all_of(root, exif_orientation=config.exif_orientation, say=say, **columns)
+    else:
+        rule = f"image_column must be left out: {shown(root)} holds pictures, and no shards"
+        check(config.image_column is None, rule, image_column=config.image_column)
+        source = from_folder(root, labelled=False, exif_orientation=config.exif_orientation)
     found, unreadable = [], []
     for record in source.ordered():
         try:

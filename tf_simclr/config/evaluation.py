@@ -188,6 +188,8 @@ class Export(OwnCode, Publishing):
     """Whether images are bytes of 0 to 255 instead of numbers in [0, 1]."""
     image_dir: Path | None = None
     """Images for the comparison and for int8's ranges; by default made-up ones, with which int8 seldom passes."""
+    image_column: str | None = None
+    """image_dir of shards: column, feature or ending that is the picture, where there are several."""
     exif_orientation: bool = False
     """Turn them as their EXIF orientation says."""
     samples: int = 64

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening, tfrecords
 from tf_simclr.data.shards.index import Columns, Copy, Listing
 from tf_simclr.foreign import DAMAGED, spend
@@ -35,15 +34,16 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
             spend(items=1, outline=64)
             if record is None:
                 found.add(str(row), (row, 0, tfrecords.NOTHING), damaged=True)
-            elif is_picture(record[:4096]) and columns == Columns():
-                found.add(str(row), (row, 0, len(record)))
             else:
-                (offset, size), label, text = tfrecords.example(
-                    record, 0, end=len(record), columns=columns, found=found
-                )
+                try:
+                    one = tfrecords.example(record, 0, end=len(record), columns=columns, found=found)
+                except tfrecords.WithoutImage as error:
+                    found.leave_out(tfrecords.WITHOUT, error)
+                    continue
+                (offset, size), label, text = one
                 found.add(str(row), (row, offset, size), label=label, text=text)
     reader.close()
-    return found
+    return found.not_empty()
 
 
 def _opened(path: Path) -> Any:

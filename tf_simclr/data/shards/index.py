@@ -27,7 +27,7 @@ from tf_simclr.files import replacing
 from tf_simclr.foreign import DAMAGED, Budget, parse_json, reading
 from tf_simclr.lock import InUse, hold
 
-_FORMAT = 2
+_FORMAT = 3
 """Counts up when a shard's index would be another."""
 NO_LABEL = -1
 _MANY = 1 << 17
@@ -71,6 +71,7 @@ class Listing:
         doubt: why no class was taken where several could be.
         copied: bytes of the pictures' copy; -1 where they are read in the shard.
         file: where they are read.
+        why: what was wrong with what was left out last.
     """
 
     names: list[str] = field(default_factory=list)
@@ -84,6 +85,22 @@ class Listing:
     doubt: str = ""
     copied: int = -1
     file: Path = Path()
+    why: ValueError | None = None
+
+    def leave_out(self, reason: str, error: ValueError) -> None:
+        """Counts what is no example, and keeps why, for the case that nothing is one (`not_empty`)."""
+        self.left_out[reason] += 1
+        self.why = error
+
+    def not_empty(self) -> "Listing":
+        """Itself.
+
+        Raises:
+            ValueError: all that could be an example was left out.
+        """
+        if self.why is not None and not self.names:
+            raise self.why
+        return self
 
     def add(
         self, name: str, place: tuple[int, ...], *, label: int = NO_LABEL, text: str = "", damaged: bool = False

@@ -29,10 +29,8 @@ from tf_simclr.foreign import is_plain
 from tf_simclr.places import expanded, shown
 
 ENDINGS = {
-    ".tar": "tar",
-    ".tgz": "tar",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
+    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar"),
+    **dict.fromkeys((".tfrecord", ".tfrecords", ".tfrec", ".record", ".records"), "tfrecord"),
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -41,7 +39,9 @@ ENDINGS = {
 }
 """Ending → kind of shard."""
 _PACKED = ("tar", "tfrecord")
-"""Kinds that may end in `.gz`, too."""
+"""Kinds that may be compressed as a whole."""
+_PACKINGS = (".gz", ".bz2", ".xz", ".zst")
+"""How such a file ends behind its own ending."""
 _COUNTED = re.compile(r"-\d{5,}-of-\d{5,}$")
 """How TensorFlow's tools number shards, after the ending."""
 _FOLDERS = ("data",)
@@ -66,11 +66,11 @@ def kind_of(path: str | Path) -> str | None:
     name = os.path.basename(path).lower()
     if name in _TABLES_OF_PICTURES:
         return None
-    packed = name.endswith(".gz")
-    bare = _COUNTED.sub("", name.removesuffix(".gz"))
+    packing = next((ending for ending in _PACKINGS if name.endswith(ending)), "")
+    bare = _COUNTED.sub("", name.removesuffix(packing))
     ending = os.path.splitext(bare)[1]
     kind = ENDINGS.get(ending, "tfrecord" if _COUNTED.search(name) and not ending else None)
-    return kind if not packed or kind in _PACKED else None
+    return kind if not packing or kind in _PACKED else None
 
 
 def listed(place: Path, *, names: Collection[str] = ()) -> list[Path]:
@@ -88,8 +88,14 @@ def listed(place: Path, *, names: Collection[str] = ()) -> list[Path]:
     if place.is_file():
         return [place] if kind_of(place) else []
     if place.is_dir():
-        return sorted(_inside(place, {*PARTS, *_FOLDERS, *names, *_splits_of_saved(place)}))
+        return _without_tables(sorted(_inside(place, {*PARTS, *_FOLDERS, *names, *_splits_of_saved(place)})))
     return _matching(place)
+
+
+def _without_tables(files: list[Path]) -> list[Path]:
+    """The same without what img2dataset writes beside its tars: `00000.parquet`, a table of what is in `00000.tar`."""
+    tars = {file.with_suffix("") for file in files if file.suffix == ".tar"}
+    return [file for file in files if file.suffix != ".parquet" or file.with_suffix("") not in tars]
 
 
 def _inside(folder: Path, names: set[str], *, deep: int = 2) -> Iterator[Path]:
@@ -216,10 +222,27 @@ def by_split(place: Path, *, names: Collection[str] = ()) -> dict[str, list[Path
     """
     files = listed(place, names=names)
     endings = ".tar, .tfrecord, .parquet, .arrow, .array_record, train-00000-of-00010"
-    check(bool(files), f"there must be shards ({endings})", place=shown(place))
+    check(bool(files), f"there must be shards ({endings}){_instead(place)}", place=shown(place))
     kinds = sorted({str(kind_of(file)) for file in files})
     check(len(kinds) == 1, "the shards of a place must be of one kind; give the folder of one of them", kinds=kinds)
     return _groups(files, base_of(place), {name.lower() for name in names} | {*_splits_of_saved(expanded(place))})
+
+
+def _instead(place: Path) -> str:
+    """What to do where a place has no shards, if that can be told."""
+    if "::" in str(place):
+        return "; several places are a pattern, {a,b}"
+    if not (place := expanded(place)).is_dir():
+        return ""
+    below = [entry.name for entry in sorted(os.scandir(place), key=lambda one: one.name) if entry.is_dir()]
+    found = [name for name in below[:_LOOKED_AT] if any(map(kind_of, os.listdir(place / name)))]
+    return (
+        f"; some lie in {first_of([*map(shown, found)])}: give one of these, or a pattern such as */*" if found else ""
+    )
+
+
+_LOOKED_AT = 1000
+"""Folders in a folder without shards that are looked into."""
 
 
 def base_of(place: Path) -> Path:

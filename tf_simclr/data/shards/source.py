@@ -93,7 +93,7 @@ def from_shards(
         split: whose name their names or folders have; without such names the images are divided by content, as those
             of a folder are.
         labelled: whether labels matter; by default they are taken where there are any.
-        asked: the splits that a command asks for.
+        asked: the splits that a command asks for, whose classes are counted together; by default those of all.
         fraction: share of each class that test and validation have; by default `folders.HELD_OUT`.
         whole: whether train may be all of shards without splits.
         seed: of the division.
@@ -111,6 +111,7 @@ def from_shards(
     groups = opening.by_split(Path(place), names=(split, *asked))
     if part == "train" and whole:
         part = None
+    wanted = {folders.PARTS.get(name.lower(), name.lower()) for name in asked} if asked else {*groups}
     division = None
     if part is not None:
         others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
@@ -121,10 +122,39 @@ def from_shards(
         base=opening.base_of(Path(place)),
         origin=f"{shown(expanded(place))} ({split})",
         place=shown(expanded(place)),
-        beside=[path for files in groups.values() for path in files if path not in paths],
+        beside=[path for name in groups if name in wanted for path in groups[name] if path not in paths],
+        further=[path for name in groups if name not in wanted for path in groups[name] if path not in paths],
         columns=Columns(image=image_column, label=label_column),
         labelled=labelled,
         division=division,
+        exif_orientation=exif_orientation,
+        say=say,
+    )
+
+
+def all_of(
+    place: str | Path, *, image_column: str | None = None, exif_orientation: bool = False, say: Say = silent
+) -> Source:
+    """Every picture of shards, of whatever split, without labels.
+
+    Args:
+        place: as of `from_shards`.
+        image_column: what is the picture, where several things could be.
+        exif_orientation: whether pictures are turned as their EXIF orientation says.
+        say: takes a line for the user where much has to be read.
+
+    Raises:
+        InputError: as `from_shards`.
+    """
+    place = local(place)
+    groups = opening.by_split(place)
+    return of_files(
+        [path for _, files in sorted(groups.items()) for path in files],
+        base=opening.base_of(place),
+        origin=shown(expanded(place)),
+        place=shown(expanded(place)),
+        columns=Columns(image=image_column),
+        labelled=False,
         exif_orientation=exif_orientation,
         say=say,
     )
@@ -137,6 +167,7 @@ def of_files(
     origin: str,
     place: str,
     beside: Sequence[Path] = (),
+    further: Sequence[Path] = (),
     columns: Columns | None = None,
     labelled: bool | None = None,
     division: dict[str, Any] | None = None,
@@ -151,7 +182,8 @@ def of_files(
         base: the folder below which their names are told.
         origin: what they are called.
         place: what the data set is called that they are a part of.
-        beside: the data set's other shards, whose classes are counted with.
+        beside: other shards of the data set, whose classes are counted with.
+        further: its other ones, which are looked at where the meaning of a label hangs on them.
         columns: what is the picture, and what the class.
         labelled: whether labels matter; by default they are taken where there are any.
         division: of a set without splits: `part`, `without`, `fraction`, `seed` as `folders.divided` has them.
@@ -181,6 +213,7 @@ def of_files(
         labels, class_names, notes = _classes(
             found,
             lambda: index.of_all(list(beside), kind.listing, what=kind.what, columns=columns, say=say),
+            lambda: index.of_all(list(further), kind.listing, what=kind.what, columns=columns, say=say),
             named=_class_file(paths[0].parent, base, found[0].columns[1]),
             damaged=damaged,
             origin=place,
@@ -271,6 +304,7 @@ def _class_file(folder: Path, base: Path, label: str) -> tuple[str, ...]:
 def _classes(
     found: list[Listing],
     beside: Callable[[], list[Listing]],
+    further: Callable[[], list[Listing]],
     *,
     named: tuple[str, ...],
     damaged: np.ndarray,
@@ -300,7 +334,8 @@ def _classes(
     named = next(iter(own)) or named
     numbers = labels[sound]
     if (numbers == NO_LABEL).all():
-        return _by_words(texts, sound=sound, named=named, found=found, origin=origin, columns=columns)
+        given: dict[str, Any] = {"sound": sound, "named": named, "found": found, "columns": columns}
+        return _by_words(texts, beside, **given, origin=origin, needed=needed)
     note = missing_labels(numbers, origin)
     if note:
         return None, (), [note]
@@ -309,9 +344,13 @@ def _classes(
         every, every_word = np.concatenate([numbers, more]), [*_where(texts, sound), *words]
     else:
         every, every_word = numbers, _where(texts, sound)
+    if found[0].columns[1] == tfrecords.FROM_ONE and every.min() >= 1 and "" in every_word:
+        every_number = np.concatenate([every, _together(further())[0]])  # without words a 0 anywhere tells
+    else:
+        every_number = every
     labels = np.where(sound, labels, 0)
     if found[0].columns[1] == tfrecords.FROM_ONE:
-        first = every[every > NO_LABEL]
+        first = every_number[every_number > NO_LABEL]
         if not first.any():
             return None, (), [missing_labels(np.full(len(first), NO_LABEL), origin)]
         if first.min() >= 1:  # ImageNet's way; who has a class 0 counts from there
@@ -328,19 +367,43 @@ def _classes(
 
 
 def _by_words(
-    texts: list[str], *, sound: np.ndarray, named: tuple[str, ...], found: list[Listing], origin: str, columns: Columns
+    texts: list[str],
+    beside: Callable[[], list[Listing]],
+    *,
+    sound: np.ndarray,
+    named: tuple[str, ...],
+    found: list[Listing],
+    columns: Columns,
+    origin: str,
+    needed: bool,
 ) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """Labels that are words alone."""
+    """Labels that are words alone.
+
+    Raises:
+        InputError: there are none, and it matters.
+    """
     given = _where(texts, sound)
+    kind = next((one.columns[1] for one in found if one.columns[1]), "")
+    if not kind:
+        advice = "label_column names what is the class, where it is called otherwise"
+        check(not needed, f"{origin} must have labels to learn from or to test on; {advice}")
+        return None, (), []
+    if kind == tars.FOLDER:
+        more = {text for one in beside() if one.columns[1] == kind for text in one.texts}
+        known = tars.class_of_folders({*given, *more} - {""})
+        texts, more = [known.get(text, text) for text in texts], {known.get(text, text) for text in more}
+        given = _where(texts, sound)
+    else:
+        more = set() if named else {text for one in beside() if one.columns[1] == kind for text in one.texts}
     missing = sum(not text for text in given)
     if missing:
         if missing < len(given):
             return None, (), [f"{origin} is taken without labels: {missing:,} of {len(given):,} images have none"]
-        return None, (), [missing_labels(np.full(missing, NO_LABEL), origin)] if found[0].columns[1] else []
-    classes = list(named) if named and {*given} <= {*named} else sorted({*given})
-    if found[0].columns[1] == "txt" and columns.label is None and 2 * len(classes) > len(given):
+        return None, (), [missing_labels(np.full(missing, NO_LABEL), origin)]
+    if kind == "txt" and columns.label is None and 2 * len({*given}) > len(given):
         advice = "--label_column txt takes them for classes"
         return None, (), [f"{origin} is taken without labels: its texts (.txt) are captions, {advice}"]
+    classes = list(named) if named and {*given} <= {*named} else sorted({*given} | more - {""})
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number.get(text, 0) for text in texts], np.int64), tuple(map(shown, classes)), []
 

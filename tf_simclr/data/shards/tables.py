@@ -105,6 +105,9 @@ def arrow(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         magic = file.read(6)
         whole = pa.py_buffer(opening.mapped(file))
 
+        if magic[:4] == b"FEA1":
+            raise ValueError("it is of Feather's version 1, which is no Arrow file: write it anew (version 2)")
+
         def batches() -> Any:
             source = pa.BufferReader(whole)
             if magic != b"ARROW1":
@@ -213,7 +216,9 @@ class _Chosen:
         if not typed and len(found) > 1:
             found = [name for name in found if _begins_as_picture(first, name, named=name in structs)]
         rule = f"the table must have a column of pictures, bytes or a struct of bytes and path; it has {_list(kinds)}"
-        check(len(able) > 0 and len(found) > 0, rule)
+        lists = [name for name, kind in kinds.items() if _is_list_of_pictures(kind)]
+        several = f"; of lists ({_list(lists)}) write a row for each picture" if lists else ""
+        check(len(able) > 0 and len(found) > 0, rule + several)
         several = f"several columns hold pictures; name one by image_column: {_list(found)}"
         check(len(found) == 1, several)
         return cls(found[0], named=found[0] in structs)
@@ -263,6 +268,15 @@ def _is_bytes(kind: Any) -> bool:
     return of.is_binary(kind) or of.is_large_binary(kind) or of.is_fixed_size_binary(kind) or view(kind)
 
 
+def _is_list_of_pictures(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    if not (of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind)):
+        return False
+    inner = kind.value_type
+    return _is_bytes(inner) or (of.is_struct(inner) and inner.get_field_index("bytes") >= 0)
+
+
 def _is_text(kind: Any) -> bool:
     import pyarrow.types as of
 
@@ -277,7 +291,9 @@ def _may_be_label(kind: Any) -> bool:
 
     if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
         return of.is_integer(kind.value_type)
-    return of.is_integer(kind) or of.is_boolean(kind) or _is_text(kind)
+    if of.is_dictionary(kind):
+        return _may_be_label(kind.value_type)
+    return of.is_integer(kind) or of.is_floating(kind) or of.is_boolean(kind) or _is_text(kind)
 
 
 def _begins_as_picture(first: Any, name: str, *, named: bool) -> bool:
@@ -353,12 +369,26 @@ def _gone_through(
                 begin = copy.put(data)
             elif begin is None:
                 raise _Elsewhere
-            number = int(label) if isinstance(label, bool | int) else NO_LABEL
-            if isinstance(label, list):
-                number = label[0] if len(label) == 1 and isinstance(label[0], int) else NO_LABEL
+            number, sound = _number(label)
+            found.left_out[f"labels ({chosen.label}) that are no whole number, or several,"] += not sound
             words = label if isinstance(label, str) else text
             found.add(name, (begin, len(data)), label=number, text=words if isinstance(words, str) else "")
     return found
+
+
+def _number(label: Any) -> tuple[int, bool]:
+    """A class's number, -1 where there is none; and whether that is what stands there.
+
+    Example:
+        >>> _number(2.0), _number([3]), _number(None), _number("words"), _number(0.5), _number([0, 1])
+        ((2, True), (3, True), (-1, True), (-1, True), (-1, False), (-1, False))
+    """
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if label is None or isinstance(label, str) or label != label:  # NaN is pandas' way to have none
+        return NO_LABEL, True
+    whole = isinstance(label, bool | int) or (isinstance(label, float) and label.is_integer())
+    return (int(label), True) if whole else (NO_LABEL, False)
 
 
 def _buffers(array: Any) -> Iterator[Any]:

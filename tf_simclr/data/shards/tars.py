@@ -1,14 +1,17 @@
 """WebDataset's tar files: members that have a name in common up to its first dot are one example.
 
-`a/0001.jpg` and `a/0001.cls` are the example `a/0001`: the class is the number in `.cls`, or `label`, `cls`, `class_id`
-or `class_name` of `.json`, or the words in `.txt`, or, where no example has any of them, the folder.  Other members are
-counted; no member is ever unpickled.
+`a/0001.jpg` and `a/0001.cls` are the example `a/0001`: the class is the number, or the words, in `.cls`, or `label`,
+`cls`, `class_id` or `class_name` of `.json`, or the words in `.txt`, or, where no example has any of them, the folder.
+Other members are counted; no member is ever unpickled.
 """
 
+import bz2
 import gzip
+import lzma
 import re
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +20,7 @@ from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import parse_json, spend
+from tf_simclr.places import shown
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$", re.DOTALL)
 """WebDataset's key and extension."""
@@ -41,13 +45,30 @@ class _Careful:
         return self.file.read(size)
 
 
-def gunzipped(file: BinaryIO, copy: Copy) -> BinaryIO:
+def _zstandard(file: BinaryIO) -> Any:
+    """What a file is of which Zstandard made this."""
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+
+
+PACKINGS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b\x08": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _zstandard,
+}
+"""How a compressed file begins → who reads what it was."""
+
+
+def unpacked(file: BinaryIO, copy: Copy, *, packings: Mapping[bytes, Callable[[BinaryIO], Any]] = PACKINGS) -> BinaryIO:
     """The file, or where it is compressed its bytes in the copy: no picture in it could be read without the others."""
-    magic = file.read(2)
+    magic = file.read(8)
     file.seek(0)
-    if magic != b"\x1f\x8b":
+    opened = next((one for start, one in packings.items() if magic.startswith(start)), None)
+    if opened is None:
         return file
-    with gzip.GzipFile(fileobj=file) as inside:
+    with opened(file) as inside:
         while block := inside.read(1 << 20):
             copy.put(block)
     found = copy.begin()
@@ -65,7 +86,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     found = Listing()
     samples: dict[str, _Sample] = {}
     with opening.opened(path) as given:
-        file = gunzipped(given, copy)
+        file = unpacked(given, copy)
         for key, ending, member in _members(file, found):
             sample = samples.setdefault(key, _Sample())
             sample.take(ending, member=member, file=file, columns=columns, found=found)
@@ -73,13 +94,13 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         wanted = columns.image.lower().removeprefix(".")
         known = sorted({ending for sample in samples.values() for ending in sample.pictures})
         if samples and wanted not in known:
-            raise InputError(f"image_column must be an ending of its pictures: {', '.join(known)}")
+            raise InputError(f"image_column must be an ending of its pictures: {_some(known)}")
     else:
         wanted = ""
         several = {name for sample in samples.values() if len(sample.pictures) > 1 for name in sample.pictures}
         if several:
             rule = "an example has several pictures; name the one that is meant by image_column"
-            raise InputError(f"{rule}: {', '.join(sorted(several))}")
+            raise InputError(f"{rule}: {_some(several)}")
     origins: Counter[str] = Counter()
     for name, sample in samples.items():
         place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
@@ -91,6 +112,13 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         found.add(name, place, label=label, text=text)
     found.columns = (wanted, max(origins, key=lambda one: origins[one]) if origins else "")
     return found
+
+
+def _some(endings: Collection[str]) -> str:
+    """Endings, for a sentence; of many, some, and what they may come from: a key ends at its first dot."""
+    known = [shown(name[:60]) for name in sorted(endings)]
+    dots = " (a name's key ends at its first dot: are these names with dots?)"
+    return ", ".join(known[:10]) + f" and {len(known) - 10:,} more{dots}" if len(known) > 10 else ", ".join(known)
 
 
 def _members(file: BinaryIO, found: Listing) -> Any:
@@ -113,7 +141,7 @@ def _members(file: BinaryIO, found: Listing) -> Any:
             end = tar.offset
             if end > length:
                 raise ValueError(f"it is cut off within {member.name!r}")
-            match = _MEMBER.match(member.name.removeprefix("./"))
+            match = _MEMBER.match(member.name.removeprefix("./").lstrip("/"))
             if not member.isreg() or sparse:
                 found.left_out["folders, links and holes"] += not member.isdir()
             elif match is None:
@@ -132,7 +160,7 @@ class _Sample:
 
     def __init__(self) -> None:
         self.pictures: _Places = {}
-        self.cls: int | None = None
+        self.cls: int | str | None = None
         self.noted: int | str | None = None
         self.words = ""
 
@@ -153,9 +181,9 @@ class _Sample:
             file.seek(member.offset_data)
             data = file.read(member.size)
             if last == "cls":
-                self.cls = int(data.decode())
+                self.cls = _number_or_words(member.name, data)
             elif last == "json":
-                self.noted = _noted(parse_json(data), columns.label)
+                self.noted = _noted(parse_json(data), columns.label, found=found)
             else:
                 self.words = data.decode(errors="replace").strip()
         else:
@@ -165,7 +193,7 @@ class _Sample:
         """Number, words, and the ending that they are of."""
         wanted = None if columns.label is None else columns.label.lower().removeprefix(".")
         if self.cls is not None and wanted in (None, "cls"):
-            return self.cls, "", "cls"
+            return (self.cls, "", "cls") if isinstance(self.cls, int) else (NO_LABEL, self.cls, "cls")
         if self.noted is not None and wanted not in ("cls", "txt"):
             number = self.noted if isinstance(self.noted, int) else NO_LABEL
             return number, self.noted if isinstance(self.noted, str) else "", "json"
@@ -173,11 +201,45 @@ class _Sample:
             if self.words.isdecimal():
                 return int(self.words), "", "txt"
             return NO_LABEL, self.words, "txt"
-        folder = name.rpartition("/")[0].split("/")[0] if wanted is None else ""
-        return NO_LABEL, folder, "folder" if folder else ""
+        folder = name.rpartition("/")[0] if wanted is None else ""
+        return NO_LABEL, folder, FOLDER if folder else ""
 
 
-def _noted(content: Any, wanted: str | None) -> int | str | None:
+FOLDER = "folder"
+"""What a class is of that no member names: the words are then all folders above an example (`class_of_folders`)."""
+
+
+def class_of_folders(folders: Collection[str]) -> dict[str, str]:
+    """Folders above examples → the class that they mean: the first one that they do not all have in common.
+
+    Example:
+        >>> class_of_folders(["pets/cat/a", "pets/cat", "pets/dog"])
+        {'pets/cat/a': 'cat', 'pets/cat': 'cat', 'pets/dog': 'dog'}
+        >>> class_of_folders(["pets"])
+        {'pets': 'pets'}
+    """
+    parts = {folder: folder.split("/") for folder in folders}
+    common = 0
+    while len({tuple(one[: common + 1]) for one in parts.values()}) == 1 and min(map(len, parts.values())) > common + 1:
+        common += 1
+    return {folder: one[common] for folder, one in parts.items()}
+
+
+def _number_or_words(name: str, data: bytes) -> int | str:
+    """What stands in a `.cls`.
+
+    Raises:
+        ValueError: it is neither a number nor a class's name.
+    """
+    text = data.decode().strip()
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    if not text or len(text) > WORDS or not text.isprintable():
+        raise ValueError(f"{name!r} holds neither a class's number nor its name")
+    return text
+
+
+def _noted(content: Any, wanted: str | None, *, found: Listing) -> int | str | None:
     """The class that an example's JSON names: a number, or words; of a key with dots that within others."""
     if not isinstance(content, dict):
         return None
@@ -185,8 +247,12 @@ def _noted(content: Any, wanted: str | None) -> int | str | None:
         value: Any = content
         for part in key:
             value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, bool | int):
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer()):
             return int(value)
         if isinstance(value, str) and 0 < len(value) <= WORDS:
             return value
+        if value is not None:
+            found.left_out[f"{key[-1][:40]} in .json that are neither a class's number nor its name"] += 1
     return None

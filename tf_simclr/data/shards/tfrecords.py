@@ -8,10 +8,12 @@ made, and the record's again whenever its image is read: a record that is not wh
 be read.  TensorFlow is not needed.
 """
 
+import io
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -19,7 +21,7 @@ import numpy as np
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
-from tf_simclr.data.shards.tars import WORDS, gunzipped
+from tf_simclr.data.shards.tars import PACKINGS, WORDS, unpacked
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
@@ -31,6 +33,10 @@ FROM_ONE = "image/class/label"
 _HEAD, _FRAME = 12, 16
 """Bytes before a record, and before and behind it."""
 _MASK = 0xA282EAD8
+_LOOK = 4096
+"""Bytes of a record by which a picture is known."""
+_EXAMPLE = b"\n"
+"""How an Example begins: its features are its first field."""
 NOTHING = -1
 """Bytes of the picture in a damaged record."""
 
@@ -48,7 +54,7 @@ def checksum(data: Any) -> int:
 
 
 def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
-    """The examples of a TFRecord file, which may be compressed (gzip).
+    """The examples of a TFRecord file, which may be compressed (gzip, zlib, …).
 
     A record whose checksum does not fit is an example that is damaged; nothing else of it counts.
 
@@ -58,7 +64,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """
     found = Listing()
     with opening.opened(path) as given:
-        file = gunzipped(given, copy)
+        file = given if _begins_as_record(given) else unpacked(given, copy, packings=_PACKINGS)
         if not file.seek(0, 2):
             return found
         file.seek(0)
@@ -68,9 +74,41 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
             if not whole:
                 found.add(str(number), (start, end - start, 0, NOTHING), damaged=True)
                 continue
-            (offset, size), label, text = example(data, start, end=end, columns=columns, found=found)
+            try:
+                (offset, size), label, text = example(data, start, end=end, columns=columns, found=found)
+            except WithoutImage as error:
+                found.leave_out(WITHOUT, error)
+                continue
             found.add(str(number), (start, end - start, offset - start, size), label=label, text=text)
-    return found
+    return found.not_empty()
+
+
+def _begins_as_record(file: BinaryIO) -> bool:
+    """Whether a file begins with a record's length and its checksum, whatever else those bytes may look like."""
+    head = file.read(_HEAD)
+    file.seek(0)
+    return len(head) == _HEAD and checksum(head[:8]) == int.from_bytes(head[8:], "little")
+
+
+class _Zlib(io.RawIOBase):
+    """What a file is that TensorFlow has compressed by "ZLIB"."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.inside, self.given = file, zlib.decompressobj(), b""
+
+    def read(self, size: int = -1) -> bytes:
+        while not self.inside.eof:
+            given = self.given or self.file.read(1 << 16)
+            if not given:
+                raise ValueError("it is cut off")
+            data, self.given = self.inside.decompress(given, max(size, 1)), self.inside.unconsumed_tail
+            if data:
+                return data
+        return b""
+
+
+_PACKINGS = PACKINGS | dict.fromkeys((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), _Zlib)
+"""How a compressed file begins, by TensorFlow's own compression, too → who reads what it was."""
 
 
 def fetch(file: Path, place: tuple[int, ...]) -> bytes:
@@ -113,13 +151,24 @@ def records(data: Any, length: int) -> Iterator[tuple[int, int, bool]]:
         place = end + 4
 
 
+class WithoutImage(ValueError):
+    """An Example has none."""
+
+
+WITHOUT = "records without an encoded image"
+
+
 def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing) -> tuple[tuple[int, int], int, str]:
-    """Of an Example's bytes the place of the image, the label and the class in words.
+    """Of an Example's bytes, or of a picture's, the place of the image, the label and the class in words.
 
     Raises:
-        ValueError: it has no image.
+        WithoutImage: so it is.
+        ValueError: it is no Example.
         InputError: it has no such columns.
     """
+    begins = bytes(data[start : min(end, start + _LOOK)])
+    if columns == Columns() and begins[:1] not in (_EXAMPLE, b"") and is_picture(begins):
+        return (start, end - start), NO_LABEL, ""
     features: dict[str, tuple[int, int]] = {}
     for _, a, b in _fields(data, start, end, number=1):
         for _, c, d in _fields(data, a, b, number=1):
@@ -133,16 +182,19 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
     if not images and columns.image is not None:
         raise InputError(f"image_column must name a feature with an encoded image; one of its records has {has}")
     if not images:
-        shown = ", ".join(_IMAGES[:3])
-        raise ValueError(f"its records must be Examples with an encoded image ({shown}, …); one has {has}")
+        rule = f"its records must be Examples with an encoded image ({', '.join(_IMAGES[:3])}, …)"
+        raise WithoutImage(f"{rule}; one has {has}")
+    found.left_out["further images of a record"] += len(images) - 1
     labelled = columns.label or next((name for name in _LABELS if name in features), "")
     if columns.label is not None and labelled not in features:
         raise InputError(f"label_column must name a feature; one of its records has {has}")
     found.columns = (name, labelled)
     label, words = NO_LABEL, ""
     if labelled:
-        numbers = list(_integers(data, *features[labelled]))
-        label = numbers[0] if len(numbers) == 1 else NO_LABEL
+        numbers = list(_numbers(data, *features[labelled]))
+        alone = len(numbers) == 1 and float(numbers[0]).is_integer()
+        label = int(numbers[0]) if alone else NO_LABEL
+        found.left_out[f"labels ({labelled}) that are no whole number, or several,"] += bool(numbers) and not alone
         words = "" if numbers else _words(data, features[labelled])
     for other in () if words else _TEXTS:
         words = words or (_words(data, features[other]) if other in features else "")
@@ -180,8 +232,12 @@ def _values(data: Any, start: int, end: int, *, kind: int) -> Iterator[tuple[int
             yield c, d
 
 
-def _integers(data: Any, start: int, end: int) -> Iterator[int]:
-    """A Feature's integers, one after the other or packed."""
+def _numbers(data: Any, start: int, end: int) -> Iterator[int | float]:
+    """A Feature's integers or floats, one after the other or packed."""
+    for _, a, b in _fields(data, start, end, number=2):
+        for number, c, d in _fields(data, a, b):
+            if number == 1:
+                yield from np.frombuffer(bytes(data[c : d - (d - c) % 4]), "<f4").tolist()
     for _, a, b in _fields(data, start, end, number=3):
         for number, c, d in _fields(data, a, b):
             if d < 0:
