@@ -28,4 +28,5 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: NumPy, PyTorch and TensorFlow are slow to import."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Kept nowhere: Python asks again for each use, and finds the module in `sys.modules`.
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

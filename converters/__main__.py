@@ -37,6 +37,7 @@ def main() -> None:
         return
     with exit_on_input_error():
         if name not in COMMANDS:
+            # One near word is advice; a list of them would be a guess.
             near = difflib.get_close_matches(name, COMMANDS, 1)
             advice = f"did you mean {near[0]}?" if near else "see simclr-convert --help"
             if not near and Path(name).exists():  # the command was left out

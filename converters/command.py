@@ -43,6 +43,7 @@ def spare_threads() -> None:
 
     The proof's matrices are so small that OpenBLAS' threads wait for each other seven times longer than they compute.
     """
+    # Convolutions of one image are small: threads of OpenBLAS wait for each other longer than they compute.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
@@ -85,6 +86,7 @@ def report(done: "Conversion") -> str:
         ),
     ]
     lines += [("Left", f"{tensors(len(keys))}: {why} ({some(keys)})") for why, keys in network.left.items()]
+    # In the order of the way: what was read, found, written, left behind, noted; then the proof; then how to load it.
     lines += [("Note", note) for note in network.notes]
     lines += _proof(done) + _loading(done)
     return "\n".join(f"{head:<9}{text}" for head, text in lines) + "\n"
@@ -94,6 +96,7 @@ def _proof(done: "Conversion") -> list[tuple[str, str]]:
     from converters.names.describe import POOL
 
     worst = done.worst
+    # Nothing was compared: only `--no-verify` does that.
     if worst is None:
         return [("Verified", "no (--no-verify)")]
     text = (

@@ -89,6 +89,7 @@ def convert(
     Example:
         >>> convert("r50.ckpt", "r50.safetensors", naming="torchvision", part="encoder")  # doctest: +SKIP
     """
+    # Options by name win over the object that was given.
     wanted = dataclasses.replace(options or Options(), **changes)
     engine = verification.engine_of(wanted.engine)
     source = expanded(source)
@@ -150,6 +151,7 @@ def _prove_rescaling(done: Conversion, original: Network) -> None:
 
 def _format_and_naming(network: Network, target: str | Path | None, wanted: Options) -> tuple[str, str]:
     """Container and naming, by what was asked for, else by the target's ending, else the other framework's usual."""
+    # What the user wrote wins, then the target's ending, then the usual.
     # Who gives a `.pth` wants PyTorch whatever the source; without a target the other framework is what is wanted.
     to = wanted.to or writing.container_of(target) or ("tf1" if NAMINGS[network.naming].torch else "pth")
     check(to in writing.CONTAINERS, f"the format to write must be one of {', '.join(writing.CONTAINERS)}", to=to)
@@ -161,6 +163,7 @@ def _format_and_naming(network: Network, target: str | Path | None, wanted: Opti
 
 def default_target(source: Path, to: str) -> Path:
     """The source's name with the container's ending, in the working directory."""
+    # Compound endings first: `.weights.h5` before `.h5`, or half of one would stay.
     name = source.resolve().name
     for known in (".safetensors", ".weights.h5", ".keras", ".pth", ".ckpt", ".pt", ".zip", ".index", ".npz"):
         name = name.removesuffix(known)
@@ -180,6 +183,7 @@ def fitted(network: Network, naming: str) -> Network:
     if not lost:
         return network
     architecture = network.architecture
+    # What is lost of a head takes the whole head along, in the architecture, too.
     for part in {part_of(name) for name in lost}:
         architecture = without(architecture, part)
     left = network.left | {f"no place in {naming} names (--naming twin keeps them)": lost}
@@ -239,12 +243,14 @@ def _same_weights(done: Conversion, written: Network) -> None:
                 f"{done.target} must hold {name} bit by bit as the source, but did not; it was not put there"
             )
 
+    # Two at a time, as they are written: a second network need not fit in memory.
     each(done.network.weights, compare)
 
 
 def _within(done: Conversion) -> None:
     limit = verification.tolerance(done.architecture, done.precision)
     # `not <=` rather than `>`: a NaN is broken, too.
+    # A file with a broken weight was warned of when it was read; its endpoints may be anything.
     broken = [d for d in done.differences if not d.relative <= limit]
     if broken and not any(note.startswith(WARNING) for note in done.network.notes):
         raise InputError(
@@ -280,6 +286,7 @@ def _settle(place: Path, target: Path) -> None:
     if not (place.is_dir() and target.is_dir()):
         place.replace(target)
         return
+    # A folder that has other files keeps them: only what was written is replaced.
     files = [path for path in place.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == STATE):  # it names the others: last
         goal = target / path.relative_to(place)

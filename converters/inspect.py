@@ -53,6 +53,7 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
     from converters.names.describe import describe, some, tensors, version
     from converters.values import kernel_scale
 
+    # By its own names, for what `load` takes are this dataclass's fields.
     # From what it is to what it computes, then what is odd, then what was left behind.
     a = network.architecture
     style = version(a, container=network.container, has_ema=network.has_ema)
@@ -94,6 +95,7 @@ def training(network: "Network") -> str:
     if network.architecture.ft_proj_selector:
         return f"fine-tuned: the classifier reads projection layer {network.architecture.ft_proj_selector}"
     # An optimizer has state of what it trains: none of the encoder's means that only the classifier was trained.
+    # The words of the official scopes: TF1's `base_model`, TF2's `resnet_model`.
     slots = [key for why, keys in network.left.items() if "optimizer" in why for key in keys]
     if not slots:
         return "has a classifier; whether the encoder was fine-tuned is not stored"

@@ -39,8 +39,10 @@ def chunks_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
         return
     # (h, w, in, out) or (in, out): any axes before the last two are the window, which is one axis here.
     *window, inputs, outputs = array.shape
+    # (h, w, in, out): h · w positions of the window; of a dense kernel one.
     count = int(np.prod(window, dtype=np.int64))
     # (h·w, in, out), a view: nothing is copied yet.
+    # As whole numbers of the same width: NumPy copies these fastest.
     source = _numbers(array.reshape(count, inputs, outputs))
     # As many outputs as fill a strip, in steps of 16 float32s: a line of the cache.
     width = max(16, _STRIP // (count * inputs * array.itemsize) // 16 * 16)
@@ -60,6 +62,7 @@ def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
     # (out, in, h, w) or (out, in)
     outputs, inputs, *window = array.shape
     count = int(np.prod(window, dtype=np.int64))
+    # Rows of the result are filled tile by tile; the whole is needed once, for TensorFlow's writers take no chunks.
     result = np.empty((*window, inputs, outputs), array.dtype)
     _from_torch(_numbers(array.reshape(outputs, inputs, count)), _numbers(result.reshape(count, inputs, outputs)))
     return result
@@ -83,7 +86,9 @@ def _numbers(array: np.ndarray) -> np.ndarray:
 def _to_torch(source: np.ndarray, target: np.ndarray) -> None:
     """`(window, in, out)` → `(out, in, window)`, tile by tile through a padded one."""
     count, inputs, outputs = source.shape
+    # As many inputs as make about ROWS rows of a tile.
     step = max(1, ROWS // count)
+    # The pad shifts each row by some cache lines, else a column's elements all fall into one set of the cache.
     tile = np.empty((step * count, outputs + _PAD), source.dtype)
     for i in range(0, inputs, step):
         # (h·w, in, out) → (in, h·w, out): whole rows of outputs are copied, which is fast in both.
@@ -99,6 +104,7 @@ def _from_torch(source: np.ndarray, target: np.ndarray) -> None:
     outputs, inputs, count = source.shape
     step = max(1, _COLUMNS // count)
     tile = np.empty((ROWS, step * count + _PAD), source.dtype)
+    # 1. A block of outputs and inputs, in the order of the file, into the tile; 2. the tile across into the result.
     for i in range(0, inputs, step):
         for o in range(0, outputs, ROWS):
             part = source[o : o + ROWS, i : i + step]

@@ -60,6 +60,7 @@ def load(
         InputError: it is damaged, unknown, or not whole.
     """
     source = open_source(path, step=step)
+    # Who opened it closes it where it is not understood.
     try:
         return understand(source, naming=naming, ema=ema, selector=selector, part=part, source_part=source_part)
     except BaseException:
@@ -102,6 +103,7 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
     """
     path, step = located(expanded(path)), None if step is None else whole_number(step, "step")
     # One budget for the whole file: what a hostile one may cost is spent by every reader below.
+    # Names and shapes are looked at before anything is read by them.
     with reading(path, "a readable checkpoint") as budget:
         source = _open_any(path, step=step)
         try:
@@ -111,6 +113,7 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
         except BaseException:
             source.close()
             raise
+    # A known official checkpoint tells what its file does not: which layer feeds the classifier.
     official = official_at(path)
     source.expected = official.selector if official is not None else None
     source.tensors = {key: _guarded(path, stored, budget) for key, stored in source.tensors.items()}
@@ -126,6 +129,7 @@ def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
 
     def chunks() -> Iterator[np.ndarray]:
         inner = stored.chunks() if stored.chunks else iter(())
+        # Chunk by chunk: the budget's clock runs while a chunk is read, not while it is written elsewhere.
         while True:  # the reading must not go on while this generator waits
             with reading(path, "a readable checkpoint", budget=budget):
                 chunk = next(inner, None)
@@ -137,6 +141,7 @@ def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
 
 
 def _open_any(path: Path, *, step: int | None) -> Source:
+    # By what is there: a folder, a file, or a prefix whose files TensorFlow numbers.
     if path.is_dir():
         return _open_folder(path, step=step)
     if path.is_file():
@@ -145,6 +150,7 @@ def _open_any(path: Path, *, step: int | None) -> Source:
 
 
 def _open_folder(folder: Path, *, step: int | None) -> Source:
+    # An empty folder has its own sentence, as a download that failed leaves one.
     check(any(folder.iterdir()), f"{folder} must hold a checkpoint, but the folder is empty", files=0)
     # TensorFlow's files count as one checkpoint; of Hugging Face's two forms one is taken; several are an error.
     place, notes = checkpoint_in(folder)
@@ -176,6 +182,7 @@ def _open_kind(path: Path, kind: str | None, *, step: int | None) -> Source:
         from converters.opening.archives import open_archive
 
         return open_archive(path, kind=kind, step=step, open_folder=_open_any)
+    # Kind → opener; what is left is TensorFlow's or nobody's.
     openers = {"torch": _open_torch, "keras": _open_keras, "hdf5": _open_keras}
     openers |= {"safetensors": open_safetensors, "npz": open_npz}
     if kind in openers:
@@ -214,6 +221,7 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     """A run folder's newest training state, or the one of `step`; its finished network where there is none."""
     run = RunFolder(folder)
     # Training states are complete checkpoints, `network.keras` is there once the run has ended: the former go first.
+    # Names are step-00000001.npz: what else lies there is named, and not taken for a checkpoint.
     states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
     there = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
     strays = sorted(path.name for path in there if path not in states.values())
@@ -225,6 +233,7 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
         f"{folder} must be the run of a ResNet: its encoder is {str(own)!a}, and names in other projects' files are "
         "known for ResNets alone; `tf-simclr export --to onnx` or `saved_model` writes it for other runtimes",
     )
+    # Anything wrong with it is said before a tensor is read.
     if architecture:
         with reading(run.architecture, "a run's architecture"):
             Architecture(**architecture)

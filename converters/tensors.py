@@ -24,6 +24,7 @@ def dtype_of(name: str) -> np.dtype:
 
 
 def itemsize_of(name: str) -> int:
+    # `bfloat16` and other types that NumPy does not know are looked up where they are.
     """Bytes of an element; of a type that NumPy does not have, one."""
     try:
         return dtype_of(name).itemsize
@@ -48,9 +49,11 @@ def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
     """
     if not isinstance(shape, list | tuple):
         raise InputError(f"tensor {name} must have a list of whole numbers as its shape, not {str(shape)[:80]}")
+    # Whole numbers at least 0; NumPy takes -1 for "the rest", and True for 1.
     sizes = tuple(whole_number(size, f"each size of tensor {checked_name(name)}", least=0) for size in shape)
     # An axis of length 0 makes no element, but NumPy multiplies the others all the same.
     addressed = math.prod(size or 1 for size in sizes) * max(itemsize, 1)
+    # 2^62 bytes: below what 64-bit addresses hold, above any file.
     fits = len(sizes) <= _MOST_AXES and addressed < 1 << 62
     check(fits, f"tensor {name} must have a shape that can be addressed", shape=str(sizes)[:80])
     return sizes
@@ -89,6 +92,7 @@ class Stored:
             reason: What it is, in words: `a sparse tensor`.
         """
 
+        # The sentence comes when it is read: a tensor that nobody wants does no harm.
         def refuse() -> np.ndarray:
             raise InputError(f"{where} must be a tensor of plain numbers to be read, but is {reason}")
 
@@ -106,6 +110,7 @@ class Stored:
 
     def byte_chunks(self) -> Iterator[memoryview]:
         """Its bytes, without gaps, as they are read."""
+        # Contiguous, as bytes: what checksums and files take.
         for chunk in self.chunks() if self.chunks else (self.read(),):
             yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
 
@@ -161,9 +166,11 @@ class MappedFile:
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
+            # An empty file cannot be mapped.
             empty = os.fstat(file.fileno()).st_size == 0
             self._map = None if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._content = memoryview(self._map or b"")
+        # A thread gives back its own pages: others may still read theirs.
         self._former = threading.local()
 
     def __len__(self) -> int:
@@ -181,6 +188,7 @@ class MappedFile:
             if former:
                 self._map.madvise(mmap.MADV_DONTNEED, *former)
             # Only whole pages can be given back.
+            # First byte of the page in which the range begins.
             first = start - start % mmap.PAGESIZE
             self._former.place = first, start + size - first
         _fetch(self._content[start : start + size])
@@ -193,6 +201,7 @@ def _fetch(content: memoryview) -> None:
     What looks at it next – checksums – would hold them up while the disk is busy.
     """
     if len(content) > SMALL:
+        # One byte a page: reading it has the system fetch the page.
         np.frombuffer(content, np.uint8)[:: mmap.PAGESIZE].max()
 
 
@@ -210,6 +219,7 @@ def check_room(descriptor: int, size: int) -> None:
     """
     if hasattr(os, "fstatvfs"):
         disk = os.fstatvfs(descriptor)
+        # Blocks that are free for this user times their size.
         if disk.f_bavail * disk.f_frsize < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -30,6 +30,7 @@ def rescaled(network: Network, factor: float) -> Network:
     """
     check(0 < factor < float("inf"), "the factor must be above 0", rescale=factor)
     scaled = dict(network.weights)
+    # γ (w x - μ) / √(σ² + ε) stays as it is where w, μ and √(σ² + ε) grow by one factor.
     for conv, norm in normalised(network.architecture).items():
         for name, change in ((f"{conv}/kernel", _multiply), (f"{norm}/moving_mean", _multiply)):
             scaled[name] = _changed(network.weights[name], change, factor, name)
@@ -46,6 +47,7 @@ def normalised(architecture: Architecture) -> dict[str, str]:
         'group1_block1_shortcut_bn'
     """
     names = {layer.name for layer in walk(architecture)}
+    # Names pair by rule: conv1 with bn1, shortcut_conv with shortcut_bn.
     pairs = {name: name.replace("conv", "bn") for name in names if "conv" in name}
     return {conv: norm for conv, norm in sorted(pairs.items()) if norm in names}
 
@@ -55,6 +57,7 @@ def kernel_scale(network: Network) -> float:
     scales = []
     for conv in normalised(network.architecture):
         kernel = network[f"{conv}/kernel"].astype(np.float64)
+        # Root mean square times √(h · w · in): about 1 where the variance of outputs is that of inputs.
         scales.append(np.sqrt(np.mean(kernel**2) * np.prod(kernel.shape[:-1])))
     return float(np.median(scales))
 
@@ -62,6 +65,7 @@ def kernel_scale(network: Network) -> float:
 def _changed(stored: Stored, change: Change, factor: float, name: str) -> Stored:
     def read() -> np.ndarray:
         array = stored.read()
+        # Computed in double precision, stored in the type that came.
         return change(array.astype(np.float64), factor, name).astype(array.dtype)
 
     return Stored(stored.shape, stored.dtype, read)
@@ -72,6 +76,7 @@ def _multiply(array: np.ndarray, factor: float, name: str) -> np.ndarray:
 
 
 def _variance(array: np.ndarray, factor: float, name: str) -> np.ndarray:
+    # √(s' + ε) = f √(s + ε), solved for s': a small f can take it below zero.
     scaled = factor**2 * (array + _EPSILON) - _EPSILON
     if scaled.size and scaled.min() < 0:
         least = float(np.sqrt(_EPSILON / (array.min() + _EPSILON)))
@@ -90,9 +95,11 @@ def _unfit(array: np.ndarray) -> str | None:
         >>> _unfit(np.array([1.0, np.nan, np.inf]))
         '1 NaN, 1 infinite'
     """
+    # Whole numbers have neither.
     if array.dtype.kind in "iub":
         return None
     with np.errstate(invalid="ignore", over="ignore"):
+        # In double precision while that is cheap; of a large array a sum of its own type is one pass over it.
         total = np.sum(
             array, dtype=np.float64 if array.size < 1 << 16 else None
         )  # one pass; NaN and infinity survive it
@@ -118,6 +125,7 @@ def watched(network: Network, *, float32: bool) -> Network:
     """
     # What float32 files cannot hold, and integers everywhere: no framework computes a convolution with those.
     cast = {name for name, s in network.weights.items() if s.dtype != "float32" and (float32 or _is_integer(s.dtype))}
+    # Each type with its count, said before the first is cast.
     for dtype in sorted({network.weights[name].dtype for name in cast}):
         count = sum(network.weights[name].dtype == dtype for name in cast)
         network.notes.append(f"{tensors(count)} of {dtype} cast to float32.")
@@ -136,6 +144,7 @@ def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bo
         array = stored.read()
         wrong = _unfit(array)
         if wrong and name not in told:
+            # Once a weight, however often it is read: by the writer, by the proof, by rescaling.
             told.add(name)
             notes.append(f"{WARNING}{name} has {wrong}.")
         return array.astype(np.float32) if cast else array

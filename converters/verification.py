@@ -57,6 +57,7 @@ def difference(a: np.ndarray, b: np.ndarray, *, name: str) -> Difference:
         apart = np.where(same, 0.0, np.abs(wide[0] - wide[1]))
     largest = float(np.max(apart, initial=0.0))
     # An endpoint is judged by its largest value: near zero every relative difference is large.
+    # Infinities do not count as a magnitude, or every difference would be small beside them.
     magnitude = float(np.max(np.abs(wide[0]), initial=0.0, where=np.isfinite(wide[0])))
     return Difference(name, float("inf") if np.isnan(largest) else largest, magnitude)
 
@@ -68,6 +69,7 @@ def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> list[Di
 
 def _place(name: str) -> tuple[int, bool, str]:
     """Hidden projection layers come between the head's input and output."""
+    # Endpoints in the order of the computation, hidden layers of the head by their own names between.
     named = name in ENDPOINTS
     return ENDPOINTS.index(name if named else "proj_head_output"), named, name
 
@@ -80,6 +82,7 @@ def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarr
 
 def precision(network: Network) -> str:
     """float64 unless the network is so large that its weights would not fit."""
+    # 200 million numbers of 8 bytes and the activations: about 3 GB.
     return "float64" if network.parameters <= _LARGE else "float32"
 
 
@@ -109,6 +112,7 @@ def _file_endpoints(path: Path, written: Network, *, inputs: np.ndarray) -> dict
     Nothing of what laid them out has a part in it: a kernel is `(out, in, h, w)`, a matrix `(out, in)`.
     """
     source, naming = open_source(path), NAMINGS[written.naming]
+    # Their file in their names, read again through the table: no code of the twin takes part.
     table = naming.table(written.architecture)
     outer = recognise(source.tensors.keys(), what=str(path), naming=naming.name).outer
 
@@ -136,6 +140,7 @@ def torch_endpoints(network: Network, inputs: np.ndarray) -> dict[str, np.ndarra
 
     from converters.networks.in_torch import build_twin
 
+    # Of the type of the images, float64 as a rule.
     model = build_twin(network, dtype=torch.from_numpy(inputs[:0]).dtype)
     with torch.inference_mode():
         ends = model(torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))))

@@ -64,9 +64,11 @@ def run(options: Options) -> tuple[bool, list[str]]:
     text = _unlike(a, b)
     if text:
         return False, [text]
+    # Keras computes in float32, whatever is compared.
     dtype = "float32" if options.engine == "keras" else verification.precision(a)
     limit = options.tolerance if options.tolerance is not None else verification.tolerance(a.architecture, dtype)
     inputs = verification.images(a.architecture, dtype)
+    # a by NumPy, b by what its format is run with: two computations and two readers.
     ours, theirs = verification.numpy_endpoints(a, inputs), _forward(b, options)(b, inputs)
     ends = verification.compare(ours, theirs)
     values = [verification.difference(a[name], b[name], name=name) for name in a.weights if name in b.weights]
@@ -91,6 +93,7 @@ def _unlike(a: "Network", b: "Network") -> str:
     from converters.names.network import without
 
     # One of two files may lack a head that the other has: heads are compared where both have them.
+    # Heads that one lacks are left out of both.
     bare = [without(without(n.architecture, "supervised"), "projection") for n in (a, b)]
     if bare[0] == bare[1]:
         return ""
@@ -120,6 +123,7 @@ def _summary(what: str, values: list["Difference"]) -> str:
     unequal = [d for d in values if d.largest != 0]
     if not unequal:
         return f"{what}: {len(values)} compared, all equal"
+    # The worst of the unequal ones, by its own size.
     worst = max(unequal, key=lambda d: d.relative)
     return f"{what}: {len(values)} compared, {len(unequal)} differ, most {worst.name} by {worst.relative:.1e}"
 

@@ -60,6 +60,7 @@ def _write_flags(network: Network, folder: Path) -> None:
     """The official code leaves its flags beside its checkpoints; among them what the shapes do not tell."""
     # By the official flags' names: `graph_def._in_flags` reads them back, and so does the official code.
     a = network.architecture
+    # Sorted by name, as the official code writes them.
     flags = {
         "ft_proj_selector": a.ft_proj_selector,
         "num_proj_layers": a.num_proj_layers,
@@ -115,6 +116,7 @@ TORCH = ("twin", *(name for name, naming in NAMINGS.items() if naming.torch and 
 
 CONTAINERS: dict[str, Container] = {
     container.name: container
+    # In the order that the help shows.
     for container in (
         Container("pth", ".pth", TORCH, _write_pth),
         Container("safetensors", ".safetensors", TORCH, _write_safetensors),
@@ -132,6 +134,7 @@ CONTAINERS: dict[str, Container] = {
 
 def container_of(target: str | Path | None) -> str | None:
     """The container that a target's ending tells; folders' have none."""
+    # Endings by length do not matter: none of them ends with another.
     endings = {container.ending: name for name, container in CONTAINERS.items() if container.ending}
     return next((name for ending, name in endings.items() if target is not None and str(target).endswith(ending)), None)
 
@@ -146,6 +149,7 @@ def usual_naming(network: Network, to: str) -> str:
 def check_possible(path: Path, to: str) -> None:
     """Raises `InputError` where a package is missing, or what is at the path must not be mixed with what is written."""
     check_installed(f"--to {to}", *CONTAINERS[to].needs)
+    # A SavedModel's folder is read whole: files of another would be taken for its own.
     taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     mixed = CONTAINERS[to].fresh and taken
     check(not mixed, f"the folder that --to {to} writes must be new or empty; choose another", folder=str(path))
@@ -161,6 +165,7 @@ def write(network: Network, path: Path, *, to: str, naming: str) -> None:
     chosen = NAMINGS[naming]
     chosen.check(network.architecture)
     try:
+        # The folder is made only here, when all that could be refused was.
         path.parent.mkdir(parents=True, exist_ok=True)
         container.write(network, path, chosen)
     except OSError as error:

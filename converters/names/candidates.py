@@ -93,6 +93,7 @@ def unwrapped(keys: Collection[str]) -> dict[str, str]:
 
 def _without_wrappers(key: str, kept: Collection[tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
     """A name without wrappers, and the beginning of the key up to the first one that was taken out."""
+    # Most names hold no wrapper: they are not taken apart.
     if PARALLEL not in key and "_" not in key:
         return key, ()
     parts = key.split(".")
@@ -102,6 +103,7 @@ def _without_wrappers(key: str, kept: Collection[tuple[str, ...]]) -> tuple[str,
         # At the very beginning `module.` may tell networks apart (beside `teacher.`): a component must precede it.
         inner = part == PARALLEL and bool(left) and left[-1] in _INNER
         place = tuple(parts[: i + 1])
+        # A wrapper's name is taken out at any depth, but for places at which that made two names one.
         if (part in WRAPPERS or inner) and place not in kept:
             first = first or place
         else:
@@ -132,6 +134,7 @@ def averaged_names(keys: Collection[str], slots: Collection[str]) -> dict[str, s
     """
     if not any(key.endswith(f"/{_SHADOW}") for key in keys):
         return {}
+    # TF1's averages hang behind each variable's name: these are read as a network with a prefix of its own.
     names = [key for key in keys if key not in slots and not key.endswith(f"/{_SHADOW}")]
     return {f"{_SHADOW}/{name}": f"{name}/{_SHADOW}" if f"{name}/{_SHADOW}" in keys else name for name in names}
 
@@ -146,6 +149,7 @@ def candidates(keys: Collection[str], *, naming: str | None = None, writer: str 
     """
     found = []
     for match in matches_by_place(frozenset(keys), naming=naming):
+        # What stands before the network's names tells what it is for.
         prefix = match.outer + territory(match.naming)[0]
         found.append(Candidate(match, prefix, _role(prefix, match.outer, keys, writer)))
     return sorted(found, key=lambda one: one.prefix)
@@ -155,12 +159,14 @@ def _words(prefix: str) -> list[set[str]]:
     """The words of each component."""
     # `targetEncoder` → `target_encoder`
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", prefix)
+    # Words by underscores, hyphens and capitals: `EMA_model`, `ema-model`, `emaModel`.
     return [set(filter(None, re.split(r"[_\-<> ]+", part.lower()))) for part in re.split(r"[./]", spaced) if part]
 
 
 def _role(prefix: str, outer: str, keys: Collection[str], writer: str) -> _Role:
     words = set[str]().union(*_words(prefix))
     average = bool(words & _AVERAGES)
+    # Roles by words first; three libraries say it otherwise.
     # torch.optim.swa_utils.AveragedModel: a wrapper `module.` with a counter beside it.
     average |= outer.endswith("module.") and outer.removesuffix("module.") + "n_averaged" in keys
     # Lightning's WeightAveraging puts the average at the usual place, and the trained weights beside it.
@@ -189,6 +195,7 @@ def choose(
     Raises:
         InputError: there is none, or no clear one; lists the choices.
     """
+    # 1. What was asked for by name.  2. Averages, if these are asked for.  3. Trained ones; else what there is.
     eligible = found if source_part is None else _named(found, source_part, what=what)
     averages = [one for one in eligible if one.role == "average"]
     if ema:
@@ -284,6 +291,7 @@ def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored])
 
 def _is_encoders(one: Candidate, key: str) -> bool:
     """Whether a key below a candidate's prefix is of its encoder."""
+    # A classifier's weights differ between phases of a training; the encoders are what is compared.
     rest = key.removeprefix(one.prefix)
     return re.split(r"[./]", rest, maxsplit=1)[0] in territory(one.match.naming)[1] and not rest.endswith(
         "batches_tracked"

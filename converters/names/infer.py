@@ -32,6 +32,7 @@ def infer(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Architec
     Raises:
         InputError: no architecture fits; lists what is missing and unexpected beside the nearest one.
     """
+    # 1. The encoder, from keys that are no head's.  2. The heads, from those that are.
     encoder = _encoder(naming, shapes, what=what)
     return _with_heads(naming, encoder, shapes)
 
@@ -74,6 +75,7 @@ def mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, what:
     if missing or unexpected or wrong:
         lines = [f" - {key}" for key in missing] + [f" + {key}" for key in unexpected]
         lines += [f" ≠ {key}: expected {tuple(expected[key])}, found {tuple(found[key])}" for key in wrong]
+        # Twenty at most: a wrong naming differs in hundreds.
         more = [f" … and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         head = f"{what} ({len(missing)} missing ' - ', {len(unexpected)} unexpected ' + ', {len(wrong)} of other shape)"
         raise InputError("\n".join([head, *lines[:_LISTED], *more]))
@@ -111,6 +113,7 @@ def candidate_names(naming: Naming) -> tuple[frozenset[str], ...]:
 @functools.cache
 def _known(naming: Naming) -> dict[Architecture, frozenset[str]]:
     """Network → its keys, but for networks that have layers to which the naming gives no name of their own."""
+    # Networks for which two layers would have one name are none that the naming can hold.
     tables = {candidate: list(naming.table(candidate).values()) for candidate in _candidates()}
     return {candidate: frozenset(keys) for candidate, keys in tables.items() if len(set(keys)) == len(keys)}
 
@@ -127,6 +130,7 @@ def _encoder(naming: Naming, shapes: Mapping[str, Shape], *, what: str) -> Archi
     described = f"sk_ratio={best.sk_ratio:g} se_ratio={best.se_ratio:g}{' cifar_stem' * best.cifar_stem}"
     text = f"{what} must hold every weight of one network in {naming.name} names"
     text += f"; the nearest is depth={best.depth} width={best.width} {described}"
+    # The sentence has the nearest network, and what tells the file from it.
     expected = expected_shapes(naming, best)
     text += f" (nearest network: {short(best)}; {apart(expected, found)})"
     first = {key for hub, key in naming.table(best).items() if hub.startswith("group1_block1_shortcut_")}
@@ -154,6 +158,7 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
         return hub[axis] if len(hub) == 4 else 0
 
     # 512 filters a width in the last group.
+    # Where the names are of another network the shape is unknown, and the width 1.
     filters = outputs("group4_block1_conv1/kernel", 3)
     width = min(max(filters // 512, 1), 4)
     sizes: dict[str, Any] = {"width": width}
@@ -169,6 +174,7 @@ def _fit_sizes(naming: Naming, candidate: Architecture, found: Mapping[str, Shap
 
 def _ratio(reduced: int, filters: int, *, least: int) -> float:
     """The official ratio where it gives this size, else the quotient."""
+    # Rounding hides the ratio in small networks: the official one where it fits.
     usual = max(int(filters * _RATIO), least)
     return _RATIO if reduced in (0, usual) else min(reduced / filters, 1.0)
 
@@ -185,6 +191,7 @@ def _linear() -> Architecture:
 @functools.cache
 def head_parts(naming: Naming) -> dict[str, str]:
     """Keys that belong to heads in any network → which head."""
+    # The widest heads that are looked for: all keys that any head may have.
     tables = (naming.table(_full()), naming.table(_linear()))
     heads = {key: str(part_of(hub)) for table in tables for hub, key in table.items() if part_of(hub) != "encoder"}
     zeros = {key: "projection" for key in naming.zeros(_full()) if key not in heads}
@@ -218,6 +225,7 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
     """Adds the heads whose keys are there; their completeness is the table's to check."""
     full, linear = naming.table(_full()), naming.table(_linear())
     changes: dict = {}
+    # Layer by layer under the names of a deep head; a linear head has names of its own in TF1.
     wanted = (full.get(f"proj{i}_dense/kernel", "") for i in range(1, _MOST_PROJECTION_LAYERS + 1))
     # A gap among them is no reason to stop here: comparing with the table finds it, and says what is missing.
     layers = [key for key in wanted if key in shapes]
@@ -228,12 +236,14 @@ def _with_heads(naming: Naming, encoder: Architecture, shapes: Mapping[str, Shap
         changes |= {"proj_head_mode": "linear", "num_proj_layers": 1}
     if changes:
         last = tuple(shapes[layers[-1] if layers else lone])
+        # PyTorch has (out, in), TensorFlow (in, out).
         changes["proj_out_dim"] = (last[0] if naming.torch else last[-1]) if last else 0
     bias = full.get("logits_sup/bias", "")
     if len(shapes.get(bias, ())) == 1:
         changes["num_classes"] = shapes[bias][0]
         kernel = tuple(shapes.get(full["logits_sup/kernel"], ()))
         inputs = kernel[-1 if naming.torch else 0] if kernel else 0
+        # A layer of 128 features cannot be the encoder's 2048: the shape tells which one is read.
         if inputs == changes.get("proj_out_dim") != encoder.feature_dim:  # the last layer is told by its size
             changes["ft_proj_selector"] = changes["num_proj_layers"]
     return dataclasses.replace(encoder, **changes)

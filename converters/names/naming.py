@@ -55,6 +55,7 @@ class Naming:
         """Key → length of each bias that the project has and the network has not."""
         if not self.affine:
             return {}
+        # PyTorch's BatchNorm has a bias where SimCLR's last one has none: zeros stand there.
         # Three weights: gamma and the moving statistics, no beta.
         bare = (pair for pair in self.keys(architecture) if pair[0].kind == "bn" and len(pair[0].weights) == 3)
         return {self.joins(prefix, "beta"): layer.weights[0][1][0] for layer, prefix in bare}
@@ -95,6 +96,7 @@ def _tf1_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
     linear = architecture.proj_head_mode == "linear"
     for layer in walk(architecture):
         base = {"conv": "conv2d", "bn": "batch_normalization", "dense": "dense"}[layer.kind]
+        # One counter a kind for the whole encoder, as TF1's graph counts.
         if layer.part == "encoder":
             number = seen[base]
             seen[base] += 1
@@ -117,6 +119,7 @@ def tf2_keys_below_any_name(architecture: Architecture) -> Iterator[tuple[Layer,
 def _tf2_path(layer: Layer, architecture: Architecture) -> str:
     """A layer's path in the object graph of the official TF2 `Model` (google-research/simclr tf2/resnet.py)."""
     if layer.part == "supervised":
+        # A list within the module `_projection_head`, whose layers count from 0.
         return "supervised_head/linear_layer/dense"
     if layer.part == "projection":
         leaf = "dense" if layer.kind == "dense" else "bn_relu/bn"
@@ -134,6 +137,7 @@ def _tf2_leaf(layer: Layer) -> str:
 def _tf2_stem_index(layer: Layer, architecture: Architecture) -> int:
     """Convolutions and normalisations alternate; an identity that names `initial_conv` precedes the last one."""
     last = 3 if architecture.sk_ratio > 0 and not architecture.cifar_stem else 1
+    # conv2 → 2, bn2 → 2.
     i = int(layer.role[-1])
     return 2 * (i - 1) + (layer.kind == "bn") + (layer.kind == "bn" and i == last)
 

@@ -110,6 +110,7 @@ def understand(
     check(part in _PARTS, f"part must be one of {', '.join(_PARTS)}", part=part)
     what = str(source.path)
     # 1. Names without what wrappers put into them; optimizer state aside.
+    # Averages of TF1 come under names of their own; then they are no slots.
     shadows = averaged_names(source.tensors, source.slots)
     slots = source.slots - set(shadows.values())
     file_keys = unwrapped([key for key in source.tensors if key not in source.slots]) | shadows
@@ -118,6 +119,7 @@ def understand(
     # 2. Which networks there are, and the one that is meant.
     networks = candidates(named, naming=naming, writer=source.writer)
     if not networks:
+        # Says which names come nearest, and what was tried.
         raise InputError(unrecognised(named, what=what, naming=naming))
     chosen = choose(networks, named, ema=ema, source_part=source_part, what=what)
     match = chosen.match
@@ -135,6 +137,7 @@ def understand(
         _borrow_classifier(tensors, named, networks, match=match, part=part)
     architecture = infer(match.naming, _shapes(tensors), what=what)
 
+    # Moving averages share the classifier with the trained network.
     # Every key of the file is used or listed: a weight that two networks share is not "left".
     used = {file_keys[match.outer + name] for name in tensors if match.outer + name in file_keys}
     keys = {why: sorted({file_keys[name] for name in names} - used) for why, names in left.items()}
@@ -150,6 +153,7 @@ def understand(
     # 5. What feeds the classifier, and whether the heads are whole.
     asked = selector if part == "all" else None
     network.architecture = _settle_selector(architecture, source, match=match, asked=asked, notes=network.notes)
+    # Heads first, as a head that is left behind may hold what is no number.
     _settle_heads(network, tensors, match, file_keys=file_keys, what=what)
     _check_usable(tensors, match, file_keys=file_keys, what=what)
     network.weights = _hub_weights(match.naming, network.architecture, tensors)
@@ -170,6 +174,7 @@ _PARTS = tuple(_CUT)
 def _about_parts(networks: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
     """Says which networks a file holds where there are several, and what tells them from the one that was taken."""
     if len(networks) == 1:
+        # Only averages: nothing to choose, but to be said.
         alone = "These are moving averages: the file holds no other network."
         return [alone] if chosen.role == "average" and chosen.match.outer else []
     averages = sum(one.role == "average" for one in networks)
@@ -177,6 +182,7 @@ def _about_parts(networks: list[Candidate], chosen: Candidate, tensors: dict[str
     texts = []
     for one in networks:
         if one is not chosen:
+            # How to take it instead: the option that names it.
             option = "--ema" if one.role == "average" and averages == 1 else f"--source_part {one.prefix.rstrip('./')}"
             texts.append(f"{one.title} ({how[one.role]}{compared(chosen, one, tensors=tensors)}; {option})")
     taken = f"{chosen.title}{', moving averages,' if chosen.role == 'average' else ''}"
@@ -198,11 +204,14 @@ def _leave_odd(tensors: dict[str, Stored], left: dict[str, list[str]], match: Ma
     are no plain numbers.  What belongs to a layer – another bias – stays, to be refused.
     """
     naming = match.naming
+    # Names of any network of this naming, and their layers: what a weight could belong to.
     known = frozenset[str]().union(*candidate_names(naming)) | head_names(naming)
     layers = {re.split(r"[./](?=[^./]*$)", name)[0] for name in known}
     for name in [name for name in tensors if name not in known]:
+        # layer, separator, weight: `layer1.0.conv1`, `.`, `weight`.
         layer, _, weight = re.match(r"(?:(.*)([./]))?([^./]*)$", name).groups("")  # type: ignore[union-attr]
         odd = tensors[name].unusable
+        # Observers of quantisation and counters of renormalisation lie among the layers' own names.
         if _BUFFERS.search(name):
             why = "buffers that inference has no use for"
         elif odd and not (layer in layers and weight in _PARAMETERS):
@@ -237,6 +246,7 @@ def _check_usable(tensors: dict[str, Stored], match: Match, *, file_keys: dict[s
 
 
 def _about_whole_numbers(weights: dict[str, Stored]) -> list[str]:
+    # What is not the network's was left before: these are weights that are needed.
     """Says that kernels are whole numbers: of a quantised network the scales may be missing."""
     whole = [name for name, s in weights.items() if name.endswith("/kernel") and s.dtype.startswith(("int", "uint"))]
     if not whole:
@@ -250,6 +260,7 @@ def _borrow_classifier(
 ) -> None:
     """SimCLRv2's moving averages have no classifier: it is the one beside them."""
     if part == "all" and any(one.match.outer == "" for one in networks):
+        # By the naming's names for a classifier, from the scope without a prefix.
         for name, owner in head_parts(match.naming).items():
             if owner == "supervised" and name in named:
                 tensors.setdefault(name, named[name])
@@ -268,6 +279,7 @@ def _settle_heads(
     for key in naming.zeros(network.architecture):
         if key in tensors:
             # PyTorch's projects have a bias there; zeros are what SimCLR's network computes.
+            # Whatever is there is read once: only zeros can be dropped.
             largest = float(np.abs(tensors[key].read()).max(initial=0))
             if largest == 0:
                 del tensors[key]
@@ -292,6 +304,7 @@ def _split(
     for key, stored in named.items():
         name = key.removeprefix(match.outer)
         belongs = key.startswith(match.outer) and (name in heads or _is_encoders(name, naming))
+        # Belongs: below the chosen prefix, and a name of a head or of the encoder's territory.
         if belongs and not name.endswith(TRACKED):
             tensors[name] = stored
         elif key.endswith(TRACKED) or (naming.selector and name == naming.selector):
@@ -310,6 +323,7 @@ def _reason(key: str, stored: Stored, others: list[Candidate]) -> str:
     if key.startswith(EMA) or any(one.match.outer and key.startswith(one.match.outer) for one in averages):
         return "moving averages (--ema takes these instead)"
     for one in others:
+        # Another network's weights are left with the option that takes them.
         if key.startswith(one.match.outer or one.prefix) and (one.match.outer or one.prefix):
             return f"another network (--source_part {one.prefix.rstrip('./')} takes it instead)"
     return f"{stored.unusable}, no part of this network" if stored.unusable else "no part of this network"
@@ -355,6 +369,7 @@ def _hub_weights(naming: Naming, architecture: Architecture, tensors: dict[str, 
 
 
 def _hub(stored: Stored, shape: tuple[int, ...], naming: Naming) -> Stored:
+    # Read late, laid out as TensorFlow has it.
     return Stored(shape, stored.dtype, lambda: from_layout(stored.read(), torch=naming.torch))
 
 
@@ -392,11 +407,13 @@ def _settle_selector(
         fed = f"projection layer {selector}" if selector else "the pooled features"
         notes.append(f"The classifier reads {fed}, by {told}.")
     last = architecture.num_proj_layers
+    # Negative selectors count from the last layer, as the official flag does.
     return dataclasses.replace(architecture, ft_proj_selector=last + 1 + selector if selector < 0 else selector)
 
 
 def _told(architecture: Architecture, source: Source, match: Match) -> tuple[Any, str]:
     """What the file tells, and which part of it."""
+    # In the order of trust: the twin's own buffer, the stored graph, our run's notes, shapes, the catalogue.
     buffer = source.tensors.get(match.outer + match.naming.selector) if match.naming.selector else None
     if buffer is not None and not buffer.shape:
         return buffer.read()[()], match.naming.selector

@@ -37,6 +37,7 @@ def _torchvision_trunk(layer: Layer) -> str:
         'layer2.0.downsample.0'
     """
     part = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(layer.role, layer.role)
+    # conv1 in a block, layer1.0.conv1; in the stem conv1 alone.
     return f"layer{layer.group}.{layer.block - 1}.{part}" if layer.group else part
 
 
@@ -53,6 +54,7 @@ def _separius_trunk(layer: Layer, architecture: Architecture) -> str:
     """Nested `nn.Sequential`s: a stem and four lists of blocks; activations take numbers, too."""
     sk = architecture.sk_ratio > 0
     if not layer.group:
+        # Convolution, then [normalisation, activation] as one: two places a convolution.
         i = 2 * (int(layer.role[-1]) - 1)
         return f"net.0.{i}" if layer.kind == "conv" else f"net.0.{i + 1}.0"
     block = f"net.{layer.group}.blocks.{layer.block - 1}"
@@ -92,6 +94,7 @@ def _numbered(prefix: str, classifier: str, layer: Layer, architecture: Architec
     """Linear, normalisation, ReLU, linear, … numbered in one list."""
     if layer.part == "supervised":
         return classifier
+    # Three places a layer: linear, normalisation, ReLU.
     return f"{prefix}.{3 * (layer.block - 1) + (layer.kind == 'bn')}"
 
 
@@ -161,6 +164,7 @@ def _both(first: _Refusal, second: _Refusal, architecture: Architecture) -> str 
 
 def _library(name: str, prefix: str, heads: _Head, origin: str, **options: Any) -> Naming:
     """A project that wraps torchvision's ResNet."""
+    # Prefix and trunk are bound: what is left takes the architecture.
     keys = partial(_keys, prefix, options.pop("trunk", _torchvision_trunk), heads)
     refuses = partial(_both, _torchvision_refuses, _selector_refuses)
     return Naming(name, keys, _dotted, torch=True, affine=True, refuses=refuses, origin=origin, **options)

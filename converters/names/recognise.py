@@ -70,6 +70,7 @@ def recognise(keys: Collection[str], *, what: str, naming: str | None = None) ->
 def matches_by_place(keys: frozenset[str], *, naming: str | None = None) -> list[Match]:
     """For every stem in the file the naming that fits best there."""
     best: dict[str, tuple[tuple[int, int, str], Match]] = {}
+    # The better score at a stem wins: two namings may share their first name.
     for score, match in _ranked(keys, naming):
         stem = match.outer + _first(match.naming)
         if stem not in best or score > best[stem][0]:
@@ -87,6 +88,7 @@ def _matches(naming: Naming, keys: frozenset[str]) -> Iterator[tuple[tuple[int, 
     """Each place in the file where at least half of the names that all networks share are found."""
     first = _first(naming)
     for key in keys:
+        # The key ends with the stem's name, at a boundary.
         if key.endswith(first) and (len(key) == len(first) or key[-len(first) - 1] in "./"):
             # The stem tells a place at which a network may begin; half of the names that all networks share decide.
             outer, shared = key[: -len(first)], _shared(naming)
@@ -110,6 +112,7 @@ def unrecognised(keys: Collection[str], *, what: str, naming: str | None = None)
     for one in NAMINGS.values():
         if naming in (None, one.name):
             for name in frozenset[str]().union(*candidate_names(one)):
+                # Spelled alike: case and separators are left out, so that `Layer1_0` is near `layer1.0`.
                 known.setdefault(_alike(name), []).append(one)
     votes: Counter[tuple[str, str]] = Counter()
     for key in keys:
@@ -153,5 +156,6 @@ def _shared(naming: Naming) -> frozenset[str]:
 @functools.cache
 def _first(naming: Naming) -> str:
     """The stem's first convolution, which has one name in all networks."""
+    # Any architecture: the stem's first convolution is called alike in all.
     _, prefix = next(iter(naming.keys(Architecture())))
     return naming.joins(prefix, "kernel")

@@ -16,7 +16,9 @@ def named(network: Network, naming: Naming) -> dict[str, Stored]:
     """Key → tensor of every weight in the naming's layout, and of what else it needs."""
     architecture = network.architecture
     table = naming.table(architecture).items()
+    # Lazy: nothing is read or transposed before it is written.
     tensors = {key: _laid_out(network.weights[hub], torch=naming.torch) for hub, key in table}
+    # Biases that the other project has and SimCLR has not, as zeros; counters, and the selector.
     tensors |= {key: _constant(np.zeros(size, np.float32)) for key, size in naming.zeros(architecture).items()}
     extras = naming.extras(architecture).items()
     return tensors | {key: _constant(np.asarray(number, np.int64)) for key, number in extras}

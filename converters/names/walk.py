@@ -85,6 +85,7 @@ def part_of(name: str) -> Part:
 def _encoder_layers(architecture: Architecture) -> Iterator[Layer]:
     """Yields the stem's and the residual blocks' layers."""
     yield from _stem(architecture)
+    # 64 channels a width leave the stem.
     inputs = 64 * architecture.width
     for group, blocks in enumerate(BLOCKS[architecture.depth], 1):
         filters = 64 * architecture.width * 2 ** (group - 1)
@@ -112,6 +113,7 @@ def _supervised_layers(architecture: Architecture) -> Iterator[Layer]:
     """Yields the classifier, if there is one."""
     classes = architecture.num_classes
     if classes:
+        # What the classifier reads: features, or the output of a projection layer.
         inputs = (architecture.feature_dim, *architecture.proj_dims)[architecture.ft_proj_selector]
         yield Layer("dense", "dense", (("kernel", (inputs, classes)), ("bias", (classes,))), "supervised")
 
@@ -153,6 +155,7 @@ def _basic(architecture: Architecture, inputs: int, filters: int, where: dict[st
 
 
 def _bottleneck(architecture: Architecture, inputs: int, filters: int, where: dict[str, Any]) -> Iterator[Layer]:
+    # Two streams out of one convolution (docs/official-code.md#selective-kernels).
     streams = 2 if architecture.sk_ratio > 0 else 1
     yield _conv("conv1", 1, inputs, filters, **where)
     yield _bn("bn1", filters, **where)

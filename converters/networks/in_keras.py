@@ -16,6 +16,7 @@ def build_keras(network: Network, *, fused: bool = True) -> keras.Model:
     `fused` as in `Normalization`: without, a saved network needs nothing but Keras to be loaded.
     """
     model = build(network.architecture, Normalization(fused=fused))
+    # By names, in Keras' layout, which is the hub's.
     for name, variable in weights_by_name(model).items():
         variable.assign(network[name])
     return model

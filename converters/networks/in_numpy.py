@@ -35,6 +35,7 @@ def endpoints(
     Returns:
         Endpoint name → array, NHWC.
     """
+    # The batch doubles where torchvision's pool is asked for: rows up to `count` are the network's own.
     count = len(images)
     ends, x = _stem(architecture, read, images)
     if torchvision_pool:  # both go through the network as one batch, as reading the weights is what takes time
@@ -50,6 +51,7 @@ def endpoints(
     features = x.mean((1, 2))
     hidden = [features[:count]]
     for i in range(1, architecture.num_proj_layers + 1):
+        # (n, in) · (in, out) → (n, out)
         z = _norm(
             hidden[-1] @ _like(read(f"proj{i}_dense/kernel"), x), read, f"proj{i}_bn", i < architecture.num_proj_layers
         )
@@ -82,6 +84,7 @@ def _stem(architecture: Architecture, read: _Read, x: _Array) -> tuple[dict[str,
 def _block(architecture: Architecture, read: _Read, x: _Array, group: int, block: int) -> _Array:
     name = f"group{group}_block{block}_"
     stride = 2 if block == 1 and group > 1 else 1
+    # As the reference: the first block of a group projects, with a stride from the second group on.
     shortcut = _shortcut(architecture, read, x, name, stride) if block == 1 else x
     if architecture.bottleneck:
         x = _relu_norm(_conv(x, read(name + "conv1/kernel")), read, name + "bn1")
@@ -105,6 +108,7 @@ def _select(read: _Read, x: _Array, name: str) -> _Array:
     """Mixes the two halves of the channels by a softmax over the two."""
     # (n, h, w, 2c) → two streams of (n, h, w, c)
     a, b = np.split(x, 2, axis=-1)
+    # (n, h, w, c) → (n, 1, 1, c)
     pooled = (a + b).mean((1, 2), keepdims=True)
     mixing = _relu_norm(_conv(pooled, read(name + "sk_conv1/kernel")), read, name + "sk_bn1")
     of_a, of_b = np.split(_conv(mixing, read(name + "sk_conv2/kernel")), 2, axis=-1)
@@ -121,6 +125,7 @@ def _excite(read: _Read, x: _Array, name: str) -> _Array:
 
 
 def _sigmoid(x: _Array) -> _Array:
+    # By tanh, which overflows nowhere.
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
@@ -132,6 +137,7 @@ def _conv(x: _Array, kernel: _Array, stride: int = 1) -> _Array:
     """Padding by the kernel's size alone, also with a stride (docs/official-code.md#convolution-padding)."""
     kernel, size = _like(kernel, x), kernel.shape[0]
     before = (size - 1) // 2
+    # Padding size - 1 in all: ⌊(n - 1) / stride⌋ + 1 outputs.
     height, width = ((n + size - 1 - size) // stride + 1 for n in x.shape[1:3])
     padded = np.pad(x, ((0, 0), (before, size - 1 - before), (before, size - 1 - before), (0, 0)))
     out = np.zeros((x.shape[0] * height * width, kernel.shape[3]), x.dtype)
@@ -144,6 +150,7 @@ def _conv(x: _Array, kernel: _Array, stride: int = 1) -> _Array:
 
 
 def _norm(x: _Array, read: _Read, name: str, center: bool = True) -> _Array:
+    # One factor and one summand a channel: x γ / √(σ² + ε) + (β - μ γ / √(σ² + ε)).
     scale = _like(read(name + "/gamma"), x) / np.sqrt(
         _like(read(name + "/moving_variance"), x) + x.dtype.type(_EPSILON)
     )
@@ -161,8 +168,10 @@ def _max_pool(x: _Array, at_both_ends: bool = False) -> _Array:
     See docs/official-code.md#max-pool-padding.
     """
     height, width = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
+    # TensorFlow: of an even size nothing in front, one row behind; of an odd one one each.
     pads = [(1 if at_both_ends else n % 2, 1) for n in x.shape[1:3]]
     padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
+    # Nine shifted views (n, ⌈h/2⌉, ⌈w/2⌉, c), and the largest of each place.
     windows = [padded[:, i : i + 2 * height : 2, j : j + 2 * width : 2] for i in range(3) for j in range(3)]
     return np.maximum.reduce([w[:, :height, :width] for w in windows])
 

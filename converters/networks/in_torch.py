@@ -62,6 +62,7 @@ class _Block(nn.Module):
 
         See docs/official-code.md#squeeze-excite.
         """
+        # The pool takes no number in the list, so that names stay torchvision's.
         pooled = architecture.sk_ratio > 0
         self.downsample = _Downsample(inputs, outputs, stride=stride, pooled=pooled) if project else None
         self.se_conv1: nn.Conv2d | None = None
@@ -81,6 +82,7 @@ class _Block(nn.Module):
         """Scales channels by what squeeze-excite makes of their means."""
         if self.se_conv1 is None:
             return x
+        # (n, c, 1, 1) → fewer channels → (n, c, 1, 1) between 0 and 1.
         squeezed = F.relu(self.se_conv1(x.mean((2, 3), keepdim=True)))
         return torch.sigmoid(self.se_conv2(squeezed)) * x
 
@@ -127,6 +129,7 @@ class _BottleneckBlock(_Block):
         if self.sk_conv1 is None:
             return x
         # (2, n, c, h, w)
+        # Halves of the channels: the first convolution's order, as in the Keras network.
         streams = torch.stack(x.chunk(2, dim=1))
         mixing = streams.sum(0).mean((2, 3), keepdim=True)
         mixing = self.sk_conv2(F.relu(self.sk_bn1(self.sk_conv1(mixing))))
@@ -190,6 +193,7 @@ class TwinResNet(nn.Module):
 
     def _add_heads(self, architecture: Architecture) -> None:
         dims = (architecture.feature_dim, *architecture.proj_dims)
+        # The projection head's last layer only scales: no bias.
         last = architecture.num_proj_layers - 1
         pairs = enumerate(itertools.pairwise(dims))
         self.projection_head = nn.ModuleList(_ProjectionLayer(a, b, last=i == last) for i, (a, b) in pairs)
@@ -215,6 +219,7 @@ class TwinResNet(nn.Module):
             ends |= {f"proj_{i}": z for i, z in enumerate(projections) if i}
             ends |= {"proj_head_input": features, "proj_head_output": projections[-1]}
         if self.fc is not None:
+            # A buffer, as the file carries it; the shape alone does not tell.
             selector = int(self.ft_proj_selector) if len(projections) > 1 else 0
             ends["logits_sup"] = self.fc(projections[selector])
         return ends
@@ -229,6 +234,7 @@ class TwinResNet(nn.Module):
 
 
 def _group(architecture: Architecture, group: int, blocks: int, inputs: int, filters: int) -> nn.Sequential:
+    # Only the first block of a group projects; in group 1 without a stride.
     block = _BottleneckBlock if architecture.bottleneck else _BasicBlock
     first = block(inputs, filters, stride=1 if group == 1 else 2, project=True, architecture=architecture)
     inputs = filters * (4 if architecture.bottleneck else 1)
@@ -255,6 +261,7 @@ def shortcut_pool(x: Tensor, stride: int) -> Tensor:
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """An array as a tensor, which shares its memory where that can be written to; bfloat16 is `ml_dtypes`' in NumPy."""
     array = np.require(array, requirements=("C", "W"))
+    # bfloat16 is no NumPy type: its 16 bits go over as they are.
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -272,6 +279,7 @@ def build_twin(network: Network, *, dtype: torch.dtype = torch.float32) -> TwinR
     twin = twin.to(dtype).to_empty(device="cpu")
     state = dict(twin.named_parameters()) | dict(twin.named_buffers())
     with torch.no_grad():
+        # Every weight by the table, and the counters and the selector by number.
         for hub, key in NAMINGS["twin"].table(network.architecture).items():
             state[key].copy_(to_torch(to_layout(network[hub], torch=True)))
         for key, number in NAMINGS["twin"].extras(network.architecture).items():
