@@ -47,7 +47,8 @@ MAY_IMPORT = {
         f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
     },
     "tf_simclr.buckets": {
-        f"tf_simclr.{name}" for name in ("contents", "errors", "files", "foreign", "lock", "places", "terminal")
+        f"tf_simclr.{name}"
+        for name in ("contents", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method

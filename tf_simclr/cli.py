@@ -20,17 +20,10 @@ from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import parse_json, reading, spend
-from tf_simclr.frameworks import installed
+from tf_simclr.frameworks import EXTRAS, installed, to_install
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown
 from tf_simclr.terminal import write
-
-_EXTRAS = {
-    "optuna": "sweep", "pydicom": "chest", "torch": "torch", "safetensors": "torch", "jax": "jax",
-    "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow", "pyarrow": "shards", "array_record": "shards",
-    "datasets": "shards",
-}  # fmt: skip
-"""Package that a command may need → the extra that has it."""
 
 _ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
@@ -99,7 +92,7 @@ def _run(config: Any) -> None:
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
-        raise InputError(f"{name} needs tensorflow: pip install 'tf-simclr[tensorflow]'")
+        raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
     if name in _COMPUTING and not hasattr(config, "coordinator"):
         _check_alone(name)
     for option in ENCODERS:  # before a network that is made of it is loaded
@@ -213,9 +206,9 @@ def extras_named(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
-        if package not in _EXTRAS:
+        if package not in EXTRAS:
             raise
-        raise InputError(f"{name} needs {package}: pip install 'tf-simclr[{_EXTRAS[package]}]'") from error
+        raise InputError(f"{name} needs {package}: {to_install(package)}") from error
 
 
 def place(name: str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tf_simclr.errors import InputError
@@ -48,21 +49,72 @@ def needs_tensorflow(what: str) -> InputError:
     )
 
 
+EXTRAS = {
+    "array_record": "shards",
+    "datasets": "shards",
+    "fsspec": "gcs",
+    "gcsfs": "gcs",
+    "huggingface_hub": "hub",
+    "jax": "jax",
+    "keras": "tensorflow",
+    "optuna": "sweep",
+    "pyarrow": "shards",
+    "pydicom": "chest",
+    "s3fs": "s3",
+    "safetensors": "torch",
+    "tensorflow": "tensorflow",
+    "tensorflow_datasets": "tensorflow",
+    "torch": "torch",
+    "uvicorn": "app",
+}
+"""Package that something may need → the extra that has it."""
+_SPOKEN = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+_PUBLISHED = {"keras_hub": "keras-hub", "mlflow": "mlflow-skinny"}
+"""Package → its name on PyPI where that is another one, or a smaller package does."""
+
+
+def to_install(package: str) -> str:
+    """What to type to have a package: the extra that has it, else the package itself.
+
+    Example:
+        >>> to_install("optuna"), to_install("keras_hub")
+        ("pip install 'tf-simclr[sweep]'", 'pip install keras-hub')
+    """
+    if package in EXTRAS:
+        return f"pip install 'tf-simclr[{EXTRAS[package]}]'"
+    return f"pip install {_PUBLISHED.get(package, package)}"
+
+
 def check_installed(what: str, *packages: str) -> None:
     """Raises `InputError` where one of these packages, or what Keras computes with, is missing.
 
     Args:
-        what: What cannot be done then, as the beginning of the sentence: "--to keras".
+        what: what cannot be done then, as the beginning of the sentence: "--to keras".
         packages: `keras`, `tensorflow`, …
     """
     missing = [name for name in packages if not installed(name)]
-    if "keras" in packages and not missing and not any(map(installed, BACKENDS)):
-        missing = ["a framework that Keras computes with"]
     if missing:
-        extra = "tensorflow" if {"keras", "tensorflow"} & set(packages) else packages[0]
-        spoken = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
-        names = " and ".join(spoken.get(name, name) for name in missing)
-        raise InputError(f"{what} needs {names}, which is not installed: pip install 'tf-simclr[{extra}]'")
+        names = " and ".join(_SPOKEN.get(name, name) for name in missing)
+        raise InputError(f"{what} needs {names}, which is not installed: {to_install(missing[0])}")
+    if "keras" in packages and not any(map(installed, BACKENDS)):
+        needs = "a framework that Keras computes with, which is not installed"
+        raise InputError(f"{what} needs {needs}: {to_install('tensorflow')}")
+
+
+def imported(package: str, what: str) -> ModuleType:
+    """A package that may be missing.
+
+    Args:
+        package: as it is imported.
+        what: what cannot be done without, as the beginning of the sentence: "--wandb".
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"{what} needs {package}: {to_install(package)} ({error})") from error
 
 
 def choose_installed() -> None:

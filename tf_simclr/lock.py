@@ -59,12 +59,16 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     file = _acquire(folder, say)
     HELD.add(folder)
-    done = threading.Event()
-    threading.Thread(target=_show_life, args=(file, done), daemon=True).start()
+
+    def show_life() -> None:
+        with contextlib.suppress(OSError):  # the network folder may be away for a moment
+            os.utime(file)
+
     try:
-        yield
+        # It has ended before the file is closed, whose number another one may have then.
+        with Beat(show_life, seconds=BEAT):
+            yield
     finally:
-        done.set()
         HELD.discard(folder)
         with contextlib.suppress(OSError):  # a folder that was removed meanwhile holds nobody out
             (folder / "lock").unlink()
@@ -193,8 +197,31 @@ def wait_for_silence(file: int, folder: Path) -> None:
             _refuse(file, folder)
 
 
-def _show_life(file: int, done: threading.Event) -> None:
-    """Renews the time of the lock until `done`."""
-    while not done.wait(BEAT):
-        with contextlib.suppress(OSError):  # the network folder may be away for a moment
-            os.utime(file)
+class Beat:
+    """A thread that does something every so many seconds until the block ends: a sign of life, a look at something."""
+
+    def __init__(self, do: Callable[[], None], *, seconds: float):
+        self.do, self.seconds, self.done = do, seconds, threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Beat":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begins."""
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ends, after what is being done; nothing is done afterwards."""
+        self.done.set()
+        # What it does may itself end the block.
+        if self.thread.is_alive() and self.thread is not threading.current_thread():
+            self.thread.join()
+
+    def _run(self) -> None:
+        while not self.done.wait(self.seconds):
+            self.do()

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from tf_simclr.errors import InputError
-from tf_simclr.frameworks import installed
+from tf_simclr.frameworks import check_installed
 
 _NAME = re.compile(r"hf:/+([\w.-]+/[\w.-]+?)/?(?:@([\w./-]+))?")
 _WEIGHTS = ("safetensors", "keras", "h5", "pth", "pt", "bin", "ckpt", "npz", "tar", "zip", "index", "pb")
@@ -40,8 +40,7 @@ def repository(path: Path) -> tuple[str, str | None]:
     text = "hf://" + str(path)[4:].lstrip("/")
     if found is None:
         raise InputError(f"an address of the hub must be hf://USER/REPOSITORY or …@REVISION. Received: {text!r}")
-    if not installed("huggingface_hub"):
-        raise InputError(f"{text} needs huggingface_hub, which is not installed: pip install 'tf-simclr[hub]'")
+    check_installed(text, "huggingface_hub")
     return found[1], found[2]
 
 

@@ -141,4 +141,4 @@ def test_a_port_that_is_taken_is_refused():
 def test_without_a_server_the_page_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'tf-simclr\[app\]'"):
-        app_server.import_uvicorn()
+        app_server.server_of(None)

@@ -203,7 +203,7 @@ def test_what_is_watched_follows_the_knobs():
 def test_weights_and_biases_is_asked_for_before_the_run_begins(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     source = from_arrays(np.zeros((12, 8, 8), np.uint8))
-    with pytest.raises(InputError, match="--wandb needs the package wandb"):
+    with pytest.raises(InputError, match="--wandb needs wandb"):
         pretrain.pretrain(Pretrain(model_dir=tmp_path / "run", wandb="ours"), source)
     assert not (tmp_path / "run").exists()
 

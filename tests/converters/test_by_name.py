@@ -12,12 +12,11 @@ import pytest
 import converters
 import tf_simclr
 from converters.loading import open_source
-from converters.published import hub
 from tests import golden
 from tests.bucket import Bucket, serving
 from tests.converters import official
 from tests.hub import Hub, hub_on_loopback
-from tf_simclr import cli
+from tf_simclr import cli, frameworks
 from tf_simclr.config import LinearEval, Pretrain, plain
 from tf_simclr.config.first_look import look_first
 from tf_simclr.errors import InputError
@@ -224,7 +223,7 @@ def test_an_address_of_the_hub_has_a_form(name):
 
 
 def test_without_its_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(hub, "installed", lambda name: False)
+    monkeypatch.setattr(frameworks, "installed", lambda name: False)
     for ask in (open_source, lambda name: look_first(LinearEval(checkpoint=Path(name)))):
         with pytest.raises(InputError, match=r"hf://user/repo needs huggingface_hub.*pip install 'tf-simclr\[hub\]'"):
             ask("hf://user/repo")

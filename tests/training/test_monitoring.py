@@ -19,7 +19,7 @@ from tf_simclr.run_folder import RunFolder, restore_state
 from tf_simclr.training import collapse, read_history, train
 from tf_simclr.training.reporting import reports
 from tf_simclr.training.watching import Collapse, Neighbours, draw_pairs, parts
-from tf_simclr.training.weights_and_biases import Report, package
+from tf_simclr.training.weights_and_biases import Report
 
 
 @pytest.fixture(autouse=True)
@@ -275,10 +275,10 @@ def test_weights_and_biases_gets_the_configuration_the_pairs_and_each_line(tmp_p
     json.dumps(options["config"])
 
 
-def test_without_its_package_weights_and_biases_is_refused_in_a_sentence(monkeypatch):
+def test_without_its_package_weights_and_biases_is_refused_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"^--wandb needs the package wandb; pip install wandb, or leave it out"):
-        package()
+    with pytest.raises(InputError, match=r"^--wandb needs wandb: pip install wandb \("):
+        Report(RunFolder(tmp_path), project="ours", config={})
 
 
 @pytest.fixture

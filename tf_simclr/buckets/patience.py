@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -95,25 +94,3 @@ def _told(error: BaseException) -> str:
     """An error on one line, shortened."""
     text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return shown(text if len(text) <= 200 else text[:200] + "…")
-
-
-class Beat:
-    """A thread that does something every so many seconds until the block ends."""
-
-    def __init__(self, do: Callable[[], None], *, seconds: float):
-        self.do, self.seconds, self.done = do, seconds, threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begins."""
-        self.thread.start()
-
-    def stop(self) -> None:
-        """Ends, after what is being done."""
-        self.done.set()
-        if self.thread.is_alive() and self.thread is not threading.current_thread():
-            self.thread.join()
-
-    def _run(self) -> None:
-        while not self.done.wait(self.seconds):
-            self.do()

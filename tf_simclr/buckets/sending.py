@@ -25,11 +25,11 @@ from pathlib import Path
 from tf_simclr.buckets import locks
 from tf_simclr.buckets.locks import LOCK, Lock
 from tf_simclr.buckets.mirror import MANIFEST, Manifest, fetched, is_fixed, place_of, read_manifest
-from tf_simclr.buckets.patience import Beat
 from tf_simclr.buckets.store import ABSENT, ANY, Raced, Store, crc32c
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import write_json
 from tf_simclr.foreign import DAMAGED, parse_json
+from tf_simclr.lock import Beat
 from tf_simclr.places import shown, stand_for
 from tf_simclr.terminal import forget
 

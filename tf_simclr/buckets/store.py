@@ -23,6 +23,7 @@ import google_crc32c
 
 from tf_simclr.buckets.patience import is_refused, patiently
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import to_install
 from tf_simclr.places import is_address, shown
 
 AT_ONCE = 16
@@ -38,8 +39,8 @@ ANY = "any"
 ABSENT = "absent"
 """Condition of a write that must not find anything."""
 
-_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "abfs": ("adlfs", ""), "az": ("adlfs", "")}
-"""Protocol → the package that speaks it, and the extra that has it."""
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs"}
+"""Protocol → the package that speaks it."""
 _ALIASES = {"gcs": "gs", "s3a": "s3", "local": "file", "abfss": "abfs"}
 
 
@@ -391,8 +392,7 @@ def _filesystem(protocol: str, address: str) -> Any:
     Raises:
         InputError: there is none.
     """
-    package, extra = _PACKAGES.get(protocol, ("fsspec", "gcs"))
-    advice = f"pip install 'tf-simclr[{extra}]'" if extra else f"pip install {package}"
+    package = _PACKAGES.get(protocol, "fsspec")
     try:
         import fsspec
 
@@ -402,7 +402,7 @@ def _filesystem(protocol: str, address: str) -> Any:
                 "gcsfs.core"
             ).GCSFileSystem  # not the one that asks gRPC of the bucket's kind
     except ImportError as error:
-        raise InputError(f"{address} needs {package}: {advice}") from error
+        raise InputError(f"{address} needs {package}: {to_install(package)}") from error
     except ValueError as error:
         rule = "an address must be of a store that fsspec knows, such as gs://bucket/folder or s3://bucket/folder"
         raise InputError(f"{rule}. Received: {address!r}") from error

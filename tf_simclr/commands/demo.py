@@ -6,7 +6,6 @@ Pretrain without labels, test with few labels, export, convert to PyTorch, prove
 from __future__ import annotations
 
 import dataclasses
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -22,11 +21,10 @@ from tf_simclr.data import augment, images
 from tf_simclr.data.digits import Digits, load_digits
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_arrays
-from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract
 from tf_simclr.evaluation.probes import Comparison, compare, few_label_draws, nearest
 from tf_simclr.files import write_json
-from tf_simclr.frameworks import tf
+from tf_simclr.frameworks import check_installed, tf
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
@@ -43,7 +41,7 @@ _ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_laye
 
 def run(config: Demo) -> None:
     """Runs every stage and prints one table and where everything is."""
-    check(find_spec("torch") is not None, "the demo converts to PyTorch: install the extra, pip install '.[torch]'")
+    check_installed("the demo, which converts to PyTorch,", "torch")
     digits, folder = load_digits(seed=config.seed), RunFolder(config.model_dir)
     draws = few_label_draws(digits.train_labels, config.labels_per_class, draws=config.label_draws, seed=config.seed)
     result = pretrain(

@@ -22,7 +22,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from tf_simclr.config.splits import shared
 from tf_simclr.data.folders import entries
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import is_code, look
 from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import WEIGHTS
@@ -128,8 +128,8 @@ def _check_plan(config: Sweep) -> None:
     own = sorted({place, "command"} & (config.options.keys() | config.search.keys() | config.final.keys()))
     check(not own, f"options and search must leave {place} to the sweep", received=own)
     _check_code(config)
-    there = config.method != "tpe" or find_spec("optuna") is not None
-    check(there, "method tpe needs optuna: pip install 'tf-simclr[sweep]'", method=config.method)
+    if config.method == "tpe":
+        check_installed("method tpe", "optuna")
 
 
 def _check_code(config: Sweep) -> None:

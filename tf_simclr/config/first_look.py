@@ -21,6 +21,7 @@ from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import OF_LIBRARIES, is_named, look, look_in_library
 from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import RunFolder
@@ -171,8 +172,7 @@ def _look_at_set(config: Any, asked: list[str]) -> None:
     """
     name = str(config.dataset)
     if name.startswith("hf:") and not expanded(name.removeprefix("hf:")).exists():
-        rule = f"{name} needs the library datasets: pip install 'tf-simclr[shards]'"
-        check(find_spec("datasets") is not None, rule)
+        check_installed(name, "datasets")
     if config.data_dir is None and name == plain_defaults(plain(config)["command"])["dataset"]:
         return  # nobody has named it; what is missing for it may be more than the images
     folder = data_set_folder(config)

@@ -23,6 +23,7 @@ import numpy as np
 
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.foreign import dictionaries, parse_json, reading, spend
+from tf_simclr.frameworks import imported
 from tf_simclr.models import network, parts
 from tf_simclr.own import named
 from tf_simclr.places import expanded
@@ -147,7 +148,7 @@ def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tup
 
 def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
     """A backbone of KerasHub with its weights, and the range that its preset's converter of images makes."""
-    _import_hub(f"the encoder keras_hub:{preset}")
+    imported("keras_hub", f"the encoder keras_hub:{preset}")
     keras_hub: Any = importlib.import_module("keras_hub")
     place = str(expanded(preset)) if Path(expanded(preset)).is_dir() else preset
     try:
@@ -296,7 +297,7 @@ def _check_code(config: Any, *, where: str) -> None:
                 f"{where} must be made of layers that can be saved as numbers, but has a {name}, a program"
             )
         if package == "keras_hub":
-            _import_hub(where)
+            imported("keras_hub", f"{where}, made of layers of KerasHub,")
         ours = package in (*_KERAS, "builtins", "") and not (registered and ">" in str(registered))
         if not (ours or registered in known or name in known):
             strange.append(f"{module}.{name}" if module else str(registered or name))
@@ -306,18 +307,6 @@ def _check_code(config: Any, *, where: str) -> None:
             "file names it: name it yourself, --encoder module:function, or in Python import its module first; "
             "its classes must be in that module, or registered with @keras.saving.register_keras_serializable()"
         )
-
-
-def _import_hub(where: str) -> None:
-    """Imports KerasHub, whose layers a file names.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        importlib.import_module("keras_hub")
-    except ImportError as error:
-        raise InputError(f"{where} is made of layers of KerasHub: pip install keras-hub") from error
 
 
 # Networks.

@@ -17,6 +17,7 @@ import numpy as np
 from tf_simclr.errors import InputError
 from tf_simclr.files import replacing
 from tf_simclr.foreign import reading
+from tf_simclr.lock import Beat
 from tf_simclr.replicas import Devices, settle, steps_done
 from tf_simclr.run_folder import RunFolder, captured, write_state
 from tf_simclr.terminal import Line
@@ -394,16 +395,14 @@ class Served(keras.callbacks.Callback):
         self.began: float | None = None
         """When the step in hand began; None between two."""
         self.longest, self.steps, self.told = 0.0, 0, 0
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.looks = Beat(self._look, seconds=seconds / 20)
 
     def __enter__(self) -> "Served":
-        self.thread.start()
+        self.looks.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
+        self.looks.stop()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.began = time.monotonic()
@@ -418,14 +417,13 @@ class Served(keras.callbacks.Callback):
         self.steps += 1
 
     def _look(self) -> None:
-        while not self.over.wait(self.seconds / 20):
-            began = self.began
-            limit = max(self.seconds, 4 * self.longest)
-            if began is None or (waited := time.monotonic() - began) < (self.told + 1) * limit:
-                continue
-            self.told += 1
-            first = "" if self.steps else ", or it is still being compiled"
-            self.say(
-                f"a step has waited {waited:,.0f} s for data_service at {self.address}: are the dispatcher and its "
-                f"workers running{first}?  The training goes on when they are"
-            )
+        began = self.began
+        limit = max(self.seconds, 4 * self.longest)
+        if began is None or (waited := time.monotonic() - began) < (self.told + 1) * limit:
+            return
+        self.told += 1
+        first = "" if self.steps else ", or it is still being compiled"
+        self.say(
+            f"a step has waited {waited:,.0f} s for data_service at {self.address}: are the dispatcher and its "
+            f"workers running{first}?  The training goes on when they are"
+        )

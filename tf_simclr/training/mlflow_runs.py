@@ -5,32 +5,18 @@ import importlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import keras
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json, write_json
+from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.callbacks import read_history
 
 _LONGEST = 500
 """Characters of a parameter's value, as much as every version of MLflow takes."""
-
-
-def package() -> ModuleType:
-    """The package `mlflow`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return importlib.import_module("mlflow")
-    except ImportError as error:
-        raise InputError(
-            f"--mlflow needs the package mlflow; pip install mlflow-skinny, or leave it out ({error})"
-        ) from error
 
 
 class MlflowReport(keras.callbacks.Callback):
@@ -50,7 +36,7 @@ class MlflowReport(keras.callbacks.Callback):
     def __init__(self, run: RunFolder, *, experiment: str, config: Mapping):
         super().__init__()
         self.run, self.experiment, self.config = run, experiment, dict(config)
-        self.client = package().MlflowClient()
+        self.client = imported("mlflow", "--mlflow").MlflowClient()
         self.session: str | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:

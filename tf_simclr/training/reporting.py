@@ -3,6 +3,7 @@
 from typing import Any
 
 from tf_simclr.files import read_json
+from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import mlflow_runs, weights_and_biases
 
@@ -16,10 +17,9 @@ def check_reports(config: Any) -> None:
     Raises:
         InputError: so it is.
     """
-    if config.wandb is not None:
-        weights_and_biases.package()
-    if config.mlflow is not None:
-        mlflow_runs.package()
+    for package in ("wandb", "mlflow"):
+        if getattr(config, package) is not None:
+            imported(package, f"--{package}")
 
 
 def reports(config: Any, run: RunFolder) -> list[Any]:

@@ -1,30 +1,17 @@
 """A run on Weights & Biases, where its package is installed."""
 
-import importlib
 import secrets
 import zlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import keras
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
 from tf_simclr.files import read_json, write_json
+from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
-
-
-def package() -> ModuleType:
-    """The package `wandb`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return importlib.import_module("wandb")
-    except ImportError as error:
-        raise InputError(f"--wandb needs the package wandb; pip install wandb, or leave it out ({error})") from error
 
 
 def _identity(run: RunFolder) -> str:
@@ -59,7 +46,7 @@ class Report(keras.callbacks.Callback):
 
     def __init__(self, run: RunFolder, *, project: str, config: Mapping):
         super().__init__()
-        self.run, self.wandb = run, package()
+        self.run, self.wandb = run, imported("wandb", "--wandb")
         self.options = {
             "project": project,
             "id": _identity(run),

@@ -8,6 +8,7 @@ from tf_simclr.chest.model.deployed import NOTE
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.app import Limits
 from tf_simclr.config import ChestApp
+from tf_simclr.frameworks import imported
 from tf_simclr.terminal import say
 
 
@@ -19,7 +20,7 @@ def run(config: ChestApp) -> None:
     """
     model = deployed.load(config.model, code=config.encoder)
     say(NOTE)
-    app_server.import_uvicorn()
+    imported("uvicorn", "the page")
     if config.host not in app_server.LOCAL:
         say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
     app_server.serve(

@@ -12,8 +12,9 @@ from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.page.app import Limits, Page
 from tf_simclr.chest.page.gate import LOCAL, Gate, check_origin
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import imported
 
-__all__ = ["LOCAL", "Times", "import_uvicorn", "listen", "serve"]
+__all__ = ["LOCAL", "Times", "listen", "serve"]
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals on which the decoders are ended, too; Windows has no second one."""
@@ -28,19 +29,6 @@ class Times:
     """From its beginning, or the end of an answer, to the end of the next request's headers."""
     taking = 30.0
     """In which nothing of an answer is taken; then it is dropped, and what was kept for it with it."""
-
-
-def import_uvicorn() -> Any:
-    """The server.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise InputError(f"the page needs uvicorn ({error}): pip install 'tf-simclr[app]'") from error
-    return uvicorn
 
 
 class _Patience:
@@ -131,7 +119,7 @@ def serve(
     Raises:
         InputError: uvicorn is not installed, or nobody can listen there.
     """
-    import_uvicorn()
+    imported("uvicorn", "the page")
     check_origin(origin)
     with contextlib.closing(listen(host, port)) as listening:
         port = listening.getsockname()[1]
@@ -153,7 +141,7 @@ def server_of(page: Page, *, times: type[Times] = Times) -> Any:
         page: the application.
         times: how long a connection may do nothing.
     """
-    uvicorn = import_uvicorn()
+    uvicorn = imported("uvicorn", "the page")
     settings = uvicorn.Config(
         page,
         http=_timed(times),

@@ -8,7 +8,6 @@ goes on from a place only after reading all before it.
 import contextlib
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tf_simclr.data.shards.index import Columns
 from tf_simclr.data.shards.source import from_shards, of_files
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.frameworks import check_installed
 from tf_simclr.places import expanded, shown
 
 _START = "hf:"
@@ -161,8 +161,7 @@ def _quietly(dataset: str) -> Iterator[None]:
     Raises:
         InputError: so it did.
     """
-    if find_spec("datasets") is None:
-        raise InputError(f"{dataset} needs the library datasets: pip install 'tf-simclr[shards]'")
+    check_installed(dataset, "datasets")
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
