@@ -43,7 +43,6 @@ def spare_threads() -> None:
 
     The proof's matrices are so small that OpenBLAS' threads wait for each other seven times longer than they compute.
     """
-    # Convolutions of one image are small: threads of OpenBLAS wait for each other longer than they compute.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

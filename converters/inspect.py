@@ -53,7 +53,7 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
     from converters.names.describe import describe, some, tensors, version
     from converters.values import kernel_scale
 
-    # By its own names, for what `load` takes are this dataclass's fields.
+    # Its other fields are what `load` takes, by name.
     # From what it is to what it computes, then what is odd, then what was left behind.
     a = network.architecture
     style = version(a, container=network.container, has_ema=network.has_ema)

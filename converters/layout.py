@@ -42,7 +42,6 @@ def chunks_in_layout(array: np.ndarray, *, torch: bool) -> Iterator[np.ndarray]:
     # (h, w, in, out): h · w positions of the window; of a dense kernel one.
     count = int(np.prod(window, dtype=np.int64))
     # (h·w, in, out), a view: nothing is copied yet.
-    # As whole numbers of the same width: NumPy copies these fastest.
     source = _numbers(array.reshape(count, inputs, outputs))
     # As many outputs as fill a strip, in steps of 16 float32s: a line of the cache.
     width = max(16, _STRIP // (count * inputs * array.itemsize) // 16 * 16)
@@ -62,7 +61,6 @@ def from_layout(array: np.ndarray, *, torch: bool) -> np.ndarray:
     # (out, in, h, w) or (out, in)
     outputs, inputs, *window = array.shape
     count = int(np.prod(window, dtype=np.int64))
-    # Rows of the result are filled tile by tile; the whole is needed once, for TensorFlow's writers take no chunks.
     result = np.empty((*window, inputs, outputs), array.dtype)
     _from_torch(_numbers(array.reshape(outputs, inputs, count)), _numbers(result.reshape(count, inputs, outputs)))
     return result

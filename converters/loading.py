@@ -129,7 +129,6 @@ def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
 
     def chunks() -> Iterator[np.ndarray]:
         inner = stored.chunks() if stored.chunks else iter(())
-        # Chunk by chunk: the budget's clock runs while a chunk is read, not while it is written elsewhere.
         while True:  # the reading must not go on while this generator waits
             with reading(path, "a readable checkpoint", budget=budget):
                 chunk = next(inner, None)

@@ -82,7 +82,7 @@ def images(architecture: Architecture, dtype: str, *, seed: int = 0) -> np.ndarr
 
 def precision(network: Network) -> str:
     """float64 unless the network is so large that its weights would not fit."""
-    # 200 million numbers of 8 bytes and the activations: about 3 GB.
+    # 200 million numbers of 8 bytes are 1.6 GB.
     return "float64" if network.parameters <= _LARGE else "float32"
 
 

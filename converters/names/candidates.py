@@ -291,7 +291,7 @@ def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored])
 
 def _is_encoders(one: Candidate, key: str) -> bool:
     """Whether a key below a candidate's prefix is of its encoder."""
-    # A classifier's weights differ between phases of a training; the encoders are what is compared.
+    # Heads do not count: two copies of one encoder may have different ones.
     rest = key.removeprefix(one.prefix)
     return re.split(r"[./]", rest, maxsplit=1)[0] in territory(one.match.naming)[1] and not rest.endswith(
         "batches_tracked"

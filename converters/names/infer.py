@@ -42,13 +42,20 @@ def nearest(naming: Naming, found: Collection[str]) -> Architecture:
     return min(_known(naming).items(), key=lambda pair: len(pair[1] ^ frozenset(found)))[0]
 
 
+def _differing(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> tuple[list[str], list[str], list[str]]:
+    """Keys that are missing, unexpected, and of another shape."""
+    # Both ways: a key too many is as much another network as one that is missing.
+    both = expected.keys() & found.keys()
+    wrong = sorted(key for key in both if tuple(expected[key]) != tuple(found[key]))
+    return sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), wrong
+
+
 def apart(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
     """What is missing, unexpected and of another shape, with counts and first names."""
-    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    wrong = sorted(key for key in expected.keys() & found.keys() if tuple(expected[key]) != tuple(found[key]))
+    names = ("missing", "unexpected", "of another shape")
     texts = [
         f"{what} {len(keys)}{': ' * bool(keys)}{', '.join(keys[:3])}{', …' * (len(keys) > 3)}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        for what, keys in zip(names, _differing(expected, found), strict=True)
         if keys or what != "of another shape"
     ]
     return "; ".join(texts)
@@ -69,9 +76,7 @@ def short(architecture: Architecture) -> str:
 
 def mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, what: str) -> None:
     """Raises `InputError` with the lists unless both have the same keys and shapes."""
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    wrong = sorted(key for key in expected.keys() & found.keys() if tuple(expected[key]) != tuple(found[key]))
+    missing, unexpected, wrong = _differing(expected, found)
     if missing or unexpected or wrong:
         lines = [f" - {key}" for key in missing] + [f" + {key}" for key in unexpected]
         lines += [f" ≠ {key}: expected {tuple(expected[key])}, found {tuple(found[key])}" for key in wrong]

@@ -44,6 +44,7 @@ def random_crop_and_resize(
     sampler also asks for at least 10 % of the image, and draws heights, so areas start at 0.10 and are not uniform, as
     in the reference.  Values may leave [0, 1] by the cubic's overshoot.
     """
+    # The part is cut before it is resized: of a large photograph most pixels are never looked at.
     part = _part(image, size, seed, min_area=min_area, max_aspect=max_aspect)
     return images.resize(part, size, bicubic=bicubic)
 
@@ -58,16 +59,19 @@ def random_box(
 ) -> tf.Tensor:
     """The box that `random_crop_and_resize` cuts out: int32 (offset_y, offset_x, height, width)."""
     begin, extent = _sampled(shape, size, seed, min_area=min_area, max_aspect=max_aspect)
+    # TensorFlow gives (y, x, 0) and (height, width, -1): the third number is of the channels.
     return tf.concat([begin[:2], extent[:2]], 0)
 
 
 def random_flip(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     """The image, mirrored left to right with probability 0.5."""
+    # Both are computed and one is taken: at this size a branch costs more than a reversed copy.
     return tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
 def random_jitter(image: tf.Tensor, *, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
     """Random brightness, contrast, saturation and hue, in random order, as strong as the recipe says."""
+    # Order, brightness, contrast, saturation, hue.
     draws = tf.random.stateless_uniform((5,), seed)
     return colors.joined(_jittered(colors.planes(image), draws, recipe))
 
@@ -90,6 +94,7 @@ def random_blur(image: tf.Tensor, *, seed: tf.Tensor, probability: float = SIMCL
 def crop_and_flip(image: tf.Tensor, *, size: int, seed: tf.Tensor, bicubic: Bicubic = "tf1") -> tf.Tensor:
     """The view that fine-tuning and linear evaluation train on: random crop and flip only, (size, size, 3)."""
     image = random_crop_and_resize(image, (size, size), seed=seed, bicubic=bicubic)
+    # The interpolation may leave [0, 1]; what a network sees does not.
     return tf.clip_by_value(random_flip(image, seed=_aside(seed)), 0, 1)
 
 
@@ -100,6 +105,7 @@ def view(
 
     Where it may, XLA compiles large views (see `COMPILED_FROM`); their numbers differ by rounding.
     """
+    # 1. The part that the crop takes, in its own size.  2. Resized, changed and finished, in `_viewed`.
     part = _recipes_part(image, seed, size=size, recipe=recipe)
     return _viewed([part], 1.0, size=size, seed=seed, recipe=recipe, compiled=may_compile and size >= COMPILED_FROM)[0]
 
@@ -119,6 +125,7 @@ def two_views(
     Returns:
         (2, size, size, 3) in [0, 1].
     """
+    # Two seeds of one: crops of both views are drawn apart.
     pair = (image, image if other is None else other)
     parts = [_recipes_part(i, own, size=size, recipe=recipe) for i, own in zip(pair, _two_seeds(seed), strict=True)]
     return _viewed(parts, 1.0, size=size, seed=seed, recipe=recipe, compiled=size >= COMPILED_FROM)
@@ -129,6 +136,7 @@ def two_views_of_raw(raw: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Reci
 
     def parts_of(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parts = [_recipes_part(pixels, own, size=size, recipe=recipe) for own in _two_seeds(seed)]
+        # Integers until here: only the two parts become floating-point numbers, not the whole photograph.
         return *(tf.cast(part, tf.float32) for part in parts), tf.constant(1 / pixels.dtype.max)
 
     *parts, unit = images.to_rgb(raw, parts_of)
@@ -150,6 +158,7 @@ def one_sided_views(
     Returns:
         (2, size, size, 3) in [0, 1].
     """
+    # One seed for each crop and each operator.
     seeds = tf.random.split(seed, 2 + len(changes))
     parts = [_recipes_part(image, seeds[i], size=size, recipe=recipe) for i in range(2)]
     plain, changed = (images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts)
@@ -169,7 +178,9 @@ def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
     Returns:
         (size, size, 3) in [0, 1].
     """
+    # (h, w, 3) → (3, h, w): as planes the sums of colours and blur vectorise.
     channels = colors.planes(tf.where(draws[0] < recipe.flip_probability, tf.reverse(crop, [1]), crop))
+    # Where no jitter was drawn nothing has been clipped yet, and the cubic may leave [0, 1].
     channels = colors.clipped(_colored(channels, draws[1:8], recipe))
     if recipe.use_blur and recipe.blur_probability > 0:
         channels = _blurred(channels, draws[8:], probability=recipe.blur_probability)
@@ -188,13 +199,18 @@ def views_of_packed(*, size: int, recipe: Recipe) -> Callable[[dict[str, tf.Tens
     """
 
     def weights(offset: tf.Tensor, extent: tf.Tensor, *, length: int) -> tf.Tensor:
+        # The table has for each possible extent each result's pixel before it and the weights of four pixels: it is
+        # looked up, not computed.
         before, weight = (tf.gather(tf.constant(x), extent) for x in cubic_table(length, size, bicubic=recipe.bicubic))
+        # (n, views, size, 4): the four pixels of each result, held within the box.
         near = tf.clip_by_value(before[..., None] + tf.range(-1, 3), 0, extent[..., None, None] - 1)
         columns = tf.range(length) == (near + offset[..., None, None])[..., None]  # (n, views, size, 4, length)
+        # As a matrix (n, views, size, length) of which each row has four numbers: interpolation becomes a product.
         return tf.reduce_sum(tf.where(columns, weight[..., None], 0.0), -2)
 
     def views(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         pixels, boxes = batch["images"], batch["boxes"]
+        # Rows first, then columns: (n, v, size, h) with (n, v, h, w, c) → (n, v, size, w, c) → (n, v, size, size, c).
         rows = weights(boxes[..., 0], boxes[..., 2], length=pixels.shape[2])
         columns = weights(boxes[..., 1], boxes[..., 3], length=pixels.shape[3])
         pixels = tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
@@ -202,6 +218,7 @@ def views_of_packed(*, size: int, recipe: Recipe) -> Callable[[dict[str, tf.Tens
         taken = tf.einsum(f"nvyh,{'nhwc' if one else 'nvhwc'}->nvywc", rows, pixels[:, 0] if one else pixels)
         crops = tf.einsum("nvywc,nvxw->nvyxc", taken, columns)
         change = partial(_changed, size=size, recipe=recipe)
+        # Every view by itself, one after the other within the compiled program: (n · v, size, size, 3).
         flat = (tf.reshape(crops, (-1, size, size, 3)), tf.reshape(batch["draws"][..., :_DRAWS], (-1, _DRAWS)))
         made = tf.map_fn(change, flat, fn_output_signature=tf.float32, parallel_iterations=1)
         return tf.reshape(made, (-1, *boxes.shape[1:2], size, size, 3))
@@ -218,14 +235,17 @@ def _changed(view: tuple[tf.Tensor, tf.Tensor], *, size: int, recipe: Recipe) ->
 def _sampled(
     shape: tf.Tensor, size: tuple[int, int], seed: tf.Tensor, *, min_area: float, max_aspect: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    # Upstream's aspect ratios are around that of the result: 1 for squares.
     aspect = size[1] / size[0]
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        # One box, all of the image; at least a tenth of it must be in the crop, as upstream.
         shape,
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
         seed=seed,
         min_object_covered=0.1,
         aspect_ratio_range=(aspect / max_aspect, aspect * max_aspect),
         area_range=(min_area, 1.0),
+        # As upstream; where none of a hundred fits, the whole image.
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )
@@ -256,6 +276,7 @@ def _viewed(
 ) -> tf.Tensor:
     """Views (n, size, size, 3) in [0, 1] of parts of images that have `unit` for what is 1 / 1."""
     crops = [images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts]
+    # All views' numbers in one draw, (views, 10).
     draws = tf.random.stateless_uniform((len(parts), _DRAWS), _aside(seed))  # one for all: each operation costs 50 µs
     change = _compiled(recipe) if compiled else partial(_distorted, recipe=recipe)
     return _finished(change(crops, unit, draws), seed, recipe)
@@ -273,6 +294,7 @@ def _compiled(recipe: Recipe) -> Callable[..., tf.Tensor]:
 
 def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The operators that SimCLR's own recipe does not have, where a recipe has them, and grey input."""
+    # Cutout last: nothing changes the square that it leaves.
     more: dict[_Operator, float] = {
         operators.random_rotation: recipe.rotation_probability,
         operators.random_noise: recipe.noise_probability,
@@ -288,6 +310,7 @@ def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 
 def _operated(image: tf.Tensor, chosen: dict[_Operator, float], seed: tf.Tensor) -> tf.Tensor:
     """The image after each operator with its probability, in their order."""
+    # Two seeds an operator: what it does, and whether.
     seeds = tf.unstack(tf.random.split(seed, 2 * len(chosen)))
     for (operator, probability), own, whether in zip(chosen.items(), seeds[::2], seeds[1::2], strict=True):
         drawn = tf.random.stateless_uniform((), whether) < probability
@@ -296,12 +319,14 @@ def _operated(image: tf.Tensor, chosen: dict[_Operator, float], seed: tf.Tensor)
 
 
 def _aside(seed: tf.Tensor) -> tf.Tensor:
+    # One to one, as 3 is odd: seeds that differ stay apart.
     return seed * tf.constant([1, 3], seed.dtype) + tf.constant([0, _ASIDE], seed.dtype)
 
 
 def _colored(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """Jitter by draws 0 … 5, grayscale by draw 6."""
     if recipe.jitter_probability > 0:
+        # A branch: where no jitter is drawn none is computed.
         drawn = draws[0] < recipe.jitter_probability
         before = channels
         channels = tf.cond(drawn, lambda: _jittered(before, draws[1:6], recipe), lambda: before)
@@ -316,6 +341,7 @@ def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tenso
     """Order by draw 0, amounts by the others."""
     number = tf.cast(draws[0] * len(ORDERS), tf.int32)  # float32 draws are below 1 by 2^-23: never 24
     limits = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    # Uniform in [-1, 1) times the strength times each one's range.
     summands = tf.unstack((2 * draws[1:] - 1) * recipe.color_jitter_strength * tf.constant(limits))
     brightness, delta = summands[0], recipe.brightness * recipe.color_jitter_strength
     if not recipe.additive_brightness:  # uniform from max(1 - delta, 0) on, as the reference: not many zeros
@@ -330,6 +356,7 @@ def _jittered(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tenso
 
 def _blurred(channels: tf.Tensor, draws: tf.Tensor, *, probability: float) -> tf.Tensor:
     """Whether by draw 0, sigma by draw 1; clipped, since a kernel's sum may exceed 1 by rounding."""
+    # A tenth of the height, as upstream: (3, h, w).
     size = channels.shape[1] // 10
 
     def blurred() -> tf.Tensor:

@@ -65,9 +65,11 @@ def adjust_planes(
     amounts = [tf.cast(amount, tf.float32) for amount in amounts]
 
     def change(step: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # One of four changes by its number in the order, clipped after each, as upstream.
         branches = [partial(apply, before, amount) for apply, amount in zip(changes, amounts, strict=True)]
         return step + 1, clipped(tf.switch_case(order[step], branches))
 
+    # A loop instead of four switches in a row: the graph has one switch.
     loop = {"shape_invariants": (tf.TensorShape(()), channels.shape), "maximum_iterations": 4}
     return tf.while_loop(lambda step, _: step < 4, change, (tf.constant(0), channels), **loop)[1]
 
@@ -79,6 +81,7 @@ def grayscale(image: tf.Tensor) -> tf.Tensor:
 
 def gray_planes(channels: tf.Tensor) -> tf.Tensor:
     """`grayscale` of planes."""
+    # Σ weight · channel, (h, w), in all three channels.
     luma = tf.add_n([weight * x for weight, x in zip(LUMA, tf.unstack(channels, 3), strict=True)])
     return tf.stack([luma] * 3)
 
@@ -92,6 +95,7 @@ def _add(channels: tf.Tensor, summand: tf.Tensor) -> tf.Tensor:
 
 
 def _contrast(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    # The mean of each channel over the image, (3, 1, 1).
     mean = tf.reduce_mean(channels, (1, 2), keepdims=True)
     return (channels - mean) * factor + mean
 
@@ -99,6 +103,7 @@ def _contrast(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def _saturation(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Every channel's distance from the largest grows by the factor, at most until the smallest is 0."""
     largest, chroma = _value_and_chroma(channels)
+    # HSV's saturation is chroma / value; multiplied by the factor it ends at 1, where the smallest channel is 0.
     return largest - (largest - channels) * tf.minimum(factor, largest / tf.maximum(chroma, TINY))
 
 
@@ -107,9 +112,11 @@ def _hue(channels: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     red, green, blue = tf.unstack(channels, 3)
     largest, chroma = _value_and_chroma(channels)
     per_chroma = 1 / tf.maximum(chroma, TINY)
+    # The formula of the sector in which the largest channel lies.
     others = tf.where(largest == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma)
     hue = tf.where(largest == red, (green - blue) * per_chroma, others) + 6 * turns + 12  # above 0
 
+    # Back from hue to a channel: how far it lies from its own peak, as a trapezoid between value and value - chroma.
     def channel(offset: float) -> tf.Tensor:
         sixths = hue + offset
         sixths -= 6 * tf.floor(sixths * (1 / 6))

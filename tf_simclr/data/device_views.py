@@ -76,6 +76,7 @@ class DeviceViews:
         JAX calls it before a step: in a compiled one, what is held would be a constant of the program.
         """
         if self.held is None or not isinstance(batch, dict) or "rows" not in batch:
+            # `rows` is taken out: nothing else reads it.
             return batch
         return {name: part for name, part in batch.items() if name != "rows"} | {"images": self.held(batch["rows"])}
 
@@ -94,6 +95,7 @@ class Held:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
+            # A variable is there once a replica; a constant would be copied into each traced program.
             self.pixels: Any = tf.Variable(_words(pixels), trainable=False, name="images")
         elif keras.backend.backend() == "jax":
             self.pixels = _everywhere(pixels)
@@ -114,6 +116,7 @@ class Held:
 
 def _words(pixels: np.ndarray) -> np.ndarray:
     """Each image's bytes as words of 64 bits, `(n, words)`: not every GPU kernel of TensorFlow takes bytes."""
+    # Padded to whole words: an image of 27 bytes takes four.
     flat = pixels.reshape(len(pixels), -1).view(np.uint8)
     return np.ascontiguousarray(np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8)))).view(np.int64)
 
@@ -126,6 +129,7 @@ def _everywhere(pixels: np.ndarray):
     if distribution is None:
         return jax.device_put(pixels)
     whole = jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, jax.sharding.PartitionSpec())
+    # Each process gives the parts of its own devices, all of them the whole.
     return jax.make_array_from_callback(pixels.shape, whole, lambda part: pixels[part])
 
 
@@ -143,6 +147,7 @@ def _taken_of_words(shape: tuple[int, ...], dtype: str) -> Callable:
     import tensorflow as tf
 
     def taken(words, rows):
+        # (rows, words) → their bytes → numbers → the padding cut off → (rows, 1, h, w, 3).
         numbers = tf.reshape(tf.bitcast(tf.gather(words, rows), dtype), (tf.shape(rows)[0], -1))  # words → their bytes
         return tf.reshape(numbers[:, : np.prod(shape)], (-1, 1, *shape))
 
@@ -170,13 +175,16 @@ def views(batch: dict, *, size: int, recipe: Recipe):
     Returns:
         float32 `(n, views, size, size, 3)` in [0, 1].
     """
+    # (n, views) each, by its name.
     draw = {name: batch["draws"][..., i] for i, name in enumerate(DRAWS)}
 
     def by_chance(name: str, planes, change: Callable):
         """The planes, of those views changed whose draw is below the operator's probability."""
         probability = getattr(recipe, f"{name}_probability")
+        # Both are computed and one is taken, view by view: a device has no branches within a batch.
         return ops.where(_spread(draw[name] < probability), change(planes), planes) if probability > 0 else planes
 
+    # 1. Crops, as planes (n, views, 3, size, size).  2. Flip, colours, blur.  3. What SimCLR's recipe has not.
     planes = crops(batch["images"], batch["boxes"], size=size, bicubic=recipe.bicubic)
     planes = by_chance("flip", planes, lambda p: ops.flip(p, -1))
     planes = by_chance("jitter", planes, lambda p: jitter(p, draw, recipe=recipe))
@@ -190,6 +198,7 @@ def views(batch: dict, *, size: int, recipe: Recipe):
     planes = by_chance("sobel", planes, sobel)
     planes = by_chance("cutout", planes, lambda p: cutout(p, (draw["center_y"], draw["center_x"])))
     planes = _gray(planes) if recipe.grayscale_input else planes
+    # (n, views, 3, h, w) → (n, views, h, w, 3)
     return ops.transpose(planes, (0, 1, 3, 4, 2))
 
 
@@ -219,12 +228,14 @@ def crops(images, boxes, *, size: int, bicubic: Bicubic):
         `(n, views, 3, size, size)`.
     """
     _, k, height, width, _ = images.shape
+    # 255 or 65,535 is 1.
     unit = 1 / np.iinfo(keras.backend.standardize_dtype(images.dtype)).max
     rows = interpolation(boxes[..., 0], boxes[..., 2], length=height, size=size, bicubic=bicubic)
     columns = interpolation(boxes[..., 1], boxes[..., 3], length=width, size=size, bicubic=bicubic)
     pixels = ops.cast(images, "float32")
     # (n, views, size, height) @ (n, height, width, 3): one image serves all of its views
     image, pixels = ("nhwc", pixels[:, 0]) if k == 1 else ("nvhwc", pixels)
+    # 1. (…, size, height) by the image's rows; 2. by its columns, (…, 3, size, width) with (…, size, width).
     taken = product(rows, pixels, equation=f"nvyh,{image}->nvcyw")
     return product(taken, columns, equation="nvcyw,nvxw->nvcyx") * unit
 
@@ -238,6 +249,7 @@ def product(left, right, *, equation: str):
         with jax.default_matmul_precision("highest"):
             return ops.einsum(equation, left, right)
     if backend == "tensorflow" and rounds_factors():
+        # Split products: what TF32 cuts off the factors is multiplied apart and added.
         lefts, rights = halves(left), halves(right)
         small = ops.einsum(equation, lefts[0], rights[1]) + ops.einsum(equation, lefts[1], rights[0])
         return ops.einsum(equation, lefts[0], rights[0]) + small
@@ -255,6 +267,7 @@ def halves(x):
     """Numbers of TensorFlow as what TF32 holds of them and the rest: a product of two rests would be below rounding."""
     import tensorflow as tf
 
+    # The upper 10 bits behind the point, by masking the lower 13 of float32's 23.
     upper = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), -(2**13)), tf.float32)
     return upper, x - upper
 
@@ -267,9 +280,11 @@ def interpolation(offset, extent, *, length: int, size: int, bicubic: Bicubic):
     before, weights = (
         ops.take(ops.convert_to_tensor(x), extent, axis=0) for x in cubic_table(length, size, bicubic=bicubic)
     )
+    # (n, views, size) positions and (n, views, size, 4) weights of each extent that was drawn.
     offset, last = offset[..., None], extent[..., None] - 1
     columns = ops.arange(length, dtype="int32")
     places = [ops.clip(before + k, 0, last) + offset for k in range(-1, 3)]  # (n, views, size) each
+    # 1 where a column is the pixel that a weight is of: (n, views, size, length).
     hits = [ops.cast(place[..., None] == columns, "float32") for place in places]
     return sum(weights[..., i, None] * hit for i, hit in enumerate(hits))
 
@@ -288,14 +303,19 @@ def cubic_table(length: int, size: int, *, bicubic: Bicubic) -> tuple[np.ndarray
 
 def cubic_weights(extents: np.ndarray, size: int, *, bicubic: Bicubic) -> tuple[np.ndarray, np.ndarray]:
     """Of each extent `(n,)` the pixel before each result, int32 `(n, size)`, and float32 weights `(n, size, 4)`."""
+    # (extents, 1) with (size,): everything for every extent at once.
     extent, i = np.asarray(extents, np.float32)[:, None], np.arange(size, dtype=np.float32)
     scale = extent / np.float32(size)
+    # TF1 puts pixel i at i, TF2 at i + ½ (half-pixel centres).
     place = i * scale if bicubic == "tf1" else (i + np.float32(0.5)) * scale - np.float32(0.5)
     before = np.floor(place)
+    # As TensorFlow's kernel, which looks its weights up in a table of 1024 steps.
     between = np.rint((place - before) * np.float32(_STEPS)) / np.float32(_STEPS)
     near = np.arange(-1, 3, dtype=np.float32)
+    # (extents, size, 4), by the distance from each of the four pixels.
     weights = cubic(np.abs(between[..., None] - near), _CUBIC[bicubic])
     if bicubic == "tf2":
+        # TF2 leaves out pixels beyond the border and divides by what is left; TF1 repeats the border's pixel.
         at = before[..., None] + near
         weights = np.where((at >= 0) & (at < extent[..., None]), weights, 0)
         weights = weights / np.maximum(weights.sum(-1, keepdims=True), np.float32(TINY))
@@ -310,6 +330,7 @@ def cubic(distance: np.ndarray, a: float) -> np.ndarray:
 
 def rotation(planes, quarters):
     """Square planes, turned counter-clockwise by a share of a turn: 0, 1/4, 1/2 or 3/4."""
+    # A quarter turn is a transposition and a flip, a half turn two flips.
     turned = ops.swapaxes(planes, -1, -2)
     k = _spread(ops.round(4 * quarters))
     odd = ops.where(k == 1, ops.flip(turned, -2), ops.flip(turned, -1))
@@ -321,6 +342,7 @@ def cutout(planes, center):
     """Mid-grey in a square of half the side around a place, `(y, x)` over the side."""
     size = planes.shape[-1]
     half, line = round(0.5 * size), ops.arange(size, dtype="float32")
+    # As TensorFlow's version: the centre is any pixel, and the square may reach beyond the image.
     begins = [_spread(ops.floor(place * size)) - half // 2 for place in center]
     inside = [(line >= begin) & (line < begin + half) for begin in begins]  # (n, views, 1, 1, size)
     return ops.where(ops.swapaxes(inside[0], -1, -2) & inside[1], 0.5, planes)
@@ -331,6 +353,7 @@ def cutout(planes, center):
 
 def jitter(planes, draw: dict, *, recipe: Recipe):
     """Brightness, contrast, saturation and hue in the drawn order, by the drawn amounts; clipped after each."""
+    # (n, views, 4), the order of the changes of each view.
     order = ops.take(ops.convert_to_tensor(ORDERS, "int32"), ops.cast(draw["order"] * len(ORDERS), "int32"), axis=0)
     amount = {
         name: (2 * draw[name] - 1) * (getattr(recipe, name) * recipe.color_jitter_strength)
@@ -338,9 +361,11 @@ def jitter(planes, draw: dict, *, recipe: Recipe):
     }
     factor, summand = ops.ones_like(draw["order"]), amount["brightness"]
     if not recipe.additive_brightness:
+        # Factors reach from max(1 - δ, 0) to 1 + δ, as upstream.
         delta = recipe.brightness * recipe.color_jitter_strength
         factor = 1 + amount["brightness"] if delta <= 1 else draw["brightness"] * (1 + delta)
         summand = ops.zeros_like(factor)
+    # Every view has its own change at each place: all are computed, and each takes its own.
     for place in range(4):
         which = order[..., place]
         bright = which == 0
@@ -397,8 +422,11 @@ def blur(planes, sigma):
     if radius == 0:  # below 20 px the kernel is one pixel, and nothing is blurred; Keras warns of such a softmax
         return planes
     offsets = ops.arange(-radius, radius + 1, dtype="float32")
+    # exp(-d² / 2σ²) divided by its sum is a softmax.
     kernel = ops.softmax(-(offsets**2) / (2 * sigma[..., None] ** 2), axis=-1)  # (n, views, taps)
+    # Zeros around: outside is black, as upstream.
     padded = ops.pad(planes, ((0, 0), (0, 0), (0, 0), (radius, radius), (radius, radius)))
+    # Down and then across: 2 · taps shifted sums instead of taps².
     down = sum(_spread(kernel[..., i]) * padded[..., i : i + size, :] for i in range(2 * radius + 1))
     return sum(_spread(kernel[..., i]) * down[..., i : i + size] for i in range(2 * radius + 1))
 
@@ -406,12 +434,14 @@ def blur(planes, sigma):
 def sobel(planes):
     """Length of each channel's Sobel gradient, clipped; borders are mirrored, and an edge of height 1 is 4."""
     size = planes.shape[-1]
+    # Mirrored without the border itself, as TensorFlow's Sobel pads.
     near = ops.concatenate([planes[..., 1:2, :], planes, planes[..., -2:-1, :]], axis=-2)
     near = ops.concatenate([near[..., 1:2], near, near[..., -2:-1]], axis=-1)
 
     def at(dy: int, dx: int):
         return near[..., 1 + dy : 1 + dy + size, 1 + dx : 1 + dx + size]
 
+    # Weights 1, 2, 1 along the edge, the difference across it.
     down = sum(weight * (at(1, dx) - at(-1, dx)) for dx, weight in ((-1, 1), (0, 2), (1, 1)))
     across = sum(weight * (at(dy, 1) - at(dy, -1)) for dy, weight in ((-1, 1), (0, 2), (1, 1)))
     return clipped(ops.sqrt(down * down + across * across))

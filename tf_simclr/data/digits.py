@@ -31,6 +31,7 @@ def load_digits(*, seed: int = 0) -> Digits:
     from sklearn.model_selection import train_test_split
 
     data = bundled()
+    # 16 grey levels to 256: 16 itself is white.
     grey = np.rint(data.images * (255 / 16)).astype(np.uint8)  # stored as 0 … 16
     return Digits(*train_test_split(grey, data.target, test_size=360, random_state=seed, stratify=data.target))
 

@@ -69,7 +69,9 @@ def batch(
         `boxes`, int32 `(n, views, 4)`: offset_y, offset_x, height, width; `draws`, float32 `(n, views, 17)`, see
         `DRAWS`; and where the recipe has noise, `noise`, float32 `(n, views, size, size, 3)`.
     """
+    # Seeds of positions, one a place of the stream: whoever makes the batch, the numbers are the same.
     seeds = fold_in((seed, VIEWS), positions)
+    # One shape an image for all views, or one a view.
     shapes = np.broadcast_to(shapes if np.ndim(shapes) == 3 else shapes[:, None], (len(seeds), views, 2))
     own = split(seeds, views) if views > 1 else seeds[:, None]
     drawn = {
@@ -82,10 +84,12 @@ def batch(
 def numbers(seeds: np.ndarray, recipe: Recipe, *, views: int) -> np.ndarray:
     """The draws (`DRAWS`) of views, float32 `(n, views, 17)` in [0, 1), by the seeds `(n, 2)` of their positions."""
     found = np.zeros((len(seeds), views, len(DRAWS)), np.float32)
+    # (n, views · 10) → (n, views, 10): drawn at once, as TensorFlow's views are.
     found[..., :_COMMON] = uniform(aside(seeds), views * _COMMON).reshape(-1, views, _COMMON)
     for name, (own, whether) in _seeds_of_more(seeds, recipe, views=views).items():
         found[..., DRAWS.index(name)] = uniform(whether, 1)[..., 0]
         if name == "rotation":
+            # Four turns: a word modulo 4, as an integer below 4 is drawn.
             found[..., DRAWS.index("quarters")] = (words(own, 1)[..., 0] % 4) / 4
         if name == "cutout":
             found[..., DRAWS.index("center_y") :] = uniform(own, 2)
@@ -122,12 +126,15 @@ def boxes(seeds: np.ndarray, shapes: np.ndarray, *, min_area: float, max_aspect:
     """
     lead = seeds.shape[:-1]
     seeds, (full_h, full_w) = seeds.reshape(-1, 2), np.asarray(shapes, np.int64).reshape(-1, 2).T
+    # All of the image, where no attempt fits.
     found = np.stack([0 * full_h, 0 * full_h, full_h, full_w], -1)
     low, high = np.float32(1 / max_aspect), np.float32(max_aspect)
+    # Those without a box yet; how many words each has used, and the words, 16 at first.
     open_, at, drawn = np.arange(len(seeds)), np.zeros(len(seeds), np.int64), words(seeds, 16)
     for _ in range(_ATTEMPTS):
         if not len(open_):
             break
+        # An attempt takes four words at most.
         if at[open_].max() + 4 > drawn.shape[1]:
             drawn = words(seeds, 4 * drawn.shape[1])
         box, ok, at[open_] = _attempt(
@@ -147,16 +154,20 @@ def _attempt(
 
     def below(limit: np.ndarray, where: np.ndarray) -> np.ndarray:
         """An integer below a limit; a word is taken only where one is needed."""
+        # The word at each one's own place.
         word = drawn[np.arange(len(at)), at].astype(np.int64)
         at[where] += 1
         return np.where(where, word % np.maximum(limit, 1), 0)
 
+    # In float32 throughout: the comparisons have to fall as TensorFlow's kernel has them.
     area = np.float32(full_w) * np.float32(full_h)  # exact for images that fit into a memory
     least, most = np.float32(min_area) * np.float32(full_w) * np.float32(full_h), area
     ratio = unit(drawn[np.arange(len(at)), at]) * (aspects[1] - aspects[0]) + aspects[0]
     at += 1
+    # The least and the largest height of a box of this ratio with an area in range.
     height, tallest = (np.rint(np.sqrt(a / ratio)).astype(np.int64) for a in (least, most))
     too_wide = np.rint(np.float32(tallest) * ratio) > full_w
+    # The tallest box that is no wider than the image, by the kernel's own formula.
     fitting = ((full_w + 0.5 - np.float64(np.float32(1e-7))) / np.float64(ratio)).astype(np.int64)
     tallest = np.minimum(np.where(too_wide, fitting, tallest), full_h)
     height = np.minimum(height, tallest)
@@ -169,15 +180,18 @@ def _attempt(
     height -= np.float32(width_of(height) * height) > most
     width = width_of(height)
     own = np.float32(width * height)
+    # Rounding may have made it too large, too small or too wide: then the attempt is lost.
     ok = (own >= least) & (own <= most) & (width <= full_w) & (height <= full_h) & (width > 0) & (height > 0)
     y = below(full_h - height, ok & (height < full_h))
     x = below(full_w - width, ok & (width < full_w))
+    # A tenth of the object must be covered, which is the whole image.
     ok &= own / area >= np.float32(_COVERED)
     return np.stack([y, x, height, width], -1), ok, at
 
 
 def central_boxes(shapes: np.ndarray, *, proportion: float) -> np.ndarray:
     """The central squares that evaluation sees (`images.central_box`), int32 `(…, 4)`, of images of `(…, 2)` pixels."""
+    # The same box as `images.central_box`, in the same precision.
     shapes = np.asarray(shapes, np.int32)
     side = np.float32(proportion) * shapes.min(-1, keepdims=True).astype(np.float32)
     extent = np.clip(np.rint(side).astype(np.int32), 1, shapes)
@@ -186,6 +200,7 @@ def central_boxes(shapes: np.ndarray, *, proportion: float) -> np.ndarray:
 
 def fold_in(seed: Sequence[int], positions: np.ndarray) -> np.ndarray:
     """The seeds `(n, 2)` of positions `(n,)`, as `tf.random.experimental.stateless_fold_in` makes them."""
+    # TensorFlow's fold_in hashes the seed and puts the number beside it.
     hashed = int64s(np.array(seed, np.int64), 1)
     positions = np.asarray(positions, np.int64)
     return np.stack([np.broadcast_to(hashed, positions.shape), positions], -1)
@@ -208,6 +223,7 @@ def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
 
 def normal(seeds: np.ndarray, count: int) -> np.ndarray:
     """float32 `(…, count)`, as `tf.random.stateless_normal` up to rounding (Box and Muller)."""
+    # Box and Muller: two uniform numbers make two normal ones.
     pairs = unit(words(seeds, count + count % 2)).reshape(*seeds.shape[:-1], -1, 2)
     radius = np.sqrt(-2 * np.log(np.maximum(pairs[..., 0], np.float32(1e-7))))
     angle = np.float32(2 * np.pi) * pairs[..., 1]
@@ -217,21 +233,25 @@ def normal(seeds: np.ndarray, count: int) -> np.ndarray:
 
 def int64s(seeds: np.ndarray, count: int) -> np.ndarray:
     """int64 `(…, count)` over their full range, as `tf.random.stateless_uniform` without bounds."""
+    # Two words a number, the lower one first.
     pairs = words(seeds, 2 * count).astype(np.uint64)
     return (pairs[..., ::2] | pairs[..., 1::2] << _HALF).view(np.int64)
 
 
 def unit(found: np.ndarray) -> np.ndarray:
     """Words as float32 in [0, 1): their lowest 23 bits behind the point of 1, less 1."""
+    # 23 random bits as the fraction of a float32 between 1 and 2, less 1.
     return ((found & np.uint32(0x7FFFFF)) | np.uint32(127 << 23)).view(np.float32) - np.float32(1)
 
 
 def words(seeds: np.ndarray, count: int) -> np.ndarray:
     """The first uint32 of seeds `(…, 2)`, `(…, count)`."""
     seeds = np.asarray(seeds, np.int64).view(np.uint64)
+    # A seed is two 64-bit numbers: four words, hashed by Philox itself to a key and the start of a counter.
     halves = np.stack([seeds & _LOW, seeds >> _HALF], -1).reshape(*seeds.shape[:-1], 4)
     mixed = _philox(_HASH, halves)
     counters = np.zeros((*mixed.shape[:-1], -(-count // 4), 4), np.uint32)
+    # The counter counts blocks of four words; its upper half is the hash's.
     counters[..., 0] = np.arange(counters.shape[-2])
     counters[..., 2:] = mixed[..., None, 2:]
     return _philox(mixed[..., None, :2], counters).reshape(*mixed.shape[:-1], -1)[..., :count]
@@ -241,6 +261,7 @@ def _philox(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
     """Philox 4x32-10: keys `(…, 2)` and counters `(…, 4)` to four words `(…, 4)`, all of 32 bits."""
     k0, k1 = (np.asarray(key[..., i], np.uint64) for i in range(2))
     c0, c1, c2, c3 = (np.asarray(counter[..., i], np.uint64) for i in range(4))
+    # Ten rounds: two products of 32 bits, whose upper and lower halves change places.
     for _ in range(10):
         one, other = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)  # below 2^64: nothing is lost
         c0, c1, c2, c3 = (other >> _HALF) ^ c1 ^ k0, other & _LOW, (one >> _HALF) ^ c3 ^ k1, one & _LOW

@@ -83,12 +83,15 @@ class Examples:
         """
         rows = positions.shape[0]
         together = getattr(self.source.read, "together", None) if self.unreadable is not None else None
+        # A source that can, reads all records of a batch in one operation.
         raw = [] if together is None else [together(records["image"])]
         own = tf.data.Dataset.from_tensor_slices((positions, records, *raw))
         whole = own.map(in_graph(self.whole), num_parallel_calls=_WORKERS, deterministic=self.deterministic)
+        # 1. All that can be read.  2. If some lack, those are made again, with others in their place.
         tried = self.stacked(whole.ignore_errors(), rows)
         nothing = tf.nest.map_structure(lambda part: tf.zeros((0, *part.shape[1:]), part.dtype), tried.element_spec)
         found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
+        # As a graph: what lacks is looked for only where something does.
         complete = tf.equal(tf.shape(found[0])[0], rows)
         parts = tf.cond(complete, lambda: found, lambda: self.completed(found, positions, records=records))
         return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (rows, *part.shape[1:])), parts)
@@ -97,10 +100,12 @@ class Examples:
         self, found: tuple[tf.Tensor, ...], positions: tf.Tensor, *, records: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, ...]:
         """What was found of a batch, and at the positions that it lacks mended examples; in the order of positions."""
+        # (n, found) compared: positions that no example has.
         lacking = tf.reduce_all(positions[:, None] != found[0][None], axis=1)
         rest = tf.nest.map_structure(lambda part: part[lacking], (positions, records))
         mended = tf.data.Dataset.from_tensor_slices(rest).map(in_graph(self.mended), num_parallel_calls=_WORKERS)
         made = self.stacked(mended, positions.shape[0]).get_single_element()
+        # By position: a mended example stands where the damaged one would have.
         order = tf.argsort(tf.concat([found[0], made[0]], 0))
         return tf.nest.map_structure(lambda *pair: tf.gather(tf.concat(pair, 0), order), found, made)
 
@@ -113,9 +118,11 @@ class Examples:
 
     def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor], *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The example of a record that can be read; fails on another.  `given` is what has been read of it already."""
+        # The seed of the position, and the bytes or pixels as they are stored.
         own, (raw,) = self.drawn(position), given or (self.source.read(record["image"]),)
         if self.raw_view is not None:
             return self.labelled(position, self.raw_view(raw, seed=own), record=record)
+        # With partners the record's own image, and the one that the seed draws for it.
         loaded = record | {"image": images.to_rgb(raw)}
         others = [self.source.decoded(self.meant(loaded, own))["image"]] if self.partners else []
         return self.labelled(position, self.view(loaded["image"], own, *others), record=record)
@@ -123,6 +130,7 @@ class Examples:
     def mended(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """The example of a record, or where that cannot be read of another, drawn from the source by the position."""
         own = self.drawn(position)
+        # 2 tells this draw from that of the partner, 1.
         draw = tf.random.experimental.stateless_fold_in(own, 2)
         common: dict[str, Any] = {"record": record, "unreadable": self.unreadable}
         loaded, _ = loaded_or(lambda: _spares(self.source, seed=draw), self.source, **common)
@@ -176,6 +184,7 @@ def loaded_or(
 
 def _spares(source: Source, *, seed: tf.Tensor) -> tf.data.Dataset:
     """The readable examples, from a random one on; where there is none any more, an error that says so."""
+    # From a random place on, twice through the source: every readable example is reachable.
     first = tf.random.stateless_uniform((), seed, 0, source.num_examples, tf.int64)
     readable = source.ordered().repeat(2).skip(first).map(source.decoded).ignore_errors()
 
@@ -214,6 +223,7 @@ def side_for(image_size: int) -> int:
 
     More than twice a view's side: most of ImageNet fits, and what is shrunk still has enough pixels for most crops.
     """
+    # Rounded up to a multiple of _STEP: few sizes, few programs.
     return -(-int(_ROOM * image_size) // _STEP) * _STEP
 
 
@@ -253,6 +263,7 @@ class Packing:
 
     def of_images(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> _Batch:
         """The same of images in [0, 1], one for all views; or one for each, padded."""
+        # [0, 1] → 16 bits: what made them may have had more than 8.
         made = [self.flat(tf.cast(tf.round(one * 65535), tf.uint16)) for one in (image, *others)]
         return (
             made[0]
@@ -268,6 +279,7 @@ class Packing:
     def of_batch(self, raw: tf.Tensor) -> _Batch:
         """The same of a batch of pixels in memory, `(n, h, w, 1, 3 or 4)`, that fit into the padding."""
         _, height, width, channels = raw.shape
+        # Grey is repeated, transparency dropped, as in `from_pixels`.
         raw = raw[..., :3] if channels >= 3 else tf.repeat(raw, 3, axis=-1)
         right, below = self.sides[1] - width, self.sides[0] - height
         if right or below:
@@ -295,6 +307,7 @@ class Packing:
     def fitting(self, pixels: tf.Tensor) -> tf.Tensor:
         """The pixels, or where they are too many the means of areas of them, in the same proportions."""
         limits, shape = tf.constant(self.sides, tf.float32), tf.cast(tf.shape(pixels)[:2], tf.float32)
+        # The side that fits worse decides; the proportions stay.
         scale = tf.reduce_min(limits / shape)
 
         def shrunk() -> tf.Tensor:
@@ -313,6 +326,7 @@ class Packing:
         kinds = {"boxes": tf.int32, "draws": tf.float32} | ({"noise": tf.float32} if noisy else {})
         size, rows = self.image_size, positions.shape[0]
         shapes = {"boxes": (4,), "draws": (len(draws.DRAWS),), "noise": (size, size, 3)}
+        # Python draws: the numbers depend on positions and shapes alone.
         drawn = tf.numpy_function(self.drawn, [positions, seen["shapes"]], list(kinds.values()), stateful=False)
         named = zip(kinds, drawn, strict=True)
         whole = {name: part for name, part in seen.items() if name != "shapes"}
@@ -337,6 +351,7 @@ def in_bits(pixels: tf.Tensor, *, deep: bool) -> tf.Tensor:
     if deep == (pixels.dtype == tf.uint16):
         return pixels
     if deep:
+        # 8 bits times 257 are 16 bits: 255 → 65,535, both ways without a loss.
         return tf.cast(pixels, tf.uint16) * 257
     return tf.cast(tf.round(tf.cast(pixels, tf.float32) / 257), tf.uint8)
 

@@ -74,11 +74,13 @@ class Folder:
     @property
     def roster(self) -> str:
         """Tells this list of names from others, wherever the folder lies."""
+        # Names alone, a zero byte between them, which no name holds: 100,000 files need not be read for it.
         names = (os.fsencode(file.relative_to(self.root).as_posix()) for file in self.files)
         return hashlib.blake2b(b"\0".join(names), digest_size=contents.SIZE).hexdigest()
 
     def notes(self, *, labelled: bool) -> list[str]:
         """What a user should know of what is not taken: counts and the first names, a line a reason."""
+        # One line a reason, with the count and the first names.
         lines = []
         for reason in sorted({reason for _, reason in self.left_out}):
             names = [shown(file.relative_to(self.root)) for file, why in self.left_out if why == reason]
@@ -97,6 +99,7 @@ class Folder:
             InputError: a picture lies in no class folder, or the classes look like splits.
         """
         root = shown(self.root)
+        # All loose: there are no classes.  Some loose: whose class would they be?
         if self.loose and len(self.loose) == len(self.files):
             raise InputError(
                 f"images with labels must lie in class folders, {_LAYOUT}; those of {root} lie in it itself"
@@ -107,6 +110,7 @@ class Folder:
                 "move it, or read the folder without labels"
             )
         names = {name.lower() for name in self.classes}
+        # Folders that are all named as splits are splits, and not classes named so.
         if names & PARTS.keys() and names <= PARTS.keys() | _OTHER_SPLITS:
             first = shown(self.root / self.classes[0])
             raise InputError(f"class folders must hold classes, but those of {root} look like splits; give {first}")
@@ -139,6 +143,7 @@ def look(folder: str | Path) -> Folder:
 
 def entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, str]]:
     """Each file below a folder with why it is no picture, nothing for pictures; sorted by name in each folder."""
+    # The folder's real place among those above it is a circle of links.
     real = folder.resolve()
     if real in above:
         return
@@ -148,6 +153,7 @@ def entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tupl
     except OSError as error:
         raise InputError(f"the folder {shown(folder)} must be readable ({error.strerror})") from error
     for entry in inside:
+        # Hidden files, and what Windows leaves, are nobody's pictures.
         if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
             continue
         path = folder / entry.name
@@ -217,14 +223,17 @@ def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path
     folder = root / split
     if not folder.is_dir():
         return None
+    # A usual name may also be a class's: `test` beside `cat` and `dog`.
     if split.lower() not in PARTS:
         return folder  # a name that only a user can have chosen
     others = [name for name in _sub_folders(root) if name != split]
     unlike = [name for name in others if name.lower() not in PARTS.keys() | _OTHER_SPLITS and name not in asked]
     if not unlike:
         return folder
+    # Pictures of its own and no sub-folders: a class like those beside it.
     if any(not reason for path, reason in entries(folder) if path.parent == folder):
         return None
+    # The same names within it and within others: both hold the classes, so they are splits.
     inner = set(_sub_folders(folder))
     if any(inner & set(_sub_folders(root / name)) for name in others):
         return folder
@@ -260,6 +269,7 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
         advice = meant(root.name, near, shown=f"{shown(root.parent)}/{{}}")
         check(folder is not None or root.is_dir(), f"the image folder must exist{advice}", folder=shown(root))
         return folder or root, None
+    # Without splits the folder is divided; a split that it lacks beside others is an error.
     there = splits_of(root, asked=asked)
     part = PARTS.get(split.lower())
     has = f"it has {listed(there)}" if there else "without splits it is divided into train, validation and test"
@@ -312,12 +322,15 @@ def divided(
         InputError: a class has too few different pictures.
     """
     check(0 < fraction < 1, "validation_fraction must lie between 0 and 1", validation_fraction=fraction)
+    # An empty file has the digest of nothing: it tells no picture from another.
     empty = contents.of_bytes(b"")
     known = np.array([digest not in (None, empty) for digest in digests])
+    # Keyed by content and seed: a file keeps its part whatever else comes or goes, and copies stay together.
     keys = np.array(["" if digest is None else contents.of_bytes(f"{seed} {digest}".encode()) for digest in digests])
     wanted = ["test", "validation"] if "validation" in {*without, part} else ["test"]
     free, found = np.ones(len(keys), bool), {}
     for name in wanted:
+        # First what is to test on, then of the rest what is to validate on: the test part never changes.
         held = held_out(keys, labels, candidates=free & known, fraction=fraction)
         found[name], free = np.isin(keys, held) & free, free & ~np.isin(keys, held)
     chosen = free if part == "train" else found[part]
@@ -332,6 +345,7 @@ def held_out(keys: np.ndarray, labels: np.ndarray, *, candidates: np.ndarray, fr
     held: set[str] = set()
     for label in np.unique(labels):
         own = labels == label
+        # Different pictures and how often each is there: copies are held out together.
         different, counts = np.unique(keys[own & candidates], return_counts=True)
         wanted = max(1, round(fraction * int(own.sum())))
         enough = int(np.searchsorted(np.cumsum(counts), wanted)) + 1

@@ -51,6 +51,7 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
     """
 
     def starts(text: bytes, position: int = 0) -> tf.Tensor:
+        # By the first bytes: names are not asked, which may lie.
         return tf.equal(tf.strings.substr(encoded, position, len(text)), text)
 
     def finished(pixels: tf.Tensor) -> Any:
@@ -61,9 +62,11 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
         return tf.cond(tf.size(deep) > 0, lambda: finished(deep), lambda: finished(shallow))
 
     def others() -> Any:
+        # Only the plain kind of BMP, 24 bits and no compression: TensorFlow reads others wrongly.
         long = tf.strings.length(encoded) > 54  # a BMP's header
         plain_bmp = starts(_BMP) & long & starts(b"\x28\0\0\0", 14) & starts(b"\x18\0\0\0\0\0", 28)
         lossy_webp = starts(_RIFF) & starts(_WEBP + b"VP8 ", 8)
+        # PNG of 16 bits, PNG of 8, plain BMP, lossy WebP; the rest is Pillow's.
         branches = [
             (starts(_PNG) & starts(b"\x10", 24), lambda: finished(tf.io.decode_png(encoded, 3, tf.uint16))),
             (starts(_PNG), lambda: finished(tf.io.decode_png(encoded, 3))),
@@ -79,6 +82,7 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
 def _both_depths(encoded: bytes | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The picture as bytes or as 16 bits, and nothing as the other."""
     pixels = rasters.rgb(_bytes(encoded))
+    # Two outputs of fixed types, of which one is empty: a graph's function has no choice of types.
     nothing = np.zeros((0, 0, 3), np.uint16 if pixels.dtype == np.uint8 else np.uint8)
     return (pixels, nothing) if pixels.dtype == np.uint8 else (nothing, pixels)
 
@@ -97,6 +101,7 @@ def _bytes(encoded: bytes | np.ndarray) -> bytes:
 def from_pixels(pixels: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
     """RGB image in [0, 1] from integers over their full range, (height, width, 1, 3 or 4); `then` as in `to_rgb`."""
     if pixels.shape[2] != 3:
+        # The channels 0, 1, 2, of grey three times 0; a fourth one is left.
         pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[2] - 1), axis=2)
     return then(pixels)
 
@@ -110,6 +115,7 @@ def resize(image: tf.Tensor, size: tuple[int, int], *, bicubic: Bicubic = "tf1")
         >>> resize(tf.ones((8, 12, 3)), (4, 4)).shape.as_list()
         [4, 4, 3]
     """
+    # (h, w, 3) → (1, h, w, 3) for the kernel and back.
     resized = tf.raw_ops.ResizeBicubic(images=image[None], size=size, half_pixel_centers=bicubic == "tf2")
     return tf.ensure_shape(resized[0], (*size, 3))
 
@@ -126,9 +132,11 @@ def central_box(shape: tf.Tensor, *, aspect: float = 1.0, proportion: float = CR
         int32 (offset_y, offset_x, box_height, box_width).
     """
     sides = tf.cast(shape[:2], tf.float32)
+    # The box of this aspect that fits, then the proportion of it, rounded to even as upstream.
     height = tf.minimum(sides[0], sides[1] / aspect)
     box = tf.cast(tf.math.rint(proportion * tf.stack([height, height * aspect])), tf.int32)
     box = tf.clip_by_value(box, 1, tf.cast(shape[:2], tf.int32))
+    # Of an odd remainder the larger half lies above and on the left, as upstream.
     offset = (tf.cast(shape[:2], tf.int32) - box + 1) // 2
     return tf.concat([offset, box], 0)
 

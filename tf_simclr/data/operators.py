@@ -28,7 +28,9 @@ def blur_planes(channels: tf.Tensor, *, sigma: tf.Tensor, kernel_size: int) -> t
     """`blur` of planes: sums of shifted planes, down and then across, which vectorise; a small convolution does not."""
     radius = kernel_size // 2
     offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+    # As in `device_views.blur`: a softmax is the normalised Gaussian.
     kernel = tf.unstack(tf.nn.softmax(-(offsets**2) / (2 * tf.cast(sigma, tf.float32) ** 2)))
+    # (3, h, w) → (3, h + 2r, w + 2r), zeros around.
     padded = tf.pad(channels, ((0, 0), (radius, radius), (radius, radius)))
     _, height, width = channels.shape
     down = _sum([weight * padded[:, i : i + height] for i, weight in enumerate(kernel)])
@@ -78,6 +80,7 @@ def cutout(image: tf.Tensor, center: tf.Tensor, *, side: int) -> tf.Tensor:
         center: (2,) integers y, x; the square may reach over the border.
         side: of the square in pixels.
     """
+    # Half of the side before the centre: (2,) int32.
     begin = center - side // 2
     y, x = tf.range(tf.shape(image)[0])[:, None], tf.range(tf.shape(image)[1])[None]
     inside = (y >= begin[0]) & (y < begin[0] + side) & (x >= begin[1]) & (x < begin[1] + side)

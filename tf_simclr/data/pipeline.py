@@ -106,6 +106,7 @@ def training_views(
     """
     if stream is None:
         stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
+    # 1. Without TensorFlow Python makes them.  2. Small images a batch at a time.  3. Else one image after the other.
     if not has_tensorflow():
         return in_python.training_views(
             source, stream=stream, unreadable=unreadable, image_size=image_size, recipe=recipe
@@ -114,6 +115,7 @@ def training_views(
         batches = packed_views(
             source, stream=stream, image_size=image_size, unreadable=unreadable, recipe=recipe, tuned=False
         )
+        # As many batches as memory has room for, at 24 bytes a pixel: two views of three float32s.
         at_once = min(os.cpu_count() or 1, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
         made = augment.views_of_packed(size=image_size, recipe=recipe)
         seen = in_graph(lambda batch, *labels: (made(batch), *labels))
@@ -123,6 +125,7 @@ def training_views(
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
         return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
 
+    # Views of two images need both decoded: no shortcut from raw bytes.
     alone = source.partner is None
     raw_view = partial(augment.two_views_of_raw, size=image_size, recipe=recipe) if alone else None
     return training_batches(source, view, stream=stream, unreadable=unreadable, partners=not alone, raw_view=raw_view)
@@ -175,6 +178,7 @@ def packed_views(
     rule = "views on the device need batches of this process, not of data_service; augment on the host"
     check(stream.data_service is None, rule, data_service=stream.data_service)
     side = examples.side_for(image_size)
+    # The sides of the source where they are known; never more than what views of this size need.
     height, width = source.sides or source.largest or (side, side)
     partners = source.partner is not None and views > 1
     packing = examples.Packing(
@@ -188,6 +192,7 @@ def packed_views(
         central=central,
     )
     of_batch = None
+    # From the least to do on the host to the most: rows of what is held, whole batches, single images.
     if held:
         of_batch = packing.of_rows
     elif packing.holds(source) and not partners:
@@ -233,6 +238,7 @@ def single_views(
     common: dict[str, Any] = {"stream": stream, "unreadable": unreadable}
     if packed or not has_tensorflow():
         make: Callable = partial(packed_views, held=held) if packed else in_python.training_views
+        # The recipe has the crop always; nothing but the flip besides.
         recipe = flips(augment)
         return make(source, image_size=image_size, recipe=recipe, views=1, central=not augment, **common)
 
@@ -310,6 +316,7 @@ def training_batches(
         partners=partners,
         unreadable=None if stream.data_service else unreadable,
         deterministic=stream.deterministic,
+        # What pads the images is the copy into the batch.
         room=room,
     )
 
@@ -323,6 +330,7 @@ def training_batches(
             found, seen, *labels = made.batch(positions, records)
         return (seen if finish is None else finish(found, seen)), *labels
 
+    # Without a remainder every batch has one known size.
     records = numbered.batch(rows, drop_remainder=True)
     batches = records.map(batch, num_parallel_calls=_AT_ONCE, deterministic=stream.deterministic)
     batches = distributed(batches, stream.data_service) if stream.data_service else batches
@@ -345,6 +353,7 @@ def _numbered(source: Source, stream: Stream, *, indices: bool = False) -> Recor
         records = source.indices(stream.seed, start=start)
     else:
         records = source.shuffled(stream.seed, start=start, buffer=stream.buffer)
+    # Numbers beside records, as nothing else remembers where in the stream a record stands.
     return tf.data.Dataset.zip((tf.data.Dataset.range(start, ENDLESS), records))
 
 
@@ -388,6 +397,7 @@ def evaluation_batches(
     @in_graph
     def example(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         common: dict[str, Any] = {"record": record, "unreadable": unreadable}
+        # A placeholder stands for what cannot be read, and is filtered out: it never reaches a batch.
         loaded, readable = loaded_or(lambda: _placeholder(record), source, **common)
         seen = images.evaluation_view(
             loaded["image"], size=image_size, crop_proportion=crop_proportion, bicubic=bicubic
@@ -418,6 +428,7 @@ def _is_deep(source: Source) -> bool:
     def looked(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(pixels, tf.uint16), tf.constant(pixels.dtype == tf.uint16)
 
+    # 16 bits and whether they were there, of the first image that can be read.
     decoded = source.ordered().map(in_graph(lambda record: images.to_rgb(source.read(record["image"]), looked)))
     deep = [bool(deep) for _, deep in decoded.ignore_errors().take(1)]
     if not deep:
@@ -438,6 +449,7 @@ def _shared_out(source: Source, stream: Stream) -> Records:
     """
     rule = f"data_service's workers cannot read {source.origin}: its images are read by Python in this process alone"
     check(not source.here_alone, f"{rule}; leave data_service out", data_service=stream.data_service)
+    # A worker takes a piece: a batch of an indexed source, a whole epoch of one that is read front to back.
     size = stream.batch_size if isinstance(source, Indexed) else source.num_examples
 
     @in_graph
@@ -465,6 +477,7 @@ def distributed(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
 def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     check(host and port.isdecimal(), "data_service must be the dispatcher's host:port", data_service=address)
+    # Asked before anything is traced: TensorFlow would wait for an hour.
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except OSError as error:

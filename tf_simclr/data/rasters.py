@@ -34,6 +34,7 @@ _MOST_PIXELS = 2 * 89_478_485
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow has: AVIF came with 11.3."""
+    # Pillow loads its formats when first asked.
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -58,6 +59,7 @@ def rgb(encoded: bytes) -> np.ndarray:
         with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise _NoPicture(f"a picture must have at most {_MOST_PIXELS:,} pixels, not {image.size}")
+            # Of an animation or several pages the first.
             image.seek(0)
             image.load()
             return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
@@ -96,6 +98,7 @@ def ending_of(encoded: bytes) -> str:
 
 def deep(image: Image.Image) -> np.ndarray:
     """A grey picture of 16 bits, (h, w, 3) uint16; Pillow's own conversion would cut its values off at 255."""
+    # Pillow's mode I has 32 bits, I;16 has 16; what does not fit into 16 is no picture here.
     values = np.asarray(image)
     fits = values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**16
     if not fits:
@@ -117,6 +120,7 @@ def upright(encoded: bytes) -> bytes:
                 return encoded
             turned = ImageOps.exif_transpose(image)
             into = io.BytesIO()
+            # PNG for what BMP cannot hold: 16 bits.
             if turned.mode.startswith("I;16"):
                 turned.save(into, "PNG", compress_level=1)
             else:

@@ -90,6 +90,7 @@ class Augmentation:
         check(0 < self.crop_min_area <= 1, "crop_min_area must be above 0 and at most 1", received=self.crop_min_area)
         check(self.crop_max_aspect >= 1, "crop_max_aspect must be at least 1", crop_max_aspect=self.crop_max_aspect)
         check(self.brightness >= 0, "brightness must be at least 0", brightness=self.brightness)
+        # Factors below 0 would invert, hues beyond half a turn come round again.
         for name, limit in (("contrast", 1), ("saturation", 1), ("hue", 0.5)):
             total, rule = getattr(self, name) * strength, f"{name} times color_jitter_strength must lie in [0, {limit}]"
             check(0 <= total <= limit, rule, **{name: getattr(self, name)}, color_jitter_strength=strength)
@@ -129,6 +130,7 @@ class Recipe(Augmentation):
         names = [f.name.removesuffix("_probability") for f in fields(self) if f.name.endswith("_probability")]
         unknown = sorted(set(operators) - set(names))
         check(not unknown, f"operators must be among {', '.join(names)}", unknown=unknown)
+        # Every probability 1 or 0: the operator alone, always.
         alone: dict[str, Any] = {f"{name}_probability": float(name in operators) for name in names}
         return replace(self, **alone)
 

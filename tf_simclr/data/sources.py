@@ -87,6 +87,7 @@ class Rows:
         """
         image = self.images[number]
         if self.images.ndim > 1:
+            # RGB of RGBA, grey three times.
             return image[..., np.minimum(range(3), image.shape[-1] - 1)]
         encoded = self.encoded(number)
         return rasters.rgb(rasters.upright(encoded) if self.upright else encoded)
@@ -111,6 +112,7 @@ class Rows:
         """Index → record in a TensorFlow graph; the constants are made once, when the first record is asked for."""
         columns = {"image": self.images, "name": self.names, "label": self.labels}
 
+        # Constants belong to the first graph that makes them, so they are made outside of all.
         @functools.cache
         def content() -> dict[str, tf.Tensor]:
             with tf.init_scope():
@@ -198,6 +200,7 @@ class Source(ABC):
 
     def epochs(self, start: int | tf.Tensor, epoch: Callable[[tf.Tensor, tf.Tensor], Records]) -> Records:
         """Epochs one after the other: `epoch` takes a number and how many of its first records to leave out."""
+        # Position → epoch and place in it: the first epoch begins in the middle, the others at their start.
         first, skipped = start // self.num_examples, start % self.num_examples  # numbers or tensors
         begun = tf.data.Dataset.range(first, first + 1).flat_map(in_graph(lambda number: epoch(number, skipped)))
         rest = tf.data.Dataset.range(first + 1, ENDLESS).flat_map(in_graph(lambda number: epoch(number, 0)))
@@ -235,6 +238,7 @@ class Indexed(Source):
             return tf.data.Dataset.range(start, ENDLESS).map(in_graph(lambda position: self.at(position, seed)))
 
         def epoch(number: tf.Tensor, skipped: tf.Tensor) -> Records:
+            # Sorting random numbers is a permutation of which all are equally likely.
             keys = drawn(seed, _ORDER, number=number, count=self.num_examples)
             return tf.data.Dataset.from_tensor_slices(tf.cast(tf.argsort(keys, stable=True), tf.int64)[skipped:])
 
@@ -242,7 +246,9 @@ class Indexed(Source):
 
     def at(self, position: tf.Tensor, seed: int) -> tf.Tensor:
         """The index at a position of the endless stream of many examples."""
+        # Too many to permute at once: a cipher from places to indices, a bijection for each epoch.
         epoch, rank = position // self.num_examples, position % self.num_examples
+        # 128 random bits, of which the kernel takes 96.
         keys = tf.bitcast(drawn(seed, _ORDER, number=epoch, count=2), tf.uint32)  # (2, 2)
         return tf.raw_ops.RandomIndexShuffle(
             index=rank,
@@ -269,6 +275,7 @@ class Sequential(Source):
         return self.epoch(None)
 
     def shuffled(self, seed: int, *, start: int | tf.Tensor = 0, buffer: int) -> Records:
+        # Few bytes each: more of them are held than were asked for.
         small = HELD_BYTES // self.example_bytes if self.example_bytes else 0
         held = self.num_examples if self.in_memory else min(max(buffer, small, 1), self.num_examples)
 
@@ -300,6 +307,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
     check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
     notes: tuple[str, ...] = ()
+    # Arrays whose labels are all -1 have none.
     if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == _NO_LABEL):
         labels, notes = None, (missing_labels(np.asarray(labels), "arrays"),)
     if labels is not None:
@@ -370,6 +378,7 @@ def from_folder(
         InputError: no such folder, no image in it, or a layout that can be read in two ways.
     """
     found = folder if isinstance(folder, Folder) else look(folder)
+    # Pictures in the folder itself have no class.
     labelled = not found.loose if labelled is None else labelled
     labels = found.labels() if labelled else None
     chosen = range(len(found.files)) if numbers is None else numbers
@@ -412,6 +421,7 @@ def cached(source: Source) -> Source:
 
     @in_graph
     def held(record: Any) -> Any:
+        # What cannot be read is kept as nothing: the second epoch finds it as unreadable as the first.
         read = tf.data.Dataset.from_tensors(record["image"]).map(source.read).ignore_errors()
         nothing = tf.data.Dataset.from_tensors(tf.zeros((), read.element_spec.dtype))
         return record | {"image": read.concatenate(nothing).take(1).get_single_element()}

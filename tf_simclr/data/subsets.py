@@ -52,6 +52,7 @@ def listing(source: Source) -> _Listing:
     """
     check(source.labelled, f"{source.origin} must have labels to draw a part of them")
     if not has_tensorflow():
+        # Without TensorFlow a source is a list of rows.
         rows = in_python.rows_of(source)
         return _Listing(
             np.array([name.encode() for name in rows.names]), np.asarray(rows.labels), np.zeros(len(rows), np.int64)
@@ -60,6 +61,7 @@ def listing(source: Source) -> _Listing:
     @in_graph
     def entry(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         image = record["image"]
+        # Bytes in memory: of encoded images their length, of arrays all of them.
         size = tf.strings.length(image) if image.dtype == tf.string else tf.size(image) * image.dtype.size
         return record["name"], record["label"], size
 
@@ -99,8 +101,10 @@ def choose(labels: np.ndarray, fraction: float, *, names: Sequence[bytes] | np.n
     names, chosen = np.asarray(names), []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
+        # By name first: the same images are drawn in whatever order they are stored.
         rows = rows[np.argsort(names[rows], kind="stable")]
         count = max(1, round(fraction * len(rows)))
+        # A seed of the class's own: classes that come or go change no other's draw.
         chosen.append(np.random.default_rng([seed, int(label)]).permutation(rows)[:count])
     return np.sort(np.concatenate(chosen))
 
@@ -124,12 +128,14 @@ def labelled_part(source: Source, fraction: float, *, seed: int = 0) -> tuple[So
     found = listing(source)
     rows = choose(found.labels, fraction, names=found.names, seed=seed)
     part = of_rows(source, rows, names=found.names[rows])
+    # What can be read anywhere stays on disk; reading front to back for 1 % would read all of it each epoch.
     stays = isinstance(source, Indexed) or found.sizes[rows].sum() > HELD_BYTES
     return part if stays else held(part), counts(found.labels[rows], source.class_names)
 
 
 def held(part: Source) -> Source:
     """The same images, read into memory at once as they are stored."""
+    # One batch of all of it.
     content = next(iter(part.ordered().batch(part.num_examples)))
 
     @in_graph
@@ -161,6 +167,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
         limit: bytes that they may take.
         cache: whether the order is that of the source `sources.cached`.
     """
+    # 1. Nothing to do, or known to be too large.  2. Without TensorFlow.  3. Arrays.  4. Small files, decoded once.
     if source.pixels is not None or source.partner is not None or not _may_be_held(source, limit):
         return source
     if not has_tensorflow():
@@ -187,11 +194,13 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
         return source
     columns = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
     pixels = columns["image"]
+    # Decoded to 16 bits; where all are multiples of 257 there were 8.
     pixels = pixels if np.any(pixels % 257) else (pixels // 257).astype(np.uint8)
     columns["image"] = np.arange(source.num_examples)
     content = tf.nest.map_structure(tf.constant, columns)
     changes: dict[str, Any]
     if isinstance(ordered, Indexed):
+        # Records then name rows of the pixels: by index, or in a source that is read in order by name.
         look = in_graph(lambda index: tf.nest.map_structure(lambda value: tf.gather(value, index), content))
         changes = {"record": look}
     elif isinstance(ordered, Sequential) and len(set(columns["name"])) == source.num_examples:
@@ -205,6 +214,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
 
 def _of_pixels(source: Source, pixels: np.ndarray, *, changes: dict[str, Any]) -> Source:
     """The source, whose records by the changes name rows of the pixels `(n, h, w, 3)`."""
+    # On the host: a device would hold it a second time.
     with tf.device("CPU"):
         table = tf.constant(pixels)
     changes |= {"pixels": pixels, "sides": pixels.shape[1:3]}
@@ -236,6 +246,7 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
         "pixels": None,
     }
     known = source.identity
+    # Part of something known: the same content and the same rows.
     changes["identity"] = known and (lambda say=silent: [known(say), contents.of_array(np.asarray(rows, np.int64))])
     if isinstance(source, Indexed):
         table = np.asarray(rows, np.int64) if not has_tensorflow() else tf.constant(rows, tf.int64)
@@ -250,6 +261,7 @@ def of_rows(source: Source, rows: np.ndarray, *, names: np.ndarray) -> Source:
     sequential = source
     index = lookup(names)
 
+    # Front to back: what is not in the part is passed over.
     def epoch(seed: tf.Tensor | None) -> Records:
         return sequential.epoch(seed).filter(in_graph(lambda record: index.lookup(record["name"]) >= 0))
 
@@ -278,6 +290,7 @@ def mapped(source: Source, change: Callable[[Record], Record], *, class_names: t
     changed = in_graph(change)
     names: dict[str, Any] = {
         "class_names": source.class_names or class_names,
+        # What was known of the content is no longer: records have changed.
         "identity": None,
         "rows": None,
         "vectorised": False,

@@ -58,6 +58,7 @@ def from_tfds(
     def examples(seed: tf.Tensor | None) -> Records:
         # tfds' own small cache would be filled anew in each epoch; `sources.cached` is the one to use.
         reading = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+        # For a training files in the order of the seed, records of many taken in turn.
         if seed is not None:  # a set that is stored in an order is no exception: in training nothing may hang on it
             mixed = {"interleave_cycle_length": AT_ONCE, "interleave_block_length": 1, "enable_ordering_guard": False}
             reading = reading.replace(shuffle_seed=seed, **mixed)
@@ -68,6 +69,7 @@ def from_tfds(
         return examples(seed).map(record)
 
     @in_graph
+    # Encoded, as it is stored: decoding is the stream's.
     def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
         target = {} if label is None else {"label": _label(example, label, kind=features[label])}
         return {"image": example[image], "name": example["tfds_id"]} | target
@@ -76,6 +78,7 @@ def from_tfds(
     note = ""
     if label is not None and not isinstance(features[label], tfds.features.Sequence):
         chosen = label
+        # A thousand labels are looked at: all -1 means none.
         first = examples(None).take(LOOKED_AT).map(in_graph(lambda example: tf.cast(example[chosen], tf.int64)))
         note = missing_labels(np.fromiter(first.as_numpy_iterator(), np.int64), origin)
         label = None if note else label
@@ -117,6 +120,7 @@ def _label(example: dict[str, Any], key: str, *, kind: tfds.features.FeatureConn
         return tf.ensure_shape(refused, ())
     lists = [example[key], example.get(f"{key}_no_difficult", example[key])]
     present, certain = (tf.reduce_sum(tf.one_hot(one, kind.feature.num_classes), 0) > 0 for one in lists)
+    # Both lists have it: 1.  Only the list with difficult ones: 0 · 2 - 1 = -1, unknown.  Neither: 0.
     return 2 * tf.cast(certain, tf.int64) - tf.cast(present, tf.int64)
 
 
@@ -140,6 +144,7 @@ def _files(builder: tfds.core.DatasetBuilder, split: str, *, say: Say) -> list[l
     def content(name: str) -> Any:
         if name in known:
             return known[name]
+        # A bucket's file by its name, length and time, as nobody reads it for its digest.
         status = tf.io.gfile.stat(name)
         return [name, status.length, status.mtime_nsec]
 
@@ -149,6 +154,7 @@ def _files(builder: tfds.core.DatasetBuilder, split: str, *, say: Say) -> list[l
 def _example_bytes(builder: tfds.core.DatasetBuilder) -> int:
     """What an example takes, about; 0 where the set does not tell."""
     splits = [one for one in builder.info.splits.values() if one.num_bytes]
+    # Bytes an example, rounded up, over all splits that tell.
     return -(-sum(one.num_bytes for one in splits) // max(1, sum(one.num_examples for one in splits)))
 
 
