@@ -90,6 +90,8 @@ def read(
         DamagedPickleError: it is no whole pickle.
         InputError: it takes more than the budget (`tf_simclr/foreign.py`).
     """
+    # 1. The machine runs to its STOP.  2. What bytes can make it
+    #    raise is damage; anything else would be a fault of ours.
     machine = _Machine(data, start, calls, persistent)
     try:
         return machine.run(), machine.place
@@ -115,6 +117,7 @@ def _keyed(pairs: Iterable[tuple[Any, Any]]) -> dict:
 
 def _key(key: Any) -> Any:
     """The key, where hashing it is quick and no two of a hostile file's can be made to collide."""
+    # Whole numbers that are large can be made to collide by the thousand; texts have a hash with a secret.
     plain = key is None or type(key) in (str, bytes, bool, float) or (type(key) is int and abs(key) < 1 << 60)
     return key if plain else OddKey(key)
 
@@ -179,6 +182,7 @@ class _Machine:
             if step % _STRIDE == 0:
                 spend(items=_STRIDE // 16)
             step += 1
+            # One byte an opcode; what follows it, the opcode's own function takes.
             opcode = self.take(1)[0]
             if opcode == 0x2E:  # STOP
                 [content] = self.stack
@@ -207,7 +211,8 @@ class _Machine:
 
     def line(self, encoding: str = "utf-8") -> str:
         start, end = self.place, b""
-        for window in (64, _LONGEST_LINE):  # most are short
+        # Most lines are short: a small window first, then as far as a line may reach.
+        for window in (64, _LONGEST_LINE):
             if not end:
                 text, end, _ = bytes(self.data[start : start + window]).partition(b"\n")
         if not end:
@@ -221,6 +226,7 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         mark = self.marks.pop()
+        # From the last mark on: the items of a list, a tuple, a dictionary.
         items = self.stack[mark:]
         del self.stack[mark:]
         return items
@@ -270,6 +276,7 @@ class _Machine:
 
     def whole_line(self) -> None:
         text = self.line()
+        # Protocol 0 writes True as 01, and long numbers with an L behind.
         self.push({"00": False, "01": True}[text] if text in ("00", "01") else int(text.removesuffix("L")))
 
     def float_line(self) -> None:
@@ -289,12 +296,14 @@ class _Machine:
         self.push(self.memo[place])
 
     def pop(self) -> None:
+        # A mark on top is what is popped.
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
             self.stack.pop()
 
     def set_items(self, items: list[Any]) -> None:
+        # Keys and values in turn.
         target, pairs = self.stack[-1], _keyed(zip(items[::2], items[1::2], strict=True))
         if isinstance(target, Placeholder):
             target.pairs.update(pairs)
@@ -344,6 +353,7 @@ class _Machine:
 
     def made(self, function: Any, arguments: Any, *, keywords: Any = None) -> Any:
         """A plain container, what the caller builds, or a placeholder; nothing of the file's is called."""
+        # 1. Calls of what is no name.  2. The two ways in which classes are made anew.  3. The table.  4. Placeholders.
         if type(arguments) is not tuple:
             raise TypeError("arguments are no tuple")
         if not isinstance(function, Name):

@@ -58,6 +58,7 @@ def open_state(path: Path) -> Source:
     with reading(path, _WHOLE):
         archive = _Archive(path)
         content = inert_pickle.read(archive.content("data.pkl"), calls=CALLS, persistent=storage)[0]
+        # Files of big-endian machines say so in a member.
         big = "byteorder" in archive.members and bytes(archive.content("byteorder")) == b"big"
         script = "constants.pkl" in archive.members
 
@@ -121,6 +122,7 @@ class _Legacy:
         self.container = "PyTorch file of before 1.6"
         parts: list[Any] = []
         place = 0
+        # A file that does not begin with the number is a bare pickle.
         # Five pickles in a row, then the storages: each one's length is known only when it has been read.
         while len(parts) < 5:  # magic number, version, writing machine, content, storages
             part, place = inert_pickle.read(view, start=place, calls=calls, persistent=self._seen)
@@ -143,8 +145,10 @@ class _Legacy:
     def _locate(self, key: str, place: int) -> int:
         """A storage is a count of numbers and the numbers; the place behind it."""
         spend(items=TENSOR)
+        # Eight bytes of a count, then the numbers.
         size, count = self._sizes.get(key, 0), int.from_bytes(self.view[place : place + 8], "little", signed=True)
         check(size > 0, f"storage {key} must be of a known type")
+        # As many as fit behind it, before anything is multiplied.
         check(0 <= count <= (len(self.view) - place - 8) // size, f"storage {key} must be whole", numbers=count)
         end = place + 8 + count * size
         self.places[key] = (place + 8, end)
@@ -160,6 +164,7 @@ class _Archive:
             found = archive.infolist()
         spend(items=len(found))
         names = [checked_name(member.filename) for member in found]
+        # One folder holds all, of any name: the one with data.pkl.
         tops = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         check(len(tops) == 1, "it must hold one data.pkl", found=len(tops))
         double = [name for name, count in Counter(names).items() if count > 1]
@@ -184,6 +189,7 @@ class _Archive:
             InputError: they are not those that were written.
         """
         member = self.members[name]
+        # Compressed or encrypted: read by Python, which compares checksums; PyTorch itself stores.
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             spend(made=member.file_size)
             with zipfile.ZipFile(self.path) as archive:
@@ -199,6 +205,7 @@ class _Archive:
     def _place(self, member: zipfile.ZipInfo) -> tuple[int, int]:
         header = bytes(self.data.view(member.header_offset, LOCAL.size))
         whole = len(header) == LOCAL.size and header[:4] == b"PK\x03\x04"
+        # The local header has lengths of its own, which may differ from the directory's.
         check(whole, f"member {member.filename} must have its header")
         name, extra = LOCAL.unpack(header)[-2:]
         start = member.header_offset + LOCAL.size + name + extra
@@ -241,6 +248,7 @@ class _Reader:
 
         def read() -> np.ndarray:
             flat = np.frombuffer(self.content(tensor.storage), dtype)
+            # From the offset on, in strides of bytes; copied only where it has gaps.
             flat = (flat if self.order == "<" else flat.byteswap())[tensor.offset :]
             steps = [step * dtype.itemsize for step in tensor.stride]
             return np.require(np.lib.stride_tricks.as_strided(flat, tensor.shape, steps), requirements=("C", "A"))
@@ -257,6 +265,7 @@ def _array(path: Path, key: str, array: Array) -> Stored:
     dtype = np.dtype(code)
 
     def read() -> np.ndarray:
+        # Fortran's order is that of columns.
         numbers = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
         return np.require(numbers.astype(dtype.newbyteorder("=")), requirements=("C", "A"))
 
@@ -280,6 +289,7 @@ def _source(path: Path, container: str, content: Any, read: _Reader) -> Source:
         tensors[key] = read.stored(path, key, value)
     if not tensors:
         raise InputError(_nothing(path, content, things))
+    # Lightning's and others' count of steps.
     step = content.get("global_step") if isinstance(content, Mapping) else None
     source = Source(path, container, tensors, step=step if type(step) is int else None, skipped=things)
     source.notes += [_skipped(things)] if things else []
@@ -345,6 +355,7 @@ def _children(content: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(content, Placeholder):
         pairs = content.pairs
         if isinstance(content.state, dict):
+            # A module that was pickled whole: parameters, buffers and modules by their names.
             if {"_parameters", "_modules"} <= content.state.keys():  # torch.nn.Module
                 groups = [content.state.get(name) for name in ("_parameters", "_buffers", "_modules")]
                 pairs = {key: value for group in groups if isinstance(group, dict) for key, value in group.items()}

@@ -134,6 +134,7 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
         >>> contiguous((2, 3, 4))
         (12, 4, 1)
     """
+    # The last axis is next to itself, each one before it as far apart as those behind it are long.
     strides = [1]
     for size in reversed(shape[1:]):
         strides.append(strides[-1] * size)
@@ -148,6 +149,7 @@ def encode(content: Mapping[str, Any]) -> bytes:
 def _value(value: Any) -> bytes:
     if isinstance(value, Tensor):
         return _tensor(value)
+    # A dictionary, a mark, keys and values, and the opcode that sets them all.
     return b"}(" + b"".join(_text(key) + _value(child) for key, child in value.items()) + b"u"
 
 
@@ -157,6 +159,7 @@ def _tensor(tensor: Tensor) -> bytes:
     storage = (_text("storage"), kind, _text(tensor.storage), _text("cpu"), _whole(tensor.count))
     shape, stride = (_tuple(*map(_whole, numbers)) for numbers in (tensor.shape, tensor.stride))
     hooks = _name(_ORDERED) + b")R"
+    # Storage by its persistent id, the offset, shape and strides, no gradient, no hooks.
     return _name(_TENSOR) + _tuple(_tuple(*storage) + b"Q", _whole(tensor.offset), shape, stride, b"\x89", hooks) + b"R"
 
 
@@ -201,6 +204,7 @@ def storage(identity: Any) -> Any:
         raise ValueError("a persistent id is no storage's")
     if identity[0] == "module":  # before 1.6: the source of a module's class beside the class
         return identity[1]
+    # Six parts before 0.4: a view of another storage.
     what, kind, key, _, count, *view = identity
     if what != "storage" or not isinstance(kind, Name) or type(key) is not str or type(count) is not int or count < 0:
         raise ValueError("a persistent id is no storage's")
@@ -216,6 +220,7 @@ def storage(identity: Any) -> Any:
 def _rebuilt(source: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor | OddTensor:
     """`_rebuild_tensor(storage, offset, shape, stride)` and `_v2`, which adds what training needs."""
     shape, stride = _numbers(shape), _numbers(stride)
+    # What describes no tensor is damage, said with the tensor's name where it is asked for.
     if type(source) is not Storage or len(shape) != len(stride) or type(offset) is not int or offset < 0:
         return OddTensor(BROKEN, shape, "described by no storage, offset, shape and stride")
     if source.dtype not in _NAMES:
@@ -311,6 +316,7 @@ def described(array: Array) -> tuple[str, tuple[int, ...], bool, bytes] | None:
     if not plain or order not in ("<", ">", "|", "=") or type(data) not in (bytes, bytearray):
         return None
     shape = _numbers(shape)
+    # The bytes that shape and type ask for, before an array is made of them.
     if prod(shape) * int(code[1:]) != len(data):
         raise DamagedPickleError(f"an array of shape {shape} and type {code} has {len(data)} bytes")
     return ("<" if order in "|=" else order) + code, shape, bool(fortran), bytes(data)

@@ -113,9 +113,11 @@ def _split(state: Mapping[str, Any]) -> Content:
 
 def _places(sizes: Mapping[str, int]) -> dict[str, _Member]:
     """Lays the members out, one behind the other, each one's data at a multiple of `_ALIGNMENT`."""
+    # Sorted by nothing: members keep the order of the network.
     members, place = {}, 0
     for name, size in sizes.items():
         check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
+        # -begin % 64 bytes fill up to the next multiple.
         # Behind the header, its name and the four bytes of an empty padding field.
         begin = place + LOCAL.size + len(f"{_TOP}/{name}") + 4
         members[name] = _Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
@@ -159,6 +161,7 @@ class _Zip:
         missing = sorted(self.members.keys() - self.written)
         if missing:
             raise ValueError(f"every member must be written; {missing[:5]} are not")
+        # The directory, from places that are known and checksums that are now.
         entries = b"".join(map(_central, self.members.values()))
         put(self.descriptor, entries + _ends(len(self.members), len(entries), start=self.end), place=self.end)
 
@@ -166,6 +169,7 @@ class _Zip:
 def _local(member: _Member) -> bytes:
     """The header before the data; a field `FB`, as PyTorch's, pads it."""
     name = member.name.encode()
+    # The padding field's length fills the gap that the layout left.
     gap = member.start - member.header - LOCAL.size - len(name)
     sizes = (member.checksum, member.size, member.size, len(name), gap)
     padding = struct.pack("<2sH", b"FB", gap - 4) + bytes(gap - 4)
@@ -183,6 +187,7 @@ def _central(member: _Member) -> bytes:
 
 def _ends(count: int, size: int, *, start: int) -> bytes:
     """What follows the central directory: its place, in Zip64's form too where the plain one does not suffice."""
+    # 4 GiB or 65,535 members: then the fields are full, and Zip64's count.
     far = start + size >= LIMIT or count >= 0xFFFF
     large = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, size, start)
     large += _LOCATOR64.pack(b"PK\x06\x07", 0, start + size, 1)

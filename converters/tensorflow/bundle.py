@@ -107,6 +107,7 @@ def read_index(path: Path) -> tuple[int, dict[str | bytes, _Entry]]:
     with reading(path, "an intact checkpoint index"):
         table = read_table(path.read_bytes(), str(path))
         shards = _read_header(table.pop(b"", b""), path)  # its key is empty, so that it is the first
+        # What is left are tensors and slices, counted before they are parsed.
         spend(items=TENSOR * len(table))
         return shards, {_name_of(key, path): _parse_entry(value, key, index=path) for key, value in table.items()}
 
@@ -134,6 +135,7 @@ def _read_header(value: bytes, index: Path) -> int:
     """
     try:
         header = Message(value)
+        # Field 1 the number of data files, 2 the order of bytes, 3 the version (2 the oldest reader).
         shards, endianness, oldest = header.integer(1), header.integer(2), header.message(3).integer(2)
     except InputError as error:
         raise InputError(f"the header in {index} must be intact, but {error}") from None
@@ -148,6 +150,7 @@ def _parse_entry(value: bytes, key: bytes, *, index: Path) -> _Entry:
     try:
         fields = Message(value)
         axes = fields.message(2).raw(2)
+        # As many as TensorFlow's own limit, before they are made.
         check(len(axes) <= AXES, f"a tensor must have {AXES} axes at most", axes=len(axes))
         shape = tuple(Message(dim).signed(1) for dim in axes)
         slices = tuple(tuple(map(_parse_extent, part.messages(1))) for part in fields.messages(7))
@@ -155,6 +158,7 @@ def _parse_entry(value: bytes, key: bytes, *, index: Path) -> _Entry:
         entry = _Entry(fields.integer(1), shape, shard, offset, size, fields.integer(6), slices)
     except InputError as error:
         raise InputError(f"the entry of tensor {_title(key)!r} in {index} must be intact, but {error}") from None
+    # Sizes are 64 bits: negative ones, in two's complement, are damage.
     if min((*shape, *numbers), default=0) < 0:
         raise InputError(f"tensor {_title(key)!r} of {index} has a negative size; the index is damaged, copy it again")
     return entry
@@ -197,8 +201,10 @@ class Bundle(Mapping[str, np.ndarray]):
         self.prefix = Path(prefix)
         self._verify = verify
         self._shards, self._parsed = read_index(self.index)
+        # Keys that begin with a zero are of slices, and no names.
         self._slices = {key: entry for key, entry in self._parsed.items() if isinstance(key, bytes)}
         self.entries = {key: entry for key, entry in self._parsed.items() if isinstance(key, str)}
+        # Only data files in which something lies: a bundle may be split over many.
         self._maps = {shard: self._open_shard(shard) for shard in sorted({e.shard for e in self._stored().values()})}
         self._check_places()
 
@@ -220,6 +226,7 @@ class Bundle(Mapping[str, np.ndarray]):
             raise InputError(f"{path} must exist: {self.index} has tensors in it; copy it as well")
         return MappedFile(path)
 
+    # 1. Within the file; 2. as long as the shape says; 3. together no more than the files; 4. one behind the other.
     def _check_places(self) -> None:
         """Every tensor lies within its file and is as long as its shape says; no bytes belong to two tensors."""
         for key, entry in self._stored().items():
@@ -237,6 +244,7 @@ class Bundle(Mapping[str, np.ndarray]):
         total = sum(entry.size for entry in self._stored().values())
         if total > sum(map(len, self._maps.values())):
             raise InputError(f"{self.index} must give each tensor its own bytes, but they add up to {total}")
+        # Overlaps are looked for among whole tensors, in the order of their places: neighbours suffice.
         whole = {key: e for key, e in self.entries.items() if e.size and not e.slices}
         places = [(e.shard, e.offset, e.size, key) for key, e in whole.items()]
         for (shard, offset, size, one), (following, start, _, other) in pairwise(sorted(places, key=lambda p: p[:3])):
@@ -301,6 +309,7 @@ class Bundle(Mapping[str, np.ndarray]):
         flat = np.frombuffer(self._content(key, entry), DTYPES[entry.dtype])
         return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
 
+    # The checksum in the index is masked, as the data may hold checksums of their own.
     def _content(self, key: str | bytes, entry: _Entry, *, verify: bool | None = None) -> memoryview:
         """The bytes of a tensor."""
         content = self._maps[entry.shard].view(entry.offset, entry.size)
@@ -311,14 +320,17 @@ class Bundle(Mapping[str, np.ndarray]):
             )
         return content
 
+    # Slices are found by keys made of the tensor's name and their extents.
     def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
         """Puts a partitioned tensor together: every slice is there, and every element is in exactly one."""
         stored = {extents: self._slices.get(slice_key(name, extents)) for extents in entry.slices}
         slices = {extents: one for extents, one in stored.items() if one and one.dtype == entry.dtype}
         if len(slices) < len(entry.slices) or sum(one.count for one in slices.values()) != entry.count:
             raise InputError(f"the slices of tensor {name} in {self.index} must make up the whole; it is damaged")
+        # Where a slice goes must be of its shape and still free: out and filled grow together.
         out, filled = np.empty(entry.shape, DTYPES[entry.dtype]), np.zeros(entry.shape, bool)
         for extents, one in slices.items():
+            # A length of -1 is all of the axis.
             where = tuple(slice(start, None if n < 0 else start + n) for start, n in extents)
             if out[where].shape != one.shape or filled[where].any():
                 raise InputError(f"a slice of tensor {name} in {self.index} must have a place of its shape for itself")
@@ -332,13 +344,16 @@ def _read_strings(content: memoryview, entry: _Entry, *, name: str) -> np.ndarra
     The first checksum covers each length as a 32-bit number, not the varint that is stored; the tensor's own goes on
     from there over the stored checksum and the bytes.
     """
+    # So many strings, each with a length: counted before one is read.
     spend(items=entry.count)
+    # 1. All lengths; 2. their checksum in four bytes; 3. the strings one behind the other.
     lengths, position = [], 0
     for _ in range(entry.count):
         length, position = varint(content, position)
         lengths.append(length)
     if position + 4 + sum(lengths) != len(content):
         raise InputError(f"the strings of tensor {name} must fill its bytes; the file is damaged, copy it again")
+    # TensorFlow takes the checksum of lengths as fixed integers, of 4 bytes or, where they need it, of 8.
     crc = crc32c(b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths))
     stored = int.from_bytes(content[position : position + 4], "little")
     if stored != mask(crc) or mask(crc32c(content[position:], crc)) != entry.crc:
@@ -368,6 +383,7 @@ def slice_key(name: str, extents: Iterable[_Extent]) -> bytes:
 
 def _ordered_unsigned(value: int) -> bytes:
     """How many bytes follow, then the number with its highest byte first."""
+    # No byte for 0, one for up to 255: the length comes first, so that shorter numbers sort first.
     length = (value.bit_length() + 7) // 8
     return bytes([length]) + value.to_bytes(length, "big")
 
@@ -379,6 +395,7 @@ def _ordered_text(value: str) -> bytes:
 def ordered_signed(value: int) -> bytes:
     """As many leading one bits as bytes, flipped for negative numbers, then the number in two's complement."""
     length = (value if value >= 0 else ~value).bit_length() // 7 + 1  # each byte gives one bit to the header
+    # Ones at the top, as many as bytes: larger numbers sort behind smaller ones.
     header = ((1 << length) - 1) << (8 * length - length)
     return ((value & (1 << 8 * length) - 1) ^ header).to_bytes(length, "big")
 
@@ -399,6 +416,7 @@ def write_bundle(prefix: str | Path, tensors: Iterable[tuple[str, np.ndarray | b
         InputError: a name comes twice, a dtype is not TensorFlow's, or the disk does not take it.
     """
     start = Path(prefix)
+    # Both appear together, or neither does.
     data, index = (start.with_name(start.name + end) for end in (".data-00000-of-00001", ".index"))
     with replacing(data, index) as (data_file, index_file):
         # Data lie in the order in which they come; only the index is sorted.
@@ -406,6 +424,7 @@ def write_bundle(prefix: str | Path, tensors: Iterable[tuple[str, np.ndarray | b
         for name, value in tensors:
             check(name != "" and name.encode() not in entries, "each tensor must have a name of its own", name=name)
             entries[name.encode()] = _append(data_file, value, name=name)
+        # The header's key is empty, so that it sorts first.
         index_file.write(write_table([(b"", HEADER), *sorted(entries.items())]))
 
 
@@ -421,9 +440,11 @@ def _append(file: BinaryIO, value: np.ndarray | bytes, *, name: str) -> bytes:
         dtype, (content, crc) = STRING, _encode_string(value)
     else:
         dtype, shape = _number_of(name, value), value.shape
+        # Little-endian, row by row, as bytes: what the checksum is of, and what lies in the file.
         content = value.astype(DTYPES[dtype], order="C", copy=False).reshape(-1).view(np.uint8).data
         crc = crc32c(content)
     file.write(content)
+    # A shape is a message of dimensions, each a message with its size.
     dims = b"".join(encode(2, encode(1, size)) for size in shape)
     place = encode(4, offset) + encode(5, len(content))
     return encode(1, dtype) + encode(2, dims) + place + encode_fixed32(6, mask(crc))

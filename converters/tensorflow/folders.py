@@ -50,10 +50,12 @@ def resolve_prefix(path: str | Path, *, step: int | None = None) -> Resolved:
         InputError: there is none, or there are several and nothing tells which.
     """
     path = Path(path)
+    # A file of a folder names the folder: which of its checkpoints is meant is asked there.
     if path.is_file() and path.name in (STATE, *GRAPHS, "graph.pbtxt"):
         path = path.parent
     if path.is_dir():
         return _in_folder(path, step=step)
+    # Any of a checkpoint's files names it: .index, .meta, .data-00000-of-00001.
     prefix = path.with_name(_ENDS.sub("", path.name))
     check(not is_v1_table(path), f"{path} is in the format of TensorFlow before 1.0; save it again with a newer one")
     if prefix.with_name(prefix.name + ".index").is_file():
@@ -71,6 +73,7 @@ def is_tensorflow(path: Path) -> bool:
 
 def is_v1_table(path: Path) -> bool:
     """Whether a file is a table by itself: a checkpoint in the format before the tensor bundle."""
+    # Eight bytes at the end tell a table, whatever its name.
     if not path.is_file() or _ENDS.search(path.name) or path.stat().st_size < FOOTER:
         return False
     with path.open("rb") as file:
@@ -87,6 +90,7 @@ def _around(prefix: Path, notes: tuple[str, ...] = ()) -> Resolved:
 
 
 def _in_folder(folder: Path, *, step: int | None) -> Resolved:
+    # A SavedModel keeps its weights under this name.
     variables = folder / "variables" / "variables"
     if variables.with_name("variables.index").is_file():
         return _around(variables)
@@ -99,6 +103,7 @@ def _in_folder(folder: Path, *, step: int | None) -> Resolved:
     if step is not None:
         chosen = [prefix for prefix in prefixes if _step_of(prefix) == step]
         names = ", ".join(prefix.name for prefix in prefixes)
+        # Two checkpoints of one step would be an ambiguity: then neither.
         check(len(chosen) == 1, f"--step must be that of one checkpoint in {folder}, which has {names}", step=step)
         return _around(chosen[0], notes(chosen[0], prefixes, why="by its step"))
     return _around(*newest(folder, prefixes))
@@ -113,6 +118,7 @@ def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
     """The prefix that the `checkpoint` file names, else the one with the highest step."""
     # TensorFlow's own rule: the file `checkpoint` says which is newest, not the numbers.
     named = read_state(folder)[:1]
+    # The name in the file counts, not its path: folders are moved.
     if named:
         chosen = folder / named[0]
         there = [prefix.name for prefix in prefixes]
@@ -122,6 +128,7 @@ def newest(folder: Path, prefixes: list[Path]) -> tuple[Path, tuple[str, ...]]:
         return prefixes[0], ()
     steps = [_step_of(prefix) for prefix in prefixes]
     names = [prefix.name for prefix in prefixes]
+    # Without the file and without steps nothing tells which is newest.
     check(None not in steps, f"{folder} must have one checkpoint, or a file `{STATE}`; name the one meant", found=names)
     chosen = max(prefixes, key=lambda prefix: _step_of(prefix) or 0)
     return chosen, notes(chosen, prefixes, why=f"the highest step, as there is no file `{STATE}`")
@@ -165,6 +172,7 @@ def read_state(folder: str | Path) -> list[str]:
     current = [_unescape(value) for key, value in fields if key == "model_checkpoint_path"]
     check(len(current) == 1 and current[0] != "", f"{path} must name one model_checkpoint_path", found=len(current))
     older = [_unescape(value) for key, value in fields if key == "all_model_checkpoint_paths"]
+    # The newest first, each once; paths of another machine lose their folders, of either kind of slash.
     return list(dict.fromkeys(re.split(r"[/\\]", name)[-1] for name in (*current, *reversed(older))))
 
 
@@ -177,6 +185,7 @@ def _unescape(text: str) -> str:
     """
 
     def value(found: re.Match[bytes]) -> bytes:
+        # Up to three octal digits are a byte; anything else stands for itself.
         return bytes([int(found[1], 8) & 255]) if found[1][0] in b"01234567" else found[1]
 
     return re.sub(rb"\\([0-7]{1,3}|.)", value, text.encode()).decode("utf-8", "replace")
@@ -202,6 +211,7 @@ def write_tf1(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, 
     prefix = Path(folder) / f"model.ckpt-{step}"
     prefix.parent.mkdir(parents=True, exist_ok=True)
     weights = (pair for pair in tensors if pair[0] != "global_step")
+    # The step first, as TensorFlow's own saver writes it.
     write_bundle(prefix, chain([("global_step", np.asarray(step, np.int64))], weights))
     write_state(folder, prefix.name)
     return prefix

@@ -55,6 +55,7 @@ def find_selector(prefix: str | Path) -> _Selector | None:
     Raises:
         InputError: a file is damaged.
     """
+    # The first that answers: the closest to the weights.
     for path, read in _files_that_tell(Path(prefix)):
         value = read(path) if path.is_file() else None
         if value is not None:
@@ -68,6 +69,7 @@ def _files_that_tell(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int 
     if not prefix.is_dir():
         yield prefix.with_name(prefix.name + ".meta"), in_meta
     yield folder / "graph.pbtxt", in_pbtxt
+    # Within `variables` the graph lies one folder up.
     for above in (folder, folder.parent) if folder.name == "variables" else (folder,):
         yield above / "saved_model.pb", _in_saved_model
         yield above / "saved_model.pbtxt", in_pbtxt
@@ -91,6 +93,7 @@ def _in_graph(path: Path, read: Callable[[bytes], _Answer]) -> _Answer:
 
 def in_pbtxt(path: Path) -> int | None:
     """The selector of a `graph.pbtxt` or a `saved_model.pbtxt`."""
+    # Text in UTF-8; bytes that are none are no names that matter here.
     with reading(path, "a graph in text form"):
         graphs = _text_graphs(path.read_text("utf-8", "replace"))
     check(any(graphs), f"{path} must be a graph in text form; delete the file if it is damaged", nodes=0)
@@ -102,6 +105,7 @@ def _text_graphs(text: str) -> list[Graph]:
     graphs: list[Graph] = [{}]
     fields: dict[str, list[str]] = {}
     inside = -1
+    # One more node at the end: what was read of a node is taken when the next one begins.
     for found in _TEXT_LINE.finditer(text + "\nnode {"):
         spend(items=MESSAGE)
         indent, block, key, value = found.groups()
@@ -110,6 +114,7 @@ def _text_graphs(text: str) -> list[Graph]:
             if len(indent) == inside:
                 fields.setdefault(key, []).append(value)
             continue
+        # A node is whole: its name, its operation, what it reads.
         if "name" in fields:
             name, op = checked_name(fields["name"][0]), fields.get("op", [""])[0]
             graphs[-1][name] = (op, _inputs_of(fields.get("input", [])))
@@ -127,6 +132,7 @@ def _in_flags(path: Path) -> int | None:
     flags = flags if isinstance(flags, dict) else {}
     value, layers = flags.get("ft_proj_selector"), flags.get("num_proj_layers")
     check(value is None or type(value) is int, f"{path} must give a whole number", ft_proj_selector=value)
+    # Negative: counted from the last layer, which needs their number.
     if value is None or value >= 0:
         return value
     if type(layers) is not int or layers + 1 + value < 0:
@@ -142,6 +148,7 @@ def _graphs_of(meta: Message) -> Iterator[Graph]:
     yield _graph_of(map(Message, definition.raw(1)))
     for function in definition.message(2).raw(1):
         content = bytes(function)
+        # Functions without the classifier are not parsed: there are hundreds.
         if any(mark in content for mark in _MARKS):  # a SavedModel has hundreds of others
             yield _graph_of(map(Message, Message(content).raw(3)))
 
@@ -174,14 +181,17 @@ def _count_dense_layers(graph: Graph, classifier: str) -> int | None:
     None where a function call hides a part.
     """
     seen: set[str] = set()
+    # Its first input is what it multiplies; the second one is its kernel.
     waiting = graph[classifier][1][:1]
     while waiting:
+        # Whatever is reached, once: a graph may hold circles, as of loops.
         name = waiting.pop()
         if name in graph and name not in seen:
             seen.add(name)
             waiting += graph[name][1]
     # Everything that the classifier's input depends on; convolutions are not MatMul, projection layers are.
     operations = [graph[name][0] for name in seen]
+    # A function that is called hides what is in it: no answer rather than a wrong one.
     return None if any(op.endswith("PartitionedCall") for op in operations) else operations.count("MatMul")
 
 
@@ -212,6 +222,7 @@ def _on_the_way(graph: Graph, first: str) -> Iterator[str]:
     def layer_of(name: str) -> str:  # `sequential_1/rescaling_1/mul` → `rescaling`
         return re.sub(r"_\d+$", "", name.split("/")[-2]) if "/" in name else ""
 
+    # From the convolution back along the data.
     waiting = [inputs[0] for name, (op, inputs) in graph.items() if op == "Conv2D" and layer_of(name) == first]
     seen: set[str] = set()
     while waiting:
@@ -219,6 +230,7 @@ def _on_the_way(graph: Graph, first: str) -> Iterator[str]:
         if name not in graph or name in seen:
             continue
         seen.add(name)
+        # Nearest first; the caller turns the order round.
         waiting += graph[name][1]
         if layer_of(name) and not layer_of(name).startswith(first) and graph[name][0] != "Const":
             yield layer_of(name)

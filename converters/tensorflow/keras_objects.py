@@ -32,6 +32,7 @@ _STEP = re.compile(r"(^|/)(save_counter|step|global_step|epoch)$")
 
 def holds_keras(variables: Iterable[Variable]) -> bool:
     """Whether these are a Keras model's that has this project's encoder in it, and not the official code's."""
+    # Variables whose paths have none of the official model's attributes, among them the encoder's first layer.
     variables = list(variables)
     official = any(_OFFICIAL & set((variable.path or "").split("/")) for variable in variables)
     return not official and any(_layer_and_weight(v)[0].removeprefix(MOCO_KEYS) == STEM for v in variables)
@@ -65,9 +66,11 @@ def open_objects(
     Raises:
         InputError: two networks have the same names, and nothing tells which variable belongs to which.
     """
+    # Slots and counters first, so that what remains are weights.
     named = _optimizers(variables)
     slots = [v.key for v in variables if _is_optimizers(v, named)]
     weights = [v for v in variables if not _is_optimizers(v, named)]
+    # (scope, layer) → weight → variable: layers of equal names in two models stay apart.
     layers: dict[tuple[str, str], dict[str, Variable]] = {}
     for variable in weights:
         layer, weight = _layer_and_weight(variable)
@@ -99,6 +102,7 @@ def _optimizers(variables: Iterable[Variable]) -> set[str]:
         owner, weight = _layer_and_weight(variable)
         owners.get(weight, set()).add(owner)
     # Any name will do: `optimizer`, `adam`, `inner_optimizer` – both variables have one owner.
+    # Both are of one object: an optimizer.
     return (owners["iteration"] & owners["learning_rate"]) - {""}
 
 
@@ -117,6 +121,7 @@ def _scope(variable: Variable) -> str:
     if variable.path is None:
         return ""
     parts = variable.path.split("/")[:-1]
+    # A layer in a list: its model is two steps up.
     if len(parts) > 1 and parts[-1].isdigit() and parts[-2] in ("_operations", "_layers"):
         parts = parts[:-2]
     elif parts:
@@ -127,6 +132,7 @@ def _scope(variable: Variable) -> str:
 def _same(bundle: Bundle, a: Variable, b: Variable) -> bool:
     """Whether two variables have one content, by the checksums in the index: exports keep some variables twice."""
     first, second = bundle.entries[a.key], bundle.entries[b.key]
+    # By the checksums that the index has anyway: nothing is read.
     alike = (first.dtype, first.shape, first.crc, first.size) == (second.dtype, second.shape, second.crc, second.size)
     return a.key == b.key or (alike and not first.slices and not second.slices)
 
@@ -145,6 +151,7 @@ def _layer(scope: str, name: str, *, arrays: dict[str, Variable], read: Callable
 def _around(weights: list[Variable]) -> Surroundings:
     """Layers without weights have no names in an object graph; how many stand before the encoder can be counted."""
     path = next((v.path for v in weights if v.path and _layer_and_weight(v) == (STEM, "kernel")), "")
+    # The numbers along the path count layers before each one.
     numbers = [int(number) for number in re.findall(r"_operations/(\d+)(?=/)", path)]
     # A model begins with its input; the encoder's first layer is padded where its stride is 2.
     count = sum(max(number - 1, 0) for number in numbers[:-1]) + max((numbers or [0])[-1] - 2, 0)

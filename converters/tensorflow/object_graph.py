@@ -26,6 +26,7 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 SLOT = "/.OPTIMIZER_SLOT/"
 _VALUE = "VARIABLE_VALUE"
 _GENERATED = re.compile(
+    # Versions of Keras number these lists differently, so that they are no names.
     r"(non_)?trainable_variables(_list)?|variables|weights|keras_api|regularization_losses|signatures"
     r"|layer(_with_weights)?-\d+|_(non_)?trainable_variables|_all_variables|_self_.*"
 )
@@ -73,6 +74,7 @@ def read_variables(bundle: Bundle) -> list[Variable]:
     if GRAPH_KEY not in bundle:
         return []
     try:
+        # One message a node, in the order by which edges count.
         nodes = [_parse_node(Message(node)) for node in Message(bundle[GRAPH_KEY].item()).raw(1)]
         paths = _attribute_paths(nodes)
         found = [Variable(paths.get(i), node.key, node.name) for i, node in enumerate(nodes) if node.key]
@@ -82,6 +84,7 @@ def read_variables(bundle: Bundle) -> list[Variable]:
     # A graph that names what is not stored is a checkpoint with a file missing, or another's graph.
     missing = [variable.key for variable in found if variable.key not in bundle]
     check(not missing, f"{bundle.index} must have every key of its object graph", missing=missing[:20])
+    # A slot's path is that of the optimizer and of the variable that it is kept for.
     variables = [Variable(slots.get(variable.key, variable.path), variable.key, variable.name) for variable in found]
     return sorted(variables, key=lambda variable: variable.key in slots)
 
@@ -113,6 +116,7 @@ def _attribute_paths(nodes: list[Node]) -> dict[int, str]:
     while waiting:
         current = waiting.popleft()
         for name, child in nodes[current].children if current < len(nodes) else ():
+            # Edges point at places in the list.
             check(child < len(nodes), "an edge leads to an object that does not exist", edge=name)
             if child not in paths and not _GENERATED.fullmatch(name):
                 paths[child] = checked_name(f"{paths[current]}/{name}".lstrip("/"))
@@ -149,12 +153,14 @@ def write_tf2(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, 
 
 def _with_graph(tensors: Iterable[tuple[str, np.ndarray]], *, step: int) -> Iterator[tuple[str, np.ndarray | bytes]]:
     """Yields each tensor under its key, then the object graph that all of them make."""
+    # What `tf.train.Checkpoint` counts itself, so that it restores without a complaint.
     counters = {"global_step": np.asarray(step, np.int64), "save_counter": np.asarray(1, np.int64)}
     paths = list(counters)
     yield from ((path + SUFFIX, value) for path, value in counters.items())
     for path, value in tensors:
         if path not in counters:
             paths.append(path)
+            # The path itself is the key.
             yield path + SUFFIX, value
     yield GRAPH_KEY, encode_graph(_build_graph(paths))
 
@@ -165,6 +171,7 @@ def _build_graph(paths: Iterable[str]) -> list[Node]:
 
     def locate(path: str) -> int:
         if path not in ids:
+            # Parents first, each once: the tree of all paths.
             parent, _, name = path.rpartition("/")
             owner = nodes[locate(parent)]
             ids[path] = len(nodes)
@@ -174,6 +181,7 @@ def _build_graph(paths: Iterable[str]) -> list[Node]:
 
     for path in paths:
         if SLOT not in path:
+            # A weight's node has its key.
             nodes[locate(path)].key = path + SUFFIX
             continue
         # `VARIABLE/.OPTIMIZER_SLOT/OPTIMIZER/NAME`: a value of its own, which hangs on the optimizer's node.

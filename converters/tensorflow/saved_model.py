@@ -72,6 +72,7 @@ def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> _V
         return _Variables("tf1", {key: key for key in bundle})
     weights = [variable for variable in variables if SLOT not in (variable.path or "")]
     # Keras' own export reaches some variables through numbered lists only: their names tell then.
+    # One variable without a path: then all go by their names, which both kinds of export have.
     if any(variable.path is None for variable in weights):
         return _Variables("tf1", by_name(weights, bundle.index))
     return _Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
@@ -83,6 +84,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
     The encoder's layers are renumbered by their rank, as numbers go on from any model that the process built before.
     """
     found = {variable.key: _parse_name(variable.name) for variable in variables}
+    # Neither a name of the official model nor a path: it cannot be placed.
     unknown = sorted(variable.name for variable in variables if not found[variable.key] and variable.path is None)
     check(
         not unknown,
@@ -91,6 +93,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
         names=unknown[:20],
     )
     matches = {key: match for key, match in found.items() if match}
+    # Keras counts layers through a process: ranks among those that are there are the official numbers.
     numbers = {(m.kind, m.number) for m in matches.values() if not m.head}
     kinds = {kind for kind, _ in numbers}
     # conv2d_53 … conv2d_105 of the second model in a process are conv2d … conv2d_52 of the official one.
@@ -103,6 +106,7 @@ def by_name(variables: list[Variable], index: object) -> dict[str, str]:
 def _parse_name(name: str) -> _Named | None:
     """The parts of a variable's name, by the last part of the model in it; None: the official model has none such."""
     *owners, layer, weight = ["", *name.split("/")]
+    # layer, weight: the last two of the name; what stands before are scopes.
     found = _LAYER.fullmatch(layer)
     if not found or not re.fullmatch(r"\w+", weight):
         return None
@@ -144,11 +148,13 @@ def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture:
 
     folder = Path(folder)
     taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    # TensorFlow writes into whatever is there: a mixture of two models would load.
     check(not taken, "the folder of a SavedModel must be new or empty; choose another", folder=str(folder))
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     root = exported(model, architecture=architecture)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, and renamed when it is whole.
         tf.saved_model.save(root, str(temporary))
         temporary.replace(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -168,6 +174,7 @@ def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
     TF2.check(architecture)
     weights = weights_by_name(model)
     root = tf.Module()
+    # The official attributes around the variables, by the same table that names TF2's checkpoints.
     for name, path in TF2.table(architecture).items():
         _attach(root, path, variable=weights[name].value)
     # Keras' exports of the official code have this list, and readers look for it.
@@ -198,5 +205,6 @@ def _traced(model: "keras.Model") -> Any:
 
     function = tf.function(call)
     for trainable in (True, False):
+        # Both values of `trainable` are traced: a SavedModel holds no Python.
         function.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.float32), trainable=trainable)
     return function

@@ -33,7 +33,9 @@ def decompress(data: bytes) -> bytes:
         >>> decompress(bytes([6, 0 << 2 | _LITERAL, ord("a"), 4 << 2 | _COPY_2, 1, 0]))  # six bytes: a literal, a copy
         b'aaaaaa'
     """
+    # The length that it will have, as a varint in front.
     length, position = varint(data, 0)
+    # More than 22 times its bytes no block can make: refused before memory is.
     if length > min(_LONGEST, _GROWTH * len(data)):
         raise InputError(f"{len(data)} compressed bytes cannot make the {length} that they claim")
     spend(outline=length)
@@ -45,6 +47,7 @@ def decompress(data: bytes) -> bytes:
         tag, position = data[position], position + 1
         kind, size = tag & 3, (tag >> 2) + 1
         if kind == _LITERAL:
+            # Longer literals have their length in 1 to 4 bytes behind the first.
             if size > _INLINE:
                 size, position = number(data, position, count=size - _INLINE)
                 size += 1
@@ -55,10 +58,12 @@ def decompress(data: bytes) -> bytes:
         else:
             offset, position = number(data, position, count=_OFFSET_BYTES[kind])
             if kind == _COPY_1:
+                # The short copy: 3 bits of length, 11 of offset, of which 3 are in the first byte.
                 size, offset = (tag >> 2 & 7) + 4, tag >> 5 << 8 | offset
             if not 0 < offset <= len(out):
                 raise InputError(f"a copy in a compressed block begins {offset} bytes before byte {len(out)}")
             source = out[len(out) - offset : len(out) - offset + size]
+            # Repeated as often as needed, when it is longer than what it copies from.
             out += (source * -(-size // offset))[:size]
         if len(out) > length:
             break

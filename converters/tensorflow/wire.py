@@ -26,9 +26,11 @@ class Message:
         self.fields: dict[int, list[int | memoryview]] = {}
         spend(items=MESSAGE)
         for number, value in fields(data):
+            # A repeated field has several values, in the order of the file.
             self.fields.setdefault(number, []).append(value)
 
     def integer(self, number: int, default: int = 0) -> int:
+        # The last one counts, as protocol buffers have it.
         value = self.fields.get(number, [default])[-1]
         if not isinstance(value, int):
             raise InputError(f"field {number} of a protocol buffer must be a number; the file is damaged")
@@ -36,6 +38,7 @@ class Message:
 
     def signed(self, number: int, default: int = 0) -> int:
         """A number whose negative values are stored as two's complement of 64 bits."""
+        # 64 bits: the highest is the sign.
         value = self.integer(number, default)
         return value - (1 << 64) if value >> 63 else value
 
@@ -81,6 +84,7 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
             number, position = varint(data, position)
             yield tag >> 3, number
             continue
+        # Fixed widths have their length in the kind, the others in front.
         length, position = (_WIDTH[kind], position) if kind in _WIDTH else varint(data, position)
         if kind not in (_FIXED64, _FIXED32, BYTES) or tag < 8 or length > end - position:
             raise InputError("a protocol buffer is cut off or damaged; copy the file again")
