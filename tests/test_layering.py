@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "converters.published",
         "tf_simclr.config",
         "tf_simclr.data",
+        "tf_simclr.data.radiographs",
         "tf_simclr.own.named",
         "tf_simclr.run_folder",
     }
@@ -122,6 +123,7 @@ MAY_IMPORT = {
     # the radiographs' wing
     "tf_simclr.chest": set(),
     "tf_simclr.chest.html": set(),
+    "tf_simclr.chest.first_look": {"tf_simclr.chest.page"} | CHEST | LIBRARY,
     "tf_simclr.chest.files": LIBRARY,
     "tf_simclr.chest.collections": {"tf_simclr.chest.files"} | COMMANDS,
     "tf_simclr.chest.model": {"tf_simclr.chest.files"} | COMMANDS,
@@ -133,7 +135,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
-    "tf_simclr.cli": {"tf_simclr.replicas"}
+    "tf_simclr.cli": {"tf_simclr.replicas", "tf_simclr.chest.first_look"}
     | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands", "tf_simclr.own.named"}
     | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,

@@ -91,6 +91,9 @@ def _run(config: Any) -> None:
     """
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
+    if name.startswith("chest "):
+        with extras_named(name):
+            importlib.import_module("tf_simclr.chest.first_look").look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
     if name in _COMPUTING and not hasattr(config, "coordinator"):

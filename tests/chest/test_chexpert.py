@@ -11,8 +11,8 @@ pytest.importorskip("pydicom", reason="pydicom is not installed (extra `chest`)"
 
 from tf_simclr.chest.collections import chexpert, command
 from tf_simclr.config import ChestPrepare
-from tf_simclr.data.radiographs import partition
-from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN, load
+from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN, partition
+from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.errors import InputError
 
 HEAD = (

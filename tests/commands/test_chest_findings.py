@@ -21,8 +21,8 @@ from tf_simclr.commands import finetune
 from tf_simclr.commands.inputs import labelled_sources
 from tf_simclr.config import ChestFindings, Finetune, LinearEval, plain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
-from tf_simclr.data.radiographs import partition
-from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN, load
+from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN, partition
+from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 
@@ -162,6 +162,14 @@ def test_all_of_the_network_is_fine_tuned(prepared, tmp_path, capsys):
     capsys.readouterr()
     command.run(config(prepared, tmp_path, ways=("finetune",), train_epochs=1, train_batch_size=16))
     assert "step 1/" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_of_the_network_is_fine_tuned_for_one_finding(prepared, tmp_path):
+    command.run(config(prepared, tmp_path, ways=("finetune",), findings=("Mass",), train_epochs=1, train_batch_size=16))
+    found = json.loads((tmp_path / "run/findings.json").read_bytes())["lines"]["random weights, fine-tuned"]
+    assert found["mean_auc"]["over"] == 1
+    assert models.opened(tmp_path / "run").findings == ("Mass",)
 
 
 def test_finetune_takes_several_columns_and_linear_eval_says_which_command_does(prepared, tmp_path):

@@ -374,3 +374,19 @@ def test_an_unknown_finding_moves_no_weight():
     assert (after[:, 0] != before[:, 0]).all()
     with pytest.raises(InputError, match="rows of 2 findings"):
         model.train_on_batch(images, np.zeros((4, 3), int))
+
+
+def test_one_finding_is_enough_for_a_model_of_findings_and_one_class_for_none():
+    inputs = keras.Input((8, 8, 3))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    model = MultiLabelClassifier(encoder, num_classes=1)
+    model.compile(keras.optimizers.SGD(2.0))
+    images = np.random.default_rng(1).uniform(size=(16, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(16)[:, None] % 2
+    images[labels[:, 0] == 1] *= 0.5
+    model.fit(images, labels, epochs=40, batch_size=16, verbose=0)
+    assert model.evaluate(images, labels, verbose=0, return_dict=True)["supervised_acc"] == 1
+    with pytest.raises(InputError, match="at least 1: the findings"):
+        MultiLabelClassifier(encoder, num_classes=0)
+    with pytest.raises(InputError, match="at least 2"):
+        Classifier(encoder, num_classes=1)

@@ -18,6 +18,7 @@ from tf_simclr.config.parts import Images, Placement, Publishing
 from tf_simclr.contents import cache_folder, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs.settings import check_one_class
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.hub import from_hub, is_hub, splits_of
 from tf_simclr.data.shards.source import from_shards
@@ -76,8 +77,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         source = partition.part(
             known, split, positive=config.positive, seed=config.split_seed, several=bool(labelled) and several
         )
-        rule = f"images of {known.called} have several findings each: name one by --positive, or use `chest findings`"
-        check(source.labelled or not labelled, rule, classes=list(known.classes))
+        check_one_class(known.called, known.classes, single=source.labelled or not labelled)
     elif config.image_dir is None and not is_hub(config.dataset):
         from tf_simclr.data.tfds_source import from_tfds
 

@@ -19,6 +19,7 @@ from tf_simclr.config import plain, plain_defaults
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.splits import PART
 from tf_simclr.data import folders
+from tf_simclr.data.radiographs.settings import check_class, check_one_class, check_part, seems_single, settings
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.frameworks import check_installed
@@ -28,10 +29,12 @@ from tf_simclr.run_folder import RunFolder
 
 _CHECKPOINTS = ("checkpoint", "teacher", "adapted")
 """Options that name a checkpoint: a path, an official name, a repository of the hub."""
-_GIVEN = (*_CHECKPOINTS, "model", "pretrain_radiographs", "raw")
+_GIVEN = (*_CHECKPOINTS, "model", "pretrain_radiographs", "raw", "subgroup_table")
 """Options that name a file or folder to read."""
 SPLITS = ("split", "train_split", "eval_split")
 _TRAINING = ("pretrain", "finetune", "distill")
+_ONE_CLASS = ("linear-eval", "distill")
+"""Commands that tell classes of which an image has one."""
 
 
 def look_first(config: Any) -> None:
@@ -50,12 +53,14 @@ def look_first(config: Any) -> None:
     if hasattr(config, "dataset"):
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
-        _check_prepared(Path(config.radiographs))
+        _check_prepared(Path(config.radiographs), positive=getattr(config, "positive", None))
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
         if isinstance(value, Path) and not made:
             _check_path(value, name)
+    for path in getattr(config, "others", ()):
+        _check_path(path, "others")
     for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
         _check_path(path, "images")
 
@@ -106,7 +111,12 @@ def _look_at_images(config: Any) -> None:
     """
     asked = list(dict.fromkeys(name for part in SPLITS if (name := getattr(config, part, None)) is not None))
     if config.radiographs is not None:
-        _check_prepared(config.radiographs)
+        _check_prepared(config.radiographs, positive=getattr(config, "positive", None))
+        for part in asked:
+            check_part(part, folder=config.radiographs)
+        if plain(config)["command"] in _ONE_CLASS and config.positive is None and not is_address(config.radiographs):
+            known = settings(config.radiographs)
+            check_one_class(known.called(config.radiographs), known.classes, single=seems_single(config.radiographs))
         return
     if config.image_dir is None:
         _look_at_set(config, asked)
@@ -146,8 +156,8 @@ def check_batch(origin: str, count: int, *, batch: int) -> None:
     check(count >= batch, rule, images=count, batch_size=batch)
 
 
-def _check_prepared(folder: Path) -> None:
-    """Refuses a folder that `chest prepare` has not made.
+def _check_prepared(folder: Path, *, positive: str | None = None) -> None:
+    """Refuses a folder that `chest prepare` has not made, and a class that it has not.
 
     Raises:
         InputError: so it is.
@@ -157,6 +167,9 @@ def _check_prepared(folder: Path) -> None:
         whole = (folder / "settings.json").is_file()
         advice = "prepare it with `python -m tf_simclr chest prepare`"
         check(whole, f"{shown(folder)} must be a whole prepared folder; {advice}", found=_names_in(folder))
+        known = settings(folder)
+        if positive is not None:
+            check_class(positive, known.classes)
 
 
 def _names_in(folder: Path) -> list[str]:

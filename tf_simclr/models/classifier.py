@@ -72,6 +72,9 @@ class Classifier(Trained):
     """
 
     METRICS: tuple[str, ...] = ("supervised_loss", "supervised_acc", "weight_decay")
+    FEWEST = 2
+    """Classes, at least; see `TOO_FEW`."""
+    TOO_FEW = "num_classes must be at least 2: of one, every guess is right"
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Classifier(Trained):
         **kwargs,
     ):
         super().__init__(name=name, autocast=False, **kwargs)  # what views are made of stays float32; parts cast
-        check(num_classes >= 2, "num_classes must be at least 2: of one, every guess is right", num_classes=num_classes)
+        check(num_classes >= self.FEWEST, self.TOO_FEW, num_classes=num_classes)
         check(weight_decay >= 0, "weight_decay must be at least 0", weight_decay=weight_decay)
         check(frozen_layers in ("still", "tf1", "tf2"), "frozen_layers must be still, tf1 or tf2", got=frozen_layers)
         check_freezable(encoder, fine_tune_after_block)
@@ -193,8 +196,12 @@ class MultiLabelClassifier(Classifier):
 
     Labels are rows `(n, num_classes)`: 1 present, 0 absent, -1 unknown, which neither trains nor counts.  The loss of
     an image is the sum of its known findings' binary cross entropies over `num_classes`.  Arguments and metrics are
-    those of `Classifier`; `supervised_acc` is the share of known findings on the right side of one half.
+    those of `Classifier`, but that one finding is enough, which is there or not; `supervised_acc` is the share of known
+    findings on the right side of one half.
     """
+
+    FEWEST = 1
+    TOO_FEW = "num_classes must be at least 1: the findings to tell"
 
     def label_range(self) -> tuple[int, int] | None:
         """None: rows of findings are looked at in the step."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tf_simclr.chest.files.reading import is_radiograph_file
-from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN
+from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 

@@ -18,10 +18,11 @@ from tf_simclr.chest.evaluate.models import Asked, opened
 from tf_simclr.chest.evaluate.numbers import Told
 from tf_simclr.chest.evaluate.page import NOTICE, PATIENTS, Evaluation, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import MADE_UP, check_told
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.data.radiographs.settings import ALL, check_columns
 from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED
@@ -101,7 +102,7 @@ def run(config: ChestEvaluate) -> None:
 
 def _rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
     """The radiographs that are asked about, which ascend."""
-    if config.part == partition.ALL:
+    if config.part == ALL:
         return np.arange(len(data))
     return np.sort(partition.parts(data, seed=config.split_seed)[config.part])
 
@@ -130,8 +131,7 @@ def _groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[
         check(not missing, rule, missing=missing[:3], count=len(missing))
         names = [name for name in next(iter(table.values())) if name != "image" and name.isprintable()]
         known |= {name: np.array([table[image][name] for image in data.images[rows]]) for name in names}
-    unknown = [name for name in config.subgroups if name not in known]
-    check(not unknown, f"subgroups must be columns: {', '.join(known)}", received=unknown)
+    check_columns(config.subgroups, list(known))
     silent = [name for name in config.subgroups if not any(known[name])]
     if silent:
         say(f"nothing is said of {', '.join(silent)}: no subgroups of it")
@@ -147,12 +147,8 @@ def _told_of(
         InputError: the radiographs have none of its findings.
     """
     called = dict(name.split("=") for name in config.classes)
-    unknown = [name for name in called if name not in asked.findings]
-    check(not unknown, f"classes must begin with findings of the model: {', '.join(asked.findings)}", received=unknown)
     there = {finding: called.get(finding, finding) for finding in asked.findings}
-    lacking = [finding for finding, name in there.items() if name not in data.classes]
-    rule = f"{data.folder} must have a class that the model tells ({', '.join(asked.findings)}); name it by --classes"
-    check(len(lacking) < len(there), rule, classes=list(data.classes))
+    lacking = check_told(asked.findings, called, folder=data.folder, classes=data.classes)
     if lacking:
         say(f"not asked about, as {data.name} has no such class: {', '.join(lacking)}")
     said, found = asked.probabilities(scores), {}

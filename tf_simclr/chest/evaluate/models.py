@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_simclr.buckets import local
 from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model.card import learned_from_made_up
+from tf_simclr.chest.model.card import FINDINGS, check_prepared_alike, learned_from_made_up, place_of
 from tf_simclr.chest.model.cases import Cases
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import Prepared
@@ -52,11 +52,8 @@ class Asked:
             InputError: they were prepared otherwise than those that the model learned from, or one cannot be read.
         """
         about = self.about
+        check_prepared_alike(about, size=data.size, fit=data.fit, windowed=data.windowed)
         side = about.get("side", about["kept_size"])
-        advice = f"prepare them with --size {about['kept_size']} --fit {about['fit']} --windowed {about['windowed']}"
-        fits = data.fit == about["fit"] and data.windowed == about["windowed"] and data.size >= side
-        rule = f"radiographs must be prepared as those that the model learned from; {advice}"
-        check(fits, rule, size=data.size, fit=data.fit, windowed=data.windowed)
         source = data.source(rows, side=side if side != data.size else None)
         batches = evaluation_batches(
             source,
@@ -80,11 +77,8 @@ def opened(folder: Path, *, code: str = "") -> Asked:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    folder = local(folder)
-    there = [folder / name for name in (findings_model.FOLDER, deployed.FOLDER, "")]
-    place = next((path for path in there if (path / "card.json").exists()), folder)
-    several = place.name == findings_model.FOLDER or (place / "kernel.npy").exists()
-    return _of_findings(place, code=code) if several else _of_one(place, code=code)
+    place, kind = place_of(local(folder))
+    return _of_findings(place, code=code) if kind is FINDINGS else _of_one(place, code=code)
 
 
 def _of_one(folder: Path, *, code: str) -> Asked:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_simclr.buckets import local
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import SQUARES, Kind, check_files, digest, read_card
+from tf_simclr.chest.model.card import FINDINGS, check_files, digest, read_card
 from tf_simclr.chest.model.cases import Cases, array
 from tf_simclr.chest.model.heads import bare
 from tf_simclr.chest.model.trusted import load_network
@@ -23,16 +23,9 @@ from tf_simclr.files import replacing_folder, write_json
 
 FOLDER = "model"
 """Name of such a folder within a run."""
-_FORMAT = "findings 1"
 _NOTE = "For research use, not a diagnosis."
 _ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
 """Array, float64 → its number of axes."""
-_KIND = Kind(
-    "a model for findings",
-    _FORMAT,
-    "`chest findings` writes one",
-    SQUARES | {"findings": SQUARES["classes"]},
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def save(
     prepared, rows, features = cases
     arrays = dict(zip(_ARRAYS, (*layer, *held), strict=True))
     about = {
-        "format": _FORMAT,
+        "format": FINDINGS.format,
         "note": _NOTE,
         "findings": list(findings),
         "classes": list(prepared.classes),
@@ -119,7 +112,7 @@ def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
     """
     folder = local(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
-    about = read_card(folder, _KIND)
+    about = read_card(folder, FINDINGS)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
     check_files(folder, about["digests"], names=names)
     encoder = load_network(folder / "encoder.keras", code=code)

@@ -1,7 +1,7 @@
 """The card of a deployed model: plain JSON, checked entry by entry before anything else of the folder is believed."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for
 
 
 @dataclass(frozen=True)
-class Kind:
+class _Kind:
     """A kind of model in a folder, and what its card holds."""
 
     what: str
@@ -31,7 +31,7 @@ class Kind:
     """Entry → whether a value can be it."""
 
 
-SQUARES: dict[str, Callable[[Any], bool]] = {
+_SQUARES: dict[str, Callable[[Any], bool]] = {
     "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
     "kept_size": lambda x: type(x) is int and 8 <= x <= 4096,
@@ -42,11 +42,11 @@ SQUARES: dict[str, Callable[[Any], bool]] = {
     "digests": lambda x: isinstance(x, dict),
 }
 """What every card holds: how squares are made of radiographs, and the files beside it."""
-_DEPLOYED = Kind(
+_DEPLOYED = _Kind(
     "a model for radiographs",
     FORMAT,
     "`chest covid` and `chest ards` write one",
-    SQUARES
+    _SQUARES
     | {
         "positive": lambda x: isinstance(x, str) and 0 < len(x) <= 200,
         "side": lambda x: type(x) is int and 8 <= x <= 4096,
@@ -58,6 +58,62 @@ _DEPLOYED = Kind(
         "learned_from": lambda x: all(_is_number(x[name]) for name in ("images", "patients", "positives")),
     },
 )
+FINDINGS = _Kind(
+    "a model for findings",
+    "findings 1",
+    "`chest findings` writes one",
+    _SQUARES | {"findings": _SQUARES["classes"]},
+)
+_FOLDERS = {"model": FINDINGS, "deployed": _DEPLOYED}
+"""Names of such folders within a run, and what they hold."""
+
+
+def place_of(folder: Path) -> tuple[Path, _Kind]:
+    """The folder of a model, which is the given one or lies in it, and of which kind it is.
+
+    A folder without any is of the first kind, whose card `read_card` then misses.
+    """
+    for name, kind in _FOLDERS.items():
+        if (folder / name / "card.json").is_file():
+            return folder / name, kind
+    of_findings = folder.name == "model" or (folder / "kernel.npy").exists()
+    return folder, FINDINGS if of_findings and (folder / "card.json").is_file() else _DEPLOYED
+
+
+def findings_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """The findings that a model of either kind tells, by its card."""
+    return tuple(about["findings"]) if "findings" in about else (about["positive"],)
+
+
+def check_prepared_alike(about: Mapping[str, Any], *, size: int, fit: str, windowed: bool) -> None:
+    """Raises `InputError` unless radiographs were prepared as those that a model learned from."""
+    side = about.get("side", about["kept_size"])
+    advice = f"prepare them with --size {about['kept_size']} --fit {about['fit']} --windowed {about['windowed']}"
+    fits = fit == about["fit"] and windowed == about["windowed"] and size >= side
+    rule = f"radiographs must be prepared as those that the model learned from; {advice}"
+    check(fits, rule, size=size, fit=fit, windowed=windowed)
+
+
+def check_told(
+    findings: Sequence[str], called: Mapping[str, str], *, folder: object, classes: Sequence[str]
+) -> list[str]:
+    """The model's findings that radiographs have no class of.
+
+    Args:
+        findings: of the model.
+        called: what some of them are called there.
+        folder: of the radiographs, as messages call it.
+        classes: of the radiographs.
+
+    Raises:
+        InputError: a finding that the model has not is called otherwise, or they have a class of none.
+    """
+    unknown = [name for name in called if name not in findings]
+    check(not unknown, f"classes must begin with findings of the model: {', '.join(findings)}", received=unknown)
+    lacking = [finding for finding in findings if called.get(finding, finding) not in classes]
+    rule = f"{folder} must have a class that the model tells ({', '.join(findings)}); name it by --classes"
+    check(len(lacking) < len(findings), rule, classes=list(classes))
+    return lacking
 
 
 def learned_from_made_up(about: Mapping[str, Any]) -> bool:
@@ -71,7 +127,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and bool(np.isfinite(value))
 
 
-def read_card(folder: Path, kind: Kind = _DEPLOYED) -> dict[str, Any]:
+def read_card(folder: Path, kind: _Kind = _DEPLOYED) -> dict[str, Any]:
     """The card of a folder.
 
     Raises:

@@ -9,6 +9,7 @@ References:
     target) and 6 (length of a message); OWASP, Cross-Site Request Forgery Prevention.
 """
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,3 +174,17 @@ def check_origin(origin: str) -> None:
     except ValueError as error:
         raise InputError(f"origin must be the page's address, e.g. https://page.hospital.example ({error})") from error
     check(whole and plain, "origin must be the page's address alone, e.g. https://page.hospital.example", origin=origin)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address.
+
+    Raises:
+        InputError: it is taken, or not this machine's.
+    """
+    check(0 <= port < 65536, "port must be between 0 and 65535", port=port)
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise InputError(f"port {port} of {host} must be free ({error.strerror}); choose another --port") from error

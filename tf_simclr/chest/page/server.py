@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.page.app import Limits, Page
-from tf_simclr.chest.page.gate import LOCAL, Gate, check_origin
-from tf_simclr.errors import InputError, check
+from tf_simclr.chest.page.gate import LOCAL, Gate, check_origin, listen
 from tf_simclr.frameworks import imported
 
 __all__ = ["LOCAL", "Times", "listen", "serve"]
@@ -175,17 +173,3 @@ def _quiet_end(server: Any) -> Iterator[None]:
 def interrupted(number: int, frame: Any) -> None:
     """Ends the program as Ctrl+C does."""
     raise KeyboardInterrupt
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at this address.
-
-    Raises:
-        InputError: it is taken, or not this machine's.
-    """
-    check(0 <= port < 65536, "port must be between 0 and 65535", port=port)
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=256)
-    except OSError as error:
-        raise InputError(f"port {port} of {host} must be free ({error.strerror}); choose another --port") from error

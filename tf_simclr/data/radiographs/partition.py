@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from tf_simclr.data.radiographs.prepared import NOT_MENTIONED, UNCERTAIN, Prepared
+from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN
+from tf_simclr.data.radiographs.prepared import Prepared
+from tf_simclr.data.radiographs.settings import ALL, check_findings, check_part
 from tf_simclr.data.radiographs.splits import NAMES, Split, by_patient, check_patients, named
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 
 _SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 """Of the patients, where the collection has no split of its own; the proportions that ChestX-ray14's authors took."""
-ALL = "all"
-"""The part that every image is in."""
 
 
 def task(prepared: Prepared, positive: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -113,8 +113,7 @@ def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: in
     Raises:
         InputError: there is no such part, or what `parts` refuses.
     """
-    names = (*_SHARES, ALL)
-    check(name in names, f"a split of {prepared.folder} must be one of {', '.join(names)}", received=name)
+    check_part(name, folder=prepared.folder)
     rows = np.arange(len(prepared)) if name == ALL else parts(prepared, positive=positive, seed=seed)[name]
     if several and positive is None and task(prepared, None)[0] is None:
         labels, findings_of = findings(prepared)
@@ -148,9 +147,8 @@ def findings(
         InputError: there is no such class, or none that is a finding.
     """
     chosen = tuple(names) or tuple(name for name in prepared.classes if name.lower() not in _NOTHING)
-    unknown = [name for name in chosen if name not in prepared.classes]
-    check(not unknown, f"findings must be among {', '.join(prepared.classes)}", received=unknown)
-    check(len(set(chosen)) == len(chosen) > 0, "findings must be named once each, and one at least", received=chosen)
+    check_findings(chosen, prepared.classes)
+    check(chosen, f"one of the classes must be a finding: {', '.join(prepared.classes)}")
     stated = prepared.stated[:, [prepared.classes.index(name) for name in chosen]]
     means = {UNCERTAIN: {"ignore": -1, "ones": 1, "zeros": 0}[uncertain], NOT_MENTIONED: -1}
     means[NOT_MENTIONED] = 0 if not_mentioned == "zeros" else -1

@@ -14,15 +14,14 @@ from tf_simclr import contents, terminal
 from tf_simclr.buckets import local
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.kept.records import Reader, shards
-from tf_simclr.data.radiographs import MADE_UP, Fit
+from tf_simclr.data.radiographs import MADE_UP, UNCERTAIN, Fit
 from tf_simclr.data.radiographs.patients import reconciled
+from tf_simclr.data.radiographs.settings import ATTRIBUTES, check_class
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 
 Record = dict[str, tf.Tensor]
-UNCERTAIN, NOT_MENTIONED = -1, -2
-"""Labels of a table that is neither sure that a finding is there nor that it is not, and of an empty cell."""
 _FEATURES = {
     "picture": tf.io.FixedLenFeature((), tf.string),
     "image": tf.io.FixedLenFeature((), tf.string),
@@ -55,7 +54,7 @@ class Prepared:
     uncertain: np.ndarray | None = None
     """Labels as tables have them where any is neither 1 nor 0, see `stated`; None where none is."""
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing (`_ATTRIBUTES`)."""
+    """What headers and tables say beside the labels, `(n,)` strings, empty where they say nothing (`ATTRIBUTES`)."""
     made_up: bool = False
     """Whether any of the images is made up: then nothing that is found in them holds for patients."""
     doubts: tuple[str, ...] = ()
@@ -85,7 +84,7 @@ class Prepared:
         Raises:
             InputError: there is no such class, or it is uncertain in some images, which `partition.findings` settles.
         """
-        check(name in self.classes, f"the class must be one of {', '.join(self.classes)}", received=name)
+        check_class(name, self.classes)
         unsure = int((self.stated[:, self.classes.index(name)] == UNCERTAIN).sum())
         rule = f"{name} must be present or absent in each image; `chest findings` can leave uncertain ones out"
         check(not unsure, rule, uncertain=unsure)
@@ -186,7 +185,7 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])
         kept: dict[str, Any] = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
         kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
-        attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in _ATTRIBUTES}
+        attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}
         kept |= {"attributes": attributes, "doubts": doubts}
         found = Prepared(folder=folder, classes=tuple(settings["classes"]), **kept, **columns)
     for line in found.doubts:
@@ -203,6 +202,3 @@ def once(line: str) -> None:
 
 SAID: set[str] = set()
 COLUMNS = {"images": "image", "studies": "study", "splits": "split", "hashes": "hash"}
-_ATTRIBUTES = ("sex", "age", "view", "device", "modality", "body_part", "bits", "brightness", "contrast")
-"""Coarse, so that none of them names a patient: decades of age, manufacturer and model, the mean and the standard
-deviation of the grey levels."""
