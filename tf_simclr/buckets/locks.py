@@ -36,6 +36,7 @@ class Lock:
         Raises:
             InputError: another process holds it.
         """
+        # 1. Who has it?  2. If not surely gone: wait for a sign of life.  3. Take it, if it is still as it was seen.
         found = self.store.read(LOCK)
         if found is not None:
             former, self.version = holder(found[0]), found[1]
@@ -43,6 +44,7 @@ class Lock:
                 self._wait(former)
         try:
             self._write()
+        # Of two that saw the same one, the store takes the first; the other reads whose it is now.
         except Raced as error:
             found = self.store.read(LOCK)
             raise self._refusal(holder(found[0]) if found is not None else {}) from error
@@ -63,6 +65,7 @@ class Lock:
     def free(self) -> None:
         """Removes it if it is this process's."""
         with contextlib.suppress(InputError, FileNotFoundError):
+            # Never somebody else's: whoever took it over goes on.
             if self._is_mine():
                 self.store.delete([LOCK])
 
@@ -75,6 +78,7 @@ class Lock:
         return InputError(f"{self.store.address} is in use by {named(former)}; {advice}")
 
     def _write(self) -> None:
+        # The count makes every beat another content, and so another version.
         self.beats += 1
         content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
         self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
@@ -89,8 +93,10 @@ class Lock:
         self.say(f"{self.store.address} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
         end = time.monotonic() + SILENCE
         while time.monotonic() < end:
+            # Looked at often, as the holder may write at any moment of its own beat.
             time.sleep(min(2.0, SILENCE / 10))
             now = self.store.stat(LOCK)
+            # Removed by its holder, who has ended well.
             if now is None:
                 self.version = ABSENT
                 return
@@ -104,4 +110,5 @@ _SETTLES = 0.5
 
 def _is_gone(former: dict[str, Any]) -> bool:
     """Whether a holder was a process of this machine that is no more; of others nothing is known."""
+    # A process of another machine cannot be looked for.
     return bool(former) and former["host"] == socket.gethostname() and not is_alive(former["pid"])

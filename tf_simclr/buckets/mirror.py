@@ -60,16 +60,20 @@ def mirrored(address: str) -> Path:
     """
     store = Store(address)
     path = place_of(store.address, "read")
+    # 1. What is there, by the manifest, else by the listing.  2. Nothing: files with this prefix.  3. Fetched.
+    # 4. Again, where a manifest named what is no more.
     for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
         manifest = read_manifest(store)
         listed = store.find() if manifest is None else manifest.objects()
         wanted = {_joined(path, name): (store, name, one) for name, one in listed.items() if not _is_spared(name)}
         if not listed:
+            # A checkpoint's prefix, `model.ckpt-7`, is no object: its files lie beside it, and are mirrored there.
             listed = store.prefixed()
             beside = Store(store.address.rpartition("/")[0]) if listed else store
             wanted = {path.parent / name: (beside, name, one) for name, one in listed.items()}
         check(listed, f"{store.address} must exist: no object, folder or checkpoint prefix of that name is there")
         gone = _fetch(store.address, path, wanted)
+        # Without a manifest what is gone is gone; with one the folder is not whole.
         if not gone or manifest is None:
             break
     else:
@@ -84,6 +88,7 @@ def mirrored(address: str) -> Path:
 def place_of(address: str, part: str) -> Path:
     """Where an address lies in the cache."""
     protocol, _, place = normal(address).partition("://")
+    # By protocol and place, so that two spellings of an address are one mirror.
     return cache_folder().absolute() / "buckets" / part / protocol / place.strip("/")
 
 
@@ -121,6 +126,7 @@ class Manifest:
 
     def objects(self) -> dict[str, Object]:
         """Name → what the object must be; a version of its own, by its content."""
+        # What the manifest says is believed, not the store's listing, which may be older.
         return {name: Object(size, f"crc32c {crc}", crc) for name, (size, crc) in self.files.items()}
 
     def text(self) -> bytes:
@@ -144,6 +150,7 @@ def read_manifest(store: Store) -> Manifest | None:
         if not isinstance(content, dict) or content.get("kind") != _KIND:
             return None
         files = {str(name): (int(one["size"]), int(one["crc32c"])) for name, one in content["files"].items()}
+        # Names become paths of this machine: none may lead out of the mirror.
         odd = [name for name in files if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name]
         if odd:
             raise ValueError(f"it names {odd[0]!r}")
@@ -160,11 +167,14 @@ _Wanted = Mapping[Path, tuple[Store, str, Object]]
 def _fetch(address: str, path: Path, wanted: _Wanted) -> list[str]:
     """Brings the files at and below a path to what is wanted, and returns the names of what is not there any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # An object and a folder of one name cannot lie on a disk together.
     if path.is_file() and path not in wanted:  # there was an object where there is a folder now
         path.unlink()
     with _alone(address), contextlib.closing(_Index(address)) as index:
+        # Under a lock, as two processes would fetch the same files over each other.
         known = index.rows(path)
         _remove_others(path, wanted, index=index)
+        # What is not noted as this version, or has another size on the disk.
         fresh = [p for p in wanted if known.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
         size = sum(wanted[p][2].size for p in fresh)
         free = shutil.disk_usage(path.parent).free
@@ -201,6 +211,7 @@ def fetched(store: Store, name: str, *, path: Path, wanted: Object, exact: bool 
     Raises:
         InputError: it cannot be fetched or written.
     """
+    # Beside its place, so that it moves there by a renaming; names have a length that disks bear.
     aside = path.with_name(f".{os.getpid()}.{path.name}"[:250])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,6 +243,7 @@ class _Index:
 
     def rows(self, path: Path) -> dict[str, str]:
         """Path → version, of those that begin with a path."""
+        # From the path on to the last character that there is: what begins with it.
         begun = (str(path), f"{path}\U0010ffff")
         return dict(self.base.execute("SELECT path, mark FROM files WHERE path >= ? AND path < ?", begun))
 
@@ -246,6 +258,7 @@ class _Index:
 
         def get(one: Path) -> tuple[Path, Object | None]:
             store, name, there = wanted[one]
+            # Checkpoints never change: of those another content is damage, and no newer version.
             return one, fetched(store, name, path=one, wanted=there, exact=is_fixed(name) and there.crc32c is not None)
 
         waiting: set[concurrent.futures.Future[tuple[Path, Object | None]]] = set()
@@ -253,6 +266,7 @@ class _Index:
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             try:
                 while True:
+                    # A few more are waiting than are fetched: enough for all threads, too few to fill the memory.
                     while len(waiting) < 4 * AT_ONCE and (one := next(todo, None)) is not None:
                         waiting.add(pool.submit(get, one))
                     if not waiting:
@@ -266,10 +280,12 @@ class _Index:
                             continue
                         self.base.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (str(place), _mark(got)))
                         rows += 1
+                        # Committed now and then: a stop costs a few hundred files at most.
                         if rows % _ROWS_AT_ONCE == 0:
                             self.base.commit()
                         tell(got.size)
             finally:
+                # On a failure what has not begun is dropped; what is noted stays noted.
                 for future in waiting:
                     future.cancel()
                 self.base.commit()
@@ -281,9 +297,11 @@ class _Index:
 
 def _remove_others(path: Path, wanted: _Wanted, *, index: _Index) -> None:
     """Removes what the store has no more; of a lone object or a checkpoint's prefix nothing else is looked at."""
+    # Beside a lone object lies what other addresses have mirrored.
     if path in wanted or path.parent in {one.parent for one in wanted}:
         return
     others = []
+    # The deepest folders first, so that those that become empty can go.
     for folder, _, names in os.walk(path, topdown=False):
         others += [str(one) for name in names if (one := Path(folder, name)) not in wanted]
         for name in names:
@@ -314,6 +332,7 @@ def _alone(address: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
+    # One lock a bucket, waited for: what the other one fetches is then here.
     with open(_beside(address, ".lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

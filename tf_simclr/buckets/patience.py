@@ -35,6 +35,8 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
         FileNotFoundError: what it asks for is not there.
     """
     end, wait = time.monotonic() + PATIENCE, FIRST_WAIT
+    # 1. One try.  2. What is a program's fault, or ours to say, goes through.  3. What waiting does not cure is
+    # said.  4. Wait, twice as long each time, up to PATIENCE in all.
     while True:
         try:
             return do()
@@ -46,12 +48,14 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
                 rule = f"{address} must be reachable, but the store failed for {PATIENCE:.0f} seconds"
                 last = f"the last time: {_told(error)}"
                 raise InputError(f"{rule}; {last}; the same command goes on later") from error
+        # Drawn, so that a thousand machines that failed together do not come back together.
         time.sleep(random.uniform(wait / 2, wait))
         wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _code_of(error: BaseException | None) -> str:
     """S3's code of an error, wherever in its causes; "" where it has none."""
+    # fsspec wraps the store's own error, whose code it is.
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, Mapping):

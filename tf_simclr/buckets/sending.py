@@ -63,8 +63,10 @@ class Sending:
 
     def __init__(self, address: str, *, say: Callable[[str], None]):
         self.store, self.say = Store(address), say
+        # The working folder lies in the cache, by the address: the same command finds it again.
         self.address = self.store.address
         self.path = place_of(self.address, "written")
+        # Beside it, what was written last: by it a folder that could not be sent whole is known again.
         self.note = self.path.with_name(f".{self.path.name}.manifest.json")
         self.lock = Lock(self.store, say=say)
         self.writer = uuid.uuid4().hex
@@ -81,6 +83,7 @@ class Sending:
         Raises:
             InputError: another process has the folder, or the store cannot be asked.
         """
+        # The order is important: the lock, then what is there, and only then anything is sent.
         self.lock.take()
         try:
             self._fetch()
@@ -107,6 +110,7 @@ class Sending:
         Raises:
             InputError: it cannot be sent; it lies in the working folder.
         """
+        # First the beats end, then the last looks: nobody sends beside this.
         for beat in self.beats:
             beat.stop()
         SENDING.pop(self.path, None)
@@ -126,10 +130,12 @@ class Sending:
         What a command could not send any more is then still in the folder, and newer than what is in the bucket.
         """
         found, listed = read_manifest(self.store), self.store.find()
+        # What the manifest names; of other people's folders what is listed.
         there = listed if found is None else found.objects()
         there = {name: one for name, one in there.items() if name not in ("", LOCK, MANIFEST)}
         if found is not None:
             self.manifest = Manifest(found.files, writer=self.writer, number=found.number, version=found.version)
+        # What is here may be newer than what is there: a command that could not send its last files.
         if not self._is_newer(found):
             _clear(self.path, keep=set(there))
             for name, one in there.items():
@@ -141,6 +147,7 @@ class Sending:
                 check(not gone, f"{self.address} must hold what its {MANIFEST} names, but lacks {shown(name)}")
         if not there:
             return
+        # What is here already as it is there need not be sent.
         for name, one in there.items():
             path = self.path / name
             if path.is_file() and path.stat().st_size == one.size:
@@ -149,6 +156,7 @@ class Sending:
                 if known in (None, mine):
                     self.manifest.files[name], self.sent[name] = mine, stamp(path)
         self._write_manifest()  # from now on a former holder is refused
+        # Checkpoints that no manifest names: of a process that was killed between both.
         orphans = [name for name in listed if is_fixed(name) and name not in self.manifest.files]
         self.store.delete(orphans)  # of one that was killed before it wrote the manifest
 
@@ -158,6 +166,7 @@ class Sending:
             noted = parse_json(self.note.read_bytes())
         except DAMAGED:
             return False
+        # The same writer and number: nobody has written since.
         same = found is not None and noted == {"writer": found.writer, "number": found.number}
         return same and self.path.is_dir()
 
@@ -168,6 +177,7 @@ class Sending:
 
     def _look(self, *, last: bool = False) -> None:
         """Sends what has appeared since the last look."""
+        # One look at a time: that of the beat, and the last ones.
         with self.one_at_a_time:
             if self.lost is not None:
                 return
@@ -187,6 +197,7 @@ class Sending:
 
     def _send(self, *, logs: bool) -> None:
         """One round: what is new, the manifest, what is to go."""
+        # 1. What is new, the oldest first.  2. The manifest, which then names it.  3. What it names no more goes.
         files = _files(self.path)
         fresh = [name for name, mark in files.items() if self.sent.get(name) != mark and (logs or not _is_log(name))]
         missing = [name for name in self.manifest.files if name not in files]
@@ -196,6 +207,7 @@ class Sending:
             self._send_file(name)
         if logs:
             self.logs_sent = time.monotonic()
+        # First out of the manifest, then out of the bucket: a reader of the manifest finds all that it names.
         for name in missing:
             self.manifest.files.pop(name, None)
             self.sent.pop(name, None)
@@ -207,6 +219,7 @@ class Sending:
         path = self.path / name
         try:
             mark = stamp(path)
+            # Small files are read at once: what is sent is then of one moment.
             content: bytes | Path = path.read_bytes() if mark[1] <= _SMALL else path
             checksum = crc32c(content)
             size = len(content) if isinstance(content, bytes) else mark[1]
@@ -214,6 +227,7 @@ class Sending:
                 self._send_fixed(name, content)
             else:
                 self.store.put(name, content)
+            # A large one that changed while it was sent is sent again.
             if isinstance(content, Path) and stamp(path) != mark:
                 return
         except FileNotFoundError as error:
@@ -231,6 +245,7 @@ class Sending:
         try:
             self.store.put(name, content, only=ABSENT)
         except Raced:
+            # There is one of this name, and the manifest is still ours: it is left of one that was killed.
             found = read_manifest(self.store)
             if found is None or found.version != self.manifest.version:
                 raise
@@ -244,6 +259,7 @@ class Sending:
         """
         old = self.manifest
         new = Manifest(old.files, writer=self.writer, number=old.number + 1, version=old.version)
+        # On the condition that it is still the one that this process wrote or read.
         new.version = self.store.put(MANIFEST, new.text(), only=old.version)
         self.manifest = new
         write_json(self.note, {"writer": new.writer, "number": new.number})
@@ -283,6 +299,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int, int]]:
     found after that is as new as they are.
     """
     found: dict[str, tuple[int, int, int]] = {}
+    # Checkpoints first: the search for others takes a while on large folders.
     places = sorted(folder.glob("**/checkpoints/*.npz")) + sorted(folder.rglob("*"))
     for path in places:
         name = path.relative_to(folder).as_posix()
@@ -291,15 +308,18 @@ def _files(folder: Path) -> dict[str, tuple[int, int, int]]:
         with contextlib.suppress(OSError):  # it was removed meanwhile
             if path.is_file() and not path.is_symlink():
                 found[name] = stamp(path)
+    # In the order of their times, so that a reader never sees a later file without the earlier ones.
     return dict(sorted(found.items(), key=lambda one: one[1][0]))
 
 
 def _is_temporary(name: str) -> bool:
+    # Files that are being written begin with a dot, the process's number and a dot (`files.replacing`).
     return any(re.match(r"\.\d+\.", part) for part in name.split("/"))
 
 
 def _clear(folder: Path, *, keep: set[str]) -> None:
     """Removes what is not to be kept from a working folder."""
+    # The deepest first, so that folders are empty when they come.
     for path in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):

@@ -37,6 +37,7 @@ def staged(config: _C, *, say: Callable[[str], None], several: str | None = None
     Raises:
         InputError: something cannot be read or written; another process fills a folder.
     """
+    # Knobs whose type says that they mean a place.
     places = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if names_place(f.type)}  # type: ignore[arg-type]
     asked = {name: value for name, value in places.items() if any(map(is_bucket, _each(value)))}
     if not asked:
@@ -44,12 +45,14 @@ def staged(config: _C, *, say: Callable[[str], None], several: str | None = None
         return
     with contextlib.ExitStack() as stack:
         values: dict[str, Any] = {}
+        # What is written comes first: a second writer is refused before anything is fetched.
         for name in (name for name in asked if name in FOLDERS | WRITTEN.keys()):  # first: a second writer is refused
             address = normal(written(Path(asked[name])))
             rule = f"{name} must be a path that all processes share, such as a mounted bucket, where there are several"
             check(several is None or name not in FOLDERS, rule, started_by=several, **{name: address})
             enter = _filled if name in FOLDERS else _made
             values[name] = stack.enter_context(enter(address, say=say))
+        # What is read is fetched before the command begins.
         for name in (name for name in asked if name not in values):
             values[name] = _read(name, asked[name], others=places | {"dataset": getattr(config, "dataset", "")})
         yield dataclasses.replace(config, **values)  # type: ignore[type-var]
@@ -73,6 +76,7 @@ def _read(name: str, value: Any, *, others: Mapping[str, Any]) -> Any:
 
 def _of_tfds(address: str, dataset: str) -> Path:
     """The folder of TensorFlow Datasets' data sets, with the one that is asked for; it reads gs:// by itself."""
+    # TensorFlow's own file system reads gs:// by itself.
     if normal(address).startswith("gs://"):
         return Path(address)
     folder = place_of(address, "read")
@@ -90,6 +94,7 @@ def _filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
     try:
         yield sending.path
     finally:
+        # Why the block ends decides what its user hears first.
         ended = sys.exc_info()[1]
         if isinstance(ended, KeyboardInterrupt | SystemExit):
             say(f"sending what is saved to {address} …")
@@ -111,6 +116,7 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
     folder, _, stem = address.rpartition("/")
     store, path = Store(folder), place_of(address, "written")
     check(stem and not folder.endswith(":/"), f"{address} must name a file or folder in a bucket")
+    # What lies there already is fetched, as a command may add to it or refuse to replace it.
     whole, known = Store(address), {}
     listed = {f"{stem}/{name}" if name else stem: one for name, one in whole.find().items()}
     listed |= whole.prefixed()
@@ -124,6 +130,7 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
             known[name] = stamp(target)
     stand_for(path, address)
     yield path
+    # Files in the order of their times: an index or a `.json` that is written last is sent last.
     files = [file for one in _belonging(path) for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
     files = [file for file in files if file.is_file()]
     made = {file.relative_to(path.parent).as_posix(): file for file in sorted(files, key=lambda file: stamp(file)[0])}
@@ -133,6 +140,7 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
                 store.put(name, file)
             except FileNotFoundError as error:
                 raise InputError(f"{address} must be in a bucket that is there: {error}") from error
+    # What was there, and is here no more.
     store.delete([name for name in known if name not in made])
     forget(str(path))
 

@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 
@@ -76,6 +76,7 @@ def normal(address: str | Path) -> str:
     protocol, _, rest = str(address).partition(":")
     protocol = _ALIASES.get(protocol.lower(), protocol.lower())
     place = rest.strip("/")
+    # An empty part or `..` would be another place on this machine.
     odd = [part for part in place.split("/") if part in ("", ".", "..") or "\0" in part]
     rule = f"an address must be of the form {protocol}://BUCKET/FOLDER, without empty parts, . and .."
     check(place and not odd, rule, received=str(address))
@@ -102,6 +103,7 @@ class Store:
         self.fs = _filesystem(protocol, self.address)
         self.root = str(self.fs._strip_protocol(self.address)).rstrip("/")
         self.protocol = protocol
+        # Only these two refuse a write by a condition; elsewhere a look before the write has to do.
         self.conditional = protocol in ("gs", "s3")
 
     def at(self, name: str) -> str:
@@ -116,6 +118,7 @@ class Store:
         """
 
         def ask() -> Mapping[str, Any]:
+            # fsspec remembers listings; others write meanwhile.
             self.fs.invalidate_cache()
             try:
                 return self.fs.find(self.root, detail=True)
@@ -125,6 +128,7 @@ class Store:
 
         found = patiently(ask, self.address)
         if not found:
+            # Nothing: an empty folder, or no bucket?
             patiently(self._check_bucket, self.address)
         return self._named(found, self.root)
 
@@ -171,6 +175,7 @@ class Store:
         """
 
         def ask() -> tuple[bytes, str] | None:
+            # Looked at before and behind: the content belongs to the version that is returned.
             before = self.stat(name)
             if before is None:
                 return None
@@ -208,6 +213,7 @@ class Store:
         Raises:
             InputError: the store cannot be asked, or the object is damaged.
         """
+        # Lists, as the inner function changes them.
         expected, left = [wanted], [_TRIES]
 
         def ask() -> Object | None:
@@ -216,10 +222,12 @@ class Store:
             except FileNotFoundError:
                 return None
             one = expected[0]
+            # Cut downloads are common and look whole: size and checksum decide.
             if path.stat().st_size != one.size or (one.crc32c is not None and crc32c(path) != one.crc32c):
                 left[0] -= 1
                 rule = f"{self.at(name)} must be what was written there, but its content is another: it is damaged"
                 check(left[0] > 0, f"{rule}; remove it, or what names it")
+                # It may have been written anew meanwhile: then its new version is what is expected.
                 now = None if exact else self.stat(name)
                 if now is not None:
                     expected[0] = now
@@ -244,6 +252,7 @@ class Store:
             FileNotFoundError: the file to send is gone.
             InputError: the store cannot be asked.
         """
+        # Small ones as one request, which a store can refuse whole.
         if isinstance(content, Path) and content.stat().st_size <= _IN_MEMORY:
             content = content.read_bytes()
 
@@ -252,6 +261,7 @@ class Store:
                 return self._put(name, content, only)
             except FileNotFoundError:
                 if isinstance(content, Path) and not content.exists():
+                    # The file itself is gone, which its caller knows to handle.
                     raise
                 self._check_bucket()
                 if only in (ANY, ABSENT):
@@ -259,6 +269,7 @@ class Store:
             except Exception as error:
                 if not is_refused(error):
                     raise
+            # Refused: by an earlier try of our own, whose answer was lost?  Then the content is ours.
             there = self.stat(name)
             if there is not None and self._holds(name, content, there=there):
                 return there.version
@@ -287,7 +298,9 @@ class Store:
         """Listed objects by their names below a folder, without those that stand for folders."""
         objects = {}
         for path, info in found.items():
+            # Stores list with or without a slash in front.
             name = str(path).lstrip("/").removeprefix(folder.lstrip("/")).lstrip("/")
+            # Objects that stand for folders end with a slash.
             if info.get("type") != "file" or str(info.get("name", path)).endswith("/"):
                 continue
             odd = any(part in ("", ".", "..") or "\0" in part for part in name.split("/")) and name
@@ -321,10 +334,12 @@ class Store:
         path = self._path(name)
         bucket, _, key = path.partition("/")
         if isinstance(content, bytes) and self.protocol == "s3":
+            # Any, only if absent, or only if still this version.
             when = {} if only == ANY else {"IfNoneMatch": "*"} if only == ABSENT else {"IfMatch": only}
             return str(self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **when)["ETag"])
         if isinstance(content, bytes) and self.protocol == "gs":
             return _put_gs(self.fs, bucket, key, content, only)
+        # Neither condition nor lock: looked at just before, which leaves a moment.
         if not self.conditional and only != ANY:
             there = self.stat(name)
             if (there.version if there is not None else ABSENT) != only:
@@ -333,6 +348,7 @@ class Store:
             there = self.stat(name)
             if there is None or there.version != only:
                 raise FileExistsError(path)
+        # Stores have no folders; disks have.
         with contextlib.suppress(NotImplementedError):
             self.fs.makedirs(self.fs._parent(path), exist_ok=True) if not self.conditional else None
         mode = {"mode": "create"} if self.conditional and only == ABSENT else {}
@@ -342,6 +358,7 @@ class Store:
             self.fs.put_file(str(content), path, **mode)
         there = self.stat(name)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        # A store may accept a part and say nothing.
         if there is None or there.size != size:
             raise OSError("what was sent is not what the store has")
         return there.version
@@ -363,11 +380,8 @@ class Store:
         mine = crc32c(content)
         if there.crc32c is not None:
             return there.crc32c == mine
-        checksum = google_crc32c.Checksum()
         with self.fs.open(self._path(name), "rb") as file:
-            while piece := file.read(1 << 20):
-                checksum.update(piece)
-        return int.from_bytes(checksum.digest(), "big") == mine
+            return _crc32c_of_stream(file) == mine
 
 
 def crc32c(content: bytes | Path) -> int:
@@ -379,10 +393,15 @@ def crc32c(content: bytes | Path) -> int:
     """
     if isinstance(content, bytes):
         return int(google_crc32c.value(content))
-    checksum = google_crc32c.Checksum()
     with content.open("rb") as file:
-        while piece := file.read(1 << 20):
-            checksum.update(piece)
+        return _crc32c_of_stream(file)
+
+
+def _crc32c_of_stream(file: BinaryIO) -> int:
+    """The checksum of what a file still holds, a MiB at a time."""
+    checksum = google_crc32c.Checksum()
+    while piece := file.read(1 << 20):
+        checksum.update(piece)
     return int.from_bytes(checksum.digest(), "big")
 
 
@@ -407,8 +426,10 @@ def _filesystem(protocol: str, address: str) -> Any:
         rule = "an address must be of a store that fsspec knows, such as gs://bucket/folder or s3://bucket/folder"
         raise InputError(f"{rule}. Received: {address!r}") from error
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is tried again
+    # The memory file system is one a process.
     if protocol == "memory":  # it lives in the process, by fsspec's own instance
         return kind()
+    # The environment is part of the key: another endpoint is another file system.
     return _made(kind, protocol, tuple(os.environ.get(name) for name in _ENDPOINTS))
 
 
@@ -431,6 +452,7 @@ def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
 
 def _object(info: Mapping[str, Any]) -> Object:
     """What fsspec says of an object, whatever the store calls it."""
+    # Google's generation, S3's ETag, a time: whatever changes with the content.
     version = next((info[name] for name in ("generation", "ETag", "etag", "created", "mtime") if info.get(name)), "")
     if hasattr(version, "timestamp"):  # listed it is a number
         version = version.timestamp()
@@ -440,6 +462,7 @@ def _object(info: Mapping[str, Any]) -> Object:
     try:
         import base64
 
+        # Google gives the checksum in base64.
         checksum = int.from_bytes(base64.b64decode(known), "big") if isinstance(known, str) and known else None
     except ValueError:
         checksum = None
@@ -453,6 +476,7 @@ def _put_gs(fs: Any, bucket: str, key: str, content: bytes, only: str) -> str:
 
     value = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
     header = json.dumps({"name": key, "crc32c": value})
+    # A mark between both parts of the request, which must not occur in them.
     mark = hashlib.blake2b(content, digest_size=16).hexdigest()  # not in the content, so that it can part it
     body = b"".join(
         [

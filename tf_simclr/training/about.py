@@ -25,8 +25,10 @@ def known_of(checkpoint: Any) -> dict[str, Any]:
         checkpoint: a run folder or its `network.keras`, or what was pushed to the hub; others say nothing.
     """
     place = expanded(checkpoint)
+    # A `network.keras` stands for the run that it lies in.
     place = place.parent if place.name == "network.keras" else place
     run, pushed = RunFolder(place), _read(place / FILE)
+    # The run's own notes, else what was pushed or exported with the network.
     options = _read(run.config)
     classes = run.class_names() or tuple(pushed.get("classes") or ())
     size = options.get("image_size", pushed.get("image_size"))
@@ -39,6 +41,7 @@ def known_of(checkpoint: Any) -> dict[str, Any]:
 
 def _is_made_up(place: Path, depth: int = 0) -> bool:
     """Whether made-up data is among what a network learned from, in its run or in one that it began with."""
+    # Its own card, its own result, then those of the weights that it began with.
     if MADE_UP in (_read(place / FILE).get("notes") or ()):
         return True
     notes = _read(RunFolder(place).result).get("notes")

@@ -53,6 +53,7 @@ class Plan:
 
     def epoch(self, step: int) -> tuple[int, int]:
         """The epoch that goes on after a step, the first one being 0, and how many of its steps are done."""
+        # The last epoch has whatever is left: a step behind the others' ends is still in it.
         number = min(step // self.steps_per_epoch, self.last_epoch - 1)
         return number, step - number * self.steps_per_epoch
 
@@ -65,7 +66,9 @@ class Plan:
         while step < self.total_steps:
             epoch, begun = self.epoch(step)
             last = self.last_epoch - 1
+            # As many whole epochs as follow each other alike; the last one counts only where it has as many steps.
             alike = last - epoch + (self.total_steps - last * self.steps_per_epoch == self.steps_per_epoch)
+            # What is left of an epoch that was begun, or a last one of another length, is a call of `fit` of its own.
             if begun or alike <= 0:
                 yield step, epoch, epoch + 1, self.end(epoch) - step
                 step = self.end(epoch)
@@ -92,8 +95,10 @@ class Stopping:
         self.before: dict = {}
 
     def __enter__(self) -> "Stopping":
+        # Python lets only the main thread handle signals.
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
+                # Ignored by whoever started it, as by nohup: it stays so.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self.before[number] = signal.signal(number, self.note)
         return self
@@ -106,6 +111,7 @@ class Stopping:
 
     def note(self, number: int, _frame) -> None:
         """Keeps a signal for later, unless it is the second Ctrl-C."""
+        # Asked twice, it ends at once.
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
@@ -125,6 +131,7 @@ class Begun(keras.callbacks.Callback):
         self.values = values
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Once, as the epoch begins; `fit` has set them to zero.
         for variable, value in zip(self.model.metrics_variables, self.values, strict=False):
             variable.assign(value)
         self.values = []
@@ -140,6 +147,7 @@ class Finite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not math.isfinite(logs["loss"]):
             step = steps_done(self.model)
+            # What was saved before this step reaches the disk first: it is what the user can go back to.
             self.saved()
             raise InputError(
                 f"the loss must stay finite, but it is {logs['loss']} at step {step:,}; no checkpoint holds that: "
@@ -178,13 +186,18 @@ class Checkpoints(keras.callbacks.Callback):
                 raise
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # A thread that has ended has saved, or failed.
         if self.writing is not None and not self.writing.is_alive():
             self.wait()  # and a failure is told at once
+        # Several steps may be one execution: the number of steps is asked, not counted.
         before, self.step = self.step, steps_done(self.model)
+        # All processes stop behind one step: they exchange signals after each.
         self.agreed = self.devices.first_signal(self.stopping.signal)
         self.due |= self.agreed is not None
+        # A multiple of checkpoint_steps lies between this step and the one before.
         self.due |= self.step // self.plan.checkpoint_steps > before // self.plan.checkpoint_steps
         self.due |= self.step == self.plan.total_steps
+        # In the midst of an epoch now; at its end when the history has its line.
         if self.due and self.plan.epoch(self.step)[1] and self.step < self.plan.total_steps:
             self.save()
 
@@ -198,10 +211,14 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
             InputError: the run's folder is gone, a number is not finite, or the checkpoint before could not be written.
         """
+        # Two writings at a time would be two states in memory.
         self.wait()
         if self.devices.chief:
+            # Asked here as well as by the thread: a removed folder is an error of this step.
             self.run.check_there()
+        # JAX's variables have old values until they are settled.
         settle(self.model)
+        # The copy is taken while nobody trains; writing it takes place beside the next steps.
         arrays = captured(self.model)
         self.saved, self.due = self.step, False
         if not self.devices.chief:
@@ -229,12 +246,14 @@ class Checkpoints(keras.callbacks.Callback):
         try:
             self.run.check_there()
             write_state(path, arrays)
+            # The newest ones stay; 0 keeps all.
             kept = self.plan.keep_checkpoint_max or len(self.run.checkpoints())
             for old in self.run.checkpoints()[kept:]:
                 old.unlink()
         except BaseException as failure:  # whatever it is: the thread that trains must hear of it
             self.failure = failure
             try:
+                # A failed write into a folder that is gone is told as that.
                 self.run.check_there()
             except InputError as gone:  # the folder was removed in the midst of it
                 self.failure = gone
@@ -248,6 +267,7 @@ class Stop(keras.callbacks.Callback):
         self.saver, self.say = saver, say
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # The last of the callbacks: all others have seen this step.
         several = self.saver.devices.process[1] > 1  # alone, there is nobody to agree with
         agreed, step = self.saver.agreed if several else self.saver.stopping.signal, self.saver.step
         if agreed is not None and self.saver.saved == step:
@@ -269,6 +289,7 @@ class History(keras.callbacks.Callback):
         super().__init__()
         self.run, self.path, self.plan = run, run.history, plan
         try:
+            # Steps behind the checkpoint will be taken again.
             self.rows = [row for row in read_history(run) if row["step"] <= step]
         except InputError as error:
             aside = run.history.with_name("history.damaged.csv")
@@ -278,16 +299,19 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.run.check_there()
+        # An epoch's line is of the step that it ends with.
         step = self.plan.end(epoch)
         rate = self.model.optimizer.learning_rate
         row = {"step": step, "epoch": epoch + 1, **logs, "learning_rate": float(keras.ops.convert_to_numpy(rate))}
         self.rows.append(row)
         text = io.StringIO(newline="")
         # Some numbers are not taken each epoch, and a resumed run may take others: their places stay empty.
+        # Every column that any line has, in the order of their appearance.
         columns = dict.fromkeys(name for row in self.rows for name in row)
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
+        # Written anew as a whole: a line that is half written would be read.
         with replacing(self.path, durable=True) as [file]:
             file.write(text.getvalue().encode())
 
@@ -300,6 +324,7 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
         with open(run.history, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             named = {*(table.fieldnames or ("step", "epoch"))}
+            # An empty place has no entry.
             rows = [
                 {name: (int if name in ("step", "epoch") else float)(value) for name, value in row.items() if value}
                 for row in table
@@ -342,6 +367,7 @@ class Progress(keras.callbacks.Callback):
         self.step = steps_done(self.model)
         now = time.monotonic()
         at_once = getattr(self.model, "steps_per_execution", 1)
+        # The first execution compiles: it is no measure of the pace.
         if self.compiled is None and self.step - self.first <= at_once and self.step < self.plan.total_steps:
             self.compiled = now, self.step
             return  # nothing is known of the pace yet
@@ -365,6 +391,7 @@ class Progress(keras.callbacks.Callback):
 
         The first step does not count, in which the step is compiled, where there are others to go by.
         """
+        # From behind the first execution on, if there is anything behind it.
         later = self.compiled is not None and self.step > self.compiled[1]
         began, first = self.compiled if later and self.compiled is not None else (self.began, self.first)
         seconds = max(time.monotonic() - began, 1e-9) / max(self.step - first, 1)
@@ -418,7 +445,9 @@ class Served(keras.callbacks.Callback):
 
     def _look(self) -> None:
         began = self.began
+        # Longer than all steps so far by far: else every slow step would be told of.
         limit = max(self.seconds, 4 * self.longest)
+        # Told once for each further limit that passes.
         if began is None or (waited := time.monotonic() - began) < (self.told + 1) * limit:
             return
         self.told += 1

@@ -28,6 +28,7 @@ def spread(rows: np.ndarray) -> float:
 
 
 def _effective_rank(rows: np.ndarray) -> float:
+    # Measured on rows of length 1: a row's length is not what collapses.
     """The exponential of the entropy of the normalised rows' singular values, in 1..min(n, d).
 
     Example:
@@ -35,6 +36,7 @@ def _effective_rank(rows: np.ndarray) -> float:
         (3.0, 1.0)
     """
     values = np.linalg.svd(unit(rows), compute_uv=False)
+    # Singular values as shares of their sum; those of rounding are none.
     shares = values[values > 1e-9 * values.sum()] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
@@ -57,6 +59,7 @@ def uniformity(rows: np.ndarray) -> float:
         (0.0, -8.0)
     """
     units = unit(rows)
+    # |a - b|² = 2 - 2 a·b for rows of length 1; each pair once.
     squares = np.maximum(2 - 2 * units @ units.T, 0)[np.triu_indices(len(units), k=1)]
     return float(np.log(np.exp(-2 * squares).mean()) + 0)
 
@@ -69,6 +72,7 @@ def indicators(features: np.ndarray, projections: np.ndarray) -> dict[str, float
         projections: `(n, 2, k)`.
     """
     pairs = {"feature": features, "projection": projections}
+    # (n, 2, d) → (2n, d): views of an example are rows of their own.
     flat = {name: views.reshape(-1, views.shape[2]) for name, views in pairs.items()}
     numbers = {f"{name}_std": spread(rows) for name, rows in flat.items()}
     numbers |= {f"{name}_rank": _effective_rank(rows) for name, rows in flat.items()}

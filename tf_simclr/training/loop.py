@@ -54,6 +54,8 @@ def train(
     """
     # The order is important: a lock before anything is read or written, signals caught before a step is taken, the
     # newest checkpoint before callbacks look at the step.
+    # 1. The lock.  2. Signals.  3. The newest checkpoint.  4.
+    #    Callbacks.  5. One call of `fit` for each run of equal epochs.
     stopping = Stopping()
     with contextlib.ExitStack() as stack:
         stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
@@ -67,12 +69,14 @@ def train(
         after = [saver, *callbacks, Stop(saver, say=say)]
         if devices.chief:
             whole = has_tensorflow()
+            # TensorBoard's callback needs TensorFlow; without it `Curves` writes the same files.
             tensorboard = keras.callbacks.TensorBoard(run.logs, write_graph=False) if whole else Curves(run.logs)
             after = [History(run, plan, step=step, say=say), tensorboard, *after]
         # `fit` sets means to zero as an epoch starts: those of an epoch that a checkpoint cut in two are put back.
         begun = [v.numpy() for v in model.metrics_variables] if plan.epoch(step)[1] else []
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):
+            # Steps at once must divide those of this call.
             _execute(model, math.gcd(at_once, steps))
             shown = [*watchers, Progress(plan, first)] if devices.chief else []
             devices.fit(
@@ -85,6 +89,7 @@ def train(
                 verbose=0,
                 callbacks=[Begun(begun), Finite(run, saved=saver.wait), *shown, *after],
             )
+            # Only the first call goes on in the midst of an epoch.
             begun = []
         with alone(model, keep=True):  # what follows, one process computes by itself
             pass
@@ -97,11 +102,13 @@ def _begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callabl
         InputError: there are checkpoints but none is whole, or the processes do not see the same ones.
     """
     with devices.scope():
+        # Slots exist before a checkpoint is read into them.
         model.optimizer.build(model.trainable_variables)
     if devices.chief:
         for unfinished in _unfinished_files(run):
             unfinished.unlink()
     step = _resume(model, run, say=say)
+    # Processes that see different folders would train different networks.
     devices.agree(f"the step to go on from (is {run.path} the same folder for all of them?)", step)
     return step
 
@@ -110,6 +117,7 @@ def _execute(model: keras.Model, steps: int) -> None:
     """Sets `steps_per_execution`: where it does not divide an epoch, `fit` would take more steps than it was asked."""
     if steps != model.steps_per_execution:
         model.steps_per_execution = steps
+        # The compiled step has the number in it.
         model.make_train_function(force=True)
 
 
@@ -137,5 +145,6 @@ def _resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -
 
 def _unfinished_files(run: RunFolder) -> list[Path]:
     """What processes that were killed were writing; the lock keeps away those that still live."""
+    # `files.replacing` begins its files with a dot and the process's number.
     found = [path for folder in (run.path, run.path / "checkpoints") for path in folder.glob(".[0-9]*")]
     return [path for path in found if re.match(r"\.\d+\.", path.name) and path.is_file()]

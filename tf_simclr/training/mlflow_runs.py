@@ -51,6 +51,7 @@ class MlflowReport(keras.callbacks.Callback):
         metric = importlib.import_module("mlflow.entities").Metric
         now, step = int(1000 * time.time()), int(row["step"])
         numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+        # A server that is away ends the training in a sentence, not in a traceback.
         with _told():
             self.client.log_batch(
                 self.session,
@@ -70,6 +71,7 @@ class MlflowReport(keras.callbacks.Callback):
             name = read_json(path).get("run_id")
             check(isinstance(name, str) and name, f"{path} must hold the run's id", run_id=name)
             return str(name)
+        # The experiment by its name, made where it is not there.
         found = self.client.get_experiment_by_name(self.experiment)
         place = self.client.create_experiment(self.experiment) if found is None else found.experiment_id
         name = self.client.create_run(place, run_name=self.run.path.name).info.run_id

@@ -53,6 +53,7 @@ def check_can_push(name: str, *, token: str | None = None) -> None:
         InputError: it is no name, huggingface_hub is not installed, or the hub knows no such token.
     """
     name = hub_name(name)
+    # The cheap questions first: a name, a package, a token, and whether the hub knows it.
     check_installed(f"pushing to hf://{name}", "huggingface_hub")
     import huggingface_hub
 
@@ -102,6 +103,7 @@ def push_to_hub(
     check_can_push(name, token=token)
     import huggingface_hub
 
+    # All of it in a folder, then one commit: the repository has all or nothing of it.
     with tempfile.TemporaryDirectory() as folder:
         _fill(Path(folder), run_or_model, name=name, files=files)
         api = huggingface_hub.HfApi(token=token, library_name="tf_simclr")
@@ -117,6 +119,7 @@ def push_to_hub(
 
 def _told(name: str, error: BaseException) -> str:
     """What went wrong on the hub, in a sentence."""
+    # The first answer of a server among the causes of the error.
     status = next((code for one in _chain(error) if (code := _status(one))), None)
     reasons = {
         401: "the hub does not know the token; log in with `hf auth login`, or set HF_TOKEN",
@@ -177,6 +180,7 @@ def _network_of(run_or_model: Any) -> tuple[keras.Model, RunFolder | None]:
 
     if isinstance(run_or_model, keras.Model):
         make = getattr(run_or_model, "network", None)
+        # A model that trains gives its network; any other one is sent as it is.
         return (plain(make()) if callable(make) else run_or_model), None
     run = RunFolder(expanded(run_or_model))
     is_run = run.config.is_file() and run.architecture.is_file()
@@ -186,6 +190,7 @@ def _network_of(run_or_model: Any) -> tuple[keras.Model, RunFolder | None]:
 def _about(network: keras.Model, run: RunFolder | None) -> dict[str, Any]:
     """What others should know of a network: nothing that names an image, a patient or a place."""
     channels = int(network.input_shape[-1])
+    # A network of endpoints, or of one output.
     outputs = network.output if isinstance(network.output, Mapping) else {"output": network.output}
     about: dict[str, Any] = {
         "images": _IMAGES.get(channels, f"{channels} channels in [0, 1]"),
@@ -219,6 +224,7 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in result.items():
         if isinstance(value, Mapping) and ("accuracy" in value or "value" in value):
             kept = {key: value[key] for key in ("accuracy", "value", "low", "high") if key in value}
+            # Numbers alone, finite ones: nothing that a run noted as text leaves the machine.
             numbers = all(isinstance(number, (int, float)) and math.isfinite(number) for number in kept.values())
             found |= {name: kept} if numbers and re.fullmatch(r"top\d|auc", name) else {}
         elif name in _NUMBERS and type(value) in (int, float) and math.isfinite(value):

@@ -23,6 +23,7 @@ def _read_result(folder: RunFolder) -> dict:
         InputError: it is damaged, or holds something else.
     """
     content = read_json(folder.result)
+    # What somebody else may have written under this name is no result.
     numbers = [content.get("step"), content.get("seconds")]
     names = content.get("unreadable")
     fits = all(type(number) in (int, float) for number in numbers) and isinstance(names, list)
@@ -44,6 +45,7 @@ def finished_result(folder: RunFolder) -> dict | None:
     try:
         return _read_result(folder)
     except InputError as error:
+        # A finished network without a readable result: the checkpoint makes it again.
         if not folder.checkpoints():
             raise
         say(f"{error}; it is made again from the last checkpoint")
@@ -70,6 +72,7 @@ class Result(keras.callbacks.Callback):
         super().__init__()
         self.division, self.notes, self.without = division, list(notes), without
         self.folder, self.unreadable, self.devices, self.began = folder, unreadable, devices, time.monotonic()
+        # Seconds and unreadable images of before count on.
         resumes = folder.checkpoints() and folder.result.exists()
         self.before: dict = {"seconds": 0, "unreadable": []}
         try:
@@ -89,6 +92,7 @@ class Result(keras.callbacks.Callback):
             rows = read_history(self.folder) or [{"step": next(last, 0)}]  # it was lost, and nothing is left to train
             numbers = {name: value for name, value in rows[-1].items() if name not in self.without}
             content = {**numbers, "seconds": seconds}
+        # Each process has met unreadable images of its own.
         found = self.devices.collect({"content": content, "unreadable": self.unreadable.names})
         names = {*self.before["unreadable"], *(name for one in found for name in one["unreadable"])}
         result = {**found[0]["content"], "unreadable": sorted(names)}

@@ -59,6 +59,7 @@ def views_on_device(
         )
         check(config.augment_on != "host", rule, augment_on=config.augment_on)
         return None
+    # 1. No TensorFlow: nothing to choose.  2. What speaks against the device.  3. Asked for, or worth it.
     tpu = "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax"
     reasons = [*against, *([tpu] if devices.description.startswith("TPU") else [])]
     if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
@@ -76,6 +77,7 @@ def with_held(views_of: DeviceViews, source: Source, *, devices: Devices) -> Dev
     """The same, with all images of a source whose pixels memory holds (`subsets.in_pixels`) on each device."""
     if source.pixels is None or source.partner is not None:
         return views_of
+    # Within the scope, so that each replica has them.
     with devices.scope():
         held = Held(source.pixels)
     size, most = source.pixels.nbytes / 2**20, HELD_PIXELS / 2**20
@@ -93,6 +95,7 @@ def viewed(batches: tf.data.Dataset, views_of: DeviceViews) -> tf.data.Dataset:
             given = dict(zip(names, map(keras.ops.convert_to_tensor, values), strict=True))
             return keras.ops.convert_to_numpy(views_of(given))
 
+        # TensorFlow calls Keras within the graph; other backends from outside of it, in Python.
         if keras.backend.backend() == "tensorflow":
             return views_of(batch), *labels
         views = tf.numpy_function(by_keras, [batch[name] for name in names], tf.float32)

@@ -42,6 +42,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.due(epoch):
+            # Between two epochs the weights of this epoch.
             settle(self.model)
             with alone(self.model):
                 logs.update(self.numbers())
@@ -50,6 +51,7 @@ class Watch(keras.callbacks.Callback):
     def network(self) -> _Inference:
         """The encoder and projection head of the model that trains; made once a model, for it is compiled."""
         if not hasattr(self.model, "inference"):
+            # The encoder and projection that train, called in inference: the same variables.
             images = keras.Input(self.model.encoder.input_shape[1:])
             features = self.model.encoder(images)
             outputs = {"features": features, "projections": self.model.projection(features)[-1]}
@@ -66,6 +68,7 @@ class _Inference:
     def __init__(self, model: keras.Model):
         self.model = model
         if keras.backend.backend() == "tensorflow":
+            # None for the number of images: one trace serves every batch.
             signature = [tf.TensorSpec(model.input_shape, "float32")]  # of any number of images: traced once
             self.compiled = tf.function(
                 lambda images: model(images, training=False), input_signature=signature, autograph=False
@@ -99,6 +102,7 @@ class Collapse(Watch):
         parts: dict[str, list[np.ndarray]] = {"features": [], "projections": []}
         for views, *_ in self.views:
             n = len(views)
+            # (n, 2, h, w, 3) → (2n, h, w, 3), and the outputs back to (n, 2, d).
             images = keras.ops.reshape(views, (2 * n, *views.shape[2:]))
             outputs = self.network.predict_on_batch(images)
             for name, rows in parts.items():
@@ -125,6 +129,7 @@ class Neighbours(Watch):
 
     def numbers(self):
         known, asked = (extract(self.network, part, endpoint="features") for part in (self.known, self.asked))
+        # As many neighbours as there are, at most 200.
         votes = knn_scores(asked.values, (known.values, known.labels), k=min(_NEIGHBOURS, len(known.values)))
         return {"knn_acc": accuracy(votes.argmax(axis=1), asked.labels)}
 
@@ -147,6 +152,7 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
     """
     if not has_tensorflow():
         return _parts_of_rows(source, other, count=count, seed=seed)
+    # One source: a fifth of what is drawn is asked, the rest votes.
     if other is None:
         both = draw(source, count, seed=seed)
         found = len(_keys(both))
@@ -155,6 +161,7 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
             found > 1, f"{source.origin} must have at least two labelled images for a test by neighbours", found=found
         )
         return _piece(source, both.skip(asked), count=found - asked), _piece(source, both.take(asked), count=asked)
+    # Two sources: what is asked first, then what votes, without what is asked.
     tested = draw(other, count, seed=seed)
     taken = _keys(tested)
     check(len(taken) > 0, f"{other.origin} must have labelled images for a test by neighbours")
@@ -169,6 +176,7 @@ def _parts_of_rows(source: Source, other: Source | None, *, count: int, seed: in
 
     def drawn(one: Source, without: frozenset = frozenset()) -> np.ndarray:
         rows = in_python.rows_of(one)
+        # The order of the seed's first epoch, as of a training.
         order = in_python.order(seed, 0, count=len(rows))
         known = order[np.asarray(rows.labels)[order] >= 0]
         return np.array([i for i in known if not without or _key_of(rows, i) not in without][:count], np.int64)
@@ -198,6 +206,7 @@ def _key_of(rows: Rows, number: int) -> tuple[str, bytes]:
 
 def draw(source: Source, count: int, *, seed: int, without: Sequence[bytes] = ()) -> Records:
     """So many records, or all, of one epoch: of those with a label, and without those that have one of the keys."""
+    # More than is needed is shuffled, as some have no label.
     records = source.shuffled(seed, buffer=2 * count).take(source.num_examples)
     if records.element_spec["label"].shape.rank == 0:
         records = records.filter(in_graph(lambda record: record["label"] >= 0))
@@ -216,6 +225,7 @@ def _key(record: dict[str, tf.Tensor]) -> tf.Tensor:
     """Name, and a hash of the path, the bytes or the pixels: images in memory have numbers for names."""
     image = record["image"]
     content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
+    # Strong hashes with a fixed key: equal in every process.
     hashed = tf.strings.to_hash_bucket_strong(content, 2**62, [18, 45])
     return tf.strings.join([record["name"], " ", tf.strings.as_string(hashed)])
 
@@ -243,6 +253,7 @@ def draw_pairs(views: np.ndarray, run: RunFolder) -> Path:
     if not has_tensorflow():
         Summaries(run.logs / "train", suffix=".pairs").image("augmented_pairs", path.read_bytes())
         return path
+    # In a file of its own, beside the training's.
     writer = tf.summary.create_file_writer(str(run.logs / "train"), filename_suffix=".pairs")
     with writer.as_default():
         tf.summary.image("augmented_pairs", tf.io.decode_png(path.read_bytes(), channels=3)[None], step=0)

@@ -66,6 +66,7 @@ class Report(keras.callbacks.Callback):
             self.session.log({"augmented_pairs": self.wandb.Image(str(pairs))}, step=0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # What is sent is the history's line: the same numbers as on the disk.
         row = read_history(self.run)[-1]
         self.session.log(row, step=row["step"])
 
