@@ -35,12 +35,15 @@ ROWS = {
 
 def run(config: Augmentations) -> None:
     """Draws the sheet and says where it is."""
+    # 1. The pictures: those that are named, or one that is there always.
     files = config.images or (flower_file(),)
     pictures = [read(file, exif_orientation=config.exif_orientation) for file in files]
     recipe = Recipe.of(config)
+    # 2. The first one by each operator alone; of a single picture as many pairs as draws, else a pair of each.
     rows = operator_rows(pictures[0], recipe, size=config.image_size, draws=config.draws, seed=config.seed)
     chosen = pictures if len(pictures) > 1 else pictures * config.draws
     pairs = [pair(picture, recipe, size=config.image_size, seed=[config.seed, i]) for i, picture in enumerate(chosen)]
+    # 3. The sheet, and where it is.
     figure = plots.augmentations(rows, np.stack(pairs), original=np.clip(pictures[0], 0, 1))
     plots.save(figure, config.out)
     name = shown(files[0]) if config.images else "scikit-learn's flower"
@@ -73,12 +76,14 @@ def operator_rows(
 
     The crops of a row are those of any other: the operators can be compared column by column.
     """
+    # A seed for each draw, the same for every operator: the rows show the same crops.
     seeds = np.array([[seed, i] for i in range(draws)], np.int64)
     return {name: list(_views(picture, seeds, size=size, recipe=recipe.only(*chosen))) for name, chosen in ROWS.items()}
 
 
 def pair(picture: np.ndarray, recipe: Recipe, *, size: int, seed: list[int]) -> np.ndarray:
     """Two views `(2, size, size, 3)` of a picture as a network sees them in pretraining."""
+    # As in a stream: two seeds of one.
     return _views(picture, split(np.array([seed], np.int64), 2)[0], size=size, recipe=recipe)
 
 

@@ -24,6 +24,7 @@ def run(config: CheckpointsList | CheckpointsGet) -> None:
     Raises:
         InputError: no name fits, or the bucket cannot be reached, or as `converters.convert`.
     """
+    # Each prints one thing; none of the first two loads a framework.
     if isinstance(config, CheckpointsList):
         write("\n".join(listed(config)) + "\n")
     elif isinstance(config, CheckpointsConvert):
@@ -40,6 +41,7 @@ def listed(config: CheckpointsList) -> list[str]:
         return lines
     found = [one for name, one in CHECKPOINTS.items() if config.match in name]
     check(bool(found), "match must be a part of at least one name", match=config.match)
+    # A match that is one name has all its details.
     return _details(found[0]) if len(found) == 1 else table(found)
 
 
@@ -106,12 +108,15 @@ def _converted(config: CheckpointsConvert) -> str:
     from converters.writing import container_of
 
     source = get(config)
+    # In the working directory, named as the checkpoint.
     target = config.target or default_target(Path(config.name), config.to or "pth")
     options = {name: getattr(config, name) for name in ("naming", "part", "ema", "verify")}
     to = config.to or container_of(target) or "pth"
     done = converters.convert(source, target, to=to, **options, selector=config.selector)
     official = CHECKPOINTS.get(config.name)
+    # A part without the classifier has nothing to compare.
     expected = None if official is None or config.part != "all" else official.selector
+    # The catalogue against the file: both are said, and the file's is taken.
     if expected is not None and done.architecture.ft_proj_selector != expected:
         by_name.say(
             f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken"

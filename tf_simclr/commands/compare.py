@@ -22,6 +22,8 @@ _Rows = dict[str, tuple[Answers, str]]
 def run(config: Compare) -> None:
     """Compares as configured and prints one table."""
     check(config.runs, "compare needs at least one run folder or result", runs=0)
+    # 1. Each evaluation of each run, a row a method.  2. The
+    #    figures, before the table, as they may fail.  3. The table.
     rows = {f"{place}: {method}": (answers, method) for place, answers in _loaded(config) for method in answers.scores}
     figures = draw(rows, config.figures) if config.figures else []
     show(table(rows, seed=config.seed))
@@ -37,6 +39,7 @@ def _loaded(config: Compare) -> list[tuple[str, Answers]]:
     """Every evaluation of the runs that kept its answers, by what a table calls it."""
     found = []
     for place in config.runs:
+        # A run's folder may hold several evaluations.
         paths = sorted(path.with_suffix(".json") for path in place.glob("*.npz")) if place.is_dir() else [place]
         check(paths, f"{place} must hold an evaluation; run linear-eval on it", found=0)
         found += [(shown(place if place.is_dir() and len(paths) == 1 else path), read_answers(path)) for path in paths]
@@ -47,6 +50,7 @@ def table(rows: _Rows, *, seed: int) -> str:
     """A line a method: accuracy, and the difference from the first line on the images of both."""
     width = max(map(len, rows))
     lines = [f"{'run':<{width}}{'images':>9}{'accuracy (%)':>22}{'difference':>24}"]
+    # Everything is compared with the first line.
     first = next(iter(rows.values()))
     for number, (name, (answers, method)) in enumerate(rows.items()):
         hits = answers.hits(method)
@@ -59,6 +63,7 @@ def table(rows: _Rows, *, seed: int) -> str:
 def difference(row: tuple[Answers, str], first: tuple[Answers, str], *, seed: int) -> str:
     """The paired difference from the first line, or why there is none."""
     try:
+        # On the images of both, by name.
         mine, theirs = aligned(row[0], first[0])
     except InputError:
         return "other images"
@@ -76,6 +81,7 @@ def draw(rows: _Rows, folder: Path) -> list[Path]:
         names = answers.classes if len(answers.classes) == count else [f"class {i}" for i in range(count)]
         predictions = answers.scores[method].argmax(axis=1)
         figures[f"confusion_{number}"] = plots.confusion(answers.labels, predictions, class_names=names, title=name)
+    # Curves need a yes and a no.
     two = {name: row for name, row in rows.items() if row[0].scores[row[1]].shape[1] == 2}
     if two:
         positive = {
@@ -102,6 +108,7 @@ def _counted(labels: Sequence[np.ndarray]) -> str:
 
 def positives(scores: np.ndarray) -> np.ndarray:
     """Probability of the second class: of logits by softmax, of votes by their share."""
+    # Votes are shares; logits may be of any sign.
     if scores.min() >= 0:
         return scores[:, 1] / np.maximum(scores.sum(axis=1), 1e-12)
     return 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))

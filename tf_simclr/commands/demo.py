@@ -41,9 +41,12 @@ _ARCHITECTURE = Architecture(depth=18, proj_head_mode="nonlinear", num_proj_laye
 
 def run(config: Demo) -> None:
     """Runs every stage and prints one table and where everything is."""
+    # 1. What is needed at the end is asked for at the beginning.
     check_installed("the demo, which converts to PyTorch,", "torch")
+    # 2. The digits, and the draws of a few labels that all three representations are tested on.
     digits, folder = load_digits(seed=config.seed), RunFolder(config.model_dir)
     draws = few_label_draws(digits.train_labels, config.labels_per_class, draws=config.label_draws, seed=config.seed)
+    # 3. Pretraining, without a label.
     result = pretrain(
         recipe(config),
         dataclasses.replace(from_arrays(digits.train), origin="scikit-learn's digits"),
@@ -51,6 +54,8 @@ def run(config: Demo) -> None:
         architecture=_ARCHITECTURE,
         notes=plain(config),
     )
+    # 4. The same probe on features of three kinds: the trained
+    #    network's, an untrained one's, and the pixels themselves.
     trained = load_encoder(folder.path)
     keras.utils.set_random_seed(config.seed)
     features = {
@@ -59,10 +64,12 @@ def run(config: Demo) -> None:
         "raw pixels": (pixels(digits.train), pixels(digits.test)),
     }
     comparison = compare(features, (digits.train_labels, digits.test_labels), draws=draws)
+    # 5. To PyTorch, and how far its features lie from Keras'.
     say("converting to PyTorch …")
     weights = folder.path / "encoder.pth"
     convert(folder.path, weights, part="encoder")
     difference = _torch_difference(load(weights), trained, seen=_batches(digits.test))
+    # 6. What is left behind, and said.
     picture = _draw(folder, digits, features=features["pretrained"])
     write_json(folder.result, result | _numbers(comparison, difference))
     show(_report(config, comparison, difference=difference, result=result, picture=picture))

@@ -26,6 +26,7 @@ from tf_simclr.commands.inputs import (
     in_folder,
     open_source,
     push,
+    resnet_of,
     same_classes,
     stem_warning,
     warn_of_stem,
@@ -180,9 +181,11 @@ def _student_start(config: Distill, *, devices: Devices) -> Given | GivenOwn | N
         check_images(network, config.image_size)
         given = GivenOwn.of(network, name=config.encoder or str(origin))
         if config.checkpoint is None:
+            # Drawn anew: of the teacher's encoder no weight is left.
             given = replace(given, encoder=keras.models.clone_model(given.encoder))
         for line in share_statistics(given.encoder, global_bn=config.global_bn):
             say(line)
+    # Heads are the student's own.
     return replace(given, projection=None, head=())
 
 
@@ -195,14 +198,7 @@ def describe(config: Distill, num_classes: int, *, given: Given | GivenOwn | Non
     elif config.self_distillation:
         encoder = Given.read(config.teacher).architecture
     else:
-        encoder = Architecture(
-            depth=config.resnet_depth,
-            width=config.width_multiplier,
-            sk_ratio=config.sk_ratio,
-            se_ratio=config.se_ratio,
-            cifar_stem=config.image_size <= 32,
-            channels=config.channels or 3,
-        )
+        encoder = resnet_of(config)
     headless = replace(encoder, num_classes=0, ft_proj_selector=0)
     return replace(headless, proj_head_mode="none", num_proj_layers=0, proj_out_dim=128, num_classes=num_classes)
 
@@ -239,6 +235,7 @@ def with_answers(
     found = answers(config, source, **asked) if devices.chief else None
     devices.collect(None)  # all are written
     names, logits = found or answers(config, source, **asked, complete=True)
+    # Name → row of the answers.
     places, table = lookup(names), tf.constant(logits)
     all_answered = len(names) == source.num_examples
 
@@ -287,6 +284,8 @@ def answers(
             the images change while they are looked at.
     """
     key = _answers_key(config, source, teacher=teacher)
+    # 1. What lies there, if it is of the same teacher, images and
+    #    size.  2. What has no answer yet.  3. All of them written.
     kept = {} if not path.exists() else read_arrays(path)
     if kept and (kept.keys() != _ANSWERS or str(kept["key"]) != key):
         rule = "must hold this teacher's answers to these images at this size; remove it, or name another file"
@@ -303,7 +302,9 @@ def answers(
         part = source if len(rows) == len(listed) else of_rows(source, rows, names=listed[rows])
         sizes: dict[str, Any] = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
         found = extract(teacher, evaluation_batches(part, **sizes, unreadable=Unreadable()))
+        # In half precision, which halves the file.
         known |= zip(np.char.encode(found.names).tolist(), found.values.astype(np.float16), strict=True)
+        # Looked at again: images that changed meanwhile would have answers of other images.
         same = _answers_key(config, source, teacher=teacher) == key
         check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
         answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}

@@ -51,8 +51,10 @@ def run(config: Doctor) -> None:
 
 def look(config: Doctor) -> dict[str, Any]:
     """Everything that the report says, as JSON types."""
+    # What Keras would take, were it loaded here.
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     there = [name for name in BACKENDS if installed(name)]
+    # Each framework in a process of its own, as one that crashes or hangs is an answer, too.
     with ThreadPoolExecutor() as pool:
         asked = {name: pool.submit(ask, _LOOK.format(backend=name), seconds=config.seconds) for name in there}
         frameworks: dict[str, Any] = {name: answer.result() for name, answer in asked.items()}
@@ -86,6 +88,7 @@ def ask(program: str, *, seconds: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"error": f"it gave no answer in {seconds:g} s"}
+    # Frameworks write much before and behind: the answer has a mark.
     answer = next((line.removeprefix("FOUND") for line in done.stdout.splitlines() if line.startswith("FOUND")), None)
     log = {"log": told} if (told := reasons(done.stderr)) else {}
     if answer is not None and done.returncode == 0:
@@ -112,6 +115,7 @@ def places() -> list[Path]:
     """
     wanted = (Path.cwd(), cache_folder().expanduser(), Path(tempfile.gettempdir()))
     there = [next(one for one in (place, *place.parents) if one.is_dir()) for place in wanted]
+    # One folder a disk.
     return list({place.stat().st_dev: place for place in reversed(there)}.values())[::-1]
 
 
@@ -126,6 +130,7 @@ def problems(found: dict[str, Any], machine: list[Accelerator]) -> list[str]:
         if "error" in one:
             lines.append(f"{NAMES[name]} cannot be loaded: {one['error']}")
     devices = found["frameworks"].get(backend, {}).get("devices")
+    # An accelerator that the machine has and the framework does not see.
     idle = unused(backend, devices) if devices is not None else None
     if idle is not None:
         lines.append(f"{NAMES[backend]} cannot use the {idle.kind} ({idle.name}): {cure(backend, idle)}")

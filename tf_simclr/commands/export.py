@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import check_channels, check_push, push, warn_of_stem
+from tf_simclr.commands.inputs import beside, check_channels, check_push, push, warn_of_stem
 from tf_simclr.config import Export
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.shards import opening
@@ -17,7 +17,6 @@ from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import check
 from tf_simclr.models.parts import as_taken
 from tf_simclr.places import shown
-from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.training.about import known_of
 from tf_simclr.weights import load_model, located
@@ -70,15 +69,18 @@ def pictures(
     found, origin = (
         (_made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
     )
+    # A view is made outside of the file where the file does not make it.
     if not config.resize:
         sides = [config.image_size]
         if exports.FORMATS[config.to].any_size and not one_size:
+            # A second size, a quarter larger, where the file takes any.
             sides.append(config.image_size + config.image_size // 4)
         found = [evaluation_view(image, size=sides[i % len(sides)]).numpy() for i, image in enumerate(found)]
     if network is not None:
         found = [keras.ops.convert_to_numpy(as_taken(image, network)) for image in found]
     by_size = defaultdict(list)
     for image in found:
+        # Batches are of one size: images are put together by their shapes.
         by_size[image.shape].append(np.rint(255 * image).astype(np.uint8) if config.uint8 else image.astype(np.float32))
     return [
         np.stack(alike[start : start + _BATCH]) for alike in by_size.values() for start in range(0, len(alike), _BATCH)
@@ -93,6 +95,7 @@ def _made_up(config: Export) -> list[np.ndarray]:
     found = []
     for i in range(config.samples):
         height, width = forms[i % len(forms)]
+        # Squares of 8 pixels in a tint: neighbours hang together a little, as in photographs.
         coarse = rng.uniform(0, 1, (-(-height // 8), -(-width // 8), 3)) * rng.uniform(0, 1, 3)
         found.append(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width].astype(np.float32))
     return found
@@ -126,11 +129,11 @@ def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
 
 
 def _default_path(config: Export) -> Path:
-    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
-    ending = exports.FORMATS[config.to].ending or "_savedmodel"
-    if RunFolder(config.checkpoint).config.exists():
-        return config.checkpoint / f"export{ending}"
-    return Path(config.checkpoint.name.split(".")[0] + ending)
+    """In a run `export` with the format's ending; elsewhere the checkpoint's own name with it."""
+    folder, ending = beside(config.checkpoint), exports.FORMATS[config.to].ending or "_savedmodel"
+    return folder / (
+        f"export{ending}" if folder == config.checkpoint else config.checkpoint.name.split(".")[0] + ending
+    )
 
 
 def summary(config: Export, path: Path, *, serving: exports.Serving, report: exports.Report, origin: str) -> str:

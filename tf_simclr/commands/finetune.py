@@ -21,6 +21,7 @@ from tf_simclr.commands.inputs import (
     in_folder,
     labelled_sources,
     push,
+    resnet_of,
     stem_warning,
 )
 from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
@@ -130,12 +131,14 @@ class Given:
         Raises:
             InputError: the classifier is asked for, but the checkpoint has none, or one of other classes or inputs.
         """
+        # By names, each of which must be there.
         parts = [model.encoder, *([] if model.projection is None else [model.projection])]
         for name, weight in (item for part in parts for item in weights_by_name(part).items()):
             weight.assign(self.weights[name])
         if head:
             theirs, ours = self.architecture, model.head.kernel.shape
             rule = f"{self.path} must have a classifier of this form to restore_logits_layer from"
+            # The classifier's input: the features, or one of the projection layers.
             found = (theirs.feature_dim, *theirs.proj_dims)[theirs.ft_proj_selector], theirs.num_classes
             check(found == tuple(ours), rule, wanted=tuple(ours), found=found if theirs.num_classes else None)
             for weight in model.head.weights:
@@ -207,6 +210,7 @@ def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOw
     rule = f"layer_decay must be 1 for {config.checkpoint}: it goes by the block groups of a ResNet"
     check(config.layer_decay == 1, rule, layer_decay=config.layer_decay)
     given = GivenOwn.of(network, name=config.encoder or str(config.checkpoint))
+    # In the precision of the command, whatever it was saved with.
     for part in (given.encoder, given.projection):
         if part is not None:
             in_precision(
@@ -215,6 +219,7 @@ def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOw
             )
             with devices.scope():
                 told = share_statistics(part, global_bn=config.global_bn)
+            # Said once, of the encoder.
             for line in told if part is given.encoder else []:
                 say(line)
     return given
@@ -226,19 +231,9 @@ def describe(config: Finetune, num_classes: int, *, given: Given | GivenOwn | No
     Raises:
         InputError: there is no such layer.
     """
-    network: Architecture | Own
-    if given is None:
-        network = Architecture(
-            depth=config.resnet_depth,
-            width=config.width_multiplier,
-            sk_ratio=config.sk_ratio,
-            se_ratio=config.se_ratio,
-            cifar_stem=config.image_size <= 32,
-            channels=config.channels or 3,
-        )
-    else:
-        network = given.architecture
+    network: Architecture | Own = resnet_of(config) if given is None else given.architecture
     layers, selector = network.num_proj_layers, config.ft_proj_selector
+    # Negative selectors count from the last layer.
     rule = f"ft_proj_selector must lie in {-layers - 1}..{layers}: there are {layers} projection layers"
     check(-layers - 1 <= selector <= layers, rule, ft_proj_selector=selector)
     selector = selector if selector >= 0 else layers + 1 + selector
@@ -276,6 +271,7 @@ def optimizer(config: Finetune, model: Classifier, *, schedule: optimizers.WarmU
     plainly = optimizers.build(config.optimizer, schedule, momentum=config.momentum, weight_decay=config.weight_decay)
     if config.layer_decay == 1:
         return plainly
+    # With a projection head below the classifier there is one group more to go down.
     projects = model.ft_proj_selector > 0
     return layerwise(plainly, lambda name: depth_factor(name, config.layer_decay, projects=projects))
 
@@ -285,6 +281,7 @@ def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
     if config.labels_fraction == 1:
         return source, None
     rule = "labels_fraction takes each class alike, and these images have several each; `chest findings` draws patients"
+    # One pass over the labels, which decodes nothing.
     check(not source.several, rule, labels_fraction=config.labels_fraction)
     part, drawn = labelled_part(source, config.labels_fraction, seed=config.labels_seed)
     few, many = min(drawn.values()), max(drawn.values())

@@ -70,6 +70,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
     Raises:
         InputError: there is no such split, or nothing in it; labels matter, and it has none.
     """
+    # 1. Prepared radiographs.  2. A set of TensorFlow Datasets.  3. The hub's, shards, or a folder of pictures.
     if config.radiographs is not None:
         from tf_simclr.data.radiographs import partition, prepared
 
@@ -106,6 +107,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         divided = source.division is not None or config.validation_fraction is None
         rule = f"validation_fraction must be left out: {source.origin} has splits of its own"
         check(divided, rule, validation_fraction=config.validation_fraction)
+    # Then, for all of them: resized images from the disk, notes, and whether there is something to learn.
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized
 
@@ -152,14 +154,17 @@ def open_folder(
     Raises:
         InputError: there is no such split, or nothing in it, or a layout that can be read in two ways.
     """
+    # Where the split lies: in a folder of its own, or as a part of all.
     folder, part = folders.place_of(root, split, asked=asked)
     if part is None:
         return from_folder(folder, labelled=labelled, exif_orientation=exif_orientation)
     found = folders.look(root)
+    # Nothing is held back from a training without labels that asks for no test.
     if whole and part == "train":
         return from_folder(found, labelled=labelled, exif_orientation=exif_orientation)
     labelled = not found.loose if labelled is None else labelled
     labels = found.labels() if labelled else np.zeros(len(found.files), np.int64)
+    # Parts that others ask for must not overlap with this one.
     others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
     share = folders.HELD_OUT if fraction is None else fraction
     numbers = folders.part_numbers(found, labels, part=part, without=others, fraction=share, seed=seed)
@@ -187,6 +192,7 @@ def upright(source: Source) -> Source:
     known = source.identity
     identity = None if known is None else lambda say=silent: [known(say), "upright"]
     square = source.sides is not None and source.sides[0] == source.sides[1]
+    # A picture on its side changes places of height and width.
     sides = source.sides if square else None  # what lies on its side is turned
     read = lambda image: images.upright(source.read(image))  # noqa: E731
     return replace(source, read=read, identity=identity, sides=sides, largest=None)
@@ -226,6 +232,7 @@ def begin_run(
         InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
             different options.
     """
+    # What cannot be divided, and processes that disagree, before anything is written.
     devices.check_batch(config.train_batch_size)
     same = {name: value for name, value in plain(config).items() if name not in _OF_A_MACHINE}
     devices.agree("the options", same | {"images": source.num_examples})
@@ -296,8 +303,10 @@ def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
         stack.enter_context(devices.together())
         try:
             yield
+            # Returns when all processes are done: the lock is held until then.
             devices.part()
         except InputError:
+            # Refused before its first step: what was noted for it is no run.
             if devices.chief and not begun:
                 folder.forget()
             raise
@@ -359,11 +368,13 @@ def check_channels(channels: int | None, config: Any, *, what: str) -> None:
 
 def warn_of_stem(network: keras.Model, image_size: int) -> None:
     """Says where a ResNet's stem is for images of another size; of other networks nothing is known."""
+    # Named as ours, or of another kind.
     layers = {layer.name: layer for layer in network.layers}
     if not layers.get("stem_conv1"):
         check_images(network, image_size)
         if encoders.RANGE in {layer.name for layer in network._flatten_layers()}:
             say("images in [0, 1] are brought to the range that the encoder's own first layers take")
+    # Stride 1 is the stem for small images.
     strides = getattr(layers.get("stem_conv1"), "strides", None)
     if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
         say(warning)
@@ -394,6 +405,24 @@ def encoder_name(config: Any) -> str:
     return str(read_json(noted).get("encoder", "")) if noted.is_file() else ""
 
 
+def resnet_of(config: Any, **heads: Any) -> Architecture:
+    """The ResNet that the knobs of a training ask for, with these heads."""
+    return Architecture(
+        depth=config.resnet_depth,
+        width=config.width_multiplier,
+        sk_ratio=config.sk_ratio,
+        se_ratio=config.se_ratio,
+        cifar_stem=config.image_size <= _SMALL,
+        channels=config.channels or 3,
+        **heads,
+    )
+
+
+def beside(checkpoint: Path) -> Path:
+    """Where a command leaves what it makes of a checkpoint: in its run folder, else in the working directory."""
+    return checkpoint if RunFolder(checkpoint).config.exists() else Path()
+
+
 def check_images(network: keras.Model, image_size: int) -> None:
     """Refuses images of a size that an encoder of another kind was not made for.
 
@@ -417,6 +446,7 @@ def splits_to_test(config: Any) -> list[str]:
     Raises:
         LookupError: no images to test on are known.
     """
+    # By what is there, not by what is usual: splits of prepared radiographs, shards, folders, sets.
     train, other = config.train_split, config.eval_split if hasattr(config, "eval_split") else None
     if other in (None, train) and config.radiographs is not None:
         other = "test" if train != "test" else "validation"
@@ -436,9 +466,11 @@ def splits_to_test(config: Any) -> list[str]:
         there = splits_of(config.dataset, data_dir=config.data_dir) if hub else list(sizes(data_set_folder(config)))
         other = next((name for name in ("test", "validation") if name in there and name != train), None)
         if other is None and train in there:
+            # A tenth of the training images where there is nothing else.
             train, other = f"{train}[:90%]", f"{train}[90%:]"
     if other is None:
         raise LookupError("no split to test on is known")
+    # Words that are the default need not be typed.
     words = ["--train_split", train] if train != "train" else []
     return [*words, "--eval_split", other] if other != "test" else words
 
@@ -493,6 +525,7 @@ class Extractor:
     unreadable: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # Once a network: the key of all its features.
         self.weights = weights_digest(self.network)
         self.cache = FeatureCache(self.config.cache_dir or cache_folder() / "features", say)
 
@@ -506,6 +539,7 @@ class Extractor:
             progress = Counter(f"features of {source.origin}{self.label}", source.num_examples)
             return extract(self.network, batches, progress=progress), unreadable.names
 
+        # None: nobody can tell these images from others, so that nothing is kept.
         data = source_digest(source, say) if self.config.cache_features else None
         if data is None:
             found, unreadable = compute()

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import WHOLE, Extractor, labelled_sources, load_features_network
+from tf_simclr.commands.inputs import WHOLE, Extractor, beside, labelled_sources, load_features_network
 from tf_simclr.config import LinearEval, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -31,7 +31,6 @@ from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores,
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.replicas import ONE_DEVICE
-from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training.viewing import views_on_device, with_held
 
@@ -66,6 +65,7 @@ def run(config: LinearEval) -> None:
         evaluate = _by_sgd if config.protocol == "sgd" else _by_features
         results[name], test, scores = evaluate(config, extractor, sources=sources)
         answers |= {f"{name} {probe}": found for probe, found in scores.items()}
+        # Each image once, whichever network met it.
         for image in extractor.unreadable:
             skipped.add(image.encode())
     if skipped.names:
@@ -89,6 +89,7 @@ def run(config: LinearEval) -> None:
 
 def pixels(image_size: int) -> keras.Model:
     """A network without weights, from images to their pixels averaged down to at most `_RAW` a side."""
+    # Pixels that are averaged: at most 16 a side.
     side = -(-image_size // _RAW)
     images = keras.Input((image_size, image_size, 3))
     small = keras.layers.AveragePooling2D(side, strides=side)(images)
@@ -110,6 +111,7 @@ _Tested = tuple[dict, Features, dict[str, np.ndarray]]
 def _by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> _Tested:
     """Test accuracies of the probes on features, and the L2 strength chosen on validation."""
     train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
+    # The strength is chosen on a tenth of the training images; the test images are looked at once.
     say(f"probes on {train.values.shape[1]} features{extractor.label} …")
     counts: dict[str, Any] = {"test_images": len(test.values), "train_images": len(train.values)}
     learned, k = (train.values, train.labels), min(config.knn, len(train.values))
@@ -129,6 +131,7 @@ def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, 
     """Test accuracy of the classifier trained on augmented images."""
     train, test = sources
     batch = config.train_batch_size
+    # The official code's protocol: a head trained on random crops, at the rates of a training.
     steps = config.train_steps or optimizers.train_steps(train.num_examples, batch, epochs=config.train_epochs)
     peak = optimizers.scaled_learning_rate(config.learning_rate, batch, scaling=config.learning_rate_scaling)
     warmup = optimizers.warmup_steps(train.num_examples, batch, warmup_epochs=config.warmup_epochs)
@@ -150,6 +153,7 @@ def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, 
         progress=_steps_said(steps, extractor.label),
         views_of=views_of and with_held(views_of, train, devices=ONE_DEVICE),
     )
+    # None: evaluation's own crop.
     features = extractor.features(test, image_size=config.image_size, crop_proportion=None)
     extractor.unreadable += unreadable.names
     scores = {"sgd": classifier.scores(features.values)}
@@ -178,9 +182,10 @@ def _accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int)
 
 
 def default_result(config: LinearEval) -> Path:
-    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
-    folder = config.checkpoint if RunFolder(config.checkpoint).config.exists() else Path()
-    return folder / ("linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json")
+    """By the protocol, so that one does not replace the other."""
+    return beside(config.checkpoint) / (
+        "linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json"
+    )
 
 
 def _cell(score: dict[str, float]) -> str:
@@ -212,6 +217,7 @@ def _draw(
     from tf_simclr import plots
 
     train, test = found
+    # One order for the map and the queries, drawn by the seed.
     order = np.random.default_rng(seed).permutation(len(test.values))
     mapped, asked = order[:_MAPPED], order[:_QUERIES]
     names = sources[1].class_names
@@ -236,6 +242,7 @@ def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarra
     )
     for images, _, given in batches.as_numpy_iterator():
         for image, name in zip(images, given, strict=True):
+            # Read front to back, once, until all are found.
             if name.decode() in wanted:
                 found[name.decode()] = image
         if len(found) == len(wanted):

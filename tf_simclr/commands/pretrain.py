@@ -22,6 +22,7 @@ from tf_simclr.commands.inputs import (
     in_folder,
     open_source,
     push,
+    resnet_of,
     splits_to_test,
 )
 from tf_simclr.config import Distill, Finetune, Pretrain
@@ -87,6 +88,7 @@ def to_pretrain_on(config: Pretrain) -> Source:
 
 def probed(source: Source) -> Source:
     """The source, without its labels where they are of one class: a probe of them would be right whatever happens."""
+    # One class is right whatever a probe says.
     if source.num_classes != 1:
         return source
     say(f"{source.origin} has one class, {source.class_names[0]}: it is taken without labels, and there is no probe")
@@ -188,13 +190,8 @@ def pretrain(
 def describe(config: Pretrain, source: Source) -> Architecture:
     """The network that the knobs ask for; the probe has the source's classes."""
     layers = {"none": 0, "linear": 1, "nonlinear": config.num_proj_layers}[config.proj_head_mode]
-    return Architecture(
-        depth=config.resnet_depth,
-        width=config.width_multiplier,
-        sk_ratio=config.sk_ratio,
-        se_ratio=config.se_ratio,
-        cifar_stem=config.image_size <= 32,
-        channels=config.channels or 3,
+    return resnet_of(
+        config,
         proj_head_mode=config.proj_head_mode,
         num_proj_layers=layers,
         proj_out_dim=config.proj_out_dim,
@@ -246,6 +243,7 @@ def _own_view(config: Pretrain) -> Callable | None:
     size = config.image_size
 
     def views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        # Two seeds of one, one a view.
         both = [tf.cast(one(image, draw), tf.float32) for draw in tf.unstack(tf.random.split(seed, 2))]
         for seen in both:
             rule = f"{config.view} must give a view of {size} × {size} pixels, as --image_size says"
@@ -260,6 +258,7 @@ def _own_view(config: Pretrain) -> Callable | None:
 
 def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
     """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
+    # Whole batches: a rest of an epoch reaches into the next one.
     epoch, epochs = max(1, num_examples // config.train_batch_size), 0
     total = config.train_steps
     if not total:  # the reference takes a step more than the epochs have: they end with the number that was asked for
@@ -285,6 +284,7 @@ def _compiled(
     encoder: keras.Model | None = None,
 ) -> SimCLR:
     """The model with its optimizer, schedule and loss, on the devices."""
+    # Variables are made within the scope, in the precision.
     with devices.scope():
         with precision(config.mixed_precision):
             model = _assembled(config, architecture, encoder=encoder)
@@ -353,6 +353,7 @@ def _feed(
     )
 
     def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        # A function of the step, and of this process's share.
         here = dataclasses.replace(stream, start_step=step, share=share)
         if view is not None:
             return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
@@ -420,6 +421,7 @@ def _onward(model_dir: Path, *, encoder: str) -> str:
 
 def _next_command(config: Pretrain, source: Source) -> str:
     """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
+    # The weights' code is named again, as a file's word runs nothing.
     known = ["--checkpoint", config.model_dir, *code_of(config.encoder)]
     with contextlib.suppress(LookupError):
         if source.labelled and source.num_classes >= 2:
@@ -442,11 +444,13 @@ def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses
         return losses.InfoNCE(config.temperature)
     if named.is_named(config.loss):
         return _own_loss(config)
+    # Only what the loss takes: others were refused when the options were read.
     kind, known = LOSSES[config.loss]
     options = config.given_loss_options() | {"hidden_norm": config.hidden_norm}
     if "temperature" in known:
         options["temperature"] = config.temperature
     if config.loss == "generalized":
+        # For a loss that draws.
         options["seed"] = seed
     return getattr(losses, kind)(**options)
 
@@ -478,9 +482,11 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
     Raises:
         InputError: the checkpoint cannot be read, or its encoder is another one.
     """
+    # 1. The encoder: all of it, or the command is refused.  2. Each head that fits.  3. MoCo's copies catch up.
     network = load_model(path)
     given = variables_by_name(network)
     there, here = encoders.encoder_of(network), model.encoder
+    # An encoder of another kind has its weights in their own order.
     if isinstance(network, Network):
         shapes = [[tuple(weight.shape) for weight in one.weights] for one in (there, here)]
         rule = f"{path} must hold an encoder like the one to train; name the same one by --encoder"
@@ -549,6 +555,7 @@ def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> l
     found: list[Watch] = []
     if config.collapse_images:
         size = min(_VIEWS_AT_ONCE, config.collapse_images, source.num_examples)
+        # The first batches of the training's own stream.
         # More images than there are would be other views of the same ones, which are as good.
         found.append(Collapse(views(size).take(config.collapse_images // size)))
     if config.knn_epochs and source.labelled and source.num_examples >= _FEWEST:
@@ -575,6 +582,7 @@ def _neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
         )
         rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
         check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
+    # At most 256 at once: the look takes place beside a training that fills the memory.
     sizes: dict[str, Any] = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
     known, asked = (
         evaluation_batches(part, **sizes, unreadable=Unreadable())

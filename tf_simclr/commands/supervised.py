@@ -20,7 +20,7 @@ from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation import binary, multi_label
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
-from tf_simclr.evaluation.metrics import bootstrap_interval
+from tf_simclr.evaluation.metrics import bootstrap_interval, top_k_hits
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.classifier import Classifier, thaw
@@ -59,6 +59,7 @@ def compile_on(
     devices: Devices, model: Classifier, *, optimizer: keras.optimizers.Optimizer, config: Finetune | Distill
 ) -> None:
     """Compiles a model that was made on these devices."""
+    # Loss scaling around the optimizer, as float16 overflows.
     model.compile(
         LossScale(optimizer) if config.mixed_precision == "float16" else optimizer,
         steps_per_execution=config.steps_per_execution,
@@ -68,6 +69,7 @@ def compile_on(
 
 def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     """Trains a compiled model on images and targets, tests and exports it, and returns what `result.json` holds."""
+    # 1. What accompanies the training.  2. The views, made on the host or in the step.
     unreadable, devices = Unreadable(), job.devices
     result = Result(
         job.folder, unreadable, devices=devices, division=source.division, notes=source.notes, without=_TESTED
@@ -81,6 +83,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
         source = in_pixels(source, cache=job.config.cache_dataset)
     if views_of is not None:
         model.views_of = views_of = with_held(views_of, source, devices=devices)
+    # 3. The training, from the newest whole checkpoint on.
     train(
         model,
         _feed(job.config, source, unreadable=unreadable, views_of=views_of),
@@ -93,6 +96,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     )
     for one in told:
         one.finish()
+    # 4. The test, once, by one process; then the network, and last the result, by which the run counts as finished.
     found = _predictions(model, job, unreadable=unreadable) if devices.chief else None
     if unreadable.names:
         say(unreadable.report())
@@ -113,6 +117,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
     tested |= _noted(job, before)
+    # What was there, what was tested, and how it came about.
     more = before | scores | ranked(found) | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
@@ -132,6 +137,7 @@ def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
     """What `result.json` holds of a run that has ended, and was tested on the split that is asked for; else none."""
     there = finished_result(folder)
     whole = (
+        # Tested on another split it is asked again.
         there is not None and there.get("eval_split") == config.eval_split and ("top1" in there or "mean_auc" in there)
     )
     return there if whole else None
@@ -180,7 +186,7 @@ class _Tests(Watch):
         if self.job.test.several:
             mean = multi_label.mean_auc(found.values, found.labels)
             return {} if np.isnan(mean) else {"mean_auc": mean}
-        return {"top1": float(np.mean(hits(found, 1)))}
+        return {"top1": float(np.mean(top_k_hits(found.values, found.labels, k=1)))}
 
 
 def _predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Features:
@@ -191,6 +197,7 @@ def _predictions(model: Classifier, job: Job, *, unreadable: Unreadable) -> Feat
 
 def tested(model: Classifier) -> keras.Model:
     """A copy of the model as it is, images to logits, in float32 on one device; compiled once."""
+    # Made once a model: both are compiled with it.
     if not hasattr(model, "tested"):
         network = model.network()
         own = keras.Model(network.input, network.output["logits_sup"])
@@ -205,7 +212,7 @@ def _accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
     """Top-1 and top-5 accuracy (of fewer classes top-n) with their 95 % bootstrap intervals over the test images."""
     scores = {}
     for k in (1, min(_TOP, found.values.shape[1])):
-        right = hits(found, k)
+        right = top_k_hits(found.values, found.labels, k=k)
         low, high = bootstrap_interval(np.mean, [right], seed=seed)
         scores[f"top{k}"] = {"accuracy": float(right.mean()), "low": low, "high": high}
     return scores
@@ -215,18 +222,12 @@ def ranked(found: Features) -> dict[str, dict[str, float]]:
     """Of two classes that both occur the AUC with its 95 % interval over the images, else nothing."""
     if found.values.shape[1] != 2 or len(set(found.labels.tolist())) != 2:
         return {}
+    # The difference of both logits orders as the probability does.
     scores = found.values[:, 1] - found.values[:, 0]
     if separated(scores, found.labels):
         say(SEPARATED)
     low, high = auc_interval(scores, found.labels)
     return {"auc": {"value": binary.roc_auc(scores, found.labels), "low": low, "high": high}}
-
-
-def hits(found: Features, k: int) -> np.ndarray:
-    """Whether the label of each image is among its k highest logits; of equal ones the lower class comes first."""
-    own = np.take_along_axis(found.values, found.labels[:, None], axis=1)
-    ties = (found.values == own) & (np.arange(found.values.shape[1]) < found.labels[:, None])
-    return ((found.values > own) | ties).sum(axis=1) < k
 
 
 def summary(config: Finetune | Distill, result: dict) -> str:

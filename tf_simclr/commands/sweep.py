@@ -118,10 +118,12 @@ def _metric_of(config: Sweep) -> str:
 
 def _check_plan(config: Sweep) -> None:
     """Refuses a plan that cannot be run before anything is."""
+    # From the cheapest to the dearest question.
     check(config.task in COMMANDS, f"task must be one of {', '.join(COMMANDS)}", task=config.task)
     rule = "search must name knobs with lists of values, in a JSON file that --config names"
     lists = bool(config.search) and all(isinstance(v, list) and v for v in config.search.values())
     check(lists, rule, search=config.search)
+    # By their JSON: 1, 1.0 and True are three values.
     twice = {name: values for name, values in config.search.items() if len(set(map(key, values))) < len(values)}
     check(not twice, "search must name each value of a knob once", **twice)
     place = _place_of(config)
@@ -139,6 +141,7 @@ def _check_code(config: Sweep) -> None:
         InputError: so it is.
     """
     given = {name: code for name in CODE if is_code(code := getattr(config, name, ""))}
+    # Modules that the command line itself names.
     modules = {code.split(":")[0] for code in given.values()}
     unknown = [name for name in given if name not in _fields_of(config.task)]
     check(not unknown, f"{config.task} takes no {' and no '.join(unknown)}; leave it out", **given)
@@ -173,6 +176,7 @@ def words(config: Sweep, folder: Path, *, changes: _Values) -> _Values:
     place = _place_of(config)
     own = folder if config.task == "transfer" else folder / PLACES[place]
     code = {name: getattr(config, name) for name in CODE if getattr(config, name, "") and name not in config.search}
+    # Later ones win: the plan's options, the trial's values, and where its numbers go.
     return {"command": config.task, **code, **config.options, **changes, place: str(own)}
 
 
@@ -214,6 +218,7 @@ def _splits_of(config: Sweep) -> _Splits:
             last test is on images that trials were compared on.
     """
     changes = {name: values[0] for name, values in config.search.items()}
+    # One trial is read as a configuration, before any is run.
     configured(words(config, config.model_dir / "trial-000", changes=changes), where=f"the plan of {config.model_dir}")
     fields = _fields_of(config.task)
     if "eval_split" not in fields:
@@ -223,13 +228,16 @@ def _splits_of(config: Sweep) -> _Splits:
     named = default is None or "eval_split" in config.options or "eval_split" in config.search
     rule = f"options must name the eval_split that trials are compared on, {advice}; else it is the last test's"
     check(named, rule, eval_split=default)
+    # Every combination of splits that a trial may have.
     possible = [config.search.get(name, [config.options.get(name, fields[name].default)]) for name in SPLITS]
     compared, learned = set(), False
     for train, tested in itertools.product(*possible):
         compared.add(str(tested or train))
         if tested is None:
             continue
+        # Images in both: a trial learns from what it is compared on.
         learned = learned or shared(train, tested) is True
+        # The last look must be at images that chose nothing.
         then = config.final.get("eval_split", tested)
         rule = "final must test on images that no trial was compared on; name its eval_split"
         check(not config.final or shared(then, tested) is not True, rule, trials=tested, final=then)
@@ -253,12 +261,14 @@ def _on_test(config: Sweep, trial: _Trial) -> bool:
 def _note_plan(config: Sweep) -> None:
     """Notes what is searched, or checks that it is what the folder holds."""
     note, plan = config.model_dir / "plan.json", plain(config)
+    # A journal of Optuna's, of before searches were noted here.
     older = (config.model_dir / "journal.log").exists()
     check(
         not older,
         f"{config.model_dir} holds a search of an earlier version; take another folder",
         journal="journal.log",
     )
+    # Images and weights by content, so that moved ones are known and exchanged ones refused.
     content = _contents_of(config)
     noted = read_json(note).get("contents") if note.exists() else content
     noted = noted if isinstance(noted, dict) else {}
@@ -267,6 +277,7 @@ def _note_plan(config: Sweep) -> None:
     others = [path for path in noted.keys() & content.keys() if noted[path] != content[path]]
     rule = f"{config.model_dir} must hold a search with the same images and weights, but others lie there by now"
     check(not others, f"{rule}; bring those back, or take another folder", paths=sorted(others))
+    # What is gone and what has come: equal contents under two paths are a move.
     gone, come = (
         {path: of[path] for path in of.keys() - other.keys()} for of, other in ((noted, content), (content, noted))
     )
@@ -291,6 +302,7 @@ def _contents_of(config: Sweep) -> dict[str, Any]:
             if not (isinstance(value, str) and value):
                 continue
             if name in WEIGHTS and (content := content_of_option(name, value)) is not None:
+                # Addresses in buckets have no content here.
                 found[value] = content
             elif name in ("image_dir", "radiographs") and not is_address(value):
                 found[value] = _listing(value)
@@ -303,6 +315,7 @@ def _listing(place: str) -> str:
     if not root.is_dir():
         return contents.of_values(contents.digest(root) if root.is_file() else None)
     every = list(entries(root))
+    # Pictures, if any are told by their names, else every file.
     files = [path for path, reason in every if not reason] or [path for path, _ in every if path.is_file()]
     names = [shown(path.relative_to(root)) for path in files]
     return contents.of_values(sorted(zip(names, contents.digests(files, say=say), strict=True)))
@@ -336,6 +349,7 @@ def count(config: Sweep) -> int:
 def combination(config: Sweep, index: int) -> _Values:
     """The combination at a place of the grid, whose last knob changes first."""
     chosen = []
+    # The last knob changes first, as digits do.
     for values in reversed(config.search.values()):
         index, at = divmod(index, len(values))
         chosen.append(values[at])
@@ -349,6 +363,7 @@ def _in_order(config: Sweep) -> Iterator[int]:
     """
     draw, total = random.Random(config.seed), size(config)
     moved: dict[int, int] = {}
+    # A shuffle of which only the exchanges are kept: memory for the trials that are taken, not for the grid.
     for i in range(total):
         j = i if config.method == "grid" else draw.randrange(i, total)
         yield moved.get(j, j)
@@ -363,14 +378,17 @@ def search(config: Sweep) -> list[_Trial]:
     trials = {key(trial.params): trial for trial in _known_trials(config)}
     new: set[str] = set()
     row = 0
+    # As many as wanted have a result, or were tried by this command.
     while len(new | done(trials)) < count(config):
         params = _proposed(config, trials, new=new)
         own = key(params)
+        # A failed one is tried again under its old number.
         number = trials[own].number if own in trials else len(trials)
         say(f"trial {number}: {_describe(params)} …")
         value = _outcome(config, config.model_dir / f"trial-{number:03d}", changes=params)
         trials[own] = _Trial(number, params, value)
         new.add(own)
+        # Written after each, so that a stop costs the trial in hand.
         _write_trials(config, list(trials.values()))
         row = row + 1 if value is None else 0
         check(row < _IN_A_ROW, "trials must not fail; their lines above say why", failed=row)
@@ -388,7 +406,9 @@ def _proposed(config: Sweep, trials: dict[str, _Trial], *, new: set[str]) -> _Va
     """The next combination that has no result, and has not been tried since the command was started."""
     out = new | done(trials)
     if config.method == "tpe":
+        # In a fixed order, as the estimators hang on it.
         params = _by_estimators(config, [trials[name] for name in sorted(done(trials))], taken=len(out))
+        # One that is there already: the next of a shuffle instead.
         if key(params) not in out:
             return params
     rest = (combination(config, index) for index in _in_order(config))
@@ -404,6 +424,7 @@ def _by_estimators(config: Sweep, finished: list[_Trial], *, taken: int) -> _Val
     ranges: dict[str, Any] = {
         name: optuna.distributions.CategoricalDistribution(range(len(values))) for name, values in config.search.items()
     }
+    # A seed for each trial, whatever ran before it.
     seed = random.Random(f"{config.seed} {taken}").getrandbits(32)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     for trial in finished:
@@ -423,6 +444,7 @@ def place(config: Sweep, trial: _Trial) -> list[int]:
 def _best_of(config: Sweep, trials: list[_Trial]) -> _Trial:
     """The largest metric; of equal ones the first combination of the grid, in whatever order they were run."""
     finished = [trial for trial in trials if trial.value is not None]
+    # Of equal ones by place, so that the order of running decides nothing.
     return min(finished, key=lambda trial: (-float(trial.value or 0), place(config, trial)))
 
 
@@ -465,6 +487,7 @@ def _outcome(config: Sweep, folder: Path, *, changes: _Values) -> float | None:
     if result is None:
         return None
     value: Any = result
+    # `top1.accuracy` → result["top1"]["accuracy"].
     for name in _metric_of(config).split("."):
         known = isinstance(value, dict) and name in value
         check(
@@ -493,9 +516,11 @@ def _settled(config: Sweep, folder: Path, *, changes: _Values) -> dict[str, Any]
     read_config(plan)  # refuses unknown knobs and values before a process is started
     log = folder / "log.txt"
     with open(log, "ab") as file, _terminable():
+        # Code is named on the command line, as a file's word runs nothing.
         code = [word for name in CODE if is_code(told.get(name)) for word in (f"--{name}", told[name])]
         command = [sys.executable, "-m", "tf_simclr", "--config", str(plan), *code]
         status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+    # Ended by a signal, itself or by way of a shell: the search ends likewise.
     if status in (-signal.SIGINT, 128 + signal.SIGINT):
         raise KeyboardInterrupt  # both were meant
     for number in _ENDINGS:
@@ -516,6 +541,7 @@ def _terminable() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     able = threading.current_thread() is threading.main_thread()
+    # The default alone is replaced: who ignores a signal goes on ignoring it.
     taken = [number for number in _ENDINGS if able and signal.getsignal(number) == signal.SIG_DFL]  # `nohup` stays
     for number in taken:
         signal.signal(number, end)
@@ -531,6 +557,7 @@ def last(config: Sweep, best: _Values) -> tuple[dict[str, Any], int]:
 
     A search that was given more trials may have another best: the one before keeps its folder, and counts.
     """
+    # Another best than last time is another folder: how often the test images were looked at stays on record.
     for looks in range(1, 1000):
         folder = config.model_dir / _final_folder(looks)
         plan = folder / "trial.json"
@@ -571,6 +598,7 @@ def table(config: Sweep, trials: list[_Trial]) -> str:
 
 def _figure(config: Sweep, trials: list[_Trial]) -> Any:
     """The metric against each knob."""
+    # Failed ones have no place in the figure.
     finished = [trial for trial in trials if trial.value is not None]
     values = {name: [trial.params[name] for trial in finished] for name in config.search}
     return plots.search(values, [float(trial.value or 0) for trial in finished], metric=_metric_of(config))

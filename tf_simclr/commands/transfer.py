@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.commands.inputs import Extractor, check_labels, load_features_network, open_folder, upright
+from tf_simclr.commands.inputs import Extractor, beside, check_labels, load_features_network, open_folder, upright
 from tf_simclr.config import Transfer, plain
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
@@ -25,7 +25,6 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.files import read_json
 from tf_simclr.frameworks import has_tensorflow, tf
-from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 
 _PLACES = (
@@ -53,7 +52,7 @@ def run(config: Transfer) -> None:
     """
     # 1. The sets that are asked for, the folder of the numbers, and the network.
     wanted = chosen_sets(config.datasets)
-    folder = config.result or default_result(config.checkpoint)
+    folder = config.result or beside(config.checkpoint) / "transfer"
     extractor = Extractor(config, load_features_network(config))
 
     # 2. Each set alone: what keeps one from being tested keeps no other.
@@ -88,6 +87,7 @@ class _NotThere(InputError):
 
 def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: Path) -> dict:
     """The numbers of a data set: those that lie there, if they are of the same features and knobs, else new ones."""
+    # What numbers depend on: options without places, weights and images by content.
     knobs = {key: value for key, value in plain(config).items() if key not in _PLACES} | {"weights": extractor.weights}
     sources = open_sets(config, name)
     data = {split: source_digest(source, say) for split, source in sources.items()}
@@ -96,6 +96,7 @@ def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path:
     known = {key: value for key, value in known.items() if key not in _PLACES} if isinstance(known, dict) else None
     numbers = stored.get("results")
     there = numbers.get("logistic_regression") if isinstance(numbers, dict) else None
+    # The same of all: finished.
     if known == knobs and stored.get("data") == data and isinstance(there, dict):
         say(f"{TRANSFER_SETS[name].title} is finished in {path}")
         return there
@@ -124,6 +125,7 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         InputError: a folder of one's own is no data set.
     """
     one = TRANSFER_SETS[name]
+    # A folder of one's own goes before TensorFlow Datasets.
     own = None if config.image_dir is None else config.image_dir / name
     if own is not None and own.is_dir():
         asked = folders(one)
@@ -170,6 +172,7 @@ def evaluate(
     differing = sorted(set().union(*known) - known[0].intersection(*known))
     rule = f"the splits of {one.title} must have the same classes in the same order"
     check(len(set(classes.values())) == 1, rule, differing=differing or classes)
+    # 1. Features of each split, kept on disk.  2. What learns and what validates.  3. The strength, and the test, once.
     parts = {split: extractor.features(s, image_size=config.image_size) for split, s in sources.items()}
     values, labels, held = _learned_from(parts, one, seed=config.seed)
     say(f"{one.title}: {values.shape[1]} features, {len(values):,} images to learn from …")
@@ -178,6 +181,7 @@ def evaluate(
     test = parts["test"]
     scores = choice.classifier.scores(test.values)
     low, high = metric.interval(scores, test.labels, seed=config.seed)
+    # Rows of several classes an image are no single answer.
     answers = (
         None
         if metric.ranks
@@ -211,13 +215,8 @@ def _learned_from(
         return train.values, train.labels, hold_out(train.labels, one.held_share, seed=seed)
     both = (train, parts["validation"])
     values, labels = (np.concatenate([getattr(part, name) for part in both]) for name in ("values", "labels"))
+    # Behind the training images: those of the creators' validation split.
     return values, labels, np.arange(len(values)) >= len(train.values)
-
-
-def default_result(checkpoint: Path) -> Path:
-    """In a run folder; beside a checkpoint nothing is written, but in the working directory."""
-    folder = checkpoint if RunFolder(checkpoint).config.exists() else Path()
-    return folder / "transfer"
 
 
 def table(results: dict) -> str:

@@ -37,10 +37,15 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 5) -> flo
     """
     _check_pairs(scores, labels)
     check(1 <= k <= scores.shape[1], f"k must lie in 1..{scores.shape[1]}, the number of classes", k=k)
+    return float(np.mean(top_k_hits(scores, labels, k=k)))
+
+
+def top_k_hits(scores: np.ndarray, labels: np.ndarray, *, k: int) -> np.ndarray:
+    """Whether each row's label is among its k highest scores, bool `(n,)`; ties as in `top_k_accuracy`."""
     # A label's place: how many classes have a higher score, and of equal ones how many have a lower number.
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     ties = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
-    return float(np.mean(((scores > own) | ties).sum(axis=1) < k))
+    return np.asarray(((scores > own) | ties).sum(axis=1) < k)
 
 
 def mean_per_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
