@@ -294,7 +294,9 @@ ROWS = [
     _refused("a download", "a Git-LFS pointer as data", broken(_lfs), reason="Git-LFS"),
     _refused("tf-slim", "resnet_v1_50", slim, reason="must hold a ResNet"),
     _refused(SAVER, "one weight missing", one_missing, reason="batch_normalization_5/beta"),
-    _refused("a user", "a gs:// address of no official checkpoint", named("gs://mine/r50_1x_sk0"), reason="get gs://"),
+    _refused(
+        "a user", "an address that only a browser takes", named("ftp://mine/r50.zip"), reason="curl -LO ftp://mine"
+    ),
     _refused("a user", "the last part of an official name", named("r50_1x_sk0"), reason="did you mean simclrv2/"),
     _refused("a user", "a path where nothing is", named("/nowhere/at/all"), reason="must exist"),
     _refused("TensorFlow Lite", "model.tflite", lite, reason="TensorFlow Lite"),
