@@ -24,8 +24,8 @@ def dtype_of(name: str) -> np.dtype:
 
 
 def itemsize_of(name: str) -> int:
-    # `bfloat16` and other types that NumPy does not know are looked up where they are.
     """Bytes of an element; of a type that NumPy does not have, one."""
+    # `bfloat16` and other types that NumPy does not know are looked up where they are.
     try:
         return dtype_of(name).itemsize
     except TypeError:

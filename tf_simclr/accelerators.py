@@ -73,15 +73,18 @@ def accelerators(
         dev: where it has device files, if not there.
         environ: environment variables.
     """
+    # Of the three roots each may be given alone: containers mount them elsewhere.
     root = root or Path(environ.get(MACHINE) or "/")
     dev, proc = dev or root / "dev", root / "proc"
     devices = _pci_devices(pci or root / "sys" / "bus" / "pci" / "devices")
     found = [Accelerator("TPU", _TPUS[one["device"]]) for one in devices if _is_tpu(one)]
+    # A TPU may be passed on without its PCI device: then its device files or the environment tell of it.
     if not found and (has(dev, _TPU_FILES) or any(environ.get(name) for name in TPU_VARIABLES)):
         found = [Accelerator("TPU", environ.get("TPU_ACCELERATOR_TYPE") or "TPU")]
     driven = has(dev, _GPU_FILES)
     names = [read(file) for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
     models = [match[1].strip() for text in names if (match := re.search(r"Model:\s*(.+)", text))]
+    # A GPU whose driver is missing is told of, too, with `driven` False: that is what is to be mended.
     if driven or any(_is_gpu(one) for one in devices):
         found += [Accelerator("GPU", name, driven) for name in dict.fromkeys(models)] or [
             Accelerator("GPU", "NVIDIA GPU", driven)
@@ -91,6 +94,7 @@ def accelerators(
 
 def _pci_devices(place: Path) -> list[dict[str, str]]:
     """Vendor, device and class of each device that Linux lists there."""
+    # By `vendor`, which each device has.
     return [
         {name: read(path.parent / name) for name in ("vendor", "device", "class")}
         for path in sorted(place.glob("*/vendor"))
@@ -125,6 +129,7 @@ def find_accelerator(*, pci: Path | None = None, dev: Path | None = None) -> str
         pci: where Linux lists PCI devices, and
         dev: where it has device files, if not in the usual places.
     """
+    # TPUs elsewhere, of which only a variable tells, do not decide what this machine computes with.
     environ = {name: value for name, value in os.environ.items() if name not in TPU_VARIABLES}
     first = next((one for one in accelerators(pci=pci, dev=dev, environ=environ) if one.driven), None)
     return "CPU" if first is None else first.name if first.kind == "TPU" else "GPU"
@@ -142,6 +147,7 @@ def choose_backend(accelerator: str) -> str:
     Raises:
         InputError: Keras is imported already, with another backend than the TPU needs.
     """
+    # The first framework that is installed, in the order of preference; a TPU is reached through JAX.
     there = next((name for name in BACKENDS if installed(name)), "tensorflow")
     backend = os.environ.setdefault("KERAS_BACKEND", "jax" if accelerator.startswith("TPU") else there)
     keras = sys.modules.get("keras")
@@ -158,6 +164,7 @@ def hidden(kind: str, *, environ: Mapping[str, str] = os.environ) -> str:
         ('CUDA_VISIBLE_DEVICES=-1', '')
     """
     cuda = environ.get("CUDA_VISIBLE_DEVICES")
+    # The spellings by which CUDA sees no device.
     if kind == "GPU" and cuda is not None and cuda.strip() in ("", "-1", "none", "NoDevFiles"):
         return f"CUDA_VISIBLE_DEVICES={cuda}"
     platforms = environ.get("JAX_PLATFORMS", "")
@@ -198,6 +205,7 @@ def unused(
     """
     if any(device != "CPU" for device in devices):
         return None
+    # The variable is then no idle accelerator: TensorFlow would have reached it.
     if backend == "tensorflow":  # it connects to a TPU of that address
         environ = {name: value for name, value in environ.items() if name not in TPU_VARIABLES}
     return next((one for one in accelerators(root, environ=environ) if not hidden(one.kind, environ=environ)), None)
@@ -215,6 +223,7 @@ def cure(backend: str, accelerator: Accelerator, *, has_libraries: bool | None =
         accelerator: which one.
         has_libraries: whether pip has installed CUDA's libraries; by default it is looked up.
     """
+    # In the order of what must be right first: the driver, then libraries, then the framework's own build.
     if accelerator.kind == "TPU":
         jax = "pip install 'tf-simclr[tpu]'"
         return jax if backend == "jax" else f"{jax}, then set KERAS_BACKEND=jax: TPUs are reached through JAX"
@@ -267,6 +276,7 @@ def complaint(backend: str, accelerator: Accelerator, *, noise: str = "") -> str
     return "\n".join(f"!! {line}" for line in lines)
 
 
+# Beginnings of log lines as TensorFlow, XLA and JAX write them: date, letter of the level, source and line.
 _STAMP = re.compile(r"^(?:\d{4}-\d\d-\d\d [\d:.]+: )?[IWEF]?(?:\d{4})? ?[\d:. ]*\S+\.(?:cc|h|py):\d+\] ?")
 _TELLING = re.compile(r"cuda|cuinit|cudnn|cublas|nccl|dlopen|\bgpu\b|\btpu\b|libtpu|pjrt|driver|nvidia", re.IGNORECASE)
 _DULL = re.compile(r"^(?:WARNING: All log messages|Unable to register|computation_placer|TF-TRT)", re.IGNORECASE)
@@ -279,6 +289,7 @@ def reasons(noise: str, *, most: int = 4) -> list[str]:
         >>> reasons("2026-01-01 10:00:00.1: W x/gpu_device.cc:2343] Cannot dlopen some GPU libraries.\\nAVX2 is there")
         ['Cannot dlopen some GPU libraries.']
     """
+    # 1. Without stamps equal lines are equal. 2. Only what tells of devices. 3. Each once.
     lines = [_STAMP.sub("", line).strip() for line in noise.splitlines()]
     told = [line for line in lines if _TELLING.search(line) and not _DULL.match(line)]
     return [line if len(line) <= 300 else f"{line[:300]}…" for line in dict.fromkeys(told)][:most]
@@ -301,11 +312,14 @@ def quietly() -> Iterator[_Noise]:
     with tempfile.TemporaryFile() as file:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
+        # Native libraries write to descriptor 2 and know nothing of
+        # `sys.stderr`: the descriptor itself is led into a file, and back.
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
             yield noise
         except Exception:
+            # Of an error everything is shown: the reason may be in it.
             noise.text = _content(file)
             with contextlib.suppress(OSError):
                 os.write(stderr, noise.text.encode())

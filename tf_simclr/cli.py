@@ -19,11 +19,11 @@ from tf_simclr.config.first_look import look_first
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
-from tf_simclr.foreign import parse_json, reading, spend
+from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, installed, to_install
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown
-from tf_simclr.terminal import write
+from tf_simclr.terminal import say, write
 
 _ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
@@ -63,13 +63,16 @@ def execute(words: str | Sequence[str]) -> None:
         InputError: something in them cannot be used.
     """
     words = shlex.split(words) if isinstance(words, str) else list(words)
+    # 1. What is no command: the version and the overview, without a framework.
     if words[:1] in (["--version"], ["-V"]):
         write(f"tf-simclr {tf_simclr.__version__}\n")
         return
     if _wants_overview(words):
         write(overview(words))
         return
+    # 2. Words → a configuration, which has checked itself.
     asked = parse(words)
+    # 3. Addresses in buckets → folders here, and back at the end; 4. the task itself.
     with staged(asked, say=say, several=_several(asked)) as config:
         _run(config)
 
@@ -89,6 +92,7 @@ def _run(config: Any) -> None:
     Raises:
         InputError: something in it cannot be used.
     """
+    # 1. What would fail later is asked first: inputs, packages, several processes.
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
     if name.startswith("chest "):
@@ -98,10 +102,12 @@ def _run(config: Any) -> None:
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
     if name in _COMPUTING and not hasattr(config, "coordinator"):
         _check_alone(name)
+    # 2. Code that the user names, before a file that may hold its layers is opened.
     for option in ENCODERS:  # before a network that is made of it is loaded
         if is_code(code := getattr(config, option, "")) and name != "sweep":  # whose trials are processes
             with quietly():
                 find(code, option)
+    # 3. The task, of which some meet other processes before they compute.
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
         (task(name) if meets is None else task(name, coordinator=meets)).run(config)
@@ -132,12 +138,14 @@ def overview(words: Sequence[str]) -> str:
     return "\n".join([usage, "", f"SimCLR in Keras 3, version {tf_simclr.__version__}", "", *lines, "", closing, ""])
 
 
+# The first line of a configuration's docstring is the command's line in the overview.
 def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     """Imports a command's task, without what its framework's libraries write while they are loaded.
 
     Those lines are no news (which CPU kernels there are) and no setting of TensorFlow 2.21 silences them.  They are
     looked at where the machine has an accelerator that the framework does not see, and what explains it is said.
     """
+    # Importing a framework is when its libraries complain: what they say is kept, and shown if an accelerator is idle.
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
         backend = _loaded_backend()
@@ -232,10 +240,12 @@ def parse(words: Sequence[str]) -> Any:
     """
     words = list(words)
     command = named(words)
+    # 1. A question for help is answered, whatever else is there.
     if command is not None and (asked := [word for word in words if word in HELP]):
         whole = any(word.startswith("--help") and word != "--help" for word in asked)
         write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
         raise SystemExit(0)
+    # 2. A file of options or a recipe, which may name the command, too.
     stored = _stored_config(words) or preset(words)
     command = named(words)
     if command is None:
@@ -243,8 +253,10 @@ def parse(words: Sequence[str]) -> Any:
         near = meant(start, COMMANDS) if words else ""
         known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them){near}"
         raise InputError(f"{known}. Received: {' '.join(words[:2]) or 'nothing'}")
+    # 3. Options of the command line, which go over those.
     kind = COMMANDS[command]
     given = options.read(command, kind, words=words[len(command.split()) :], old=kind.RENAMED, say=say)
+    # 4. All together: over a stored configuration, or with what the given checkpoint's run says of images.
     if stored is not None:
         _check_named(stored, given)
         return dataclasses.replace(stored, **given)
@@ -262,11 +274,6 @@ def _check_named(stored: Any, given: Mapping[str, Any]) -> None:
         code = getattr(stored, name, "")
         rule = f"code is not run because a file names it: give --{name} {code}, too, if it is yours"
         check(not is_code(code) or name in given, rule)
-
-
-def say(line: str) -> None:
-    """Writes a line to the user."""
-    write(line + "\n", sys.stderr)
 
 
 def besides(command: str) -> list[tuple[str, str]]:
@@ -301,16 +308,19 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     place = given.get("checkpoint") or given.get("teacher")
     if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
         return {}
+    # The run folder that a checkpoint is in, or the checkpoint's own.
     folder = local(place) if is_bucket(place) else expanded(place)
     values = _run_values(folder)
     if not values:
         return {}
     other = [name for name in _SOURCES if given.get(name) is not None]
     theirs = [(name, values[name]) for name in reversed(_SOURCES) if values.get(name) is not None][:1]
+    # Which images are taken only where none are named; how they are seen, always.
     wanted = [*_SEEN, *([] if other or command in ("transfer", "export") else [*_SOURCES, *_DRAWN])]
     if given.get("radiographs") is not None:  # they are read as they were prepared
         wanted.remove("exif_orientation")
     taken: dict[str, Any] = {}
+    # Told only where the source is another than theirs: the user may mean it, and should see it.
     unlike = [
         f"{name} is {given[name]} here, {their} {value} there"
         for name in other[:1]
@@ -318,6 +328,7 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
         if (their, value) != (name, given[name])
     ]
     for name in (name for name in wanted if name in known and name in values):
+        # What equals the default needs no line.
         if name not in given:
             taken |= {name: values[name]} if values[name] != known[name].default else {}
         elif given[name] != values[name]:
@@ -359,6 +370,7 @@ def _stored_config(words: list[str]) -> Any:
     path = local(text)
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
+    # In front, as if it had been typed.
     if not words or words[0].startswith("-"):
         words[:0] = command.split()
     check(named(words) == command, f"{path} must be of the command given, {' '.join(words[:2])}", command=command)
@@ -375,6 +387,7 @@ def preset(words: list[str]) -> Pretrain | None:
 
 def taken(words: list[str], option: str, *, what: str) -> str | None:
     """Takes an option, which tyro is not to see, and its value out of the words; None, if it is not there."""
+    # In both spellings, `--option value` and `--option=value`.
     at = next((i for i, word in enumerate(words) if word.split("=")[0] == option), None)
     if at is None:
         return None
@@ -389,10 +402,7 @@ def read_config(path: Path) -> Any:
     Raises:
         InputError: there is none, or it is of no known command, or options are unknown, missing or of another type.
     """
-    with reading(path, "a run folder's config.json"):
-        spend(outline=path.stat().st_size)
-        values = parse_json(path.read_bytes())
-    return configured(values, where=str(path))
+    return configured(read_json(path, "a run folder's config.json"), where=str(path))
 
 
 def configured(values: Any, *, where: str) -> Any:
@@ -402,9 +412,11 @@ def configured(values: Any, *, where: str) -> Any:
         InputError: as `read_config`.
     """
     values = dict(values) if isinstance(values, dict) else {}
+    # 1. The command.
     command = values.pop("command", None)
     known = isinstance(command, str) and command in COMMANDS
     check(known, f"{where} must be a run folder's config.json, which names its command")
+    # 2. Names: earlier ones as they are called now; none that it does not have; all that have no default.
     fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
     values = {COMMANDS[command].RENAMED.get(name, name): value for name, value in values.items()}
     unknown = sorted(values.keys() - fields.keys())
@@ -413,6 +425,7 @@ def configured(values: Any, *, where: str) -> Any:
     needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(needed - values.keys())
     check(not missing, f"{where} must hold every option of {command} without a default", missing=missing)
+    # 3. Types, before a constructor would take a string for a number.
     wrong = {name: value for name, value in values.items() if not fits(value, fields[name].type)}
     check(not wrong, f"{where} must hold values of the options' types", **wrong)
     return COMMANDS[command](**{name: _valued(value, fields[name].type) for name, value in values.items()})
@@ -440,4 +453,5 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(fits(one, get_args(kind)[0]) for one in value)
     if get_args(kind):
         return any(fits(value, one) for one in get_args(kind))
+    # By exact type: True is no number, and a whole number is a float's value, too.
     return type(value) in {float: (int, float), Path: (str,)}.get(kind, (kind,))

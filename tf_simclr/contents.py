@@ -80,15 +80,18 @@ def digests(paths: Sequence[str | os.PathLike], *, say: Say = silent) -> list[st
         paths: files; links are followed.
         say: takes a line for the user where much has to be read, or nothing can be remembered.
     """
+    # 1. What is remembered, by path, size and times: nothing is read for it.
     places = [os.path.split(os.fsencode(path if os.path.isabs(path) else os.path.abspath(path))) for path in paths]
     stamps = [_stamp_of(os.path.join(*place)) for place in places]
     memory = _Memory(cache_folder() / "contents.sqlite", say=say)
     found = memory.recall(places, stamps)
+    # 2. What must be read.
     missing = [i for i, one in enumerate(found) if one is None and stamps[i] is not None]
     size = sum(stamp[0] for i in missing if (stamp := stamps[i]) is not None)
     if size >= _LARGE:
         say(f"reading {len(missing):,} files ({size / 2**30:,.1f} GiB) once, to know them again by their content …")
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        # 3. Read by threads, as disks serve several at once and hashing lets go of Python's lock; remembered in pieces.
         for numbers in _pieces(missing, _AT_ONCE):
             read = list(pool.map(hashed, [os.path.join(*places[i]) for i in numbers]))
             for i, (value, _) in zip(numbers, read, strict=True):
@@ -111,6 +114,7 @@ def of_array(array: np.ndarray) -> str:
     Raises:
         InputError: it holds Python objects.
     """
+    # The type and shape go first: a (2, 3) and a (3, 2) of the same bytes are different arrays.
     array = np.asarray(array)
     check(not array.dtype.hasobject, "an array must hold numbers or text to be told by its content", dtype=array.dtype)
     found = hashlib.blake2b(f"{np.lib.format.dtype_to_descr(array.dtype)} {array.shape}\n".encode(), digest_size=SIZE)
@@ -120,6 +124,7 @@ def of_array(array: np.ndarray) -> str:
 
 def of_values(*values: Any) -> str:
     """The digest of values of JSON's types; the order of a dictionary's keys does not count."""
+    # Sorted keys and no spaces: one text for one value.
     return of_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -145,11 +150,13 @@ def hashed(path: bytes) -> tuple[bytes | None, _Stamp | None]:
             before = _stamp_of(file.fileno())
             if before is None:
                 return None, None
+            # One byte more than there should be: the end is found without another read, and growth is noticed.
             while block := file.read(min(_BLOCK, before[0] + 1)):
                 content.update(block)
             same = _stamp_of(file.fileno()) == before
     except OSError:
         return None, None
+    # A file may only be trusted by its times once enough has passed since they changed.
     old = time.time_ns() - max(before[1:]) > RESOLUTION  # a time in the future is not trusted, either
     return content.digest(), before if same and old else None
 
@@ -174,6 +181,7 @@ class _Memory:
         connection = None
         try:
             connection = self.connect()
+            # `with connection` commits at the end of the block, and rolls back where it raises.
             with connection:
                 yield connection
         except (sqlite3.Error, OSError, OverflowError) as error:
@@ -192,6 +200,7 @@ class _Memory:
         try:
             return prepared(self.path)
         except sqlite3.DatabaseError as error:
+            # A damaged file is thrown away and made anew: all of it can be computed again.
             if isinstance(error, sqlite3.OperationalError):  # locked, no place: the file may be good
                 raise
             self.path.unlink(missing_ok=True)
@@ -206,6 +215,7 @@ class _Memory:
         with self.opened() as connection:
             if connection is None:
                 return found
+            # By folder: one question for a folder's files instead of one a file.
             for folder, numbers in itertools.groupby(order, key=lambda i: places[i][0]):
                 wanted = list(numbers)
                 known = rows(connection, folder, names=[places[i][1] for i in wanted])
@@ -213,6 +223,7 @@ class _Memory:
                     *stamp, value = known.get(places[i][1], (None,))
                     whole = isinstance(value, bytes) and len(value) == SIZE
                     found[i] = value if whole and tuple(stamp) == stamps[i] else None
+            # Reading is over here; the note of when the folders were used needs the lock for writing but for a moment.
             if connection:
                 connection.commit()
                 touch(connection, {folder for folder, _ in places})
@@ -225,6 +236,8 @@ class _Memory:
         with self.opened() as connection:
             if connection is None:
                 return
+            # The lock for writing at once, and not when the first row is written:
+            # two readers that both want to write then would refuse each other.
             connection.execute("BEGIN IMMEDIATE")
             now = int(time.time())
             numbers = {folder: _number_of(connection, folder, now=now) for folder in {entry[0] for entry in entries}}
@@ -237,6 +250,7 @@ class _Memory:
 
 def prepared(path: Path) -> sqlite3.Connection:
     """A connection to a memory of this version."""
+    # It waits this long for another process that is writing.
     connection = sqlite3.connect(path, timeout=30)
     try:
         connection.execute("PRAGMA synchronous = OFF")  # what a power cut damages is computed again
@@ -257,6 +271,7 @@ def rows(connection: sqlite3.Connection, folder: bytes, *, names: Sequence[bytes
     if number is None:
         return {}
     query = "SELECT name, size, mtime, ctime, digest FROM files WHERE folder = ?"
+    # Few are asked for by their names; for many, one pass over the folder is cheaper.
     if len(names) > _FEW:
         found: Iterable[tuple] = connection.execute(query, number)
     else:
@@ -267,6 +282,7 @@ def rows(connection: sqlite3.Connection, folder: bytes, *, names: Sequence[bytes
 def touch(connection: sqlite3.Connection, folders: set[bytes]) -> None:
     """Notes once a day that these folders are asked for."""
     now = int(time.time())
+    # Once a day is enough to know what was longest not used; else every reading would be a writing.
     old = connection.execute("SELECT path FROM folders WHERE used < ?", (now - _DAY,)).fetchall()
     asked = [(now, path) for (path,) in old if path in folders]
     if asked:
@@ -287,6 +303,7 @@ def _forget(connection: sqlite3.Connection, *, keep: set[int]) -> None:
     if taken(connection) <= LIMIT:
         return
     old = connection.execute("SELECT id FROM folders ORDER BY used").fetchall()
+    # False sorts before True: what was just stored goes last.
     for (number,) in sorted(old, key=lambda row: row[0] in keep):
         connection.execute("DELETE FROM files WHERE folder = ?", (number,))
         connection.execute("DELETE FROM folders WHERE id = ?", (number,))

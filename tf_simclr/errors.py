@@ -41,11 +41,14 @@ def whole_number(value: Any, name: str, *, least: int | None = None, most: int |
         InputError: it is none, or outside of its range.
     """
     number = None
+    # `operator.index` is Python's own question whether something counts, and refuses
+    # "1" and 1.9. Only booleans answer it, too, and are no numbers to a person.
     with contextlib.suppress(TypeError):
         number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     fits = number is not None and (least is None or number >= least) and (most is None or number <= most)
     bounds = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
     rule = f"{name} must be a whole number{' of ' * bool(bounds)}{' and '.join(bounds)}"
+    # The message names the last word of the name: of "the option epochs" `epochs=…` is what came.
     check(fits, rule, **{name.split()[-1]: value})
     return operator.index(value)
 
@@ -70,6 +73,7 @@ def meant(word: str, names: Iterable[str], *, shown: str = "{}") -> str:
         ''
     """
     names = list(names)
+    # Four attempts, from the surest to the boldest; a message without a suggestion is better than a wrong one.
     parts = [name for name in names if len(word) > 3 and word in name]  # what was left out is often a prefix
     near = sorted(parts, key=len)[:2] or difflib.get_close_matches(word, names, n=2, cutoff=0.7)
     near = near or [name for name in names if len(name) > 3 and name in word][:2]
@@ -82,6 +86,7 @@ def surfacing() -> Iterator[None]:
     """Raises the `InputError` again that Python raised within a TensorFlow graph, which makes another error of it."""
     try:
         yield
+    # TensorFlow passes on the text of an exception that a Python function in a graph raised, and not the exception.
     except InputError:
         raise
     except Exception as error:
@@ -94,6 +99,7 @@ def surfacing() -> Iterator[None]:
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turns an `InputError` into its message on stderr and exit code 2, and an interrupt into exit code 130."""
+    # Before anything is said: the sentence itself may have letters that the terminal lacks.
     forgive()
     try:
         with surfacing():

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from tf_simclr import foreign
 from tf_simclr.errors import InputError
-from tf_simclr.foreign import parse_json, reading, spend
 from tf_simclr.places import check_local
 
 
@@ -29,10 +29,14 @@ def replacing(*paths: str | Path, durable: bool = False) -> Iterator[list[Binary
         InputError: the folder cannot be written or the disk is full.
     """
     with contextlib.ExitStack() as stack:
+        # Entered in reverse: contexts end with the last that began, so the first path is the first in its place.
         temporary = [stack.enter_context(replacing_path(path)) for path in reversed(paths)][::-1]
+        # The files are closed before the outer stack puts them in place: Windows renames no open file.
         with contextlib.ExitStack() as files:
             opened: list[BinaryIO] = [files.enter_context(path.open("wb")) for path in temporary]
             yield opened
+            # The content must be on the disk before the name leads
+            # to it, else a power cut leaves a name and no content.
             for file in opened if durable else ():
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,6 +60,8 @@ def replacing_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside the path, with its ending, for writers that want a name; else as `replacing`."""
     check_local(path)
     path = Path(path)
+    # Beside it, as a rename is at once only within one file system; hidden and with
+    # the process' number, so that listings pass over it and two processes do not meet.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +89,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        # A folder that holds files cannot be replaced in one step: the old one
+        # steps aside, and comes back if the new one does not get to its place.
         if path.exists():
             path.rename(old)
         temporary.rename(path)
@@ -107,12 +115,10 @@ def read_json(path: Path, *, advice: str = "put it back, or start in another fol
     Raises:
         InputError: the file is missing or damaged.
     """
-    with reading(path, "readable JSON", advice=advice):
-        spend(outline=path.stat().st_size)
-        content = parse_json(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        return content
+    content = foreign.read_json(path, "readable JSON", advice=advice)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must be readable JSON, but it holds no object; {advice}")
+    return content
 
 
 def begun_with(
@@ -142,10 +148,12 @@ def begun_with(
     Raises:
         InputError: the note is damaged, or cannot be written.
     """
+    # Compared as JSON gives them back.
     given = json.loads(json.dumps(dict(settings), default=str))  # as it is read again: a tuple is a list
     if not note.exists():
         write_json(note, given if within is None else {within: given})
         return {}
+    # What was noted before an option existed had what the option's default does.
     noted = read_json(note, advice=advice)
     there = {**defaults, **(noted if within is None else noted.get(within, {}))}
     names = sorted((there.keys() | given.keys()) - set(free))

@@ -71,6 +71,7 @@ DAMAGED: tuple[type[Exception], ...] = (
 )
 """What parsers raise at bytes that they did not expect."""
 
+# By module name: an exception of a package that is imported here would cost its import in every command.
 _PARSERS = frozenset({"PIL", "cramjam", "google", "h5py", "pandas", "pyarrow", "pydicom", "safetensors", "tensorflow"})
 """Packages whose own exceptions mean the same; they derive from `Exception` alone, and are not imported for it."""
 
@@ -94,6 +95,8 @@ NAME = 2_000
 """Characters of a name: those of TensorFlow's generated functions have a few hundred."""
 _CLOCK = 64
 """The clock is looked at once in so many calls."""
+_ADVICE = "copy or download it again"
+"""What to do about a damaged file, where nothing better is known."""
 
 
 @dataclass
@@ -122,6 +125,8 @@ class Budget:
         Raises:
             InputError: it does not suffice.
         """
+        # A count of bytes, items and names is subtracted at every
+        # part of a file; so this is the most called function here.
         self.made -= made
         self.items -= items
         self.outline -= outline
@@ -130,6 +135,7 @@ class Budget:
             raise InputError("its content would take far more memory than a file of its size can need")
         if self.items < 0:
             raise InputError("it has more parts than any checkpoint")
+        # Asking the system for the time costs more than the arithmetic above.
         if self._calls % _CLOCK == 0:
             self.look_at_clock()
 
@@ -183,6 +189,7 @@ def spend_tensor(shape: tuple[int, ...], itemsize: int) -> int:
     """
     if len(shape) > AXES:
         raise InputError(f"a tensor in it has {len(shape):,} axes, more than {AXES}")
+    # `math.prod` computes in whole numbers of any size: no shape overflows to a small product.
     size = math.prod(shape) * itemsize
     spend(made=size, items=TENSOR)
     return size
@@ -213,7 +220,7 @@ def reading(
     what: str = "an intact file",
     *,
     budget: Budget | None = None,
-    advice: str = "copy or download it again",
+    advice: str = _ADVICE,
 ) -> Iterator[Budget]:
     """Runs a parser of foreign bytes: within a budget, and with one sentence for whatever it raises.
 
@@ -228,16 +235,19 @@ def reading(
         InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
             where it does not name it.
     """
+    # One `reading` within another spends from the outer's budget: a folder of files does not get a budget a file.
     budget = budget or _CURRENT.get() or Budget(made=max(_MADE, RATIO * size_at(Path(path))), items=ITEMS)
     token = _CURRENT.set(budget)
     try:
         yield budget
     except InputError as error:
+        # The sentence names the file once, and holds nothing that a terminal would obey.
         name, text = Path(path).name, _printable(str(error))
         if name and name in text and text == str(error):
             raise
         raise InputError(text if name and name in text else f"{path} must be {what}, but {text}") from error
     except Exception as error:
+        # An interrupt, or a fault of this program, stays what it is.
         if not means_damaged(error):
             raise
         raise InputError(sentence(path, what, error=error, advice=advice)) from error
@@ -284,6 +294,7 @@ def is_plain(path: str) -> bool:
         >>> is_plain("hub/saved_model.pb"), is_plain("../x"), is_plain("/x"), is_plain("a:b")
         (True, False, False, False)
     """
+    # Also what Windows alone refuses or takes for another folder: `C:x`, `a\b`.
     parts = path.split("/")
     return all(part not in ("", ".", "..") for part in parts) and not set(path) & set('\\:*?"<>|\0')
 
@@ -292,6 +303,7 @@ def size_at(path: Path, *, most: int = 10_000) -> int:
     """Bytes of a file, of all files below a folder, or of those whose names begin so (a checkpoint's prefix)."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
+        # A file, a prefix of several files, or a folder with all below it.
         if path.is_file():
             return path.stat().st_size
         if not path.is_dir():
@@ -315,12 +327,15 @@ def parse_json(data: bytes | str) -> Any:
         ValueError, RecursionError: it is no JSON; inside `reading` one sentence.
     """
     data = data.encode() if isinstance(data, str) else data
+    # Each of the four signs can begin a part; those within strings count, too,
+    # which errs to the safe side. Python's objects take some twice of the text.
     spend(outline=2 * len(data), items=2 * sum(map(data.count, (b",", b"[", b"{", b":"))))
     return json.loads(data, object_pairs_hook=_once)
 
 
 def dictionaries(node: Any) -> Iterator[dict[str, Any]]:
     """Every dictionary in a nest of JSON types, however deep."""
+    # By a list of what waits, and not by calls: a deep nest would end Python's stack.
     waiting = [node]
     while waiting:
         found = waiting.pop()
@@ -338,13 +353,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path, what: str = "intact JSON") -> Any:
+def read_json(path: Path, what: str = "intact JSON", *, advice: str = _ADVICE) -> Any:
     """A small file's JSON.
 
     Raises:
         InputError: it is missing or no JSON.
     """
-    with reading(path, what):
+    with reading(path, what, advice=advice):
+        # The budget first: it looks at the size before the bytes are in memory.
         spend(outline=path.stat().st_size)
         return parse_json(path.read_bytes())
 
@@ -355,8 +371,10 @@ def open_unlinked(path: str | Path, flags: int, *, mode: int = 0o644) -> int:
     Raises:
         OSError: it is a link, no plain file, or cannot be opened.
     """
+    # No link at the name itself, no waiting for the other end of a pipe, no descriptor left to programs started.
     extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     file = os.open(path, flags | extra | getattr(os, "O_BINARY", 0), mode)
+    # After opening, by the descriptor: what is looked at is what was opened, whoever renames meanwhile.
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(22, "it is no plain file", str(path))

@@ -53,9 +53,11 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> Iterat
     """
     check_local(folder)
     folder = folder.resolve()
+    # A second time in this process nobody is kept out, and leaving it must not let go.
     if folder in HELD:
         yield
         return
+    # Folders that are made for the lock alone go again with it, where nothing came into them.
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     file = _acquire(folder, say)
     HELD.add(folder)
@@ -87,12 +89,14 @@ def _acquire(folder: Path, say: Callable[[str], None]) -> int:
     path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The lock is of the file, not of its name: between opening and locking, the holder may have removed the name.
         while True:
             file = open_unlinked(path, os.O_RDWR | os.O_CREAT)
             safe = take(file, folder)
             if _is_at(file, path):
                 break
             os.close(file)  # its holder left and removed it between our two calls
+        # Locks do not reach over some network file systems: a holder elsewhere is only known by its signs of life.
         if not safe:
             who = named(_holder_of(file))
             say(f"{folder} was in use by {who}; waiting {SILENCE:.0f} seconds for a sign of life")
@@ -112,6 +116,7 @@ def take(file: int, folder: Path) -> bool:
         InputError: a living process has it.
     """
     locked = False
+    # 1. The system's own lock, which ends with its process, however that ends.
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,6 +125,7 @@ def take(file: int, folder: Path) -> bool:
             _refuse(file, folder)
         except OSError:
             locked = False  # this file system has no locks: the signs of life decide
+    # 2. What the file says of who took it last: nobody, somebody here who is gone, or somebody elsewhere.
     found = _holder_of(file)
     here = found.get("host") == socket.gethostname()
     return not found or (here and (locked or not is_alive(found["pid"])))
@@ -142,6 +148,7 @@ def _holder_of(file: int) -> dict[str, Any]:
 
 def holder(content: bytes) -> dict[str, Any]:
     """What a lock holds, `pid` and `host` of who signed it among it; nothing if nobody did, whatever it holds."""
+    # Anybody can write into the file: a number or a name of a host that is none is nobody's signature.
     try:
         found = json.loads(content)
         pid, host = found["pid"], found["host"]
@@ -158,6 +165,7 @@ def named(found: dict[str, Any]) -> str:
 
 def sign(file: int) -> None:
     """Writes this process and machine into the file."""
+    # Emptied first: a shorter text would leave the end of a longer one.
     os.truncate(file, 0)
     os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
     os.fsync(file)
@@ -175,6 +183,7 @@ def is_alive(pid: int) -> bool:
     """Whether another process of this number may run; where that cannot be told, it may."""
     if os.name != "posix" or pid == os.getpid():
         return pid != os.getpid()
+    # Signal 0 is none: the system only says whether it could be sent.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -190,6 +199,7 @@ def wait_for_silence(file: int, folder: Path) -> None:
     Raises:
         InputError: it has shown life.
     """
+    # By the file's time as it was and this machine's monotonic clock: the other machine's clock may be wrong by hours.
     seen, end = os.fstat(file).st_mtime_ns, time.monotonic() + SILENCE
     while time.monotonic() < end:
         time.sleep(min(1.0, SILENCE / 10))
@@ -223,5 +233,6 @@ class Beat:
             self.thread.join()
 
     def _run(self) -> None:
+        # `wait` returns True as soon as the end is asked for, and False after the seconds.
         while not self.done.wait(self.seconds):
             self.do()

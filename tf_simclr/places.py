@@ -79,6 +79,7 @@ def is_bucket(path: object) -> bool:
         (True, True, False, False)
     """
     text = str(path) if isinstance(path, str | Path) else ""
+    # Of what an address begins with the letters' case does not count.
     return is_address(text) and text.partition(":")[0].lower() not in _STORES_NOT
 
 
@@ -122,6 +123,7 @@ def hub_name(text: str) -> str:
         InputError: it is none.
     """
     bare = str(text).removeprefix("hf://")
+    # As the hub's own rules have it, so that a name it would refuse is refused before anything is computed.
     plain = _REPOSITORY.fullmatch(bare) and not re.search(r"--|\.\.|[.-](/|$)|\.git$", bare)
     check(plain, "a repository of the hub to push to must be USER/NAME, of letters, digits, -, _ and .", received=text)
     return bare
@@ -150,6 +152,7 @@ def expanded(path: str | Path) -> Path:
         name = found[1] if found[1] is not None else found[2]
         if name in os.environ:
             return os.environ[name]
+        # A folder may really be called `$x`; the name that is there wins over a sentence about a variable.
         before = start + _VARIABLE.sub(variable, rest[: found.start()])
         if os.path.lexists(before + found[0] + _first_part(rest[found.end() :])):  # of a/$x/b there is a/$x: a name
             return found[0]
@@ -167,6 +170,7 @@ def home(text: str) -> tuple[str, str]:
     """
     first = _first_part(text)
     folder = os.path.expanduser(first) if first.startswith("~") else first
+    # Python leaves `~nobody` as it is where there is no such user: then only a file of that name is meant.
     if folder != first:
         return folder, text[len(first) :]
     known = not first.startswith("~") or os.path.lexists(first)
@@ -205,6 +209,7 @@ def expand(config: Any) -> None:
         if names_place(field.type):
             try:
                 value = _value(getattr(config, field.name))
+                # An address is an answer only where the command knows what to do with it (the tables above).
                 for one in value if isinstance(value, tuple | list) else (value,):
                     stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | WRITTEN.keys()
                     if not stored and field.name not in NAMED:
@@ -232,5 +237,6 @@ def shown(path: str | bytes | Path) -> str:
         >>> shown("é.jpg"), shown(b"\\xff.jpg"), shown("a\\nb.jpg")
         ('é.jpg', '\\\\xff.jpg', 'a\\\\nb.jpg')
     """
+    # Bytes of a name that are not UTF-8 are written as escapes: a listing of them can be stored and sorted anywhere.
     text = terminal.addressed(os.fsencode(path).decode("utf-8", "backslashreplace"))
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

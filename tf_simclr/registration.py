@@ -37,6 +37,7 @@ PLACES = {
 def _stand_in(name: str, module: str) -> type:
     """A class that only knows how to be made from its configuration: by the class that it stands for."""
 
+    # Keras only calls `from_config` of a registered class: the module is imported then and not before.
     def from_config(cls: type[Any], config: dict[str, Any], **options: Any) -> Any:
         return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name).from_config(config, **options)
 
@@ -49,6 +50,8 @@ def _register() -> None:
 
     known = get_custom_objects()
     for module, names in PLACES.items():
+        # What is registered by itself stays: a stand-in in its
+        # place would not be the class that user code compares with.
         for name in names:
             known.setdefault(f"{_PACKAGE}>{name}", _stand_in(name, module))
 
@@ -60,6 +63,7 @@ class _Afterwards(importlib.abc.Loader):
         self.own = own
 
     def __getattr__(self, name: str) -> Any:
+        # Whatever else is asked of a loader is its own loader's to answer.
         return getattr(self.own, name)
 
     def create_module(self, spec: Any) -> Any:
@@ -76,6 +80,7 @@ class _WithKeras(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "keras":
             return None
+        # Out of the way before the search below, which would otherwise come here again.
         sys.meta_path.remove(self)
         choose_installed()
         spec = importlib.util.find_spec(name)

@@ -35,8 +35,10 @@ def addressed(text: str) -> str:
         >>> addressed("into /cache/b/run, not /cache/b/run2: /cache/b/run/x"), forget("/cache/b/run")
         ('into gs://b/run, not /cache/b/run2: gs://b/run/x', None)
     """
+    # Sorted and reversed: `/a/b` comes before `/a`, which would otherwise take its beginning.
     for path, address in sorted(_STANDING.items(), reverse=True):  # the innermost first
         if path in text:
+            # Only where the path ends or goes on below: `/a/run` must not be replaced in `/a/run2`.
             text = re.sub(re.escape(path) + r"(?=[/\s'\",;:)\]]|\.\W|\.?$)", lambda _, to=address: to, text)  # type: ignore[misc]
     return text
 
@@ -57,6 +59,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
         return
     text = addressed(text) if _STANDING else text
     try:
+        # What the stream's encoding lacks is written as escapes; the rest of the text stays.
         try:
             stream.write(text)
         except UnicodeEncodeError:
@@ -120,6 +123,7 @@ def typed(*words: object) -> str:
 
 def _abandon(stream: TextIO) -> None:
     """Lets a stream lead nowhere, so that Python does not complain of what is left in it when it ends."""
+    # The descriptor itself is led to nowhere, as Python flushes the stream once more at its end.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:

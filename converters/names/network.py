@@ -246,8 +246,8 @@ def _check_usable(tensors: dict[str, Stored], match: Match, *, file_keys: dict[s
 
 
 def _about_whole_numbers(weights: dict[str, Stored]) -> list[str]:
-    # What is not the network's was left before: these are weights that are needed.
     """Says that kernels are whole numbers: of a quantised network the scales may be missing."""
+    # What is not the network's was left before: these are weights that are needed.
     whole = [name for name, s in weights.items() if name.endswith("/kernel") and s.dtype.startswith(("int", "uint"))]
     if not whole:
         return []

@@ -26,7 +26,6 @@ def fits(problem: Any, l2: float) -> bool:
 
 
 def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int) -> float:
-    # At most `steps` times: 1. how much a quadratic could still fall; 2. enough? 3. a step, halved until it falls.
     """Takes damped Newton steps from the problem's position until no minimum can lie below by more than a share.
 
     Args:
@@ -39,6 +38,7 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
     Returns:
         The share of the objective by which a minimum lies below, as the last step promised.
     """
+    # At most `steps` times: 1. how much a quadratic could still fall; 2. enough? 3. a step, halved until it falls.
     position = problem.position
     value, gradient = problem.objective_at(position, l2)
     dense = fits(problem, l2)

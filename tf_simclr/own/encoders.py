@@ -58,8 +58,10 @@ def build(name: str, *, image_size: int, say: _Say, channels: int | None = None)
     Raises:
         InputError: it cannot be found or made, or takes or gives something else.
     """
+    # 1. What is meant, and how images must be scaled for it.
     made, scale, offset = _made(name, image_size=image_size, say=say, channels=channels or 3)
     check(isinstance(made, keras.layers.Layer), f"{name} must give a Keras model", gave=type(made).__name__)
+    # 2. For which images it is made: its channels and sides must be ours.
     size = (image_size, image_size)
     free = parts.images_shape(made)
     channels = channels or (free[3] if free is not None else None) or 3
@@ -72,6 +74,7 @@ def build(name: str, *, image_size: int, say: _Say, channels: int | None = None)
             image_size=image_size,
         )
         size = free[1:3]
+    # 3. Images in [0, 1] → its own range → its features → vectors (n, d).
     images = keras.Input((*size, channels), name="images")
     x = images
     if scale is None and _takes_bytes(made):
@@ -85,6 +88,7 @@ def build(name: str, *, image_size: int, say: _Say, channels: int | None = None)
         raise
     except Exception as error:  # whatever its layers raise
         raise InputError(f"{name} must take images {(*size, channels)}; {named.told(error)}") from error
+    # 4. A head behind it must know d, and a file of it must say what it is made of.
     rule = f"{name} must give features of a known length; make it for images of one size, by keras.Input((h, w, 3))"
     check(x.shape[-1] is not None, rule, output=tuple(x.shape))
     model = keras.Model(images, x, name="encoder")
@@ -94,6 +98,7 @@ def build(name: str, *, image_size: int, say: _Say, channels: int | None = None)
 
 def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any, Any, Any]:
     """What a name means, and what [0, 1] is multiplied by and moved by before it; None: nothing."""
+    # Four ways to name an encoder: Keras' own, KerasHub's, a file, a function of the user's.
     kind, _, rest = name.partition(":")
     if kind == "applications":
         return _application(rest, image_size=image_size, say=say, channels=channels)
@@ -109,6 +114,7 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
     _register_named()
     knobs = {"image_size": image_size, "channels": channels}
     try:
+        # Only arguments that it has are given; one without a default that we do not know cannot be given.
         known = inspect.signature(function).parameters
         needed = [
             p.name for p in known.values() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
@@ -132,6 +138,7 @@ def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tup
     check(name in names, f"applications must be followed by one of Keras' networks{meant(name, names)}", name=name)
     options = {"weights": None, "include_top": False, "pooling": "avg"}
     problem: Exception | None = None
+    # For images of any size where the network can; some have a dense layer that needs one side.
     for side in (None, image_size):
         try:
             made = getattr(keras.applications, name)(input_shape=(side, side, channels), **options)
@@ -167,6 +174,7 @@ def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
     if scale is None and offset is None:
         say(f"{preset} takes values of 0 to 255: images in [0, 1] are multiplied by 255 before it")
         return made, 255.0, 0.0
+    # The converter scales bytes, we have [0, 1]: its factor times 255, for each channel if it has three.
     many = isinstance(scale, list | tuple)
     scale = [255.0 * float(one) for one in scale] if many else 255.0 * float(1.0 if scale is None else scale)
     say(f"{preset} sees images as its own converter scales them")
@@ -180,8 +188,10 @@ def _takes_bytes(model: keras.layers.Layer) -> bool:
     """
     layer: Any = _first(model)
     if isinstance(layer, keras.layers.Rescaling):
+        # A factor of 1/255 or 1/127.5 is meant for bytes, one of 2 for [0, 1].
         return float(np.max(np.abs(np.asarray(layer.scale)))) <= 1 / _BYTES
     if isinstance(layer, keras.layers.Normalization):
+        # A mean of 2 or more cannot be of values in [0, 1].
         mean = layer.input_mean if layer.input_mean is not None else getattr(layer, "mean", None)
         return mean is not None and float(np.max(keras.ops.convert_to_numpy(mean))) >= 2
     return False
@@ -195,6 +205,7 @@ def _first(model: keras.layers.Layer) -> keras.layers.Layer | None:
     """The layer that images meet first; None where it cannot be told."""
     if not isinstance(model, keras.Model):
         return model
+    # A model that is a subclass may call its layers in any order: nothing can be told.
     if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
         return None
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
@@ -203,6 +214,7 @@ def _first(model: keras.layers.Layer) -> keras.layers.Layer | None:
 
 def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
     """The features `(n, d)` of an encoder: maps and tokens are averaged."""
+    # By rank: maps (n, h, w, d), tokens (n, t, d) or vectors (n, d).
     x = parts.one_of(outputs)
     rank = len(x.shape)
     if rank == 4:
@@ -218,6 +230,7 @@ def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
 def _check_told(model: keras.Model, *, name: str) -> None:
     """Refuses an encoder that cannot say what it is made of: nothing could load what comes of it."""
     try:
+        # As a file would say it, and as it would be loaded: whatever fails there fails now.
         known = keras.saving.serialize_keras_object(model)
         _check_code(known, where=name)
         type(model).from_config(model.get_config())
@@ -252,6 +265,7 @@ def load(path: Path) -> keras.Model:
     """
     check(path.is_file(), f"{path} must be a .keras file, but is not there")
     with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
+        # What the archive says that it becomes, before anything of it is unpacked.
         spend(made=sum(member.file_size for member in archive.infolist()), items=len(archive.infolist()))
         config = parse_json(archive.read("config.json"))
     return _opened(lambda: keras.saving.load_model(path, compile=False, safe_mode=True), config, where=str(path))
@@ -264,6 +278,7 @@ def drawn(text: bytes, *, where: str) -> keras.Model:
 
 
 def _opened(make: Callable[[], Any], config: Any, *, where: str) -> keras.Model:
+    # The user's layers, then the check, and only then Keras makes objects of the configuration.
     _register_named()
     _check_code(config, where=where)
     try:
@@ -287,17 +302,20 @@ def _check_code(config: Any, *, where: str) -> None:
     """Raises `InputError` where a configuration names code that neither is Keras' nor was named by the user."""
     known = keras.saving.get_custom_objects()
     strange = []
+    # Every part with a class is looked at, however deep: wrappers hide others.
     for part in dictionaries(config):
         if not isinstance(part.get("class_name"), str):
             continue
         module, name, registered = part.get("module"), part["class_name"], part.get("registered_name")
         package = str(module or "").split(".")[0]
+        # These run code that the file brings with it: refused by name, whoever registers them.
         if name in _PROGRAMS:
             raise InputError(
                 f"{where} must be made of layers that can be saved as numbers, but has a {name}, a program"
             )
         if package == "keras_hub":
             imported("keras_hub", f"{where}, made of layers of KerasHub,")
+        # Keras' own classes, what is registered in this process, and nothing else.
         ours = package in (*_KERAS, "builtins", "") and not (registered and ">" in str(registered))
         if not (ours or registered in known or name in known):
             strange.append(f"{module}.{name}" if module else str(registered or name))
@@ -320,6 +338,7 @@ def as_network(model: keras.Model) -> keras.Model:
     Raises:
         InputError: it is no encoder.
     """
+    # By endpoints already; a bare encoder with a rescaling of its own in front; or the encoder as it is.
     if isinstance(getattr(model, "output", None), dict) and "final_avg_pool" in model.output:
         return model
     shape = parts.images_shape(model)
@@ -339,6 +358,7 @@ def encoder_of(model: keras.Model) -> keras.layers.Layer:
     return next(layer for layer in model.layers if layer.weights)
 
 
+# In the order of layers: the first with weights is the encoder, the heads come behind it.
 def projection_of(model: keras.Model) -> keras.layers.Layer | None:
     """The projection head within a network by its endpoints, if there is one."""
     return next((layer for layer in model.layers if layer.name == "projection_head"), None)

@@ -28,13 +28,13 @@ def spread(rows: np.ndarray) -> float:
 
 
 def _effective_rank(rows: np.ndarray) -> float:
-    # Measured on rows of length 1: a row's length is not what collapses.
     """The exponential of the entropy of the normalised rows' singular values, in 1..min(n, d).
 
     Example:
         >>> round(_effective_rank(np.eye(3)), 6), round(_effective_rank(np.ones((3, 3))), 6)
         (3.0, 1.0)
     """
+    # Measured on rows of length 1: a row's length is not what collapses.
     values = np.linalg.svd(unit(rows), compute_uv=False)
     # Singular values as shares of their sum; those of rounding are none.
     shares = values[values > 1e-9 * values.sum()] / values.sum()

@@ -25,6 +25,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
     part = re.sub(r"[^A-Z0-9 _-]", "", word(data, "BodyPartExamined"))[:16]
     region = _meaning(data, "AnatomicRegionSequence")
     shown = part or region
+    # A header may name the part or, in newer files, a region by a code.
     doubts = []
     if shown and not any(name in shown for name in CHEST):
         doubts.append(f"no chest by its header: {shown}")
@@ -32,6 +33,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         doubts.append("a lateral view by its header")
     device = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
     made_up = text(data, "Manufacturer") == MADE_UP
+    # Coarse on purpose: a decade instead of an age, no date, no station, no number of a device.
     return {
         "view": view if view in VIEWS else "",
         "orientation": sides,
@@ -60,6 +62,7 @@ def lateral(data: pydicom.Dataset, view: str, *, sides: tuple[str, ...]) -> bool
     """Whether the header says that it was taken from the side: by name, or since a row runs front to back."""
     named = view in LATERAL or re.search(r"\b[LR]?LAT(ERAL)?\b", view) is not None
     decubitus = "DECUB" in view or view in ("LLD", "RLD")
+    # Of a frontal picture the rows run from side to side, so between R and L; A and P are front and back.
     front_to_back = not view and len(sides) == 2 and sides[0] in ("A", "P")
     return not decubitus and (named or front_to_back)
 
@@ -68,6 +71,7 @@ def orientation(data: pydicom.Dataset) -> tuple[str, ...]:
     """PatientOrientation, where it is two directions of one to three letters; else nothing."""
     values = data.get("PatientOrientation") or ()
     found = tuple(str(value).strip().upper() for value in np.atleast_1d(values))
+    # A direction may have up to three letters, as `LFP`: to the left, some to the foot, a little backwards.
     whole = len(found) == 2 and all(1 <= len(value) <= 3 and set(value) <= set("APRLHF") for value in found)
     return found if whole else ()
 
@@ -84,10 +88,13 @@ def decade(age: str) -> str:
         >>> decade("045Y"), decade("9M"), decade("97"), decade("?")
         ('40-49', '0-9', '90+', '')
     """
+    # `063Y`, `18M`, or as some write it 63 and 63.0.
     found = re.fullmatch(r"(\d{1,3})(?:\.0*)?\s*([DWMY]?)", age.strip().upper())
     if found is None:
         return ""
     number = int(found[1])
+    # Days and weeks are less than ten years, whatever their number.
     years = {"Y": number, "": number, "M": number // 12}.get(found[2], 0)
     first = years // 10 * 10
+    # From 90 on few are left: a decade of its own would help to name a person.
     return "" if years > 130 else "90+" if years >= 90 else f"{first}-{first + 9}"

@@ -49,11 +49,14 @@ _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 def begins(content: bytes) -> bool:
     """Whether bytes begin as a DICOM file does: with a preamble, or, as old ones, with their first element at once."""
+    # 128 bytes of preamble that may hold anything, then the four letters.
     if content[128:132] == b"DICM":
         return True
     group, element = content[:2], content[2:4]
     meta = group == b"\x02\x00" and element == b"\x00\x00" and content[4:6] == b"UL"
     # A group of 8 comes first: its length, the character set, or the kind of image.
+    # Without a preamble: either the file's meta group, or a data element of group 8 in one of three
+    # encodings; explicit ones have two capital letters, implicit ones a length that is small there.
     plain = group in (b"\x08\x00", b"\x00\x08") and len(content) > 8
     explicit = content[4:6].isalpha() and content[4:6].isupper()
     little = group == b"\x08\x00"
@@ -70,6 +73,8 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's of odd values: what cannot be read raises below
+            # The order keeps from decoding what would be refused: size,
+            # kind, where the pixels are, how many, and the codec.
             check_inflated(content, name, largest=MAX_BYTES)
             opened = _open_file(content, name)
             _check_kind(opened.data, name, modalities=modalities)
@@ -88,6 +93,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
 
 def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
     """The radiograph with what the header says of it."""
+    # Their identities, which the caller replaces by pseudonyms before anything is kept.
     identities: dict[str, Any] = {
         field: str(data.get(keyword) or "").strip(" \0")
         for field, keyword in (
@@ -128,12 +134,14 @@ class _Opened:
 def _open_file(content: bytes, name: str) -> _Opened:
     """Reads what stands before the pixels."""
     forced, notes = content[128:132] != b"DICM", []
+    # Some programs leave the 128 bytes away and keep the letters.
     if content[:4] == b"DICM":
         content = content[4:]
     if forced:
         notes.append("has no preamble")
     file = io.BytesIO(content)
     data = pydicom.dcmread(file, stop_before_pixels=True, force=forced)
+    # What pydicom read the header by is then the best guess.
     if not data.file_meta.get("TransferSyntaxUID"):
         data.file_meta.TransferSyntaxUID = _plain_syntax(data)
         notes.append("names no transfer syntax")
@@ -149,6 +157,7 @@ def _plain_syntax(data: pydicom.Dataset) -> UID:
 def _check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]) -> None:
     """Refuses what is no single radiograph: by its modality, or where that is missing by its SOP class."""
     wanted, modality = tuple(kind.strip().upper() for kind in modalities), word(data, "Modality")
+    # A file without a modality tells by its class, in the data or in the meta group, what it is.
     kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
     known = modality in wanted or _ANY in wanted or (not modality and bool(kinds & set(_RADIOGRAPHS)))
     check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
@@ -163,6 +172,7 @@ def _with_pixels(opened: _Opened, name: str) -> pydicom.Dataset:
         InputError: pixels are missing.
     """
     content, place, syntax = opened.content, opened.place, opened.data.file_meta.TransferSyntaxUID
+    # In a deflated file the places below would be of compressed bytes.
     if transfer_syntax(content) != DEFLATED:
         content = _mended(content, place, opened=opened, name=name)
     data = pydicom.dcmread(io.BytesIO(content), force=opened.forced)
@@ -173,12 +183,14 @@ def _with_pixels(opened: _Opened, name: str) -> pydicom.Dataset:
 
 def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
     """The content with an element of pixels that ends where the content does, if that holds the whole image."""
+    # Walked by hand: pydicom refuses a file that ends in the midst of an element, even if only its filling is missing.
     implicit, little = opened.data.original_encoding
     order = "<" if little else ">"
     head = 8 if implicit else 12  # tag, and either a length, or two letters, two bytes of nothing and a length
     tag = struct.pack(f"{order}HH", 0x7FE0, 0x0010)
     start = place + head
     missing = f"{name} must have pixel data, but it has none, or is cut off before them"
+    # 0x7FE0,0010 is PixelData; the length is the last four bytes of the element's head.
     check(content[place : place + 4] == tag and len(content) >= start, missing, bytes=len(content))
     (length,) = struct.unpack_from(f"{order}I", content, start - 4)
     there = len(content) - start
@@ -186,12 +198,14 @@ def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
         return _closed(content, start, opened=opened, name=name)
     if length <= there:
         return content
+    # Shorter than its length says: whole only if the pixels themselves are all there, which only plain ones tell.
     about = layout(opened.data, name)
     expected = about.rows * about.columns * about.allocated // 8
     compressed = opened.data.file_meta.TransferSyntaxUID.is_compressed
     rule = f"{name} must hold {expected:,} bytes of pixels, but it is cut off"
     check(not compressed and there >= expected, rule, bytes=there)
     opened.notes.append("is cut off behind its last pixel")
+    # Elements have an even length.
     expected += expected % 2
     body = content[start : start + expected].ljust(expected, b"\0")
     return content[: start - 4] + struct.pack(f"{order}I", expected) + body
@@ -199,12 +213,14 @@ def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
 
 def _closed(content: bytes, start: int, *, opened: _Opened, name: str) -> bytes:
     """Encapsulated pixels with the delimiter that ends them; items are walked by their lengths."""
+    # Each item has a tag, a length of four bytes, and so many bytes of a stream.
     at = start
     while at + 8 <= len(content):
         tag, (length,) = content[at : at + 4], struct.unpack_from("<I", content, at + 4)
         if tag == _DELIMITER:
             return content
         check(tag == _ITEM, f"{name} must hold its compressed pixels in items, but they are damaged", at_byte=at)
+        # The last item is cut: whole if its stream has its own end mark.
         if at + 8 + length > len(content):
             stream = content[at + 8 :].rstrip(b"\0")
             whole_stream = stream.endswith(b"\xff\xd9")  # JPEG's, JPEG-LS' and JPEG 2000's end of image
@@ -222,6 +238,7 @@ def _closed(content: bytes, start: int, *, opened: _Opened, name: str) -> bytes:
 def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
     """Refuses sizes that no radiograph has before anything is decoded, and pixel data of another length than that."""
     rows, columns = about.rows, about.columns
+    # Before decoding: a header can claim any size, and memory is taken by it.
     fits = 0 < rows * columns <= MAX_PIXELS and rows > 0
     check(fits, f"{name} must have between 1 and {MAX_PIXELS:,} pixels", rows=rows, columns=columns)
     syntax = UID(data.file_meta.TransferSyntaxUID)
@@ -230,6 +247,7 @@ def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
         check(
             not data["PixelData"].is_undefined_length, f"{name} must say how its pixels are compressed, but it {rule}"
         )
+        # Plain pixels must be as many as rows × columns; a filling up to a block, or up to two bytes a row, is no harm.
         expected, there = rows * columns * about.allocated // 8, len(data.PixelData)
         fits = expected <= there <= expected + max(_SLACK, 2 * columns)
         check(fits, f"{name} must hold {expected} bytes of pixels, as its header says", bytes=there)
@@ -237,6 +255,7 @@ def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
             about.notes.append("has a filling behind its last pixel")
             data.PixelData = data.PixelData[: expected + expected % 2]
         return
+    # A compressed stream tells its own size: it must be the header's.
     stated = next(filter(None, map(stated_size, encaps.generate_fragments(data.PixelData))), None)
     fits = stated in (None, (rows, columns))
     check(fits, f"{name} must hold {rows} × {columns} pixels, as its header says", its_stream=stated)
@@ -251,6 +270,7 @@ def _check_codec(syntax: UID, name: str, *, bits: int) -> None:
     except NotImplementedError as error:
         known = "must be stored in a transfer syntax that is in use for radiographs"
         raise InputError(f"{name} {known}. Received: {UID(syntax).name}") from error
+    # What pydicom says of codecs is right but for this one.
     twelve = syntax == JPEGExtended12Bit and bits > 8  # Pillow claims it and fails
     if not available or (twelve and find_spec("libjpeg") is None):
         package = _PACKAGES.get(str(syntax), "pylibjpeg")

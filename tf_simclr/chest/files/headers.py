@@ -27,6 +27,7 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
         >>> stated_size(bytes.fromhex("89504e470d0a1a0a0000000d4948445200000003000000020800000000"))
         (2, 3)
     """
+    # IHDR is a PNG's first chunk: 8 bytes of mark, 4 of length, 4 of name, then the columns and the rows.
     if stream.startswith(b"\x89PNG\r\n\x1a\n") and stream[12:16] == b"IHDR" and len(stream) >= 24:
         columns, rows = struct.unpack_from(">II", stream, 16)
         return rows, columns
@@ -35,6 +36,7 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
     start = 0
     if stream[4:8] == b"jP  ":  # boxes around the codestream
         start = max(stream.find(b"\xff\x4f\xff\x51"), 0)
+    # JPEG 2000: SOC and SIZ begin the stream; the size is from an offset to an end, both in the header.
     if stream[start : start + 4] == b"\xff\x4f\xff\x51" and len(stream) >= start + 24:
         right, bottom, left, top = struct.unpack_from(">IIII", stream, start + 8)
         return max(bottom - top, 0), max(right - left, 0)
@@ -43,6 +45,7 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
     """Of the frame headers before the first scan the largest."""
+    # Segment by segment behind the first mark: FF, a marker, a length of two bytes that counts itself.
     place, found = 2, None
     while place + 4 <= len(stream):
         if stream[place] != 0xFF:
@@ -54,9 +57,11 @@ def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
         if marker == 0xDA:
             return found
         (length,) = struct.unpack_from(">H", stream, place + 2)
+        # A frame header: length, precision, rows, columns. The largest of several: a thumbnail may come first.
         if marker in _FRAMES and place + 9 <= len(stream):
             size = struct.unpack_from(">HH", stream, place + 5)
             found = size if found is None or size[0] * size[1] > found[0] * found[1] else found
+        # A length below 2 would stand still here.
         place += 2 + max(length, 2)
     return found
 
@@ -66,11 +71,13 @@ def transfer_syntax(content: bytes) -> str:
 
     Group 2 is explicit little endian in every file: tag, two letters, a length of two bytes or of four.
     """
+    # Behind the preamble, group 2 is always explicit and little endian.
     place = 132
     while place + 12 <= len(content):
         group, element, kind, short = struct.unpack_from("<HH2sH", content, place)
         if group != 2:
             break
+        # These have two bytes of nothing and a length of four.
         long = kind in (b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF", b"OD", b"OL", b"UC", b"UR")
         length = struct.unpack_from("<I", content, place + 8)[0] if long else short
         place += 12 if long else 8
@@ -90,6 +97,7 @@ def check_inflated(content: bytes, name: str, *, largest: int) -> None:
         return
     (length,) = struct.unpack_from("<I", content, 140) if len(content) >= 144 else (0,)  # of group 2, its first element
     grown, left = 0, content[144 + length :]
+    # Raw deflate without zlib's head, a megabyte at a time: a bomb is stopped where it passes the limit.
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     while left and not inflate.eof:
         grown += len(inflate.decompress(left, 2**20))

@@ -113,6 +113,7 @@ def word(data: pydicom.Dataset, keyword: str) -> str:
     return str("" if value is None else value).strip().strip("\0").strip().upper()
 
 
+# Every element may be missing or emptied by anonymising; each is then implied by another, else the file is refused.
 def layout(data: pydicom.Dataset, name: str) -> Layout:
     """What the header says of the pixels.
 
@@ -128,12 +129,14 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
     check(photometric in _GREY and samples == 1, rule, photometric=photometric, samples_per_pixel=samples)
     allocated = whole(data, "BitsAllocated")
     high = whole(data, "HighBit", default=-1)
+    # The bits stored are the high bit and one, else all that are allocated.
     stored = whole(data, "BitsStored", default=high + 1 if high >= 0 else allocated)
     notes = []
     if 0 <= high < stored - 1:  # the sign of an edited header: no image can lie there
         notes.append("HighBit is lower than BitsStored allows: the lowest bits are taken")
         high = -1
     high = high if high >= 0 else stored - 1
+    # Fewer than 8 bits are no radiograph, and the shift below needs the high bit within the word.
     fits = allocated in (8, 16) and 8 <= stored <= allocated and high < allocated
     check(fits, f"{name} must store 8 to 16 bits in 8 or 16", allocated=allocated, stored=stored, high=high)
     if (shape, photometric) in (("INVERSE", "MONOCHROME2"), ("IDENTITY", "MONOCHROME1")):
@@ -152,6 +155,7 @@ def layout(data: pydicom.Dataset, name: str) -> Layout:
 
 def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray:
     """The grey levels `(h, w)` in [0, 1] as a viewer shows them; padding is black.  Adds to the layout's notes."""
+    # In the order of the standard's pipeline (PS3.4 N.2): stored values → modality → VOI → presentation.
     _gather_groups(data)
     stored = _stored_values(data, about)
     padding = _padded(stored, data, about=about)
@@ -161,6 +165,7 @@ def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray
         pixels = _by_window(values, data)
     if pixels is None:
         pixels = _over_range(values, ends, about=about, padding=padding)
+    # MONOCHROME1 shows the least white.
     pixels = 1 - pixels if about.inverted else pixels
     return np.where(padding, 0, pixels).astype(np.float32)
 
@@ -170,6 +175,7 @@ def _gather_groups(data: pydicom.Dataset) -> None:
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in data.get(groups) or ():
             for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                # A frame's own comes after what all share, and does not replace it: what is there stays.
                 for item in group.get(macro) or ():
                     for element in item:
                         if element.keyword not in data:
@@ -183,6 +189,7 @@ def _stored_values(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     and the bits are taken here; a codec has its own stream's bits, always the lowest.
     """
     found = _words(data, about)
+    # Only where values are at the lowest bits can those above them tell anything.
     if about.high == about.stored - 1:
         _correct_bits(found, about)
         _correct_sign(found, about)
@@ -195,9 +202,11 @@ def _words(data: pydicom.Dataset, about: Layout) -> np.ndarray:
     words = not syntax.is_compressed or syntax == pydicom.uid.RLELossless
     rule = "HighBit must be BitsStored − 1 in a compressed image, for its stream says nothing of it"
     check(words or about.high == about.stored - 1, rule, high=about.high, stored=about.stored)
+    # Set anew for the decoder alone; what they said is in the layout.
     data.SamplesPerPixel, data.PixelRepresentation = 1, int(about.signed)  # emptied ones, too
     data.PhotometricInterpretation = "MONOCHROME2"
     data.NumberOfFrames = 1
+    # As wide as the words: pydicom would mask the bits above, which are looked at below.
     data.BitsStored = about.allocated if words or not about.signed else about.stored
     data.HighBit = data.BitsStored - 1
     found = np.asarray(codecs.pixel_array(data, raw=True), np.int32)
@@ -208,6 +217,7 @@ def _words(data: pydicom.Dataset, about: Layout) -> np.ndarray:
 
 def _read_as(words: np.ndarray, stored: int, *, high: int, signed: bool) -> np.ndarray:
     """The values of words whose `stored` bits end at the bit `high`."""
+    # Shifted to the lowest bit, then masked.
     values = (words >> (high + 1 - stored)) & (2**stored - 1)
     sign = 2 ** (stored - 1) if signed else 0
     return np.asarray((values ^ sign) - sign)  # the highest bit is the sign of signed values
@@ -220,18 +230,22 @@ def _correct_bits(words: np.ndarray, about: Layout) -> None:
     cut off its values jump, and where an overlay is taken for a part of it they jump as well: neighbours tell.
     """
     spare = about.allocated - about.stored
+    # What the words have above the declared bits, shifted down.
     above = (words >> about.stored) & (2**spare - 1)
     if not spare or not above.any():
         return
+    # A negative number of n bits, in a wider word: all bits above it are ones.
     negative = ((words >> (about.stored - 1)) & 1) * (2**spare - 1)
     if np.array_equal(above, negative):  # as every program writes values below zero
         if not about.signed:
             about.signed = True
             about.notes.append("its header calls values unsigned of which some are negative: taken as signed")
         return
+    # All alike says nothing: a constant above every pixel.
     if above.min() == above.max():
         return
     used = about.allocated if about.signed else about.stored + int(above.max()).bit_length()
+    # Both readings are judged by the picture: in an X-ray neighbours are near each other.
     declared, other = (_read_as(words, n, high=n - 1, signed=about.signed) for n in (about.stored, used))
     pro, contra = _neighbours(other, declared, levels=(2**used, 2**about.stored))
     if pro > _MANY * contra or not contra:
@@ -248,6 +262,7 @@ def _correct_sign(words: np.ndarray, about: Layout) -> None:
 
     Of 16 bits −1 is 65535: one of the two readings tears neighbours apart that the other has close together.
     """
+    # −1 read as unsigned is 65,535, beside 0: a reading with wrong signs has jumps where the right one is smooth.
     declared = _read_as(words, about.stored, high=about.high, signed=about.signed)
     high_bit_set = declared.min() < 0 if about.signed else declared.max() >= 2**15
     if not high_bit_set:  # both readings are the same; negative values of fewer bits were told by the bits above them
@@ -266,6 +281,7 @@ def _correct_sign(words: np.ndarray, about: Layout) -> None:
 
 def _neighbours(other: np.ndarray, declared: np.ndarray, *, levels: tuple[int, int]) -> tuple[int, int]:
     """How many neighbouring pixels are near by another reading of the words alone, and by the declared one alone."""
+    # Right and lower neighbours; a pair that both readings hold for near, or neither, says nothing.
     pro, contra = 0, 0
     for axis in (0, 1):
         by_other, by_declared = (np.abs(np.diff(values, axis=axis)) for values in (other, declared))
@@ -284,6 +300,7 @@ def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.n
     first = number(data, "PixelPaddingValue")
     if first is None:
         return np.zeros(values.shape, bool)
+    # Written as the header's type or as the pixels': both are tried, and the narrower range within the values is meant.
     limit = number(data, "PixelPaddingRangeLimit")
     as_written = (first, first if limit is None else limit)
     as_stored = tuple(_stored_sign(end, about) for end in as_written)
@@ -292,6 +309,7 @@ def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.n
     ways = [ends for ends in ways if ends[0] <= high and ends[1] >= low] or ways
     least, most = min(ways, key=lambda ends: ends[1] - ends[0])  # −5 to 10 is not 10 to 65531
     found = (values >= least) & (values <= most)
+    # A picture of padding alone is a wrong header.
     if found.mean() > 0.99:
         about.notes.append("all of the image is padding by its header: the padding is shown")
         return np.zeros(values.shape, bool)
@@ -303,6 +321,7 @@ def _padded(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.n
 def _stored_sign(value: float, about: Layout) -> float:
     """A value as stored ones are, signed or not, whose words may have been read as the other kind."""
     low, high = about.ends
+    # Two's complement: the same word read with the other sign is 2ⁿ away, n of the word or of the stored bits.
     for turn in (float(2**about.allocated), float(2**about.stored)):
         if value > high and about.signed and low <= value - turn <= high:
             return value - turn
@@ -315,11 +334,13 @@ def _behind_the_modality(
     stored: np.ndarray, data: pydicom.Dataset, *, about: Layout, padding: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Values behind the modality LUT or the rescaling, and the least and the largest that they can be."""
+    # A table or a line: with the table the rescaling does not count (C.11.1).
     if (table := _look_up_table(data, "ModalityLUTSequence", about=about)) is not None:
         values = table.applied(stored)
         return values, _used_range(values[~padding], (0, table.white), signed=False, about=about)
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    # The ends go through the same line as the values: a negative slope turns them round, so they are sorted.
     ends = np.array(_used_range(stored[~padding], about.ends, signed=about.signed, about=about)) * slope + intercept
     check(bool(np.isfinite(ends).all() and ends[0] != ends[1]), "RescaleSlope must not be 0", slope=slope)
     return stored * slope + intercept, (float(ends.min()), float(ends.max()))
@@ -334,6 +355,8 @@ def _used_range(
     """
     if not values.size:
         return declared
+    # 1. How far the values reach, letters and hot pixels apart. 2. The range of that many
+    #    bits. 3. Taken instead of the declared one only where that is four times as large.
     low, high = values.min(), values.max()
     reach = max(_reached(values, declared[1]) if low >= 0 else high, 0)
     hardly = -low * _BELOW <= reach
@@ -354,6 +377,7 @@ def _used_range(
 
 def _reached(values: np.ndarray, white: float) -> float:
     """The largest value, but for a burned-in letter or hot pixels: the brightest 1 %, far above all others."""
+    # In order from the safest: a large gap between the 99 % and the largest value, then one between two powers of two.
     sampled, high = _sampled(values), values.max()
     top = np.quantile(sampled, 0.99)
     if top < white / _STRAY and high >= 8 * max(top, 1):
@@ -380,6 +404,7 @@ class _Table:
 
     def applied(self, values: np.ndarray) -> np.ndarray:
         """The entries of these values, float64."""
+        # Below the first entry the first counts, above the last the last (C.11.1.1).
         places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
         return np.asarray(self.entries[places], np.float64)
 
@@ -395,6 +420,7 @@ def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Ta
     sequence = data.get(keyword)
     if not sequence:
         return None
+    # Descriptor: number of entries (0 means 65,536), the first value mapped, bits of an entry.
     items = [(item.get("LUTDescriptor"), item.get("LUTData")) for item in sequence]
     whole_ones = [item for item in items if all(part is not None and np.size(part) for part in item)]
     if not whole_ones:
@@ -411,6 +437,7 @@ def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Ta
     signed = about.signed or (number(data, "RescaleIntercept") or 0) < 0
     first = first - 65536 if first > 32767 and signed else first
     white = 2**bits - 1
+    # What the entries hold counts more than what is declared of them.
     if not 8 <= bits <= 16 or int(entries.max()).bit_length() != bits:
         white = int(entries.max())
         about.notes.append(f"its look-up table's entries do not have the {bits} bits declared: the largest is white")
@@ -419,12 +446,14 @@ def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Ta
 
 def _table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
     """The entries of a table, uint16 or uint8; two of 8 bits may share a word."""
+    # As bytes, or as numbers that pydicom has made of them: signed words are unsigned here.
     if isinstance(content, bytes):
         if len(content) in (count, count + 1):
             return np.frombuffer(content, np.uint8)[:count]
         words = np.frombuffer(content[: len(content) // 2 * 2], np.dtype("u2").newbyteorder("<" if little else ">"))
     else:
         words = (np.atleast_1d(np.asarray(content, np.int64)) & 0xFFFF).astype(np.uint16)
+    # Entries of 8 bits may be packed two to a word: then there are half as many words.
     if count > 256 or len(words) not in ((count + 1) // 2, count // 2):
         return words[:count]
     return words.astype("<u2").view(np.uint8)[:count]
@@ -438,6 +467,7 @@ def _by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> 
 
 def _by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
     """Grey levels by the window, of several, which are views, the first; None where there is none."""
+    # Several windows are alternatives for a viewer: the first is the one that it opens with.
     centres, widths = numbers(data, "WindowCenter"), numbers(data, "WindowWidth")
     pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
     if not pairs:
@@ -458,6 +488,7 @@ def window(values: np.ndarray, centre: float, *, width: float, function: str) ->
         least <= width < np.inf, "WindowWidth must be at least 1, of other functions than LINEAR above 0", width=width
     )
     if function == "SIGMOID":
+        # Bounded: `exp` of more is infinite, and the value is 0 or 1 long before.
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))
     check(function in ("LINEAR", "LINEAR_EXACT"), "VOILUTFunction must be the standard's", function=function)
     if function == "LINEAR":  # half a grey level less on either side, as the standard has it
@@ -479,10 +510,12 @@ def of_words(values: np.ndarray, *, bits: int) -> tuple[np.ndarray, tuple[str, .
 
 def _over_range(values: np.ndarray, ends: tuple[float, float], *, about: Layout, padding: np.ndarray) -> np.ndarray:
     """Grey levels over a range; over the values' own where they fill little of it, as 12 bits at an offset."""
+    # Padding is in no quantile: it is no part of the picture.
     inside = _sampled(values[~padding])
     low, high = ends
     if inside.size:
         least, first, last, most = np.quantile(inside, [0.001, 0.01, 0.99, 0.999])
+        # Values of 12 bits at an offset in 16: over the whole range they would be one grey.
         if 0 < last - first < (high - low) / _STRAY and most > least:
             about.notes.append("its values fill a small part of their range: shown from the least to the largest")
             low, high = least, most

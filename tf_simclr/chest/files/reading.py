@@ -62,11 +62,13 @@ def read(source: str | Path | bytes, *, windowed: bool = True, modalities: tuple
     name = "the upload" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else contents(Path(source))
     check(len(content) <= MAX_BYTES, f"{name} must have at most {MAX_BYTES >> 20} MB", megabytes=len(content) >> 20)
+    # By the first bytes, never by the name.
     if content.startswith(_PICTURES):
         return picture(content, name)
     if dicom.begins(content):
         return dicom.read(content, name, windowed=windowed, modalities=modalities)
     rule = f"{name} must be a DICOM, PNG or JPEG file, which its first bytes say it is not"
+    # A sentence for what people give by mistake helps more than a decoder's error.
     kind = next((kind for kind, (place, start) in _OTHERS.items() if content[place:].startswith(start)), "")
     raise InputError(f"{rule}: it begins as {kind} does" if kind else rule)
 
@@ -75,6 +77,7 @@ def is_radiograph_file(path: Path) -> bool:
     """Whether a file begins as one that `read` reads, whatever its name."""
     try:
         with path.open("rb") as file:
+            # 256 bytes hold the preamble, the mark and the first elements.
             start = file.read(256)
     except OSError:
         return False
@@ -104,6 +107,7 @@ def picture(content: bytes, name: str) -> Radiograph:
     Raises:
         InputError: the picture is damaged, too large, or holds several frames.
     """
+    # The size that the stream states, before Pillow takes memory for it.
     rows, columns = stated_size(content) or (0, 0)
     check(rows * columns <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels", size=(columns, rows))
     scans = content.count(_SCAN) if content.startswith(b"\xff\xd8") else 0
@@ -125,6 +129,7 @@ def picture(content: bytes, name: str) -> Radiograph:
 
 def grey(opened: Image.Image) -> Radiograph:
     """The picture's grey levels in [0, 1], over its bits, or those in use where that is less than a quarter of them."""
+    # PNGs of 16 bits open as I;16 or I, others are 8.
     wide = opened.mode.startswith("I")  # 16 bits, in whatever order of bytes; 32 in memory
     colours = opened if wide or opened.mode in ("L", "RGB", "1") else opened.convert("RGB")
     bits = 16 if wide else 8
@@ -138,5 +143,6 @@ def _is_coloured(opened: Image.Image) -> bool:
     if opened.mode != "RGB":
         return False
     values = np.asarray(opened)
+    # The spread of the three channels, which is 0 in a grey picture: (h, w, 3) → (h, w).
     differ = values.max(axis=-1) - values.min(axis=-1) > _COLOURED
     return bool(differ.mean() > 0.1)

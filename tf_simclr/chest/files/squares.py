@@ -52,6 +52,7 @@ def shrunk(
     """
     radiograph = read(path, windowed=windowed, modalities=tuple(modalities))
     square = resized(radiograph.pixels, size, fit=fit)
+    # What may be known outside of the process: no name, no number of a patient, only what stands for it.
     about = {name: getattr(radiograph, name) for name in _KEPT} | {
         "patient": pseudonym(radiograph.patient, salt=salt),
         "study": pseudonym(radiograph.study, salt=salt),
@@ -86,6 +87,8 @@ def pseudonym(name: str, *, salt: str) -> str:
 def resized(pixels: np.ndarray, size: int, *, fit: Fit = "stretch") -> np.ndarray:
     """The radiograph as a square of `size`, antialiased: float32 `(size, size)` in [0, 1]."""
     check(8 <= size <= 4096, "size must be between 8 and 4096", size=size)
+    # `crop` cuts the longer side about the centre; `pad` scales
+    # by the longer side; `stretch` scales each side for itself.
     height, width = pixels.shape
     side = min(height, width)
     if fit == "crop":
@@ -95,6 +98,7 @@ def resized(pixels: np.ndarray, size: int, *, fit: Fit = "stretch") -> np.ndarra
     shape = (max(1, round(width * scale)), max(1, round(height * scale))) if fit == "pad" else (size, size)
     picture = Image.fromarray(pixels, "F").resize(shape, Image.Resampling.BICUBIC)
     inner = np.clip(np.asarray(picture), 0, 1)
+    # The rest is black, as much before as behind; of an odd rest the one pixel more lies behind.
     rows, columns = size - inner.shape[0], size - inner.shape[1]
     return np.pad(inner, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
 
@@ -113,10 +117,14 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     The signs of the lowest frequencies of the cosine transform of the picture at 64 × 64, about their median
     (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, Section 3.2.1).
     """
+    # 1. 64 × 64 means, so that size and noise do not count.
     small = np.asarray(Image.fromarray(pixels, "F").resize((64, 64), Image.Resampling.BOX), np.float64)
+    # 2. Its 16 × 16 lowest frequencies by the cosine transform,
+    #    without the constant one: (16, 64) · (64, 64) · (64, 16).
     frequency = np.arange(1, _HASH_SIDE + 1)[:, None] * (2 * np.arange(64) + 1) * np.pi / 128
     waves = np.cos(frequency)
     spectrum = waves @ small @ waves.T
+    # 3. Whether each is above the median: brightness and contrast change none of the 256 bits.
     return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
 
 
@@ -126,6 +134,7 @@ def side_by_side(radiograph: Radiograph, *, size: int, fit: Fit = "stretch") -> 
     height = max(size, 512)
     width = round(height * radiograph.pixels.shape[1] / radiograph.pixels.shape[0])
     left = Image.fromarray(radiograph.pixels, "F").resize((width, height), Image.Resampling.BICUBIC)
+    # Nearest: the network's own pixels are to be seen.
     right = Image.fromarray(seen, "F").resize((height, height), Image.Resampling.NEAREST)
     gap = np.ones((height, 8), np.float32)
     return np.rint(255 * np.clip(np.hstack([np.asarray(left), gap, np.asarray(right)]), 0, 1)).astype(np.uint8)
@@ -179,6 +188,7 @@ def picture_of(answer: bytes) -> Picture:
     """What a worker answered to `pictured`."""
     head, pictures = answer.split(b"\n", 1)
     about = json.loads(head)
+    # Three PNGs, one behind the other; the third goes to the end.
     first, second = np.cumsum(about.pop("lengths"))
     with Image.open(io.BytesIO(pictures[:first]), formats=("PNG",)) as picture:
         shown = np.asarray(picture)
@@ -191,6 +201,7 @@ def pictured(source: str | bytes, size: int, *, fit: Fit, windowed: bool, full: 
     radiograph = read(source, windowed=windowed)
     height, width = radiograph.pixels.shape
     check(min(height, width) >= 32, "a radiograph must have at least 32 pixels a side", height=height, width=width)
+    # Never enlarged.
     scale = min(1.0, SIDE / max(height, width))
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     smaller = np.asarray(Image.fromarray(radiograph.pixels, "F").resize(shape, Image.Resampling.BICUBIC))
@@ -218,6 +229,7 @@ def wide(source: str | bytes, radiograph: Radiograph) -> tuple[bytes, tuple[floa
     levels that the window shows black and white.  Where it is a curve, or the picture is very large, what it shows.
     """
     pixels, window = radiograph.pixels, (0.0, 1.0)
+    # Without its window it holds more levels, from which a viewer can go back; decoding again costs as much as before.
     if pixels.size <= _TWICE:
         levels = read(source, windowed=False).pixels
         if found := _linear_window(levels, pixels):
@@ -233,12 +245,15 @@ def _linear_window(levels: np.ndarray, shown: np.ndarray) -> tuple[float, float]
         >>> [round(level, 6) for level in _linear_window(levels, np.clip((levels - 0.2) / 0.6, 0, 1))]
         [0.2, 0.8]
     """
+    # A hundred thousand pixels tell a line.
     step = max(1, levels.size // 100_000)
     x, y = levels.ravel()[::step].astype(np.float64), shown.ravel()[::step].astype(np.float64)
+    # Only between black and white is the window's line seen; what was cut off lies on no line.
     between = (y > 0) & (y < 1)
     if between.sum() < 2 or np.ptp(x[between]) == 0:
         return None
     slope, intercept = np.polyfit(x[between], y[between], 1)
+    # Over half a level of 256 from the line anywhere: a curve, such as a sigmoid or a table.
     straight = slope > 0 and np.abs(np.clip(slope * x + intercept, 0, 1) - y).max() < 1 / 512
     return (float(-intercept / slope), float((1 - intercept) / slope)) if straight else None
 
@@ -251,6 +266,7 @@ def _every_pixel(pixels: np.ndarray, *, bits: int) -> bytes:
     else:
         words = np.rint(pixels * 65535).astype(np.uint16)
         levels = np.zeros((*pixels.shape, 3), np.uint8)
+        # The high byte in red, the low one in green.
         levels[..., 0], levels[..., 1] = words >> 8, words & 255
     Image.fromarray(levels).save(file, "PNG", compress_level=1)
     return file.getvalue()

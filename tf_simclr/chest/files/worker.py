@@ -65,6 +65,7 @@ class _Worker:
     def start(self) -> None:
         """Starts the process; its imports go on while this returns."""
         settings = {"function": self.function, "memory": self.memory, "seconds": self.seconds}
+        # Isolated (`-I`): neither variables nor the folder that it is started in bring code.
         command = [sys.executable, "-I", "-c", _BOOT, json.dumps(_search_path()), json.dumps(settings)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a fork keeps no threads
         pipe = subprocess.PIPE
@@ -76,6 +77,7 @@ class _Worker:
         """Hands over one request of JSON types, with bytes that the function gets as its first argument."""
         parts = [json.dumps({"request": request, "payload": payload is not None}).encode()]
         with contextlib.suppress(BrokenPipeError):  # it died: `answer` says so
+            # The request, and behind it the bytes if there are any: each as a frame of its own.
             for part in parts if payload is None else [*parts, payload]:
                 send(self.requests, part)
 
@@ -86,6 +88,7 @@ class _Worker:
             InputError: the file was refused; or its decoder died or was late.
         """
         try:
+            # The first answer takes as long as imports do, and is "ready".
             if not self.ready:
                 self.next_frame(_STARTING)
                 self.ready = True
@@ -93,6 +96,7 @@ class _Worker:
         except InputError:
             self.restart()
             raise
+        # `!` and a code: the child died. `+` and content: done. `-` and a sentence: refused.
         if reply[:1] == b"!":
             raise InputError(_death(int(reply[1:]), seconds=self.seconds))
         check(reply[:1] == b"+", reply[1:].decode(errors="replace"))
@@ -110,6 +114,7 @@ class _Worker:
             late.set()
             self.kill()
 
+        # Reading a pipe has no time limit that works everywhere: whoever is late is ended, which ends the reading.
         timer = threading.Timer(seconds, end)
         timer.start()
         try:
@@ -124,6 +129,7 @@ class _Worker:
         """Ends the process and what it forked."""
         if os.name == "posix":
             with contextlib.suppress(ProcessLookupError):
+                # Its whole group, which it leads since `start_new_session`.
                 os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
@@ -155,6 +161,7 @@ def frame(pipe: IO[bytes], *, largest: int = _LARGEST) -> bytes:
     Raises:
         EOFError: the other side ended, or claims more than is taken.
     """
+    # A pipe that ends in the midst is an end, whatever was read of it.
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size or (length := _LENGTH.unpack(head)[0]) > largest:
         raise EOFError
@@ -167,6 +174,7 @@ def frame(pipe: IO[bytes], *, largest: int = _LARGEST) -> bytes:
 def main() -> None:
     """A worker's life: imports, then requests in and replies out, until nobody asks any more."""
     settings = json.loads(sys.argv[2])
+    # 1. The pipes under other numbers, 0 and 1 lead nowhere. 2. The function. 3. Requests, one after the other.
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "r+b") as nothing:  # what decoders print would be read as a reply, and could name a patient
@@ -184,6 +192,7 @@ def main() -> None:
         arguments = () if payload is None else (payload,)
         one = Request(call, arguments, items=request["request"])
         reply = _in_a_fork(one, private=(requests, replies), **settings) if FORKS else one.outcome()
+        # A file's bytes are let go before the next are read.
         del payload, arguments, one
         send(replies, reply)
 
@@ -219,11 +228,13 @@ def _in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int,
         memory: largest address space in bytes.
         seconds: of processor time.
     """
+    # The child computes and ends; the parent reads until the pipe is closed, which the child's end does.
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         code = 1
         try:
+            # What runs hostile bytes must reach neither the requests nor the replies of others.
             for pipe in private:
                 os.close(pipe.fileno())
             os.close(reading)
@@ -238,6 +249,7 @@ def _in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int,
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         reply = answer.read(_LARGEST)
+    # Read first, waited for afterwards: a full pipe would keep the child from ending.
     status = os.waitpid(child, 0)[1]
     code = os.waitstatus_to_exitcode(status)
     return b"!%d" % code if code else reply
@@ -249,7 +261,9 @@ def limit(memory: int, *, seconds: float) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # No byte into any file: pipes are not bounded by it.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    # SIGXCPU at the first limit, which tells why; SIGKILL at the second.
     whole = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
 

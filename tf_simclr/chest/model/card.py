@@ -31,6 +31,7 @@ class _Kind:
     """Entry → whether a value can be it."""
 
 
+# Entry by entry, and by type exactly: True is an int to Python, and no image size.
 _SQUARES: dict[str, Callable[[Any], bool]] = {
     "classes": lambda x: isinstance(x, list) and 0 < len(x) <= 1000 and all(isinstance(y, str) for y in x),
     "image_size": lambda x: type(x) is int and 8 <= x <= 4096,
@@ -73,9 +74,11 @@ def place_of(folder: Path) -> tuple[Path, _Kind]:
 
     A folder without any is of the first kind, whose card `read_card` then misses.
     """
+    # A run of `chest findings` has `model`, one of `chest covid` or `chest ards` has `deployed`.
     for name, kind in _FOLDERS.items():
         if (folder / name / "card.json").is_file():
             return folder / name, kind
+    # A folder of findings is told from the other kind by its name, or by the kernel of its one head.
     of_findings = folder.name == "model" or (folder / "kernel.npy").exists()
     return folder, FINDINGS if of_findings and (folder / "card.json").is_file() else _DEPLOYED
 
@@ -87,6 +90,7 @@ def findings_of(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 def check_prepared_alike(about: Mapping[str, Any], *, size: int, fit: str, windowed: bool) -> None:
     """Raises `InputError` unless radiographs were prepared as those that a model learned from."""
+    # A model may have learned from smaller squares than were kept: these are then made smaller first.
     side = about.get("side", about["kept_size"])
     advice = f"prepare them with --size {about['kept_size']} --fit {about['fit']} --windowed {about['windowed']}"
     fits = fit == about["fit"] and windowed == about["windowed"] and size >= side
@@ -110,6 +114,7 @@ def check_told(
     """
     unknown = [name for name in called if name not in findings]
     check(not unknown, f"classes must begin with findings of the model: {', '.join(findings)}", received=unknown)
+    # Some of the findings may be missing in another collection; one at least must be there to be measured.
     lacking = [finding for finding in findings if called.get(finding, finding) not in classes]
     rule = f"{folder} must have a class that the model tells ({', '.join(findings)}); name it by --classes"
     check(len(lacking) < len(findings), rule, classes=list(classes))
@@ -134,6 +139,7 @@ def read_card(folder: Path, kind: _Kind = _DEPLOYED) -> dict[str, Any]:
         InputError: there is none, or it is not what this kind of model has.
     """
     path, advice = folder / "card.json", kind.written_by
+    # The card is looked at whole before a file beside it is opened: a wrong one names each of its entries.
     check(path.is_file(), f"{folder} must hold {kind.what}, but there is no {path.name} in it; {advice}")
     with reading(folder, f"a folder that holds {kind.what}", advice=advice):
         check(path.stat().st_size <= _MAX_CARD, f"{path} must have at most {_MAX_CARD:,} bytes")
@@ -147,6 +153,7 @@ def read_card(folder: Path, kind: _Kind = _DEPLOYED) -> dict[str, Any]:
 
 def check_files(folder: Path, digests: Mapping[str, str], *, names: set[str]) -> None:
     """Raises `InputError` unless a folder has these files, and each is as the card has it."""
+    # Neither fewer nor more: a file that the card does not name was put there by somebody else.
     check(set(digests) == names, f"{folder} must hold the files of a model", files=sorted(digests))
     for name, wanted in digests.items():
         whole = (folder / name).is_file() and digest(folder / name) == wanted
@@ -155,8 +162,5 @@ def check_files(folder: Path, digests: Mapping[str, str], *, names: set[str]) ->
 
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

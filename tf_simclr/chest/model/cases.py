@@ -69,8 +69,11 @@ class Cases:
             features: of the new image, `(d,)`.
             count: how many.
         """
+        # The cosine of the new image with each of m cases: (m, d) · (d,) → (m,).
         similarity = np.asarray(self.features, np.float32) @ directions(features[None], self.centre)[0]
         ranked = np.argsort(-similarity, kind="stable")
+        # `unique` gives where each patient is first in the ranking: their
+        # best image. Sorted, these places are the ranking of patients.
         _, first = np.unique(self.people[ranked], return_index=True)
         return [self.case(int(i), float(similarity[i])) for i in ranked[np.sort(first)[:count]]]
 
@@ -80,9 +83,11 @@ class Cases:
 
         An image whose nearest case is further off is unlike what the heads learned from.
         """
+        # Some hundred cases against all: (500, d) · (d, m) → (500, m), and not m × m.
         drawn = np.random.default_rng(0).permutation(len(self.people))[:_SAMPLE]
         features = np.asarray(self.features, np.float32)
         similarity = features[drawn] @ features.T
+        # A patient's own images, the case itself among them, are no neighbours.
         similarity[self.people[drawn][:, None] == self.people] = -1
         return float(np.quantile(similarity.max(axis=1), 0.05))
 
@@ -91,6 +96,7 @@ class Cases:
         """Perceptual hashes of the pictures."""
         return [perceptual_hash(np.asarray(picture, np.float32) / 255) for picture in self.pictures]
 
+    # Both are pictures of 96 pixels, so their hashes were made alike.
     def knows(self, picture: np.ndarray) -> bool:
         """Whether a case looks like this picture `(96, 96)`, by the rule for near-duplicates of a collection."""
         return any(looks_like(perceptual_hash(np.asarray(picture, np.float32) / 255), self.hashes))
@@ -103,6 +109,7 @@ class Cases:
 
 def directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Feature vectors about a centre, of unit length: float32 `(n, d)`."""
+    # The mean is taken off: of features behind a ReLU all are positive, and all cosines near 1. Never divided by 0.
     about = np.asarray(features, np.float32) - centre
     return np.asarray(about / np.maximum(np.linalg.norm(about, axis=1, keepdims=True), 1e-12))
 
@@ -124,9 +131,11 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
     check(fits, "cases must have one feature vector a row", rows=rows.shape, features=features.shape)
     check(len(np.unique(rows)) == len(rows), "rows of cases must be given once each")
     rng = np.random.default_rng(seed)
+    # Drawn, and not the first: a folder is ordered by patient or by source.
     kept = rng.permutation(len(rows))[:_MOST]
     kept = kept[np.argsort(rows[kept], kind="stable")]  # the folder's order, in which its pictures come
     rows, features = rows[kept], features[kept]
+    # Patients become numbers in an order drawn anew: the file tells who is the same, and nothing of who it is.
     _, member = np.unique(prepared.patients[rows], return_inverse=True)
     centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Cases(
@@ -134,6 +143,7 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
         features=directions(features, centre).astype(np.float16),
         centre=centre,
         labels=prepared.labels[rows].astype(np.uint8),
+        # float64 for the mean of many; float16 is exact enough for a cosine, and half the file.
         people=rng.permutation(member.max() + 1)[member].astype(np.int32),
         pictures=small_pictures(prepared, rows),
     )
@@ -152,6 +162,7 @@ def small_pictures(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
 
 def small_picture(image: tf.Tensor) -> tf.Tensor:
     """A prepared image `(s, s, 3)` in [0, 1] at 96 px: uint8 `(96, 96)`."""
+    # The three channels of a grey picture are one and the same.
     image = tf.image.resize(image, (SIDE, SIDE), antialias=True)
     return tf.cast(tf.math.rint(255 * tf.clip_by_value(image[..., 0], 0, 1)), tf.uint8)
 
@@ -172,6 +183,7 @@ def read(folder: Path, *, classes: tuple[str, ...]) -> Cases:
         name: array(folder / f"case_{name}.npy", kind=kind, axes=axes, what="cases")
         for name, (kind, axes) in KINDS.items()
     }
+    # Each array is the others' length, and its type and axes were looked at as its header was read.
     count, width = found["features"].shape
     wanted = {
         "centre": (width,),

@@ -24,6 +24,7 @@ def run(config: ChestExplain) -> None:
     Raises:
         InputError: the model or an image cannot be read.
     """
+    # 1. The model, once. 2. Each image; one that cannot be read does not keep the others from being explained.
     model = deployed.load(config.model, code=config.encoder)
     refused = []
     for path in config.images:
@@ -39,6 +40,7 @@ def run(config: ChestExplain) -> None:
 
 def explained(config: ChestExplain, model: Deployed, *, path: Path) -> str:
     """Writes one image's figure and numbers, and says them in a few lines."""
+    # The answer with its map, the occlusion check, and if asked for the check by shuffled weights.
     found = explain_image.checked(model, explain_image.ask(model, path, neighbours=config.neighbours))
     shuffled = explain_image.after_shuffling(model, found, seed=config.seed) if config.shuffle else None
     figure = plots.save(draw(model, found, name=path.name), config.out / f"{path.stem}.png")

@@ -30,6 +30,8 @@ from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
 from tf_simclr.files import replacing_folder, write_json
 
+# What is written of the intervals stands here, beside what
+# computes them: the app, the card and the command say it alike.
 FOLDER = "deployed"
 """Name of such a folder within a run."""
 NOTE = "For research use, not a diagnosis."
@@ -111,6 +113,8 @@ class Deployed:
     def see(self, picture: Picture) -> np.ndarray:
         """What the network sees, as in training: float32 `(image_size, image_size, 3)` in [0, 1]."""
         about, kept = self.about, tf.constant(picture.kept)
+        # As in training: the kept square, made smaller if the network
+        # learned from smaller ones, then the evaluation's crop.
         image = to_rgb(kept if about["side"] == about["kept_size"] else smaller(kept, about["side"]))
         return evaluation_view(image, size=about["image_size"], crop_proportion=about["crop_proportion"]).numpy()
 
@@ -127,6 +131,7 @@ class Deployed:
         """Images `(n, image_size, image_size, 3)` to features and the heads' log-odds, compiled once."""
         side = self.about["image_size"]
 
+        # By a given signature: TensorFlow compiles it once for every number of images.
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])
         def run(images: Any) -> Any:
             features = self.encoder(images, training=False)
@@ -144,11 +149,14 @@ class Deployed:
         Raises:
             InputError: the network's answer is not finite.
         """
+        # A batch of one: features (1, d) and scores (k, 1).
         features, scores = (array.numpy() for array in self.graph(tf.constant(seen[None])))
         check(bool(np.isfinite(scores).all()), "the network must give finite numbers for this image")
+        # The heads differ, and so do the calibrations drawn from held-out patients: both are in the interval.
         low, high = self.calibration.spread(scores[:, 0])
         probability = float(self.calibration(scores[:, 0].mean()))
         heads = 1 / (1 + np.exp(-scores[:, 0].astype(float)))
+        # The middle of draws need not be the estimate itself; the interval always holds it.
         return Verdict(probability, min(low, probability), max(high, probability), heads, features[0])
 
     def nearest(self, features: np.ndarray, count: int = 5) -> list[Case]:
@@ -165,6 +173,7 @@ def together(probabilities: np.ndarray) -> np.ndarray:
     Returns:
         `(n,)`.
     """
+    # As log-odds, not probabilities: a head that is sure outweighs ones that are not, as evidence adds up in log-odds.
     return np.atleast_2d(logit(probabilities)).mean(axis=0)
 
 
@@ -175,6 +184,7 @@ def linear_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
         kernel: of the logits, `(d, 2)`.
         bias: `(2,)`.
     """
+    # softmax([a, b])[1] = 1 / (1 + exp(a − b)) = sigmoid(b − a): kernel and bias are differences of the two columns.
     head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(1, "sigmoid")], name="linear_head")
     head.layers[-1].set_weights([kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]])
     return head
@@ -220,14 +230,17 @@ def save(
     Raises:
         InputError: what is given does not fit together, or the folder cannot be written.
     """
+    # 1. The parts must fit together before anything is computed.
     check_heads(encoder, heads)
     probabilities, labels, *groups = held_out
     prepared, rows, features = cases
     check(features.shape[1:] == tuple(encoder.output_shape[1:]), "features must be the encoder's", shape=features.shape)
+    # 2. Calibrated on patients that no head learned from.
     scores, patients = together(probabilities), groups[0] if groups else None
     calibration = calibrate(scores, np.asarray(labels), patients=patients)
     why, stated = calibration.missing, card.get("limits", [])
     stated = stated if isinstance(stated, list) else [stated]
+    # 3. The card: how images must be made, what was measured, and what the caller knows of the data.
     about = {
         "format": FORMAT,
         "note": NOTE,
@@ -250,6 +263,7 @@ def save(
         "learned_from": learned(prepared, np.asarray(rows), positive=positive),
         "card": card | {"limits": [*stated, _UNCALIBRATED.format(why=why) if why else _CALIBRATED]},
     }
+    # 4. All files, then the card with their digests, in a folder that is put in place whole.
     with replacing_folder(folder) as place:
         bare(encoder).save(place / "encoder.keras")
         for number, head in enumerate(heads):
@@ -278,6 +292,7 @@ def _measure(
     scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration
 ) -> dict[str, Any]:
     """What the heads together reach on the held-out patients; the Brier score is of cross-fitted probabilities."""
+    # Without patients each image is its own.
     groups = np.arange(len(labels)) if patients is None else np.asarray(patients)
     low, high = auc_interval(scores, labels, patients=groups)
     return {
@@ -305,6 +320,7 @@ def load(folder: str | Path, *, code: str = "") -> Deployed:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
+    # 1. The card, 2. that the files are the card's, 3. the networks, 4. the cases and the calibration.
     folder = local(folder)
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder)
@@ -322,6 +338,7 @@ def load(folder: str | Path, *, code: str = "") -> Deployed:
 
 def _read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
     """The calibration of a card and its two arrays."""
+    # Two columns each: slope and intercept of a draw; probability and label of a held-out image.
     draws = case_files.array(folder / "calibration_draws.npy", kind=np.float64, axes=2, what="calibrations")
     held_out = case_files.array(folder / "held_out.npy", kind=np.float64, axes=2, what="probabilities")
     pairs = draws.shape[1] == held_out.shape[1] == 2 and len(draws) > 0 and len(held_out) > 0

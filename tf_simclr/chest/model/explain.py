@@ -76,6 +76,7 @@ def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5
     Raises:
         InputError: the file is no radiograph that can be read.
     """
+    # 1. The picture as it was kept in training. 2. What the heads say. 3. Where they look. 4. What looks like it.
     picture = source if isinstance(source, Picture) else deployed.open(source)
     seen = deployed.see(picture)
     verdict = deployed.judge(seen)
@@ -88,6 +89,7 @@ def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
     """The same with the occlusion check."""
+    # A network that sees very few pixels has no room for seven squares a side.
     covered = occlusion(deployed.scores, found.seen, grid=min(_GRID, *found.seen.shape[:2]))
     return dataclasses.replace(found, covered=covered, correlation=agreement(found.heat, covered))
 
@@ -102,6 +104,7 @@ def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) ->
 
 def laid_over(deployed: Deployed, found: Explanation, *, values: Any) -> np.ndarray:
     """The radiograph as a viewer shows it with a map over it: uint8 `(h, w, 3)`."""
+    # As the radiograph was made a square, but backwards.
     about = deployed.about
     shape = found.picture.shown.shape
     back = put_back(shades(values), shape, fit=about["fit"], crop_proportion=about["crop_proportion"])
@@ -117,6 +120,7 @@ def map_alone(deployed: Deployed, found: Explanation) -> np.ndarray:
 
 def in_words(found: Explanation) -> str:
     """What the occlusion check says of the heat map."""
+    # In the order of what makes a map worth nothing, then by how far the two checks agree.
     if found.heat.max() <= 0:
         return "no place speaks for the finding: nothing is coloured, and the answer rests on the picture as a whole"
     if not found.places:

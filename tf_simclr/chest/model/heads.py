@@ -11,6 +11,7 @@ from tf_simclr.models.network import plain
 
 def log_odds(head: keras.Model, features: tf.Tensor) -> tf.Tensor:
     """What a head's last sigmoid is given: `(n, 1)`."""
+    # All layers but the last, whose kernel and bias are taken without its sigmoid: (n, d) → (n, 1).
     x = features
     for layer in head.layers[:-1]:
         x = layer(x, training=False) if isinstance(layer, keras.layers.Dropout) else layer(x)
@@ -28,6 +29,7 @@ def bare(model: keras.Model) -> keras.Model:
 def check_heads(encoder: keras.Model, heads: Sequence[keras.Model]) -> None:
     """Refuses networks that do not fit together."""
     width = encoder.output_shape
+    # In words of what a user can change: the encoder, then each head.
     check(isinstance(width, tuple) and len(width) == 2, "the encoder must give one vector an image", shape=width)
     check(len(encoder.input_shape) == 4 and encoder.input_shape[-1] == 3, "the encoder must take RGB images")
     check(1 <= len(heads) <= 100, "there must be 1 to 100 heads", heads=len(heads))

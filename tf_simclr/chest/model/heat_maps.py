@@ -32,6 +32,7 @@ def last_map(encoder: keras.Model) -> str:
     Raises:
         InputError: there is none with more than one place.
     """
+    # The input has four axes, too, and is left out.
     places = [
         layer.name for layer in encoder.layers[1:] if len(getattr(getattr(layer, "output", None), "shape", ())) == 4
     ]
@@ -51,6 +52,9 @@ def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: s
         image: `(h, w, 3)` in [0, 1].
         layer: by default the last one with places.
     """
+    # Grad-CAM (Selvaraju et al. 2017): 1. the maps A, (1, h', w', c), and the score y that follows from them;
+    # 2. weights α, (1, 1, 1, c): the mean over places of ∂y/∂A, as far as each channel speaks for the class;
+    # 3. Σ α A over channels, (h', w'). The paper then cuts below 0; here the sign is kept for the checks.
     maps = encoder.get_layer(layer or last_map(encoder)).output
     through = keras.Model(encoder.input, [maps, encoder.output])
     images = tf.constant(image[None], tf.float32)
@@ -70,6 +74,7 @@ def shades(values: np.ndarray) -> np.ndarray:
         >>> shades(np.array([[-1.0, 1.0, 2.0]])).tolist()
         [[0.0, 0.5, 1.0]]
     """
+    # Over this map's own largest value: two pictures' colours cannot be compared.
     kept = np.maximum(values, 0).astype(np.float32)
     return kept / kept.max() if kept.max() > 0 else kept
 
@@ -88,8 +93,10 @@ def occlusion(score: _Score, image: np.ndarray, *, grid: int = 7, batch_size: in
     """
     height, width = image.shape[:2]
     check(1 <= grid <= min(height, width), "grid must be between 1 and the image's side", grid=grid)
+    # Rounded edges: the squares differ by at most one pixel, cover all of it and do not overlap.
     rows, columns = (np.linspace(0, side, grid + 1).round().astype(int) for side in (height, width))
     whole = float(np.asarray(score(tf.constant(image[None], tf.float32)))[0])
+    # Row by row, as `reshape` puts them back.
     boxes = [(rows[i], rows[i + 1], columns[j], columns[j + 1]) for i in range(grid) for j in range(grid)]
     fallen: list[float] = []
     for start in range(0, len(boxes), batch_size):
@@ -112,8 +119,10 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
         >>> agreement(np.arange(4.0).reshape(2, 2), np.arange(4.0).reshape(2, 2) ** 3)
         1.0
     """
+    # On the coarser grid: finer places of one map have no counterpart in the other.
     side = min(*first.shape, *second.shape)
     ranked = [averaged(values, side).ravel() for values in (first, second)]
+    # A flat map has no order, and the correlation would be not a number.
     if any(np.ptp(values) == 0 for values in ranked):
         return 0.0
     return float(np.round(spearmanr(*ranked).statistic, 6))
@@ -121,6 +130,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
 
 def averaged(values: np.ndarray, side: int) -> np.ndarray:
     """A map on another square grid, each place the mean of what lies in it: float64 `(side, side)`."""
+    # Along rows and along columns apart: (side, h') · (h', w') · (w', side) → (side, side).
     weights = [_overlaps(length, side) for length in values.shape]
     return np.asarray(weights[0] @ values.astype(float) @ weights[1].T)
 
@@ -128,6 +138,7 @@ def averaged(values: np.ndarray, side: int) -> np.ndarray:
 def _overlaps(length: int, side: int) -> np.ndarray:
     """Share of each of `side` equal parts that each of `length` places covers: `(side, length)`, rows sum to 1."""
     edges, places = np.linspace(0, length, side + 1), np.arange(length)
+    # The end of the first minus the beginning of the last: (side, length), below 0 where they do not meet.
     covered = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
     return np.asarray(np.maximum(covered, 0) * side / length)
 
@@ -145,6 +156,8 @@ def shuffled_networks(
         heads: of it.
         seed: of the orders.
     """
+    # Adebayo et al. 2018: a map that stays the same with random weights shows the picture, not
+    # what was learned. Shuffled and not drawn anew, so that the sizes of the weights stay.
     rng = np.random.default_rng(seed)
     heads = [plain(head) for head in heads]
     for head in heads:
@@ -153,6 +166,7 @@ def shuffled_networks(
     def score(features: Any) -> Any:
         return tf.reduce_mean(tf.stack([log_odds(head, features)[:, 0] for head in heads]), axis=0)
 
+    # From the output downwards: each copy keeps what was shuffled before.
     yield "heads", encoder, score
     copy = plain(encoder)
     for block, layers in _blocks(copy).items():
@@ -166,6 +180,7 @@ def _blocks(encoder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     found: dict[str, list[keras.layers.Layer]] = {}
     for layer in reversed(encoder.layers):
         if layer.weights:
+            # Dictionaries keep the order in which keys came, here from the top of the network down.
             found.setdefault(layer.name.split("_")[0], []).append(layer)
     return found
 

@@ -28,9 +28,12 @@ def put_back(values: np.ndarray, shape: tuple[int, int], *, fit: Fit, crop_propo
         fit: how it became square.
         crop_proportion: share of the square's side that the network sees, about its centre.
     """
+    # In the order backwards of how the network's square was made: the map fills the central
+    # crop, the crop lies in the square, the square is the radiograph squeezed, padded or cut.
     height, width = shape
     square = {"stretch": (height, width), "pad": (max(shape),) * 2, "crop": (min(shape),) * 2}[fit]
     inner = (max(1, round(square[0] * crop_proportion)), max(1, round(square[1] * crop_proportion)))
+    # `F` is a picture of float32.
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32), "F")
     seen = np.asarray(picture.resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
     canvas = _centred(seen, square)
@@ -57,6 +60,7 @@ def overlay(shown: np.ndarray, heat: np.ndarray) -> np.ndarray:
         shown: uint8 `(h, w)`.
         heat: in [0, 1], `(h, w)`.
     """
+    # Opacity a, colour c, grey g → a c + (1 − a) g, of (h, w, 4) and (h, w).
     painted = layer(heat) / np.float32(255)
     opacity = _STRONGEST * painted[..., 3:]
     return np.rint(255 * opacity * painted[..., :3] + (1 - opacity) * shown[..., None]).astype(np.uint8)
@@ -69,7 +73,9 @@ def layer(heat: np.ndarray) -> np.ndarray:
         heat: in [0, 1], `(h, w)`.
     """
     places = np.linspace(0, 1, len(COLOURS))
+    # Each channel for itself between the three colours.
     colours = np.stack([np.interp(heat, places, channel) for channel in COLOURS.T], -1)
+    # From the faintest that is coloured up; the power below 1 makes what is weak better seen.
     opacity = 255 * np.clip((heat - _FAINTEST) / (1 - _FAINTEST), 0, 1)[..., None] ** 0.7
     return np.rint(np.concatenate([colours, opacity], -1)).astype(np.uint8)
 

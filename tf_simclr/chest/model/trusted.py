@@ -52,6 +52,7 @@ def load_network(path: Path, *, code: str = "") -> keras.Model:
     Raises:
         InputError: the file is damaged, holds anything else, or its weights are not finite.
     """
+    # 1. What the file names, without making anything of it. 2. Keras makes it. 3. Its numbers.
     try:
         check_plain(path, code=code)
         model = encoders.load(path) if code else keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -59,6 +60,7 @@ def load_network(path: Path, *, code: str = "") -> keras.Model:
         raise
     except Exception as error:  # a damaged HDF5 file or configuration raises whatever it meets
         raise InputError(f"{path} must be a whole Keras network ({type(error).__name__}: {error})") from error
+    # One value that is no number makes every answer none.
     finite = all(bool(keras.ops.all(keras.ops.isfinite(weight))) for weight in model.weights)
     check(finite, f"{path} must have finite weights")
     return model
@@ -69,6 +71,7 @@ def check_plain(path: Path, *, code: str = "") -> None:
 
     Of one whose code the user has named, the layers are left to `own.encoders`.
     """
+    # The archive holds three files, each once, of sizes that a network can have.
     with reading(path, "a whole Keras network"), zipfile.ZipFile(path) as archive:
         sizes = {member.filename: member.file_size for member in archive.infolist()}
         once = len(sizes) == len(archive.infolist())
@@ -79,9 +82,11 @@ def check_plain(path: Path, *, code: str = "") -> None:
         config = parse_json(archive.read("config.json"))
     if code:
         return
+    # Every class that is named anywhere, however deep, with the module that it is to come from.
     named = {(part.get("module"), str(part.get("class_name"))) for part in dictionaries(config) if "class_name" in part}
     unknown = sorted(f"{module}.{name}" for module, name in named if name not in _ALLOWED.get(module, set()))
     check(not unknown, f"{path} must be made of plain layers{_ADVICE}", unknown=unknown[:5])
+    # A registered name could stand for a class of the user's program; Keras' own have none with `>`.
     registered = {str(part["registered_name"]) for part in dictionaries(config) if part.get("registered_name")}
     custom = sorted(name for name in registered if ">" in name)
     check(not custom, f"{path} must be made of plain layers{_ADVICE}", custom=custom[:5])
