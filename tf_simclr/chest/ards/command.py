@@ -75,6 +75,7 @@ def _synthetic_class() -> str:
 
 def _perform(job: Job, stage: Stage) -> None:
     """Runs a stage, unless it is whole; the report is always written anew."""
+    # What a stage is made with is noted before it runs: another command with other knobs is refused, and not mixed in.
     due = stage.begin(settings(job, stage.name), defaults=plain_defaults("chest ards")) or _extent(job, stage)
     if not due and stage.name != "report":
         say(f"{stage.title}: whole in {stage.path}")
@@ -119,6 +120,7 @@ def settings(job: Job, name: str) -> dict[str, Any]:
 
 def _weights(job: Job, *, there: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint by its content, as it may lie somewhere else when the stages go on."""
+    # The content and not the place: a checkpoint may be moved between two stages.
     path = job.config.checkpoint
     if path is None or there.get("checkpoint") == str(path):  # an earlier version has noted the path
         return {}
@@ -129,6 +131,7 @@ def _extent(job: Job, stage: Stage) -> bool:
     """Whether more seeds or ways are asked for than a whole stage has."""
     if stage.name not in ("evaluate", "compare"):
         return False
+    # More seeds, or a way that was not asked for before, are added to what is there.
     more = stage.name == "compare" and not starts(job, stage.path).keys() <= stage.result["ways"].keys()
     return more or stage.result["seeds"] < job.config.seeds
 
@@ -136,6 +139,7 @@ def _extent(job: Job, stage: Stage) -> bool:
 def initial(job: Job, folder: Path) -> dict[str, Any]:
     """The checkpoint's network, or one with random weights, as a file of our own."""
     config, path = job.config, folder / "network.keras"
+    # 1. The network: of the checkpoint, of `--encoder`, or a ResNet with random weights.
     keras.utils.set_random_seed(config.seed)
     if config.checkpoint is None and config.encoder:
         network, origin = encoders.as_network(_built(config)), f"{config.encoder}, random weights"
@@ -148,8 +152,10 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
         network, origin = build(Architecture(depth=config.resnet_depth, **plainest)), "random weights"
     else:
         network, origin = load_model(config.checkpoint, ema=config.ema), config.checkpoint.name
+    # 2. As one file, so that every stage begins with the same weights.
     with replacing_path(path) as temporary:
         network.save(temporary)
+    # 3. What was built, for ways that begin from scratch, and how many of whom there are.
     if own_network(path) is None:
         known = dataclasses.asdict(dataclasses.replace(read_network(path)[0], num_classes=0, ft_proj_selector=0))
     else:
@@ -191,6 +197,7 @@ def pretrained(job: Job, folder: Path) -> dict[str, Any]:
 
 def linear(job: Job, folder: Path) -> dict[str, Any]:
     """Frozen features of the pretrained network, of an untrained one, and of a checkpoint to begin with."""
+    # The checkpoint as it came is probed, too: does learning from radiographs add to it?
     networks = {"simclr": job.stage("pretrain").path / "run"}
     if job.config.checkpoint is not None:
         networks["checkpoint"] = job.first_encoder
@@ -212,6 +219,7 @@ def grid(job: Job, folder: Path) -> dict[str, Any]:
 
 def _evaluated(job: Job, folder: Path) -> dict[str, Any]:
     """The choice with as many seeds as are asked for, and the frozen features, on test patients."""
+    # Only now test patients are looked at: knobs were chosen on validation patients.
     checkpoint, before = job.stage("pretrain").path / "run", job.stage("grid")
     networks = classifiers(job, folder, found=before.result, grid=before.path / "search", checkpoint=checkpoint)
     for part in ("validation", "test"):
@@ -228,6 +236,7 @@ def _compared(job: Job, folder: Path) -> dict[str, Any]:
         place = folder / name
         say(f"{job.stage('compare').title.split(':')[0]}: {ards.WAYS[name]} ({number} of {len(ways)})")
         if name == "moco" and checkpoint is not None:
+            # The key network and the queue need a pretraining of their own; the others begin with what is there.
             run_pretraining(job, checkpoint, method="moco")
         found[name] = search(job, place / "search", checkpoint=checkpoint)
         networks = classifiers(job, place, found=found[name], grid=place / "search", checkpoint=checkpoint)
@@ -238,6 +247,7 @@ def _compared(job: Job, folder: Path) -> dict[str, Any]:
 
 def starts(job: Job, folder: Path) -> dict[str, Path | None]:
     """The other ways that are asked for, and the network that each begins with."""
+    # From scratch: a ResNet is drawn by `finetune` itself, another encoder is in a file.
     found: dict[str, Path | None] = {"supervised": job.random_encoder if job.own else None}
     found |= {"checkpoint": job.first_encoder} if job.config.checkpoint is not None else {}
     again = job.config.moco or (folder / "moco" / "test.json").exists()

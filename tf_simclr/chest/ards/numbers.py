@@ -55,19 +55,24 @@ def estimates(
     Raises:
         InputError: a part has one class only, or too few patients.
     """
+    # One row of ones, which is the sample itself, then the draws: (1 + draws, n).
     drawn = list(weightings(test.patients, labels=test.labels, draws=draws, seed=seed))
     weights = np.concatenate([np.ones((1, len(test.labels))), *drawn])
+    # 1. Metrics by the bootstrap over patients.
     found = [
         {name: _estimate(values) for name, values in _measured(way, test=test, weights=weights).items()}
         | _at_threshold(way, validation=validation, test=test)
         for way in ways
     ]
+    # 2. AUCs by DeLong's covariance over patients: each way's mean over its seeds is a row of `shares`,
+    #    (ways, networks), and so the differences between ways keep what the patients have in common.
     shares = np.repeat(np.eye(len(ways)) / [len(way.test) for way in ways], [len(way.test) for way in ways], axis=1)
     means = areas(np.concatenate([way.test for way in ways]), test.labels, patients=test.patients).combined(shares)
     for number, of in enumerate(found):
         of["auc"] = _estimated(float(means.values[number]), means.interval(number))
         gain = paired_difference(means, first=0, second=number)
         of["auc_gain"] = {"value": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
+    # 3. p values by Holm: the more ways are compared with the first, the more one of them differs by chance.
     adjusted = holm([of["auc_gain"]["p"] for of in found[1:]])
     for of, p in zip(found, [1.0, *adjusted], strict=True):
         of["auc_gain"]["p_adjusted"] = p
@@ -76,12 +81,14 @@ def estimates(
 
 def _measured(way: Way, *, test: Asked, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each metric's mean over the seeds, for each of the weightings `(k,)`."""
+    # (seeds, k) → (k,).
     of_seeds = [measures(said.astype(float), test.labels, weights=weights) for said in way.test]
     return {name: np.mean([own[name] for own in of_seeds], axis=0) for name in of_seeds[0]}
 
 
 def _at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Estimate]:
     """Sensitivity and specificity at each seed's own threshold, means over the seeds, with that threshold's mean."""
+    # Chosen on validation patients; test patients are only measured at it.
     cuts = np.array([threshold(known, validation.labels) for known in way.validation])
     said = np.mean(way.test >= cuts[:, None], axis=0)  # of each image, the share of the seeds that call it positive
     found = {"threshold": _estimated(float(cuts.mean()), (float(cuts.min()), float(cuts.max())))}

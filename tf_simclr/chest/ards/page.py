@@ -94,6 +94,7 @@ def written(found: Report) -> str:
 
 def _in_short(found: Report) -> list[str]:
     """The answer in a few sentences."""
+    # The first way is the one that the pipeline is about; each other is told beside it.
     first, *others = zip(found.ways, found.estimates, strict=True)
     test = found.counts["test"]
     lines = [
@@ -111,6 +112,7 @@ def _compared(first: tuple[Way, dict], other: tuple[Way, dict]) -> str:
     """One way beside the first, in words that do not say more than the interval does."""
     gain = other[1]["auc_gain"]
     verdict = "these patients do not tell which of the two is better"
+    # Only an interval that leaves out 0 is called a difference.
     if gain["low"] > 0:
         verdict = f"{lower(first[0].title)} is better"
     elif gain["high"] < 0:
@@ -157,6 +159,7 @@ def _what_was_done(found: Report) -> list[str]:
 def results(found: Report) -> list[str]:
     """The table of ways."""
     heads = ["Way to train", *_COLUMNS.values()]
+    # A row a way, a column a metric.
     rows = []
     for way, of in zip(found.ways, found.estimates, strict=True):
         rows.append([text(way.title), *(_cell(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
@@ -197,6 +200,7 @@ def _figures(ways: Sequence[Way], estimates: Sequence[dict[str, Estimate]], *, t
         estimates: of each way.
         test: the images that they were asked about.
     """
+    # Intervals of areas, curves with a band, and calibration: what a reader of such papers looks for.
     aucs = {way.title: {"": tuple(of["auc"].values())} for way, of in zip(ways, estimates, strict=True)}
     curves = {
         way.title: plots.Curve(
@@ -258,6 +262,7 @@ def _choices(found: Report) -> list[str]:
     rows = []
     for title, of in found.grids.items():
         best = of["best"]
+        # The best first.
         for trial in sorted(of["trials"], key=lambda trial: -trial[of["metric"]]):
             chosen = "chosen" if all(trial[name] == value for name, value in best.items()) else ""
             numbers = [f"{trial[name]:g}" for name in _KNOBS]
@@ -320,5 +325,6 @@ def aligned(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         >>> aligned(np.array(["b", "a"]), np.array(["a", "b"])).tolist()
         [1, 0]
     """
+    # Sorted once, then each is found by halving: names are each there once.
     order = np.argsort(names)
     return np.asarray(order[np.searchsorted(names[order], wanted)])

@@ -36,6 +36,7 @@ _TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_
 
 def write(job: Job, folder: Path) -> str:
     """Writes `report.html`, `numbers.json` and the model, and returns a table for the terminal."""
+    # 1. From the stages. 2. The page. 3. The numbers. 4. The model. 5. The terminal's table.
     found = _gathered(job)
     with replacing(folder / "report.html") as [file]:
         file.write(written(found).encode())
@@ -50,6 +51,7 @@ def write(job: Job, folder: Path) -> str:
 def _gathered(job: Job) -> Report:
     """All that the page tells, from the stages' results."""
     places = {name: job.stage(name).path for name in ards.STAGES}
+    # Each way has its answers in a folder of its own; names and labels are the first one's, in whose order all are put.
     others = _compared(job)
     folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
     asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
@@ -92,6 +94,7 @@ def tuned(title: str, folder: Path, *, asked: dict[str, Asked]) -> Way:
 
 def _said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndarray:
     """Probabilities of the finding `(seeds, n)`, in the order of the images asked about."""
+    # In the order asked about, whatever order a network answered in.
     rows = aligned(answers.names, asked.names)
     names = [name for name in answers.scores if probe in (None, name)]
     return np.stack([positives(answers.scores[name])[rows] for name in names])
@@ -155,6 +158,7 @@ def made(job: Job) -> dict[str, str]:
 
 def _deploy(job: Job, found: Report) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
+    # The first seed's network: one network is simpler to ask than a mean of several, and its calibration is its own.
     network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
     crop = evaluation_proportion(job.config.image_size)
@@ -199,6 +203,7 @@ def _card(found: Report) -> dict[str, Any]:
 def table(job: Job, found: Report, *, folder: Path) -> str:
     """The page's table for a terminal."""
     lines = [f"{'on test patients':<48}{'AUC':>20}{'difference':>24}{'sensitivity':>14}{'specificity':>14}{'Brier':>8}"]
+    # The table's first way is what others differ from, so theirs is the negative of the gain.
     for number, (way, of) in enumerate(zip(found.ways, found.estimates, strict=True)):
         auc, gain = of["auc"], of["auc_gain"]
         cells = f"{auc['value']:.3f} ({auc['low']:.2f}–{auc['high']:.2f})".rjust(20)

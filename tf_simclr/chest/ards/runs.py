@@ -61,6 +61,7 @@ class Job:
     @cached_property
     def unlabelled(self) -> tuple[Prepared, np.ndarray]:
         """The radiographs to pretrain on and which of them."""
+        # The unlabelled ones may be another collection; images of test patients are taken out of it.
         other = self.config.pretrain_radiographs
         prepared = self.target if other is None else load(other)
         return prepared, ards.unlabelled(prepared, target=self.target, rows=self.rows)
@@ -109,10 +110,12 @@ class Job:
 
 
 def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
+    # The same steps, images and optimizer, so that the ways differ in one thing.
     """Pretraining by the preset for radiographs; MoCo for as many steps, with the same optimizer."""
     config, (prepared, rows) = job.config, job.unlabelled
     queue = config.moco_queue or min(_MOST_KEYS, max(1, len(rows) // 2))
     own = {"method": "moco", "queue_length": queue, "key_momentum": config.moco_momentum, "num_proj_layers": 2}
+    # From the general to the special: what is behind goes over what is before.
     knobs = settings("radiographs") | job.encoder_options | (own if method == "moco" else {})
     same = {
         "image_size": config.image_size,
@@ -143,6 +146,7 @@ def run_pretraining(job: Job, folder: Path, *, method: str = "simclr") -> dict[s
     source = kind.source(prepared, rows, positive=job.positive if prepared is job.target else None)
     config = pretraining(job, folder, method=method)
     try:
+        # Graphs of a training hold memory until the session is cleared, and eight stages run in one process.
         return pretrain.pretrain(config, source, devices=job.devices)
     finally:
         keras.backend.clear_session()
@@ -159,6 +163,7 @@ def _finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, *
     first = {"learning_rate": config.finetune_learning_rate, "train_epochs": config.finetune_epochs}
     first["weight_decay"] = config.grid_weight_decays[0]
     return Finetune(
+        # The grid's first values until the search has found better ones.
         **job.data | job.encoder_options | first | chosen,
         checkpoint=checkpoint,
         model_dir=folder,
@@ -182,6 +187,7 @@ def run_finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int
         result = finetune.finetune(config, job.source("train"), test=job.source("validation"), devices=job.devices)
     finally:
         keras.backend.clear_session()
+    # They have gigabytes, and nothing goes on from them.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return result
 
@@ -194,6 +200,7 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
         "weight_decay": list(config.grid_weight_decays),
         "train_epochs": list(config.grid_epochs),
     }
+    # Every knob but those that are searched is the trial's as it is.
     options = plain(_finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
     left = {"command", "model_dir", *grid}
     options = {name: value for name, value in options.items() if name not in left}
@@ -202,6 +209,7 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
     sweep.run(Sweep(task="finetune", model_dir=folder, options=options, search=grid, metric=_METRIC, encoder=code))
     for checkpoints in folder.glob("trial-*/checkpoints"):
         shutil.rmtree(checkpoints)
+    # A trial is found again by its knobs.
     with reading(folder, "the folder of a whole search", advice="remove it"):
         best = parse_json((folder / "result.json").read_bytes())["best"]
         with (folder / "trials.csv").open(newline="") as file:
@@ -212,6 +220,7 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
 
 def classifiers(job: Job, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None) -> list[Path]:
     """Networks of as many seeds as are asked for, trained as the search has found; it has trained the first one."""
+    # The search's own network is the first seed's.
     networks = [grid / found["trial"]]
     for seed in range(job.config.seed + 1, job.config.seed + job.config.seeds):
         place = folder / f"seed-{seed}"
@@ -225,6 +234,7 @@ def answer(job: Job, networks: list[Path], *, part: str, result: Path) -> Answer
     scores: dict[str, np.ndarray] = {}
     for number, network in enumerate(networks):
         found = logits(job, network, part=part)
+        # Softmax with the largest taken off, so that nothing overflows: (n, classes).
         odds = np.exp(found.values - found.values.max(axis=1, keepdims=True))
         scores[f"seed {job.config.seed + number}"] = odds / odds.sum(axis=1, keepdims=True)
     answers = Answers(found.names, found.labels, scores)

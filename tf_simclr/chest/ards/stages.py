@@ -96,6 +96,7 @@ class Stage:
         Raises:
             InputError: a stage that it needs is not whole, or the folder was begun with other settings.
         """
+        # 1. What it builds on must be whole. 2. Its settings are noted, or the same as noted.
         for stage in self.before():
             rule = f"stage {self.name} must have stage {stage.name} before it; run it, or all, in {self.root}"
             check("result" in stage.noted(), rule)
@@ -109,6 +110,7 @@ class Stage:
 
     def whole_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Its own, and a digest of those before it."""
+        # A digest, and not the settings: those before may hold much, and only have to be the same.
         earlier = {stage.name: contents.of_values(stage.noted()["settings"]) for stage in self.before()}
         return dict(settings) | {f"stage {name}": found for name, found in earlier.items()}
 
@@ -123,6 +125,7 @@ class Stage:
 
 
 def identity(prepared: Prepared) -> dict[str, Any]:
+    # By what is in it, in its order: a copy in another place is the same collection.
     """What tells a prepared folder from another, wherever it lies."""
     known = [prepared.images, prepared.hashes, prepared.labels, prepared.patients]
     content = contents.of_values(prepared.content(), [column.tolist() for column in known])
@@ -130,6 +133,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
 
 
 def check_split(prepared: Prepared, rows: Split, *, positive: str) -> None:
+    # Measures, and a loss that learns, need both classes in each part.
     """Refuses patients of one class only.
 
     Raises:
@@ -150,9 +154,11 @@ def unlabelled(prepared: Prepared, *, target: Prepared, rows: Split) -> np.ndarr
         target: radiographs with the labels.
         rows: of the target.
     """
+    # Only in another collection patients and look-alikes have to be sought: in our own the split keeps them apart.
     held = np.concatenate([rows["validation"], rows["test"]])
     if identity(prepared) == identity(target):
         return np.asarray(rows["train"])
+    # Held-out images come first: a pair of one of them and one of ours crosses that border.
     pairs = near_duplicates([*target.hashes[held], *prepared.hashes])
     alike = [b - len(held) for a, b, _ in pairs if a < len(held) <= b]
     known = np.isin(prepared.patients, target.patients[held])

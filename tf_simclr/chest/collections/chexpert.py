@@ -56,11 +56,14 @@ def collection(folder: Path) -> Collection:
     Raises:
         InputError: a table or a column is missing, or a label is none of 1, 0, -1 and empty.
     """
+    # 1. The tables that are there; some releases call them otherwise.
     tables = {part: [folder / name for name in names if (folder / name).is_file()] for part, names in _TABLES.items()}
     there = {part: paths[0] for part, paths in tables.items() if paths}
     check("train" in there, "the folder must hold CheXpert's train.csv", folder=str(folder), found=sorted(there))
+    # Without a test table the validation table is what is tested on.
     if "test" not in there and "validation" in there:
         there["test"] = there.pop("validation")
+    # 2. Row by row: the file, the labels, the patient by the path.
     entries, missing = [], []
     for part, table in there.items():
         for row in read_table(table, columns=("Path", *_OBSERVATIONS)):
@@ -98,6 +101,7 @@ def _placed(folder: Path, name: str) -> Path | None:
 
     The patient's folder is always asked for: all patients have a `study1/view1_frontal.jpg`.
     """
+    # Archives differ in how many folders they have around the patients' folders.
     parts, patient = name.split("/"), _patient_of(name)
     starts = range(parts.index(patient) + 1) if patient else range(1)
     places = [folder.parent / name, *(folder.joinpath(*parts[start:]) for start in starts)]

@@ -80,12 +80,14 @@ class Collection:
     """Whether it is made up."""
 
     def __post_init__(self) -> None:
+        # What makes a prepared folder wrong is refused here, before hours of decoding.
         check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
         twice = [name for name, count in Counter(entry.image for entry in self.entries).items() if count > 1]
         check(not twice, f"each image of {self.name} must be listed once", twice=twice[:3], count=len(twice))
         files = Counter(entry.path for entry in self.entries)
         again = [entry.image for entry in self.entries if files[entry.path] > 1]
         check(not again, f"each file of {self.name} must be listed once, under one name", names=again[:3])
+        # A patient in two official parts would make the test easier than it is.
         places = defaultdict(set)
         for entry in self.entries:
             if entry.patient and entry.split:
@@ -103,6 +105,7 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     Raises:
         InputError: there is no such file, it lacks a column, or a row has more or fewer cells than the head.
     """
+    # 1. Text, whatever program wrote it, and its cells with the line that each row begins at.
     with reading(path, "a readable csv file"):
         text = decoded(path.read_bytes())
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
@@ -110,16 +113,19 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
         for line in reader:
             lines.append((begins, line))
             begins = reader.line_num + 1  # a cell may hold line ends
+    # 2. Lines without content, and Excel's own, are none.
     filled = [(number, [plain(cell) for cell in line]) for number, line in lines]
     filled = [(number, cells) for number, cells in filled if any(cells)]
     filled = filled[1:] if filled and _separator_line("".join(filled[0][1])) else filled
     names = filled[0][1] if filled else []
     while names and not names[-1]:  # a comma at the end of each line
         names = names[:-1]
+    # 3. Columns by their names, in any case of letters.
     wanted = {column.lower(): column for column in columns}
     names = [name if name in wanted.values() else wanted.get(name.lower(), name) for name in names]
     missing = [column for column in columns if column not in names]
     check(not missing, f"{path} must have the columns that its kind of collection has", missing=missing, has=names)
+    # Commas at a line's end are no cells.
     rows = [(number, cells if any(cells[len(names) :]) else cells[: len(names)]) for number, cells in filled[1:]]
     uneven = [number for number, cells in rows if len(cells) != len(names)]
     check(not uneven, f"each row of {path} must have {len(names)} cells", uneven_lines=uneven[:3])
@@ -144,6 +150,7 @@ def plain(cell: str) -> str:
         >>> plain(" a\u200b "), len(plain("e\u0301"))
         ('a', 1)
     """
+    # NFC: é is one letter, and not an e with an accent behind it, as Macs write file names. Cf: marks that nobody sees.
     if not cell.isascii():
         cell = unicodedata.normalize("NFC", "".join(c for c in cell if unicodedata.category(c) != "Cf"))
     return cell.strip()
@@ -156,6 +163,7 @@ def spelling(name: str) -> str:
         >>> spelling("Sick ") == spelling("sick"), spelling("007") == spelling("7.0"), spelling("A1") == spelling("A10")
         (True, True, False)
     """
+    # A patient 007, 7 and 7.0 is the same person: spreadsheets change one into another.
     key = "".join(plain(name).casefold().split())
     return re.sub(r"\.0+$", "", key).lstrip("0") if re.fullmatch(r"\d+(\.0+)?", key) else key
 
@@ -179,6 +187,7 @@ def decoded(content: bytes) -> str:
     Raises:
         UnicodeError: it is no text in one of the encodings.
     """
+    # From the surest to the guess: marks of byte order, zeros of wide letters, UTF-8, and else Windows' own letters.
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
     if b"\0" in content[:4]:  # the second byte of each letter
@@ -194,6 +203,7 @@ def _separator(text: str) -> str:
     head = next((line for line in text.splitlines() if line.strip(_SEPARATORS + " ")), "")
     if _separator_line(head):
         return head.strip()[-1] if head.strip()[-1] in _SEPARATORS else "\t"
+    # Every second piece between quotation marks is within a cell.
     outside = "".join(head.split('"')[::2])
     return max(_SEPARATORS, key=outside.count)
 
@@ -259,6 +269,7 @@ def files_below(folder: Path) -> list[Path]:
         InputError: there is no such folder.
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
+    # Sorted, so that a folder is the same collection on every system.
     found = []
     for path in sorted(folder.rglob("*")):
         ending = path.suffix.lower()
@@ -280,6 +291,7 @@ def files_by_name(folder: Path, *, stems: bool = False) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in files_below(folder):
+        # A DICOM's number has dots, too: only known endings are cut off.
         name = path.stem if stems and path.suffix.lower() in ENDINGS else path.name
         there = found.setdefault(name, path)
         same = there is path or filecmp.cmp(there, path, shallow=False)

@@ -27,6 +27,7 @@ def opened(config: ChestPrepare) -> Collection:
     Raises:
         InputError: it is not what it is said to be.
     """
+    # By the kind of collection: each reads its own tables.
     if config.source in ("siim", "synthetic"):
         return siim.collection(config.raw, boxless_siblings=config.boxless_siblings)
     if config.source == "nih":

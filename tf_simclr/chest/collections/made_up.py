@@ -13,6 +13,7 @@ _PATIENTS = 120
 def radiographs(model_dir: Path, *, size: int, seed: int) -> Prepared:
     """Radiographs of nobody in SIIM's layout, written to the run folder and prepared there, unless they are."""
     raw, out = model_dir / "synthetic", model_dir / "synthetic_prepared"
+    # By the table that is written last.
     if not (raw / "train_image_level.csv").exists():
         say(f"making up {_PATIENTS} patients …")
         synthetic.write(raw, _PATIENTS, seed=seed)

@@ -57,6 +57,7 @@ def collection(folder: Path) -> Collection:
     Raises:
         InputError: the table or a column is missing, or a finding is none of the 14.
     """
+    # 1. The tables. 2. The files by name without ending. 3. The official parts. 4. An entry a row.
     table = _entries_table(folder)
     rows = read_table(table, columns=("Image Index", "Finding Labels", "Patient ID"))
     files, splits = files_by_name(folder, stems=True), _official_split(folder)
@@ -103,6 +104,7 @@ def _entries_table(folder: Path) -> Path:
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
     found = [path for name in _TABLES for below in ("", "*/") for path in sorted(folder.glob(below + name))]
+    # The same table twice is no contradiction.
     contents = {path.read_bytes() for path in found}
     rule = f"the folder must hold one of {', '.join(_TABLES)}"
     check(len(contents) == 1, rule, folder=str(folder), found=[path.name for path in found])
@@ -122,6 +124,7 @@ def labels(text: str, *, where: str) -> tuple[int, ...]:
         >>> [_CLASSES[i] for i, there in enumerate(labels("Mass|Effusion", where="here")) if there]
         ['Effusion', 'Mass']
     """
+    # `A|B`: findings that occur together.
     found = [name.strip() for name in text.split("|")]
     unknown = sorted(set(found) - set(_CLASSES))
     if unknown:
@@ -162,6 +165,7 @@ def _list_file(folder: Path, name: str) -> Path | None:
 
 
 def _parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
+    # The official lists divide what they name; without any of them a split is drawn later.
     """A part for each image; where only one of the lists is there, the images that it does not name are the other's.
 
     Raises:

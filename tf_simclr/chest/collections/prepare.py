@@ -78,6 +78,7 @@ def prepare(
     Raises:
         InputError: the folder holds another preparation, or no image could be read.
     """
+    # 1. In an order that does not depend on the disk, and with settings that a second run compares.
     folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
     settings = Settings(
@@ -94,6 +95,7 @@ def prepare(
     salt = salt_of(folder, made_up=collection.made_up)
     names = Names(salt, private=collection.private)
     options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
+    # 2. Shard by shard: one that has its rows is whole, and is not made again.
     parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
     rows: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
@@ -105,6 +107,7 @@ def prepare(
             )
         with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
             rows += json.loads(path.with_suffix(".json").read_bytes())["rows"]
+    # 3. Beside the folder, for its owner alone.
     names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
     check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
     return rows
@@ -124,6 +127,7 @@ def salt_of(folder: Path, *, made_up: bool = False) -> str:
         InputError: the folder has records, and the salt that they were made with is gone.
     """
     path = beside(folder.resolve(), ".salt")
+    # Another salt would give patients of later shards other pseudonyms.
     begun = any(folder.glob("records-*.json"))
     if not path.exists():
         rule = f"{path}, which the pseudonyms in {folder} were made with, must be there; prepare in another folder"
@@ -136,6 +140,7 @@ def salt_of(folder: Path, *, made_up: bool = False) -> str:
 def _write_for_owner(path: Path, text: str) -> None:
     """Writes a file that nobody else may read."""
     with replacing_path(path) as temporary:
+        # Its rights before its content.
         temporary.touch(mode=0o600)
         temporary.write_text(text, encoding="utf-8")
 
@@ -190,6 +195,7 @@ def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: f
 def _write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError], names: Names) -> None:
     """Writes the records, and then their rows: a shard with rows is whole."""
     rows = []
+    # Records first, rows last: rows tell that the records are whole.
     with replacing_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for entry, answer in zip(entries, answers, strict=True):
             row, picture = described(entry, answer, names=names)
@@ -202,20 +208,24 @@ def _write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[byte
 def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
     """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
     image, salt = names.shown(entry.image), names.salt
+    # Trained on are 1 and the rest; what a table stated beyond that is kept beside it.
     labels = [int(label == 1) for label in entry.labels]
     row: dict[str, Any] = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": labels}
     row |= {} if set(entry.labels) <= {0, 1} else {"stated": list(entry.labels)}
     row |= {"split": entry.split, "patient": pseudonym(entry.patient, salt=salt), "boxes": entry.boxes, "refused": ""}
+    # A reason may quote the path, which may name a patient.
     if isinstance(answer, InputError):
         reason = str(answer)
         for known in (str(entry.path), entry.path.name):
             reason = reason.replace(known, image)
         return row | {"refused": reason}, b""
     about, picture = unpacked(answer)
+    # In the order of trust: the table, then the file, then each image for itself.
     row["study"] = row["study"] or about["study"] or image
     row |= {"patient_of_table": row["patient"], "patient_of_file": about.pop("patient")}
     row["patient"] = row["patient_of_table"] or row["patient_of_file"] or image
     row |= {name: value for name, value in about.items() if name != "study"}
+    # What the header does not say the table may.
     said = dict(entry.attributes)
     said |= {"age": decade(said["age"])} if "age" in said else {}
     said |= {"sex": said["sex"].strip().upper()[:1]} if "sex" in said else {}

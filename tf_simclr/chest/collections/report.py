@@ -63,6 +63,7 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
     """What a person should know before training: counts, refusals, labels, look-alikes, patients seen often."""
     kept = [row for row in rows if not row["refused"]]
     studies, kinds = defaultdict(set), defaultdict(set)
+    # By patient: how many studies each has, and whether their labels differ.
     for row, patient in zip(kept, prepared.patients, strict=True):
         studies[patient].add(row["study"])
         kinds[patient].add(tuple(row["labels"]))
@@ -108,6 +109,7 @@ def _gathered(rows: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
 
 def _grey_levels(prepared: Prepared) -> dict[str, Any]:
     """Brightness by device and by class: a network that can tell a class by it need not look at the lungs."""
+    # A device or a class that a mean grey level tells is a shortcut that a network will take.
     brightness, contrast = (prepared.attributes[key].astype(float) for key in ("brightness", "contrast"))
     device = np.where(prepared.attributes["device"] == "", "unknown", prepared.attributes["device"])
     medians = {
@@ -136,6 +138,7 @@ def told(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     if not ill or not well:
         return {}
     area = roc_auc(values, labels)
+    # Of the Mann–Whitney statistic: the area differs from 0.5 by chance by about so much.
     spread = np.sqrt((ill + well + 1) / (12 * ill * well))  # of the area under the hypothesis of no difference
     return {"auc": round(float(area), 3), "told": bool(abs(area - 0.5) > max(_TOLD, 3 * spread))}
 
@@ -144,6 +147,7 @@ def apart(medians: dict[str, dict[str, Any]]) -> list[str]:
     """Devices whose images are much brighter or darker than those of the others."""
     found = []
     for name, of in medians.items():
+        # Weighted by images: a median over images, and not over devices.
         others = [other["median"] for key, other in medians.items() if key != name for _ in range(other["images"])]
         if others and abs(of["median"] - np.median(others)) > _APART:
             found.append(name)
@@ -154,12 +158,14 @@ def look(collection: Collection, rows: list[dict[str, Any]], *, config: ChestPre
     """Writes `seen.png`: what a viewer shows of some radiographs, and beside it what the network sees."""
     entries = sorted(collection.entries, key=lambda entry: entry.image)  # as they were prepared
     paths = [entry.path for entry, row in zip(entries, rows, strict=True) if not row["refused"]]
+    # Evenly from the first to the last, so that all parts of a collection are seen.
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(_EXAMPLES, len(paths))).astype(int)]
     known: dict[str, Any] = {"windowed": config.windowed, "modalities": config.modalities}
     pairs = [side_by_side(read(path, **known), size=config.size, fit=config.fit) for path in chosen]
     width, height = max(p.shape[1] for p in pairs), max(p.shape[0] for p in pairs)
     sheet = np.full((len(pairs) * (height + 8), width), 255, np.uint8)
     for number, pair in enumerate(pairs):
+        # One below the other, eight white lines apart.
         top = number * (height + 8)
         sheet[top : top + pair.shape[0], : pair.shape[1]] = pair
     picture = Image.fromarray(sheet)

@@ -40,11 +40,13 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     Raises:
         InputError: a table or a column is missing, or a cell is not what it should be.
     """
+    # 1. Studies carry the labels, images their boxes.
     studies = _study_labels(folder / "train_study_level.csv")
     rows = _image_rows(folder / "train_image_level.csv")
     files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder, stems=True)
     made_up = (folder / MADE_UP).exists()
     entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
+    # 2. Without `boxless_siblings`, an image without boxes is left out where another of its study has some.
     boxed = {e.study for e in entries if e.boxes}
     kept = [e for e in entries if boxless_siblings or e.boxes or e.study not in boxed]
     listed = {row["image"] for row in rows}
@@ -66,6 +68,7 @@ def _study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     for row in read_table(path, columns=("id", *CLASSES)):
         where = f"{path}, line {row[LINE]}"
         values = tuple(zero_or_one(row[name], where=where) for name in CLASSES)
+        # One-hot: exactly one of four appearances.
         check(sum(values) == 1, f"a study must have one appearance, {where}", labels=values)
         study = row["id"].removesuffix("_study")
         there = labels.setdefault(study, values)
@@ -95,6 +98,7 @@ def boxes(text: str, *, where: str) -> int:
     """
     if not text.strip():
         return 0
+    # A literal alone: `eval` would run what a table holds.
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -106,6 +110,7 @@ def boxes(text: str, *, where: str) -> int:
 def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry:
     """An image with its study's label."""
     study = row["study"]
+    # The table and the folders must tell the same: a file in another study's folder was sorted in by mistake.
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
     other = [name for name in path.parts if name in labels and name != study]
     rule = "an image must lie in the folder of the study that train_image_level.csv gives it to"

@@ -80,6 +80,7 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
             self.info.metadata["made_up"] = MADE_UP
             logging.warning("%s: %s", folder, MADE_UP)
         entries = sorted(collection.entries, key=lambda entry: entry.image)
+        # All sizes share one salt, so that a patient has the same pseudonym in each.
         beside = Path(self.data_dir).parents[2] / "siim_covid19"  # what all sizes are kept in
         salt = salt_of(beside, made_up=collection.made_up)
         requests = [{"path": str(entry.path), "size": self.builder_config.size, "salt": salt} for entry in entries]

@@ -41,9 +41,11 @@ def write(
     """
     check(patients >= 8, "patients must be at least 8", patients=patients)
     with replacing(folder / MADE_UP) as [note]:  # first: nothing is there that could be taken for a patient's
+        # A generator a patient: one more patient changes none of the others.
         note.write(b"Made-up radiographs of nobody: what is found in them says nothing about patients.\n")
     studies, images = [], []
     for number in range(patients):
+        # What stays of a patient is drawn once, what a visit shows each time.
         rng = np.random.default_rng([seed, number])
         body = anatomy(rng)
         for visit in range(1 + int(rng.uniform() < _RETAKEN)):
@@ -73,29 +75,35 @@ def anatomy(rng: np.random.Generator) -> dict[str, float]:
 
 def radiograph(body: dict[str, float], kind: int, *, size: int, rng: np.random.Generator) -> np.ndarray:
     """A picture `(size, size)` of 12-bit values, bones bright."""
+    # Coordinates from −0.5 to 0.5: y down, x to the right.
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     x = x + body["tilt"] * y + rng.normal(0, 0.01)
     lungs = sum(_ellipse(x - side * 0.22, y, width=body["width"], height=body["height"]) for side in (-1, 1))
     ribs = 0.5 + 0.5 * np.cos(2 * np.pi * body["ribs"] * (y + 0.6 * np.abs(np.abs(x) - 0.22)))
+    # Bright soft tissue, dark lungs with ribs over them, a bright heart.
     picture = (
         0.75 - 0.5 * lungs + 0.08 * ribs * lungs + 0.25 * _ellipse(x - 0.05, y - 0.15, width=body["heart"], height=0.16)
     )
+    # 0: none. 1: many patches, low in both lungs. 2: fewer, anywhere. 3: one.
     for _ in range((0, 5, 3, 1)[kind]):
         side, low = rng.choice([-1, 1]), kind == 1
         centre = side * 0.22 + rng.normal(0, 0.04), (0.14 if low else 0.0) + rng.normal(0, 0.05 if low else 0.15)
         patch = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * rng.uniform(0.03, 0.06) ** 2))
         picture = picture + 0.22 * patch * lungs
+    # Exposure and noise, then 12 bits.
     picture = rng.uniform(0.85, 1.1) * picture + rng.normal(0, 0.025, picture.shape)
     return np.rint(4095 * np.clip(picture, 0, 1)).astype(np.uint16)
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, *, width: float, height: float) -> np.ndarray:
     """1 inside, 0 outside, with a soft edge."""
+    # A logistic function of the ellipse's equation; the exponent is bounded against overflow.
     return 1 / (1 + np.exp(np.clip(12 * ((x / width) ** 2 + (y / height) ** 2 - 1), -50, 50)))
 
 
 def save(path: Path, values: np.ndarray, *, patient: str, numbers: tuple[int, int, int]) -> None:
     """Writes 12-bit values as a computed radiograph, MONOCHROME2, uncompressed."""
+    # Made-up UIDs below a root that anybody may use for examples, ours by seed, patient and visit.
     data, root = Dataset(), "1.2.826.0.1.3680043.8.498." + ".".join(map(str, numbers))
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

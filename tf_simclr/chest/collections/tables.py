@@ -50,6 +50,7 @@ def from_csv(
         InputError: the file or a column is missing, a cell is empty, a name stands for several files, a part has an
             unknown name, or several columns are splits that differ.
     """
+    # 1. Columns that are needed, and none of their cells empty.
     own = [label] if isinstance(label, str) else list(label)
     rows = read_table(table, columns=[column for column in (path, *own, patient) if column])
     needed = [column for column in (path, patient) if column]
@@ -57,9 +58,12 @@ def from_csv(
     full = [all(row[column].strip("| ").lower() not in _EMPTY for column in needed) for row in rows]
     empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
+    # 2. Labels of one column with names, or of a column a finding.
     classes, labels = _of_column(rows, label) if isinstance(label, str) else _of_columns(rows, own, table=table)
+    # 3. Patients by how people write them, and a split that the table may have.
     people, of_people = _people([row[patient] for row in rows] if patient else [])
     split, of_split = _split_column(rows, without=(path, *own, patient), table=table)
+    # 4. Files; a row without one is told of, and left out.
     found, missing = [], []
     for row, kind in zip(rows, labels, strict=True):
         name = within(row[path])
@@ -90,6 +94,7 @@ def from_csv(
 def _people(patients: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Name of a patient in the table → the one that it counts as, and what is to be said of it."""
     first: dict[str, str] = {}
+    # The first spelling stands for the others.
     known = {name: first.setdefault(spelling(name), name) for name in dict.fromkeys(patients)}
     several = len({one for name, one in known.items() if one != name})
     said = f"patients that capitals, zeros in front or .0 alone tell apart count as one ({several:,})"
@@ -104,6 +109,7 @@ def _split_column(
     Raises:
         InputError: several do, each otherwise.
     """
+    # By its name; else by its cells: only a column whose every cell names a part can be a split.
     columns = [name for name in rows[0] if name not in (*without, LINE)] if rows else []
     own = [name for name in columns if name.lower() == "split"]
     if own:
@@ -132,6 +138,7 @@ Labels = list[tuple[int, ...]]
 
 def _of_column(rows: Sequence[Mapping[str, str]], label: str) -> tuple[tuple[str, ...], Labels]:
     """Classes, and those of each row, of a column that names them."""
+    # Sorted without repetitions: `B|A|A` is A and B.
     kinds = [sorted({name.strip() for name in row[label].split("|")} - {""}) for row in rows]
     classes = tuple(sorted({name for kind in kinds for name in kind}))
     check_classes(classes, where=f"the column {label}")
@@ -194,9 +201,11 @@ def from_folder(folder: Path) -> Collection:
         InputError: some of the folders are parts of a split, and others are not; or two are one class misspelt.
     """
     files = files_below(folder)
+    # Parts below the folder: `train/sick/7/0.png` is part, class, patient, file.
     inside = {path: path.relative_to(folder).parts for path in files}
     tops = sorted({parts[0] for parts in inside.values() if len(parts) > 1})
     of_split = {top: _named_or_none(top) for top in tops}
+    # Folders called train and test are a split, and the classes lie below them.
     divided = {"train", "test"} <= set(of_split.values())
     rule = f"the folders in {folder} must all be classes, or all be parts of a split"
     check(not divided or None not in of_split.values(), rule, folders=tops[:8])
@@ -204,6 +213,7 @@ def from_folder(folder: Path) -> Collection:
     places = {path: parts for path, parts in inside.items() if len(parts) > above + 1}
     classes = tuple(sorted({parts[above] for parts in places.values()}))
     check_classes(classes, where=str(folder))
+    # One folder below a class may be anything; several are patients.
     below = {parts[above + 1] for parts in places.values() if len(parts) > above + 2}
     return Collection(
         name=folder.name,
@@ -226,6 +236,7 @@ def from_folder(folder: Path) -> Collection:
 def _passed_over(folder: Path, files: Sequence[Path], *, homeless: int) -> tuple[str, ...]:
     """What lies in a folder and is not taken: radiographs without a class, and other pictures, volumes and archives."""
     taken = set(files)
+    # Told of, so that nobody wonders where half a folder went.
     others = Counter(
         path.suffix.lower() or "without an ending"
         for path in folder.rglob("*")

@@ -57,6 +57,7 @@ class Study:
         if found is None:
             return None
         check_patients(list(self.data.patients), found)
+        # What the collection calls validation is nothing to this study, which chooses nothing by it.
         train = np.sort(np.concatenate([found["train"], found.get("validation", found["train"][:0])]))
         counted = f"{len(train):,} images to train on, {len(found['test']):,} to test"
         say(f"by patient: the split that {self.data.name} comes with, {counted}")
@@ -100,6 +101,7 @@ class Study:
         """Features of every image `(n, d)`, in the order of the prepared folder, kept on disk."""
         config, began = self.config, time.monotonic()
         knobs: dict[str, Any] = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
+        # Features are the expensive part: they are kept by the encoder's weights and the images' content.
         extractor = Extractor(Probing(checkpoint=Path(name), **knobs), encoder, label=f", {name}")
         source = self.data.source(np.arange(len(self.data)), side=sizes[0])
         found = extractor.features(source, image_size=sizes[1])
@@ -124,6 +126,7 @@ class Study:
         """One head a seed and split, each on a split of its own; by default the study's own row."""
         config, row = self.config, row or CHOICE
         labels, optimizer = self.labels if labels is None else labels, optimizer or config.optimizer
+        # What a training depends on is its key: a change of any of it trains anew, anything else does not.
         form: dict[str, Any] = {"row": row, "classes": classes, "optimizer": optimizer}
 
         def train(**options: Any) -> Fit:
@@ -140,6 +143,7 @@ class Study:
 
     def learner(self, width: int, row: Row, *, classes: int = 1, optimizer: str = "sgd") -> Learner:
         """A head for features, made once for all fits of its form."""
+        # Compiling takes longer than training on features: a learner is made once a form, and started again a fit.
         key = width, row.hidden, row.dropout, classes, optimizer
         if key not in self.learners:
             options: dict[str, Any] = {
@@ -162,6 +166,7 @@ class Study:
             "learning_rate": config.learning_rate,
             "after_block": after_block,
         }
+        # Made when the first fit needs it: all may be kept already.
         learner = functools.cache(lambda: Learner(encoder.output_shape[-1], row, encoder=encoder, **form))
 
         def train(**options: Any) -> Fit:
@@ -195,6 +200,7 @@ class Study:
 
     def parts(self, labels: np.ndarray, *, kind: str, seed: int) -> dict[str, np.ndarray]:
         """`train` and `test` rows; by patient those of the collection's own split, where it has one."""
+        # Its own split is one: with other seeds only the head differs.
         if kind == "patient" and self.own is not None:
             return self.own
         return split(list(self.data.patients), labels, kind=kind, test_share=self.config.test_share, seed=seed)
@@ -205,6 +211,7 @@ def table(study: Study) -> Arms:
     found: Arms = {}
     values = study.features(study.simclr, name=study.base, sizes=study.sizes)
     for row in ROWS:
+        # The study's six rows differ in the head alone: features are computed once.
         found |= study.on_features(f"{study.base}, {row}", values, row=row)
     study.seconds["six rows"] = sum(study.seconds.values())
     if study.config.random_baseline and study.base != "random":
@@ -225,11 +232,13 @@ def beyond(study: Study) -> Arms:
 
 def frozen(study: Study) -> Arms:
     """Those with a frozen encoder."""
+    # The study's row first, which everything else is compared with.
     base = study.base
     values = study.features(study.simclr, name=base, sizes=study.sizes)
     found = study.on_features(f"{base}, frozen, {study.seen}", values)
     other = "sgd" if study.config.optimizer == "lars" else "lars"
     found |= study.on_features(f"{base}, frozen, {other.upper()} for the head", values, optimizer=other)
+    # Radiographs at sizes other than the study's 40 px or whatever was asked, each once.
     for pixels in dict.fromkeys(side for side in study.config.direct if side <= study.data.size):
         values = study.features(study.simclr, name=base, sizes=(pixels, pixels))
         found |= study.on_features(f"{base}, frozen, {pixels} px directly", values)
@@ -244,6 +253,7 @@ def frozen(study: Study) -> Arms:
 
 def several_classes(study: Study) -> tuple[Arms, tuple[str, ...]]:
     """The task with all classes, where every image has exactly one of three or more; else nothing."""
+    # Where an image can have several findings or none, there is no one class to tell.
     labels, names = task(study.data, None)
     if labels is None or len(names) < 3:
         return {}, ()

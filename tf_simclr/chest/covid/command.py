@@ -91,6 +91,7 @@ def _prepared_data(config: ChestCovid) -> Prepared:
 def leaked(study: covid_arms.Study) -> dict[str, float]:
     """What splits let through: patients in both parts, the test images that are theirs, and images that look alike."""
     patients, config = list(study.data.patients), study.config
+    # By image, as the study drew it, a patient's other image may be in the training part.
     parts = {kind: study.parts(study.labels, kind=kind, seed=config.seed) for kind in covid_arms.SPLITS}
     known = {patients[i] for i in parts["image"]["train"]}
     pairs = near_duplicates(list(study.data.hashes))
@@ -131,6 +132,7 @@ def _deploy(study: covid_arms.Study, *, leak: dict) -> Path:
     """
     config, data = study.config, study.data
     values = study.features(study.simclr, name=study.base, sizes=study.sizes)
+    # By patient, whatever the study did: what is measured must hold for people whom the model has not seen.
     learner = study.learner(values.shape[1], CHOICE, optimizer=config.optimizer)
     parts = study.parts(study.labels, kind="patient", seed=config.seed)
     options: dict[str, Any] = {

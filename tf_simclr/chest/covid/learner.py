@@ -61,6 +61,7 @@ class Learner:
         kinds = {"sgd": keras.optimizers.SGD, "lars": LARS}
         loss = "binary_crossentropy" if classes == 1 else "sparse_categorical_crossentropy"
         # Batches of several sizes would each be compiled by XLA.
+        # 2. Everything that a training changes, and a copy of it: a new start is an assignment and no compilation.
         self.model.compile(kinds[optimizer](rate), loss=loss, metrics=["accuracy"], jit_compile=False)
         self.model.optimizer.build(self.model.trainable_variables)
         self.state = [*self.model.variables, *self.model.optimizer.variables]
@@ -68,9 +69,11 @@ class Learner:
 
     def restart(self, seed: int) -> None:
         """Back to the start, with a new head."""
+        # Keras' own generators, too: dropout and the head are drawn by them.
         keras.utils.set_random_seed(seed)
         for variable, value in zip(self.state, self.start, strict=True):
             variable.assign(value)
+        # The head is drawn anew by this seed; the encoder begins with its weights.
         for variable, fresh in zip(self.head.variables, head(**self.form).variables, strict=True):
             variable.assign(fresh)
 
@@ -88,6 +91,7 @@ class Learner:
         """Trains the head on features `(n, d)` of the `train` rows: cross entropy, no schedule, as the study did."""
         self.restart(seed)
         train, test = parts["train"], parts["test"]
+        # (n,) → (n, 1), as the head gives (n, 1).
         targets = labels.astype(np.float32)[:, None]
         pace = Pace()
         history = self.model.fit(
@@ -131,12 +135,14 @@ class Learner:
         history = self.model.fit(
             batches(train, size=sizes[1], batch_size=batch_size, seed=seed),
             epochs=epochs,
+            # The batches have no end: an epoch is as many steps as there are whole batches.
             steps_per_epoch=max(1, len(parts["train"]) // batch_size),
             callbacks=[pace],
             shuffle=False,  # the batches are, already
             verbose=0,
         )
         seen: dict[str, Any] = {"image_size": sizes[1], "crop_proportion": 1.0, "unreadable": Unreadable()}
+        # In the folder's order, which is that of sorted rows.
         found = extract(self.model, evaluation_batches(test, batch_size=batch_size, **seen))
         check(len(found.values) == len(parts["test"]), f"all images of {data.folder} must be readable; prepare again")
         patients = data.patients[np.sort(parts["test"])]
@@ -172,10 +178,12 @@ class Pace(keras.callbacks.Callback):
 
 
 def _joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:
+    # What is trained must be a copy: the encoder is another line's start.
     """A copy of the encoder under the head: images to probabilities; groups up to `after_block` do not change."""
     check_freezable(encoder, after_block)
     own = keras.models.clone_model(encoder)
     own.set_weights(encoder.get_weights())
+    # Batch statistics of the pretrained encoder stay, as the classifier meets them.
     for layer in leaves(own):
         if layer.weights:
             settle(layer, trains=group_of(layer.name) > after_block, still=True)
@@ -186,6 +194,7 @@ def batches(source: Any, *, size: int, batch_size: int, seed: int) -> tf.data.Da
     """Endless shuffled batches of whole images."""
 
     def view(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        # The whole image: the study neither cropped nor changed it.
         return evaluation_view(image, size=size, crop_proportion=1.0)
 
     return training_batches(

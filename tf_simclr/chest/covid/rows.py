@@ -87,6 +87,7 @@ class Fit:
 
 def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
     """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
+    # Two layers of one rate, and not one: Keras counts the draws of each.
     dropout = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
     again = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
     last = keras.layers.Dense(classes, "sigmoid" if classes == 1 else "softmax")
@@ -100,11 +101,13 @@ def split(patients: Sequence[str], labels: np.ndarray, *, kind: str, test_share:
     Raises:
         InputError: a part would have one class only.
     """
+    # By patient for an honest number, by image to repeat the study's.
     if kind == "patient":
         parts = by_patient(patients, {"train": 1 - test_share, "test": test_share}, labels=labels, seed=seed)
     else:
         tested = max(1, round(len(labels) * test_share))
         parts = by_image(len(labels), {"train": len(labels) - tested, "test": tested}, seed=seed)
+    # An AUC needs both.
     for name, rows in parts.items():
         both = len(np.unique(labels[rows])) > 1
         check(both, f"the {name} images must have both classes; take more images or another class", images=len(rows))
@@ -118,11 +121,13 @@ def summary(fits: Sequence[Fit], *, draws: int = DRAWS, seed: int = 0) -> dict[s
     AUC is the mean of the single fits'.
     """
     found: dict[str, list[np.ndarray]] = {}
+    # For each fit its own draws of its own test patients: the seeds' splits differ.
     for number, fit in enumerate(fits):
         drawn = list(weightings(fit.patients, labels=fit.labels, draws=draws, seed=seed + number))
         weights = np.concatenate([np.ones((1, len(fit.labels))), *drawn])
         for name, values in measured(fit, weights).items():
             found.setdefault(name, []).append(values)
+    # Mean over the fits draw by draw, then the middle 95 % of those means.
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     limits = {name: middle(values[1:]) for name, values in means.items()}
     if "auc" in means:  # the bootstrap's is too narrow where patients are few
@@ -149,6 +154,7 @@ def _own_interval(fit: Fit) -> tuple[float, float]:
 def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics for each of the weightings `(k, n)`; of several classes accuracy and `macro_auc`."""
     if fit.probabilities.ndim == 1:
+        # (k, n) · (n,) → (k,), over the sums of the weights.
         return measures(fit.probabilities.astype(float), fit.labels, weights=weights)
     right = (fit.probabilities.argmax(axis=1) == fit.labels).astype(float)
     return {"accuracy": weights @ right / weights.sum(axis=1), "macro_auc": macro_auc(fit, weights)}
@@ -156,6 +162,7 @@ def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 def macro_auc(fit: Fit, weights: np.ndarray) -> np.ndarray:
     """The mean area under the ROC curves of each class against the rest, over the classes that there are in a draw."""
+    # One class against the rest, for each class; a draw may lack one.
     with np.errstate(invalid="ignore", divide="ignore"):  # a class without weight has no curve
         areas = [
             ranking(fit.probabilities[:, c], (fit.labels == c).astype(int), weights=weights)["auc"]

@@ -46,6 +46,7 @@ class Kept:
         Raises:
             InputError: nothing can be written in the folder.
         """
+        # A file that cannot be read costs a training, and no study.
         path, text = self.place(settings, ".npz")
         if path.exists():
             try:
@@ -64,6 +65,7 @@ class Kept:
     def longest(self, settings: Mapping[str, Any], seconds: float) -> float:
         """The most that something took, now or earlier: of what a cache answers at once, what it cost."""
         path, _ = self.place(settings, ".json")
+        # A cache answers in a second: what a table tells is what the computation took.
         try:
             before = float(read_json(path)["seconds"]) if path.exists() else 0.0
         except (InputError, KeyError, TypeError, ValueError):
@@ -74,6 +76,7 @@ class Kept:
 
     def place(self, settings: Mapping[str, Any], ending: str) -> tuple[Path, str]:
         """The file of these settings, and they as text."""
+        # Sorted keys: one text for the same settings, whose digest is the file's name.
         text = json.dumps({"format": _FORMAT, **settings}, sort_keys=True)
         return self.folder / f"{contents.of_bytes(text.encode())}{ending}", text
 
@@ -85,6 +88,7 @@ def read(path: Path, text: str) -> Fit:
         InputError: the file is damaged, or holds something else than the fit of these settings.
     """
     arrays = read_arrays(path)
+    # The name is a digest of the settings; within, they are compared as a whole.
     check(set(arrays) == set(_ARRAYS), f"{path} must hold a training", received=sorted(arrays))
     check(str(arrays["settings"]) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
