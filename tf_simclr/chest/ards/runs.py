@@ -110,8 +110,8 @@ class Job:
 
 
 def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
-    # The same steps, images and optimizer, so that the ways differ in one thing.
     """Pretraining by the preset for radiographs; MoCo for as many steps, with the same optimizer."""
+    # The same steps, images and optimizer, so that the ways differ in one thing.
     config, (prepared, rows) = job.config, job.unlabelled
     queue = config.moco_queue or min(_MOST_KEYS, max(1, len(rows) // 2))
     own = {"method": "moco", "queue_length": queue, "key_momentum": config.moco_momentum, "num_proj_layers": 2}

@@ -125,20 +125,20 @@ class Stage:
 
 
 def identity(prepared: Prepared) -> dict[str, Any]:
-    # By what is in it, in its order: a copy in another place is the same collection.
     """What tells a prepared folder from another, wherever it lies."""
+    # By what is in it, in its order: a copy in another place is the same collection.
     known = [prepared.images, prepared.hashes, prepared.labels, prepared.patients]
     content = contents.of_values(prepared.content(), [column.tolist() for column in known])
     return {"images": len(prepared), "size": prepared.size, "content": content}
 
 
 def check_split(prepared: Prepared, rows: Split, *, positive: str) -> None:
-    # Measures, and a loss that learns, need both classes in each part.
     """Refuses patients of one class only.
 
     Raises:
         InputError: a part has some.
     """
+    # Measures, and a loss that learns, need both classes in each part.
     labels = prepared.column(positive)
     for name, part in rows.items():
         yes = int(labels[part].sum())

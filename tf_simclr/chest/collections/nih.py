@@ -165,12 +165,12 @@ def _list_file(folder: Path, name: str) -> Path | None:
 
 
 def _parts_of(images: Sequence[str], splits: Mapping[str, set[str]]) -> list[str]:
-    # The official lists divide what they name; without any of them a split is drawn later.
     """A part for each image; where only one of the lists is there, the images that it does not name are the other's.
 
     Raises:
         InputError: both are there, and an image is in neither.
     """
+    # The official lists divide what they name; without any of them a split is drawn later.
     if not splits:
         return [""] * len(images)
     if len(splits) == 1:

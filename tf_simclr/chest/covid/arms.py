@@ -238,7 +238,7 @@ def frozen(study: Study) -> Arms:
     found = study.on_features(f"{base}, frozen, {study.seen}", values)
     other = "sgd" if study.config.optimizer == "lars" else "lars"
     found |= study.on_features(f"{base}, frozen, {other.upper()} for the head", values, optimizer=other)
-    # Radiographs at sizes other than the study's 40 px or whatever was asked, each once.
+    # Straight from the kept picture at other sizes, as far as it has the pixels; each once.
     for pixels in dict.fromkeys(side for side in study.config.direct if side <= study.data.size):
         values = study.features(study.simclr, name=base, sizes=(pixels, pixels))
         found |= study.on_features(f"{base}, frozen, {pixels} px directly", values)

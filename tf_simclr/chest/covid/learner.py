@@ -61,9 +61,9 @@ class Learner:
         kinds = {"sgd": keras.optimizers.SGD, "lars": LARS}
         loss = "binary_crossentropy" if classes == 1 else "sparse_categorical_crossentropy"
         # Batches of several sizes would each be compiled by XLA.
-        # 2. Everything that a training changes, and a copy of it: a new start is an assignment and no compilation.
         self.model.compile(kinds[optimizer](rate), loss=loss, metrics=["accuracy"], jit_compile=False)
         self.model.optimizer.build(self.model.trainable_variables)
+        # Everything that a training changes, and a copy of it: a new start is an assignment and no compilation.
         self.state = [*self.model.variables, *self.model.optimizer.variables]
         self.start = [np.array(variable) for variable in self.state]
 
@@ -178,8 +178,8 @@ class Pace(keras.callbacks.Callback):
 
 
 def _joined(encoder: keras.Model, classifier: keras.Model, *, after_block: int) -> keras.Model:
-    # What is trained must be a copy: the encoder is another line's start.
     """A copy of the encoder under the head: images to probabilities; groups up to `after_block` do not change."""
+    # What is trained must be a copy: the encoder is another line's start.
     check_freezable(encoder, after_block)
     own = keras.models.clone_model(encoder)
     own.set_weights(encoder.get_weights())

@@ -87,7 +87,7 @@ class Fit:
 
 def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
     """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
-    # Two layers of one rate, and not one: Keras counts the draws of each.
+    # Two layers: a Sequential holds each layer once.
     dropout = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
     again = [keras.layers.Dropout(_DROPOUT)] if row.dropout else []
     last = keras.layers.Dense(classes, "sigmoid" if classes == 1 else "softmax")

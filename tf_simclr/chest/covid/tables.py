@@ -172,6 +172,7 @@ def _ratio(study: Study) -> str:
 
 def draw(study: Study, arms: Arms, *, found: _Results) -> list[Path]:
     """Accuracy and loss by epoch (the study's Figures 3.2 and 3.3), ROC with its band, calibration, and all AUCs."""
+    # Of the study's best row, its first seed: one training is drawn, and not a mean of curves.
     shown = next((arms[name] for name in arms if name.endswith(str(CHOICE))), next(iter(arms.values())))
     first = {kind: fits[0] for kind, fits in shown.items()}
     head = f"the head {CHOICE}"
@@ -210,6 +211,7 @@ def saved(study: Study, figure: Any, *, name: str) -> Path:
 
 def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
     """The confusion matrix of the first encoder and seed, split by patient."""
+    # By patient, as only that one is honest.
     fit = next(iter(arms.values()))["patient"][0]
     figure = plots.confusion(fit.labels, fit.probabilities.argmax(axis=1), class_names=names)
     return saved(study, figure, name="confusion")

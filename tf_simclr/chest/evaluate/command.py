@@ -42,6 +42,7 @@ def run(config: ChestEvaluate) -> None:
     """Asks, measures, and writes page, numbers and table."""
     # 1. The radiographs and their subgroups.
     data = load(config.radiographs)
+    # Sorted: a source gives images in the order of their rows.
     rows = _rows_of(config, data)
     columns = _groups(config, data, rows=rows)
 
@@ -57,7 +58,13 @@ def run(config: ChestEvaluate) -> None:
             first, moved = (
                 asked,
                 drifts.measured(
-                    asked, data, rows=rows, features=features, permutations=config.permutations, seed=config.seed
+                    # Features of this model against those that it learned from: other models have other features.
+                    asked,
+                    data,
+                    rows=rows,
+                    features=features,
+                    permutations=config.permutations,
+                    seed=config.seed,
                 ),
             )
         keras.backend.clear_session()
@@ -109,6 +116,7 @@ def _rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
 
 def _named(folders: list[Path]) -> dict[str, Path]:
     """What tables call models: their run folders' names, with more of the path where two have one."""
+    # From the last part of the path on, as much as tells them apart.
     for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
         found = {"/".join(folder.parts[-depth:]): folder for folder in folders}
         if len(found) == len(folders):
@@ -123,6 +131,7 @@ def _groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[
     Raises:
         InputError: a column is neither in the prepared folder nor in the table, or the table lacks an image.
     """
+    # The radiographs' own columns, and those of a table beside it.
     known: dict[str, np.ndarray] = {name: values[rows] for name, values in data.attributes.items()}
     if config.subgroup_table is not None:
         table = {row["image"]: row for row in read_table(config.subgroup_table, columns=("image",))}
@@ -152,6 +161,7 @@ def _told_of(
     if lacking:
         say(f"not asked about, as {data.name} has no such class: {', '.join(lacking)}")
     said, found = asked.probabilities(scores), {}
+    # Of each finding the images whose label is known: `places` tells which they are among all.
     for number, (finding, name) in enumerate(there.items()):
         if finding not in lacking:
             labels = partition.findings(data, [name], not_mentioned=config.not_mentioned)[0][rows, 0]
@@ -169,6 +179,7 @@ def _measured(
     found = numbers.of_finding(told, own=own, rule=config.operating_point, at=config.at_least, seed=config.seed)
     if found["why"]:
         return found | {"subgroups": [], "small": []}
+    # The threshold is the one that the model's own held-out patients have chosen.
     cut = found["operating_point"]["threshold"]
     shown, small = numbers.subgroups(told, columns, cut=cut, fewest=config.fewest)
     return found | {"subgroups": shown, "small": small}
@@ -216,6 +227,7 @@ def _leave(config: ChestEvaluate, found: Evaluation) -> None:
         "versions": versions(),
     }
     write_json(config.out / "evaluation.json", content)
+    # A row a subgroup, also those too small to be measured: a count is no secret of a patient.
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     metrics = ("auc", "sensitivity", "specificity", "called_positive")

@@ -33,6 +33,7 @@ def measured(
         permutations: draws for a chance.
         seed: of all draws.
     """
+    # Pictures take time, so of many some are drawn; features are there for all.
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(rows))[:_MOST])
     theirs, ours = small_pictures(data, rows[chosen]), np.asarray(asked.cases.pictures)
@@ -40,6 +41,7 @@ def measured(
     options: dict[str, int] = {"permutations": permutations, "seed": seed}
     found: dict[str, Any] = {"images": {"learned_from": len(ours), "here": len(theirs)}}
     found["histograms"] = {"learned_from": _histogram(ours), "here": _histogram(theirs)}
+    # Images of one patient are alike: a test that takes them for independent sees a shift that is none.
     for name in ("brightness", "contrast"):
         values = [_statistic(name, pictures) for pictures in (ours, theirs)]
         singles = [_one_each(values[0], asked.cases.people), _one_each(values[1], people)]
@@ -55,6 +57,7 @@ def measured(
     known = np.asarray(asked.cases.features, np.float32)
     own = directions(features, asked.cases.centre)
     singles = [_one_each(known, asked.cases.people), _one_each(own, data.patients[rows])]
+    # Is the nearest case as near as cases are to each other?  Of training cases one in twenty is not.
     nearest = _nearest_similarity(own, known)
     unlike = nearest < asked.cases.usual
     found["features"] = {"unlike": _estimate(unlike, data.patients[rows]), "unlike_expected": _USUAL}
@@ -73,6 +76,7 @@ def _statistic(name: str, pictures: np.ndarray) -> np.ndarray:
 
 def _histogram(pictures: np.ndarray) -> list[float]:
     """Shares of the grey levels from black to white."""
+    # Whole numbers: 64 · value // 256, so that 255 is in the last bin.
     counts = np.bincount((pictures.reshape(-1).astype(np.int64) * _BINS) // 256, minlength=_BINS)
     return [float(share) for share in counts / counts.sum()]
 
@@ -84,6 +88,7 @@ def _one_each(values: np.ndarray, people: np.ndarray) -> np.ndarray:
 
 def _nearest_similarity(own: np.ndarray, known: np.ndarray, *, at_once: int = 1024) -> np.ndarray:
     """Cosine of each image's features and those of its nearest training case, `(n,)`."""
+    # A block at a time: (1024, d) · (d, m) → (1024, m), of which the largest a row is kept.
     blocks = [(own[start : start + at_once] @ known.T).max(axis=1) for start in range(0, len(own), at_once)]
     return np.concatenate(blocks)
 
@@ -96,6 +101,7 @@ def _estimate(hits: np.ndarray, patients: np.ndarray) -> dict[str, float]:
 
 def alike(ours: np.ndarray, theirs: np.ndarray) -> int:
     """Radiographs here that look the same as one that was learned from."""
+    # Ours come first: a pair that crosses their number is one of each.
     hashes = [perceptual_hash(picture.astype(np.float32) / 255) for pictures in (ours, theirs) for picture in pictures]
     pairs = near_duplicates(hashes)
     return len({second for first, second, _ in pairs if first < len(ours) <= second})

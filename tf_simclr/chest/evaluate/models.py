@@ -54,6 +54,7 @@ class Asked:
         about = self.about
         check_prepared_alike(about, size=data.size, fit=data.fit, windowed=data.windowed)
         side = about.get("side", about["kept_size"])
+        # The same square as in training: made smaller first where the network learned from smaller ones.
         source = data.source(rows, side=side if side != data.size else None)
         batches = evaluation_batches(
             source,
@@ -95,6 +96,7 @@ def _of_one(folder: Path, *, code: str) -> Asked:
 def _of_findings(folder: Path, *, code: str) -> Asked:
     """A model of `chest findings`."""
     model = findings_model.load(folder, code=code)
+    # Held-out labels may be unknown; a calibration needs known ones of both kinds.
     known = [model.held_labels[:, number] >= 0 for number in range(len(model.findings))]
     both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
     usable = np.flatnonzero(both)

@@ -57,6 +57,7 @@ def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int)
     found = counts | {"home": home, "calibrated": not own.missing, "calibration_missing": own.missing}
     if counts["why"]:
         return found
+    # Each of the held-out images counts for itself: the model does not keep whose they are.
     cut, everyone = threshold(own.probabilities, own.labels, rule=rule, at=at), np.arange(len(own.labels))
     found |= {
         "auc": _auc_of(told),
@@ -84,6 +85,7 @@ def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
     said, was = told.probabilities, told.labels
     odds = logit(said)
 
+    # Weights (k, n) of drawn patients → five numbers a draw, (k, 5).
     def of_draws(weights: np.ndarray) -> np.ndarray:
         whole = measures(said, was, weights=weights)
         ratio = (weights @ was) / np.maximum(weights @ said, 1e-9)
@@ -101,9 +103,11 @@ def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
         name: {"value": float(v), "low": float(a), "high": float(b)}
         for name, v, a, b in zip(names, once, low, high, strict=True)
     }
+    # Where a threshold tells all apart, the best slope is infinite.
     if separated(said, was):
         reason = "scores tell the classes apart, so that a slope has no upper end"
         found |= {"slope": {"why": reason}, "intercept": {"why": reason}}
+    # The numbers themselves by the same functions as everywhere; the draws above are for the intervals.
     checked = brier(said, was), expected_calibration_error(said, was)
     found["brier"]["value"], found["calibration_error"]["value"] = checked
     bins = reliability(said, was)
@@ -122,6 +126,7 @@ def _at_threshold(told: Told, cut: float) -> dict[str, Any]:
         "true_negatives": int((~yes & ~ill).sum()),
         "false_negatives": int((~yes & ill).sum()),
     }
+    # A share each: who of whom.
     shares = {
         "sensitivity": (yes, ill),
         "specificity": (~yes, ~ill),
@@ -140,7 +145,9 @@ def _at_threshold(told: Told, cut: float) -> dict[str, Any]:
 
 def decision_curve(told: Told, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Net benefit at `AT` with the ends of its interval over patients, each `(t,)`."""
+    # At each threshold (t, 1) against each image (n,): (t, n).
     yes = told.probabilities >= AT[:, None]
+    # Net benefit (Vickers and Elkin 2006): true positives, less false ones at the odds of the threshold.
     worth = (
         yes * np.where(told.labels == 1, 1.0, 0.0)
         - yes * np.where(told.labels == 0, 1.0, 0.0) * (AT / (1 - AT))[:, None]
@@ -164,6 +171,7 @@ def subgroups(
         cut: from which on a yes is said.
         fewest: patients with and without the finding that a group has at least.
     """
+    # By column and value; too few patients with or without the finding make an interval that says nothing.
     shown, small = [], []
     for name, every in columns.items():
         texts = every[told.places]
@@ -190,6 +198,7 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
     names = list(tolds)
     first = tolds[names[0]]
     scores = np.stack([tolds[name].probabilities for name in names])
+    # DeLong for an exact interval of differences on the same patients, and draws of patients beside it.
     found = areas(scores, first.labels, patients=first.patients)
     drawn = list(weightings(first.patients, labels=first.labels, draws=_DRAWS, seed=seed, stratified=True))
     rows = []
@@ -203,6 +212,7 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
             ]
         )
         low, high = middle(draws)
+        # Two-sided, and never 0: the sample itself counts as one draw.
         tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
         rows.append(
             {
@@ -221,6 +231,7 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
 
 def _adjusted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with p-values adjusted for the number of comparisons."""
+    # Holm's correction, for each kind of test apart.
     delong, drawn = (holm([row[key] for row in rows]) for key in ("p_delong", "p_bootstrap"))
     return [
         row | {"p_delong_adjusted": a, "p_bootstrap_adjusted": b} for row, a, b in zip(rows, delong, drawn, strict=True)

@@ -96,6 +96,7 @@ def _in_short(found: Evaluation) -> list[str]:
             continue
         here, home = of["auc"], of["home"]["auc"]
         verdict = "these patients do not tell whether it is worse here"
+        # Only intervals that do not meet are called a difference.
         if here["high"] < home["low"]:
             verdict = "it is worse here"
         elif here["low"] > home["high"]:
@@ -108,6 +109,7 @@ def _in_short(found: Evaluation) -> list[str]:
                 f"{name}: scores tell all radiographs apart; among few patients that says no more than the interval."
             )
         slope = of["calibration"]["slope"]
+        # A slope of 1 is right; below it probabilities are too far from the middle.
         if "low" in slope and not slope["low"] <= 1 <= slope["high"]:
             kind = "too sure" if slope["value"] < 1 else "not sure enough"
             lines.append(f"{name}: its probabilities are {kind} here (slope {_spelled(slope)}).")
@@ -160,6 +162,7 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
     if of["why"]:
         return []
     here, home = of["operating_point"], of["home_operating_point"]
+    # The same threshold in both places.
     rows = [[text(_POINT[key]), _cell(here[key], percent=True), _cell(home[key], percent=True)] for key in _POINT]
     counts = (
         f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
@@ -208,6 +211,7 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
 
 def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
     """Subgroups with intervals, and those that are too small."""
+    # A row a group, in the order of columns and values.
     rows = [
         [
             text(f"{row['column']}: {row['value']}"),
@@ -247,6 +251,7 @@ def compared(found: Evaluation) -> list[str]:
             text(f"{row['p_delong_adjusted']:.3f}"),
             text(f"{row['p_bootstrap_adjusted']:.3f}"),
         ]
+        # A finding, then its comparisons.
         for name, comparisons in found.comparisons.items()
         for row in comparisons
     ]

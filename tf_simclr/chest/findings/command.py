@@ -63,6 +63,7 @@ def run(config: ChestFindings) -> None:
         }
 
         # 4. What is left: numbers, table, page, and the model that did best on validation patients.
+        # By the share of labels first: a line that learned from fewer is never left.
         chosen = max(fits, key=lambda line: (line[2], order(validation_auc(task, fits[line][0]))))
         told = _told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
         _leave(config.model_dir, told)
@@ -87,6 +88,7 @@ def order(value: float) -> float:
 
 def counts(task: Task) -> dict[str, dict[str, Any]]:
     """Part → images, patients, and how many have each finding and of how many it is unknown."""
+    # Of each finding it may be unknown for some images: counted apart.
     found = {}
     for part, rows in task.rows.items():
         labels = task.truth[rows]
@@ -103,6 +105,7 @@ def _introduction(task: Task, parts: dict[str, dict[str, Any]]) -> list[str]:
     """What is about to be asked of whom."""
     split = "its own split" if official(task.data) else f"a split by patient (seed {task.config.split_seed})"
     lines = [f"{task.data.name}: {len(task.data):,} radiographs, {multi_label.findings(len(task.names))}, {split}"]
+    # A finding that nobody has in a part cannot be measured there.
     for part, of in parts.items():
         without = [name for name, count in of["positives"].items() if count == 0]
         note = f"; none with {', '.join(without)}" if without else ""
@@ -190,6 +193,7 @@ def _leave(folder: Path, told: Told) -> None:
         "versions": versions(),
     }
     write_json(folder / "findings.json", content)
+    # A row a line and finding.
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     ends = ("", "_low", "_high")
@@ -210,8 +214,10 @@ def _leave(folder: Path, told: Told) -> None:
 def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
     """Leaves a line's first fit as a model for `chest evaluate`."""
     config, (way, network, _) = task.config, line
+    # What was not learned has NaN, and is not part of the model.
     learned = ~np.isnan(fit.bias) & ~np.isnan(fit.validation).any(axis=0)
     rows = task.rows["train"]
+    # A model is an encoder with the crop that it saw and features of the images that it learned from.
     if way == "linear":
         encoder, crop, features = task.networks[network], WHOLE, features_of(task, network)[rows]
     else:

@@ -57,6 +57,7 @@ class Task:
         """What is learned: findings `(n, findings)` of 1, 0 and -1, and their names."""
         config = self.config
         options: dict[str, Any] = {"uncertain": config.uncertain, "not_mentioned": config.not_mentioned}
+        # An uncertain label may be learned as present, absent or not at all; tested is only what is sure.
         return partition.findings(self.data, config.findings, **options)
 
     @cached_property
@@ -82,6 +83,7 @@ class Task:
         config, found = self.config, {}
         if config.checkpoint is not None:
             found["checkpoint"] = load_encoder(config.checkpoint, ema=config.ema)
+        # Beside the checkpoint the same network with random weights: what do the weights add?
         if config.untrained or not found:
             keras.utils.set_random_seed(config.seed)
             found[_UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else self.fresh()
@@ -101,6 +103,7 @@ class Task:
 
     def drawn(self, fraction: float, *, seed: int) -> dict[str, np.ndarray]:
         """Rows to learn and to choose from: of so many of the patients; a smaller share lies within a larger one."""
+        # A generator a part: a permutation of patients, of which the first so many are taken.
         found = {}
         for number, part in enumerate(("train", "validation")):
             rows = self.rows[part]
@@ -136,12 +139,14 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
     Raises:
         InputError: no finding can be learned, or the folder cannot be written.
     """
+    # 1. Images of this share, and findings that can be learned from them.
     config, drawn = task.config, task.drawn(fraction, seed=seed)
     learnable = task.learnable(drawn["train"])
     parts = ", ".join(f"{len(rows):,} {part}" for part, rows in drawn.items())
     check(
         bool(learnable.any()), f"at least one finding must be present in some of {parts} images and absent from others"
     )
+    # 2. All that the fit depends on, by content.
     known = (task.labelled[0], drawn["train"], drawn["validation"], task.rows["validation"], task.rows["test"])
     settings = {
         "format": _FORMAT,
@@ -152,6 +157,7 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
         "image_size": config.image_size,
         "seed": seed,
     }
+    # 3. A regression or a fine-tuning, unless there is one of these settings.
     if way == "linear":
         return kept(config, settings | {"l2": config.l2_strengths}, make=lambda _: linear(task, network, drawn=drawn))
     knobs = ("train_epochs", "train_batch_size", "learning_rate", "weight_decay", "augment", "mixed_precision")
@@ -161,6 +167,7 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
 
 def kept(config: ChestFindings, settings: Mapping[str, Any], *, make: Callable[[Path], Fit]) -> Fit:
     """A fit from its file, or made in a folder of its own beside it and written."""
+    # Its name is a digest of what it depends on; a file that cannot be read is made again.
     text = json.dumps(settings, sort_keys=True)
     path = config.model_dir / "fits" / f"{contents.of_bytes(text.encode())}.npz"
     if path.exists():
@@ -197,20 +204,25 @@ def linear(task: Task, network: str, *, drawn: Mapping[str, np.ndarray]) -> Fit:
     They learn from training patients alone, also once the strength is chosen: what they say of validation patients
     chooses among lines, calibrates, and stands for how the model does at home.
     """
+    # 1. Features of all images, once a network.
     values, labels = features_of(task, network), task.labelled[0]
     learnable = task.learnable(drawn["train"])
+    # 2. The strength by the mean AUC on validation patients, of regressions on the training patients.
     rows = np.concatenate([drawn["train"], drawn["validation"]])
     held = np.arange(len(rows)) >= len(drawn["train"])
     grid = np.logspace(-4, 5, task.config.l2_strengths)
     choice = chosen_regression(values[rows], labels[rows][:, learnable], held=held, grid=grid, metric=MEAN_AUC)
+    # 3. Fitted again at that strength, on the training patients alone.
     own = logistic_regression(
         values[drawn["train"]], labels[drawn["train"]][:, learnable], l2=choice.l2, standardise=False
     )
     if not own.converged:
         say(f"the logistic regressions with l2={choice.l2:.3g} stopped before their minimum")
+    # 4. All findings have a column; of those not learned it is NaN, and so is what is said of them.
     kernel = np.full((values.shape[1], len(task.names)), np.nan)
     bias = np.full(len(task.names), np.nan)
     kernel[:, learnable], bias[learnable] = own.weights, own.bias
+    # (n, d) · (d, findings) + (findings,).
     said = {part: values[task.rows[part]] @ kernel + bias for part in ("validation", "test")}
     notes = {"l2": choice.l2, "converged": own.converged} | counted(task, drawn, learnable=learnable)
     return Fit(said["validation"], said["test"], kernel, bias, notes)
@@ -218,6 +230,7 @@ def linear(task: Task, network: str, *, drawn: Mapping[str, np.ndarray]) -> Fit:
 
 def tuned(task: Task, network: str, *, drawn: Mapping[str, np.ndarray], seed: int, folder: Path) -> Fit:
     """All of the network trains on masked binary cross entropies, in a run folder of its own."""
+    # 1. A run of `finetune` with the same labels and parts.
     config, learnable = task.config, task.learnable(drawn["train"])
     labels = task.labelled[0]
     train, validation = (
@@ -246,11 +259,13 @@ def tuned(task: Task, network: str, *, drawn: Mapping[str, np.ndarray], seed: in
         seed=seed,
     )
     try:
+        # 2. Trained, or gone on, and asked at once.
         result = finetune.finetune(knobs, train, test=validation, devices=task.devices)
         said, kernel, bias = answers(task, folder / "run")
     finally:
         keras.backend.clear_session()
     shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)
+    # 3. A unit without labels has learned nothing: what it says is taken out.
     for part in said.values():
         part[:, ~learnable] = np.nan
     steps = {"steps": result["step"], "seconds": result["seconds"], "network": str(folder.name)}
@@ -264,6 +279,7 @@ def answers(task: Task, run: Path) -> tuple[dict[str, np.ndarray], np.ndarray, n
     said = {}
     for part in ("validation", "test"):
         sizes: dict[str, Any] = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
+        # Rows ascend, so the answers are in the task's own order.
         source = task.data.source(task.rows[part])
         found = extract(classifier, evaluation_batches(source, unreadable=Unreadable(), **sizes))
         whole = len(found.values) == len(task.rows[part])
@@ -286,5 +302,6 @@ def counted(task: Task, drawn: Mapping[str, np.ndarray], *, learnable: np.ndarra
 def validation_auc(task: Task, fit: Fit) -> float:
     """The mean AUC on validation patients, by which a model is chosen to be left."""
     rows = task.rows["validation"]
+    # Of findings that were learned.
     known = ~np.isnan(fit.validation).any(axis=0)
     return mean_auc(fit.validation[:, known], task.truth[rows][:, known])

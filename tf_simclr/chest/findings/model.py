@@ -78,6 +78,7 @@ def save(
         seed: of the cases' numbers.
     """
     prepared, rows, features = cases
+    # The names of the arrays in the order in which they come: kernel, bias, held-out scores, held-out labels.
     arrays = dict(zip(_ARRAYS, (*layer, *held), strict=True))
     about = {
         "format": FINDINGS.format,
@@ -111,6 +112,7 @@ def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
     folder = local(folder)
+    # The card, its files by their digests, the network, the arrays, then whether all belongs together.
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder, FINDINGS)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}

@@ -75,6 +75,7 @@ def _in_short(told: Told) -> list[str]:
         )
     else:
         lines.append(f"{told.chosen}: no finding has an AUC on the test radiographs.")
+    # One sentence a reason, and not one a finding.
     reasons: dict[str, list[str]] = {}
     for name, of in best["findings"].items():
         if of["why"]:
@@ -129,6 +130,7 @@ def each(told: Told) -> list[str]:
         values = [text(of["why"]), ""] if of["why"] else [cell(of["auc"]), cell(of["average_precision"])]
         rows.append([text(name.replace("_", " ")), *(text(count) for count in counted), *values])
     heads = ["Finding", "With it", "Known", "Unknown", "AUC", "Average precision"]
+    # Finding → line → (AUC, low, high), of findings that have one.
     areas = {
         name.replace("_", " "): {
             line: tuple(numbers["findings"][name]["auc"][key] for key in ("value", "low", "high"))

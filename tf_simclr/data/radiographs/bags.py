@@ -30,9 +30,11 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
     """
     check(len(rows) > 0, f"a part of {prepared.folder} must hold at least one image", rows=0)
     labels, names = partition.task(prepared, positive)
+    # Of every image, as a partner is found by its row in the folder.
     every = prepared.records(np.arange(len(prepared)), labels)
     known = [np.sort(rows), prepared.patients, *([] if labels is None else [labels])]
     chosen = tf.constant(np.sort(rows), tf.int64)
+    # One array by patient, and for each image where its own patient begins in it.
     order, place, first, count = map(tf.constant, bags(prepared.patients, rows))
 
     @in_graph
@@ -42,6 +44,8 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
     @in_graph
     def partner(record: Record, seed: tf.Tensor) -> Record:
         own = record["row"]
+        # Around the patient's images from one's own place on, by 1 to
+        # `others` steps: never the image itself, unless it is the only one.
         others = count[own] - 1
         step = 1 + tf.random.stateless_uniform((), seed, 0, tf.maximum(others, 1), tf.int64)
         return of_row(order[first[own] + (place[own] + tf.minimum(step, others)) % count[own]])
@@ -83,6 +87,7 @@ def bags(patients: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
         >>> order.tolist(), place.tolist(), first.tolist(), count.tolist()
         ([1, 0, 2], [0, 0, 1, 0], [1, 0, 1, 0], [2, 1, 2, 0])
     """
+    # Sorted by patient, each patient's images are a stretch that begins where the ones before end.
     _, member, sizes = np.unique(patients[rows], return_inverse=True, return_counts=True)
     order = rows[np.argsort(member, kind="stable")]
     starts = np.cumsum(sizes) - sizes

@@ -27,11 +27,15 @@ def near_duplicates(hashes: Sequence[str], *, most: int = _NEAR) -> list[tuple[i
     check(0 <= most < 16, "most must be between 0 and 15", most=most)
     if not hashes:
         return []
+    # A hash as 32 bytes, and as 16 words of 2 bytes.
     codes = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
+    # Two hashes that differ in fewer bits than they have words must agree in one word at
+    # least (pigeonhole): only pairs that share a word are compared, and none is missed, but in groups that are cut.
     parts = np.ascontiguousarray(codes).view(np.uint16)
     found: dict[tuple[int, int], int] = {}
     for column in parts.T:
         for rows in _equal_rows(column):
+            # (r, 1, 32) against (1, r, 32): bits that differ, (r, r); of each pair once.
             differing = np.unpackbits(codes[rows][:, None] ^ codes[rows][None], axis=-1).sum(axis=-1)
             for i, j in np.argwhere(np.triu(differing <= most, 1)):
                 found[int(rows[i]), int(rows[j])] = int(differing[i, j])
@@ -49,6 +53,7 @@ def across(pairs: Iterable[tuple[int, int, int]], parts: Mapping[str, np.ndarray
     names = list(parts)
     found: dict[str, int] = defaultdict(int)
     for first, second, _ in pairs:
+        # The parts that the two images are in; an image in no part does not count.
         two = {part[row] for row in (first, second) if row in part}
         if len(two) > 1:
             found[" and ".join(sorted(two, key=names.index))] += 1
@@ -72,4 +77,5 @@ def _equal_rows(column: np.ndarray, *, largest: int = 2000) -> list[np.ndarray]:
     for row, value in enumerate(column.tolist()):
         groups[value].append(row)
     many = [np.array(rows) for rows in groups.values() if len(rows) > 1]
+    # Parts of a large group are compared within themselves only: it is one of blank pictures.
     return [part for rows in many for part in np.array_split(rows, -(-len(rows) // largest))]

@@ -33,6 +33,7 @@ def task(prepared: Prepared, positive: str | None) -> tuple[np.ndarray | None, t
         InputError: there is no such class.
     """
     if positive is not None:
+        # In several findings at once there is no single label.
         return prepared.column(positive), (f"not {positive}", positive)
     if (prepared.labels.sum(axis=1) != 1).any():
         return None, ()
@@ -55,6 +56,7 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
         InputError: there is no such class, there are fewer patients than parts, or the collection's split shares one or
             is none to train and test on.
     """
+    # What parts shall be alike in: the label, or the combination of findings.
     labels, _ = task(prepared, positive)
     if labels is None:
         labels = np.unique(prepared.labels, axis=0, return_inverse=True)[1].reshape(-1)
@@ -62,6 +64,7 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
     found = given(prepared)
     if found is None:
         return by_patient(patients, _SHARES, labels=labels, seed=seed)
+    # Some collections divide only into train and test: validation patients are then drawn from train.
     if "validation" not in found:
         rows, rest = found["train"], _SHARES["train"] + _SHARES["validation"]
         shares = {name: _SHARES[name] / rest for name in ("train", "validation")}
@@ -78,6 +81,7 @@ def given(prepared: Prepared) -> dict[str, np.ndarray] | None:
         InputError: it leaves images out, has other parts, or lacks one to train or to test on.
     """
     words = [named(str(word)) for word in prepared.splits]
+    # The collection's words for parts, in ours.
     names = set(words)
     if names <= {""}:
         return None
@@ -146,10 +150,12 @@ def findings(
     Raises:
         InputError: there is no such class, or none that is a finding.
     """
+    # All classes but those that say that there is no finding.
     chosen = tuple(names) or tuple(name for name in prepared.classes if name.lower() not in _NOTHING)
     check_findings(chosen, prepared.classes)
     check(chosen, f"one of the classes must be a finding: {', '.join(prepared.classes)}")
     stated = prepared.stated[:, [prepared.classes.index(name) for name in chosen]]
+    # What a table states → 1, 0, or −1 for unknown.
     means = {UNCERTAIN: {"ignore": -1, "ones": 1, "zeros": 0}[uncertain], NOT_MENTIONED: -1}
     means[NOT_MENTIONED] = 0 if not_mentioned == "zeros" else -1
     rows = stated.copy()

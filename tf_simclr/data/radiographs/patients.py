@@ -42,12 +42,16 @@ def reconciled(
     said = []
     count = len(images)
     known = {name for name in files if name}
+    # The same identity in every file is an anonymiser's placeholder.
     if len(known) == 1 and len({name for name in table if name}) > 1 and sum(map(bool, files)) > 1:
         said.append("the files name one patient for all, and are not heard; the table's patients count")
         files = [""] * count
+    # In the order of trust: table, file, each image for itself.
     own = np.array([t or f or image for t, f, image in zip(table, files, images, strict=True)], dtype=object)
+    # Two sources may name one person differently: whom either takes for one is one, so that no split tears a patient.
     merged, contradicted = _joined(table, files, own=own)
     if contradicted:
+        # Unless that joins most images to one: then a source is wrong.
         largest = max(np.unique(merged.astype(str), return_counts=True)[1]) / count
         several = "patient" if contradicted == 1 else "patients"
         contradict = f"the table and the files contradict each other in {contradicted:,} {several}"
@@ -76,6 +80,7 @@ def _joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> t
     """The patients with those joined that share an image by the table or by the files, and how many were."""
     parent: dict[str, str] = {}
 
+    # Union-find: every name points to another of its group, the root to itself; paths are halved on the way.
     def root(name: str) -> str:
         while parent.setdefault(name, name) != name:
             parent[name] = name = parent[parent[name]]
@@ -87,10 +92,12 @@ def _joined(table: Sequence[str], files: Sequence[str], *, own: np.ndarray) -> t
         if t and f:
             of_file[f].add(t)
             of_table[t].add(f)
+            # Two names of one image are of one patient.
             parent[root(f"t{t}")] = root(f"f{f}")
     contradicted = sum(len(names) > 1 for names in of_file.values())
     contradicted = contradicted or sum(len(names) > 1 for names in of_table.values())
     roots = [root(f"t{t}" if t else f"f{f}") if t or f else name for t, f, name in zip(table, files, own, strict=True)]
+    # A group is called by its first image's name.
     first: dict[str, str] = {}
     for place, name in zip(roots, own, strict=True):
         first.setdefault(place, name)

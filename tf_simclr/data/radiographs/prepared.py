@@ -60,6 +60,7 @@ class Prepared:
     doubts: tuple[str, ...] = ()
     """What is to be said before a split is made: sentences."""
 
+    # As many as could be read.
     def __len__(self) -> int:
         return len(self.images)
 
@@ -110,14 +111,17 @@ class Prepared:
         Raises:
             InputError: no image, or fewer pixels are kept than asked for.
         """
+        # 1. Which images, in the folder's order.
         wanted = np.zeros(len(self), bool)
         wanted[rows] = True
         check(wanted.any(), f"a part of {self.folder} must hold at least one image", rows=len(rows))
         side = side or self.size
         rule = f"{self.folder} keeps {self.size} pixels; prepare the radiographs again with --size {side} or above"
         check(8 <= side <= self.size, rule, side=side)
+        # 2. Labels of all images, −1 where there are none; −2 in the identity for images that are not asked for.
         classes = np.full(len(self), -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         known = np.where(wanted if classes.ndim == 1 else wanted[:, None], classes, -2)
+        # 3. As kept, or made smaller as they are read.
         picture = tf.identity if side == self.size else in_graph(lambda encoded: smaller(encoded, side))
         roster = contents.of_values(self.hashes[wanted].tolist(), classes[wanted].tolist(), side)
         return Indexed(
@@ -140,6 +144,7 @@ class Prepared:
     def records(self, rows: np.ndarray, labels: np.ndarray | None = None) -> Callable[[tf.Tensor], Record]:
         """Place among the rows → the record of that image, with its label where there is one."""
         encoded, chosen = Reader(self.folder), tf.constant(rows, tf.int64)
+        # Labels lie in the graph, images on the disk.
         known = {} if labels is None else {"label": tf.constant(labels, tf.int64)}
 
         @in_graph
@@ -154,6 +159,7 @@ class Prepared:
 
 def smaller(encoded: tf.Tensor, side: int) -> tf.Tensor:
     """A picture's bytes to its pixels at another size: uint16 `(side, side, 1)`, cubic and antialiased."""
+    # Cubic overshoots at edges: clipped before it is a whole number again.
     pixels = tf.image.resize(tf.io.decode_png(encoded, 1, tf.uint16), (side, side), "bicubic", antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(pixels, 0, 65535)), tf.uint16)
 
@@ -171,18 +177,22 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
     folder = local(folder)
     advice = "prepare it with `python -m tf_simclr chest prepare`"
     with reading(folder, "a whole prepared folder", advice=advice):
+        # 1. The notes of each shard, together the rows of all images.
         settings = json.loads((folder / "settings.json").read_bytes())
         rows = [row for path in shards(folder) for row in json.loads(path.with_suffix(".json").read_bytes())["rows"]]
         whole = len(rows) == settings["images"]
         check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
+        # 2. A column a property, of readable images.
         readable = [row for row in rows if not row["refused"]]
         columns: dict[str, Any] = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
         if any("stated" in row for row in readable):
             columns["uncertain"] = np.array([row.get("stated", row["labels"]) for row in readable], np.int64)
+        # 3. Patients, by the table and the files.
         of_files = [row.get("patient_of_file", "") for row in readable]
         of_table = [row.get("patient_of_table", row["patient"]) for row in readable]
         columns["patients"], doubts = reconciled(of_table, of_files, images=[row["image"] for row in readable])
+        # 4. How pictures were made.
         kept: dict[str, Any] = {name: settings[name] for name in ("name", "size", "fit", "windowed")}
         kept["made_up"] = bool(settings.get("made_up")) or any(row.get("made_up") for row in readable)
         attributes = {key: np.array([str(row.get(key, "")) for row in readable]) for key in ATTRIBUTES}

@@ -89,6 +89,7 @@ def check_one_class(folder: object, classes: Sequence[str], *, single: bool) -> 
 
 def seems_single(folder: Path) -> bool:
     """Whether each image of the first part of a prepared folder has exactly one class."""
+    # The first part tells: all of a large collection would take seconds.
     for path in sorted(folder.glob("records-*.json"))[:1]:
         with reading(path, "the rows of a prepared part", advice="remove it, and prepare again"):
             rows = json.loads(path.read_bytes())["rows"]

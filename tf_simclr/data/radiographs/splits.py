@@ -42,6 +42,7 @@ def by_patient(
         >>> {name: len(rows) for name, rows in parts.items()}
         {'train': 4, 'test': 2}
     """
+    # 1. How many images of each label a patient has, (patients, labels).
     check(abs(sum(shares.values()) - 1) < 1e-6, "the shares of a split must sum to 1", shares=dict(shares))
     check(all(patients), "every image must name its patient", unnamed=sum(not p for p in patients))
     group = _appearing(patients)
@@ -49,8 +50,10 @@ def by_patient(
     check(count >= len(shares), "there must be at least one patient for each part", patients=count)
     counts = np.zeros((count, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (group, labels), 1)
+    # 2. In a row by the rarest labels, dealt out along it, so that every part gets its share of each kind.
     rng = np.random.default_rng(seed)
     part = _dealt(_in_a_row(counts, rng), np.array(list(shares.values())), rng=rng)
+    # 3. Small collections: what a part lacks is taken from the part that has most.
     _fill(part, counts, parts=len(shares), rng=rng)
     return {name: np.flatnonzero(part[group] == i) for i, name in enumerate(shares)}
 
@@ -63,6 +66,7 @@ def _appearing(names: Sequence[str]) -> np.ndarray:
         [0, 1, 0]
     """
     numbers: dict[str, int] = {}
+    # `setdefault` gives the number of a known name, and else the next.
     return np.array([numbers.setdefault(str(name), len(numbers)) for name in names], np.int64)
 
 
@@ -73,6 +77,7 @@ def _in_a_row(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         counts: images of each patient with each label, `(patients, labels)`.
         rng: of the order of those that are alike.
     """
+    # From the most frequent label to the rarest, as `lexsort` begins with its last key.
     rarest = np.argsort(counts.sum(axis=0), kind="stable")
     chance = rng.permutation(len(counts))
     keys = [chance, *(-counts[:, label] for label in rarest[::-1])]
@@ -87,7 +92,9 @@ def _dealt(order: np.ndarray, shares: np.ndarray, *, rng: np.random.Generator) -
     """
     lacks = np.zeros(len(shares))
     part = np.empty(len(order), np.int64)
+    # The dealing begins somewhere before the row: which part comes first is by chance.
     for step in range(-int(rng.integers(0, 1000)), len(order)):
+        # Every part is owed its share of each step; who is owed most gets the patient and pays one.
         lacks += shares
         turn = int(lacks.argmax())
         lacks[turn] -= 1
@@ -103,11 +110,13 @@ def _fill(part: np.ndarray, counts: np.ndarray, *, parts: int, rng: np.random.Ge
     """
     few = counts if counts.shape[1] <= LABELS else counts[:, :0]
     kinds = [np.ones(len(part), bool), *(column > 0 for column in few.T)]
+    # First: has every part a patient?  Then for each label.
     for has in kinds:
         for lacking in range(parts):
             members = np.bincount(part[has], minlength=parts)
             if members[lacking] or members.max() < 2:
                 continue
+            # From the part with most of them, a patient with fewest images: the shares change least.
             donors = np.flatnonzero(has & (part == members.argmax()))
             fewest = donors[counts[donors].sum(axis=1) == counts[donors].sum(axis=1).min()]
             part[rng.choice(fewest)] = lacking
@@ -137,6 +146,7 @@ def named(text: str) -> str:
         >>> named("VAL "), named("")
         ('validation', '')
     """
+    # `Train-Val`, `train val` and `train_val` are one word.
     word = text.strip().lower().replace("-", "_").replace(" ", "_")
     found = next((part for part, words in NAMES.items() if word in words), "")
     check(bool(found) or not word, f"a split must be one of {', '.join(NAMES)}, or empty in every row", received=text)
