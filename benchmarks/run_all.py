@@ -28,6 +28,7 @@ NAMES = (
     "train_step",
     "probes",
     "scaling",
+    "checkpoints",
     "frozen_transfer",
     "convert",
     "accelerator",

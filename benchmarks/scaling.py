@@ -292,44 +292,44 @@ def runs_of_paper(options: Options, network: Network) -> list[Run]:
 
 
 def _command(name: str, device: Device, *, epochs: int, pieces: int) -> str:
-    """What is typed for a run: on a slice of TPUs on each host, which Cloud TPU's machines know of each other."""
+    """What is typed for a run: on a slice of TPUs on each host, where JAX asks Cloud TPU or GKE for the others."""
     start = "python -m tf_simclr pretrain"
     if device.hosts > 1 and "v5e" not in name:
         each = device.replicas // device.hosts
         start = f"srun --nodes={device.hosts} --ntasks-per-node={each} --gpus-per-node={each} {start}"
     words = f"--preset imagenet --train_epochs {epochs} --augment_on device --mixed_precision bfloat16"
+    if device.hosts > 1 and "v5e" in name:
+        words += " --coordinator auto"
     if pieces > 1:
         words += f" --microbatch_size {BATCH // pieces}"
     folder = f"runs/imagenet-{epochs}-{name.replace(' × ', 'x')}"
     return f"KERAS_BACKEND=jax {start} {words} --data_dir tfds --model_dir {folder}"
 
 
+def table_of(runs: list[Run]) -> str:
+    """One row a machine: hours, device-hours and costs of 100 and of 800 epochs."""
+    heads = ("devices", "images/s", "100 epochs", "800 epochs", "device-hours", "USD", "pieces", "processors")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for short, long in zip(runs[::2], runs[1::2], strict=True):
+        device, pair = PAPER[short.name], (short, long)
+        times = [f"{run.hours:.{0 if run.hours >= 10 else 1}f} h" for run in pair]
+        spent = " / ".join(f"{run.hours * device.replicas:,.0f}" for run in pair)
+        cost = " / ".join("–" if run.cost is None else f"{run.cost:,.0f}" for run in pair)
+        needs = " / ".join(f"{one:.0f}" for one in short.processors) + f" of {device.processors}"
+        row = (short.name, f"{short.images:,.0f}", *times, spent, cost, short.pieces, needs)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join(lines) + "\n"
+
+
 def paper(options: Options) -> None:
-    """Prints the table of the paper's runs, then a command for each of its rows."""
+    """Prints the table of the paper's runs, then a command for each."""
     depth, width = options.network
-    found = runs_of_paper(options, network(depth, width, image_size=options.image_size))
-    heads = (
-        "devices",
-        "epochs",
-        "images/s",
-        "hours",
-        "device-hours",
-        "cost",
-        "pieces",
-        "processors: device / host views",
-    )
-    write = sys.stdout.write
-    write(f"| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|\n")
-    for run in found:
-        hours = run.hours * PAPER[run.name].replicas
-        cost = "–" if run.cost is None else f"{run.cost:,.0f}"
-        there = PAPER[run.name].processors
-        needs = " / ".join(f"{one:.0f}" for one in run.processors) + f" of {there}"
-        row = (run.name, run.epochs, f"{run.images:,.0f}", f"{run.hours:.1f}", f"{hours:,.0f}", cost, run.pieces, needs)
-        write(f"| {' | '.join(map(str, row))} |\n")
+    known = network(depth, width, image_size=options.image_size)
+    found = runs_of_paper(options, known)
     given = ", ".join(f"{name} {price:g}" for name, price in prices(options.price_per_hour).items())
-    write(f"\nPrices of a device an hour, as they were given: {given or 'none'}.\n\n")
-    write("".join(f"{run.command}\n" for run in found))
+    sys.stdout.write(f"{table_of(found)}\n{known}\n")
+    sys.stdout.write(f"Prices of a device an hour, as they were given: {given or 'none'}.\n\n")
+    sys.stdout.write("".join(f"{run.command}\n" for run in found))
 
 
 def one(replicas: int, batch: int) -> float:

@@ -81,7 +81,7 @@ def _several(config: Any) -> str | None:
     """Who has started several processes for a command that fills a folder in a bucket, if anybody has."""
     if not is_bucket(getattr(config, "model_dir", None)):
         return None
-    from tf_simclr.replicas.processes import started
+    from tf_simclr.replicas.launchers import started
 
     return started() or ("--coordinator" if getattr(config, "coordinator", None) else None)
 
@@ -100,7 +100,7 @@ def _run(config: Any) -> None:
             importlib.import_module("tf_simclr.chest.first_look").look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
-    if name in _COMPUTING and not hasattr(config, "coordinator"):
+    if name not in _LOOKING and not hasattr(config, "coordinator"):
         _check_alone(name)
     # 2. Code that the user names, before a file that may hold its layers is opened.
     for option in ENCODERS:  # before a network that is made of it is loaded
@@ -176,13 +176,15 @@ _COMPUTING: tuple[str, ...] = (
 )
 _COMPUTING += ("chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
+_LOOKING: tuple[str, ...] = ("compare", "checkpoints list", "checkpoints get", "doctor", "presets", "augmentations")
+"""Commands that each of several processes may run: they write nothing that another one writes, or hold it alone."""
 TOLD: list[Accelerator] = []
 """Accelerators whose idleness was said in this process."""
 
 
 def _meets_others(coordinator: str | None) -> bool:
     """Whether this is one of several processes of JAX, by its options or its environment."""
-    from tf_simclr.replicas.processes import launched, meeting
+    from tf_simclr.replicas.launchers import launched, meeting
 
     return coordinator is not None or meeting() is not None or launched() is not None
 
@@ -193,7 +195,7 @@ def _check_alone(name: str) -> None:
     Raises:
         InputError: this is one of several.
     """
-    from tf_simclr.replicas.processes import started
+    from tf_simclr.replicas.launchers import started
 
     who = started()
     rule = f"{name} must be started once, in one process, but {who} has started several; start it without that"

@@ -104,6 +104,28 @@ def test_the_runs_of_the_paper_have_commands_that_parse_and_costs_that_were_give
     assert slow.gradients > fast.gradients
 
 
+OF_PAPER = scaling.Network(gflops=8.174272511999996, weights=32.228672, norms=56, kept=33.26668800000004)
+"""ResNet-50 at 224 px with its projection head, as the command prints it."""
+
+
+def test_the_guide_has_what_the_command_prints():
+    guide = (ROOT / "docs" / "scaling.md").read_text()
+    given = guide.partition("--price_per_hour ")[2].partition("`")[0].split()
+    found = scaling.runs_of_paper(scaling.Options(price_per_hour=tuple(given)), OF_PAPER)
+    assert given
+    assert scaling.table_of(found) in guide
+    joined = guide.replace(" \\\n   ", "")  # lines that go on
+    assert [run.command for run in found if run.epochs == 100 and run.command not in joined] == []
+
+
+@pytest.mark.slow
+def test_the_network_of_the_table_is_the_one_that_is_built():
+    found = scaling.network(50, 1, image_size=224)
+    assert (found.gflops, found.weights, found.norms, found.kept) == pytest.approx(
+        (OF_PAPER.gflops, OF_PAPER.weights, OF_PAPER.norms, OF_PAPER.kept)
+    )
+
+
 @pytest.mark.parametrize("wrong", ["v5e", "v5e=", "v5e=x", "H100=2", "=1", "v5e=-1", "v5e=nan"])
 def test_a_price_that_cannot_be_is_refused(wrong, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -83,6 +83,12 @@ def test_strategies_of_tensorflow_are_refused_on_jax(monkeypatch, strategy):
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "0"}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0.5}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "evaluator", "index": 0}}',
+        '{"cluster": {"worker": ["a:99999", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:²", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
         '{"cluster": {"worker": ["a", "b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
@@ -101,6 +107,12 @@ def test_a_chief_is_the_first_process():
     for job, index, number in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
         text = json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
         assert cluster_of(text) == (["c:1", "a:1", "b:1"], number)
+
+
+def test_a_chief_alone_is_alone(monkeypatch):
+    alone = {"cluster": {"chief": ["127.0.0.1:0"]}, "environment": "cloud", "task": {"type": "chief", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(alone).replace(":0", ":2222"))  # as Vertex AI has it
+    assert replicas.find().description == "1 CPU"
 
 
 def test_without_a_tpu_the_message_tells_what_was_tried():

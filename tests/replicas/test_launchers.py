@@ -1,24 +1,26 @@
-"""Processes meet by the variables of whoever started them: torchrun itself, and Slurm's and Open MPI's variables.
+"""Processes meet by the variables of whoever started them: torchrun and, where it is installed, `mpirun` themselves.
 
-What `srun` and `mpirun` set for each process is set here for processes of this machine; they themselves are not there.
+What `srun` and two `mpirun`s set for each process is set here for processes of this machine, too.
 """
 
 import importlib.util
 import os
 import random
+import shutil
 import subprocess
 import sys
 
+import keras
 import pytest
 
 from tests import golden
 from tests.replicas.forked import Forks, wait
 from tests.replicas.test_workers import free_ports
+from tf_simclr.errors import InputError
+from tf_simclr.replicas import find
+from tf_simclr.replicas.launchers import Meeting, meeting, started
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
 PROCESSES = 2
 
 
@@ -34,7 +36,7 @@ def slurm(number: int, job: int) -> dict[str, str]:
     }
 
 
-def open_mpi(number: int, job: int) -> dict[str, str]:
+def open_mpi_4(number: int, job: int) -> dict[str, str]:
     """Of `mpirun -n 2`, on one node."""
     return {
         "OMPI_MCA_orte_hnp_uri": f"{4096 * job}.0;tcp://127.0.0.1:34911",
@@ -44,8 +46,87 @@ def open_mpi(number: int, job: int) -> dict[str, str]:
     }
 
 
+def open_mpi_5(number: int, job: int) -> dict[str, str]:
+    """Likewise: it has no ORTE any more, of whose variables JAX takes the address."""
+    return {
+        "PMIX_NAMESPACE": f"prterun-node-7-{job}@1",
+        "OMPI_COMM_WORLD_SIZE": str(PROCESSES),
+        "OMPI_COMM_WORLD_RANK": str(number),
+        "OMPI_COMM_WORLD_LOCAL_SIZE": str(PROCESSES),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+    }
+
+
+def test_open_mpi_5_and_mpich_say_what_jax_does_not_read():
+    here, node = open_mpi_5(1, 7), "node-7"
+    assert meeting(environment=here) == Meeting("127.0.0.1:61447", 2, 1, device=1)
+    several = here | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+    assert meeting(environment=several) == Meeting(f"{node}:61447", 2, 1)
+    assert meeting(environment=several | {"JAX_COORDINATOR_ADDRESS": "c:9"}) == Meeting("c:9", 2, 1)
+    mpich = {"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}
+    assert meeting(environment=mpich) == Meeting("127.0.0.1:61440", 2, 1, device=1)
+    with pytest.raises(InputError, match="JAX_COORDINATOR_ADDRESS=HOST:PORT, of the first process, must be set where"):
+        meeting(environment=mpich | {"MPI_LOCALNRANKS": "1"})
+    for variables, who in ((here, "Open MPI"), (mpich, "MPICH"), (open_mpi_4(0, 3), "Open MPI")):
+        assert started(variables) == who
+        assert meeting(environment={**variables, "OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"}) is None
+    assert meeting(environment=open_mpi_4(0, 3)) is None  # JAX finds it
+    # Slurm's `srun --mpi=pmi2` sets the names that MPICH has, but is Slurm.
+    assert meeting(environment=slurm(0, 3) | {"PMI_SIZE": "2", "PMI_RANK": "0"}) is None
+    assert started(slurm(0, 3) | {"PMI_SIZE": "2", "PMI_RANK": "0"}) == "Slurm"
+
+
+def test_slices_of_tpus_are_several_processes():
+    hosts = {"TPU_WORKER_HOSTNAMES": "t-0", "TPU_WORKER_ID": "0"}
+    slices = {"MEGASCALE_COORDINATOR_ADDRESS": "t-0", "MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}
+    assert started(hosts) is None
+    assert started(hosts | slices) == "the TPU's slices"
+    assert started({"TPU_PROCESS_ADDRESSES": "t-0:8471,t-1:8471", "TPU_WORKER_ID": "1"}) == "the TPU's machines"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID must be set together, or none"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_PROCESS_ID must be set together, or none"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "²", "JAX_PROCESS_ID": "0"}, "must be whole numbers"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:²", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "given as host:port"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:70000", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "host:port"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR must be set, too, where WORLD_SIZE says"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK must be set, too, where WORLD_SIZE says"),
+        (open_mpi_5(0, 7) | {"OMPI_COMM_WORLD_RANK": "2"}, "process_id must be from 0 to 1"),
+    ],
+)
+def test_variables_that_do_not_suffice_are_named(variables, message):
+    with pytest.raises(InputError, match=message):
+        meeting(environment=variables)
+
+
+def test_what_is_left_in_a_shell_starts_nothing():
+    for variables in (
+        {"MASTER_ADDR": "a", "MASTER_PORT": "1"},
+        {"WORLD_SIZE": "1"},
+        {"SLURM_NTASKS": "4"},
+        {"RANK": "3"},
+    ):
+        assert meeting(environment=variables) is None
+        assert started(variables) is None
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_processes_that_each_would_train_alone_are_refused(monkeypatch, backend):
+    for name, value in slurm(0, 3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    with pytest.raises(
+        InputError, match=f"{backend}'s processes do not share a training by what Slurm tells them: set "
+    ):
+        find("auto")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize(("who", "variables"), [("Slurm", slurm), ("Open MPI", open_mpi)])
+@pytest.mark.parametrize(("who", "variables"), [("Slurm", slurm), ("Open MPI", open_mpi_4), ("127.0.0.1:", open_mpi_5)])
 def test_processes_meet_by_the_variables_of(tmp_path, who, variables):
     job = random.SystemRandom().randrange(4096)  # JAX takes the port from the job's number
     with Forks("jax") as forks:
@@ -58,9 +139,23 @@ def test_processes_meet_by_the_variables_of(tmp_path, who, variables):
     said = [member.said() for member in members]
     assert [member.code for member in members] == [0] * PROCESSES, said
     for number, text in enumerate(said):
-        assert f"JAX: process {number} of 2 (met by {who}), 2 CPUs in all: DataParallel; numbers [0, 1]" in text
+        assert f"JAX: process {number} of 2 (met by {who}" in text
+        assert "2 CPUs in all: DataParallel; numbers [0, 1]" in text
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun, of Open MPI or MPICH")
+def test_processes_meet_that_mpirun_started():
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    allowed |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    words = ["mpirun", "-n", str(PROCESSES), sys.executable, "-m", "tests.replicas.meets"]
+    environment = os.environ | allowed | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(golden.ROOT)}
+    done = subprocess.run(words, cwd=golden.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("2 CPUs in all: DataParallel; numbers [0, 1]") == PROCESSES
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torchrun, of the `torch` extra")
 def test_processes_meet_that_torchrun_started():
     """It listens at MASTER_PORT itself, so that they must meet elsewhere."""

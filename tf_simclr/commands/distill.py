@@ -18,6 +18,7 @@ import numpy as np
 from tf_simclr import contents, optimizers
 from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.inputs import (
+    agree,
     begin_run,
     check_channels,
     check_images,
@@ -59,9 +60,10 @@ _ANSWERS = {"key", "place", "names", "logits", "unreadable"}
 def run(config: Distill) -> None:
     """Distils as configured, tests, and says where the student is."""
     devices = find_devices(config)
-    source, test = sources(config)
-    check_push(config)
-    check_reports(config)
+    with devices.together():  # what one process alone is refused, the others hear
+        source, test = sources(config)
+        check_push(config)
+        check_reports(config)
     with in_folder(config.model_dir, devices):
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")
@@ -92,6 +94,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     # anything is computed, and every random number comes after its seed.
 
     # 1. What is asked for: the teacher, which must know the classes, and the student's network.
+    agree(config, source, devices=devices)
     # A teacher that answers in each step is on all devices; one whose answers are kept is one process's own.
     with devices.scope() if config.teacher_views == "same" else contextlib.nullcontext():
         teacher = load_teacher(config, test.num_classes)
@@ -232,8 +235,7 @@ def with_answers(
         return with_targets(source, labels)
     path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
     asked: dict[str, Any] = {"teacher": teacher, "path": path}
-    found = answers(config, source, **asked) if devices.chief else None
-    devices.collect(None)  # all are written
+    found = devices.by_chief(lambda: answers(config, source, **asked))
     names, logits = found or answers(config, source, **asked, complete=True)
     # Name → row of the answers.
     places, table = lookup(names), tf.constant(logits)

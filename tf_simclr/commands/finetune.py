@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_simclr import optimizers
 from tf_simclr.commands.inputs import (
+    agree,
     begin_run,
     check_channels,
     check_images,
@@ -47,9 +48,10 @@ from tf_simclr.weights import own_network, read_network
 def run(config: Finetune) -> None:
     """Fine-tunes as configured, tests, and says where the network is."""
     devices = find_devices(config)
-    source, test = labelled_sources(config, several=True)
-    check_push(config)
-    check_reports(config)
+    with devices.together():  # what one process alone is refused, the others hear
+        source, test = labelled_sources(config, several=True)
+        check_push(config)
+        check_reports(config)
     with in_folder(config.model_dir, devices):
         result = finetune(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")
@@ -67,6 +69,7 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
 
     # 1. What is asked for: the network, of the checkpoint or of the knobs, with a classifier of the images' classes; an
     #    encoder of another kind is made at once.
+    agree(config, source, devices=devices)
     keras.utils.set_random_seed(config.seed)
     given = start(config, devices=devices)
     architecture = describe(config, source.num_classes, given=given)

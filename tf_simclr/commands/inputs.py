@@ -1,6 +1,8 @@
 """What every command does first: its images, devices and features, and a way to speak to the user."""
 
 import contextlib
+import importlib
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +17,7 @@ from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.first_look import data_set_folder, sizes
 from tf_simclr.config.parts import Images, Placement, Publishing
-from tf_simclr.contents import cache_folder, silent
+from tf_simclr.contents import cache_folder, of_bytes, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.settings import check_one_class
@@ -52,6 +54,8 @@ def find_devices(config: Placement) -> replicas.Devices:
     return devices
 
 
+_LATE = 30.0
+"""Seconds after which what one machine has written in a network folder is seen by the others."""
 SPLITS = ("split", "train_split", "eval_split")
 """Options that name splits."""
 
@@ -229,15 +233,14 @@ def begin_run(
         blueprint: what a network with an encoder of another kind is made of.
 
     Raises:
-        InputError: the folder holds another run, the devices cannot share a batch, or processes were started with
-            different options.
+        InputError: the folder holds another run, not all processes see it, or the devices cannot share a batch.
     """
     # What cannot be divided, and processes that disagree, before anything is written.
     devices.check_batch(config.train_batch_size)
-    same = {name: value for name, value in plain(config).items() if name not in _OF_A_MACHINE}
-    devices.agree("the options", same | {"images": source.num_examples})
+    weights = _weights_of(config)
     folder = RunFolder(Path(config.model_dir))
-    if devices.chief:
+
+    def begin() -> None:
         noted = notes or plain(config)
         folder.begin(
             noted,
@@ -248,10 +251,55 @@ def begin_run(
             origin=source.origin,
             roster=source.roster,
             classes=source.class_names,
-            weights=_weights_of(config),
+            weights=weights,
             say=say,
         )
+
+    devices.by_chief(begin)
+    _check_shared(folder, devices)
     return folder
+
+
+def _check_shared(folder: RunFolder, devices: replicas.Devices) -> None:
+    """Refuses processes that do not see what the first one has noted in a run's folder.
+
+    Raises:
+        InputError: so it is; a network folder that shows it late is waited for.
+    """
+
+    def seen() -> str | None:
+        return of_bytes(folder.config.read_bytes()) if folder.config.exists() else None
+
+    wanted = devices.collect(seen())[0]
+    until = time.monotonic() + _LATE
+    while seen() != wanted and time.monotonic() < until:
+        time.sleep(0.5)
+    here = "the first one's" if seen() == wanted else "another"
+    devices.agree(f"the folder of the run ({folder.path}, which all must see)", here)
+
+
+def agree(config: Pretrain | Finetune | Distill, source: Source, *, devices: replicas.Devices) -> None:
+    """Refuses processes that were not started alike; call it before anything is built, which needs the same of all.
+
+    Raises:
+        InputError: so it is, with what each has.
+    """
+    if devices.process[1] == 1:
+        return
+    same = {name: value for name, value in plain(config).items() if name not in _OF_A_MACHINE}
+    seen = {"images": source.num_examples, "their names": source.roster, "classes": list(source.class_names)}
+    devices.agree("the options", same | seen | _versions())
+    devices.agree("the weights that options name", _weights_of(config))
+
+
+def _versions() -> dict[str, str]:
+    """Of what computes and draws: processes of other versions would not train the same network."""
+    backend = keras.backend.backend()
+    packages = ("tf_simclr", "keras", "numpy", *([backend] if backend != "numpy" else []))
+    found = {name: getattr(importlib.import_module(name), "__version__", "") for name in packages}
+    return {"version of Python": ".".join(map(str, sys.version_info[:2]))} | {
+        f"version of {name}": str(version) for name, version in found.items()
+    }
 
 
 def _weights_of(config: Any) -> dict[str, str]:
@@ -297,10 +345,10 @@ def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
     """
     folder = RunFolder(model_dir)
     with contextlib.ExitStack() as stack:
-        if devices.chief:  # before anything is written there
-            stack.enter_context(hold(folder.path, say=say))
-        begun = folder.config.exists()
         stack.enter_context(devices.together())
+        # Before anything is written there.
+        devices.by_chief(lambda: stack.enter_context(hold(folder.path, say=say)))
+        begun = folder.config.exists()
         try:
             yield
             # Returns when all processes are done: the lock is held until then.

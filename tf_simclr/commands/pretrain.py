@@ -15,6 +15,7 @@ import keras
 
 from tf_simclr import losses, optimizers
 from tf_simclr.commands.inputs import (
+    agree,
     begin_run,
     check_labels,
     check_push,
@@ -47,7 +48,8 @@ from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
-from tf_simclr.training.callbacks import Served
+from tf_simclr.training.callbacks import Served, Stopping
+from tf_simclr.training.closing import Closing
 from tf_simclr.training.reporting import check_reports
 from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
@@ -61,8 +63,9 @@ _METHODS = {"simclr": "SimCLR", "moco": "MoCo v2"}
 def run(config: Pretrain) -> None:
     """Pretrains as configured and says where the network is."""
     devices = find_devices(config)
-    source = to_pretrain_on(config)
-    check_push(config)
+    with devices.together():  # what one process alone is refused, the others hear
+        source = to_pretrain_on(config)
+        check_push(config)
     with in_folder(config.model_dir, devices):
         result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config, result, source=source)}")
@@ -123,6 +126,7 @@ def pretrain(
 
     # 1. What is asked for: the network, and that what reports to the outside is there.  The seed comes first: weights
     #    are drawn from it, in the order in which layers are built.
+    agree(config, source, devices=devices)
     keras.utils.set_random_seed(config.seed)
     view = view or _own_view(config)
     encoder = own_encoder(config, devices=devices)
@@ -173,18 +177,23 @@ def pretrain(
 
     # 7. The training, from the newest whole checkpoint on.
     with contextlib.ExitStack() as stack:
-        served = [stack.enter_context(Served(config.data_service, say=say))] if config.data_service else []
-        callbacks = [*served, result, *reports]
-        train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, devices=devices)
-    if unreadable.names:
-        say(unreadable.report())
+        stopping = stack.enter_context(Stopping())
+        with contextlib.ExitStack() as during:
+            served = [during.enter_context(Served(config.data_service, say=say))] if config.data_service else []
+            options: dict[str, Any] = {"devices": devices, "stopping": stopping}
+            callbacks = [*served, result, *reports]
+            train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, **options)
+        if unreadable.names:
+            say(unreadable.report())
 
-    # 8. What it leaves behind: the network, and last the result, by which the run counts as finished.
-    if devices.chief:
-        save_network(folder, model.network())
-    for report in reports:
-        report.finish()
-    return result.write()
+        # 8. What it leaves behind: the network, and last the result, by which the run counts as finished.
+        closing = Closing(stopping, devices=devices, saved=folder.checkpoint(plan.total_steps), say=say)
+        closing.by_chief(lambda: save_network(folder, model.network()))
+        for report in reports:
+            report.finish()
+        written = result.write()
+        closing.stop()
+    return written
 
 
 def describe(config: Pretrain, source: Source) -> Architecture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -30,6 +30,8 @@ from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, typed
 from tf_simclr.training import Feed, Plan, train
+from tf_simclr.training.callbacks import Stopping
+from tf_simclr.training.closing import Closing
 from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
 from tf_simclr.training.viewing import views_on_device, with_held
@@ -84,27 +86,33 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
     if views_of is not None:
         model.views_of = views_of = with_held(views_of, source, devices=devices)
     # 3. The training, from the newest whole checkpoint on.
-    train(
-        model,
-        _feed(job.config, source, unreadable=unreadable, views_of=views_of),
-        plan=job.plan,
-        run=job.folder,
-        say=say,
-        watchers=watchers,
-        callbacks=[result, *told],
-        devices=devices,
-    )
-    for one in told:
-        one.finish()
-    # 4. The test, once, by one process; then the network, and last the result, by which the run counts as finished.
-    found = _predictions(model, job, unreadable=unreadable) if devices.chief else None
-    if unreadable.names:
-        say(unreadable.report())
-    content = result.write()
-    if found is not None:
-        save_network(job.folder, thaw(model.network()))
-        content = report(job, found, before=content)
-    return devices.collect(content if devices.chief else None)[0]  # the others return when all is written
+    with Stopping() as stopping:
+        train(
+            model,
+            _feed(job.config, source, unreadable=unreadable, views_of=views_of),
+            plan=job.plan,
+            run=job.folder,
+            say=say,
+            watchers=watchers,
+            callbacks=[result, *told],
+            devices=devices,
+            stopping=stopping,
+        )
+        # 4. The test, once, by one process; then the network, and last the result, by which the run counts as finished.
+        closing = Closing(stopping, devices=devices, saved=job.folder.checkpoint(job.plan.total_steps), say=say)
+        for one in told:
+            one.finish()
+        found = closing.by_chief(lambda: _predictions(model, job, unreadable=unreadable))
+        if unreadable.names:
+            say(unreadable.report())
+        content = result.write()
+
+        def whole() -> dict:
+            save_network(job.folder, thaw(model.network()))
+            return report(job, cast(Features, found), before=content)
+
+        written = closing.by_chief(whole)
+        return devices.collect(written)[0]  # the others return when all is written
 
 
 def report(job: Job, found: Features, *, before: dict) -> dict:

@@ -26,6 +26,7 @@ from tf_simclr.files import read_json, write_json
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Job
 from tf_simclr.optimizers import train_steps
+from tf_simclr.replicas.launchers import started
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model
@@ -35,7 +36,13 @@ _WAIT = 15
 
 
 def run(job: Job) -> None:
-    """Trains, evaluates, or both."""
+    """Trains, evaluates, or both.
+
+    Raises:
+        InputError: several processes were started to evaluate, which would write the same files.
+    """
+    who = None if job.mode == "train" else started()
+    check(who is None, f"mode must be train where {who} has started several processes; evaluate in one", mode=job.mode)
     if job.mode != "eval":
         importlib.import_module(f"tf_simclr.commands.{job.flags['train_mode']}").run(job.config)
     if job.mode == "train":

@@ -10,15 +10,17 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.replicas import processes
+from tf_simclr.replicas import last_words, processes
 from tf_simclr.replicas.fitting import feed
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,25 @@ class Devices:
             found = "; ".join(f"worker {i} has {differing(other, values)}" for i, other in enumerate(values))
             raise InputError(f"{what} must be the same for every worker, but {found}")
 
+    def by_chief(self, work: Callable[[], _T]) -> _T | None:
+        """What the first process makes, for which the others wait; None in these.  All must call it.
+
+        Raises:
+            InputError: the first one refuses; all say the same.
+        """
+        found, refused = None, None
+        try:
+            found = work() if self.chief else None
+        except InputError as error:
+            refused = error
+        told = self.collect(None if refused is None else str(refused))[0]
+        if refused is None and told is not None:
+            refused = InputError(told)
+        if refused is not None:
+            self.part()
+            raise refused
+        return found
+
     def first_signal(self, here: signal.Signals | None) -> signal.Signals | None:
         """The signal that this process was sent, or if it was not, another one of them; all must call it."""
         if self.process[1] == 1:
@@ -169,6 +190,8 @@ class Devices:
         except Exception as error:
             if count == 1:
                 raise
+            if isinstance(error, _Lost):
+                raise
             # What is the cause lies below the sentences of whoever ran the code: the chain is walked to its end.
             cause: BaseException | None = error
             while cause is not None and not _is_loss(cause):
@@ -177,11 +200,20 @@ class Devices:
             # Code 2 where there is a sentence to read, as everywhere in the command line.
             processes.leave(2 if gone or isinstance(error, InputError) else 1)
             if not gone:
+                last_words.leave(
+                    number, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                )
                 raise
-            raise InputError(
-                f"all {count} workers must stay reachable, but worker {number} lost {_who_is_gone(str(cause))}; start "
+            said = last_words.heard(count, here=number)
+            raise _Lost(
+                f"all {count} workers must stay reachable, but worker {number} lost "
+                f"{_with_reasons(said) if said else _who_is_gone(str(cause))}; start "
                 "all of them again with the same commands: they go on from the last checkpoint"
             ) from error
+
+
+class _Lost(InputError):
+    """Another process is gone: what this one says is no reason of its own."""
 
 
 ONE_DEVICE = Devices()
@@ -264,6 +296,16 @@ def _who_is_gone(report: str) -> str:
     named = sorted(set(re.findall(r"task:(\d+)", report)))
     which = f"worker{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "one"
     return f"{which} ({reason})"
+
+
+def _with_reasons(said: dict[int, str]) -> str:
+    """Who is gone, and why, by their own words.
+
+    Example:
+        >>> _with_reasons({1: "seed must be at least 0"})
+        'worker 1, which ended with: seed must be at least 0'
+    """
+    return "; and ".join(f"worker {number}, which ended with: {text}" for number, text in said.items())
 
 
 def count() -> int:

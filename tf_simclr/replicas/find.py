@@ -12,6 +12,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.replicas import processes
 from tf_simclr.replicas.devices import Devices
+from tf_simclr.replicas.launchers import Meeting, started
 
 _STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
 """What `find` takes; the last one is JAX's, the three before it TensorFlow's."""
@@ -51,6 +52,8 @@ def find(
     check(strategy in _STRATEGIES, f"strategy must be one of {', '.join(_STRATEGIES)}", strategy=strategy)
     check(num_replicas >= 0, "num_replicas must be at least 0", num_replicas=num_replicas)
     backend = keras.backend.backend()
+    if backend != "jax" and strategy == "auto":
+        _check_alone(backend)
     # 1. Other backends than TensorFlow: one device, or JAX's own way of several.
     if backend != "tensorflow":
         fits = strategy in ("auto", "one") or (backend, strategy) == ("jax", "data_parallel")
@@ -84,6 +87,19 @@ def find(
         "tpu": lambda: _on_tpu(tpu_name, **tpu_place),
     }
     return makers[strategy]()
+
+
+def _check_alone(backend: str) -> None:
+    """Refuses processes that a launcher has started and that would each train alone.
+
+    Raises:
+        InputError: there are such.
+    """
+    who = started()
+    others = who not in (None, "TF_CONFIG", "the TPU's machines", "the TPU's slices")
+    cure = "set TF_CONFIG for each, or KERAS_BACKEND=jax" if backend == "tensorflow" else "set KERAS_BACKEND=jax"
+    rule = f"{backend}'s processes do not share a training by what {who} tells them: {cure}, or start one alone"
+    check(not others, f"{rule} (--strategy one)", KERAS_BACKEND=backend)
 
 
 def _has_gpu() -> bool:
@@ -185,6 +201,7 @@ def multi_worker() -> Devices:
     addresses, number = cluster_of(os.environ.get("TF_CONFIG", ""))
     if len(addresses) > 1:
         processes.check_free(addresses[number], what=f"worker {number} of TF_CONFIG")
+        processes.assemble(Meeting(addresses[0], len(addresses), number))
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
@@ -278,10 +295,11 @@ def cluster_of(text: str) -> tuple[list[str], int]:
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
-        known = {"worker"} <= set(jobs) <= {"chief", "worker"} and len(jobs.get("chief", [])) <= 1
-        addresses = [*jobs.get("chief", []), *jobs["worker"]]
+        known = set(jobs) <= {"chief", "worker"} and len(jobs.get("chief", [])) <= 1
+        addresses = [*jobs.get("chief", []), *jobs.get("worker", [])]
         # Every address once and well-formed: a worker that waits for an address that nobody has waits for ever.
-        fits = known and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(_is_address, addresses))
+        whole = type(task["index"]) is int
+        fits = known and whole and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(_is_address, addresses))
         number = task["index"] + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{rule}. Received: {text or 'nothing'} ({type(error).__name__}: {error})") from error
@@ -298,4 +316,4 @@ def _is_address(value: Any) -> bool:
         (True, False)
     """
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    return bool(host) and port.isdigit()
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536

@@ -7,7 +7,6 @@ neighbours, the files of the end – computes on its own copy (`alone`).
 
 import atexit
 import contextlib
-import json
 import os
 import re
 import socket
@@ -15,157 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.replicas.launchers import Meeting, launched, meeting
+from tf_simclr.replicas.roll_call import answer, call
 from tf_simclr.terminal import write
 
 _TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
 """Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
 _PATIENCE = 10.0
 """Seconds that a process which is done waits for the others to be done, too."""
-_VARIABLES = {
-    "JAX": ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
-    "torchrun": ("MASTER_ADDR", "WORLD_SIZE", "RANK"),
-}
-"""Who starts the processes → its variables of the coordinator's address, their number and which one this is."""
-_LAUNCHERS = {
-    "Slurm": ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
-    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
-}
-"""Likewise, of those whose variables JAX reads itself: one that is there if it started this process, and the number."""
-
 _LOSS = re.compile(
     r"^(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|INTERNAL|DEADLINE_EXCEEDED): .*"
     r"(gloo|nccl|connection|socket|peer|heartbeat|coordination|barrier|preempt)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where processes meet, how many, and which of them this is."""
-
-    address: str
-    """`host:port` of the first process."""
-    processes: int
-    number: int
-    device: int | None = None
-    """The accelerator of this machine that is this process's, where several processes share it; None: all of them."""
-
-    def __post_init__(self):
-        host, _, port = self.address.rpartition(":")
-        fits = bool(host) and port.isdigit() and 0 < int(port) < 65536
-        check(fits, "the coordinator must be given as host:port, of the first process", coordinator=self.address)
-        check(self.processes >= 1, "num_processes must be at least 1", num_processes=self.processes)
-        rule = f"process_id must be from 0 to {self.processes - 1}, another one for each process"
-        check(0 <= self.number < self.processes, rule, process_id=self.number)
-
-    @property
-    # host:port, IPv6 in brackets or not: the last colon is the port's.
-    def place(self) -> tuple[str, int]:
-        host, _, port = self.address.rpartition(":")
-        return host, int(port)
-
-
-def meeting(
-    coordinator: str | None = None,
-    *,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    environment: Mapping[str, str] = os.environ,
-) -> Meeting | None:
-    """What options say, else the environment; None: this process is alone, or JAX finds the others by itself.
-
-    Raises:
-        InputError: something of it is missing or malformed.
-
-    Example:
-        >>> meeting("10.0.0.1:1234", num_processes=2, process_id=1)
-        Meeting(address='10.0.0.1:1234', processes=2, number=1, device=None)
-    """
-    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    # 1. Options come first: whoever gives them knows better than a launcher's variables.
-    if any(value is not None for value in given.values()):
-        rule = "coordinator, num_processes and process_id must be given together: --coordinator HOST:PORT "
-        check(None not in given.values(), rule + "--num_processes N --process_id I", **given)
-        return Meeting(str(coordinator), int(num_processes or 0), int(process_id or 0))
-    # 2. Variables of JAX's own kind, then torchrun's; a launcher that sets some of them only, sets none for us.
-    for who, names in _VARIABLES.items():
-        found = [environment.get(name, "") for name in names]
-        if not all(found):
-            continue
-        address, count, number = found
-        device = None
-        if who == "torchrun":
-            address, device = _of_torchrun(address, environment)
-        rule = f"{names[1]} and {names[2]} must be whole numbers"
-        check(count.isdigit() and number.isdigit(), rule, **dict(zip(names, found, strict=True)))
-        return Meeting(address, int(count), int(number), device) if int(count) > 1 else None
-    return None
-
-
-def _of_torchrun(host: str, environment: Mapping[str, str]) -> tuple[str, int | None]:
-    """Where processes of torchrun can meet, and which accelerator each has where there are several on a machine.
-
-    torchrun listens at MASTER_PORT itself, for PyTorch's own meeting, so that this one is at the port beside it.
-
-    Example:
-        >>> _of_torchrun("a", {"MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True"})
-        ('a:29501', None)
-        >>> _of_torchrun("a", {"MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "8", "LOCAL_RANK": "3"})
-        ('a:29500', 3)
-    """
-    port = environment.get("MASTER_PORT", "")
-    if port.isdigit() and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # torchrun's agent keeps its own port open for its store: the next one is for JAX.
-        port = str(int(port) + (1 if int(port) < 65535 else -1))
-    several, rank = environment.get("LOCAL_WORLD_SIZE", ""), environment.get("LOCAL_RANK", "")
-    # Several processes on one machine: each takes the accelerator of its rank there.
-    shared = several.isdigit() and int(several) > 1 and rank.isdigit()
-    return f"{host}:{port}", int(rank) if shared else None
-
-
-def launched(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Who started several processes whose variables JAX reads by itself; None: nobody.
-
-    Example:
-        >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
-        'Slurm'
-    """
-    # A number above 1 is asked for, too: Slurm sets its variables for a job of one task as well.
-    for who, (mark, count) in _LAUNCHERS.items():
-        number = environment.get(count, "")
-        if environment.get(mark) and number.isdigit() and int(number) > 1:
-            return who
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
-    return "the TPU's machines" if "," in hosts else None
-
-
-def started(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Whose variables say that this is one of several processes, of any backend; None: nobody's.
-
-    Example:
-        >>> started({"MASTER_ADDR": "a", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "1"})
-        'torchrun'
-        >>> started({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'})
-        'TF_CONFIG'
-    """
-    for who, names in _VARIABLES.items():
-        # Whether there are several is all that is asked: what is wrong with a number is said by `meeting`.
-        count = environment.get(names[1], "")
-        if all(environment.get(name) for name in names) and count.isdigit() and int(count) > 1:
-            return who
-    try:
-        jobs = json.loads(environment.get("TF_CONFIG") or "{}").get("cluster", {})
-        workers = sum(len(jobs.get(job, ())) for job in ("chief", "worker"))
-    except (ValueError, TypeError, AttributeError):
-        workers = 0  # whoever needs it says what is wrong with it
-    return "TF_CONFIG" if workers > 1 else launched(environment)
 
 
 def join(coordinator: str | None = None, *, num_processes: int | None = None, process_id: int | None = None) -> str:
@@ -191,15 +58,27 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
         return _initialize(who) if who else ""
     if met.processes == 1:
         return ""
-    # The others wait here until the first process answers: JAX would end them without a sentence.
+    # All wait here until all have come: JAX would wait without a word, and then end them without a sentence.
     if met.number == 0:
         check_free(met.address, what="the coordinator (process_id 0)")
-    else:
-        _await(met)
+    assemble(met)
     # Told all, JAX must not look for more: in a job of Slurm it would take one accelerator alone.
     device = None if met.device is None else [met.device]
     place = {"coordinator_address": met.address, "num_processes": met.processes, "process_id": met.number}
     return _initialize(met.address, **place, local_device_ids=device, cluster_detection_method="deactivate")
+
+
+def assemble(met: Meeting) -> None:
+    """Waits until all processes have come to where they meet; the first one listens there.
+
+    Raises:
+        InputError: who has not come in time, or came twice.
+    """
+    patience = _timeout()
+    if met.number:
+        answer(met.place, met.number, count=met.processes, seconds=patience)
+    else:
+        call(met.place, met.processes, seconds=patience, who=met.address, more=f"or give them more time by {_TIMEOUT}")
 
 
 def _initialize(who: str, **place: Any) -> str:
@@ -300,24 +179,6 @@ def _give_up(who: str, seconds: int) -> None:
         sys.stderr,
     )
     os._exit(2)
-
-
-def _await(met: Meeting) -> None:
-    """Waits until the coordinator answers; JAX would end the process without a word to whoever started it."""
-    patience = _timeout()
-    end = time.monotonic() + patience
-    while True:
-        try:
-            # Only whether somebody answers: the connection is closed at once.
-            socket.create_connection(met.place, timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise InputError(
-                    f"the coordinator {met.address} must answer within {patience} s, but process {met.number} does not "
-                    f"reach it ({error}); start process 0 there, and look whether a firewall is between"
-                ) from error
-        time.sleep(0.5)
 
 
 def process() -> tuple[int, int]:

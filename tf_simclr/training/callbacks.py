@@ -1,5 +1,6 @@
 """What accompanies a training: its plan, the signals that stop it, and what watches, saves, counts and notes."""
 
+import contextlib
 import csv
 import io
 import math
@@ -93,6 +94,7 @@ class Stopping:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.before: dict = {}
+        self.impatient = False
 
     def __enter__(self) -> "Stopping":
         # Python lets only the main thread handle signals.
@@ -115,6 +117,19 @@ class Stopping:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        if self.impatient:
+            self.obey()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that a signal ends where it is: nothing is lost by that."""
+        if self.signal is not None:
+            self.obey()
+        self.impatient = True
+        try:
+            yield
+        finally:
+            self.impatient = False
 
     def obey(self) -> NoReturn:
         """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with its code."""
@@ -271,15 +286,25 @@ class Stop(keras.callbacks.Callback):
         several = self.saver.devices.process[1] > 1  # alone, there is nobody to agree with
         agreed, step = self.saver.agreed if several else self.saver.stopping.signal, self.saver.step
         if agreed is not None and self.saver.saved == step:
-            self.saver.wait()
-            path = self.saver.run.checkpoint(step)
-            self.say(f"{agreed.name}: step {step:,} is saved in {path}; the same command goes on from there")
-            self.saver.devices.part()
-            self.saver.stopping.signal = agreed
-            self.saver.stopping.obey()
+            self.end(agreed)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.on_train_batch_end(0)
+
+    def behind_the_last(self) -> None:
+        """Ends all processes where one was sent a signal since the last step; all must call it."""
+        agreed = self.saver.devices.first_signal(self.saver.stopping.signal)
+        if agreed is not None:
+            self.end(agreed)
+
+    def end(self, agreed: signal.Signals) -> NoReturn:
+        """Says where the last step is, and ends this process."""
+        self.saver.wait()
+        path = self.saver.run.checkpoint(self.saver.saved)
+        self.say(f"{agreed.name}: step {self.saver.saved:,} is saved in {path}; the same command goes on from there")
+        self.saver.devices.part()
+        self.saver.stopping.signal = agreed
+        self.saver.stopping.obey()
 
 
 class History(keras.callbacks.Callback):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tf_simclr.errors import InputError, surfacing
 from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, alone, steps_done
-from tf_simclr.run_folder import OtherStream, RunFolder, restore_state
+from tf_simclr.run_folder import OtherStream, RunFolder, restore_state, state
 from tf_simclr.training.callbacks import Begun, Checkpoints, Finite, History, Plan, Progress, Stop, Stopping
 from tf_simclr.training.curves import Curves
 
@@ -32,6 +34,7 @@ def train(
     watchers=(),
     callbacks=(),
     devices: Devices = ONE_DEVICE,
+    stopping: Stopping | None = None,
 ) -> None:
     """Trains a compiled model to the plan's end, from the newest whole checkpoint of the run on.
 
@@ -45,6 +48,7 @@ def train(
         callbacks: further Keras callbacks, after that.
         devices: that the model was made on.  Of several processes the chief alone writes and has watchers, all have
             the callbacks and read checkpoints, and a signal to any one of them stops all, after the same step.
+        stopping: a block that goes on behind the training; None: one of its own.
 
     Raises:
         InputError: another process trains in the run's folder, there are checkpoints but none is whole, or the loss
@@ -56,17 +60,17 @@ def train(
     # newest checkpoint before callbacks look at the step.
     # 1. The lock.  2. Signals.  3. The newest checkpoint.  4.
     #    Callbacks.  5. One call of `fit` for each run of equal epochs.
-    stopping = Stopping()
     with contextlib.ExitStack() as stack:
         stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
         if devices.chief:
             stack.enter_context(hold(run.path, say=say))
-        stack.enter_context(stopping)
+        stopping = stopping or stack.enter_context(Stopping())
         step = _begin(model, run, devices=devices, say=say)
         saver = stack.enter_context(Checkpoints(run, plan, step=step, stopping=stopping, devices=devices))
         # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
         # that is to stop goes last, so that all before it have run.
-        after = [saver, *callbacks, Stop(saver, say=say)]
+        stop = Stop(saver, say=say)
+        after = [saver, *callbacks, stop]
         if devices.chief:
             whole = has_tensorflow()
             # TensorBoard's callback needs TensorFlow; without it `Curves` writes the same files.
@@ -91,6 +95,8 @@ def train(
             )
             # Only the first call goes on in the midst of an epoch.
             begun = []
+        with devices.together():
+            stop.behind_the_last()
         with alone(model, keep=True):  # what follows, one process computes by itself
             pass
 
@@ -110,7 +116,18 @@ def _begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callabl
     step = _resume(model, run, say=say)
     # Processes that see different folders would train different networks.
     devices.agree(f"the step to go on from (is {run.path} the same folder for all of them?)", step)
+    if devices.process[1] > 1:  # each has drawn or read its own
+        what = f"the weights at step {step} (do all have the same files and versions of packages?)"
+        devices.agree(what, _digest(model))
     return step
+
+
+def _digest(model: keras.Model) -> str:
+    """What tells a model's state from any other."""
+    found = hashlib.sha256()
+    for name, variable in sorted(state(model).items()):
+        found.update(name.encode() + np.ascontiguousarray(variable.numpy()).tobytes())
+    return found.hexdigest()
 
 
 def _execute(model: keras.Model, steps: int) -> None:

@@ -1,0 +1,98 @@
+"""Processes that were not started alike do not train: each says what differs, or which other one ended, and why."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import pictures
+from tests.replicas.forked import Forks, wait
+from tests.replicas.test_signals import COMMON, NET, start
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")]
+WORDS = ["pretrain", *COMMON.split(), "--train_steps", "2", "--proj_out_dim", "4", "--knn_epochs", "0"]
+WORDS += ["--collapse_images", "0"]
+
+
+@pytest.fixture(scope="module", params=["jax", "tensorflow"])
+def forks(request):
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"needs {request.param}")
+    with Forks(request.param) as made:
+        yield request.param, made
+
+
+def said(forks, place: Path, *different: str, prepare=lambda place, number: None) -> list[str]:
+    """What two processes say, each in a folder of its own, the second one with other words; both must end with 2."""
+    backend, made = forks
+    for number in range(2):
+        here = place / str(number)
+        pictures.write(here / "images" / "train", per_class=4, size=8)
+        (here / "tinynet.py").write_text(NET)
+        prepare(here, number)
+    words = [*WORDS, "--model_dir", str(place / "run")]
+    members = start(made, backend, [words, [*words, *different]], place, "run")
+    assert wait(members, 300)
+    texts = [member.said() for member in members]
+    assert [member.code for member in members] == [2, 2], "\n\n".join(texts)
+    assert "Traceback" not in "".join(texts)
+    assert not (place / "run" / "checkpoints").exists()
+    return texts
+
+
+def test_another_option(forks, tmp_path):
+    for text in said(forks, tmp_path, "--seed", "7", "--temperature", "0.5"):
+        rule = "the options must be the same for every worker, but worker 0 has {"
+        assert rule in text
+        assert "'seed': 0" in text
+        assert "'temperature': 0.5" in text
+
+
+def test_other_images_of_the_same_number(forks, tmp_path):
+    def rename(place: Path, number: int) -> None:
+        if number:
+            one = next(path for path in (place / "images").rglob("*") if path.is_file())
+            one.rename(one.with_name("another" + one.suffix))
+
+    for text in said(forks, tmp_path, prepare=rename):
+        assert "the options must be the same for every worker, but worker 0 has {'their names': " in text
+
+
+def test_images_that_one_lacks(forks, tmp_path):
+    here, other = said(forks, tmp_path, "--image_dir", "nowhere")
+    assert "nowhere" in other
+    assert "all 2 workers must stay reachable, but worker 0 lost worker 1, which ended with: " in here
+    assert "nowhere" in here
+
+
+def test_a_folder_that_one_does_not_share(forks, tmp_path, monkeypatch):
+    words = ["--model_dir", str(tmp_path / "elsewhere")]
+    for text in said(forks, tmp_path, *words):
+        assert (
+            "which all must see) must be the same for every worker, but worker 0 has the first one's; worker 1" in text
+        )
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_run_of_other_options_is_refused_by_all(forks, tmp_path):
+    def other_run(place: Path, number: int) -> None:
+        if number == 0:
+            (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+            (tmp_path / "run" / "config.json").write_text('{"command": "pretrain", "seed": 5}')
+            np.savez(tmp_path / "run" / "checkpoints" / "step-00000001.npz", a=np.zeros(1))
+
+    backend, made = forks
+    for number in range(2):
+        here = tmp_path / str(number)
+        pictures.write(here / "images" / "train", per_class=4, size=8)
+        (here / "tinynet.py").write_text(NET)
+        other_run(here, number)
+    words = [*WORDS, "--model_dir", str(tmp_path / "run")]
+    members = start(made, backend, [words, words], tmp_path, "run")
+    assert wait(members, 300)
+    texts = [member.said().strip().splitlines()[-1] for member in members]
+    assert [member.code for member in members] == [2, 2], texts
+    assert texts[0] == texts[1]
+    assert "seed" in texts[0]

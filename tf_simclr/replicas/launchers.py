@@ -1,0 +1,224 @@
+"""Who started several processes, which of them this is, and where they meet: by options, else by the environment."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tf_simclr.errors import InputError, check
+
+_Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where processes meet, how many, and which of them this is."""
+
+    address: str
+    """`host:port` of the first process."""
+    processes: int
+    number: int
+    device: int | None = None
+    """The accelerator of this machine that is this process's, where several processes share it; None: all of them."""
+
+    def __post_init__(self):
+        host, _, port = self.address.rpartition(":")
+        fits = bool(host) and port.isdecimal() and 0 < int(port) < 65536
+        check(fits, "the coordinator must be given as host:port, of the first process", coordinator=self.address)
+        check(self.processes >= 1, "num_processes must be at least 1", num_processes=self.processes)
+        rule = f"process_id must be from 0 to {self.processes - 1}, another one for each process"
+        check(0 <= self.number < self.processes, rule, process_id=self.number)
+
+    @property  # the last colon is the port's, also behind an address of IPv6, which is in brackets
+    def place(self) -> tuple[str, int]:
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    """Names of the variables that a launcher sets for each process that it starts."""
+
+    count: str
+    number: str
+    local_count: str
+    local_number: str
+    address: Callable[[_Environment], str]
+    """Where the first process can be met."""
+    mark: str = ""
+    """A variable that tells it from others which set the same names; "": there are none."""
+
+
+def _of_torchrun(environment: _Environment) -> str:
+    """torchrun listens at MASTER_PORT itself, for PyTorch's own meeting, so that this one is at the port beside it.
+
+    Example:
+        >>> _of_torchrun({"MASTER_ADDR": "a", "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True"})
+        'a:29501'
+    """
+    host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
+    if port.isdecimal() and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        port = str(int(port) + (1 if int(port) < 65535 else -1))
+    return f"{host}:{port}"
+
+
+def _of_open_mpi(environment: _Environment) -> str:
+    """Open MPI 5 says which machine `mpirun` runs on, whose first process is commonly process 0, and its process id.
+
+    Example:
+        >>> _of_open_mpi({"PMIX_NAMESPACE": "prterun-node-7-3787@1"})
+        'node-7:65227'
+    """
+    started_on, _, number = environment.get("PMIX_NAMESPACE", "").partition("@")[0].rpartition("-")
+    host = started_on.partition("-")[2]
+    here = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == environment.get("OMPI_COMM_WORLD_SIZE")
+    return f"{'127.0.0.1' if here else host}:{_port(int(number) if number.isdecimal() else 0)}"
+
+
+def _of_mpich(environment: _Environment) -> str:
+    """MPICH and Intel MPI say nothing of other machines: processes of one machine alone can meet without an address."""
+    here = environment.get("MPI_LOCALNRANKS") == environment.get("PMI_SIZE")
+    return f"127.0.0.1:{_port(0)}" if here else ""
+
+
+def _port(number: int) -> int:
+    """One of the last 4,096, by a job's number, as JAX has it for Slurm and Open MPI 4: two jobs seldom collide."""
+    return 65536 - 4096 + number % 4096
+
+
+_OF_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_LAUNCHERS = {
+    "torchrun": _Launcher("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", address=_of_torchrun),
+    "Open MPI": _Launcher(
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        address=_of_open_mpi,
+        mark="PMIX_NAMESPACE",
+    ),
+    "MPICH": _Launcher(
+        "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID", address=_of_mpich, mark="MPI_LOCALNRANKS"
+    ),
+}
+_KNOWN_TO_JAX = {
+    "Slurm": ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+    "the TPU's slices": ("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES"),
+}
+"""Who starts processes whose variables JAX reads itself: one that is there if it started this process, the number."""
+
+
+def meeting(
+    coordinator: str | None = None,
+    *,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    environment: _Environment = os.environ,
+) -> Meeting | None:
+    """What options say, else the environment; None: this process is alone, or JAX finds the others by itself.
+
+    Raises:
+        InputError: something of it is missing or malformed.
+
+    Example:
+        >>> meeting("10.0.0.1:1234", num_processes=2, process_id=1)
+        Meeting(address='10.0.0.1:1234', processes=2, number=1, device=None)
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    # 1. Options come first: whoever gives them knows better than a launcher's variables.
+    if any(value is not None for value in given.values()):
+        rule = "coordinator, num_processes and process_id must be given together: --coordinator HOST:PORT "
+        check(None not in given.values(), rule + "--num_processes N --process_id I", **given)
+        return Meeting(str(coordinator), int(num_processes or 0), int(process_id or 0))
+    # 2. JAX's own variables, all three.  3. A launcher's numbers, with its address or the one that was set for it.
+    address, *numbers = (environment.get(name, "") for name in _OF_JAX)
+    who = _launcher(environment)
+    if any(numbers) or (address and who is None and launched(environment) is None):
+        rule = f"{', '.join(_OF_JAX)} must be set together, or none of them"
+        found = dict(zip(_OF_JAX, (address, *numbers), strict=True))
+        check(all(found.values()), rule, **{name: value for name, value in found.items() if value})
+        count, number = _numbers(dict(zip(_OF_JAX[1:], numbers, strict=True)))
+        return Meeting(address, count, number) if count > 1 else None
+    if who is None:
+        return None
+    names = _LAUNCHERS[who]
+    count, number = _numbers({name: environment.get(name, "") for name in (names.count, names.number)})
+    if count == 1:
+        return None
+    address = address or names.address(environment)
+    rule = f"{_OF_JAX[0]}=HOST:PORT, of the first process, must be set where {who} starts processes on several machines"
+    check(address, rule)
+    local_count, local = environment.get(names.local_count, ""), environment.get(names.local_number, "")
+    shared = local_count.isdecimal() and int(local_count) > 1 and local.isdecimal()
+    return Meeting(address, count, number, int(local) if shared else None)
+
+
+def _numbers(found: Mapping[str, str]) -> list[int]:
+    """Of variables, which must hold whole numbers."""
+    check(all(value.isdecimal() for value in found.values()), f"{' and '.join(found)} must be whole numbers", **found)
+    return [int(value) for value in found.values()]
+
+
+def _launcher(environment: _Environment) -> str | None:
+    """Which launcher of `_LAUNCHERS` started this process; None: none of them, or one that JAX knows better.
+
+    Raises:
+        InputError: it says that there are several processes, but not all that is needed.
+    """
+    if any(environment.get(mark) and environment.get(count) for mark, count in _KNOWN_TO_JAX.values()):
+        return None
+    for who, names in _LAUNCHERS.items():
+        count = environment.get(names.count, "")
+        if not count or (names.mark and not environment.get(names.mark)):
+            continue
+        needed = (names.number, *(("MASTER_ADDR",) if who == "torchrun" else ()))
+        missing = [name for name in needed if not environment.get(name)]
+        if not missing:
+            return who
+        rule = f"{', '.join(missing)} must be set, too, where {names.count} says that there are several processes"
+        check(count in ("0", "1"), rule, **{names.count: count})
+    return None
+
+
+def launched(environment: _Environment = os.environ) -> str | None:
+    """Who started several processes whose variables JAX reads by itself; None: nobody.
+
+    Example:
+        >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
+        'Slurm'
+    """
+    # A number above 1 is asked for, too: Slurm sets its variables for a job of one task as well.
+    for who, (mark, count) in _KNOWN_TO_JAX.items():
+        number = environment.get(count, "")
+        if environment.get(mark) and number.isdecimal() and int(number) > 1:
+            return who
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
+    return "the TPU's machines" if "," in hosts else None
+
+
+def started(environment: _Environment = os.environ) -> str | None:
+    """Whose variables say that this is one of several processes, of any backend; None: nobody's.
+
+    Example:
+        >>> started({"MASTER_ADDR": "a", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "1"})
+        'torchrun'
+        >>> started({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'})
+        'TF_CONFIG'
+    """
+    counts = {"JAX": environment.get(_OF_JAX[1], "")}
+    try:
+        who = _launcher(environment)
+    except InputError:  # whoever needs it says what is missing
+        who = None
+    if who is not None:
+        counts[who] = environment.get(_LAUNCHERS[who].count, "")
+    for name, count in counts.items():
+        if count.isdecimal() and int(count) > 1:
+            return name
+    try:
+        jobs = json.loads(environment.get("TF_CONFIG") or "{}").get("cluster", {})
+        workers = sum(len(jobs.get(job, ())) for job in ("chief", "worker"))
+    except (ValueError, TypeError, AttributeError):
+        workers = 0  # whoever needs it says what is wrong with it
+    return "TF_CONFIG" if workers > 1 else launched(environment)
