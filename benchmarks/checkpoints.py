@@ -29,10 +29,10 @@ class Options:
     depth: int = 50
     image_size: int = 64
     batch_size: int = 8
-    rounds: int = 2
+    rounds: int = 1
     """Of each kind, which take turns."""
-    steps: int = 9
-    """A round, of which every third one is saved."""
+    steps: int = 24
+    """A round, of which every eighth one is saved."""
     folder: Path | None = None
     """Where checkpoints go; by default where temporary files do."""
     quick: bool = False
@@ -93,7 +93,7 @@ def main(options: Options) -> dict[str, dict[str, float]]:
             clock = Clock()
             with tempfile.TemporaryDirectory(dir=options.folder) as place:
                 model.optimizer.iterations.assign(0)
-                every = 3 if kind != KINDS[0] else options.steps + 1
+                every = 8 if kind != KINDS[0] else options.steps + 1
                 plan = Plan(
                     total_steps=options.steps + 1,  # the last one is saved in any case, and waited for
                     steps_per_epoch=options.steps + 2,
@@ -106,7 +106,7 @@ def main(options: Options) -> dict[str, dict[str, float]]:
             if number >= 0:
                 steps = clock.times[1 : options.steps]
                 found[kind]["step"] += [end - begin for begin, end in steps]
-                found[kind]["stall"] += stalls[: options.steps // 3] if kind != KINDS[0] else [0.0]
+                found[kind]["stall"] += stalls[: options.steps // 8] if kind != KINDS[0] else [0.0]
     Checkpoints.save = plain  # type: ignore[method-assign]
     name = f"ResNet-{depth}, {size} px, {batch} × 2, {keras.backend.backend()}, {size_of / 2**20:.0f} MiB"
     sys.stdout.write(f"{name}\n| written | step, s | stall a checkpoint, s |\n| --- | --- | --- |\n")

@@ -1,4 +1,7 @@
-"""Whole commands on two processes, of JAX and of TensorFlow, end as on one device; the first process alone writes."""
+"""Whole commands on two processes, of JAX and of TensorFlow, end as one process of two devices; the first alone writes.
+
+Two devices take their sums in the same order wherever they are; beside one device there is rounding (`test_rounding`).
+"""
 
 import importlib.util
 import json
@@ -33,7 +36,12 @@ COMMANDS = {
     "live": "distill --encoder tinynet:tiny --augment_on host --teacher teacher --teacher_views same",
 }
 EQUAL = 1e-5
-"""Of a number of the state, absolutely, in float32; there was 2e-6."""
+"""Of the state and the history, of the largest magnitude of each variable, in float32."""
+DEVICES = {
+    "jax": ([], {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}),
+    "tensorflow": (["--num_replicas", "2"], {}),
+}
+"""Backend → options and environment of one process with two devices."""
 
 
 @pytest.fixture(scope="module", params=["jax", "tensorflow"])
@@ -63,7 +71,9 @@ def words_of(name: str, folder: str) -> list[str]:
 def trained(one, name: str) -> tuple[Path, Path, list[str]]:
     """Folders of a run by one process and by two, and what the two said."""
     backend, forks, place = one
-    alone = forks.start(words_of(name, f"{name}-1"), place / f"{name}-1.log", folder=place)
+    options, variables = DEVICES[backend]
+    words = [*words_of(name, f"{name}-1"), *options]
+    alone = forks.start(words, place / f"{name}-1.log", folder=place, **variables)
     assert wait([alone], 300)
     assert alone.code == 0, alone.said()
     members = start(forks, backend, words_of(name, f"{name}-2"), place, f"{name}-2")
@@ -80,16 +90,16 @@ def test_two_processes_equal_one(one, name):
     assert tiny_runs.steps(double) == tiny_runs.steps(single)
     ours, theirs = (tiny_runs.arrays(RunFolder(folder).checkpoint(STEPS)) for folder in (double, single))
     assert ours.keys() == theirs.keys()
-    far = {k: float(np.abs(ours[k].astype(float) - v).max()) for k, v in theirs.items()}
+    far = {k: float(np.abs(ours[k].astype(float) - v).max() / max(np.abs(v).max(), 1e-3)) for k, v in theirs.items()}
     lines = list(zip(*(read_history(RunFolder(folder)) for folder in (double, single)), strict=True))
-    logs = {key: abs(a[key] - b[key]) for a, b in lines for key in a.keys() & b.keys()}
+    logs = {key: abs(a[key] - b[key]) / max(abs(b[key]), 1.0) for a, b in lines for key in a.keys() & b.keys()}
     report = f"{one[0]} {name}: state {max(far.values()):.1e}, history {max(logs.values()):.1e}\n"
     sys.stderr.write(report)
     if "EQUALITY_TABLE" in os.environ:
         with open(os.environ["EQUALITY_TABLE"], "a") as file:
             file.write(report)
     assert max(far.values()) <= EQUAL, sorted(far.items(), key=lambda item: -item[1])[:5]
-    assert max(logs.values()) <= 10 * EQUAL, logs
+    assert max(logs.values()) <= EQUAL, logs
     assert [a.keys() == b.keys() for a, b in lines] == [True] * len(lines)
     results = [json.loads((folder / "result.json").read_text()) for folder in (double, single)]
     assert results[0].keys() == results[1].keys()

@@ -72,12 +72,12 @@ CASES = [
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
-def start(forks: Forks, backend: str, words: list, place, name: str, **more: str) -> list[Member]:
-    """Two processes of a command, or of one each, in folders of their own."""
-    each = words if isinstance(words[0], list) else [words, words]
-    ports = free_ports(2)
+def start(forks: Forks, backend: str, words: list, place, name: str, *, count: int = 2, **more: str) -> list[Member]:
+    """Processes of a command, or of one each, in folders of their own."""
+    each = words if isinstance(words[0], list) else [words] * count
+    ports = free_ports(count)
     members = []
-    for number in range(2):
+    for number in range(count):
         config = {
             "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
             "task": {"type": "worker", "index": number},
@@ -86,7 +86,7 @@ def start(forks: Forks, backend: str, words: list, place, name: str, **more: str
             "tensorflow": {"TF_CONFIG": json.dumps(config)},
             "jax": {
                 "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{ports[0]}",
-                "JAX_NUM_PROCESSES": "2",
+                "JAX_NUM_PROCESSES": str(count),
                 "JAX_PROCESS_ID": str(number),
             },
         }[backend]

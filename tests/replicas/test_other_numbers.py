@@ -1,0 +1,83 @@
+"""A run goes on with other processes than it was begun with: one, two, four, one again, of either backend."""
+
+import importlib.util
+import os
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from tests import tiny_runs
+from tests.commands import pictures
+from tests.replicas.forked import Forks, wait
+from tests.replicas.test_signals import COMMON, NET, start
+from tf_simclr.run_folder import RunFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
+]
+STEPS = 40
+WORDS = ["pretrain", *COMMON.split(), "--train_batch_size", "8", "--train_steps", str(STEPS), "--proj_out_dim", "4"]
+WORDS += ["--checkpoint_steps", "4", "--knn_epochs", "0", "--collapse_images", "0", "--model_dir"]
+STOPS = """
+
+if os.environ.get("STOPS"):
+    import signal
+
+    from tf_simclr.training import callbacks
+
+    write = callbacks.write_state
+
+    def then_stop(*given):
+        write(*given)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    callbacks.write_state = then_stop
+"""
+"""Code of the encoder's file: the process that writes a checkpoint is sent a signal behind it."""
+EQUAL = 1e-4
+"""Of a number of the state, absolutely, after 40 steps in float32 with sums in four orders."""
+
+
+@pytest.mark.parametrize("backends", [("jax",) * 4, ("tensorflow", "jax", "tensorflow", "jax")])
+def test_one_two_four_one(tmp_path, backends):
+    pictures.write(tmp_path / "images" / "train", per_class=8, size=8)
+    (tmp_path / "tinynet.py").write_text(NET + STOPS)
+    with ExitStack() as stack:
+        forks = {backend: stack.enter_context(Forks(backend)) for backend in set(backends)}
+        straight = forks[backends[0]].start([*WORDS, "straight"], tmp_path / "straight.log", folder=tmp_path)
+        assert wait([straight], 300)
+        assert straight.code == 0, straight.said()
+        done = 0
+        for part, (backend, count) in enumerate(zip(backends, (1, 2, 4, 1), strict=True)):
+            last = part == len(backends) - 1
+            more = {} if last else {"STOPS": "1"}
+            words = [*WORDS, "run"]
+            members = start(forks[backend], backend, words, tmp_path, f"part{part}", count=count, **more)
+            assert wait(members, 300)
+            said = [member.said() for member in members]
+            assert {member.code for member in members} == {0 if last else 143}, "\n\n".join(said)
+            assert all(f"resuming after step {done} from" in text for text in said) is (part > 0)
+            newest = tiny_runs.steps(tmp_path / "run")[-1]
+            assert newest > done
+            done = newest
+    ours, theirs = (tiny_runs.arrays(RunFolder(tmp_path / name).checkpoint(STEPS)) for name in ("run", "straight"))
+    assert ours.keys() == theirs.keys()
+    far = {k: float(np.abs(ours[k].astype(float) - v).max()) for k, v in theirs.items()}
+    assert max(far.values()) <= EQUAL, sorted(far.items(), key=lambda item: -item[1])[:5]
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(tmp_path, backend):
+    pictures.write(tmp_path / "images" / "train", per_class=8, size=8)
+    (tmp_path / "tinynet.py").write_text(NET)
+    with Forks(backend) as forks:
+        members = start(forks, backend, [*WORDS, "run"], tmp_path, "run", count=3)
+        assert wait(members, 300)
+    for member in members:
+        assert member.code == 2, member.said()
+        assert "train_batch_size must be a multiple of the number of replicas" in member.said()
+        assert "Traceback" not in member.said()
+    assert not (tmp_path / "run").exists()
