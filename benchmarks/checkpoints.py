@@ -1,7 +1,8 @@
 """How long a training stands still for a checkpoint: without one, written before it goes on, and written meanwhile.
 
 The three take turns in one process, on the same model and batch.  `stall` is the time for which a checkpoint keeps the
-training from its next step; what writing meanwhile takes from the steps' processors shows in `step`.
+training from its next step, `processor` its part of that, which another program on the machine does not lengthen; what
+writing meanwhile takes from the steps' processors shows in `step`.
 
     python benchmarks/checkpoints.py                        ResNet-50 with LARS' momenta at 64 px, batch 8 × 2
     KERAS_BACKEND=jax python benchmarks/checkpoints.py
@@ -75,19 +76,22 @@ def main(options: Options) -> dict[str, dict[str, float]]:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.times.append((self.began, time.perf_counter()))
 
-    found: dict[str, dict[str, list[float]]] = {kind: {"step": [], "stall": []} for kind in KINDS}
+    found: dict[str, dict[str, list[float]]] = {kind: {"step": [], "stall": [], "cpu": []} for kind in KINDS}
     size_of = 0
     plain = Checkpoints.save
     for number in range(-1, rounds):  # the first round compiles
         for kind in KINDS if number >= 0 else KINDS[:1]:
-            stalls: list[float] = []
+            stalls: list[tuple[float, float]] = []
 
-            def save(self: Checkpoints, kind: str = kind, stalls: list[float] = stalls) -> None:
-                began = time.perf_counter()
+            def save(self: Checkpoints, kind: str = kind, stalls: list[tuple[float, float]] = stalls) -> None:
+                # Of the step nothing computes now, but what writes in the second kind.
+                clocks = time.perf_counter, time.process_time if kind == KINDS[1] else time.thread_time
+                began = [clock() for clock in clocks]
                 plain(self)
                 if kind == KINDS[1]:
                     self.wait()
-                stalls.append(time.perf_counter() - began)
+                wall, cpu = (clock() - start for clock, start in zip(clocks, began, strict=True))
+                stalls.append((wall, cpu))
 
             Checkpoints.save = save  # type: ignore[method-assign]
             clock = Clock()
@@ -106,13 +110,17 @@ def main(options: Options) -> dict[str, dict[str, float]]:
             if number >= 0:
                 steps = clock.times[1 : options.steps]
                 found[kind]["step"] += [end - begin for begin, end in steps]
-                found[kind]["stall"] += stalls[: options.steps // 8] if kind != KINDS[0] else [0.0]
+                counted = stalls[: options.steps // 8] if kind != KINDS[0] else [(0.0, 0.0)]
+                found[kind]["stall"] += [wall for wall, _ in counted]
+                found[kind]["cpu"] += [cpu for _, cpu in counted]
     Checkpoints.save = plain  # type: ignore[method-assign]
     name = f"ResNet-{depth}, {size} px, {batch} × 2, {keras.backend.backend()}, {size_of / 2**20:.0f} MiB"
-    sys.stdout.write(f"{name}\n| written | step, s | stall a checkpoint, s |\n| --- | --- | --- |\n")
+    sys.stdout.write(
+        f"{name}\n| written | step, s | stall a checkpoint, s | processor, s |\n| --- | --- | --- | --- |\n"
+    )
     table = {kind: {part: statistics.median(times) for part, times in one.items()} for kind, one in found.items()}
     for kind, one in table.items():
-        sys.stdout.write(f"| {kind} | {one['step']:.2f} | {one['stall']:.2f} |\n")
+        sys.stdout.write(f"| {kind} | {one['step']:.2f} | {one['stall']:.2f} | {one['cpu']:.2f} |\n")
     return table
 
 

@@ -96,26 +96,34 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def test_one_of_four_is_killed_at_twenty_random_moments(place):
-    drawn = random.Random(SEED)
-    lines = ["| killed in | process | others' codes | seconds | went on from | bits | orphans |", "| --- " * 7 + "|"]
-    problems = []
-    with Forks("jax") as forks:
+@pytest.fixture(scope="module")
+def forks(place):
+    """What forks processes, after a run that nobody disturbed."""
+    with Forks("jax") as made:
         began = time.monotonic()
-        undisturbed = start(forks, place, "straight")
+        undisturbed = start(made, place, "straight")
         assert wait(undisturbed, 300), [member.said() for member in undisturbed]
         assert [member.code for member in undisturbed] == [0] * PROCESSES, undisturbed[0].said()
-        lines.append(f"| nobody | | 0 | {time.monotonic() - began:.1f} | | | |")
-        for number in range(20):
-            moment, victim = MOMENTS[number % len(MOMENTS)], drawn.randrange(PROCESSES)
-            found = one(forks, place, f"run{number}", moment=moment, victim=victim, delay=drawn.random())
-            lines.append(found["line"])
-            problems += found["problems"]
-    table = "\n".join(lines)
-    (place / "kills.md").write_text(table)
+        note("| killed in | process | others' codes | seconds | went on from | bits | orphans |\n" + "| --- " * 7 + "|")
+        note(f"| nobody | | 0 | {time.monotonic() - began:.1f} | | | |")
+        yield made
+
+
+def note(line: str) -> None:
+    """Adds a line to the table, in the file KILLS_TABLE if there is one."""
+    sys.stderr.write(f"{line}\n")
     if "KILLS_TABLE" in os.environ:
-        Path(os.environ["KILLS_TABLE"]).write_text(table + "\n" + "\n".join(problems))
-    assert not problems, f"{table}\n" + "\n".join(problems)
+        with open(os.environ["KILLS_TABLE"], "a") as file:
+            file.write(f"{line}\n")
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_one_of_four_is_killed_at_a_random_moment(forks, place, number):
+    drawn = random.Random(SEED + number)
+    moment, victim = MOMENTS[number % len(MOMENTS)], drawn.randrange(PROCESSES)
+    found = one(forks, place, f"run{number}", moment=moment, victim=victim, delay=drawn.random())
+    note(found["line"])
+    assert not found["problems"], "\n".join(found["problems"])
 
 
 def one(forks: Forks, place: Path, name: str, *, moment: Moment, victim: int, delay: float) -> dict:
@@ -161,7 +169,6 @@ def one(forks: Forks, place: Path, name: str, *, moment: Moment, victim: int, de
     problems += [f"{name}: {orphans} orphans"] * bool(orphans)
     line = f"| {moment.name} | {victim} | {codes} | {took:.1f} | {newest[0] if newest else 'the beginning'} | "
     line += f"{'equal' if bits else 'OTHER'} | {orphans} |"
-    sys.stderr.write(line + "\n")
     return {"line": line, "problems": problems}
 
 
