@@ -31,6 +31,7 @@ COMMANDS = {
     "--knn_images 12 --proj_out_dim 8",
     "resized": "pretrain --encoder tinynet:tiny --augment_on host --cache resized --cache_size 8 --knn_epochs 0 "
     "--proj_out_dim 8",
+    "pieces": "pretrain --encoder tinynet:tiny --augment_on host --microbatch_size 4 --knn_epochs 0 --proj_out_dim 8",
     "finetune": "finetune --encoder tinynet:tiny --augment_on host --eval_epochs 1",
     "distill": "distill --encoder tinynet:tiny --augment_on host --teacher teacher --teacher_views cached --alpha 0.5",
     "live": "distill --encoder tinynet:tiny --augment_on host --teacher teacher --teacher_views same",

@@ -16,6 +16,8 @@ import pytest
 from tests import golden
 from tests.replicas.forked import Forks, wait
 from tests.replicas.test_workers import free_ports
+from tf_simclr import cli
+from tf_simclr.config import COMMANDS
 from tf_simclr.errors import InputError
 from tf_simclr.replicas import find
 from tf_simclr.replicas.launchers import Meeting, meeting, started
@@ -122,6 +124,26 @@ def test_processes_that_each_would_train_alone_are_refused(monkeypatch, backend)
         InputError, match=f"{backend}'s processes do not share a training by what Slurm tells them: set "
     ):
         find("auto")
+
+
+ALONE = [name for name, kind in COMMANDS.items() if not hasattr(kind, "coordinator")]
+
+
+def test_the_trainings_alone_take_several_processes():
+    assert {*COMMANDS} - {*ALONE} == {"pretrain", "finetune", "distill"}
+
+
+@pytest.mark.parametrize("name", sorted({*ALONE} - {*cli._LOOKING}))
+def test_commands_that_are_no_training_refuse_several_processes(monkeypatch, name):
+    """Each would compute the same and write the same files."""
+    monkeypatch.setattr(cli, "look_first", lambda config: None)
+    monkeypatch.setattr("tf_simclr.chest.first_look.look_first", lambda config: None)
+    monkeypatch.setattr(cli, "task", lambda name: pytest.fail("it began"))
+    for variable, value in open_mpi_5(1, 7).items():
+        monkeypatch.setenv(variable, value)
+    config = object.__new__(COMMANDS[name])  # its options do not matter
+    with pytest.raises(InputError, match=f"{name} must be started once, in one process, but Open MPI has started"):
+        cli._run(config)
 
 
 @pytest.mark.slow
