@@ -3,21 +3,28 @@
 Nothing heavy is imported before the options are read: `--help` and a wrong option answer at once.
 """
 
+import contextlib
+import importlib.metadata
+import io
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import tyro
 
 from converters.options import Options
-from tf_simclr.errors import exit_on_input_error
+from tf_simclr.errors import InputError, exit_on_input_error, meant
 from tf_simclr.places import expand, written
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:
     from converters.conversion import Conversion
+
+_Asked = TypeVar("_Asked")
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,39 @@ class Arguments(Options):
         return Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
 
 
+def asked(kind: type[_Asked], line: Sequence[str] | None, *, program: str, description: str | None) -> _Asked:
+    """The options that a line of words means; `--help` ends the process.
+
+    Args:
+        kind: A dataclass of options.
+        line: The arguments; None: the process'.
+        program: How it was called.
+        description: For `--help`.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    words = list(sys.argv[1:] if line is None else line)
+    if "--version" in words:
+        write(f"tf-simclr {importlib.metadata.version('tf-simclr')}\n")
+        raise SystemExit(0)
+    known = [field.name for field in fields(cast(Any, kind))]
+    for word in words[: words.index("--") if "--" in words else None]:
+        name = word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else "help"
+        if name not in ("help", *known) and name.removeprefix("no_") not in known:
+            near = meant(name.removeprefix("no_"), ["help", *known], shown="--{}")
+            raise InputError(f"{program} has no option --{name}{near}; --help lists them")
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            return tyro.cli(kind, prog=program, description=description, args=words)
+        except SystemExit as end:
+            if not end.code:  # after help
+                raise
+    # Of tyro's box what stands in it, in one line: "Missing from …: SOURCE".
+    inside = re.sub(r"[─-]{3,}|[│╭╮╰╯]", " ", told.getvalue()).split("For full helptext")[0]
+    raise InputError(f"{program} must be given what it needs: {' '.join(inside.split())}; --help explains it")
+
+
 def spare_threads() -> None:
     """Has NumPy multiply in one thread, unless the environment says otherwise; before NumPy is imported.
 
@@ -56,7 +96,7 @@ def run(line: Sequence[str] | None, program: str, *, description: str, usual: st
         usual: Container where neither `--to` nor the target's ending tells.
     """
     with exit_on_input_error():
-        arguments = tyro.cli(Arguments, prog=program, description=description, args=line)
+        arguments = asked(Arguments, line, program=program, description=description)
         spare_threads()
         from converters.conversion import convert
         from converters.writing import container_of

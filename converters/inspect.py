@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from converters.command import asked
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
@@ -41,7 +42,7 @@ class Options:
 def main(line: Sequence[str] | None = None, program: str = "python -m converters.inspect") -> None:
     """Says what a checkpoint holds: architecture, heads, optimizer state, averages, step, dtypes, suspicious values."""
     with exit_on_input_error():
-        options = tyro.cli(Options, prog=program, description=main.__doc__, args=line)
+        options = asked(Options, line, program=program, description=main.__doc__)
         from converters.loading import load
 
         network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from converters.command import spare_threads
+from converters.command import asked, spare_threads
 from tf_simclr.errors import InputError, exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
@@ -49,7 +49,7 @@ class Options:
 def main(line: Sequence[str] | None = None, program: str = "python -m converters.verify") -> None:
     """Compares two checkpoints weight by weight and endpoint by endpoint; exit code 1 if they differ."""
     with exit_on_input_error():
-        options = tyro.cli(Options, prog=program, description=main.__doc__, args=line)
+        options = asked(Options, line, program=program, description=main.__doc__)
         spare_threads()
         equal, lines = run(options)
         write("\n".join(lines) + "\n")

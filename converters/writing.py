@@ -91,6 +91,7 @@ def _write_savedmodel(network: Network, path: Path, naming: Naming) -> None:
 def _write_keras(network: Network, path: Path, naming: Naming) -> None:
     from converters.networks.in_keras import build_keras
 
+    check(path.name.endswith(".keras"), "a file of a Keras network must end in .keras", path=str(path))
     with replacing_path(path) as temporary:
         # With plain Keras layers: who loads the file needs nothing of this package.
         build_keras(network, fused=False).save(temporary)

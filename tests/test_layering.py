@@ -55,7 +55,9 @@ MAY_IMPORT = {
     "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.own.named", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {
+        "converters.opening",
         "converters.published",
+        "converters.tensorflow",
         "tf_simclr.config",
         "tf_simclr.data",
         "tf_simclr.data.radiographs",
@@ -138,7 +140,8 @@ MAY_IMPORT = {
     "tf_simclr.cli": {"tf_simclr.replicas", "tf_simclr.chest.first_look"}
     | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands", "tf_simclr.own.named"}
     | GROUND,
-    "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.official"} | GROUND,
+    "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.config.first_look", "tf_simclr.official"}
+    | GROUND,
     "tf_simclr.__main__": {"tf_simclr.cli"},
     "tf_simclr.notebook": {"tf_simclr.cli"} | COMMANDS,
 }

@@ -64,7 +64,7 @@ def execute(words: str | Sequence[str]) -> None:
     """
     words = shlex.split(words) if isinstance(words, str) else list(words)
     # 1. What is no command: the version and the overview, without a framework.
-    if words[:1] in (["--version"], ["-V"]):
+    if words[:1] in (["--version"], ["-V"]) or words[-1:] == ["--version"]:
         write(f"tf-simclr {tf_simclr.__version__}\n")
         return
     if _wants_overview(words):

@@ -206,14 +206,31 @@ def export(serving: Serving, path: Path, *, kind: str, images: Sequence[np.ndarr
     if not (form.any_size or serving.image_size):
         check(len(sizes) == 1, f"{kind} needs images of one size unless it resizes them", sizes=sorted(sizes))
     with (replacing_path if form.ending else replacing_folder)(path) as temporary:
-        form.write(serving, temporary, samples=list(images))
-        report = compare(serving, temporary, kind=kind, images=images)
+        with _told(path, kind, f"a network that {kind} can hold"):
+            form.write(serving, temporary, samples=list(images))
+        with _told(path, kind, "a file that its own runtime takes"):
+            report = compare(serving, temporary, kind=kind, images=images)
         advice = "give --image_dir with images like those it is for" if kind == "tflite-int8" else "report this"
         rule = (
             f"{path} must answer as the network does on at least {form.least:.0%} of the images; it was not put there"
         )
         check(report.same >= form.least, f"{rule}; {advice}", kind=kind, same=f"{report.same:.1%}")
     return report
+
+
+@contextlib.contextmanager
+def _told(path: Path, kind: str, must_be: str) -> Iterator[None]:
+    """A block in which what another's writer or runtime raises becomes a sentence."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split())[:300] or type(error).__name__
+        others = ", ".join(name for name in ("savedmodel", "keras", "onnx") if name != kind)
+        raise InputError(
+            f"{path} must be {must_be}; nothing was put there, take another format ({others}): {detail}"
+        ) from error
 
 
 def compare(serving: Serving, path: Path, *, kind: str, images: Sequence[np.ndarray]) -> Report:
@@ -383,6 +400,7 @@ def _open_onnx(path: Path) -> Callable[[np.ndarray], _Outputs]:
 def _write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """A TensorFlow Lite file in float32."""
     path.write_bytes(_converted(serving.model(), serving, samples=samples))
+    _describe_tflite(serving, path, samples=samples)
 
 
 def _write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
@@ -394,6 +412,19 @@ def _write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> N
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
 
     path.write_bytes(_converted(serving.model(fixed_point=True), serving, samples=samples, prepare=quantize))
+    _describe_tflite(serving, path, samples=samples)
+
+
+def _describe_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
+    """Appends what is known of a TensorFlow Lite file, where such files have what belongs to them: a zip at their end.
+
+    `about.json` is as of the other formats, `labels.txt` has a class a line; the runtime reads neither.
+    """
+    sides = _signature_of(serving, samples)[0][1:3]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("about.json", json.dumps(serving.about(sides), indent=1) + "\n")
+        if serving.classes:
+            archive.writestr("labels.txt", "".join(f"{name}\n" for name in serving.classes))
 
 
 def _converted(

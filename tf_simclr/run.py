@@ -5,7 +5,9 @@
 
 import sys
 
+import tf_simclr
 from tf_simclr import cli
+from tf_simclr.config.first_look import look_first
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.official import flags as official
 from tf_simclr.terminal import write
@@ -18,7 +20,12 @@ def main() -> None:
         if {"-h", "--help", "-help", "--helpfull"} & set(words):
             write(official.overview())
             return
+        if "--version" in words:
+            write(f"tf-simclr {tf_simclr.__version__}\n")
+            return
         job = official.parse(words)
+        if job.mode != "eval":
+            look_first(job.config)
         with cli.extras_named("tf_simclr.run"):
             cli.task("official").run(job)
 

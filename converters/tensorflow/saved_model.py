@@ -179,7 +179,7 @@ def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
         _attach(root, path, variable=weights[name].value)
     # Keras' exports of the official code have this list, and readers look for it.
     root.trainable_variables_list = [weight.value for weight in weights.values() if weight.trainable]
-    root.__call__ = _traced(model)
+    root.__call__ = _traced(model, channels=architecture.channels)
     return root
 
 
@@ -195,7 +195,7 @@ def _attach(root: Any, path: str, *, variable: Any) -> None:
     setattr(root, last, variable)
 
 
-def _traced(model: "keras.Model") -> Any:
+def _traced(model: "keras.Model", *, channels: int) -> Any:
     """The network as a function `(inputs, trainable=False)`, traced for both values."""
     import tensorflow as tf
 
@@ -204,7 +204,8 @@ def _traced(model: "keras.Model") -> Any:
         return {name: outputs[name] for name in ENDPOINTS if name in outputs}
 
     function = tf.function(call)
+    images = tf.TensorSpec([None, None, None, channels], tf.float32)
     for trainable in (True, False):
         # Both values of `trainable` are traced: a SavedModel holds no Python.
-        function.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.float32), trainable=trainable)
+        function.get_concrete_function(images, trainable=trainable)
     return function

@@ -157,3 +157,24 @@ def test_a_run_of_another_encoder_is_not_converted(tmp_path):
     with pytest.raises(InputError, match="must be the run of a ResNet: its encoder is 'mynets:build'"):
         converters.convert(tmp_path, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("converter", [False, True])
+def test_a_preset_of_kerashub_in_a_folder(here, converter, capfd):
+    """No network is needed: what KerasHub saved is pretrained with the values that its own converter makes."""
+    keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
+    theirs = keras_hub.models.ViTBackbone(image_shape=(16, 16, 3), patch_size=(8, 8), **sizes)
+    theirs.save_to_preset("preset")
+    if converter:
+        keras_hub.layers.ViTImageConverter(image_size=(16, 16), scale=1 / 127.5, offset=-1.0).save_to_preset("preset")
+    ours = encoders.build("keras_hub:preset", image_size=16, say=print)
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+    wanted = keras.ops.mean(theirs(2 * images - 1 if converter else images), axis=1)
+    np.testing.assert_allclose(ours(images), wanted, atol=1e-5)
+    cli.execute(f"pretrain {KNOBS} --encoder keras_hub:preset --knn_epochs 0 --model_dir run")
+    cli.execute("linear-eval --checkpoint run --protocol knn --no-cache_features --no-untrained")
+    assert "nearest neighbours" in capfd.readouterr().out
+    cli.execute("export --checkpoint run --to keras --out run.keras --samples 8")
+    assert load_encoder("run.keras").output_shape == (None, 16)

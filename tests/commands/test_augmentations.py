@@ -24,6 +24,17 @@ def test_the_columns_of_a_sheet_share_a_crop():
         assert np.all((cut == plain) | (cut == 0.5))
 
 
+def test_a_row_shows_its_operator_whether_the_recipe_has_it_or_not():
+    noise = np.random.default_rng(0).uniform(size=(40, 56, 3)).astype(np.float32)
+    with_blur, without = (
+        augmentations.operator_rows(noise, Recipe(use_blur=used), draws=6, size=40, seed=0) for used in (True, False)
+    )
+    assert list(with_blur) == list(without)
+    for name, views in with_blur.items():
+        np.testing.assert_array_equal(views, without[name], err_msg=name)
+    assert np.abs(np.subtract(without["blur"], without["crop"])).max() > 0.1
+
+
 def test_a_sheet_has_a_row_an_operator_and_two_an_image():
     rows = {"crop": [PICTURE[:16, :16]] * 3, "blur": [PICTURE[:16, :16]] * 3}
     pairs = np.stack([[PICTURE[:16, :16]] * 2] * 4)

@@ -288,7 +288,7 @@ def test_a_folder_without_images_is_named(monkeypatch, capfd, tmp_path):
 def test_a_split_that_is_not_there_is_named(monkeypatch, capfd, images):
     rule = "image_dir must hold a folder of the split's name"
     err = one_sentence(monkeypatch, capfd, "pretrain", "--image_dir", images, "--train_split", "trian")
-    assert err == f"{rule}, trian (it has train). Received: image_dir='{images}'"
+    assert err == f"{rule}, trian (it has train) (did you mean train?). Received: image_dir='{images}'"
     err = one_sentence(monkeypatch, capfd, "linear-eval", "--checkpoint", "x", "--image_dir", images)
     assert err == f"{rule}, test (it has train). Received: image_dir='{images}'"
 
@@ -481,8 +481,9 @@ def test_pretrains_help_has_the_groups_of_its_dozen(capfd):
     ]
 
 
-def test_the_version_is_told(capfd):
-    cli.execute("--version")
+@pytest.mark.parametrize("words", ["--version", "-V", "pretrain --version", "chest covid --radiographs x --version"])
+def test_the_version_is_told(capfd, words):
+    cli.execute(words)
     assert capfd.readouterr().out == f"tf-simclr {tf_simclr.__version__}\n"
 
 

@@ -281,3 +281,61 @@ def test_a_savedmodel_and_a_keras_file_say_what_they_are_for(small, tmp_path):
     assert told["images"]["axes"] == ["batch", "height", "width", "channels"]
     assert "16 × 16 pixels" in told["preprocessing"]
     assert told["notes"] == ["these are made up"]
+
+
+def told_by(path: Path, kind: str) -> dict:
+    """What a file says of itself, read by Python's own zip reader, ONNX Runtime or TensorFlow."""
+    if kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return json.loads(session.get_modelmeta().custom_metadata_map["about"])
+    if kind == "savedmodel":
+        return json.loads(Path(tf.saved_model.load(str(path)).about.asset_path.numpy().decode()).read_text())
+    with zipfile.ZipFile(path) as archive:
+        if kind == "keras":
+            return json.loads(archive.read("metadata.json"))["tf_simclr"]
+        return json.loads(archive.read("about.json"))
+
+
+@pytest.mark.parametrize("task", ["features", "classes", "bytes resized"])
+@pytest.mark.parametrize("kind", exports.FORMATS)
+def test_every_format_says_what_each_task_is_for(small, tmp_path, kind, task):
+    needed(kind)
+    classes = () if task == "features" else ("cat", "dög", "a bird", "d", "e")
+    options = {"image_size": 16, "uint8": True} if task == "bytes resized" else {"seen_at": 16}
+    endpoints = ("final_avg_pool",) if task == "features" else ()
+    serving = exports.Serving(network=small, classes=classes, endpoints=endpoints, notes=("made up",), **options)
+    path = tmp_path / f"m{exports.FORMATS[kind].ending}"
+    exports.export(serving, path, kind=kind, images=[images(8, uint8=serving.uint8)])
+    told = told_by(path, kind)
+    assert told["classes"] == list(classes)
+    assert told["images"]["range"] == ([0, 255] if serving.uint8 else [0, 1])
+    assert told["images"]["axes"] == ["batch", "height", "width", "channels"]
+    assert told["images"]["channels"] == "RGB"
+    axes = {name: of["axes"] for name, of in told["outputs"].items()}
+    wanted = {"final_avg_pool": ["batch", "features"], "logits_sup": ["batch", "classes"]}
+    assert axes == {name: wanted[name] for name in serving.endpoints}
+    assert told["notes"] == ["made up"]
+    if kind.startswith("tflite"):
+        with zipfile.ZipFile(path) as archive:
+            assert ("labels.txt" in archive.namelist()) == bool(classes)
+            if classes:
+                assert archive.read("labels.txt").decode().splitlines() == list(classes)
+
+
+@pytest.mark.parametrize("kind", exports.FORMATS)
+@pytest.mark.parametrize("who", ["writer", "runtime"])
+def test_what_a_writer_or_a_runtime_refuses_is_a_sentence(small, tmp_path, monkeypatch, kind, who):
+    needed(kind)
+    path, form = tmp_path / f"m{exports.FORMATS[kind].ending}", exports.FORMATS[kind]
+
+    def refusing(*_, **__):
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED :\n Could not find an implementation for Odd(1)")
+
+    changes = {"write": refusing} if who == "writer" else {"opened": refusing}
+    monkeypatch.setitem(exports.FORMATS, kind, dataclasses.replace(form, **changes))
+    rule = "a network that .* can hold" if who == "writer" else "a file that its own runtime takes"
+    with pytest.raises(InputError, match=rf"must be {rule}; nothing was put there, .*NOT_IMPLEMENTED : Could not find"):
+        exports.export(exports.Serving(network=small), path, kind=kind, images=[images(8)])
+    assert not list(tmp_path.iterdir())

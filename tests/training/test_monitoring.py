@@ -325,3 +325,70 @@ def test_what_mlflow_refuses_is_a_sentence(tmp_path, mlflow):
     [report] = reports(types.SimpleNamespace(wandb=None, mlflow="x"), run)
     with pytest.raises(InputError, match="MLflow must take what is reported"):
         report.on_train_begin()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_server_did_not_take_is_sent_with_the_next_epoch(tmp_path, mlflow, monkeypatch, capsys):
+    """A server that is away for an epoch ends no training, and misses no number; nothing is sent twice."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text("{}")
+    client = mlflow.MlflowClient()
+    [report] = reports(types.SimpleNamespace(wandb=None, mlflow="x"), run)
+    report.on_train_begin()
+    send, away, lines = report.client.log_batch, [False], ["step,epoch,loss"]
+
+    def answering(*words, **options):
+        if away[0]:
+            raise mlflow.MlflowException("502 Bad Gateway")
+        return send(*words, **options)
+
+    monkeypatch.setattr(report.client, "log_batch", answering)
+    for step, away[0] in ((1, False), (2, True), (3, True), (4, False), (5, True)):
+        run.history.write_text("\n".join([*lines, f"{step},{step},{step / 8}"]) + "\n")
+        lines.append(f"{step},{step},{step / 8}")
+        report.on_epoch_end(step - 1)
+    assert capsys.readouterr().err.count("MLflow did not take this epoch's numbers") == 2
+    away[0] = False
+    report.finish()
+    told = client.get_metric_history(report.session, "loss")
+    assert [(one.step, one.value) for one in told] == [(step, step / 8) for step in range(1, 6)]
+    assert client.get_run(report.session).info.status == "FINISHED"
+
+
+def test_weights_and_biases_without_a_login_is_a_sentence(tmp_path, wandb, monkeypatch):
+    def refused(**options):
+        raise RuntimeError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refused)
+    report = Report(RunFolder(tmp_path), project="ours", config={})
+    with pytest.raises(InputError, match=r"WANDB_MODE=offline, or leave --wandb out .No API key configured"):
+        report.on_train_begin()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_through_the_commands(tmp_path, mlflow, monkeypatch):
+    """Pretrained, fine-tuned and distilled by command lines; asked of MLflow's own client."""
+    from tests.commands import pictures
+    from tf_simclr import cli
+
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        pictures.write(tmp_path / "pets" / split, per_class=4)
+    common = "--image_dir pets --image_size 16 --train_batch_size 4 --train_epochs 2 --learning_rate 0.01 --mlflow ours"
+    cli.execute(f"pretrain {common} --resnet_depth 18 --knn_epochs 0 --model_dir p")
+    cli.execute(f"finetune {common} --checkpoint p --model_dir f")
+    cli.execute(f"distill {common} --teacher f --resnet_depth 18 --model_dir d")
+    client = mlflow.MlflowClient()
+    found = client.search_runs([client.get_experiment_by_name("ours").experiment_id])
+    assert sorted(one.data.params["command"] for one in found) == ["distill", "finetune", "pretrain"]
+    for one in found:
+        run = RunFolder(tmp_path / one.info.run_name)
+        assert one.info.status == "FINISHED"
+        for name in ("loss", "learning_rate"):
+            told = {metric.step: metric.value for metric in client.get_metric_history(one.info.run_id, name)}
+            assert told == {row["step"]: pytest.approx(row[name]) for row in read_history(run)}
+        assert one.data.params["train_batch_size"] == "4"
+    [pretrained] = [one for one in found if one.data.params["command"] == "pretrain"]
+    assert [file.path for file in client.list_artifacts(pretrained.info.run_id)] == ["pairs.png"]

@@ -201,6 +201,9 @@ def test_commands_push_what_they_made(hub, tmp_path):
     commands = {
         "user/pretrained": ["pretrain", *images, "--resnet_depth", 18, "--model_dir", tmp_path / "p"],
         "user/tuned": ["finetune", *images, "--checkpoint", tmp_path / "p", "--model_dir", tmp_path / "f"],
+        "user/student": [
+            *("distill", *images, "--teacher", tmp_path / "f", "--resnet_depth", 18, "--model_dir", tmp_path / "d"),
+        ],
         "user/exported": ["export", "--checkpoint", tmp_path / "f", "--image_size", 32, "--to", "keras"],
     }
     for name, words in commands.items():
@@ -209,7 +212,8 @@ def test_commands_push_what_they_made(hub, tmp_path):
         assert done.returncode == 0, done.stderr
         assert f'keras.saving.load_model("hf://{name}")' in done.stdout
         assert "model.weights.h5" in Hub.repositories[name, "main"]
-    assert json.loads(Hub.repositories["user/tuned", "main"]["about.json"])["classes"] == ["a", "b"]
+    for name in ("user/tuned", "user/student"):
+        assert json.loads(Hub.repositories[name, "main"]["about.json"])["classes"] == ["a", "b"]
     assert "export.keras" in Hub.repositories["user/exported", "main"]
 
 

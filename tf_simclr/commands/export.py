@@ -10,10 +10,11 @@ import tensorflow as tf
 from tf_simclr import exports
 from tf_simclr.commands.inputs import beside, check_channels, check_push, push, warn_of_stem
 from tf_simclr.config import Export
+from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import all_of
-from tf_simclr.data.sources import from_folder
+from tf_simclr.data.sources import from_folder, with_opacity
 from tf_simclr.errors import check
 from tf_simclr.models.parts import as_taken
 from tf_simclr.places import shown
@@ -90,13 +91,13 @@ def pictures(
 def _made_up(config: Export) -> list[np.ndarray]:
     """Images in [0, 1] of coarse noise, each in a colour of its own, in three forms."""
     rng = np.random.default_rng(config.seed)
-    size = config.image_size
+    size, channels = config.image_size, 4 if config.channels in WITH_OPACITY else 3
     forms = [(size, size), (size + size // 4, size), (size, 2 * size)]
     found = []
     for i in range(config.samples):
         height, width = forms[i % len(forms)]
         # Squares of 8 pixels in a tint: neighbours hang together a little, as in photographs.
-        coarse = rng.uniform(0, 1, (-(-height // 8), -(-width // 8), 3)) * rng.uniform(0, 1, 3)
+        coarse = rng.uniform(0, 1, (-(-height // 8), -(-width // 8), channels)) * rng.uniform(0, 1, channels)
         found.append(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width].astype(np.float32))
     return found
 
@@ -114,6 +115,7 @@ def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
         rule = f"image_column must be left out: {shown(root)} holds pictures, and no shards"
         check(config.image_column is None, rule, image_column=config.image_column)
         source = from_folder(root, labelled=False, exif_orientation=config.exif_orientation)
+    source = with_opacity(source) if config.channels in WITH_OPACITY else source
     found, unreadable = [], []
     for record in source.ordered():
         try:

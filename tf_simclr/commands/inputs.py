@@ -16,7 +16,7 @@ from tf_simclr import replicas
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.first_look import data_set_folder, sizes
-from tf_simclr.config.parts import Images, Placement, Publishing
+from tf_simclr.config.parts import WITH_OPACITY, Images, Placement, Publishing
 from tf_simclr.contents import cache_folder, of_bytes, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -24,7 +24,7 @@ from tf_simclr.data.radiographs.settings import check_one_class
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.hub import from_hub, is_hub, splits_of
 from tf_simclr.data.shards.source import from_shards
-from tf_simclr.data.sources import Source, from_folder
+from tf_simclr.data.sources import Source, from_folder, with_opacity
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import FeatureCache, Features, extract, source_digest, weights_digest
 from tf_simclr.files import read_json
@@ -116,6 +116,10 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         from tf_simclr.data.kept.resized import resized
 
         source = resized(source, size=config.cache_size, kind=config.cache_format, say=say)
+    if getattr(config, "channels", 0) in WITH_OPACITY:
+        rule = "channels must be 1 or 3 with --cache resized and with radiographs, which keep no opacity"
+        check(config.cache == "none" and config.radiographs is None, rule, channels=getattr(config, "channels", 0))
+        source = with_opacity(source)
     for line in source.notes:
         say(line)
     if labelled:
@@ -410,8 +414,10 @@ def check_channels(channels: int | None, config: Any, *, what: str) -> None:
     """
     rule = f"{what} takes images of {channels} channels: leave --channels out, or name another network"
     check(config.channels in (0, channels), rule, channels=config.channels)
-    rule = f"{what} must take images of 1 or 3 channels, as they are read of files; use it in Python, or convert it"
-    check(channels in (1, 3), rule, channels=channels)
+    rule = f"{what} takes images of {channels} channels, of which one is their opacity: give --channels {channels}"
+    check(channels not in WITH_OPACITY or config.channels == channels, rule, channels=config.channels)
+    rule = f"{what} must take images of 1 to 4 channels, as they are read of files; use it in Python, or convert it"
+    check(channels in (1, 2, 3, 4), rule, channels=channels)
 
 
 def warn_of_stem(network: keras.Model, image_size: int) -> None:

@@ -27,6 +27,7 @@ from tf_simclr.commands.inputs import (
     splits_to_test,
 )
 from tf_simclr.config import Distill, Finetune, Pretrain
+from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.config.training import LOSSES, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
@@ -249,7 +250,7 @@ def _own_view(config: Pretrain) -> Callable | None:
         view=config.view,
     )
     say(f"views are made by {config.view}; the options of the augmentation count for nothing")
-    size = config.image_size
+    size, channels = config.image_size, 4 if config.channels in WITH_OPACITY else 3
 
     def views(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         # Two seeds of one, one a view.
@@ -257,10 +258,10 @@ def _own_view(config: Pretrain) -> Callable | None:
         for seen in both:
             rule = f"{config.view} must give a view of {size} × {size} pixels, as --image_size says"
             fits = seen.shape.rank == 3 and all(
-                a in (None, b) for a, b in zip(seen.shape, (size, size, 3), strict=True)
+                a in (None, b) for a, b in zip(seen.shape, (size, size, channels), strict=True)
             )
             check(fits, rule, shape=tuple(seen.shape) if seen.shape.rank else None)
-        return tf.ensure_shape(tf.stack(both), (2, size, size, 3))
+        return tf.ensure_shape(tf.stack(both), (2, size, size, channels))
 
     return views
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from tf_simclr.commands.inputs import Extractor, beside, check_labels, load_features_network, open_folder, upright
 from tf_simclr.config import Transfer, plain
+from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
-from tf_simclr.data.sources import Source
+from tf_simclr.data.sources import Source, with_opacity
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import Features, source_digest
 from tf_simclr.evaluation.metrics import METRICS
@@ -144,7 +145,7 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         }
         for line in (line for source in found.values() for line in source.notes):
             say(line)
-        return found
+        return _seen(config, found)
     place = str(config.data_dir or "~/tensorflow_datasets")
     if one.tfds is None:
         raise _NotThere(how_to_get(name, data_dir=place))
@@ -158,7 +159,13 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         for split, part in names.items()
         if part
     }
-    return {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
+    found = {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
+    return _seen(config, found)
+
+
+def _seen(config: Transfer, found: dict[str, Source]) -> dict[str, Source]:
+    """The sources, with the opacity of their pictures where that is a channel."""
+    return {split: with_opacity(one) for split, one in found.items()} if config.channels in WITH_OPACITY else found
 
 
 def evaluate(

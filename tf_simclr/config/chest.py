@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -12,7 +12,14 @@ from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OwnModel(OwnCode):
+class _OwnEncoder(OwnCode):
+    """An encoder of another kind, which takes radiographs as it needs them: in three equal channels, or in one."""
+
+    channels: Annotated[int, tyro.conf.Suppress] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OwnModel(_OwnEncoder):
     """A model whose encoder may be of any kind."""
 
     encoder: Place = ""
@@ -67,10 +74,10 @@ class ChestPrepare(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestCovid(OwnCode):
+class ChestCovid(_OwnEncoder):
     """The COVID-19 study: a small head on a frozen SimCLR encoder, as it was, and with patients kept apart."""
 
-    RENAMED: ClassVar = {"data": "radiographs"}
+    RENAMED: ClassVar = {"data": "radiographs", "random_baseline": "untrained"}
 
     radiographs: Place = "synthetic"
     """A folder of `chest prepare`, or synthetic: made-up radiographs, to see the whole path."""
@@ -106,7 +113,7 @@ class ChestCovid(OwnCode):
     """Images a step, Keras' default."""
     eval_batch_size: int = 64
     """Images at a time through the encoder."""
-    random_baseline: bool = True
+    untrained: bool = True
     """Test an encoder with random weights, too."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
@@ -139,7 +146,7 @@ class ChestCovid(OwnCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestArds(OwnCode):
+class ChestArds(_OwnEncoder):
     """Eight stages from an encoder to a report: SimCLR on radiographs, fine-tuned, searched, tested beside other ways.
 
     The same command goes on where it was stopped; --stage runs one of them alone.
@@ -282,7 +289,7 @@ class ChestApp(_OwnModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChestFindings(OwnCode):
+class ChestFindings(_OwnEncoder):
     """Tells several findings of a radiograph, such as NIH's fourteen: on frozen features and fine-tuned, with a report.
 
     The collection's own split is taken where it has one (NIH's train_val_list.txt and test_list.txt), else patients are
@@ -366,7 +373,7 @@ class ChestEvaluate(_OwnModel):
     features from what the model learned from.  Nothing is trained.
     """
 
-    RENAMED: ClassVar = {"data": "radiographs"}
+    RENAMED: ClassVar = {"data": "radiographs", "part": "split"}
 
     model: Path
     """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
@@ -376,7 +383,7 @@ class ChestEvaluate(_OwnModel):
     """Further models to compare the first one with, in pairs, on the same radiographs."""
     out: Path = Path("evaluated")
     """Folder for the page, the numbers and the table of subgroups."""
-    part: Literal["all", "train", "validation", "test"] = "all"
+    split: Literal["all", "train", "validation", "test"] = "all"
     """Which of the radiographs."""
     classes: tuple[str, ...] = ()
     """What the model's findings are called there, where they are called otherwise: Pneumonia=pneumonia."""
@@ -396,7 +403,7 @@ class ChestEvaluate(_OwnModel):
     permutations: int = 500
     """Draws for the chance that a drift is nothing."""
     split_seed: int = 0
-    """Seed of the split by patient, of part."""
+    """Seed of the split by patient, where split names one."""
     eval_batch_size: int = 64
     """Images at a time."""
     seed: int = 0

@@ -1,20 +1,25 @@
 """What can be told of a command before a framework is loaded, which takes seconds: paths, splits, batches, folders.
 
 Nothing is decided here.  Each look calls, or says in the same words, what the command would find later; what cannot be
-told in a moment (buckets, a folder's last image, what a file holds) is left to it.
+told in a moment (buckets, a folder's last image, whether weights fit) is left to it.
 """
 
 import itertools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from converters.opening.folders import checkpoint_in
+from converters.opening.kinds import kind_of, unknown
+from converters.opening.shards import set_of
 from converters.published.by_name import check_name
 from converters.published.catalogue import CHECKPOINTS, meant_by
+from converters.tensorflow.folders import is_tensorflow
 from tf_simclr.config import plain, plain_defaults
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.splits import PART
@@ -31,6 +36,11 @@ _CHECKPOINTS = ("checkpoint", "teacher", "adapted")
 """Options that name a checkpoint: a path, an official name, a repository of the hub."""
 _GIVEN = (*_CHECKPOINTS, "model", "pretrain_radiographs", "raw", "subgroup_table")
 """Options that name a file or folder to read."""
+_FOLDERS = ("model_dir", "figures", "cache_dir")
+_WRITTEN = (*_FOLDERS, "out", "result", "teacher_logits")
+"""Options that name what a command writes; those of `_FOLDERS` are folders."""
+_PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "push_to": "huggingface_hub"}
+"""Option → the package that it needs."""
 SPLITS = ("split", "train_split", "eval_split")
 _TRAINING = ("pretrain", "finetune", "distill")
 _ONE_CLASS = ("linear-eval", "distill")
@@ -54,13 +64,24 @@ def look_first(config: Any) -> None:
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs), positive=getattr(config, "positive", None))
+    if command in ("export", "transfer") and config.image_dir is not None and not is_address(config.image_dir):
+        _look_at_folder(config.image_dir, sets=command == "transfer")
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
         if isinstance(value, Path) and not made:
             _check_path(value, name)
+            if name in _CHECKPOINTS:
+                _check_checkpoint(value, name)
     for path in getattr(config, "others", ()):
         _check_path(path, "others")
+    for name in _WRITTEN:
+        value = getattr(config, name, None)
+        if isinstance(value, Path) and not is_address(value):
+            _check_can_write(value, name, folder=name in _FOLDERS)
+    for option, package in _PACKAGES.items():
+        if getattr(config, option, None) is not None:
+            check_installed(f"--{option}", package)
     for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
         _check_path(path, "images")
 
@@ -103,6 +124,52 @@ def _check_path(path: Path, name: str) -> None:
     )
 
 
+def _check_checkpoint(path: Path, name: str) -> None:
+    """Refuses a file or folder that holds no checkpoint, in the words of whoever would read it.
+
+    Raises:
+        InputError: so it is.
+    """
+    if is_address(path) or not path.exists():
+        return  # downloaded by now or then; a prefix
+    try:
+        if path.is_dir():
+            if not (path / "architecture.json").is_file():  # a run's folder, of which `weights` knows more
+                check(any(path.iterdir()), f"{shown(path)} must hold a checkpoint, but the folder is empty", files=0)
+                checkpoint_in(path)
+        elif kind_of(path) is None and not is_tensorflow(path) and not set_of(path):
+            raise InputError(unknown(path))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _check_can_write(path: Path, name: str, *, folder: bool) -> None:
+    """Refuses a place where nothing can be written, by writing into the nearest folder that is there.
+
+    Args:
+        path: what is to be written.
+        name: of its option.
+        folder: whether that is a folder.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = f"{name}: {shown(path)} must be a {'folder' if folder else 'file'}, but a {{}} of that name is there"
+    if folder:
+        check(not path.exists() or path.is_dir(), rule.format("file"))
+    above = path if folder else path.parent
+    above = next((place for place in (above, *above.absolute().parents) if place.exists()), above)
+    try:
+        check(above.is_dir(), f"{name}: {shown(path)} cannot be made, since {shown(above)} is no folder")
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise InputError(
+            f"{name}: {shown(path)} must be where files can be written, but {shown(above)} takes none ({why})"
+        ) from error
+
+
 def _look_at_images(config: Any) -> None:
     """Refuses splits that are not there, and batches larger than the images to train on.
 
@@ -128,15 +195,27 @@ def _look_at_images(config: Any) -> None:
             opening.of_split(config.image_dir, split, asked=asked)
         return
     for split in asked:
-        folder, part = folders.place_of(config.image_dir, split, asked=asked)
+        folder, _ = folders.place_of(config.image_dir, split, asked=asked)
         if split == getattr(config, "train_split", None):
             wanted = _batch_of(config)
             count = len(list(itertools.islice(pictures(folder), wanted + 1)))
             if not count:
                 folders.look(folder)  # says what is there instead
             check_batch(shown(folder), count, batch=wanted)
-        elif part is None and next(pictures(folder), None) is None:
+        elif next(pictures(folder), None) is None:
             folders.look(folder)
+
+
+def _look_at_folder(folder: Path, *, sets: bool) -> None:
+    """Refuses a folder without pictures or shards; of several `sets` one is enough that holds any.
+
+    Raises:
+        InputError: so it is.
+    """
+    _check_path(folder, "image_dir")
+    parts = [folder, *(part for part in folder.iterdir() if sets and part.is_dir())] if folder.is_dir() else []
+    if next(pictures(folder), None) is None and not any(opening.are_at(part) for part in parts):
+        folders.look(folder)
 
 
 def pictures(folder: Path) -> Iterator[Path]:
@@ -173,7 +252,9 @@ def _check_prepared(folder: Path, *, positive: str | None = None) -> None:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Some names of what lies in a folder."""
+    """Some names of what lies in a folder; of a file its own."""
+    if not folder.is_dir():
+        return [folder.name]
     return sorted(entry.name for entry in itertools.islice(os.scandir(folder), 50))[:5]
 
 

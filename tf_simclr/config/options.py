@@ -7,6 +7,7 @@ had before; from all this come the command line, `--help`, `--help-all` and what
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import shutil
@@ -26,6 +27,7 @@ _GROUPS = {
     "Viewing": "augmentation",
     "Encoder": "model",
     "OwnCode": "model",
+    "_OwnEncoder": "model",
     "Contrast": "method",
     "Augmentation": "augmentation",
     "Optimization": "optimisation",
@@ -148,6 +150,7 @@ def _bare(kind: Any) -> Any:
     return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
+@functools.cache
 def _docstrings(part: type) -> dict[str, str]:
     """The strings behind the fields of a class's body, each in one line."""
     try:
@@ -283,6 +286,8 @@ def _converted(option: Option, text: str) -> Any:
             except ValueError as error:
                 what = "a whole number" if kind is int else "a number"
                 raise InputError(f"{option.name} must be {what} ({error}). Received: {text!r}") from error
+        rule = f"--{option.name} must be followed by a value ({form(option.kind)}), but it is empty"
+        check(text or option.default == "", rule)
         return kind(text)
     raise AssertionError(f"{option.name} has no type that a word can have: {option.kind}")
 
@@ -311,7 +316,17 @@ def check_whole(command: str, kind: Any, *, given: Iterable[str]) -> None:
     if missing:
         first = missing[0]
         name = first.name.upper() if first.positional else f"--{first.name}"
-        raise InputError(f"{command} needs {name}: {first.text[:1].lower()}{first.text[1:].rstrip('.')}")
+        raise InputError(f"{command} needs {name}: {_lower(first.text).rstrip('.')}")
+
+
+def _lower(text: str) -> str:
+    """A text that begins within a sentence; an abbreviation stays as it is.
+
+    Example:
+        >>> _lower("A run."), _lower("DICOM files.")
+        ('a run.', 'DICOM files.')
+    """
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 # Values to help.

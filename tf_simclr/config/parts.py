@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from tf_simclr.config.ranges import check_ranges
 from tf_simclr.errors import check, meant
 from tf_simclr.own.named import OF_LIBRARIES, application_names, is_named
 from tf_simclr.places import Place, expand, hub_name
@@ -17,7 +18,9 @@ class _Renaming(type):
     RENAMED: Mapping[str, str] = MappingProxyType({})
 
     def __call__(cls, **options: Any) -> Any:
-        return super().__call__(**{cls.RENAMED.get(name, name): value for name, value in options.items()})
+        made = super().__call__(**{cls.RENAMED.get(name, name): value for name, value in options.items()})
+        check_ranges(made)  # last: what a configuration says of a number itself is more to the point
+        return made
 
 
 class Checked(metaclass=_Renaming):
@@ -123,7 +126,8 @@ class OwnCode(Checked):
     """module:function that made the network of the checkpoint, where it has classes of its own: code that is run only
     if you name it."""
     channels: int = 0
-    """Channels of the images, which the network must take: 3 RGB, 1 their luminance; 0: as it does."""
+    """Channels of the images, which the network must take: 3 RGB, 1 their luminance, 4 RGB and opacity, 2 luminance and
+    opacity; 0: as it does, where it takes 1 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,8 +135,10 @@ class OwnCode(Checked):
         _check_channels(self.channels)
 
 
-_CHANNELS = (0, 1, 3)
-"""Of images as commands feed them: as the network takes them, grey, RGB."""
+_CHANNELS = (0, 1, 2, 3, 4)
+"""Of images as commands feed them: as the network takes them, grey, grey and opacity, RGB, RGBA."""
+WITH_OPACITY = (2, 4)
+"""Of these, those of which the opacity of pictures is one."""
 
 
 def _check_channels(channels: int) -> None:
@@ -142,8 +148,8 @@ def _check_channels(channels: int) -> None:
         InputError: so it is.
     """
     rule = (
-        "channels must be 1 or 3: pictures are read as RGB, and made grey for 1; a network of others is trained in "
-        "Python, and converted as any"
+        "channels must be 1 to 4: pictures are read as RGB, or with their opacity for 4, and made grey for 1 and 2; a "
+        "network of more is trained in Python, and converted as any"
     )
     check(channels in _CHANNELS, rule, channels=channels)
 
@@ -172,7 +178,8 @@ class Encoder(Checked):
     """Instead of a ResNet: module:function that makes a Keras model, a .keras file with its weights,
     applications:ConvNeXtTiny of keras.applications, or keras_hub:PRESET."""
     channels: int = 0
-    """Channels of the images: 3 RGB, 1 their luminance, which is taken of the views; 0: the checkpoint's, else 3."""
+    """Channels of the images: 3 RGB, 1 their luminance, which is taken of the views, 4 RGB and opacity, 2 luminance and
+    opacity; 0: the checkpoint's run's, else 3."""
     resnet_depth: int = 50
     """Layers of the ResNet: 18, 34, 50, 101, 152 or 200."""
     width_multiplier: int = 1

@@ -171,17 +171,17 @@ def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:
     """Flip, colours and blur of a view by draws in [0, 1); compiles under XLA.
 
     Args:
-        crop: (size, size, 3).
+        crop: (size, size, channels); what is no colour, an opacity behind the three of them, keeps its values.
         draws: (10,).
         recipe: probabilities and strengths.
 
     Returns:
-        (size, size, 3) in [0, 1].
+        (size, size, channels) in [0, 1].
     """
     # (h, w, 3) → (3, h, w): as planes the sums of colours and blur vectorise.
     channels = colors.planes(tf.where(draws[0] < recipe.flip_probability, tf.reverse(crop, [1]), crop))
     # Where no jitter was drawn nothing has been clipped yet, and the cubic may leave [0, 1].
-    channels = colors.clipped(_colored(channels, draws[1:8], recipe))
+    channels = colors.clipped(colors.of_colors(channels, lambda planes: _colored(planes, draws[1:8], recipe)))
     if recipe.use_blur and recipe.blur_probability > 0:
         channels = _blurred(channels, draws[8:], probability=recipe.blur_probability)
     return colors.joined(channels)
@@ -219,16 +219,17 @@ def views_of_packed(*, size: int, recipe: Recipe) -> Callable[[dict[str, tf.Tens
         crops = tf.einsum("nvywc,nvxw->nvyxc", taken, columns)
         change = partial(_changed, size=size, recipe=recipe)
         # Every view by itself, one after the other within the compiled program: (n · v, size, size, 3).
-        flat = (tf.reshape(crops, (-1, size, size, 3)), tf.reshape(batch["draws"][..., :_DRAWS], (-1, _DRAWS)))
+        square = (size, size, pixels.shape[-1])
+        flat = (tf.reshape(crops, (-1, *square)), tf.reshape(batch["draws"][..., :_DRAWS], (-1, _DRAWS)))
         made = tf.map_fn(change, flat, fn_output_signature=tf.float32, parallel_iterations=1)
-        return tf.reshape(made, (-1, *boxes.shape[1:2], size, size, 3))
+        return tf.reshape(made, (-1, *boxes.shape[1:2], *square))
 
     return tf.function(views, jit_compile=True, autograph=False)
 
 
 def _changed(view: tuple[tf.Tensor, tf.Tensor], *, size: int, recipe: Recipe) -> tf.Tensor:
     crop, draws = view
-    changed = distort(tf.ensure_shape(crop, (size, size, 3)), draws, recipe=recipe)
+    changed = distort(tf.ensure_shape(crop, (size, size, crop.shape[-1])), draws, recipe=recipe)
     return colors.grayscale(changed) if recipe.grayscale_input else changed
 
 
@@ -254,7 +255,7 @@ def _sampled(
 
 def _part(image: tf.Tensor, size: tuple[int, int], seed: tf.Tensor, *, min_area: float, max_aspect: float) -> tf.Tensor:
     begin, extent = _sampled(tf.shape(image), size, seed, min_area=min_area, max_aspect=max_aspect)
-    return tf.slice(image, begin, extent)
+    return tf.ensure_shape(tf.slice(image, begin, extent), (None, None, image.shape[-1]))
 
 
 def _recipes_part(image: tf.Tensor, seed: tf.Tensor, *, size: int, recipe: Recipe) -> tf.Tensor:

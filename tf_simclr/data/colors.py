@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from tf_simclr.data.recipe import LUMA, TINY
@@ -16,13 +16,20 @@ from tf_simclr.frameworks import tf
 
 
 def planes(image: tf.Tensor) -> tf.Tensor:
-    """The channels (3, h, w) of an image (h, w, 3)."""
+    """The channels (c, h, w) of an image (h, w, c)."""
     return tf.transpose(image, (2, 0, 1))
 
 
 def joined(channels: tf.Tensor) -> tf.Tensor:
-    """The image (h, w, 3) of its channels (3, h, w)."""
+    """The image (h, w, c) of its channels (c, h, w)."""
     return tf.transpose(channels, (1, 2, 0))
+
+
+def of_colors(channels: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The planes, of which the three of colour are changed; an opacity behind them stays as it is."""
+    if channels.shape[0] == 3:
+        return change(channels)
+    return tf.concat([change(channels[:3]), channels[3:]], 0)
 
 
 def clipped(channels: tf.Tensor) -> tf.Tensor:
@@ -76,7 +83,7 @@ def adjust_planes(
 
 def grayscale(image: tf.Tensor) -> tf.Tensor:
     """Luma (ITU-R BT.601) in all three channels."""
-    return joined(gray_planes(planes(image)))
+    return joined(of_colors(planes(image), gray_planes))
 
 
 def gray_planes(channels: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ compiles under XLA on GPUs and TPUs alike.
                     grayscale, clip, blur: sums of shifted planes, down and then across
                     rotation, noise, Sobel filter, cutout; grey input
 
-Planes are `(n, views, 3, height, width)` in [0, 1]; amounts `(n, views)`.
+Planes are `(n, views, channels, height, width)` in [0, 1]; amounts `(n, views)`.
 
 References:
     Chen et al., SimCLR, arXiv:2002.05709 (Section 3, Appendix A, Figure 4)
@@ -47,17 +47,19 @@ class DeviceViews:
         recipe: how they come about.
         single: whether the view of each image is asked for, `(n, size, size, 3)`, where there is one each.
         held: the images that batches name by `rows`, in the place of bringing them.
+        channels: of the images.
     """
 
     size: int
     recipe: Recipe
     single: bool = False
     held: "Held | None" = None
+    channels: int = 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of a view."""
-        return self.size, self.size, 3
+        return self.size, self.size, self.channels
 
     def __call__(self, batch: dict):
         """The views `(n, views, size, size, 3)` of a batch; see `views`."""
@@ -87,7 +89,7 @@ class Held:
     Make it within the scope of the devices that train.
 
     Args:
-        pixels: uint8 or uint16 `(n, h, w, 3)`, over their full range.
+        pixels: uint8 or uint16 `(n, h, w, channels)`, over their full range.
     """
 
     def __init__(self, pixels: np.ndarray):
@@ -166,14 +168,14 @@ def views(batch: dict, *, size: int, recipe: Recipe):
     """The views of a batch.
 
     Args:
-        batch: `images`, uint8 or uint16 `(n, k, height, width, 3)`, each in the upper left corner of zeros, where k is
+        batch: `images`, uint8 or uint16 `(n, k, height, width, c)`, each in the upper left corner of zeros, where k is
             1 (all views are of one image) or the number of views; and as `draws.batch` makes them `boxes`, int32
             `(n, views, 4)` within the images, `draws`, float32 `(n, views, 17)`, and `noise`, if the recipe has any.
         size: side of the views in pixels.
         recipe: how they come about.
 
     Returns:
-        float32 `(n, views, size, size, 3)` in [0, 1].
+        float32 `(n, views, size, size, c)` in [0, 1]; of four channels the last is an opacity, whose values stay.
     """
     # (n, views) each, by its name.
     draw = {name: batch["draws"][..., i] for i, name in enumerate(DRAWS)}
@@ -187,19 +189,26 @@ def views(batch: dict, *, size: int, recipe: Recipe):
     # 1. Crops, as planes (n, views, 3, size, size).  2. Flip, colours, blur.  3. What SimCLR's recipe has not.
     planes = crops(batch["images"], batch["boxes"], size=size, bicubic=recipe.bicubic)
     planes = by_chance("flip", planes, lambda p: ops.flip(p, -1))
-    planes = by_chance("jitter", planes, lambda p: jitter(p, draw, recipe=recipe))
-    planes = clipped(by_chance("grayscale", planes, _gray))
+    planes = by_chance("jitter", planes, lambda p: of_colors(p, lambda c: jitter(c, draw, recipe=recipe)))
+    planes = clipped(by_chance("grayscale", planes, lambda p: of_colors(p, _gray)))
     if recipe.use_blur:
         planes = by_chance("blur", planes, lambda p: clipped(blur(p, 0.1 + 1.9 * draw["sigma"])))
     planes = by_chance("rotation", planes, lambda p: rotation(p, draw["quarters"]))
     if recipe.noise_probability > 0:
         noise = ops.transpose(batch["noise"], (0, 1, 4, 2, 3))
-        planes = by_chance("noise", planes, lambda p: clipped(p + 0.1 * noise))
+        planes = by_chance("noise", planes, lambda p: clipped(of_colors(p, lambda c: c + 0.1 * noise)))
     planes = by_chance("sobel", planes, sobel)
     planes = by_chance("cutout", planes, lambda p: cutout(p, (draw["center_y"], draw["center_x"])))
-    planes = _gray(planes) if recipe.grayscale_input else planes
-    # (n, views, 3, h, w) → (n, views, h, w, 3)
+    planes = of_colors(planes, _gray) if recipe.grayscale_input else planes
+    # (n, views, channels, h, w) → (n, views, h, w, channels)
     return ops.transpose(planes, (0, 1, 3, 4, 2))
+
+
+def of_colors(planes, change: Callable):
+    """The planes, of which the three of colour are changed; an opacity behind them stays as it is."""
+    if planes.shape[2] == 3:
+        return change(planes)
+    return ops.concatenate([change(planes[:, :, :3]), planes[:, :, 3:]], axis=2)
 
 
 def _spread(numbers):
@@ -225,7 +234,7 @@ def crops(images, boxes, *, size: int, bicubic: Bicubic):
         bicubic: which of the reference's two.
 
     Returns:
-        `(n, views, 3, size, size)`.
+        `(n, views, channels, size, size)`.
     """
     _, k, height, width, _ = images.shape
     # 255 or 65,535 is 1.

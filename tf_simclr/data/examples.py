@@ -20,7 +20,6 @@ View = Callable[..., Any]
 """Image (h, w, 3), seed (2,) → tensors of static shapes; with partners the partner's image is a third argument."""
 _WORKERS = max(16, os.cpu_count() or 1)
 """Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""
-_NO_IMAGE = {"image": np.zeros((0, 0, 3), np.float32)}
 
 
 class Unreadable:
@@ -169,7 +168,7 @@ def loaded_or(
     A data set of one element inside the map is what catches a decoder's error within the graph: Python runs for corrupt
     images only.  It holds as few stages as can be, since they are built anew for each image.
     """
-    nothing = tf.data.Dataset.from_tensors(record | _NO_IMAGE)
+    nothing = tf.data.Dataset.from_tensors(record | {"image": np.zeros((0, 0, source.channels), np.float32)})
     own = tf.data.Dataset.from_tensors(record).map(source.decoded).ignore_errors()
     loaded = own.concatenate(nothing).take(1).get_single_element()
     readable = tf.size(loaded["image"]) > 0
@@ -240,6 +239,7 @@ class Packing:
         views: of each position, 2, or 1 as fine-tuning takes them.
         apart: whether each view is of an image of its own.
         central: whether boxes are the squares that evaluation sees; else they are drawn.
+        channels: of the images.
     """
 
     sides: tuple[int, int]
@@ -250,12 +250,13 @@ class Packing:
     views: int = 2
     apart: bool = False
     central: bool = False
+    channels: int = 3
 
     @property
     def room(self) -> dict[str, tuple[int, ...]]:
         """What a place of a batch holds before `finished`: images in rows of numbers, and their shapes."""
         count = self.views if self.apart else 1
-        return {"images": (count, self.sides[0], self.sides[1] * 3), "shapes": (count, 2)}
+        return {"images": (count, self.sides[0], self.sides[1] * self.channels), "shapes": (count, 2)}
 
     def of_raw(self, raw: tf.Tensor, *, seed: tf.Tensor | None = None) -> _Batch:
         """An image `(1, h, 3 w)`, not padded, and its shape `(1, 2)`, of what `images.to_rgb` takes."""
@@ -277,10 +278,10 @@ class Packing:
         return source.vectorised and fits
 
     def of_batch(self, raw: tf.Tensor) -> _Batch:
-        """The same of a batch of pixels in memory, `(n, h, w, 1, 3 or 4)`, that fit into the padding."""
+        """The same of a batch of pixels in memory, `(n, h, w, 1 or channels)`, that fit into the padding."""
         _, height, width, channels = raw.shape
-        # Grey is repeated, transparency dropped, as in `from_pixels`.
-        raw = raw[..., :3] if channels >= 3 else tf.repeat(raw, 3, axis=-1)
+        # Grey is repeated.
+        raw = raw if channels == self.channels else tf.repeat(raw, self.channels, axis=-1)
         right, below = self.sides[1] - width, self.sides[0] - height
         if right or below:
             raw = tf.pad(raw, ((0, 0), (0, below), (0, right), (0, 0)))
@@ -292,10 +293,11 @@ class Packing:
         return {"rows": tf.cast(rows, tf.int32), "shapes": tf.broadcast_to(self.sides, (tf.shape(rows)[0], 1, 2))}
 
     def flat(self, pixels: tf.Tensor) -> _Batch:
-        """Integers `(h, w, 3)`, made to fit, as `(1, h, 3 w)`: of so few dimensions that a batch takes whole rows."""
+        """Integers `(h, w, channels)`, made to fit, as `(1, h, channels w)`: of few dimensions, so that whole rows are
+        taken into a batch."""
         pixels = in_bits(self.fitting(pixels), deep=self.deep)
         shape = tf.shape(pixels)
-        rows = tf.reshape(pixels, (1, shape[0], shape[1] * 3))
+        rows = tf.reshape(pixels, (1, shape[0], shape[1] * self.channels))
         return {"images": tf.ensure_shape(rows, (1, None, None)), "shapes": tf.ensure_shape(shape[None, :2], (1, 2))}
 
     def padded(self, one: _Batch) -> _Batch:
@@ -330,8 +332,9 @@ class Packing:
         drawn = tf.numpy_function(self.drawn, [positions, seen["shapes"]], list(kinds.values()), stateful=False)
         named = zip(kinds, drawn, strict=True)
         whole = {name: part for name, part in seen.items() if name != "shapes"}
-        if "images" in seen:  # (n, images, height, 3 width) → (n, images, height, width, 3)
-            whole["images"] = tf.reshape(seen["images"], (rows, self.room["images"][0], *self.sides, 3))
+        if "images" in seen:  # (n, images, height, channels width) → (n, images, height, width, channels)
+            apart = (rows, self.room["images"][0], *self.sides, self.channels)
+            whole["images"] = tf.reshape(seen["images"], apart)
         return whole | {name: tf.ensure_shape(value, (rows, self.views, *shapes[name])) for name, value in named}
 
     def drawn(self, positions: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:

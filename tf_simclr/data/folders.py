@@ -273,7 +273,7 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
     there = splits_of(root, asked=asked)
     part = PARTS.get(split.lower())
     has = f"it has {listed(there)}" if there else "without splits it is divided into train, validation and test"
-    rule = f"image_dir must hold a folder of the split's name, {split} ({has})"
+    rule = f"image_dir must hold a folder of the split's name, {split} ({has}){meant(split, there)}"
     check(not there and part is not None, rule, image_dir=shown(root))
     return root, part
 

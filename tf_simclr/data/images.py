@@ -93,15 +93,58 @@ def upright(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(turned, ())
 
 
+def with_opacity(raw: tf.Tensor) -> tf.Tensor:
+    """What `to_rgb` takes, as integers of 16 bits with the opacity last, `(h, w, 4)`, which `from_pixels` keeps.
+
+    JPEGs are opaque; PNGs of 16 bits keep them; all others are Pillow's.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are no image, or damaged.
+    """
+
+    def deep(pixels: tf.Tensor) -> tf.Tensor:
+        pixels = pixels if pixels.dtype == tf.uint16 else tf.cast(pixels, tf.uint16) * 257
+        if pixels.shape[-1] != 4:
+            pixels = tf.concat([pixels, tf.fill((*tf.unstack(tf.shape(pixels)[:2]), 1), _FULL)], 2)
+        return tf.ensure_shape(pixels, (None, None, 4))
+
+    if raw.dtype != tf.string:
+        return from_pixels(raw, deep)
+
+    def starts(text: bytes, position: int = 0) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(raw, position, len(text)), text)
+
+    def by_pillow() -> tf.Tensor:
+        return deep(tf.ensure_shape(tf.numpy_function(_rgba, [raw], tf.uint16), (None, None, 4)))
+
+    branches = [
+        (starts(_JPEG), lambda: deep(tf.io.decode_jpeg(raw, 3))),
+        (starts(_PNG) & starts(b"\x10", 24), lambda: deep(tf.io.decode_png(raw, 4, tf.uint16))),
+    ]
+    return tf.case(branches, by_pillow)
+
+
+_FULL = np.uint16(2**16 - 1)
+
+
+def _rgba(encoded: bytes | np.ndarray) -> np.ndarray:
+    """The picture with its opacity, of 16 bits."""
+    pixels = rasters.rgba(_bytes(encoded))
+    return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * 257
+
+
 def _bytes(encoded: bytes | np.ndarray) -> bytes:
     """What TensorFlow hands to Python: bytes within a graph, an array without dimensions outside of one."""
     return encoded if isinstance(encoded, bytes) else encoded.item()
 
 
 def from_pixels(pixels: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
-    """RGB image in [0, 1] from integers over their full range, (height, width, 1, 3 or 4); `then` as in `to_rgb`."""
-    if pixels.shape[2] != 3:
-        # The channels 0, 1, 2, of grey three times 0; a fourth one is left.
+    """RGB image in [0, 1] from integers over their full range, (height, width, 1, 3 or 4); `then` as in `to_rgb`.
+
+    A fourth channel, the opacity, is kept where it is known beforehand that there is one (`with_opacity`).
+    """
+    if pixels.shape[2] not in (3, 4):
+        # The channels 0, 1, 2, of grey three times 0.
         pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[2] - 1), axis=2)
     return then(pixels)
 
@@ -117,7 +160,7 @@ def resize(image: tf.Tensor, size: tuple[int, int], *, bicubic: Bicubic = "tf1")
     """
     # (h, w, 3) → (1, h, w, 3) for the kernel and back.
     resized = tf.raw_ops.ResizeBicubic(images=image[None], size=size, half_pixel_centers=bicubic == "tf2")
-    return tf.ensure_shape(resized[0], (*size, 3))
+    return tf.ensure_shape(resized[0], (*size, image.shape[-1] or 3))
 
 
 def central_box(shape: tf.Tensor, *, aspect: float = 1.0, proportion: float = CROP_PROPORTION) -> tf.Tensor:
@@ -156,12 +199,12 @@ def evaluation_view(
     another size at `size` ≤ 32) its whole central square is resized.
 
     Args:
-        image: (h, w, 3).
+        image: (h, w, channels).
         size: side of the result in pixels, ≥ 1.
         crop_proportion: share of the shorter side to keep, above 0 and up to 1.
 
     Returns:
-        (size, size, 3).
+        (size, size, channels).
 
     Raises:
         InputError: a number is out of its range.

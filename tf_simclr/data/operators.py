@@ -58,9 +58,11 @@ def random_rotation(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
 
 
 def random_noise(image: tf.Tensor, *, seed: tf.Tensor, std: float = 0.1) -> tf.Tensor:
-    """Gaussian noise on every value, clipped to [0, 1].  The paper names no strength."""
+    """Gaussian noise on every value of a colour, clipped to [0, 1].  The paper names no strength."""
     check(std >= 0, "the noise's standard deviation must be at least 0", std=std)
-    return tf.clip_by_value(image + tf.random.stateless_normal(tf.shape(image), seed, 0.0, std), 0, 1)
+    noise = tf.random.stateless_normal((*tf.unstack(tf.shape(image)[:2]), 3), seed, 0.0, std)
+    noise = tf.pad(noise, ((0, 0), (0, 0), (0, image.shape[-1] - 3)))  # none on an opacity behind the colours
+    return tf.clip_by_value(image + noise, 0, 1)
 
 
 def sobel(image: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:

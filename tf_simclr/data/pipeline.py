@@ -190,6 +190,7 @@ def packed_views(
         views=views,
         apart=partners,
         central=central,
+        channels=source.channels,
     )
     of_batch = None
     # From the least to do on the host to the most: rows of what is held, whole batches, single images.
@@ -398,7 +399,7 @@ def evaluation_batches(
     def example(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         common: dict[str, Any] = {"record": record, "unreadable": unreadable}
         # A placeholder stands for what cannot be read, and is filtered out: it never reaches a batch.
-        loaded, readable = loaded_or(lambda: _placeholder(record), source, **common)
+        loaded, readable = loaded_or(lambda: _placeholder(record, source.channels), source, **common)
         seen = images.evaluation_view(
             loaded["image"], size=image_size, crop_proportion=crop_proportion, bicubic=bicubic
         )
@@ -410,8 +411,8 @@ def evaluation_batches(
     return _tuned(kept.batch(batch_size))
 
 
-def _placeholder(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensors(record | {"image": tf.zeros((1, 1, 3)), "name": ""})
+def _placeholder(record: dict[str, tf.Tensor], channels: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors(record | {"image": tf.zeros((1, 1, channels)), "name": ""})
 
 
 def _check_readable(source: Source) -> None:

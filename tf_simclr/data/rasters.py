@@ -69,6 +69,35 @@ def rgb(encoded: bytes) -> np.ndarray:
         raise _NoPicture(f"no picture can be read ({error})") from error
 
 
+def rgba(encoded: bytes) -> np.ndarray:
+    """The picture in the bytes of any of `FORMATS` with its opacity last, (h, w, 4), of the type that `rgb` gives.
+
+    A picture that has none, and one of 16 bits, which Pillow reads without it, is opaque.
+
+    Raises:
+        NoPicture: as `rgb`.
+    """
+    try:
+        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+            if image.width * image.height <= _MOST_PIXELS and _has_opacity(image):
+                image.seek(0)
+                return np.array(image.convert("RGBA"))
+    except _UNREADABLE as error:
+        raise _NoPicture(f"no picture can be read ({error})") from error
+    return opaque(rgb(encoded))
+
+
+def _has_opacity(image: Image.Image) -> bool:
+    """Whether a picture says how opaque its pixels are."""
+    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+
+
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """Integers `(…, 3)` over their full range, with an opacity that is as large as can be, `(…, 4)`."""
+    full = np.full((*pixels.shape[:-1], 1), np.iinfo(pixels.dtype).max, pixels.dtype)
+    return np.concatenate([pixels, full], axis=-1)
+
+
 def is_picture(encoded: bytes) -> bool:
     """Whether bytes begin as a picture of any of `FORMATS` does; whether all of it is one, decoding tells."""
     try:
@@ -107,7 +136,7 @@ def deep(image: Image.Image) -> np.ndarray:
 
 
 def upright(encoded: bytes) -> bytes:
-    """The picture turned as its EXIF orientation says: a BMP (deep ones: PNG) of the same pixels.
+    """The picture turned as its EXIF orientation says: a BMP (with 16 bits or opacity a PNG) of the same pixels.
 
     Bytes that have none, or one that asks for no turn, come back as they are; so do those that cannot be read, for
     which their decoder will say so.
@@ -123,6 +152,8 @@ def upright(encoded: bytes) -> bytes:
             # PNG for what BMP cannot hold: 16 bits.
             if turned.mode.startswith("I;16"):
                 turned.save(into, "PNG", compress_level=1)
+            elif _has_opacity(turned):
+                turned.convert("RGBA").save(into, "PNG", compress_level=1)
             else:
                 turned.convert("RGB").save(into, "BMP")
             return into.getvalue()

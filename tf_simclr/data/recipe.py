@@ -126,13 +126,15 @@ class Recipe(Augmentation):
         Example:
             >>> Recipe().only("blur", "cutout").cutout_probability
             1.0
+            >>> Recipe(use_blur=False).only("blur").use_blur
+            True
         """
         names = [f.name.removesuffix("_probability") for f in fields(self) if f.name.endswith("_probability")]
         unknown = sorted(set(operators) - set(names))
         check(not unknown, f"operators must be among {', '.join(names)}", unknown=unknown)
         # Every probability 1 or 0: the operator alone, always.
         alone: dict[str, Any] = {f"{name}_probability": float(name in operators) for name in names}
-        return replace(self, **alone)
+        return replace(self, **alone, use_blur=self.use_blur or "blur" in operators)
 
 
 RADIOGRAPH = Recipe(

@@ -60,16 +60,18 @@ class Rows:
     """The records of a list that memory holds, as Python has them: what `in_python` makes batches of.
 
     Attributes:
-        images: paths `(n,)`, or pixels `(n, h, w, 1, 3 or 4)` over their full range.
+        images: paths `(n,)`, or pixels `(n, h, w, 1 or 3)` over their full range.
         names: `(n,)` strings.
         labels: `(n,)` int64, or None.
         upright: whether pictures are turned as their EXIF orientation says.
+        opacity: whether pixels have the opacity of their pictures, too.
     """
 
     images: np.ndarray
     names: np.ndarray
     labels: np.ndarray | None = None
     upright: bool = False
+    opacity: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,17 +82,19 @@ class Rows:
         return replace(self, images=self.images[numbers], names=self.names[numbers], labels=labels)
 
     def pixels(self, number: int) -> np.ndarray:
-        """RGB integers over their full range, `(h, w, 3)`, uint8 or uint16.
+        """RGB integers over their full range, `(h, w, 3)`, with opacity `(h, w, 4)`, uint8 or uint16.
 
         Raises:
             OSError, NoPicture: the file cannot be read.
         """
         image = self.images[number]
         if self.images.ndim > 1:
-            # RGB of RGBA, grey three times.
-            return image[..., np.minimum(range(3), image.shape[-1] - 1)]
+            # Grey three times.
+            rgb = image[..., np.minimum(range(3), image.shape[-1] - 1)]
+            return rasters.opaque(rgb) if self.opacity else rgb
         encoded = self.encoded(number)
-        return rasters.rgb(rasters.upright(encoded) if self.upright else encoded)
+        encoded = rasters.upright(encoded) if self.upright else encoded
+        return rasters.rgba(encoded) if self.opacity else rasters.rgb(encoded)
 
     def encoded(self, number: int) -> bytes:
         """The bytes of an image that is no array in memory, as they are stored.
@@ -149,8 +153,9 @@ class Source(ABC):
         largest: height and width that no image exceeds, where they are known.
         here_alone: whether `read` runs in this process alone, and not in a worker of tf.data's service.
         vectorised: whether `read`, and an `Indexed`'s `record`, take a batch at once, too: of pixels in memory.
-        pixels: all images in order, integers over their full range `(n, h, w, 3)`, where they are small and memory
-            holds them (`subsets.in_pixels`); with TensorFlow a record's `image` is then its row among them.
+        pixels: all images in order, integers over their full range `(n, h, w, channels)`, where they are small and
+            memory holds them (`subsets.in_pixels`); with TensorFlow a record's `image` is then its row among them.
+        channels: of the images: 3, or 4 where their opacity is the last (`with_opacity`).
     """
 
     origin: str
@@ -171,9 +176,10 @@ class Source(ABC):
     vectorised: bool = False
     here_alone: bool = False
     pixels: np.ndarray | None = None
+    channels: int = 3
 
     def decoded(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The record with its `image` as RGB in [0, 1], (h, w, 3); fails on an unreadable or corrupt one."""
+        """The record with its `image` as RGB in [0, 1], (h, w, channels); fails on an unreadable or corrupt one."""
         return record | {"image": images.to_rgb(self.read(record["image"]))}
 
     @property
@@ -290,11 +296,24 @@ class Sequential(Source):
         return self.epochs(start, epoch)
 
 
+def with_opacity(source: Source) -> Source:
+    """The same images in the same order, each with the opacity of its pixels as a fourth channel."""
+    read = source.read
+    return replace(
+        source,
+        read=in_graph(lambda image: images.with_opacity(read(image))),
+        rows=None if source.rows is None else replace(source.rows, opacity=True),
+        vectorised=False,
+        channels=4,
+    )
+
+
 def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_names: tuple[str, ...] = ()) -> Source:
     """Images in memory.
 
     Args:
-        pixels: uint8 or uint16 over their full range, (n, h, w), or (n, h, w, c) with 1, 3 or 4 channels.
+        pixels: uint8 or uint16 over their full range, (n, h, w), or (n, h, w, c) with 1, 3 or 4 channels,
+            of which the last is dropped.
         labels: (n,) integers from 0 on, or None; all -1 means the same.
         class_names: by default the numbers up to the largest label.
 
@@ -306,6 +325,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     fits = pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
     check(fits, "pixels must have shape (n, h, w) or (n, h, w, 1, 3 or 4)", shape=pixels.shape)
+    pixels = pixels[..., :3]
     notes: tuple[str, ...] = ()
     # Arrays whose labels are all -1 have none.
     if labels is not None and np.shape(labels) == (len(pixels),) and np.all(np.asarray(labels) == _NO_LABEL):
@@ -440,4 +460,7 @@ def cached(source: Source) -> Source:
         in_memory=True,
         sides=source.sides,
         vectorised=source.vectorised,
+        channels=source.channels,
+        # Records of what could not be read have no shape; of others four channels are known beforehand.
+        read=in_graph(lambda image: tf.ensure_shape(image, (None, None, 4))) if source.channels == 4 else _as_it_is,
     )

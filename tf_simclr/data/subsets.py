@@ -152,6 +152,7 @@ def held(part: Source) -> Source:
         in_memory=True,
         record=record,
         sides=part.sides,
+        channels=part.channels,
     )
 
 
@@ -173,19 +174,19 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
     if not has_tensorflow():
         held = in_python.all_pixels(source, most=SMALL, limit=limit)
         return source if held is None else dataclasses.replace(source, pixels=held, sides=held.shape[1:3])
-    if source.rows is not None and source.rows.images.ndim > 1:  # pixels in memory already
+    if source.rows is not None and source.rows.images.ndim > 1 and source.channels == 3:  # pixels in memory already
         own = in_python.all_pixels(source, most=SMALL, limit=limit)
         record = dataclasses.replace(source.rows, images=np.arange(source.num_examples)).tensors()
         return source if own is None else _of_pixels(source, own, changes={"record": record})
     sides = source.sides or _first_sides(source)
-    if sides is None or max(sides) > SMALL or source.num_examples * sides[0] * sides[1] * 3 > limit:
+    if sides is None or max(sides) > SMALL or source.num_examples * sides[0] * sides[1] * source.channels > limit:
         return source
     ordered = cached(source) if cache else source
 
     @in_graph
     def decoded(record: Record) -> Record:
         pixels = images.to_rgb(source.read(record["image"]), lambda pixels: in_bits(pixels, deep=True))
-        return record | {"image": tf.ensure_shape(pixels, (*sides, 3))}
+        return record | {"image": tf.ensure_shape(pixels, (*sides, source.channels))}
 
     found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     try:
@@ -224,7 +225,7 @@ def _of_pixels(source: Source, pixels: np.ndarray, *, changes: dict[str, Any]) -
 def _may_be_held(source: Source, limit: int) -> bool:
     """Whether nothing that is known without reading speaks against it."""
     height, width = source.sides or (1, 1)
-    return max(height, width) <= SMALL and source.num_examples * height * width * 3 <= limit
+    return max(height, width) <= SMALL and source.num_examples * height * width * source.channels <= limit
 
 
 def _first_sides(source: Source) -> tuple[int, int] | None:

@@ -81,6 +81,7 @@ def _portion(source: Source, start: int, *, stop: int) -> Source:
         read=source.read,
         epoch=lambda seed: source.ordered().skip(start).take(stop - start),
         rows=source.rows and source.rows.taken(slice(start, stop)),
+        channels=source.channels,
     )
 
 

@@ -96,6 +96,8 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 def as_taken(images, model):
     """RGB images `(…, 3)` as a model of one channel takes them, their luminance `(…, 1)`; others as they are.
 
+    So are those with an opacity behind it, `(…, 4)`, as one of two channels takes them, `(…, 2)`.
+
     All views are made in RGB and made grey at last: of a grey picture saturation and hue change nothing, and brightness
     and contrast change its one channel as they would alone.
 
@@ -109,13 +111,15 @@ def as_taken(images, model):
     if wanted in (None, given) or given is None:
         return images
     check(
-        (given, wanted) == (3, 1),
-        f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, for no other",
+        (given, wanted) in ((3, 1), (4, 2)),
+        f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, those with "
+        "opacity for one of two, for no other",
         channels=given,
     )
     # (…, 3) · (3,) summed → (…, 1)
     weights = ops.cast(ops.convert_to_tensor(_LUMINANCE), images.dtype)
-    return ops.sum(images * weights, axis=-1, keepdims=True)
+    grey = ops.sum(images[..., :3] * weights, axis=-1, keepdims=True)
+    return grey if wanted == 1 else ops.concatenate([grey, images[..., 3:]], axis=-1)
 
 
 def pooled(outputs):

@@ -5,6 +5,7 @@ import importlib
 import math
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +14,11 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json, write_json
 from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say
 from tf_simclr.training.callbacks import read_history
 
+_MOST = 1000
+"""Metrics of a request, as much as a server takes."""
 _LONGEST = 500
 """Characters of a parameter's value, as much as every version of MLflow takes."""
 
@@ -23,6 +27,8 @@ class MlflowReport(keras.callbacks.Callback):
     """Sends each epoch's line of the history as metrics, the configuration as parameters, and the sheet of pairs.
 
     MLflow draws the run's id, which is kept in the folder: a resumed run goes on under it, wherever the folder lies.
+    What a server does not take in an epoch is said once and sent with the next one that it takes; a training does not
+    end for it.
 
     Args:
         run: whose history is sent; after its line has been written.
@@ -38,6 +44,8 @@ class MlflowReport(keras.callbacks.Callback):
         self.run, self.experiment, self.config = run, experiment, dict(config)
         self.client = imported("mlflow", "--mlflow").MlflowClient()
         self.session: str | None = None
+        self.silent = False
+        """Whether the server did not take what was sent last."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.session is not None:  # an epoch that was begun and the whole ones are two calls of `fit`
@@ -47,26 +55,50 @@ class MlflowReport(keras.callbacks.Callback):
             self.client.update_run(self.session, status="RUNNING")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row = read_history(self.run)[-1]
-        metric = importlib.import_module("mlflow.entities").Metric
-        now, step = int(1000 * time.time()), int(row["step"])
-        numbers = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
-        # A server that is away ends the training in a sentence, not in a traceback.
-        with _told():
-            self.client.log_batch(
-                self.session,
-                metrics=[metric(name, value, now, step) for name, value in numbers.items() if math.isfinite(value)],
-            )
+        try:
+            self._send()
+        except Exception as error:  # of its client, its store and its server
+            if not self.silent:
+                say(f"MLflow did not take this epoch's numbers, which are sent with the next ones: {_detail(error)}")
+            self.silent = True
+        else:
+            self.silent = False
 
     def finish(self) -> None:
-        """Ends the report."""
-        if self.session is not None:
-            with _told():
-                self.client.set_terminated(self.session)
+        """Ends the report; what is still to be sent is sent."""
+        if self.session is None:
+            return
+        try:
+            self._send()
+            self.client.set_terminated(self.session)
+        except Exception as error:
+            say(f"MLflow did not take the last numbers, which history.csv has: {_detail(error)}")
+
+    def _send(self) -> None:
+        """Sends the lines of the history behind the last one that was sent, whose step the folder keeps."""
+        noted = read_json(self._place)
+        rows = [row for row in read_history(self.run) if int(row["step"]) > int(noted.get("sent", -1))]
+        metric = importlib.import_module("mlflow.entities").Metric
+        now = int(1000 * time.time())
+        found = [
+            metric(name, float(value), now, int(row["step"]))
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        ]
+        for start in range(0, len(found), _MOST):
+            self.client.log_batch(self.session, metrics=found[start : start + _MOST])
+        if rows:
+            write_json(self._place, noted | {"sent": int(rows[-1]["step"])})
+
+    @property
+    def _place(self) -> Path:
+        """Where the run's id is kept, and how far the history was sent."""
+        return self.run.path / "mlflow.json"
 
     def _identity(self) -> str:
         """The run's id: MLflow's, drawn once, and kept in the folder."""
-        path = self.run.path / "mlflow.json"
+        path = self._place
         if path.exists():
             name = read_json(path).get("run_id")
             check(isinstance(name, str) and name, f"{path} must hold the run's id", run_id=name)
@@ -92,7 +124,12 @@ def _told() -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # of its client, its store and its server
-        detail = " ".join(str(error).split())[:300]
         raise InputError(
-            f"MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: {detail}"
+            "MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: "
+            f"{_detail(error)}"
         ) from error
+
+
+def _detail(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

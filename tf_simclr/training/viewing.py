@@ -70,7 +70,7 @@ def views_on_device(
         say(f"views are made on the device, of images of up to {side} × {side} pixels; larger ones are shrunk to fit")
     else:
         say("views are made on the device")
-    return DeviceViews(size=config.image_size, recipe=recipe, single=single)
+    return DeviceViews(size=config.image_size, recipe=recipe, single=single, channels=source.channels)
 
 
 def with_held(views_of: DeviceViews, source: Source, *, devices: Devices) -> DeviceViews:

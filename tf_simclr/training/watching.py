@@ -238,6 +238,7 @@ def _piece(source: Source, records: Records, *, count: int) -> Source:
         class_names=source.class_names,
         read=source.read,
         epoch=lambda _: records,
+        channels=source.channels,
     )
 
 

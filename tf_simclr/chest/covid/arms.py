@@ -214,7 +214,7 @@ def table(study: Study) -> Arms:
         # The study's six rows differ in the head alone: features are computed once.
         found |= study.on_features(f"{study.base}, {row}", values, row=row)
     study.seconds["six rows"] = sum(study.seconds.values())
-    if study.config.random_baseline and study.base != "random":
+    if study.config.untrained and study.base != "random":
         values = study.features(study.random, name="random", sizes=study.sizes)
         found |= study.on_features(f"random, {CHOICE}", values)
     return found
@@ -245,7 +245,7 @@ def frozen(study: Study) -> Arms:
     if study.config.adapted is not None:
         values = study.features(load_encoder(study.config.adapted), name="adapted", sizes=study.sizes)
         found |= study.on_features("adapted to radiographs, frozen", values)
-    if study.config.random_baseline and base != "random":
+    if study.config.untrained and base != "random":
         values = study.features(study.random, name="random", sizes=study.sizes)
         found |= study.on_features("random, frozen", values)
     return found
@@ -259,7 +259,7 @@ def several_classes(study: Study) -> tuple[Arms, tuple[str, ...]]:
         return {}, ()
     found: Arms = {}
     encoders = {study.base: study.simclr}
-    if study.config.random_baseline:
+    if study.config.untrained:
         encoders["random"] = study.random
     for name, encoder in encoders.items():
         values = study.features(encoder, name=name, sizes=study.sizes)

@@ -88,7 +88,7 @@ def run(config: ChestEvaluate) -> None:
         title=first.title,
         collection=data.name,
         warnings=_warnings(data.made_up, first.made_up),
-        part=config.part,
+        part=config.split,
         images=len(rows),
         patients=len(np.unique(data.patients[rows])),
         findings=findings,
@@ -109,9 +109,9 @@ def run(config: ChestEvaluate) -> None:
 
 def _rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
     """The radiographs that are asked about, which ascend."""
-    if config.part == ALL:
+    if config.split == ALL:
         return np.arange(len(data))
-    return np.sort(partition.parts(data, seed=config.split_seed)[config.part])
+    return np.sort(partition.parts(data, seed=config.split_seed)[config.split])
 
 
 def _named(folders: list[Path]) -> dict[str, Path]:

@@ -131,14 +131,16 @@ def _fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
 
     if pixels.dtype == np.uint8:
         return means(pixels)
-    planes = [means(pixels[..., i].astype(np.float32)) for i in range(3)]  # Pillow has no colours of 16 bits
+    planes = [
+        means(pixels[..., i].astype(np.float32)) for i in range(pixels.shape[-1])
+    ]  # Pillow has no colours of 16 bits
     return np.rint(np.stack(planes, -1)).astype(pixels.dtype)
 
 
 def padded(pixels: list[np.ndarray], side: tuple[int, int]) -> np.ndarray:
-    """Integers `(n, 1, height, width, 3)`, each image in the upper left corner; of 16 bits where any has them."""
+    """Integers `(n, 1, height, width, channels)`, each image in the upper left corner; of 16 bits where one has."""
     deep = any(one.dtype == np.uint16 for one in pixels)
-    made = np.zeros((len(pixels), 1, *side, 3), np.uint16 if deep else np.uint8)
+    made = np.zeros((len(pixels), 1, *side, pixels[0].shape[-1]), np.uint16 if deep else np.uint8)
     for place, one in zip(made, pixels, strict=True):
         place[0, : one.shape[0], : one.shape[1]] = (
             one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
@@ -157,7 +159,7 @@ def all_pixels(source: Source, *, most: int, limit: int) -> np.ndarray | None:
     rows = source.rows
     if rows is None:
         return None
-    if rows.images.ndim > 1:
+    if rows.images.ndim > 1 and not rows.opacity:
         return rows.images[..., np.minimum(range(3), rows.images.shape[-1] - 1)]
     held: np.ndarray | None = None
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:

@@ -1,0 +1,63 @@
+"""The range of every number that is an option, whatever command has it: none is negative or infinite unless said here.
+
+What hangs on other options, or is said in other words, the commands' own configurations check besides.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tf_simclr.errors import check
+
+_LEAST: Mapping[str, float] = MappingProxyType({
+    **dict.fromkeys(("fine_tune_after_block", "ft_proj_selector", "unfreeze"), -1),
+    **dict.fromkeys(("num_proj_layers", "proj_out_dim", "num_processes"), 1),
+    **dict.fromkeys(("labels_per_class", "grid_epochs", "patients"), 1),
+})  # fmt: skip
+"""Option → its least value, where that is not 0."""
+_ABOVE_ZERO = ("temperature", "crop_max_aspect", "knn_temperature", "distillation_temperature")
+"""Options that must be larger than 0."""
+_BELOW_ONE = ("batch_norm_decay", "momentum", "key_momentum", "moco_momentum")
+"""Options that must be smaller than 1: by 1 nothing would move."""
+_MOST: Mapping[str, float] = MappingProxyType({"width_multiplier": 4, "sk_ratio": 1, "se_ratio": 1, "seed": 2**32 - 1})
+"""Option → its largest value."""
+DEPTHS = (18, 34, 50, 101, 152, 200)
+"""Layers of ResNets; those of `tf_simclr.models.architecture`, which a test compares."""
+
+
+def check_ranges(config: Any) -> None:
+    """Refuses a number out of its range.
+
+    Args:
+        config: of a command, a dataclass; several values of an option are looked at one by one.
+
+    Raises:
+        InputError: so it is.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int | float) and not isinstance(one, bool):
+                _check_range(field.name, one)
+
+
+def _check_range(name: str, value: float) -> None:
+    """As `check_ranges`, of one number.
+
+    Raises:
+        InputError: it is out of its range.
+    """
+    received = {name: value}
+    check(math.isfinite(value), f"{name} must be a finite number", **received)
+    if name == "resnet_depth":
+        check(value in DEPTHS, f"{name} must be one of {', '.join(map(str, DEPTHS))}", **received)
+    if name == "width_multiplier":
+        check(value in (1, 2, 3, 4), f"{name} must be 1, 2, 3 or 4", **received)
+    check(name not in _ABOVE_ZERO or value > 0, f"{name} must be above 0", **received)
+    least = _LEAST.get(name, 0)
+    check(value >= least, f"{name} must be at least {least}", **received)
+    check(name not in _BELOW_ONE or value < 1, f"{name} must lie in [0, 1)", **received)
+    if name in _MOST:
+        check(value <= _MOST[name], f"{name} must be at most {_MOST[name]}", **received)
