@@ -234,6 +234,7 @@ def on_replicas(count: int, microbatch_size: int) -> tuple[dict, list, list]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:1 BatchNormalization layers of the encoder:UserWarning")  # local ones are the point
 def test_pieces_equal_as_many_replicas_with_local_batch_norm():
     logs, weights, moving = on_replicas(4, 0)
     for count in (1, 2):
