@@ -46,6 +46,7 @@ class _Node:
     @property
     def words(self) -> str:
         """`Dense(10)`; of a model its layers, too."""
+        # A model within a model: its own layers say more than its class.
         if isinstance(self.config.get("layers"), list):
             return f"{self.kind}[{', '.join(one.words for one in _children(self) if one.kind != 'InputLayer')}]"
         values = [_short(self.config.get(key)) for key in _SHOWN.get(self.kind, ())]
@@ -71,6 +72,7 @@ def _node(entry: Any) -> _Node | None:
 
 def _children(node: _Node) -> list[_Node]:
     """The layers that a layer's configuration holds: of a Functional or Sequential model, or as its arguments."""
+    # Lists of layers in models, else whatever of its arguments is a layer.
     layers = node.config.get("layers")
     values = layers if isinstance(layers, list) else list(node.config.values())
     found = [child for value in values if (child := _node(value)) is not None]
@@ -97,6 +99,7 @@ def read_config(config: Any) -> Surroundings:
         raise InputError("its configuration must describe a Keras model")
     nodes = list(_everything(root))
     names = {node.name for node in nodes}
+    # Names promise an architecture: settings that contradict them are another network.
     for node in nodes:
         _check_settings(node, names)
     around = Surroundings(selector=_selector(root, nodes))
@@ -111,6 +114,7 @@ def _holds(node: _Node) -> bool:
 def _surroundings(node: _Node, around: Surroundings) -> None:
     """Goes down to the encoder, and notes what stands beside it on each level."""
     children = _children(node)
+    # One of the children leads to the encoder, or has its stem.
     holders = [child for child in children if _holds(child)]
     if not holders:
         return
@@ -119,6 +123,7 @@ def _surroundings(node: _Node, around: Surroundings) -> None:
     graph = _graph(node, children)
     ahead = _reach(graph, names)
     for child in children:
+        # Our own layers, and containers of nothing but those, need not be told of.
         own = child.name in names or ANY_LAYER.fullmatch(child.name) or child.kind == "InputLayer"
         if own or all(ANY_LAYER.fullmatch(one.name) or one.kind == "InputLayer" for one in _children(child) or [child]):
             continue
@@ -142,6 +147,7 @@ def _inputs(entry: Any) -> Iterator[str]:
     """Names of the layers whose outputs a layer takes; Keras 2 gives them as `[name, node, output, …]`."""
     if isinstance(entry, dict):
         history = entry.get("keras_history")
+        # Keras 3 describes a tensor by its history: layer, node, output.
         if isinstance(history, list) and history and isinstance(history[0], str):
             yield history[0]
         entry = list(entry.values())
@@ -154,6 +160,7 @@ def _inputs(entry: Any) -> Iterator[str]:
 
 def _graph(node: _Node, children: list[_Node]) -> dict[str, set[str]]:
     """Name of a layer → names of those that it takes as input; empty for a model of own code."""
+    # In a Sequential each layer takes the one before.
     if node.kind == "Sequential":
         return {name: {before} for before, name in itertools.pairwise(child.name for child in children)}
     return {child.name: set(_inputs(child.entry.get("inbound_nodes"))) for child in children}
@@ -161,6 +168,7 @@ def _graph(node: _Node, children: list[_Node]) -> dict[str, set[str]]:
 
 def _reach(graph: dict[str, set[str]], names: set[str]) -> set[str]:
     """Names to which one comes from these along the graph."""
+    # Along the arrows, as far as they lead; circles end as nothing is visited twice.
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -218,6 +226,7 @@ def _check_settings(node: _Node, names: set[str]) -> None:
             wanted |= {"activation": "linear"}
     elif node.kind == "Dense":
         wanted = {"activation": "linear"}
+    # Only what is there is compared: defaults of later versions are not in older files.
     wrong = [f"{key}={config[key]!r}" for key, value in wanted.items() if key in config and config[key] != value]
     if wrong:
         right = ", ".join(f"{key}={value!r}" for key, value in wanted.items())
@@ -247,6 +256,7 @@ def _history(node: Any) -> tuple[str, int]:
     """Layer and output of the first `keras_history` in a node's description."""
     if isinstance(node, dict):
         history = node.get("keras_history")
+        # Three entries: layer, node, output; the output tells which of the head's layers feeds the classifier.
         if isinstance(history, list) and len(history) == 3 and type(history[2]) is int:
             return str(history[0]), history[2]
         node = list(node.values())

@@ -34,6 +34,7 @@ def objects(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Gro
     Raises:
         InputError: a link leads elsewhere, an object has two names, or a data set's bytes are not in this file.
     """
+    # Addresses in the file tell objects apart, whatever their names.
     yield from _objects(group, prefix, {_address(group)})
 
 
@@ -47,6 +48,7 @@ def _objects(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[s
             spend(items=1)
             path = checked_name(f"{prefix}/{name}" if prefix else str(name))
             check(isinstance(group.get(name, getlink=True), h5py.HardLink), "a link in it leads elsewhere", link=path)
+            # By the kind of link before it is followed: a soft or external link could lead out of the file.
             item = group[name]
             # A second hard link to an object: a circle, or a tensor with two names.
             check(_address(item) not in seen, "an object in it has two names", name=path)
@@ -78,6 +80,7 @@ def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
     """An attribute that is a text; empty where there is none."""
     value = item.attrs.get(name, "")
     value = value.decode() if isinstance(value, bytes) else value
+    # Strings may come as bytes, by the version of h5py that wrote them.
     check(isinstance(value, str), f"attribute {name} must be a text", found=type(value).__name__)
     spend(outline=len(value))
     return value
@@ -85,6 +88,7 @@ def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
 
 def texts_attribute(item: h5py.Group, name: str) -> list[str]:
     """An attribute that is a list of texts, which writers cut into `name0`, `name1`, … where it is long."""
+    # An attribute holds 64 KB; Keras cuts longer lists and numbers the pieces.
     pieces = [item.attrs[name]] if name in item.attrs else []
     while f"{name}{len(pieces)}" in item.attrs and name not in item.attrs:
         pieces.append(item.attrs[f"{name}{len(pieces)}"])
@@ -116,6 +120,7 @@ def stored(path: Path, key: str, *, dataset: h5py.Dataset, checksums: Mapping[st
     Raises:
         InputError: its shape cannot be; when it is read: it is damaged, or its checksum does not fit.
     """
+    # Text and records are listed with a reason, and refused only if somebody asks for them.
     if not _is_number(dataset):
         kind = str(dataset.dtype)
         return Stored.odd(dataset.shape or (), kind, where=f"{key} of {path}", reason=f"of HDF5's type {kind}")
@@ -139,6 +144,7 @@ def checksums_of(path: Path, root: h5py.Group) -> dict[str, int]:
     """
     if not {integrity.ABOUT, integrity.SEAL} & set(root.attrs):
         return {}
+    # The outline is made of the file as it is: an array more or less changes it, and the seal does not fit.
     outline, description = _outline(root)
     return integrity.unseal(text_attribute(root, integrity.SEAL), outline, path=path, description=description)
 
@@ -147,6 +153,7 @@ def seal(path: Path) -> None:
     """Gives a file that was just written its checksums: HDF5 as Keras writes it has none."""
     with h5py.File(path, "r+") as file:
         outline, description = _outline(file)
+        # Array by array, so that one at a time is in memory.
         checksums = {key: integrity.checksum([_bytes(np.asarray(file[key][()]))]) for key in outline}
         file.attrs[integrity.ABOUT] = json.dumps({"form": "Keras weights"})
         file.attrs[integrity.SEAL] = integrity.seal(outline, checksums, description=description)

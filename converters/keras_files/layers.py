@@ -101,6 +101,7 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     Raises:
         InputError: none of the layers is this project's, or one has weights that it cannot have.
     """
+    # 1. Which layers are ours, by their names; MoCo's keys have names of their own.
     ours = [layer for layer in layers if LAYER.fullmatch(layer.name) and _fits(path, layer)]
     of_moco = [layer for layer in layers if layer.name.startswith(MOCO_KEYS)]
     keys = [layer for layer in of_moco if LAYER.fullmatch(layer.name.removeprefix(MOCO_KEYS))]
@@ -112,12 +113,14 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
     )
     # Two encoders in one model: their scopes tell them apart, and `candidates.py` chooses.
     repeated = [name for name, count in Counter(layer.name for layer in ours).items() if count > 1]
+    # 2. Keys: layer and weight, with the scope in front where a name comes twice.
     tensors: dict[str, Stored] = {}
     for layer in ours:
         scope = f"{layer.scope}/" if repeated and layer.scope else ""
         tensors |= {f"{scope}{layer.name}/{weight}": array for weight, array in _named(layer).items()}
     for layer in (replace(layer, name=layer.name.removeprefix(MOCO_KEYS)) for layer in keys):
         tensors |= {f"{MOCO_KEYS}encoder/{layer.name}/{weight}": array for weight, array in _named(layer).items()}
+    # 3. All else is listed, with a reason for each kind.
     others = [layer for layer in layers if layer not in ours and layer not in keys]
     source = Source(path, container, tensors, slots=frozenset(_keys(others, OPTIMIZER)))
     source.left = _left(others)
@@ -133,6 +136,7 @@ def _fits(path: Path, layer: LayerArrays) -> bool:
         InputError: it has not, and is the encoder's.
     """
     wanted, arrays = _ORDER[kind_of(layer.name)], layer.arrays
+    # Names of weights, not numbers: Keras before 3 wrote them so, and they tell by themselves.
     if not all(key.isdigit() for key in arrays):
         return True
     fits = len(arrays) in wanted and arrays.keys() == {str(i) for i in range(len(arrays))}
@@ -158,6 +162,7 @@ def _left(others: list[LayerArrays]) -> dict[str, list[str]]:
     """Why → keys of what is neither the network nor the optimizer's."""
     left: dict[str, list[str]] = {}
     around: list[LayerArrays] = []
+    # In order: the optimizer's (slots), the training's, and layers that stand around the encoder.
     for layer in others:
         keys = [f"{layer.name or layer.path}/{weight}" for weight in layer.arrays]
         if OPTIMIZER.search(layer.path):
@@ -189,7 +194,7 @@ def _sentences(around: Surroundings) -> list[str]:
             "gives, not the images that the model took."
         )
     if around.after:
-        notes.append(f"Surroundings the encoder the model has {', '.join(around.after)}, left here.")
+        notes.append(f"Around the encoder the model has {', '.join(around.after)}, left here.")
     return notes
 
 

@@ -46,6 +46,7 @@ def open_keras(path: Path) -> Source:
     with reading(path, "a whole Keras file that holds an encoder of tf_simclr"):
         if path.name.endswith(_SHARDED):
             return _open_sharded(path)
+        # By what is there: a folder, a zip, or HDF5, in which attributes tell the two formats apart.
         if path.is_dir():
             config = parse_json((path / _CONFIG).read_bytes())
             return _open_model(path, "Keras folder", file=hdf5.open_hdf5(path / _WEIGHTS), config=config)
@@ -70,6 +71,7 @@ def _unzip(path: Path) -> tuple[bytes, Any]:
 
 
 def _open_model(path: Path, container: str, *, file: h5py.File, config: Any) -> Source:
+    # The configuration first: it names the groups in the file, and refuses another network before weights are read.
     around = read_config(config)
     layers = list(_layers(path, file, layer_groups_of(config)))
     return _closing(assemble(path, container, layers=layers, around=around), file)
@@ -100,6 +102,7 @@ def _open_sharded(path: Path) -> Source:
     values = list(places.values()) if isinstance(places, dict) else []
     listed = [name for value in values for name in (value if isinstance(value, list) else [value])]
     check(bool(listed) and all(isinstance(name, str) for name in listed), f"{path} must list files in its weight_map")
+    # Each once, in the order of the index.
     names = list(dict.fromkeys(listed))
     wrong = [name for name in names if not is_plain(name) or not (path.parent / name).is_file()]
     check(not wrong, f"every file that {path} lists must lie beside it; copy them as well", missing=wrong[:5])
@@ -110,6 +113,7 @@ def _open_sharded(path: Path) -> Source:
         known = {place: (name, "") for file in files.values() for place, name in _names(file) if name}
         for name, file in files.items():
             for layer in _layers(path.parent / name, file, known):
+                # The first file that has a layer names it; a second may have more of its weights.
                 earlier = layers.setdefault(layer.path, layer)
                 twice = sorted(earlier.arrays.keys() & layer.arrays.keys()) if earlier is not layer else []
                 check(not twice, f"{path} must have each weight in one of its files", twice=[layer.path, *twice])
@@ -129,6 +133,7 @@ def _names(file: h5py.File) -> Iterator[tuple[str, str]]:
 def _around_of_groups(file: h5py.File) -> Surroundings:
     """Layers without weights have an empty group each; their order is not stored."""
     groups = [name for name, item in hdf5.objects(file) if isinstance(item, h5py.Group) and name.endswith("/vars")]
+    # `rescaling_1` is a rescaling: the number is its place.
     kinds = [re.sub(r"_\d+$", "", name.split("/")[-2]) for name in groups]
     words = ["".join(part.title() for part in kind.split("_")) for kind in kinds if kind in _INPUT_LAYERS]
     return Surroundings(before=words, uncertain=True)
@@ -142,6 +147,8 @@ def _layers(path: Path, file: h5py.File, known: Mapping[str, tuple[str, str]]) -
         file: Opened.
         known: Group → name and class by the configuration; where a group gives its layer's name, that is taken.
     """
+    # 1. The outline. 2. Groups `vars` with numbers in them. 3. Each with
+    #    its layer's name: by its attribute, or by the configuration.
     items = dict(hdf5.objects(file))
     datasets = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
     checksums = hdf5.checksums_of(path, file)
@@ -187,11 +194,13 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
     around = Surroundings()
     whole = "model_weights" in file
     if whole:
+        # 1. A whole model has its configuration in an attribute.
         config = hdf5.text_attribute(file, "model_config")
         check(bool(config), f"{path} must hold its model's configuration in the attribute model_config")
         around = read_config(parse_json(config))
     root = file["model_weights"] if whole else file
     check(isinstance(root, h5py.Group), f"{path} must hold a group model_weights", found=type(root).__name__)
+    # 2. Layers and weights in the order that the attributes list them.
     items = dict(hdf5.objects(root))
     arrays: dict[tuple[str, str], dict[str, h5py.Dataset]] = {}
     for layer in hdf5.texts_attribute(root, "layer_names"):
@@ -203,12 +212,14 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
             # `model/stem_conv1/kernel:0`: layer, then weight; a model within the model is in the name, too.
             inner, _, weight = name.removesuffix(":0").rpartition("/")
             arrays.setdefault((layer, inner), {})[weight] = item
+    # 3. What has no weights is told of, as far as names tell.
     if not whole:  # the layers without weights are named there, too
         held = {layer for layer, _ in arrays}
         bare = [name for name in hdf5.texts_attribute(root, "layer_names") if name not in held]
         around.before = [name for name in bare if not name.startswith("input") and not ANY_LAYER.fullmatch(name)]
         around.uncertain = True
     layers = [_legacy_layer(path, *place, arrays=found) for place, found in arrays.items()]
+    # 4. The optimizer's are listed, and not read.
     if "optimizer_weights" in file and isinstance(file["optimizer_weights"], h5py.Group):
         names = [key for key, item in hdf5.objects(file["optimizer_weights"]) if isinstance(item, h5py.Dataset)]
         layers.append(LayerArrays("optimizer", "", "", dict.fromkeys(names, NOT_READ)))
@@ -218,6 +229,7 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
 
 def _legacy_layer(path: Path, layer: str, inner: str, *, arrays: dict[str, h5py.Dataset]) -> LayerArrays:
     """A layer of the model's own, or one of a model in it: then its name is in the names of its weights."""
+    # `model/group1_block1_conv1/kernel`: the last part before the weight is the layer.
     name = inner.rpartition("/")[2]
     place = f"{layer}/{inner}"
     own = LAYER.fullmatch(name) is not None

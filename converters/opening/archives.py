@@ -75,6 +75,7 @@ def open_archive(path: Path, *, kind: str, step: int | None, open_folder: Callab
     Raises:
         InputError: a member would be written outside of the folder, the archive is damaged, or holds no checkpoint.
     """
+    # Gone with the source's end, and at once where opening fails.
     temporary = tempfile.TemporaryDirectory(prefix="simclr-")
     folder = Path(temporary.name)
     try:
@@ -88,6 +89,7 @@ def open_archive(path: Path, *, kind: str, step: int | None, open_folder: Callab
     except BaseException:
         temporary.cleanup()
         raise
+    # What was unpacked is called by the archive's name in everything that a user sees.
     source.path, source.container = path, f"{source.container} in a {kind}"
     source.tensors = {key: _renamed(path, folder, stored) for key, stored in source.tensors.items()}
     source.notes = [_plain(note, path, folder) for note in source.notes]
@@ -133,6 +135,7 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
 
 def _unpack(path: Path, folder: Path, *, kind: str) -> None:
     """Writes every member that a checkpoint may need."""
+    # Three limits for the whole: items, bytes by the archive's own claim, and room on the disk.
     what = "a whole zip file without a password" if kind == "zip" else "a whole tar file"
     free = shutil.disk_usage(folder).free
     most, total = max(SMALLEST, RATIO * path.stat().st_size), 0
@@ -145,6 +148,7 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
             total += member.size
             check(total <= most, f"{path} must not become more than {most:,} bytes when unpacked", bytes=total)
             check(total < free, f"{path} must fit the disk at {folder.parent} when unpacked", bytes=total, free=free)
+            # What no checkpoint needs is not written; the first names of it are shown if nothing else is there.
             if member.kind == "file" and _is_needed(name):
                 once = not (folder / name).exists()
                 check(once, f"{path} must hold each file once; pack it again", twice=member.name)
@@ -215,6 +219,7 @@ def _tar_members(path: Path) -> Generator[_Member, None, None]:
             check(left >= 0, f"{path} must end behind its last member", bytes=_TAIL)
 
 
+# Neither links nor devices: either could make a later member go to another place.
 def _kind_of(info: tarfile.TarInfo) -> str:
     if info.issym() or info.islnk():
         return "a link"
@@ -237,6 +242,7 @@ class _Careful:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
+        # Tar's reader asks for as much as a header claims; names of a megabyte are none.
         if not 0 <= size <= _BLOCK:
             raise InputError("a header of it is longer than any name")
         return self._file.read(size)

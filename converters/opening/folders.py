@@ -75,6 +75,8 @@ def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
     Raises:
         InputError: there is none, or there are several and nothing tells which.
     """
+    # 1. What lies in the folder itself. 2. Where nothing does,
+    #    the only one below it. 3. Several: a list to choose from.
     here, notes = _preferred(folder, _once(at(folder)))
     below, all_seen = ([], True) if any(place.whole for place in here) else _below(folder)
     if not here:
@@ -93,6 +95,7 @@ def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
             f"{folder} must hold one checkpoint; name the file you mean, or its folder. Received: "
             f"{len(names)} checkpoints, {', '.join(names[:_SHOWN])}{more}"
         )
+    # What a user may wonder about: pointers and error pages that lie there in place of weights.
     if here[0].kind not in ("run", "keras"):
         for path in sorted(folder.iterdir()):
             instead = path.is_file() and _WEIGHTS.fullmatch(path.name) and substitute(path)
@@ -106,6 +109,7 @@ def checkpoint_in(folder: Path) -> tuple[_Place, list[str]]:
 
 def at(folder: Path) -> list[_Place]:
     """The checkpoints directly in a folder: TensorFlow's count as one, and others one by one."""
+    # From the sign that decides to those that are looked at one by one.
     if (folder / _ARCHITECTURE).is_file():
         return [_Place(folder, "run")]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not PASSED.fullmatch(path.name)]
@@ -113,6 +117,7 @@ def at(folder: Path) -> list[_Place]:
     if set(names) >= _KERAS:
         return [_Place(folder, "keras")]
     tensorflow = STATE in names or any(name.endswith(".index") for name in names) or _is_saved_model(folder)
+    # Files that belong together count as one: shards, and Keras' own.
     sets = shards.sets_in(names, folder)
     parts = {path for one in sets for path in one.files}
     stems = [name.removesuffix(".weights.json") for name in names if name.endswith(".weights.json")]
@@ -129,6 +134,7 @@ def _preferred(folder: Path, found: list[_Place]) -> tuple[list[_Place], list[st
     """Of TensorFlow's checkpoint and files beside it the former, of Hugging Face's two forms of weights safetensors."""
     notes = []
     trainer = sorted(path.name for path in folder.iterdir() if _TRAINER.fullmatch(path.name))
+    # A trainer's state is told of only where there are weights beside it.
     if trainer and found:
         notes.append(f"Not read, as they are a trainer's state and no weights: {', '.join(trainer)}.")
     # Hugging Face's folders hold one network in two or three forms, and trainers leave theirs beside it.
@@ -158,6 +164,7 @@ def _below(folder: Path) -> tuple[list[_Place], bool]:
     """The checkpoints in the folders below one, without links to folders, and whether all folders were looked at."""
     found: list[_Place] = []
     seen, all_seen = 0, True
+    # `children[:]` is what `os.walk` goes down to: it is sorted, and cut where nothing can be.
     for name, children, files in os.walk(folder):
         one = Path(name)
         children[:] = sorted(child for child in children if not PASSED.fullmatch(child))
@@ -197,6 +204,7 @@ def _once(places: list[_Place]) -> list[_Place]:
     called by its digest –, and of several with one that which is no link.
     """
     found: dict[tuple[int, int], _Place] = {}
+    # Device and number: links and hard links to one file are it.
     for place in places:
         stat = place.path.stat()
         key = (stat.st_dev, stat.st_ino)
@@ -216,6 +224,7 @@ def _relative(place: _Place, folder: Path) -> str:
 
 def _nothing(folder: Path) -> str:
     """The sentence for a folder without a checkpoint: what may lie there in place of one."""
+    # Bounded, as a home folder has no end.
     files = (Path(name) / file for name, _, files in os.walk(folder) for file in files)
     for path in islice(files, MOST):
         if not PASSED.fullmatch(path.name) and path.is_file():

@@ -31,6 +31,7 @@ _XZ_MEMORY = 128 << 20
 
 def _xz(path: Path) -> BinaryIO:
     with path.open("rb") as file:
+        # A first byte, under a memory limit: the header tells how much a decoder will take.
         lzma.LZMADecompressor(memlimit=_XZ_MEMORY).decompress(file.read(_HEAD), max_length=1)
     return cast(BinaryIO, lzma.LZMAFile(path))
 
@@ -69,6 +70,7 @@ def head_of(path: Path) -> bytes:
         return file.read(_HEAD)
 
 
+# By content alone; an ending may be anything.
 def kind_of(path: Path) -> str | None:
     """`torch`, `keras`, `hdf5`, `safetensors`, `npz`, `zip` or `tar`; None: nothing that tells itself by its bytes.
 
@@ -108,6 +110,7 @@ def compression_of(head: bytes) -> tuple[str, Callable[[Path], BinaryIO]] | None
 
 def _is_tar(path: Path, head: bytes) -> bool:
     """Whether a file is a tar, compressed or not, by the checksum of its first header."""
+    # Compressed or not, the first 512 bytes of a tar have a checksum over themselves.
     compression = compression_of(head)
     try:
         if compression:
@@ -130,6 +133,7 @@ def substitute(path: Path) -> str | None:
         ...     substitute(Path(file.name))
         'empty: its download or copy broke off; get it again'
     """
+    # The reasons why a download is not what it seems, from the most frequent on.
     head = head_of(path)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
@@ -165,6 +169,7 @@ def unknown(path: Path) -> str:
 
 def _other(path: Path, head: bytes) -> str | None:
     """What a file of another program is, and what to do; None: nothing tells."""
+    # Other programs' files, by what they begin with; then compressions, JSON and texts.
     known = next((what for at, mark, what in _OTHERS if head[at:].startswith(mark)), None)
     compression = compression_of(head)
     if known:
@@ -186,6 +191,7 @@ def _is_text(head: bytes) -> bool:
         (True, False)
     """
     try:
+        # A head may end within a letter: the incremental decoder takes that for no error.
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False

@@ -45,6 +45,7 @@ def sets_in(names: list[str], folder: Path) -> list[Shards]:
         names: Of the files there.
         folder: Where they are.
     """
+    # Stem, count and ending tell a set; the number alone differs.
     found: dict[tuple[str, str, str], list[str]] = {}
     for name in sorted(names):
         match = _SHARD.fullmatch(name)
@@ -77,6 +78,7 @@ def open_shards(shards: Shards, *, open_file: Callable[[Path], Source]) -> Sourc
     Raises:
         InputError: a file is missing, or index and files differ in a tensor.
     """
+    # 1. Which files there should be: by the index, else by the numbers. 2. All must be there. 3. One source of all.
     places = _read_index(shards.index) if shards.index else None
     files = sorted(set(places.values())) if places else _all_of(shards)
     folder = (shards.index or shards.files[0]).parent
@@ -120,6 +122,7 @@ def _all_of(shards: Shards) -> list[str]:
     return [f"{start}{number:05d}{end}" for number in range(1, int(match["count"]) + 1)]
 
 
+# Each tensor once, and where the index says.
 def _joined(shards: Shards, sources: list[Source], *, places: dict[str, str] | None) -> Source:
     tensors: dict[str, Any] = {}
     for source in sources:
@@ -138,6 +141,7 @@ def _joined(shards: Shards, sources: list[Source], *, places: dict[str, str] | N
     notes = [note for source in sources for note in source.notes]
     path = shards.index or shards.files[0]
     result = Source(path, count, tensors, step=first.step, architecture=first.architecture, notes=notes)
+    # What the shards left out is told of for all.
     for source in sources:
         for kind, found in source.skipped.items():
             result.skipped.setdefault(kind, []).extend(found)

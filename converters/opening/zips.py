@@ -29,6 +29,7 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(path)
     try:
         names = archive.namelist()
+        # A name costs more than its letters: Python makes an object with some twenty fields of each.
         spend(items=TENSOR * len(names))
         for name in names:
             checked_name(name)
@@ -48,9 +49,11 @@ def _number_of_members(path: Path) -> int:
     """How many members the end of a zip says there are."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
+        # The end record lies in the last bytes, before a comment of at most 65,535.
         start = max(0, size - _END.size - _LONGEST_COMMENT)
         file.seek(start)
         tail = file.read()
+    # From the end: the mark may stand in the data by chance.
     place = tail.rfind(b"PK\x05\x06")
     if place < 0 or len(tail) - place < _END.size:
         raise InputError("it has no end of a directory; copy it again")

@@ -73,6 +73,7 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
     names = sorted(outline)
     # Length and letters first: a text that is cut off must not be read as fewer tensors.
     whole = len(text) == length(len(names)) and re.fullmatch("[0-9a-f]*", text)
+    # Eight digits each: the first of what is described, then one a tensor in the order of names.
     numbers = [int(text[i : i + _DIGITS], 16) for i in range(_DIGITS, len(text), _DIGITS)] if whole else []
     checksums = dict(zip(names, numbers, strict=False))
     if not whole or seal(outline, checksums, description=description) != text:

@@ -26,6 +26,7 @@ def open_npz(path: Path) -> Source:
     Raises:
         InputError: the file is damaged, or holds arrays that no weights are.
     """
+    # The zip is open as long as the source: arrays are read when they are asked for.
     with reading(path, _WHOLE), contextlib.ExitStack() as opened:
         archive = opened.enter_context(opened_zip(path))
         tensors = {name.removesuffix(_ENDING): _entry(path, archive, name) for name in archive.namelist()}
@@ -39,6 +40,7 @@ def _entry(path: Path, archive: zipfile.ZipFile, name: str) -> Stored:
     with archive.open(name) as member:
         shape, dtype = _header(member, key)
         header = member.tell()
+    # The header's own shape must account for each byte: neither a rest nor a want.
     size, held = int(np.prod(shape, dtype=object)) * dtype.itemsize, archive.getinfo(name).file_size - header
     if size != held:
         raise InputError(f"array {key} must have {size} bytes by its shape {shape}, but has {held}")
@@ -58,8 +60,10 @@ def _header(member: Any, key: str) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(member)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
+        # Version 3 has names of fields in UTF-8: only records have fields.
         raise InputError(f"array {key} is of version {version} of NumPy's format; save it again with plain types")
     shape, _, dtype = readers[version](member)
+    # Objects are pickles.
     if dtype.hasobject:
         raise InputError(f"array {key} holds objects, which could run code when read")
     if dtype.names or dtype.subdtype:

@@ -55,6 +55,7 @@ def open_safetensors(path: Path) -> Source:
     Raises:
         InputError: the header or a tensor's place does not fit the file, or the outline is not what this project wrote.
     """
+    # 1. The header, whole. 2. Places. 3. Metadata that are ours.
     with reading(path, _WHOLE):
         data = MappedFile(path)
         header, start = _header(data)
@@ -72,6 +73,7 @@ def open_safetensors(path: Path) -> Source:
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins so is one: a length, then a JSON object."""
+    # Eight bytes of length, a brace, and a length that a header can have: other files begin so by chance hardly ever.
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
@@ -97,6 +99,7 @@ def _metadata(found: Any) -> dict[str, str]:
 def _take_up(source: Source, metadata: Mapping[str, str]) -> None:
     """What a file of this project says of itself, and its checksums, which are compared when tensors are read."""
     if not metadata.keys() >= {integrity.ABOUT, integrity.SEAL}:
+        # Damage to one of the two names must not pass for a file of others.
         raise InputError("of the metadata tf_simclr and tf_simclr_crc32c one is missing; copy it again, or remove both")
     text, outline = metadata[integrity.ABOUT], integrity.outline_of(source.tensors)
     checksums = integrity.unseal(metadata[integrity.SEAL], outline, path=source.path, description=text)
@@ -123,6 +126,7 @@ def _place(key: str, entry: Any) -> tuple[int, int]:
 
 def _check_places(places: Mapping[str, tuple[int, int]], size: int) -> None:
     """Raises `InputError` unless the tensors lie one behind the other and fill the file, as the format asks for."""
+    # Sorted by place, each begins where the one before ended.
     last = 0
     for key, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
         if begin != last or end < begin:
@@ -137,6 +141,7 @@ def _stored(path: Path, data: MappedFile, start: int, /, key: str, entry: dict[s
     name, (begin, end) = entry["dtype"], _place(key, entry)
     if not isinstance(name, str) or name not in _DTYPES | _SMALL:
         raise InputError(f"tensor {key} must have a dtype of the format, not {str(name)[:40]}")
+    # Types below a byte: bits are counted, and rounded up to bytes.
     bits = _SMALL[name] if name in _SMALL else 8 * _DTYPES[name].itemsize
     shape = checked_shape(entry["shape"], key, itemsize=-(-bits // 8))
     size = -(-math.prod(shape) * bits // 8)
@@ -160,6 +165,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Stored], *, description:
         InputError: the file cannot be written.
     """
     text = json.dumps(description, sort_keys=True)
+    # Data are written in the order in which tensors come; their places are known before.
     places, end = {}, 0
     for key, stored in tensors.items():
         places[key], end = end, end + stored.nbytes

@@ -35,6 +35,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         Raises:
             InputError: it is somebody else's.
         """
+        # A redirection could send the request into a private network, or without encryption.
         to = urllib.parse.urlsplit(newurl)
         if f"{to.scheme}://{to.netloc}" != HOST:
             raise InputError(f"{HOST} must answer itself, but sends to {to.scheme}://{to.netloc}, which was not asked")
@@ -105,6 +106,7 @@ def remote(bucket: str, folder: str, *, item: dict[str, Any]) -> Remote:
     Raises:
         InputError: its name would lead out of the folder.
     """
+    # Below the folder, or the file itself; a name that would lead out of the folder is refused.
     path = item["name"]
     relative = PurePosixPath(path).name if path == folder else path[len(folder) :].removeprefix("/")
     rule = f"files in gs://{bucket} must have plain names; nothing was downloaded"
@@ -139,6 +141,7 @@ def folders(address: str) -> list[str]:
 
 def pages(bucket: str, **query: str) -> Iterator[dict[str, Any]]:
     """The answers of the listing, until one names no next page."""
+    # Only the fields that are used: a page is a fifth as long.
     wanted = {"fields": "items(name,size,md5Hash,crc32c),prefixes,nextPageToken", "maxResults": "1000", **query}
     for _ in range(PAGES):
         url = f"{HOST}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{urllib.parse.urlencode(wanted)}"
@@ -171,6 +174,7 @@ def _opened(url: str, *, start: int = 0) -> Iterator[http.client.HTTPResponse]:
         InputError: the server refuses.
         Interrupted: it cannot be reached, or is at its limits.
     """
+    # Only where something is there already: some servers answer a wish for everything with another status.
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         opener = urllib.request.build_opener(_SameHost)

@@ -30,6 +30,7 @@ def located(path: Path) -> Path:
     Raises:
         InputError: it is none of these, or cannot be downloaded.
     """
+    # On this machine, in a bucket, on the hub, or one of the official names.
     check_name(path)
     if _is_there(path):
         return path
@@ -68,6 +69,7 @@ def get(address: str, cache: Path | None = None) -> Path:
     Raises:
         InputError: it cannot be downloaded.
     """
+    # The cache's folders are the address' own parts.
     from tf_simclr.contents import cache_folder
 
     cache = cache or cache_folder() / "checkpoints"
@@ -88,6 +90,7 @@ def _progress(address: str) -> Callable[[int, int], None]:
     """Says how far a download is: in place on a terminal, else every tenth."""
     line, said = Line(now=time.monotonic()), [-1]
 
+    # On a terminal often, in a file ten times.
     def tell(done: int, total: int) -> None:
         tenths = 10 * done // max(total, 1)
         text = f"{address}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})"
@@ -134,6 +137,7 @@ def _address(text: str) -> str:
         'gs://bucket/folder must be a path on this machine, not an address: `tf-simclr checkpoints get \
 gs://bucket/folder` downloads it and prints the path to give here'
     """
+    # What a person has to type next, by the kind of address.
     scheme, _, place = text.partition(":")
     scheme, place = scheme.lower(), place.lstrip("/")
     rule = f"{scheme}://{place} must be a path on this machine, not an address:"

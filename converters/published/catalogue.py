@@ -149,6 +149,7 @@ class Official:
 
 def _v2() -> list[Official]:
     """The 65 of SimCLRv2, and the one distilled network whose path is known."""
+    # A name for each combination of category and network, as the bucket's folders are.
     found = []
     for column, (category, selector) in enumerate(_CATEGORIES.items()):
         for (depth, width, sk), accuracies in V2.items():
@@ -213,6 +214,7 @@ def _named_so(text: str) -> list[str]:
         >>> _named_so("simclrv2/pretrained/r50_1x_sk0"), len(_named_so("r152_3x_sk1")), _named_so("r999_1x_sk0")
         (['simclrv2/pretrained/r50_1x_sk0'], 6, [])
     """
+    # Whole, or by its last parts: `r50_1x_sk0` ends the names of five categories.
     wanted = text.strip("/").removesuffix(".zip")
     # A whole name is one checkpoint; its last part may end the names of several.
     whole = [name for name in CHECKPOINTS if name == wanted]

@@ -38,6 +38,8 @@ def fetch(address: str, folder: Path, *, progress: Callable[[int, int], None] = 
     Raises:
         InputError: the network is cut, the address is no checkpoint's, a checksum differs, or the disk is too small.
     """
+    # 1. What is whole needs no network. 2. Files go into `….part`, and what is
+    #    there is gone on with. 3. Compared, recorded, and put in place at once.
     if not is_whole(folder, address):
         part = folder.with_name(folder.name + ".part")
         try:
@@ -65,6 +67,7 @@ def kept(folder: Path, address: str) -> Path | None:
 
 def _content(folder: Path) -> Path:
     """The downloaded file where it is one alone, else its folder."""
+    # The record is ours.
     names = [path for path in folder.iterdir() if path.name != RECORD]
     return names[0] if len(names) == 1 and names[0].is_file() else folder
 
@@ -91,6 +94,7 @@ def _is_same(folder: Path, file: Remote) -> bool:
     path = folder / file.relative
     if not _is_inside(path, folder) or _length(path) != file.size:
         return False
+    # CRC32C is some ten times faster than MD5, and each start compares gigabytes.
     only = ("crc32c",) if file.crc32c else ("md5",)
     return all(getattr(file, name) in ("", value) for name, value in checksums(path, only).items())
 
@@ -106,6 +110,7 @@ def _chosen(address: str, files: list[Remote]) -> list[Remote]:
     Raises:
         InputError: it is no checkpoint's folder, but one of several.
     """
+    # A folder of TF1 may hold the hub module of the same network: twice as much for nothing.
     top = [one for one in files if "/" not in one.relative]
     if any(one.relative == "checkpoint" or one.relative.endswith(".index") for one in top):
         return top  # not the hub module beside it, which holds the same weights
@@ -195,6 +200,7 @@ def _compare(path: Path, file: Remote) -> None:
     Raises:
         InputError: it differs.
     """
+    # Size and both checksums: this is done once.
     ours = {"size": _length(path)} | checksums(path, ("md5", "crc32c"))
     differing = [name for name, value in ours.items() if getattr(file, name) not in ("", value)]
     if differing:

@@ -57,6 +57,7 @@ def snapshot(path: Path) -> Path:
 
     text = f"hf://{name}" + (f"@{revision}" if revision else "")
     try:
+        # Weights and their descriptions; a repository may have thousands of other files.
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_CHOSEN)))
     except Exception as error:  # its HTTP client's errors, which differ between its versions, are among them
         reason = " ".join(str(error).split())[:300] or type(error).__name__

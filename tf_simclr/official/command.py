@@ -43,6 +43,7 @@ def run(job: Job) -> None:
     """
     who = None if job.mode == "train" else started()
     check(who is None, f"mode must be train where {who} has started several processes; evaluate in one", mode=job.mode)
+    # 1. Training, by the command of that name.
     if job.mode != "eval":
         importlib.import_module(f"tf_simclr.commands.{job.flags['train_mode']}").run(job.config)
     if job.mode == "train":
@@ -50,6 +51,7 @@ def run(job: Job) -> None:
     if isinstance(job.config, Pretrain) and not job.config.lineareval_while_pretraining:
         say("no evaluation: without lineareval_while_pretraining pretraining has no classifier")
         return
+    # 2. One evaluation of the last checkpoint, or of each as it appears, as when training runs elsewhere.
     if job.mode == "train_then_eval":
         show(line(evaluate(job, _steps_of(job)[-1])))
         return
@@ -63,6 +65,7 @@ def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
     done = -1
     for look in itertools.count():
         newest = max(_steps_of(job), default=-1)
+        # Only the newest: those that appeared during an evaluation are passed over, as in the official code.
         if newest > done:
             done = newest
             yield evaluate(job, newest)
@@ -128,6 +131,7 @@ def _l2_loss(network: keras.Model, job: Job) -> float:
     """
     named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
     decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if _decays(n)]
+    # ½ λ Σ w², in float64, as of millions of weights.
     squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)
     return float(0.5 * job.config.weight_decay * squares)
 
@@ -140,6 +144,7 @@ def _decays(name: str) -> bool:
 def write(job: Job, result: dict[str, float]) -> None:
     """Result, flags and SavedModel, where the official code has them."""
     folder, step = RunFolder(job.config.model_dir), int(result["global_step"])
+    # What training has noted in the result stays.
     before = read_json(folder.result) if folder.result.exists() else {}
     write_json(folder.result, before | result)
     write_json(folder.path / f"result_{step}.json", result)
@@ -147,6 +152,7 @@ def write(job: Job, result: dict[str, float]) -> None:
     exports = folder.path / "saved_model"
     if not (exports / str(step)).exists():
         convert(folder.path, exports / str(step), to="savedmodel", step=step, verify=False)
+    # 0 keeps all: nothing is cut off.
     kept = job.flags["keep_hub_module_max"]
     for old in exported(exports)[: -kept if kept > 0 else 0]:
         shutil.rmtree(old)

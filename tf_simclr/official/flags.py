@@ -5,7 +5,6 @@ uses but only the TF1 `run.py` defines, `run.py` at the same commit.
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.config.training import Finetune, Pretrain
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, meant
 
 SAME = ""
 """The option of the same name of `pretrain` and `finetune`, as far as they have it."""
@@ -116,6 +115,7 @@ def parse(words: Sequence[str]) -> Job:
         >>> job.mode, job.config.image_size, job.config.train_batch_size
         ('eval', 32, 512)
     """
+    # All flags have a value; those given go over the defaults.
     flags = {flag.name: flag.default for flag in FLAGS} | dict(given(words))
     check(flags["model_dir"], "--model_dir must be given: the folder that the run is kept in")
     for name in ("model_dir", "checkpoint"):
@@ -132,12 +132,14 @@ def given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
     left = list(words)
     while left:
         word = left.pop(0)
+        # `--name=value`, `--name value`, `-name`: as absl reads them.
         name, equals, text = word.lstrip("-").partition("=")
         known = word.startswith("-") and (name in BY_NAME or _is_negated(name))
         check(known, _unknown(word, name), word=word)
         if _is_negated(name):
             check(not equals, f"--{name} takes no value", word=word)
             yield name.removeprefix("no"), False
+        # A boolean alone is True, unless the next word is a truth value.
         elif equals or BY_NAME[name].kind is not bool or (left and left[0].lower() in _TRUE + _FALSE):
             check(equals or left, f"--{name} must be followed by a value")
             yield name, _value_of(BY_NAME[name], text if equals else left.pop(0))
@@ -155,9 +157,8 @@ def _unknown(word: str, name: str) -> str:
     """What is wrong with a word that is no flag."""
     if not word.startswith("-"):
         return "every word must be a flag of the official run.py, or the value of one"
-    close = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-    meant = f"; did you mean --{close[0]}?" if close else ""
-    return f"flags must be those of the official run.py{meant} (--help lists them; `tf-simclr pretrain` has more)"
+    near = meant(name, BY_NAME, shown="--{}")
+    return f"flags must be those of the official run.py{near} (--help lists them; `tf-simclr pretrain` has more)"
 
 
 def _value_of(flag: _Flag, text: str) -> Any:
@@ -183,6 +184,7 @@ def configuration(flags: dict[str, Any]) -> Pretrain | Finetune:
     """
     kind: type[Any] = Pretrain if flags["train_mode"] == "pretrain" else Finetune
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    # Flags of the same name as an option are that option's value.
     values = {name: value for name, value in flags.items() if name in fields}
     values |= {n: Path(v) for n, v in values.items() if isinstance(v, str) and "Path" in str(fields[n].type)}
     values |= {"download": True, **_placement(flags), **_heads_of(flags)}
@@ -209,6 +211,7 @@ def _heads_of(flags: dict[str, Any]) -> dict[str, Any]:
     if schema is None or flags["train_mode"] == "pretrain":
         return {}
     try:
+        # A pattern says for each part of the network whether its variables are to be taken.
         taken = {part: bool(re.match(schema, f"{part}/x/kernel")) for part in ("base_model", "head_contrastive", HEAD)}
     except re.error as error:
         raise InputError(f"--variable_schema must be a regular expression ({error}). Received: {schema!r}") from error

@@ -98,6 +98,7 @@ class Page:
     ):
         self.deployed, self.gate, self.neighbours, self.say = deployed, gate, neighbours, say
         self.limits = limits or Limits()
+        # Made once: the page is the same for all.
         self.texts = {
             "/": app_page.document(deployed, max_bytes=gate.max_bytes).encode(),
             "/page.css": app_page.STYLE.encode(),
@@ -105,6 +106,7 @@ class Page:
             "/viewer.js": app_page.VIEWER.encode(),
         }
         self.tickets = itertools.count()
+        # Who waits, by number; what is in memory, by bytes; how many decode and ask.
         self.line: set[int] = set()
         self.bytes = Room(max(self.limits.all_bytes, gate.max_bytes))
         self.pictures = Room(self.limits.all_bytes)
@@ -123,6 +125,7 @@ class Page:
             return
         upload = scope["raw_path"] == UPLOAD.encode() and scope["method"] == "POST"
         try:
+            # Before a byte of the content is read.
             length = self.gate.look(scope)
             if upload:
                 await self.read(length, receive, send)
@@ -144,11 +147,13 @@ class Page:
             Refused: there is no place in line, or the file does not come.
             Gone: who sent it has left.
         """
+        # Too many: told at once and not after minutes.
         if len(self.line) >= self.limits.places:
             raise Refused(429, _FULL, kind="too many in line", headers={"Retry-After": "60"})
         ticket = next(self.tickets)
         self.line.add(ticket)
         try:
+            # The room for an upload's bytes is held until the decoder has made a picture of them.
             async with contextlib.AsyncExitStack() as room:
                 await room.enter_async_context(self.bytes.held(length))
                 content = await self.whole(length, receive)
@@ -171,6 +176,7 @@ class Page:
             Refused: it comes too slowly, or in another length than it stated.
             Gone: it ends in the middle.
         """
+        # Time counts only while this waits for the sender.
         content, waited, clock = bytearray(), 0.0, asyncio.get_running_loop().time
         more = True
         while more:
@@ -200,6 +206,7 @@ class Page:
         Raises:
             Gone: nobody does.
         """
+        # Two things to wait for: the answer, and that the asker leaves.
         work, leaving = asyncio.ensure_future(answering), asyncio.ensure_future(receive())
         try:
             while not work.done():
@@ -223,6 +230,8 @@ class Page:
             tell: takes a line.
         """
         try:
+            # 1. Decoded, in a process of its own. 2. Every pixel, for the viewer.
+            #    3. The answer. 4. The check, which takes fifty times as long.
             await tell({"step": "reading the file"})
             async with contextlib.AsyncExitStack() as outgoing:
                 picture = await self.decoded(content, outgoing=outgoing)
@@ -278,6 +287,7 @@ class Page:
 
         Whoever holds room for the job must hold it until the job has ended.
         """
+        # A thread cannot be ended: the place that it takes is given back only when it has.
         running = asyncio.get_running_loop().run_in_executor(self.threads, job)
         try:
             return await asyncio.shield(running)
@@ -294,6 +304,7 @@ async def pictured(picture: Picture, tell: _Tell) -> None:
     about = {"width": picture.width, "height": picture.height, "bits": picture.bits, "window": picture.window}
     said = app_page.header_says(picture.view, sides)
     await tell({"picture": about | {"view": picture.view, "sides": sides, "said": said}})
+    # In parts, so that one picture does not keep others from their answers.
     for start in range(0, len(picture.full), _PART):
         await tell({"part": base64.b64encode(picture.full[start : start + _PART]).decode()})
         await asyncio.sleep(0)  # others have their turn between two parts
@@ -312,6 +323,7 @@ def line(content: _Message) -> _Message:
 
 def started(status: int, *, kind: str, headers: dict[str, str] | None = None) -> _Message:
     """The beginning of an answer, with `HEADERS`."""
+    # Security headers come first and can only be added to.
     whole = HEADERS | {"Content-Type": kind} | (headers or {})
     pairs = [(name.lower().encode(), value.encode()) for name, value in whole.items()]
     return {"type": "http.response.start", "status": status, "headers": pairs}

@@ -87,6 +87,7 @@ class Gate:
         Raises:
             Refused: it is not let in.
         """
+        # In order: the name it was asked by, the address, the method, who sent it, how long it is.
         headers = _single(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if host not in self.names(scope):
@@ -117,6 +118,7 @@ class Gate:
         Raises:
             Refused: it did.
         """
+        # Browsers tell which site a request comes from; by this a page elsewhere cannot use a visitor's browser to ask.
         site, mode = headers.get(b"sec-fetch-site", b"none"), headers.get(b"sec-fetch-mode", b"navigate")
         own = site == b"same-origin" if upload else site in (b"same-origin", b"none") or mode == b"navigate"
         if b"sec-fetch-site" not in headers:  # no browser of today; an older one names its origin
@@ -133,11 +135,13 @@ class Gate:
         Raises:
             Refused: it does not say, is empty or too large, or is no plain content.
         """
+        # A type that forms cannot send, and no encoding that would unpack to more.
         if headers.get(b"content-type", b"") != CONTENT.encode() or b"content-encoding" in headers:
             raise Refused(415, f"An upload must be plain bytes: Content-Type: {CONTENT}.", kind="not plain bytes")
         stated = headers.get(b"content-length", b"")
         if b"transfer-encoding" in headers or not stated.isdigit():
             raise Refused(411, "An upload must state its length.", kind="no length")
+        # Fifteen digits at most: longer ones take time to read as a number.
         if len(stated) > 15 or int(stated) > self.max_bytes:
             raise Refused(413, f"A file must have at most {self.max_bytes >> 20} MB.", kind="too large")
         if int(stated) == 0:
@@ -166,6 +170,7 @@ def check_origin(origin: str) -> None:
     """
     if not origin:
         return
+    # As browsers write it: small letters, without a port that is the scheme's own.
     try:
         parts = urlsplit(origin)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc

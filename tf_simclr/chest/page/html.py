@@ -97,6 +97,7 @@ def sides(orientation: tuple[str, ...]) -> dict[str, str]:
         >>> sides(("L", "F"))
         {'left': 'R', 'right': 'L', 'top': 'H', 'bottom': 'F'}
     """
+    # Two directions: rows run towards the right edge, columns to the lower one; the opposite edges are the opposites.
     right, bottom = orientation or ("", "")
     left, top = ("".join(_OPPOSITE[letter] for letter in side) for side in (right, bottom))
     return {"left": left, "right": right, "top": top, "bottom": bottom}
@@ -154,6 +155,7 @@ def percent(probability: float) -> str:
         >>> percent(0.4321), percent(0.0001), percent(0.9999)
         ('43', 'under 1', 'over 99')
     """
+    # No answer is certain: neither 0 nor 100.
     if probability < 0.01:
         return "under 1"
     return "over 99" if probability > 0.99 else f"{100 * probability:.0f}"
@@ -182,6 +184,7 @@ def _base_rate(deployed: Deployed) -> float:
 
 def meaning(deployed: Deployed, found: Explanation) -> list[str]:
     """How often such a probability was right, and how well the model tells images apart, as escaped sentences."""
+    # Of the held-out images that were told nearly the same probability.
     count, positives, low, high = deployed.calibration.alike(found.verdict.probability)
     measured, name = deployed.measured, escape(deployed.positive)
     auc = measured["auc"]
@@ -196,6 +199,7 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
         else f"The probability holds where {name} is as frequent as in that test, {100 * _base_rate(deployed):.0f} %. "
         "Where it is rarer, the true probability is lower.",
     ]
+    # What makes the answer worth least comes first.
     if auc["low"] <= 0.5:
         lines.insert(0, "<strong>On its test this model was not shown to be better than guessing.</strong>")
     elif auc["high"] - auc["low"] > 2 * _FEW:
@@ -206,6 +210,7 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
 def pictures(deployed: Deployed, found: Explanation) -> str:
     """Where the viewer goes, and the heat map for it."""
     heat = data_uri(map_alone(deployed, found))
+    # The answer is shown at once, the check of its map follows.
     if found.correlation is None:
         check = "Checking it by occlusion …"
     else:
@@ -259,6 +264,7 @@ def card(deployed: Deployed) -> str:
     """The model's card; its limits first and always open."""
     about = deployed.about
     own = dict(about["card"])
+    # A card without limits is no reason to trust.
     limits = own.pop("limits", "No limits were stated: do not use the model.")
     lines = limits if isinstance(limits, list) else [limits]
     learned = about["learned_from"]

@@ -35,10 +35,12 @@ class Room:
 
     async def take(self, amount: int, *, rank: int = 0) -> None:
         """Waits for an amount; `give` it back."""
+        # Nobody waits and there is room: at once.
         if not self.waiting and amount <= self.free:
             self.free -= amount
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # By rank, then in the order of coming; the number also keeps two futures from being compared.
         heapq.heappush(self.waiting, (rank, next(self.numbers), amount, turn))
         self.admit()
         try:
@@ -57,6 +59,7 @@ class Room:
 
     def admit(self) -> None:
         """Lets in who is first, as long as there is room."""
+        # Only the first is looked at: smaller ones behind must not pass a large one for ever.
         while self.waiting:
             _, _, amount, turn = self.waiting[0]
             if not turn.cancelled():

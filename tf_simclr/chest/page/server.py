@@ -60,6 +60,7 @@ def _timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            # Closed, not queued: who opens hundreds of connections must not keep others out.
             if len(self.connections) > _CONNECTIONS:
                 transport.abort()
             else:
@@ -119,6 +120,7 @@ def serve(
     """
     imported("uvicorn", "the page")
     check_origin(origin)
+    # The socket is opened here, so that a taken port is one sentence and port 0 is known.
     with contextlib.closing(listen(host, port)) as listening:
         port = listening.getsockname()[1]
         gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
@@ -140,6 +142,7 @@ def server_of(page: Page, *, times: type[Times] = Times) -> Any:
         times: how long a connection may do nothing.
     """
     uvicorn = imported("uvicorn", "the page")
+    # Neither sockets of another kind, nor logs of who asks, nor headers of proxies that anybody could send.
     settings = uvicorn.Config(
         page,
         http=_timed(times),
