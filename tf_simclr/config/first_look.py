@@ -64,8 +64,12 @@ def look_first(config: Any) -> None:
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs), positive=getattr(config, "positive", None))
-    if command in ("export", "transfer") and config.image_dir is not None and not is_address(config.image_dir):
-        _look_at_folder(config.image_dir, sets=command == "transfer")
+    if (
+        command in ("export", "transfer", "prepare-shards")
+        and config.image_dir is not None
+        and not is_address(config.image_dir)
+    ):
+        _look_at_folder(config.image_dir, sets=command != "export")
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
