@@ -155,7 +155,7 @@ def _docstrings(part: type) -> dict[str, str]:
     """The strings behind the fields of a class's body, each in one line."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
-    except (OSError, TypeError, SyntaxError):  # no source: frozen programs, built-in classes
+    except (OSError, TypeError, SyntaxError, AttributeError, IndexError):  # no source, or one that has changed since
         return {}
     found = {}
     for before, after in itertools.pairwise(body):

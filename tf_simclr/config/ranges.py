@@ -13,7 +13,7 @@ from tf_simclr.errors import check
 
 _LEAST: Mapping[str, float] = MappingProxyType({
     **dict.fromkeys(("fine_tune_after_block", "ft_proj_selector", "unfreeze"), -1),
-    **dict.fromkeys(("num_proj_layers", "proj_out_dim", "num_processes"), 1),
+    **dict.fromkeys(("proj_out_dim", "num_processes"), 1),
     **dict.fromkeys(("labels_per_class", "grid_epochs", "patients"), 1),
 })  # fmt: skip
 """Option → its least value, where that is not 0."""

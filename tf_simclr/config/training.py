@@ -122,6 +122,8 @@ class Contrast(Checked):
         super().__post_init__()
         check(self.temperature > 0, "temperature must be above 0", temperature=self.temperature)
         check(self.queue_length >= 1, "queue_length must be at least 1", queue_length=self.queue_length)
+        headed = self.proj_head_mode != "nonlinear" or self.num_proj_layers >= 1
+        check(headed, "num_proj_layers must be at least 1", num_proj_layers=self.num_proj_layers)
         check(0 <= self.key_momentum < 1, "key_momentum must lie in [0, 1)", key_momentum=self.key_momentum)
         own = is_named(self.loss)
         rule = f"loss must be one of {', '.join(LOSSES)}, or module:Class{meant(self.loss, LOSSES)}"
