@@ -8,7 +8,7 @@ from tests import golden
 from tf_simclr.config import ranges
 from tf_simclr.models.architecture import BLOCKS
 
-SECONDS = 0.5
+SECONDS = 1.0
 """Of the processor, within a process that has loaded this program."""
 
 
