@@ -132,7 +132,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.covid": CHEST | COMMANDS,
     "tf_simclr.chest.ards": {"tf_simclr.commands.sweep"} | CHEST | COMMANDS,
     "tf_simclr.chest.findings": CHEST | COMMANDS,
-    "tf_simclr.chest.evaluate": {"tf_simclr.chest.findings"} | CHEST | COMMANDS,
+    "tf_simclr.chest.evaluate": CHEST | COMMANDS,
     "tf_simclr.chest.page": CHEST | COMMANDS,
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,

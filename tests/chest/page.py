@@ -62,7 +62,7 @@ def serving(model, *, host="127.0.0.1", max_bytes=2**20, origin="", times=app_se
     """Serves a page from a thread of this process.
 
     Args:
-        model: deployed.
+        model: deployed; or several, of a finding each.
         host: address to listen on.
         max_bytes: of an upload.
         origin: see `Gate`.
@@ -77,7 +77,13 @@ def serving(model, *, host="127.0.0.1", max_bytes=2**20, origin="", times=app_se
     listening = app_server.listen(host, 0)
     port = listening.getsockname()[1]
     gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
-    page = Page(model, gate=gate, neighbours=3, limits=Limits(**limits), say=said.append)
+    page = Page(
+        model if isinstance(model, tuple) else (model,),
+        gate=gate,
+        neighbours=3,
+        limits=Limits(**limits),
+        say=said.append,
+    )
     app.PICTURED = real
     server = app_server.server_of(page, times=times)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.chest import tiny_deployed as tiny
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as explain_image
+from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.page import html as app_page
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.errors import InputError
@@ -36,7 +37,7 @@ def text_of(html):
 
 
 def test_the_answer_states_probability_interval_calibration_and_what_it_was_tested_on(model, found):
-    text = text_of(app_page.result(model, found))
+    text = text_of(app_page.result([model], [found]))
     verdict = found.verdict
     assert f"{100 * verdict.probability:.0f} % probability of Square" in text
     assert f"Interval: {app_page.percent(verdict.low)} to {app_page.percent(verdict.high)} %" in text
@@ -105,23 +106,23 @@ def test_a_map_without_a_place_that_speaks_for_the_finding_says_so(model, found)
 
 
 def test_the_page_escapes_what_others_wrote_and_names_no_other_machine(model, found):
-    whole = app_page.document(model, max_bytes=2**20)
+    whole = app_page.document([model], max_bytes=2**20)
     assert "Squares &lt;b&gt;" in whole
     assert "Only squares &amp; nothing." in whole
-    for page in [whole, app_page.result(model, found), app_page.STYLE, app_page.SCRIPT, app_page.VIEWER]:
+    for page in [whole, app_page.result([model], [found]), app_page.STYLE, app_page.SCRIPT, app_page.VIEWER]:
         assert not re.search(r"https?:|[\"'(]//|@import|url\(|(src|href)=\"(?!data:|page\.|viewer\.)", page)
     for page in [
         whole,
-        app_page.result(model, found),
+        app_page.result([model], [found]),
     ]:  # the browser is told to run and style nothing that stands in it
         assert not re.search(r"<script(?! src=\"(page|viewer)\.js\")|<style|\sstyle=|\son\w+=|javascript:", page)
 
 
 def test_the_page_says_at_every_time_that_it_is_no_diagnosis_and_what_becomes_of_the_file(model):
-    assert "For research use, not a diagnosis." in app_page.document(model, max_bytes=1)
-    assert "gone with its answer. Nothing is stored or sent on." in app_page.document(model, max_bytes=1)
+    assert "For research use, not a diagnosis." in app_page.document([model], max_bytes=1)
+    assert "gone with its answer. Nothing is stored or sent on." in app_page.document([model], max_bytes=1)
     assert re.search(r"\.note \{ position: fixed", app_page.STYLE)
-    assert "Limits of this model" in app_page.card(model)
+    assert "Limits of this model" in app_page.card([model])
 
 
 def test_what_is_heard_says_the_answer_its_doubts_and_that_it_is_no_diagnosis(model, found):
@@ -142,3 +143,54 @@ def test_without_a_server_the_page_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'tf-simclr\[app\]'"):
         app_server.server_of(None)
+
+
+@pytest.fixture(scope="module")
+def several(tiny_data, tmp_path_factory):
+    """A model of two findings, as `chest findings` leaves one."""
+    folder = tmp_path_factory.mktemp("several")
+    tiny.save_findings(folder / "model", tiny_data)
+    return opened(folder)
+
+
+def test_a_model_of_several_findings_answers_for_each(several, image):
+    from sklearn.metrics import roc_auc_score
+
+    assert [model.positive for model in several] == ["Square", "Nothing"]
+    found = explain_image.checked_all(several, explain_image.ask_all(several, image))
+    for model, one in zip(several, found, strict=True):
+        alone = explain_image.checked(model, explain_image.ask(model, image))
+        assert one.verdict.probability == pytest.approx(alone.verdict.probability, rel=1e-4)
+        np.testing.assert_allclose(one.heat, alone.heat, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(one.covered, alone.covered, rtol=1e-3, atol=1e-5)
+    text = text_of(app_page.result(several, found))
+    for model, one in zip(several, found, strict=True):
+        assert f"{app_page.percent(one.verdict.probability)} % probability of {model.positive}" in text
+        auc = model.measured["auc"]
+        assert f"{auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})" in text
+    held = tiny.held_of_findings()
+    assert several[0].measured["auc"]["value"] == pytest.approx(roc_auc_score(held[1][:, 0], held[0][:, 0]))
+    assert several[0].measured["patients"] == 15
+    html = app_page.result(several, found)
+    assert html.count('id="check"') == html.count('id="answer"') == 1
+    assert html.count('<section class="finding"') == 2
+    whole = app_page.document(several, max_bytes=1)
+    assert "It tells Square and Nothing." in whole
+    assert "learned from of Nothing" in text_of(whole)
+    heard = app_page.in_sentences(several, found)
+    assert heard.startswith("Probabilities: Square ")
+    assert heard.endswith("For research use, not a diagnosis.")
+
+
+def test_a_network_without_places_is_served_without_a_map(tiny_data, image, tmp_path):
+    keras = pytest.importorskip("keras")
+    layers = [keras.layers.Flatten(), keras.layers.Dense(5, "relu")]
+    inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+    flat = keras.Model(inputs, layers[1](layers[0](inputs)), name="encoder")
+    tiny.save(tmp_path / "run" / "deployed", tiny_data, **tiny.with_encoder(flat, tiny_data))
+    (model,) = opened(tmp_path / "run")
+    found = explain_image.checked(model, explain_image.ask(model, image))
+    text = text_of(app_page.result([model], [found]))
+    assert "This network has no layer of places: there is no map" in text
+    assert "Nothing speaks for Square" not in text
+    assert explain_image.after_shuffling(model, found) == {}

@@ -77,7 +77,8 @@ def test_every_pixel_of_a_file_is_sent_with_the_window_of_its_header_and_its_sid
         high, low, none = np.asarray(png.convert("RGB"), np.int64).transpose(2, 0, 1)
     np.testing.assert_allclose(256 * high + low, np.rint(pixels / 4095 * 65535), atol=1)  # of float32
     assert not none.any()
-    assert found[-1]["numbers"]["low"] <= found[-1]["numbers"]["probability"] <= found[-1]["numbers"]["high"]
+    (numbers,) = found[-1]["numbers"]
+    assert numbers["low"] <= numbers["probability"] <= numbers["high"]
 
 
 HEADERS = [

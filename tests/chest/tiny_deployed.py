@@ -6,7 +6,7 @@ from PIL import Image
 
 from tf_simclr.chest.collections import prepare
 from tf_simclr.chest.collections.collection import Collection, Entry
-from tf_simclr.chest.model import deployed
+from tf_simclr.chest.model import deployed, of_findings
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.evaluation.features import extract
@@ -87,3 +87,36 @@ def parts(data, *, side=None):
 def save(folder, data, **changes) -> None:
     """Writes it."""
     deployed.save(folder, **parts(data) | changes)
+
+
+def with_encoder(model, data):
+    """What changes in `parts` with another encoder of five features."""
+    values, rows = features(model, data), np.arange(20)
+    said = np.stack([one.predict_on_batch(values)[:, 0] for one in (head(0), head(1))])
+    held = (said, data.column("Square"), np.arange(30))
+    return {"encoder": model, "cases": (data, rows, values[rows]), "held_out": held}
+
+
+def held_of_findings():
+    """Log-odds and labels of both findings, and patients, of thirty held-out images."""
+    rng = np.random.default_rng(0)
+    labels = np.stack([LABELS, 1 - np.array(LABELS)], axis=1).astype(float)
+    return rng.normal(size=(30, 2)) + labels, labels, np.arange(30) // 2
+
+
+def save_findings(folder, data) -> None:
+    """A model of two findings on the same encoder."""
+    keras.utils.set_random_seed(3)
+    model, rng = encoder(), np.random.default_rng(1)
+    values, rows = features(model, data), np.arange(20)
+    of_findings.save(
+        folder,
+        encoder=model,
+        layer=(rng.normal(size=(5, 2)), rng.normal(size=2)),
+        findings=("Square", "Nothing"),
+        held=held_of_findings(),
+        cases=(data, rows, values[rows]),
+        image_size=SIZE,
+        crop_proportion=1.0,
+        card={"title": "Two <b>", "limits": ["Only squares & nothing."]},
+    )

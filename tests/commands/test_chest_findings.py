@@ -16,7 +16,7 @@ from tests.chest import made
 from tf_simclr import cli
 from tf_simclr.chest.evaluate import models
 from tf_simclr.chest.findings import command, fits
-from tf_simclr.chest.findings import model as findings_model
+from tf_simclr.chest.model import of_findings
 from tf_simclr.commands import finetune
 from tf_simclr.commands.inputs import labelled_sources
 from tf_simclr.config import ChestFindings, Finetune, LinearEval, plain
@@ -99,7 +99,7 @@ def test_the_frozen_features_are_asked_and_the_report_says_what_has_no_auc(prepa
     assert len(before) == 4
     command.run(asked)
     assert {path: path.stat().st_mtime_ns for path in (run / "fits").glob("*.npz")} == before
-    model = findings_model.load(run)
+    model = of_findings.load(run)
     assert model.findings == ("Mass", "Edema")
     known = model.held_labels[:, 0] >= 0
     assert known.all()
@@ -158,7 +158,7 @@ def test_all_of_the_network_is_fine_tuned(prepared, tmp_path, capsys):
     command.run(config(prepared, tmp_path, ways=("finetune",), train_epochs=1, train_batch_size=16))
     found = json.loads((tmp_path / "run/findings.json").read_bytes())["lines"]["random weights, fine-tuned"]
     assert found["mean_auc"]["over"] == 2
-    assert findings_model.load(tmp_path / "run").findings == ("Mass", "Edema")
+    assert of_findings.load(tmp_path / "run").findings == ("Mass", "Edema")
     capsys.readouterr()
     command.run(config(prepared, tmp_path, ways=("finetune",), train_epochs=1, train_batch_size=16))
     assert "step 1/" not in capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_made_up_radiographs_are_told_in_every_file_and_stand_beside_nobodys_num
     command.run(config(again, tmp_path, findings=("Mass",)))
     run = tmp_path / "run"
     left = {name: (run / name).read_text() for name in ("findings.json", "findings.csv", "report.html")}
-    left |= {"card": (run / findings_model.FOLDER / "card.json").read_text(), "screen": capsys.readouterr().out}
+    left |= {"card": (run / of_findings.FOLDER / "card.json").read_text(), "screen": capsys.readouterr().out}
     assert {name: bool(re.search("made.up", text)) for name, text in left.items()} == dict.fromkeys(left, True)
     assert not [name for name, text in left.items() if "Xiao" in text or "82.2" in text or "0.822" in text]
     assert models.opened(run).made_up

@@ -236,7 +236,9 @@ class ChestExplain(_OwnModel):
     images: tyro.conf.Positional[tuple[Path, ...]]
     """DICOM, PNG or JPEG files."""
     model: Path
-    """A run of `chest covid` or `chest ards`, or the folder `deployed` in it."""
+    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
+    finding: str = ""
+    """Of a model of several findings the one to draw; by default the likeliest.  The numbers are of all."""
     out: Path = Path("explained")
     """Folder for a figure and a JSON file an image; those of the same name are replaced."""
     neighbours: int = 5
@@ -259,7 +261,7 @@ class ChestApp(_OwnModel):
     """A page on this machine for one radiograph at a time; nothing is stored or sent anywhere."""
 
     model: Path
-    """A run of `chest covid` or `chest ards`, or the folder `deployed` in it."""
+    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
     host: str = "127.0.0.1"
     """Address to listen on; any other than 127.0.0.1 lets other machines in, unencrypted and without a password."""
     origin: str = ""

@@ -9,15 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr.buckets import local
-from tf_simclr.chest.findings import model as findings_model
-from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model.card import FINDINGS, check_prepared_alike, learned_from_made_up, place_of
+from tf_simclr.chest.model.card import check_prepared_alike, learned_from_made_up
 from tf_simclr.chest.model.cases import Cases
+from tf_simclr.chest.model.opened import opened as models_of
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
-from tf_simclr.evaluation.calibration import Calibration, calibrate
+from tf_simclr.evaluation.calibration import Calibration
 from tf_simclr.evaluation.features import extract
 
 
@@ -78,38 +76,12 @@ def opened(folder: Path, *, code: str = "") -> Asked:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    place, kind = place_of(local(folder))
-    return _of_findings(place, code=code) if kind is FINDINGS else _of_one(place, code=code)
-
-
-def _of_one(folder: Path, *, code: str) -> Asked:
-    """A model of `chest covid` or `chest ards`, which has one finding."""
-    model = deployed.load(folder, code=code)
+    models = models_of(folder, code=code)
+    first, names = models[0], tuple(model.positive for model in models)
 
     def layer(features: np.ndarray) -> np.ndarray:
-        return np.asarray(model.score_of(tf.constant(features, tf.float32)), float)[:, None]
+        given = tf.constant(features, tf.float32)
+        return np.stack([np.asarray(model.score_of(given), float) for model in models], axis=1)
 
-    title = str(model.about["card"].get("title", model.positive))
-    return Asked(title, model.encoder, (model.positive,), layer, (model.calibration,), model.cases, model.about)
-
-
-def _of_findings(folder: Path, *, code: str) -> Asked:
-    """A model of `chest findings`."""
-    model = findings_model.load(folder, code=code)
-    # Held-out labels may be unknown; a calibration needs known ones of both kinds.
-    known = [model.held_labels[:, number] >= 0 for number in range(len(model.findings))]
-    both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
-    usable = np.flatnonzero(both)
-    rule = "a model must have held-out images with and without one of its findings at least"
-    check(len(usable) > 0, rule, findings=list(model.findings))
-    calibrations = tuple(
-        calibrate(model.held_scores[known[number], number], model.held_labels[known[number], number])
-        for number in usable
-    )
-    names = tuple(model.findings[number] for number in usable)
-
-    def layer(features: np.ndarray) -> np.ndarray:
-        return np.asarray(features @ model.kernel[:, usable] + model.bias[usable])
-
-    title = str(model.about["card"].get("title", "findings"))
-    return Asked(title, model.encoder, names, layer, calibrations, model.cases, model.about)
+    title = str(first.about["card"].get("title", "findings" if len(models) > 1 else first.positive))
+    return Asked(title, first.encoder, names, layer, tuple(m.calibration for m in models), first.cases, first.about)

@@ -19,7 +19,15 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from tf_simclr.chest.files import about as header_says
 from tf_simclr.chest.files.headers import DEFLATED, check_inflated, stated_size, transfer_syntax
 from tf_simclr.chest.files.levels import Layout, layout, shown, whole, word
-from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
+from tf_simclr.chest.files.radiograph import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MODALITIES,
+    TURNED_ROUND,
+    Radiograph,
+    extreme,
+    turned_round,
+)
 from tf_simclr.errors import InputError, check
 
 _ANY = "ANY"
@@ -106,6 +114,9 @@ def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: 
     known = header_says.described(data)  # before the pixels: what was emptied is filled in for the decoder
     told = "VOILUTSequence" in data or "WindowCenter" in data
     levels = shown(data, pixels, windowed=windowed)
+    known["doubts"] += tuple(pixels.doubts)
+    if not known["doubts"] and turned_round(levels):
+        known["doubts"] += (TURNED_ROUND,)
     if odd := extreme(levels):
         known["doubts"] += (f"{odd}{', as its own window shows it' if told and windowed else ''}",)
     known["notes"] = tuple(dict.fromkeys([*notes, *pixels.notes]))

@@ -37,6 +37,14 @@ _MANY = 4
 """So many times more neighbours must be near by the values than by the header for the header not to be believed."""
 _FEW = 0.001
 """Share of the pixels, at least, whose neighbours must say so."""
+_SMOOTHER = 4
+"""So many times smoother must pixels be in another order than in the header's for that to be doubted."""
+_ROWS = 256
+"""Rows, about, that are looked at for it."""
+_CUT = 0.75
+"""Share of the pixels that a window may leave black or white; more is said."""
+_SQUARE = 1.05
+"""Ratio of a pixel's sides from which on it is no square."""
 _SAMPLE = 10**6
 """Most values that quantiles are taken of."""
 
@@ -54,6 +62,8 @@ class Layout:
     inverted: bool
     """Whether the least value is white: MONOCHROME1, or a presentation LUT shape of INVERSE, which are one."""
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    """Where the pixels contradict the header, and nothing tells which is right."""
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -158,16 +168,68 @@ def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray
     # In the order of the standard's pipeline (PS3.4 N.2): stored values → modality → VOI → presentation.
     _gather_groups(data)
     stored = _stored_values(data, about)
+    _look_at_order(stored, data, about=about)
+    _look_at_sides(data, about)
     padding = _padded(stored, data, about=about)
     values, ends = _behind_the_modality(stored, data, about=about, padding=padding)
     pixels = _by_voi_lut(values, data, about=about) if windowed else None
     if pixels is None and windowed:
         pixels = _by_window(values, data)
+    if pixels is not None:
+        _look_at_window(pixels, values, about=about, padding=padding)
     if pixels is None:
         pixels = _over_range(values, ends, about=about, padding=padding)
     # MONOCHROME1 shows the least white.
     pixels = 1 - pixels if about.inverted else pixels
     return np.where(padding, 0, pixels).astype(np.float32)
+
+
+def _look_at_order(stored: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> None:
+    """Doubts rows and columns, or the order of bytes, where the pixels are smooth in another one."""
+    if data.file_meta.TransferSyntaxUID.is_compressed:
+        return  # a codec knows both
+
+    def roughness(values: np.ndarray) -> float:
+        """Mean step from a pixel of some rows to the one below it, over the range."""
+        low, high = np.quantile(_sampled(values), [0.001, 0.999])
+        rows = np.arange(0, len(values) - 1, max(1, len(values) // _ROWS))
+        steps = np.abs(values[rows + 1].astype(float) - values[rows]).mean()
+        return float(steps / (high - low)) if high > low else 0.0
+
+    own = roughness(stored)
+    turnable = about.rows != about.columns and min(about.rows, about.columns) > 1
+    if turnable and _SMOOTHER * roughness(stored.reshape(about.columns, about.rows)) < own:
+        about.doubts.append("its rows and columns seem to be exchanged in its header")
+    if about.allocated == 16 and about.rows > 1:
+        turned = ((stored & 255) << 8) | ((stored >> 8) & 255)
+        if _SMOOTHER * roughness(turned) < own:
+            about.doubts.append("the bytes of its pixels seem to be in another order than its header says")
+
+
+def _look_at_sides(data: pydicom.Dataset, about: Layout) -> None:
+    """Notes pixels that are no squares by the header: the picture is shown as it is stored."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        try:
+            sides = [side for side in numbers(data, keyword) if side]
+        except InputError:
+            continue  # nothing else hangs on it
+        if len(sides) == 2 and min(sides) > 0:
+            ratio = sides[0] / sides[1]
+            if max(ratio, 1 / ratio) > _SQUARE:
+                said = f"{ratio:.2f} times as high as wide" if ratio > 1 else f"{1 / ratio:.2f} times as wide as high"
+                about.notes.append(f"its pixels are {said} by its header: shown as they are stored")
+            return
+
+
+def _look_at_window(pixels: np.ndarray, values: np.ndarray, *, about: Layout, padding: np.ndarray) -> None:
+    """Doubts a window that leaves hardly a grey of a picture that has many."""
+    seen, own = _sampled(pixels[~padding]), _sampled(values[~padding])
+    if not seen.size:
+        return
+    cut = float(np.mean((seen <= 0) | (seen >= 1)))
+    bare = float(np.mean((own == own.min()) | (own == own.max())))
+    if cut > _CUT and bare < 0.5:
+        about.doubts.append(f"its own window leaves {100 * cut:.0f} % of it black or white")
 
 
 def _gather_groups(data: pydicom.Dataset) -> None:

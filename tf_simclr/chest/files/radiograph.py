@@ -14,6 +14,10 @@ VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """Values of DICOM's ViewPosition: from where the beam came, or on which side the patient lay."""
 LATERAL = ("LL", "RL")
 """Views from the side."""
+_BRIGHTER, _AS_BRIGHT = 0.05, 0.1
+"""By how much the lungs of a picture whose grey levels are turned round are brighter than what lies between them, and
+how much darker than the median its upper corners are at most.  Of the 693 frontal radiographs of ChestX-ray14 that were
+looked at none has both, and of 100 of their negatives 87."""
 _DARK, _LIGHT = 0.04, 0.96
 """Mean grey levels outside of which a picture is nearly black or white; whole radiographs of ChestX-ray14 have 0.2 to
 0.8."""
@@ -57,3 +61,34 @@ def extreme(pixels: np.ndarray) -> str:
     """`nearly black`, `nearly white`, or empty."""
     mean = float(pixels.mean(dtype=np.float64))
     return "nearly black" if mean < _DARK else "nearly white" if mean > _LIGHT else ""
+
+
+TURNED_ROUND = "its grey levels seem to be turned round: lungs and corners are brighter than the middle"
+
+
+def turned_round(pixels: np.ndarray) -> bool:
+    """Whether a frontal chest seems to be a negative: air bright, in both lungs and in both upper corners.
+
+    Either alone is common: pneumonia makes a lung bright, and what a detector does not reach may be left white.
+
+    Args:
+        pixels: `(h, w)` in [0, 1].
+
+    Example:
+        >>> chest = np.full((20, 20), 0.7)
+        >>> chest[4:14, 3:8] = chest[4:14, 12:17] = 0.2
+        >>> turned_round(chest), turned_round(1 - chest)
+        (False, True)
+    """
+    height, width = pixels.shape
+    if min(height, width) < 20:
+        return False
+
+    def level(rows: tuple[float, float], columns: tuple[float, float]) -> float:
+        box = (slice(int(start * side), int(end * side)) for (start, end), side in ((rows, height), (columns, width)))
+        return float(np.median(pixels[tuple(box)]))
+
+    between, whole = level((0.3, 0.75), (0.44, 0.56)), float(np.median(pixels))
+    lungs = (level((0.2, 0.6), columns) for columns in ((0.18, 0.36), (0.64, 0.82)))
+    corners = (level((0, 0.15), columns) for columns in ((0, 0.12), (0.88, 1)))
+    return min(lungs) > between + _BRIGHTER and min(corners) > whole - _AS_BRIGHT

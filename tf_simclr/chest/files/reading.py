@@ -14,7 +14,15 @@ from PIL import Image, ImageOps
 from tf_simclr.chest.files import dicom
 from tf_simclr.chest.files.headers import stated_size
 from tf_simclr.chest.files.levels import of_words
-from tf_simclr.chest.files.radiograph import MAX_BYTES, MAX_PIXELS, MODALITIES, Radiograph, extreme
+from tf_simclr.chest.files.radiograph import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MODALITIES,
+    TURNED_ROUND,
+    Radiograph,
+    extreme,
+    turned_round,
+)
 from tf_simclr.errors import InputError, check
 
 _COLOURED = 32
@@ -134,7 +142,7 @@ def grey(opened: Image.Image) -> Radiograph:
     colours = opened if wide or opened.mode in ("L", "RGB", "1") else opened.convert("RGB")
     bits = 16 if wide else 8
     pixels, notes = of_words(np.asarray(colours.convert("I" if wide else "L"), np.int32), bits=bits)
-    doubts = tuple(filter(None, [extreme(pixels)]))
+    doubts = tuple(filter(None, [extreme(pixels), TURNED_ROUND if turned_round(pixels) else ""]))
     return Radiograph(pixels=pixels, bits=bits, coloured=_is_coloured(colours), notes=notes, doubts=doubts)
 
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from tf_simclr import replicas
 from tf_simclr.chest.collections import made_up
-from tf_simclr.chest.findings import model as findings_model
 from tf_simclr.chest.findings import published
 from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
 from tf_simclr.chest.findings.page import NOTICE, Told, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.model import of_findings
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.inputs import encoder_name
@@ -216,7 +216,7 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
     config, (way, network, _) = task.config, line
     # What was not learned has NaN, and is not part of the model.
     learned = ~np.isnan(fit.bias) & ~np.isnan(fit.validation).any(axis=0)
-    rows = task.rows["train"]
+    rows, held = task.rows["train"], task.rows["validation"]
     # A model is an encoder with the crop that it saw and features of the images that it learned from.
     if way == "linear":
         encoder, crop, features = task.networks[network], WHOLE, features_of(task, network)[rows]
@@ -230,13 +230,13 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
         }
         batches = evaluation_batches(task.data.source(rows), unreadable=Unreadable(), **sizes)
         features = extract(encoder, batches).values
-    folder = config.model_dir / findings_model.FOLDER
-    findings_model.save(
+    folder = config.model_dir / of_findings.FOLDER
+    of_findings.save(
         folder,
         encoder=encoder,
         layer=(fit.kernel[:, learned], fit.bias[learned]),
         findings=tuple(name for name, yes in zip(task.names, learned, strict=True) if yes),
-        held=(fit.validation[:, learned], task.truth[task.rows["validation"]][:, learned]),
+        held=(fit.validation[:, learned], task.truth[held][:, learned], task.data.patients[held]),
         cases=(task.data, rows, features),
         image_size=config.image_size,
         crop_proportion=crop,

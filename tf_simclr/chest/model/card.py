@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class _Kind:
     """The commands that write such a folder."""
     rules: Mapping[str, Callable[[Any], bool]]
     """Entry → whether a value can be it."""
+    optional: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    """The same of entries that older cards lack."""
 
 
 # Entry by entry, and by type exactly: True is an int to Python, and no image size.
@@ -64,6 +66,12 @@ FINDINGS = _Kind(
     "findings 1",
     "`chest findings` writes one",
     _SQUARES | {"findings": _SQUARES["classes"]},
+    optional={
+        "learned_from": lambda x: (
+            all(type(x[name]) is int for name in ("images", "patients"))
+            and all(type(count) is int for count in x["positives"].values())
+        ),
+    },
 )
 _FOLDERS = {"model": FINDINGS, "deployed": _DEPLOYED}
 """Names of such folders within a run, and what they hold."""
@@ -147,6 +155,7 @@ def read_card(folder: Path, kind: _Kind = _DEPLOYED) -> dict[str, Any]:
         known = isinstance(about, dict) and about.get("format") == kind.format
         check(known, f"{path} must be the card of {kind.what}, format {kind.format}; {advice}")
         wrong = [name for name, rule in kind.rules.items() if not rule(about[name])]
+        wrong += [name for name, rule in kind.optional.items() if name in about and not rule(about[name])]
     check(not wrong, f"{path} must have entries of the right kind", wrong=wrong)
     return about
 

@@ -3,16 +3,18 @@
 For research, not for diagnosis.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_simclr import plots
-from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.model.deployed import NOTE, Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, laid_over
+from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.model.overlay import COLOURS
 from tf_simclr.config import ChestExplain, plain
+from tf_simclr.data.radiographs.settings import check_findings
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.terminal import say, show
@@ -25,11 +27,13 @@ def run(config: ChestExplain) -> None:
         InputError: the model or an image cannot be read.
     """
     # 1. The model, once. 2. Each image; one that cannot be read does not keep the others from being explained.
-    model = deployed.load(config.model, code=config.encoder)
+    models = opened(config.model, code=config.encoder)
+    names = [model.positive for model in models]
+    check_findings([config.finding] if config.finding else [], names)
     refused = []
     for path in config.images:
         try:
-            show(explained(config, model, path=path))
+            show(explained(config, models, path=path))
         except InputError as error:
             say(str(error))
             refused.append(path.name)
@@ -38,16 +42,35 @@ def run(config: ChestExplain) -> None:
         raise InputError(f"every image must be a radiograph; {len(refused)} were not explained: {', '.join(refused)}")
 
 
-def explained(config: ChestExplain, model: Deployed, *, path: Path) -> str:
-    """Writes one image's figure and numbers, and says them in a few lines."""
-    # The answer with its map, the occlusion check, and if asked for the check by shuffled weights.
-    found = explain_image.checked(model, explain_image.ask(model, path, neighbours=config.neighbours))
+def explained(config: ChestExplain, models: Sequence[Deployed], *, path: Path) -> str:
+    """Writes one image's figure and numbers, and says them in a few lines; the figure is of one finding."""
+    # The answers with their maps, the occlusion check, and if asked for the check by shuffled weights.
+    every = explain_image.checked_all(models, explain_image.ask_all(models, path, neighbours=config.neighbours))
+    names = [model.positive for model in models]
+    likeliest = max(range(len(every)), key=lambda number: every[number].verdict.probability)
+    chosen = names.index(config.finding) if config.finding else likeliest
+    model, found = models[chosen], every[chosen]
     shuffled = explain_image.after_shuffling(model, found, seed=config.seed) if config.shuffle else None
     figure = plots.save(draw(model, found, name=path.name), config.out / f"{path.stem}.png")
     content = {"image": path.name, **explain_image.numbers(model, found), "after_shuffling": shuffled}
+    if len(models) > 1:
+        others = [explain_image.numbers(*pair) for pair in zip(models, every, strict=True)]
+        content["findings"] = {of["class"]: {key: of[key] for key in _OF_A_FINDING} for of in others}
     write_json(config.out / f"{path.stem}.json", content | {"command": plain(config)})
     lines = [summary(model, found, name=path.name), *(f"  {doubt}" for doubt in found.doubts)]
+    lines += [
+        f"  {summary(one, of, name='also')}"
+        for number, (one, of) in enumerate(zip(models, every, strict=True))
+        if number != chosen
+    ]
     return "\n".join([*lines, *_checks(found, shuffled), f"  figure  {figure}"])
+
+
+_OF_A_FINDING = (
+    *("probability", "interval", "interval_means", "calibrated", "measured", "doubts"),
+    *("grad_cam", "occlusion", "occlusion_rank_correlation"),
+)
+"""Numbers of a finding, where a model has several; the others are of the image."""
 
 
 def summary(model: Deployed, found: Explanation, *, name: str) -> str:

@@ -127,21 +127,20 @@ class Deployed:
         return tf.stack([log_odds(head, features)[:, 0] for head in self.heads])
 
     @cached_property
-    def graph(self) -> Any:
-        """Images `(n, image_size, image_size, 3)` to features and the heads' log-odds, compiled once."""
+    def features(self) -> Any:
+        """Images `(n, image_size, image_size, 3)` to features `(n, d)`, compiled once."""
         side = self.about["image_size"]
 
         # By a given signature: TensorFlow compiles it once for every number of images.
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])
         def run(images: Any) -> Any:
-            features = self.encoder(images, training=False)
-            return features, self.log_odds(features)
+            return self.encoder(images, training=False)
 
         return run
 
     def scores(self, images: tf.Tensor) -> tf.Tensor:
         """The same of images `(n, image_size, image_size, 3)`."""
-        return tf.reduce_mean(self.graph(images)[1], axis=0)
+        return self.score_of(self.features(images))
 
     def judge(self, seen: np.ndarray) -> Verdict:
         """The calibrated probability of what `see` gives, with its interval.
@@ -149,15 +148,23 @@ class Deployed:
         Raises:
             InputError: the network's answer is not finite.
         """
-        # A batch of one: features (1, d) and scores (k, 1).
-        features, scores = (array.numpy() for array in self.graph(tf.constant(seen[None])))
+        return self.verdict(self.features(tf.constant(seen[None])))
+
+    def verdict(self, features: tf.Tensor) -> Verdict:
+        """The calibrated probability of an image's features `(1, d)`, with its interval.
+
+        Raises:
+            InputError: the network's answer is not finite.
+        """
+        # Of a batch of one: scores (k, 1).
+        scores = self.log_odds(features).numpy()
         check(bool(np.isfinite(scores).all()), "the network must give finite numbers for this image")
         # The heads differ, and so do the calibrations drawn from held-out patients: both are in the interval.
         low, high = self.calibration.spread(scores[:, 0])
         probability = float(self.calibration(scores[:, 0].mean()))
         heads = 1 / (1 + np.exp(-scores[:, 0].astype(float)))
         # The middle of draws need not be the estimate itself; the interval always holds it.
-        return Verdict(probability, min(low, probability), max(high, probability), heads, features[0])
+        return Verdict(probability, min(low, probability), max(high, probability), heads, features.numpy()[0])
 
     def nearest(self, features: np.ndarray, count: int = 5) -> list[Case]:
         """The most similar training cases, at most one of each patient."""
@@ -259,7 +266,7 @@ def save(
             "intercept": calibration.intercept,
             "why": calibration.missing,
         },
-        "measured": _measure(scores, np.asarray(labels), patients=patients, calibration=calibration),
+        "measured": measured(scores, np.asarray(labels), patients=patients, calibration=calibration),
         "learned_from": learned(prepared, np.asarray(rows), positive=positive),
         "card": card | {"limits": [*stated, _UNCALIBRATED.format(why=why) if why else _CALIBRATED]},
     }
@@ -288,7 +295,7 @@ def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path:
     return folder
 
 
-def _measure(
+def measured(
     scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None, calibration: Calibration
 ) -> dict[str, Any]:
     """What the heads together reach on the held-out patients; the Brier score is of cross-fitted probabilities."""

@@ -1,6 +1,7 @@
 """One radiograph asked and explained: probability, heat map, nearest cases; and what the two checks say of the map."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import tensorflow as tf
 from tf_simclr.chest.files.squares import Picture
 from tf_simclr.chest.model.cases import Case, small_picture
 from tf_simclr.chest.model.deployed import NOTE, Deployed, Verdict
-from tf_simclr.chest.model.heat_maps import agreement, grad_cam, occlusion, shades, shuffled_networks
+from tf_simclr.chest.model.heat_maps import (
+    agreement,
+    grad_cam,
+    grad_cams,
+    maps_of,
+    occlusion,
+    shades,
+    shuffled_networks,
+)
 from tf_simclr.chest.model.overlay import layer, overlay, put_back
 from tf_simclr.data.images import to_rgb
 
@@ -52,6 +61,11 @@ class Explanation:
     """Of the model, whatever the image; see `Deployed.warnings`."""
 
     @property
+    def mapped(self) -> bool:
+        """Whether the network has a layer of places, of which there can be a map."""
+        return self.heat.size > 1 or bool(self.heat.any())
+
+    @property
     def places(self) -> bool:
         """Whether the heat map has enough places to say where, and one that speaks for the class."""
         return self.heat.size >= PLACES and bool(self.heat.max() > 0)
@@ -66,36 +80,66 @@ class Explanation:
 
 
 def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
-    """Everything but the checks.
+    """`ask_all` of a model of one finding."""
+    return ask_all([deployed], source, neighbours=neighbours)[0]
+
+
+def ask_all(
+    models: Sequence[Deployed], source: str | Path | Picture, *, neighbours: int = 5
+) -> tuple[Explanation, ...]:
+    """Everything but the checks, for each finding; the encoder runs once.
 
     Args:
-        deployed: the model.
+        models: of `opened.opened`, which share an encoder.
         source: a file, or what was read of one.
         neighbours: training cases to name.
 
     Raises:
         InputError: the file is no radiograph that can be read.
     """
+    first = models[0]
     # 1. The picture as it was kept in training. 2. What the heads say. 3. Where they look. 4. What looks like it.
-    picture = source if isinstance(source, Picture) else deployed.open(source)
-    seen = deployed.see(picture)
-    verdict = deployed.judge(seen)
-    cases = deployed.nearest(verdict.features, neighbours)
-    heat = grad_cam(deployed.encoder, deployed.score_of, image=seen)
-    similar = cases[0].similarity >= deployed.cases.usual
-    known = deployed.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
-    return Explanation(picture, seen, verdict, heat, cases, similar, known, warnings=deployed.warnings)
+    picture = source if isinstance(source, Picture) else first.open(source)
+    seen = first.see(picture)
+    features = first.features(tf.constant(seen[None]))
+    verdicts = [model.verdict(features) for model in models]
+    cases = first.nearest(verdicts[0].features, neighbours)
+    heats = [np.zeros((1, 1), np.float32)] * len(models)  # of a network without places
+    if maps_of(first.encoder):
+        heats = grad_cams(first.encoder, [model.score_of for model in models], image=seen)
+    similar = cases[0].similarity >= first.cases.usual
+    known = first.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
+    return tuple(
+        Explanation(picture, seen, verdict, heat, cases, similar, known, warnings=model.warnings)
+        for model, verdict, heat in zip(models, verdicts, heats, strict=True)
+    )
 
 
 def checked(deployed: Deployed, found: Explanation) -> Explanation:
-    """The same with the occlusion check."""
+    """`checked_all` of a model of one finding."""
+    return checked_all([deployed], [found])[0]
+
+
+def checked_all(models: Sequence[Deployed], found: Sequence[Explanation]) -> tuple[Explanation, ...]:
+    """The same with the occlusion check: the covered images are seen once."""
+    seen = found[0].seen
+
+    def scores(images: tf.Tensor) -> tf.Tensor:
+        features = models[0].features(images)
+        return tf.stack([model.score_of(features) for model in models], axis=1)
+
     # A network that sees very few pixels has no room for seven squares a side.
-    covered = occlusion(deployed.scores, found.seen, grid=min(_GRID, *found.seen.shape[:2]))
-    return dataclasses.replace(found, covered=covered, correlation=agreement(found.heat, covered))
+    covered = occlusion(scores, seen, grid=min(_GRID, *seen.shape[:2]))
+    return tuple(
+        dataclasses.replace(one, covered=fallen, correlation=agreement(one.heat, fallen))
+        for one, fallen in zip(found, covered, strict=True)
+    )
 
 
 def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) -> dict[str, float]:
     """Rank correlation of the heat map with those of shuffled networks, by what was shuffled last, the heads first."""
+    if not maps_of(deployed.encoder):
+        return {}
     return {
         block: agreement(found.heat, grad_cam(encoder, score, image=found.seen))
         for block, encoder, score in shuffled_networks(deployed.encoder, deployed.heads, seed=seed)
@@ -121,6 +165,8 @@ def map_alone(deployed: Deployed, found: Explanation) -> np.ndarray:
 def in_words(found: Explanation) -> str:
     """What the occlusion check says of the heat map."""
     # In the order of what makes a map worth nothing, then by how far the two checks agree.
+    if not found.mapped:
+        return "this network has no layer of places: there is no map, and the answer rests on the picture as a whole"
     if found.heat.max() <= 0:
         return "no place speaks for the finding: nothing is coloured, and the answer rests on the picture as a whole"
     if not found.places:

@@ -26,16 +26,25 @@ _Score = Callable[[Any], Any]
 """Features `(n, d)`, or images, to one number each, `(n,)`: the larger, the more speaks for the class."""
 
 
-def last_map(encoder: keras.Model) -> str:
-    """Name of the last layer of an encoder that still has places: the last one with four axes.
+def maps_of(encoder: keras.Model) -> list[str]:
+    """Names of the layers of an encoder that have places: those with four axes, in their order; of some there are none.
 
-    Raises:
-        InputError: there is none with more than one place.
+    Example:
+        >>> maps_of(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
+        []
     """
     # The input has four axes, too, and is left out.
-    places = [
-        layer.name for layer in encoder.layers[1:] if len(getattr(getattr(layer, "output", None), "shape", ())) == 4
-    ]
+    layers = [layer for layer in encoder.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return [layer.name for layer in layers if len(getattr(getattr(layer, "output", None), "shape", ())) == 4]
+
+
+def last_map(encoder: keras.Model) -> str:
+    """Name of the last layer of an encoder that still has places.
+
+    Raises:
+        InputError: there is none.
+    """
+    places = maps_of(encoder)
     check(bool(places), "the encoder must have a layer of feature maps to explain", encoder=encoder.name)
     return places[-1]
 
@@ -52,19 +61,29 @@ def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: s
         image: `(h, w, 3)` in [0, 1].
         layer: by default the last one with places.
     """
-    # Grad-CAM (Selvaraju et al. 2017): 1. the maps A, (1, h', w', c), and the score y that follows from them;
+    return grad_cams(encoder, [score], image=image, layer=layer)[0]
+
+
+def grad_cams(
+    encoder: keras.Model, scores: Sequence[_Score], *, image: np.ndarray, layer: str | None = None
+) -> list[np.ndarray]:
+    """The same for several scores of the same features: the encoder runs once."""
+    # Grad-CAM (Selvaraju et al. 2017): 1. the maps A, (1, h', w', c), and the scores y that follow from them;
     # 2. weights α, (1, 1, 1, c): the mean over places of ∂y/∂A, as far as each channel speaks for the class;
     # 3. Σ α A over channels, (h', w'). The paper then cuts below 0; here the sign is kept for the checks.
     maps = encoder.get_layer(layer or last_map(encoder)).output
     through = keras.Model(encoder.input, [maps, encoder.output])
     images = tf.constant(image[None], tf.float32)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(images)  # else nothing is recorded of a frozen encoder
         activations, features = through(images, training=False)
-        total = tf.reduce_sum(score(features))
-    gradients = tape.gradient(total, activations)
-    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    return tf.reduce_sum(weights * activations, axis=-1)[0].numpy()
+        totals = [tf.reduce_sum(score(features)) for score in scores]
+    found = []
+    for total in totals:
+        gradients = tape.gradient(total, activations, unconnected_gradients="zero")
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        found.append(tf.reduce_sum(weights * activations, axis=-1)[0].numpy())
+    return found
 
 
 def shades(values: np.ndarray) -> np.ndarray:
@@ -83,7 +102,7 @@ def occlusion(score: _Score, image: np.ndarray, *, grid: int = 7, batch_size: in
     """How much the score falls when a square of the image is covered by its mean: float32 `(grid, grid)`.
 
     Args:
-        score: of images.
+        score: of images, `(n,)`; or several of each, `(n, k)`, for `(k, grid, grid)`.
         image: `(h, w, 3)` in [0, 1].
         grid: squares a side; they do not overlap and leave no gap.
         batch_size: covered images at a time.
@@ -95,14 +114,15 @@ def occlusion(score: _Score, image: np.ndarray, *, grid: int = 7, batch_size: in
     check(1 <= grid <= min(height, width), "grid must be between 1 and the image's side", grid=grid)
     # Rounded edges: the squares differ by at most one pixel, cover all of it and do not overlap.
     rows, columns = (np.linspace(0, side, grid + 1).round().astype(int) for side in (height, width))
-    whole = float(np.asarray(score(tf.constant(image[None], tf.float32)))[0])
-    # Row by row, as `reshape` puts them back.
+    whole = np.asarray(score(tf.constant(image[None], tf.float32)), float)[0]
     boxes = [(rows[i], rows[i + 1], columns[j], columns[j + 1]) for i in range(grid) for j in range(grid)]
-    fallen: list[float] = []
+    fallen: list[np.ndarray] = []
     for start in range(0, len(boxes), batch_size):
         covered = np.stack([_cover(image, box) for box in boxes[start : start + batch_size]])
-        fallen += [whole - float(value) for value in np.asarray(score(tf.constant(covered, tf.float32)))]
-    return np.array(fallen, np.float32).reshape(grid, grid)
+        fallen.append(whole - np.asarray(score(tf.constant(covered, tf.float32)), float))
+    # Row by row, as `reshape` puts them back.
+    values = np.concatenate(fallen).astype(np.float32)  # (grid², ) or (grid², k)
+    return values.reshape(grid, grid) if values.ndim == 1 else values.T.reshape(-1, grid, grid)
 
 
 def _cover(image: np.ndarray, box: Sequence[int]) -> np.ndarray:

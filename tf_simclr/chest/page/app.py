@@ -18,7 +18,7 @@ import dataclasses
 import itertools
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any
 from tf_simclr.chest.files.squares import PICTURED, Picture, picture_of
 from tf_simclr.chest.files.worker import Crew
 from tf_simclr.chest.model.deployed import Deployed
-from tf_simclr.chest.model.explain import Explanation, ask, checked
+from tf_simclr.chest.model.explain import Explanation, ask_all, checked_all
 from tf_simclr.chest.page import html as app_page
 from tf_simclr.chest.page.gate import HEADERS, UPLOAD, Gate, Refused
 from tf_simclr.chest.page.room import Room
@@ -38,6 +38,8 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _Tell = Callable[[_Message], Awaitable[None]]
 """Takes one line of an answer."""
+_Found = tuple[Explanation, ...]
+"""What was found of one file, for each finding."""
 
 _TEXT = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8"}
 SCRIPT = "text/javascript; charset=utf-8"
@@ -80,7 +82,7 @@ class Page:
     """The application.
 
     Args:
-        deployed: the model.
+        models: the model, a part for each finding (`chest.model.opened`).
         gate: what is let in.
         neighbours: training cases to show.
         limits: see there.
@@ -89,18 +91,18 @@ class Page:
 
     def __init__(
         self,
-        deployed: Deployed,
+        models: Sequence[Deployed],
         *,
         gate: Gate,
         neighbours: int = 5,
         limits: Limits | None = None,
         say: Callable[[str], None] = lambda line: None,
     ):
-        self.deployed, self.gate, self.neighbours, self.say = deployed, gate, neighbours, say
+        self.models, self.gate, self.neighbours, self.say = tuple(models), gate, neighbours, say
         self.limits = limits or Limits()
         # Made once: the page is the same for all.
         self.texts = {
-            "/": app_page.document(deployed, max_bytes=gate.max_bytes).encode(),
+            "/": app_page.document(self.models, max_bytes=gate.max_bytes).encode(),
             "/page.css": app_page.STYLE.encode(),
             "/page.js": app_page.SCRIPT.encode(),
             "/viewer.js": app_page.VIEWER.encode(),
@@ -241,9 +243,9 @@ class Page:
                 await asyncio.wait_for(pictured(picture, tell), patience)
                 picture = dataclasses.replace(picture, full=b"")
             await tell({"step": "asking the network"})
-            found = await self.asked(lambda: ask(self.deployed, picture, neighbours=self.neighbours), rank=_ANSWERS)
+            found = await self.asked(lambda: ask_all(self.models, picture, neighbours=self.neighbours), rank=_ANSWERS)
             await tell(await self.shown(found))
-            found = await self.asked(lambda: checked(self.deployed, found), rank=_CHECKS)
+            found = await self.asked(lambda: checked_all(self.models, found), rank=_CHECKS)
             await tell(await self.shown(found))
         except asyncio.TimeoutError:
             raise _Gone from None  # who takes a picture that slowly
@@ -256,31 +258,33 @@ class Page:
 
     async def decoded(self, content: bytearray, *, outgoing: contextlib.AsyncExitStack) -> Picture:
         """What a decoder made of a file.  It takes no other one before there is room for the picture, which is held."""
-        about = self.deployed.about
+        about = self.models[0].about
         request = {"size": about["kept_size"], "fit": about["fit"], "windowed": about["windowed"], "full": True}
         async with self.decoding.held():
             answer = await self.apart(lambda: self.crew(request, content))
             await outgoing.enter_async_context(self.pictures.held(min(len(answer), self.pictures.size)))
         return await self.apart(lambda: picture_of(answer))
 
-    async def asked(self, job: Callable[[], Explanation], *, rank: int) -> Explanation:
+    async def asked(self, job: Callable[[], _Found], *, rank: int) -> _Found:
         """What the network says, one image at a time."""
         async with self.asking.held(rank=rank):
             return await self.apart(job)
 
-    async def shown(self, found: Explanation) -> _Message:
+    async def shown(self, found: _Found) -> _Message:
         """A line with a finished answer; drawn aside, for pictures take long to compress."""
-        html = await self.apart(lambda: app_page.result(self.deployed, found))
-        said = app_page.in_a_sentence(self.deployed, found)
-        verdict = found.verdict
-        numbers = {
-            "class": self.deployed.positive,
-            "probability": verdict.probability,
-            "low": verdict.low,
-            "high": verdict.high,
-            "doubts": found.doubts,
-        }
-        return {"html": html, "said": said, "checked": found.correlation is not None, "numbers": numbers}
+        html = await self.apart(lambda: app_page.result(self.models, found))
+        said = app_page.in_sentences(self.models, found)
+        numbers = [
+            {
+                "class": model.positive,
+                "probability": one.verdict.probability,
+                "low": one.verdict.low,
+                "high": one.verdict.high,
+                "doubts": one.doubts,
+            }
+            for model, one in zip(self.models, found, strict=True)
+        ]
+        return {"html": html, "said": said, "checked": found[0].correlation is not None, "numbers": numbers}
 
     async def apart(self, job: Callable[[], Any]) -> Any:
         """A job in another thread, which is waited for even when the answer is not wanted any more.

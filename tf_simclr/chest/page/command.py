@@ -3,8 +3,8 @@
 For research, not for diagnosis.
 """
 
-from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.deployed import NOTE
+from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.app import Limits
 from tf_simclr.config import ChestApp
@@ -18,13 +18,15 @@ def run(config: ChestApp) -> None:
     Raises:
         InputError: the model cannot be read, uvicorn is missing, or the port is taken.
     """
-    model = deployed.load(config.model, code=config.encoder)
+    models = opened(config.model, code=config.encoder)
     say(NOTE)
+    title = models[0].about["card"].get("title", "a model without a title")
+    say(f"{config.model}: {title}; tells {', '.join(model.positive for model in models)}")
     imported("uvicorn", "the page")
     if config.host not in app_server.LOCAL:
         say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
     app_server.serve(
-        model,
+        models,
         host=config.host,
         port=config.port,
         max_bytes=config.max_megabytes << 20,

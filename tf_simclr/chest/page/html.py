@@ -4,6 +4,7 @@ Every text is escaped: file names, class names and cards are other people's.
 """
 
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -25,11 +26,11 @@ _FEW = 0.1
 """Half-width of an interval of AUC above which few patients were tested."""
 
 
-def document(deployed: Deployed, *, max_bytes: int) -> str:
+def document(models: Sequence[Deployed], *, max_bytes: int) -> str:
     """The whole page, without an answer; `page.js` fills it.
 
     Args:
-        deployed: the model.
+        models: the model, a part for each finding.
         max_bytes: of a file; larger ones are not sent.
     """
     return (
@@ -39,18 +40,31 @@ def document(deployed: Deployed, *, max_bytes: int) -> str:
         '<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">'
         '<script src="viewer.js" defer></script><script src="page.js" defer></script></head><body>'
         f'<div class="note" role="note"><strong>{escape(NOTE)}</strong></div>'
-        f'<main class="page">{_banner(deployed)}{drop(max_bytes)}'
+        f'<main class="page">{_banner(models)}{drop(max_bytes)}'
         '<p id="said" role="status" class="unseen"></p>'
-        f'<section id="result" aria-label="Answer"></section>{_LOOK}{FILES}{card(deployed)}'
+        f'<section id="result" aria-label="Answer"></section>{_LOOK}{FILES}{card(models)}'
         '<p id="printed"></p></main></body></html>'
     )
 
 
-def _banner(deployed: Deployed) -> str:
-    """What the page is."""
-    title = str(deployed.about["card"].get("title", deployed.positive))
-    intro = f"Drop frontal chest radiographs below. {_PRIVACY}"
-    return f'<h1>{escape(title)}</h1><p class="intro">{escape(intro)}</p>'
+def _banner(models: Sequence[Deployed]) -> str:
+    """What the page is, and what it tells."""
+    names = [model.positive for model in models]
+    title = str(models[0].about["card"].get("title", ", ".join(names)))
+    intro = f"It tells {_listed(names)}. Drop frontal chest radiographs below. {_PRIVACY}"
+    made_up = [warning for warning in models[0].warnings if "made-up" in warning]
+    warned = "".join(f'<p class="warn">{escape(warning)}</p>' for warning in made_up)
+    return f'<h1>{escape(title)}</h1>{warned}<p class="intro">{escape(intro)}</p>'
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    Example:
+        >>> _listed(["a"]), _listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def drop(max_bytes: int) -> str:
@@ -120,10 +134,51 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def result(deployed: Deployed, found: Explanation) -> str:
-    """Probability, pictures and cases of one radiograph; what its file is called never came here."""
-    parts = [answer(deployed, found), pictures(deployed, found), neighbours(deployed, found.cases)]
-    return "".join(parts).replace(" %", "&nbsp;%")
+def result(models: Sequence[Deployed], found: Sequence[Explanation]) -> str:
+    """Probabilities, pictures and cases of one radiograph; what its file is called never came here.
+
+    Of several findings one is looked at, which `page.js` lets one choose.
+    """
+    pairs = list(zip(models, found, strict=True))
+    if len(pairs) == 1:
+        parts = [answer(*pairs[0]), pictures(*pairs[0])]
+    else:
+        shared = [doubt for doubt in found[0].doubts if all(doubt in one.doubts for one in found)]
+        parts = [_chooser(pairs, doubts=shared)]
+        for number, (model, one) in enumerate(pairs):
+            inside = answer(model, one, number=number, told=shared) + pictures(model, one, number=number)
+            parts.append(f'<section class="finding" aria-label="{escape(model.positive)}" hidden>{inside}</section>')
+    return "".join([*parts, neighbours(models[0], found[0].cases)]).replace(" %", "&nbsp;%")
+
+
+def _chooser(pairs: Sequence[tuple[Deployed, Explanation]], *, doubts: Sequence[str]) -> str:
+    """Every finding with its probability, its interval and how well it was told; one of them is chosen."""
+    rows = []
+    for number, (model, found) in enumerate(pairs):
+        verdict, auc = found.verdict, model.measured["auc"]
+        raw = "; raw score" if model.calibration.missing else ""
+        rows.append(
+            f'<tr><th scope="row"><label><input type="radio" name="finding" value="{number}"> '
+            f"{escape(model.positive)}</label></th><td>{percent(verdict.probability)} %{raw}</td>"
+            f"<td>{percent(verdict.low)} to {percent(verdict.high)} %</td>"
+            f"<td>{auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})</td></tr>"
+        )
+    warned = "".join(f'<p class="warn">{escape(doubt)}</p>' for doubt in doubts)
+    return (
+        f'<div class="box" id="answer"><p class="file"></p>{warned}<h2>Findings</h2><table id="findings"><thead><tr>'
+        '<th scope="col">Finding</th><th scope="col">Probability</th><th scope="col">Interval</th>'
+        '<th scope="col">AUC on its test</th></tr></thead>'
+        f'<tbody>{"".join(rows)}</tbody></table><p class="small">The chosen one is explained below.</p></div>'
+    )
+
+
+def in_sentences(models: Sequence[Deployed], found: Sequence[Explanation]) -> str:
+    """The answer for who hears it."""
+    if len(models) == 1:
+        return in_a_sentence(models[0], found[0])
+    said = [f"{model.positive} {percent(one.verdict.probability)} %" for model, one in zip(models, found, strict=True)]
+    doubts = list(dict.fromkeys(doubt for one in found for doubt in one.doubts))
+    return " ".join([f"Probabilities: {', '.join(said)}.", *doubts, NOTE])
 
 
 def in_a_sentence(deployed: Deployed, found: Explanation) -> str:
@@ -134,13 +189,24 @@ def in_a_sentence(deployed: Deployed, found: Explanation) -> str:
     return " ".join([said, *found.doubts, NOTE])
 
 
-def answer(deployed: Deployed, found: Explanation) -> str:
-    """The probability with its interval, and how far it may be believed."""
+_ANSWER = ' id="answer"'
+
+
+def answer(deployed: Deployed, found: Explanation, *, number: int | None = None, told: Sequence[str] = ()) -> str:
+    """The probability with its interval, and how far it may be believed.
+
+    Args:
+        deployed: the model of the finding.
+        found: of the radiograph.
+        number: of one of several findings.
+        told: doubts that stand above already.
+    """
     verdict, positive = found.verdict, escape(deployed.positive)
     low, high = percent(verdict.low), percent(verdict.high)
-    doubts = "".join(f'<p class="warn">{escape(doubt)}</p>' for doubt in found.doubts)
+    doubts = "".join(f'<p class="warn">{escape(doubt)}</p>' for doubt in found.doubts if doubt not in told)
+    file = '<p class="file"></p>' if number is None else ""
     return (
-        f'<div class="box" id="answer"><p class="file"></p>{doubts}'
+        f'<div class="box"{_ANSWER if number is None else ""}>{file}{doubts}'
         f'<h2><span class="number">{percent(verdict.probability)} %</span> probability of {positive}</h2>'
         f"<p>Interval: {low} to {high} %</p>{_bar(deployed, found)}"
         f"<ul>{''.join(f'<li>{line}</li>' for line in meaning(deployed, found))}</ul>"
@@ -207,8 +273,8 @@ def meaning(deployed: Deployed, found: Explanation) -> list[str]:
     return lines
 
 
-def pictures(deployed: Deployed, found: Explanation) -> str:
-    """Where the viewer goes, and the heat map for it."""
+def pictures(deployed: Deployed, found: Explanation, *, number: int | None = None) -> str:
+    """Where the viewer goes, and the heat map for it; `number` of one of several findings."""
     heat = data_uri(map_alone(deployed, found))
     # The answer is shown at once, the check of its map follows.
     if found.correlation is None:
@@ -220,13 +286,14 @@ def pictures(deployed: Deployed, found: Explanation) -> str:
     rim = "; the network does not see the rim" if deployed.about["crop_proportion"] < 1 else ""
     legend = f'<span class="ramp"></span> speaks a little … most for {positive}{rim}'
     legend = legend if found.heat.max() > 0 else f"Nothing speaks for {positive}"
+    legend = legend if found.mapped else "There is none"
     heard = f"The radiograph with the heat map. {in_a_sentence(deployed, found)} {check}"
     return (
         '<div class="box"><h2>Where the network looks</h2><div class="place"></div>'
         f'<img class="map" hidden src="{heat}" alt="{escape(heard)}">'
         f'<p class="small">{found.picture.width} × {found.picture.height} pixels, first in the window of the file. '
         f"Map: {legend}</p>"
-        f'<p id="check" aria-busy="{busy}">{escape(check)}</p><p class="small">{_HEAT}</p></div>'
+        f'<p id="check{number or ""}" aria-busy="{busy}">{escape(check)}</p><p class="small">{_HEAT}</p></div>'
     )
 
 
@@ -260,22 +327,24 @@ def _enlarged(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.BICUBIC))
 
 
-def card(deployed: Deployed) -> str:
+def card(models: Sequence[Deployed]) -> str:
     """The model's card; its limits first and always open."""
+    deployed = models[0]
     about = deployed.about
     own = dict(about["card"])
     # A card without limits is no reason to trust.
     limits = own.pop("limits", "No limits were stated: do not use the model.")
     lines = limits if isinstance(limits, list) else [limits]
-    learned = about["learned_from"]
     rows = {name: own[name] for name in own if name != "title"}
-    rows["learned from"] = "{images:,} radiographs of {patients:,} patients, {positives:,} of them positive".format(
-        **learned
-    )
-    platt = f"Platt's scaling on {deployed.measured['images']:,} radiographs of other patients"
-    rows["calibration"] = f"none: {deployed.calibration.missing}" if deployed.calibration.missing else platt
-    rows["Brier score"] = f"{deployed.measured['brier']:.3f} (0 is best)"
-    rows["heads"] = f"{about['heads']} trainings, averaged"
+    for model in models:
+        of = f" of {model.positive}" if len(models) > 1 else ""
+        learned = "{images:,} radiographs of {patients:,} patients, {positives:,} of them positive"
+        rows[f"learned from{of}"] = learned.format(**model.about["learned_from"])
+        platt = f"Platt's scaling on {model.measured['images']:,} radiographs of other patients"
+        rows[f"calibration{of}"] = f"none: {model.calibration.missing}" if model.calibration.missing else platt
+        rows[f"Brier score{of}"] = f"{model.measured['brier']:.3f} (0 is best)"
+    if len(models) == 1:
+        rows["heads"] = f"{about['heads']} trainings, averaged"
     table = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(written(v))}</td></tr>" for k, v in rows.items())
     items = "".join(f"<li>{escape(str(line))}</li>" for line in lines)
     return (

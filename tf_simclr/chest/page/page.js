@@ -11,6 +11,7 @@ const viewer = new Viewer(document.querySelector("#viewer"));
 const largest = Number(drop.dataset.bytes);
 let running = null;  // what is being sent or answered
 let current = null;  // the file whose answer is in view
+let chosenFinding = null;  // of several, the number of the one that is looked at
 const rows = [];  // of the table: a file and what was found
 
 chosen.addEventListener("change", () => {
@@ -64,7 +65,7 @@ async function read(file, mine, which) {
       else if (line.html) {
         show(answered(line), line.checked ? line.said : "");
         last = line.checked ? "done" : "checking";
-        if (line.checked) note(file, line.numbers);
+        if (line.checked) note(file, { found: line.numbers });
       } else if (line.step) {
         last = line.step;
         if (parts.length && running === mine) {
@@ -108,7 +109,8 @@ async function* lines(stream) {
 function put(file, element, sentence = "") {
   current = file;
   for (const place of element.querySelectorAll(".file")) place.textContent = file.name;
-  (element.querySelector(".place") ?? element).append(viewer.element);
+  (element.querySelector("section.finding:not([hidden]) .place") ?? element.querySelector(".place") ?? element)
+    .append(viewer.element);
   result.replaceChildren(element);
   viewer.later();
   if (sentence) said.textContent = sentence;
@@ -152,9 +154,28 @@ function refused(error, file) {
 function answered(line) {
   const element = document.createElement("div");
   element.innerHTML = line.html;
-  const map = element.querySelector("img.map");
-  if (map) viewer.lay(map);
+  const choices = [...element.querySelectorAll("input[name=finding]")];
+  if (choices.length) {
+    const likeliest = line.numbers.reduce((most, one, at) => one.probability > line.numbers[most].probability ? at : most, 0);
+    for (const [number, choice] of choices.entries()) {
+      choice.addEventListener("change", () => { chosenFinding = number; choose(element, number); });
+    }
+    choose(element, chosenFinding ?? likeliest);
+  } else {
+    const map = element.querySelector("img.map");
+    if (map) viewer.lay(map);
+  }
   return element;
+}
+
+/** Shows the answer and the map of one of several findings. */
+function choose(element, number) {
+  const sections = [...element.querySelectorAll("section.finding")];
+  for (const [at, section] of sections.entries()) section.hidden = at !== number;
+  element.querySelectorAll("input[name=finding]")[number].checked = true;
+  const place = sections[number].querySelector(".place");
+  if (element.contains(viewer.element)) place.append(viewer.element);  // else `put` does, when the answer is shown
+  viewer.lay(sections[number].querySelector("img.map"));
 }
 
 /** Writes a file's numbers, or why it has none, into the table. */
@@ -166,11 +187,20 @@ function note(file, found) {
     const line = document.createElement("tr"), name = document.createElement("th");
     name.scope = "row";
     name.append(button(row.file.name, () => readAll([row.file])));
-    line.append(name, text("td", row.probability === undefined ? "not read" : percent(row.probability)),
-      text("td", row.low === undefined ? "" : `${percent(row.low)} to ${percent(row.high)}`),
-      text("td", row.refused ?? row.doubts.join(" ")));
+    const several = row.found?.length > 1, cell = text("td", row.refused ? "not read" : "");
+    for (const one of row.found ?? []) {
+      cell.append(text("div", (several ? `${one.class} ` : "") + percent(one.probability)));
+    }
+    const interval = document.createElement("td");
+    for (const one of row.found ?? []) interval.append(text("div", `${percent(one.low)} to ${percent(one.high)}`));
+    line.append(name, cell, interval, text("td", row.refused ?? remarks(row.found)));
     return line;
   }));
+}
+
+/** What is to be said of a file's answers, each sentence once. */
+function remarks(found) {
+  return [...new Set(found.flatMap((one) => one.doubts))].join(" ");
 }
 
 function percent(share) {
@@ -184,8 +214,8 @@ function save() {
     return /[",\r\n']/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const names = ["file", "class", "probability", "interval_low", "interval_high", "remarks", "model", "note"];
-  const lines = rows.map((row) => [row.file.name, row.class, row.probability, row.low, row.high,
-    row.refused ?? row.doubts.join(" "), document.querySelector("h1").textContent, document.title]);
+  const lines = rows.flatMap((row) => (row.found ?? [{}]).map((one) => [row.file.name, one.class, one.probability,
+    one.low, one.high, row.refused ?? one.doubts.join(" "), document.querySelector("h1").textContent, document.title]));
   const content = [names, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv;charset=utf-8" }));

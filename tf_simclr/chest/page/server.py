@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tf_simclr.chest.model.deployed import Deployed
@@ -93,7 +93,7 @@ def _timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
 
 
 def serve(
-    deployed: Deployed,
+    models: Sequence[Deployed],
     *,
     host: str,
     port: int,
@@ -106,7 +106,7 @@ def serve(
     """Serves the page until it is interrupted.
 
     Args:
-        deployed: the model.
+        models: the model, a part for each finding.
         host: address to listen on.
         port: 0 for any that is free.
         max_bytes: of an upload.
@@ -124,7 +124,7 @@ def serve(
     with contextlib.closing(listen(host, port)) as listening:
         port = listening.getsockname()[1]
         gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
-        page = Page(deployed, gate=gate, neighbours=neighbours, limits=limits, say=say)
+        page = Page(models, gate=gate, neighbours=neighbours, limits=limits, say=say)
         server = server_of(page)
         for number in _ENDINGS:
             signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew

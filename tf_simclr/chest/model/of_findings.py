@@ -28,8 +28,12 @@ _ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
 """Array, float64 → its number of axes."""
 
 
+_PEOPLE = "held_people.npy"
+"""Patients of the held-out images as numbers, int64; models that were left before there was one lack it."""
+
+
 @dataclass(frozen=True)
-class _FindingsModel:
+class FindingsModel:
     """An opened model."""
 
     encoder: keras.Model
@@ -43,11 +47,23 @@ class _FindingsModel:
     cases: Cases
     about: dict[str, Any]
     """The content of `card.json`."""
+    held_people: np.ndarray | None = None
+    """Patients of the validation images, `(v,)`; None where they are not known, and each image counts as one's own."""
 
     @property
     def findings(self) -> tuple[str, ...]:
         """In the order of the columns."""
         return tuple(self.about["findings"])
+
+    def learned_from(self, finding: str) -> dict[str, int]:
+        """How many images and patients were learned from, and how many have this finding."""
+        labels = self.cases.labels[:, self.about["classes"].index(finding)]
+        stored = self.about.get("learned_from")
+        if stored is None:  # models that were left before it was noted: of the cases that are kept
+            images, patients, positives = len(labels), len(np.unique(self.cases.people)), int(labels.sum())
+        else:
+            images, patients, positives = stored["images"], stored["patients"], stored["positives"][finding]
+        return {"images": images, "patients": patients, "positives": positives}
 
 
 def save(
@@ -56,7 +72,7 @@ def save(
     encoder: keras.Model,
     layer: tuple[np.ndarray, np.ndarray],
     findings: tuple[str, ...],
-    held: tuple[np.ndarray, np.ndarray],
+    held: tuple[np.ndarray, ...],
     cases: tuple[Prepared, np.ndarray, np.ndarray],
     image_size: int,
     crop_proportion: float,
@@ -70,7 +86,8 @@ def save(
         encoder: images `(n, h, w, 3)` in [0, 1] to features `(n, d)`: a functional model of plain layers.
         layer: kernel `(d, findings)` and bias `(findings,)`.
         findings: their names.
-        held: log-odds and labels (1, 0, -1) of validation images, each `(v, findings)`.
+        held: log-odds and labels (1, 0, -1) of validation images, each `(v, findings)`; and best their patients `(v,)`,
+            which make intervals right where patients have several images, and of which numbers are stored.
         cases: the prepared folder, the rows learned from, and their features, by which another hospital's are measured.
         image_size: side of the encoder's input in pixels.
         crop_proportion: what evaluation keeps of the prepared square.
@@ -78,8 +95,8 @@ def save(
         seed: of the cases' numbers.
     """
     prepared, rows, features = cases
-    # The names of the arrays in the order in which they come: kernel, bias, held-out scores, held-out labels.
-    arrays = dict(zip(_ARRAYS, (*layer, *held), strict=True))
+    arrays = dict(zip(_ARRAYS, (*layer, *held[:2]), strict=True))
+    labels = prepared.labels[rows]
     about = {
         "format": FINDINGS.format,
         "note": _NOTE,
@@ -91,17 +108,26 @@ def save(
         "windowed": prepared.windowed,
         "crop_proportion": crop_proportion,
         "card": card,
+        "learned_from": {
+            "images": len(rows),
+            "patients": len(np.unique(prepared.patients[rows])),
+            "positives": dict(zip(prepared.classes, labels.sum(axis=0).tolist(), strict=True)),
+        },
     }
     with replacing_folder(folder) as place:
         bare(encoder).save(place / "encoder.keras")
         case_files.write(case_files.gather(prepared, rows, features=features, seed=seed), place)
         for name, values in arrays.items():
             np.save(place / f"{name}.npy", np.asarray(values, np.float64), allow_pickle=False)
+        if len(held) > 2:
+            people = np.unique(np.asarray(held[2]), return_inverse=True)[1]
+            drawn = np.random.default_rng(seed).permutation(people.max() + 1)  # their order would tell pseudonyms
+            np.save(place / _PEOPLE, drawn[people].astype(np.int64), allow_pickle=False)
         digests = {path.name: digest(path) for path in sorted(place.iterdir())}
         write_json(place / "card.json", about | {"digests": digests})
 
 
-def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
+def load(folder: str | Path, *, code: str = "") -> FindingsModel:
     """Opens a folder that `save` wrote, or a run that has one.
 
     Args:
@@ -116,6 +142,7 @@ def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
     folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
     about = read_card(folder, FINDINGS)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
+    names |= {_PEOPLE} & set(about["digests"])
     check_files(folder, about["digests"], names=names)
     encoder = load_network(folder / "encoder.keras", code=code)
     found = {
@@ -127,4 +154,12 @@ def load(folder: str | Path, *, code: str = "") -> _FindingsModel:
     fits = fits and found["held_scores"].shape == found["held_labels"].shape and found["held_labels"].shape[1] == count
     check(fits, f"the arrays of {folder} must belong together", findings=count, kernel=found["kernel"].shape)
     check(all(np.isfinite(x).all() for x in found.values()), f"{folder} must hold finite numbers")
-    return _FindingsModel(encoder, **found, cases=case_files.read(folder, classes=tuple(about["classes"])), about=about)
+    check(set(about["findings"]) <= set(about["classes"]), f"the findings of {folder} must be among its classes")
+    people = None
+    if _PEOPLE in names:
+        people = np.asarray(array(folder / _PEOPLE, kind=np.int64, axes=1, what="patients"))
+        check(len(people) == len(found["held_labels"]), f"{folder} must name a patient for each held-out image")
+    known = case_files.read(folder, classes=tuple(about["classes"]))
+    fits = known.features.shape[1] == width
+    check(fits, f"the cases of {folder} must have the encoder's features", features=known.features.shape[1])
+    return FindingsModel(encoder, **found, cases=known, about=about, held_people=people)
