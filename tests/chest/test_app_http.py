@@ -627,7 +627,7 @@ def test_a_failure_of_the_program_is_answered_and_told_by_its_place_alone(model,
     def fail(*_, **__):
         raise ValueError("Doe^Jane")
 
-    monkeypatch.setattr(app, "ask", fail)
+    monkeypatch.setattr(app, "ask_all", fail)
     with serving(model) as served:
         *_, last = served.lines(image.read_bytes())
         assert last == {"refused": "The program failed on this file; whoever runs it can see why."}

@@ -226,14 +226,14 @@ def keep(entry: Path, features: Features, *, notes: Mapping[str, object]) -> Non
 
 def weights_digest(model: keras.Model) -> str:
     """Tells networks apart by what they compute: layers and how they are connected, and every weight's value."""
-    found: list[Any] = [model.dtype_policy.name, graph(model)]
+    found: list[Any] = [model.dtype_policy.name, _graph(model)]
     for weight in model.weights:
         # Which layer it is of its place tells; some layers' names count up with each network that is built.
         found.append([weight.name, contents.of_array(keras.ops.convert_to_numpy(weight))])
     return contents.of_values(found)
 
 
-def graph(model: keras.Model) -> Any:
+def _graph(model: keras.Model) -> Any:
     """A network's configuration with its layers numbered in the place of their names, some of which Keras counts up.
 
     Of a network that cannot say how it is made its class stands here.

@@ -19,6 +19,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import utils as codecs
 
+from tf_simclr.chest.files.radiograph import extreme
 from tf_simclr.errors import InputError, check
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -224,7 +225,7 @@ def _look_at_sides(data: pydicom.Dataset, about: Layout) -> None:
 def _look_at_window(pixels: np.ndarray, values: np.ndarray, *, about: Layout, padding: np.ndarray) -> None:
     """Doubts a window that leaves hardly a grey of a picture that has many."""
     seen, own = _sampled(pixels[~padding]), _sampled(values[~padding])
-    if not seen.size:
+    if not seen.size or extreme(pixels):  # which is said of it
         return
     cut = float(np.mean((seen <= 0) | (seen >= 1)))
     bare = float(np.mean((own == own.min()) | (own == own.max())))

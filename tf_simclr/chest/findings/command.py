@@ -64,7 +64,7 @@ def run(config: ChestFindings) -> None:
 
         # 4. What is left: numbers, table, page, and the model that did best on validation patients.
         # By the share of labels first: a line that learned from fewer is never left.
-        chosen = max(fits, key=lambda line: (line[2], order(validation_auc(task, fits[line][0]))))
+        chosen = max(fits, key=lambda line: (line[2], _order(validation_auc(task, fits[line][0]))))
         told = _told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
         _leave(config.model_dir, told)
         left = _left_model(task, chosen, fit=fits[chosen][0])
@@ -81,7 +81,7 @@ def opened(config: ChestFindings) -> Prepared:
     return made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
 
 
-def order(value: float) -> float:
+def _order(value: float) -> float:
     """A mean AUC to choose by; where there is none it comes last."""
     return -1.0 if np.isnan(value) else value
 
@@ -125,13 +125,13 @@ def _trained(task: Task, line: _Line) -> list[Fit]:
     way, network, fraction = line
     found = []
     for number in range(task.config.seeds):
-        say(f"{title(line)}, seed {task.config.seed + number} ({number + 1} of {task.config.seeds}) …")
+        say(f"{_title(line)}, seed {task.config.seed + number} ({number + 1} of {task.config.seeds}) …")
         found.append(fitted(task, way=way, network=network, fraction=fraction, seed=task.config.seed + number))
         say(f"  mean AUC on validation patients {validation_auc(task, found[-1]):.3f}")
     return found
 
 
-def title(line: _Line) -> str:
+def _title(line: _Line) -> str:
     """What a table calls a line."""
     way, network, fraction = line
     share = "" if fraction == 1 else f", {100 * fraction:g} % of the labels"
@@ -148,9 +148,9 @@ def _told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: di
         official=official(task.data),
         parts=parts,
         alike=sum(alike.values()),
-        numbers={title(line): of for line, of in numbers.items()},
-        learned={title(line): [fit.notes for fit in found] for line, found in fits.items()},
-        chosen=title(chosen),
+        numbers={_title(line): of for line, of in numbers.items()},
+        learned={_title(line): [fit.notes for fit in found] for line, found in fits.items()},
+        chosen=_title(chosen),
         comparable=published.comparable(
             images=test["images"],
             findings=len(task.names),
@@ -240,7 +240,7 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
         cases=(task.data, rows, features),
         image_size=config.image_size,
         crop_proportion=crop,
-        card={"title": title(line), "data": task.data.name, "limits": [*([MADE_UP] * task.data.made_up), NOTICE]},
+        card={"title": _title(line), "data": task.data.name, "limits": [*([MADE_UP] * task.data.made_up), NOTICE]},
         seed=config.seed,
     )
     keras.backend.clear_session()

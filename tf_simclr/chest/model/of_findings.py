@@ -95,6 +95,7 @@ def save(
         seed: of the cases' numbers.
     """
     prepared, rows, features = cases
+    # The names of the arrays in the order in which they come: kernel, bias, held-out scores, held-out labels.
     arrays = dict(zip(_ARRAYS, (*layer, *held[:2]), strict=True))
     labels = prepared.labels[rows]
     about = {

@@ -187,13 +187,13 @@ function note(file, found) {
     const line = document.createElement("tr"), name = document.createElement("th");
     name.scope = "row";
     name.append(button(row.file.name, () => readAll([row.file])));
-    const several = row.found?.length > 1, cell = text("td", row.refused ? "not read" : "");
-    for (const one of row.found ?? []) {
-      cell.append(text("div", (several ? `${one.class} ` : "") + percent(one.probability)));
-    }
-    const interval = document.createElement("td");
-    for (const one of row.found ?? []) interval.append(text("div", `${percent(one.low)} to ${percent(one.high)}`));
-    line.append(name, cell, interval, text("td", row.refused ?? remarks(row.found)));
+    const found = row.found ?? [], interval = (one) => `${percent(one.low)} to ${percent(one.high)}`;
+    const numbers = found.length > 1 ? [box("several", ...found.map((one) => text("div",
+      `${one.class} ${percent(one.probability)} (${interval(one)})`)))]
+      : found.length ? [percent(found[0].probability), interval(found[0])] : ["not read", ""];
+    const cells = numbers.map((content) => { const cell = text("td", ""); cell.append(content); return cell; });
+    if (cells.length === 1) cells[0].colSpan = 2;
+    line.append(name, ...cells, text("td", row.refused ?? remarks(found)));
     return line;
   }));
 }
@@ -204,7 +204,7 @@ function remarks(found) {
 }
 
 function percent(share) {
-  return share < 0.01 ? "under 1 %" : share > 0.99 ? "over 99 %" : `${Math.round(100 * share)} %`;
+  return share < 0.01 ? "under 1\u00a0%" : share > 0.99 ? "over 99\u00a0%" : `${Math.round(100 * share)}\u00a0%`;
 }
 
 /** Saves the table for a spreadsheet; what begins like a formula is made a text. */
