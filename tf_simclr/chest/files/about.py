@@ -39,7 +39,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         "orientation": sides,
         "modality": word(data, "Modality")[:16],
         "body_part": shown,
-        "sex": sex if (sex := word(data, "PatientSex")) in ("M", "F", "O") else "",
+        "sex": sex if (sex := word(data, "PatientSex")[:1]) in ("M", "F", "O") else "",
         "age": decade(word(data, "PatientAge")),
         "device": device[:64],
         "made_up": made_up,
