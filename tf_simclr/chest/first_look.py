@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.chest.collections.collection import read_table
+from tf_simclr.chest.collections.command import opened
 from tf_simclr.chest.model.card import check_prepared_alike, check_told, findings_of, place_of, read_card
 from tf_simclr.chest.page.gate import check_origin, listen
-from tf_simclr.config import ChestApp, ChestEvaluate, ChestExplain, ChestFindings
+from tf_simclr.config import ChestApp, ChestEvaluate, ChestExplain, ChestFindings, ChestPrepare
 from tf_simclr.data.radiographs.settings import ATTRIBUTES, check_columns, check_findings, settings
 from tf_simclr.errors import check
 from tf_simclr.places import is_address
@@ -25,6 +26,8 @@ def look_first(config: Any) -> None:
         folder = Path(config.radiographs)
         if not is_address(folder):
             check_findings(config.findings, settings(folder).classes)
+    if isinstance(config, ChestPrepare) and config.source != "synthetic":
+        opened(config)  # tables and names of files, which are read again when they are prepared: seconds beside hours
     if isinstance(config, ChestEvaluate):
         _look_at_evaluation(config)
     if isinstance(config, ChestExplain | ChestApp) and not is_address(config.model):

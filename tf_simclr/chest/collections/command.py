@@ -15,7 +15,7 @@ def run(config: ChestPrepare) -> None:
         say(f"making up {config.patients} patients in {config.raw} …")
         synthetic.write(config.raw, config.patients, seed=config.seed)
     collection = opened(config)
-    # 2. Records and report; TensorFlow, which takes seconds to load, is needed from here on.
+    # 2. Records and report; TensorFlow, which takes seconds to load, is needed from here on alone.
     from tf_simclr.chest.collections.report import prepared
 
     show(prepared(config, collection))
