@@ -70,6 +70,25 @@ def test_all_go_on_when_all_have_come():
         free.bind(first.place)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_others_may_come_by_ipv6():
+    first = Called(3)
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        other = "::1"
+    except OSError:  # no such address here
+        other = "127.0.0.1"
+    said = []
+    for number, host in ((1, other), (2, "127.0.0.1")):
+        place = (host, first.place[1])
+        said.append(
+            threading.Thread(target=lambda place=place, number=number: answer(place, number, count=3, seconds=9))
+        )
+    for thread in said:
+        thread.start()
+    assert first.heard() == "go"
+
+
 def test_who_is_missing_is_named_by_all():
     first = Called(5, seconds=2)
     heard = answers(first.place, (1, 5), (4, 5))

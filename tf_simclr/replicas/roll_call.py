@@ -6,10 +6,11 @@ met, until each of the others has given its number; then it tells them to go on,
 
 import contextlib
 import json
-import select
+import selectors
 import socket
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
 from tf_simclr.errors import InputError
 
@@ -33,8 +34,11 @@ class _Roll:
 
     def turn(self, seconds: float) -> str | None:
         """Waits for whoever speaks, and returns what is wrong with a process that came, if anything is."""
-        waiting = [self.listening, *self.speaking, *self.came.values()]
-        for one in select.select(waiting, [], [], seconds)[0]:
+        with selectors.DefaultSelector() as waiting:  # as many as the system has descriptors; `select` takes 1,024
+            for one in (self.listening, *self.speaking, *self.came.values()):
+                waiting.register(one, selectors.EVENT_READ)
+            ready = [key.fileobj for key, _ in waiting.select(seconds)]
+        for one in cast(list[socket.socket], ready):
             if one is self.listening:
                 connection = one.accept()[0]
                 connection.setblocking(False)
@@ -101,7 +105,7 @@ def call(place: tuple[str, int], count: int, *, seconds: float, who: str, more: 
         InputError: some have not come, or two have one number, or another number of processes.
     """
     end = time.monotonic() + seconds
-    with _listening(place) as listening:
+    with _listening(place[1]) as listening:
         roll = _Roll(count, listening)
         wrong = None
         while wrong is None and roll.missing() and time.monotonic() < end:
@@ -119,13 +123,14 @@ def call(place: tuple[str, int], count: int, *, seconds: float, who: str, more: 
         raise InputError(wrong)
 
 
-def _listening(place: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
-    made = socket.socket(family)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("", place[1]))
-    made.listen(1024)
-    return made
+def _listening(port: int) -> socket.socket:
+    """By IPv4 and IPv6, whichever the others know this machine by."""
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+        return socket.create_server(("", port), backlog=1024)
+    except OSError as error:
+        raise InputError(f"port {port}, where processes are to meet, must be free ({error}); choose another") from error
 
 
 def answer(place: tuple[str, int], number: int, *, count: int, seconds: float) -> None:
