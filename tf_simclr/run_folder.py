@@ -109,6 +109,7 @@ class RunFolder:
         images: int | None = None,
         origin: str | None = None,
         roster: str | None = None,
+        content: str | None = None,
         classes: Sequence[str] = (),
         weights: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[str], None] = lambda line: None,
@@ -124,7 +125,8 @@ class RunFolder:
             defaults: of the command's options; a run that was begun before an option came had its default.
             images: how many are trained on; their number decides which of them each step sees.
             origin: where they are from; they may lie somewhere else when the run resumes.
-            roster: tells their list of names from others, wherever they lie; None: their number alone counts.
+            roster: tells their list of names from others, wherever they lie; None: nothing does.
+            content: tells the images themselves from others, with names and labels; None: nothing does.
             classes: names of their classes, in the order of their numbers.
             weights: option of `WEIGHTS` → what tells the weights that it means from others, wherever they lie.
             say: takes a line for the user where what is noted of the images is damaged.
@@ -133,6 +135,7 @@ class RunFolder:
             InputError: the folder holds a run with another configuration, on other images or from other weights.
         """
         data: dict[str, Any] = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
+        data |= {} if content is None else {"content": content}
         data |= {"classes": list(classes)} if classes else {}
         data |= {"weights": dict(weights)} if weights else {}
         if self.check_options(config, defaults):
@@ -212,7 +215,8 @@ class RunFolder:
     def check_data(self, given: dict, say: Callable[[str], None]) -> None:
         """Refuses to resume on other images than the run was begun with.
 
-        What is noted of them decides nothing but this: if it is damaged, the checkpoint suffices to go on.
+        What is noted of them decides nothing but this: if it is damaged, the checkpoint suffices to go on.  Images of a
+        run that was begun before their content was noted are known by it from now on.
         """
         try:
             stored = read_json(self.data)
@@ -221,6 +225,8 @@ class RunFolder:
             write_json(self.data, given)
             return
         _check_same_data(self.data, stored, given=given)
+        if "content" in given.keys() - stored.keys():
+            write_json(self.data, stored | {"content": given["content"]})
 
 
 def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
@@ -229,10 +235,13 @@ def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
     unlike = [name for name, content in here.items() if isinstance(there, dict) and there.get(name, content) != content]
     rule = f"{path.parent} must resume with the weights it was begun with, but others lie there by now"
     check(not unlike, f"{rule}; bring those back, or take another folder to start anew", options=unlike)
-    images, known = stored.get("images"), "roster" in stored and "roster" in given  # notes of old runs have none
-    if images != given["images"] or (known and stored["roster"] != given["roster"]):
+    images = stored.get("images")
+    # Notes of old runs have no roster and no content.
+    changed = [name for name in ("roster", "content") if {*stored} & {*given} & {name} and stored[name] != given[name]]
+    if images != given["images"] or changed:
         count = f"{images:,}" if isinstance(images, int) else f"{images!r}"
-        others = ", with other names" if images == given["images"] else ""
+        how = {"roster": ", with other names", "content": ", and pictures, names or labels differ"}
+        others = how[changed[0]] if images == given["images"] else ""
         raise InputError(
             f"{path.parent} must resume on the images it was begun with, {count} of {stored.get('origin')}, but there "
             f"are {given['images']:,} of {given['origin']}{others}; bring those back, or take another folder to start "

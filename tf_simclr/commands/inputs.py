@@ -37,7 +37,8 @@ from tf_simclr.terminal import Line, say, show
 from tf_simclr.training import publishing
 from tf_simclr.weights import content_of_option, load_encoder, load_model
 
-_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "download", "cache_dataset", "coordinator", "process_id")
+_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "radiographs", "download", "cache_dataset")
+_OF_A_MACHINE += ("coordinator", "process_id")
 """Options that may differ between the processes of one training: their machines' paths."""
 
 
@@ -223,6 +224,7 @@ def begin_run(
     *,
     architecture: Architecture | Own,
     devices: replicas.Devices,
+    test: Source | None = None,
     notes: dict[str, Any] | None = None,
     blueprint: str | None = None,
 ) -> RunFolder:
@@ -233,19 +235,26 @@ def begin_run(
         source: the images to train on.
         architecture: of the network.
         devices: to train on; of several processes the chief alone writes.
+        test: the images to test on.
         notes: what `config.json` holds in the place of the options.
         blueprint: what a network with an encoder of another kind is made of.
 
     Raises:
-        InputError: the folder holds another run, not all processes see it, or the devices cannot share a batch.
+        InputError: the folder holds another run, not all processes see it, the devices cannot share a batch, or
+            processes have different images.
     """
     # What cannot be divided, and processes that disagree, before anything is written.
     devices.check_batch(config.train_batch_size)
     weights = _weights_of(config)
-    folder = RunFolder(Path(config.model_dir))
+    folder, noted = RunFolder(Path(config.model_dir)), notes or plain(config)
+    devices.by_chief(lambda: folder.check_options(noted, plain_defaults(noted["command"])))
+
+    # All images are read once, to be known by their content; a later start finds that remembered.
+    content = source_digest(source, say)
+    tested = None if test is None else source_digest(test, say)
+    devices.agree("the images", {"to train on": content, "to test on": tested})
 
     def begin() -> None:
-        noted = notes or plain(config)
         folder.begin(
             noted,
             architecture,
@@ -254,6 +263,7 @@ def begin_run(
             images=source.num_examples,
             origin=source.origin,
             roster=source.roster,
+            content=content,
             classes=source.class_names,
             weights=weights,
             say=say,
@@ -290,10 +300,11 @@ def agree(config: Pretrain | Finetune | Distill, source: Source, *, devices: rep
     """
     if devices.process[1] == 1:
         return
-    same = {name: value for name, value in plain(config).items() if name not in _OF_A_MACHINE}
+    weights = _weights_of(config)  # these may lie elsewhere on each machine
+    same = {name: value for name, value in plain(config).items() if name not in {*_OF_A_MACHINE, *weights}}
     seen = {"images": source.num_examples, "their names": source.roster, "classes": list(source.class_names)}
     devices.agree("the options", same | seen | _versions())
-    devices.agree("the weights that options name", _weights_of(config))
+    devices.agree("the weights that options name", weights)
 
 
 def _versions() -> dict[str, str]:

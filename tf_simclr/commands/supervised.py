@@ -18,7 +18,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation import binary, multi_label
-from tf_simclr.evaluation.features import Features, extract
+from tf_simclr.evaluation.features import Features, extract, source_digest
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
 from tf_simclr.evaluation.metrics import bootstrap_interval, top_k_hits
 from tf_simclr.evaluation.reports import Answers, write_report
@@ -121,7 +121,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     if job.test.several:
         return _report_of_findings(job, found, before=before)
     scores = _accuracies(found, seed=config.seed)
-    tested = {"eval_split": config.eval_split, "eval_images": len(found.values)}
+    tested = _tested_on(job, found)
     answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
     tested |= {} if job.test.division is None else {"eval_division": job.test.division}
     tested |= _noted(job, before)
@@ -135,20 +135,30 @@ def _report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
     """As `report`, of images that may be of any number of classes; intervals are over images."""
     config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
     answers = Answers(found.names, found.labels, {"classifier": found.values})
-    more = before | tested | {"eval_split": config.eval_split, "eval_images": len(found.values)} | job.notes
+    more = before | tested | _tested_on(job, found) | job.notes
     more |= _noted(job, before)
     write_report(job.folder.result, command=plain(config), results={"classifier": tested}, answers=answers, **more)
     return more
 
 
-def finished(folder: RunFolder, config: Finetune | Distill) -> dict | None:
-    """What `result.json` holds of a run that has ended, and was tested on the split that is asked for; else none."""
+def _tested_on(job: Job, found: Features) -> dict[str, Any]:
+    """What `result.json` says of the images to test on."""
+    known = {"eval_split": job.config.eval_split, "eval_images": len(found.values)}
+    content = source_digest(job.test)
+    return known if content is None else known | {"eval_content": content}
+
+
+def finished(folder: RunFolder, config: Finetune | Distill, test: Source) -> dict | None:
+    """What `result.json` holds of a run that has ended, and was tested on the images that are asked for; else none."""
     there = finished_result(folder)
-    whole = (
-        # Tested on another split it is asked again.
-        there is not None and there.get("eval_split") == config.eval_split and ("top1" in there or "mean_auc" in there)
-    )
-    return there if whole else None
+    # Tested on another split, or on other images, it is asked again.
+    if there is None or there.get("eval_split") != config.eval_split or not {"top1", "mean_auc"} & there.keys():
+        return None
+    content = source_digest(test, say)
+    same = there.get("eval_content", content) == content  # runs of earlier versions have not noted it
+    if not same:
+        say(f"{folder.path} was tested on other images than {test.origin} has now: they are tested anew")
+    return there if same else None
 
 
 def _feed(

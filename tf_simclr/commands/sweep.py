@@ -28,6 +28,7 @@ from typing import Any
 from tf_simclr import contents, plots
 from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
+from tf_simclr.config.first_look import kept_at
 from tf_simclr.config.parts import CODE
 from tf_simclr.config.splits import shared
 from tf_simclr.data.folders import entries
@@ -52,6 +53,8 @@ _IN_A_ROW = 3
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that end a search, whoever of it and its trial was sent them; a trial that they end has not failed."""
 SPLITS = ("train_split", "eval_split")
+_NOTES = (".json", ".lock")
+"""Endings of what libraries note beside a data set."""
 _TESTS = ("test", "testing")
 """Names of splits that are for the last look."""
 
@@ -297,26 +300,59 @@ def _contents_of(config: Sweep) -> dict[str, Any]:
         InputError: they are not there, or cannot be read.
     """
     found: dict[str, Any] = {}
-    for options in (config.options, config.final, *({name: v} for name, vs in config.search.items() for v in vs)):
-        for name, value in options.items():
-            if not (isinstance(value, str) and value):
-                continue
-            if name in WEIGHTS and (content := content_of_option(name, value)) is not None:
-                # Addresses in buckets have no content here.
-                found[value] = content
-            elif name in ("image_dir", "radiographs") and not is_address(value):
-                found[value] = _listing(value)
+    every = [config.options, config.final, *({name: v} for name, vs in config.search.items() for v in vs)]
+    averages = any(options.get("ema") is True for options in every)
+    for name, value in ((name, value) for options in every for name, value in options.items()):
+        if not (isinstance(value, str) and value):
+            continue
+        if name in WEIGHTS and (content := content_of_option(name, value)) is not None:
+            found[value] = content
+            if averages:
+                found[f"{value} (ema)"] = _averages(name, value)
+        elif name in ("image_dir", "radiographs") and not is_address(value):
+            found[value] = _listing(expanded(value))
+    return found | _data_sets(config)
+
+
+def _averages(name: str, value: str) -> str | None:
+    """What tells the moving averages of a checkpoint's weights from others; None where it has none."""
+    try:
+        return content_of_option(name, value, ema=True)
+    except InputError:
+        return None
+
+
+def _data_sets(config: Sweep) -> dict[str, str]:
+    """What tells the data sets that libraries keep from others, as far as they are there: under their folder's option.
+
+    Before the first trial they may not be downloaded: they are noted by the next start.
+    """
+    fields = _fields_of(config.task)
+    if not {"dataset", "data_dir"} <= fields.keys() or {"image_dir", "radiographs"} & config.options.keys():
+        return {}
+    names, folders = (
+        {of.get(name, fields[name].default) for of in (config.options, config.final)} | {*config.search.get(name, ())}
+        for name in ("dataset", "data_dir")
+    )
+    found = {}
+    for folder in folders:
+        places = {name: kept_at(str(name), folder) for name in names}
+        listings = {str(name): _listing(place) for name, place in places.items() if place.exists()}
+        if folder is not None and listings:
+            found[str(folder)] = contents.of_values(listings)
+        elif folder is None:
+            found |= listings
     return found
 
 
-def _listing(place: str) -> str:
+def _listing(root: Path) -> str:
     """Tells the images at a place from others by the names and contents of their files, hashed once (`contents`)."""
-    root = expanded(place)
     if not root.is_dir():
         return contents.of_values(contents.digest(root) if root.is_file() else None)
     every = list(entries(root))
-    # Pictures, if any are told by their names, else every file.
-    files = [path for path, reason in every if not reason] or [path for path, _ in every if path.is_file()]
+    # Pictures, if any are told by their names, else every file but what is noted beside them.
+    files = [path for path, reason in every if not reason]
+    files = files or [path for path, _ in every if path.is_file() and path.suffix not in _NOTES]
     names = [shown(path.relative_to(root)) for path in files]
     return contents.of_values(sorted(zip(names, contents.digests(files, say=say), strict=True)))
 

@@ -302,6 +302,19 @@ def data_set_folder(config: Any) -> Path:
     return Path(place).expanduser() / str(config.dataset)
 
 
+def kept_at(dataset: str, data_dir: str | Path | None) -> Path:
+    """Where a library keeps a data set that `--dataset` names: TensorFlow Datasets, or Hugging Face's (`hf:`)."""
+    if not dataset.startswith("hf:"):
+        place = data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+        return expanded(place) / dataset.partition(":")[0]
+    folder = expanded(dataset.removeprefix("hf:"))
+    if folder.exists():
+        return folder
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    place = data_dir or os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets"
+    return expanded(place) / re.split("[:@]", dataset.removeprefix("hf:"))[0].replace("/", "___")
+
+
 def sizes(folder: Path) -> dict[str, int]:
     """Split → examples of a prepared data set, of its newest version; nothing where that cannot be told."""
     notes = sorted([*folder.glob("dataset_info.json"), *folder.glob("*/dataset_info.json")])
