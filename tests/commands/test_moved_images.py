@@ -84,12 +84,12 @@ def test_a_finished_run_is_tested_anew_where_its_test_images_are_others(tmp_path
     folder.network.touch()
     found = {"step": 1, "seconds": 0, "unreadable": [], "eval_split": "test", "top1": {"accuracy": 0.5}}
     write_json(folder.result, found)
-    assert finished(folder, config, test) == found, "as earlier versions left it"
+    assert finished(folder, config, test=test) == found, "as earlier versions left it"
     from tf_simclr.evaluation.features import source_digest
 
     write_json(folder.result, found | {"eval_content": source_digest(test)})
-    assert finished(folder, config, made.SOURCES["folder"](tmp_path / "moved", False))
-    assert finished(folder, config, made.SOURCES["folder"](tmp_path / "others", True)) is None
+    assert finished(folder, config, test=made.SOURCES["folder"](tmp_path / "moved", False))
+    assert finished(folder, config, test=made.SOURCES["folder"](tmp_path / "others", True)) is None
     assert "they are tested anew" in capsys.readouterr().err
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.data import made
+from tf_simclr import prepare_shards
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.errors import InputError
@@ -459,3 +460,29 @@ def test_a_disk_without_room_is_refused_and_left_as_it_was(tmp_path, monkeypatch
     with pytest.raises(InputError, match="must have room for the pictures"):
         from_shards(tmp_path / "shards")
     assert not [*(tmp_path / "cache of indices").rglob("*.pictures")]
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "ours"])
+def test_a_flipped_bit_of_a_page_with_a_checksum_is_refused_and_no_other_picture_taken(tmp_path, compression):
+    path = tmp_path / "train.parquet"
+    if compression == "ours":
+        prepare_shards(made.write_folder(tmp_path / "pets"), tmp_path / "prepared", format="parquet")
+        (tmp_path / "prepared" / "train-00000-of-00001.parquet").rename(path)
+    else:
+        table = pq.read_table(sorted(made.write_parquet(tmp_path / "by datasets").rglob("*.parquet"))[0])
+        pq.write_table(table, path, compression=compression, use_dictionary=False, write_page_checksum=True)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    expected = {image for _, image, _ in made.examples(False)}
+    refused: list[str] = []
+    for _ in range(30):
+        data = bytearray(whole)
+        data[rng.integers(len(data) * 3 // 4)] ^= 1 << rng.integers(8)
+        path.write_bytes(data)
+        try:
+            source = from_shards(path)
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        assert {source.rows.encoded(row) for row in range(source.num_examples)} <= expected
+    assert len(refused) > 5
+    assert all("train.parquet must be a whole Parquet file" in error for error in refused)

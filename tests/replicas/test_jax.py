@@ -47,6 +47,46 @@ def trained(folder: Path, *words, **options) -> tuple[dict, str]:
     return tiny_runs.arrays(file), done.stderr
 
 
+UNEVEN = """
+import numpy as np
+from tests.models import grouped
+from tests.replicas.test_uneven import IMAGES, LABELS, VIEWS
+from tf_simclr import Classifier, SimCLR, replicas
+from tf_simclr.errors import InputError
+
+devices = replicas.find("auto")
+with devices.scope():
+    for model, images in ((Classifier(grouped.encoder(), num_classes=3), IMAGES), (SimCLR(grouped.encoder()), VIEWS)):
+        model.compile("sgd")
+        labels = (LABELS,) if isinstance(model, Classifier) else ()
+        ways = {
+            "fit": lambda n: model.fit(images[:n], *(y[:n] for y in labels), batch_size=4, verbose=0),
+            "evaluate": lambda n: model.evaluate(images[:n], *(y[:n] for y in labels), batch_size=4, verbose=0),
+            "predict": lambda n: model.predict(images[:n], batch_size=4, verbose=0),
+            "train_on_batch": lambda n: model.train_on_batch(images[:n], *(y[:n] for y in labels)),
+            "test_on_batch": lambda n: model.test_on_batch(images[:n], *(y[:n] for y in labels)),
+        }
+        for name, way in ways.items():
+            for n in (3, 7):
+                try:
+                    way(n)
+                except InputError as error:
+                    assert "JAX's devices must share each batch evenly" in str(error), error
+                else:
+                    raise SystemExit(f"{name} took {n}")
+                assert all(np.isfinite(weight).all() for weight in model.get_weights())
+            for other in ways.values():
+                other(4)
+"""
+
+
+def test_after_a_batch_that_devices_cannot_share_the_model_goes_on():
+    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", UNEVEN]
+    done = subprocess.run(command, cwd=golden.ROOT, env=os.environ | flags, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Trainings on TensorFlow with one device, and on JAX with one and with two."""

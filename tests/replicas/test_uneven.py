@@ -108,6 +108,55 @@ def test_each_example_weighs_the_same(kind, count):
             )
 
 
+def trained(kind: str, count: int) -> tuple[dict, list[np.ndarray]]:
+    """History and weights of two epochs of seven examples by four, of which the last one has three."""
+    model, _ = made(kind, count)
+    y = FINDINGS if kind == "MultiLabelClassifier" else LABELS
+    history = model.fit(IMAGES[:7], y[:7], batch_size=4, epochs=2, shuffle=False, verbose=0).history
+    return history, model.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        ("Classifier", (3,)),
+        pytest.param("Classifier", (2, 4), marks=pytest.mark.slow),
+        pytest.param("MultiLabelClassifier", (2, 3), marks=pytest.mark.slow),
+        pytest.param("Distiller", (2, 3), marks=pytest.mark.slow),
+    ],
+)
+def test_training_is_that_of_one_device_however_a_batch_is_divided(kind, counts):
+    """On three replicas four examples are two, two and none; on two three are two and one."""
+    history, weights = trained(kind, 1)
+    for count in counts:
+        found = trained(kind, count)
+        for name, values in history.items():
+            np.testing.assert_allclose(found[0][name], values, rtol=1e-5, atol=1e-6, err_msg=f"{name} on {count}")
+        for one, other in zip(weights, found[1], strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=2e-5)
+
+
+class Alone(keras.losses.Loss):
+    """A loss of somebody's own, which looks at one replica's pairs."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.sum(keras.ops.square(y_true - y_pred), axis=1)
+
+
+@pytest.mark.parametrize("kind", ["SimCLR", pytest.param("MoCo", marks=pytest.mark.slow)])
+def test_training_on_pairs_that_are_divided_unevenly_is_refused_and_leaves_the_weights(kind):
+    model, _ = made(kind, 2)
+    for loss in [None, Alone()] if kind == "SimCLR" else [None]:
+        model.compile("sgd", loss=loss)
+        before = model.get_weights()
+        with pytest.raises(InputError, match=r"batches that 2 replicas compare .* must give each the same number"):
+            model.fit(VIEWS[:3], LABELS[:3], batch_size=4, verbose=0)
+        for one, other in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-6)  # MoCo's keys may follow what stands still
+    with pytest.raises(InputError, match="2 replicas must share a batch evenly"):
+        model.train_on_batch(VIEWS[:3], LABELS[:3])
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_what_replicas_compare_with_one_another_must_be_divided_evenly(count):
     model, _ = made("SimCLR", count)
@@ -126,7 +175,7 @@ def test_what_replicas_compare_with_one_another_must_be_divided_evenly(count):
 
 
 def test_a_batch_that_jaxs_devices_cannot_share_is_one_sentence():
-    with pytest.raises(InputError, match="JAX's devices must share each batch evenly"), replicas.evenly():
+    with pytest.raises(InputError, match="JAX's devices must share each batch evenly"), replicas.evenly(keras.Model()):
         raise type("IndivisibleError", (ValueError,), {})("axis 0 is partitioned 3 times, but the size is 4")
-    with pytest.raises(ValueError, match="another"), replicas.evenly():
+    with pytest.raises(ValueError, match="another"), replicas.evenly(keras.Model()):
         raise ValueError("another")

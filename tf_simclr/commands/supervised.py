@@ -148,7 +148,7 @@ def _tested_on(job: Job, found: Features) -> dict[str, Any]:
     return known if content is None else known | {"eval_content": content}
 
 
-def finished(folder: RunFolder, config: Finetune | Distill, test: Source) -> dict | None:
+def finished(folder: RunFolder, config: Finetune | Distill, *, test: Source) -> dict | None:
     """What `result.json` holds of a run that has ended, and was tested on the images that are asked for; else none."""
     there = finished_result(folder)
     # Tested on another split, or on other images, it is asked again.

@@ -130,25 +130,32 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         # (images, labels, weights): what comes behind the labels is handed on as it is.
         if isinstance(held, list | tuple) and len(held) > 1:
             options["validation_data"] = (held[0], self.given(held[1]), *held[2:])
-        with replicas.evenly():
+        with replicas.evenly(self):
             return super().fit(x, self.given(y, options), *rest, **options)
 
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         self.build_for(x)
-        with replicas.evenly():
+        with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
+
+    def predict(self, x, *rest, **options):
+        """As Keras' own."""
+        with replicas.evenly(self):
+            return super().predict(x, *rest, **options)
 
     def train_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
         # Keras gives weights by position, too: `given` has to see them to refuse them.
         weights = dict(zip(("sample_weight", "class_weight"), rest, strict=False))
-        return super().train_on_batch(x, self.given(y, weights | options), *rest, **options)
+        with replicas.evenly(self):
+            return super().train_on_batch(x, self.given(y, weights | options), *rest, **options)
 
     def test_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
         weights = dict(zip(("sample_weight",), rest, strict=False))
-        return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
+        with replicas.evenly(self):
+            return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
 
     def given(self, y, options: Mapping = MappingProxyType({})):
         """The targets to use, of those that a method of Keras was called with.
@@ -170,7 +177,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         function = super()._make_function(step_function, **options)
         if keras.backend.backend() == "jax":
             # JAX compiles the step whole and can fail nowhere in it: labels are looked at on their way in.
-            return lambda state, iterator: function(state, map(self.seen, iterator))
+            return replicas.given_back(self, lambda state, iterator: function(state, map(self.seen, iterator)))
 
         def checked(iterator):
             import tensorflow as tf
@@ -270,11 +277,20 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
 
 def share(losses):
-    """This replica's part of the mean of the losses `(n,)` of each replica; 0 of a replica without an example."""
+    """This replica's part of the mean of the losses `(n,)` of all replicas; 0 of a replica without an example.
+
+    The last batch of arrays may give replicas unequal parts.  The gradient is then that of the mean over all examples;
+    the value is a part of the mean over this replica's, since Keras' own mean weighs it by their number.
+    """
     # Gradients are summed over replicas, and Keras divides no scalar by them (docs/official-code.md#scalar-losses).
     # At least 1: a replica without an example in the last batch has the sum 0 and must not divide it by 0.
-    count = ops.maximum(ops.shape(losses)[0], 1)
-    return ops.sum(losses) / ops.cast(count, losses.dtype) / replicas.count()
+    count = ops.shape(losses)[0]
+    whole, mean = replicas.total(count), ops.sum(losses) / ops.cast(ops.maximum(count, 1), losses.dtype)
+    mean = mean / replicas.count()
+    if replicas.count() == 1 or isinstance(count, int):
+        return mean
+    part = ops.sum(losses) / ops.cast(ops.maximum(whole, 1), losses.dtype)
+    return part + ops.stop_gradient(mean - part)
 
 
 def _all_finite(values):

@@ -16,7 +16,7 @@ from tf_simclr.losses.info_nce import InfoNCE, info_nce_logits
 from tf_simclr.losses.similarity import normalize
 from tf_simclr.models import parts
 from tf_simclr.models.recomputation import recomputed_blocks
-from tf_simclr.models.simclr import SimCLR
+from tf_simclr.models.simclr import SimCLR, shared_evenly
 
 _PREFIX = "key_"
 """In front of the layers' names of the encoder of keys."""
@@ -90,6 +90,8 @@ class MoCo(SimCLR):
         ['contrast_acc', 'contrast_entropy', 'contrast_loss', 'loss', 'weight_decay']
     """
 
+    compares = False  # with the queue; in training each replica adds as many keys to it
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -144,6 +146,7 @@ class MoCo(SimCLR):
         # None would mean training to some of Keras' layers.
         training = training or False
         if training:
+            views = shared_evenly(views)  # first: else what is refused has moved the keys' encoder
             self.follow()
         encoder = recomputed_blocks(self.encoder) if training and self.remat else self.encoder
         features = parts.features_of(encoder, views[:, 0], training=training)

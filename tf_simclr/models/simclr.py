@@ -65,6 +65,9 @@ class SimCLR(Trained):
         ['contrast_acc', 'contrast_entropy', 'contrast_loss', 'loss', 'weight_decay']
     """
 
+    compares = True
+    """Whether the loss compares the examples of a batch with one another, which replicas must then share evenly."""
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -139,6 +142,7 @@ class SimCLR(Trained):
     def call(self, views, training=None):
         """Views `(n, 2, h, w, 3)` to projections `(n, 2, d)` and, with a probe, logits `(n, 2, num_classes)`."""
         views = views if training and self.microbatch_size else self.viewed(views)  # pieces are seen one by one
+        views = shared_evenly(views) if training else views  # first: else what is refused has moved statistics
         embed = self.embed_cached if training and self.microbatch_size else self.embed
         projections, *features = embed(views, training)
         outputs = {"projections": projections}
@@ -185,8 +189,10 @@ class SimCLR(Trained):
         if y is not None and self.label_range():
             y = labelled.prepared(y, classes=self.num_classes)
         # Losses are computed in float32, whatever the network computed in.
-        # (n, 2, d) → two of (n, d)
-        z1, z2 = ops.unstack(ops.cast(y_pred["projections"], keras.config.floatx()), axis=1)
+        projections = ops.cast(y_pred["projections"], keras.config.floatx())
+        if self.compares and not training:
+            projections = replicas.even(projections)
+        z1, z2 = ops.unstack(projections, axis=1)  # (n, 2, d) → two of (n, d)
         losses = {"contrast_loss": self.contrast(z1, z2, labels=y), "weight_decay": self.l2_loss()}
         self.observe_contrast(z1, z2)
         if self.probe:
@@ -249,6 +255,11 @@ class SimCLR(Trained):
     def from_config(cls, config, custom_objects=None):
         parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in ("encoder", "projection")}
         return cls(**config | parts)
+
+
+def shared_evenly(batch):
+    """The batch, whose step fails unless every replica has as many examples, whatever the loss makes of them."""
+    return keras.tree.map_structure(replicas.even, batch)
 
 
 def _two_views(views):

@@ -5,9 +5,9 @@
 all of this does nothing.
 """
 
-from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, gather, index, synchronize, told
+from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, even, gather, index, synchronize, told, total
 from tf_simclr.replicas.find import accelerated, find
-from tf_simclr.replicas.fitting import FitOnReplicas, evenly, settle, steps_done
+from tf_simclr.replicas.fitting import FitOnReplicas, evenly, given_back, settle, steps_done
 from tf_simclr.replicas.processes import alone, rows_here
 
 __all__ = [
@@ -17,13 +17,16 @@ __all__ = [
     "accelerated",
     "alone",
     "count",
+    "even",
     "evenly",
     "find",
     "gather",
+    "given_back",
     "index",
     "rows_here",
     "settle",
     "steps_done",
     "synchronize",
     "told",
+    "total",
 ]

@@ -348,6 +348,36 @@ def told(error: Exception) -> InputError | None:
     return InputError(found[0]) if found else None
 
 
+def total(examples):
+    """Examples of all replicas, of the number that this one has: an integer, or a scalar tensor.
+
+    A number that is known while the step is traced is the same for each replica; others are summed.
+    """
+    if count() == 1:
+        return examples
+    if isinstance(examples, int):
+        return count() * examples
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return count() * examples if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, examples)
+
+
+def even(x):
+    """`x` `(n, …)`; the step fails with `_UNEVEN` unless every replica has as many examples.
+
+    Known while the step is traced wherever a stream feeds it; Keras' `fit` and `evaluate` on arrays have a last batch.
+    """
+    if count() == 1 or x.shape[0] is not None:
+        return x
+    import tensorflow as tf
+
+    rows = tf.shape(x)[0]
+    same = tf.debugging.Assert(tf.equal(total(rows), rows * count()), [_UNEVEN.format(count())])
+    with tf.control_dependencies([same] if same is not None else []):
+        return tf.identity(x)
+
+
 def gather(x):
     """Stacks `x` of every replica along axis 0, in the order of their numbers, with gradients to all of them.
 
@@ -366,14 +396,7 @@ def gather(x):
     # (n, …) → (count, n, …) with this replica's rows in its own place and zeros elsewhere → their sum → (count · n, …).
     # (n, …) → (count · n, …): shapes as they will be, values that nobody reads.
     # The sum's gradient is a sum, too: what every replica owes this one's rows comes back to them.
-    if x.shape[0] is None:
-        # Known while the step is traced wherever a stream feeds it; Keras' `evaluate` on arrays has a last batch.
-        rows = tf.shape(x)[0]
-        most = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        with tf.control_dependencies(
-            [tf.debugging.Assert(tf.equal(most, rows * replicas), [_UNEVEN.format(replicas)])]
-        ):
-            x = tf.identity(x)
+    x = even(x)
     # (count,) with 1 at this replica's place → (count, 1, …, 1) · (1, n, …) → (count, n, …)
     place = ops.cast(ops.one_hot(context.replica_id_in_sync_group, replicas), x.dtype)
     parts = ops.reshape(place, (replicas,) + (1,) * len(x.shape)) * ops.expand_dims(x, 0)

@@ -103,7 +103,11 @@ def _mean_over_replicas(logs: dict) -> dict:
 
 
 def divided(strategy, batch):
-    """A global batch, arrays or None, as each replica's part of it."""
+    """A global batch, arrays or None, as each replica's part of it.
+
+    Raises:
+        InputError: they cannot share it evenly.
+    """
     import tensorflow as tf
 
     replicas = strategy.num_replicas_in_sync
@@ -111,7 +115,8 @@ def divided(strategy, batch):
     def part(value):
         if value is None:
             return None
-        # Equal parts, which are one a replica; tf.split refuses others.
+        rule = f"{replicas} replicas must share a batch evenly: give a number of examples that is a multiple of it"
+        check(len(value) % replicas == 0, rule, examples=len(value))
         parts = tf.split(value, replicas)
         return strategy.experimental_distribute_values_from_function(
             lambda context: parts[context.replica_id_in_sync_group]
@@ -155,8 +160,10 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
 
 
 @contextlib.contextmanager
-def evenly() -> Iterator[None]:
+def evenly(model: keras.Model) -> Iterator[None]:
     """A block of Keras' loop over arrays; JAX's report of a batch that its devices cannot share becomes a sentence.
+
+    Whatever the block raises, the model has its variables afterwards.
 
     Raises:
         InputError: there is such a batch.
@@ -164,12 +171,39 @@ def evenly() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        settle(model)
         if type(error).__name__ != "IndivisibleError":  # a class that JAX does not publish
             raise
         raise InputError(
             "JAX's devices must share each batch evenly: give a batch_size and a number of examples that are multiples "
             f"of the number of devices, or evaluate on one. {error}"
         ) from error
+
+
+_CARRIED = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+"""What a step of JAX takes and returns, by Keras' names; one that does not train has no third part."""
+
+
+def given_back(model: keras.Model, function: Callable) -> Callable:
+    """A step of JAX that leaves its state where Keras finds it if it fails.
+
+    Keras takes the values out of the variables before the first step, and puts them back from what the last one that
+    succeeded returned: where the first one fails the model would be left without any.
+    """
+
+    def step(state, iterator):
+        try:
+            return function(state, iterator)
+        except StopIteration:
+            raise
+        except Exception:
+            if not any(value.is_deleted() for value in keras.tree.flatten(state)):  # the device has not begun
+                names = [name for name in _CARRIED if len(state) == len(_CARRIED) or name != _CARRIED[2]]
+                model._jax_state = dict(zip(names, state, strict=False))
+                model._jax_state_synced = False
+            raise
+
+    return step
 
 
 def settle(model: keras.Model) -> None:

@@ -51,7 +51,11 @@ def parquet(path: Path, columns: Columns, *, copy: Copy) -> Listing:
 
     with opening.opened(path) as file:
         data = opening.mapped(file)
-        table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)), pre_buffer=False)
+        table = pq.ParquetFile(
+            pa.BufferReader(pa.py_buffer(data)),
+            pre_buffer=False,
+            page_checksum_verification=True,  # of pages that have one; writers need not write any
+        )
         first = next(table.iter_batches(_AT_ONCE, row_groups=[0]), None) if table.num_row_groups else None
         chosen = _Chosen.of(table.schema_arrow, first, columns=columns)
 

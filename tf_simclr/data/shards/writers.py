@@ -120,6 +120,7 @@ def _write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence
     noted = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = pa.schema(columns, metadata=noted)
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    options |= {"write_page_checksum": True}  # by which flipped bits are known
     with pq.ParquetWriter(path, schema, **options) as writer:
         for some in _batches(examples):
             content: dict[str, list] = {"image": [{"bytes": one.encoded, "path": one.name} for one in some]}
