@@ -208,7 +208,7 @@ def expand(config: Any) -> None:
     for field in dataclasses.fields(config):
         if names_place(field.type):
             try:
-                value = _value(getattr(config, field.name))
+                value = _value(getattr(config, field.name), path=_is_path(field.type))
                 # An address is an answer only where the command knows what to do with it (the tables above).
                 for one in value if isinstance(value, tuple | list) else (value,):
                     stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | WRITTEN.keys()
@@ -219,12 +219,19 @@ def expand(config: Any) -> None:
             object.__setattr__(config, field.name, value)  # frozen for all but its own making
 
 
-def _value(value: Any) -> Any:
+def _is_path(kind: Any) -> bool:
+    """Whether a knob of this type holds paths, and not the text of a `Place`."""
+    if get_origin(kind) is Annotated:
+        return _MARK not in get_args(kind)[1:] and _is_path(get_args(kind)[0])
+    return kind is Path or any(map(_is_path, get_args(kind)))
+
+
+def _value(value: Any, *, path: bool) -> Any:
     if isinstance(value, tuple | list):
-        return type(value)(_value(one) for one in value)
-    if isinstance(value, str):  # a `Place` stays a string
+        return type(value)(_value(one, path=path) for one in value)
+    if isinstance(value, str) and not path:  # a `Place` stays a string
         return str(expanded(value)) if value and not is_address(value) else value
-    return value if value is None else expanded(value)
+    return expanded(value) if value else value  # Python may give texts for paths
 
 
 def shown(path: str | bytes | Path) -> str:

@@ -1,14 +1,18 @@
 """What every command makes of the same images: a matrix of commands and properties of where images come from."""
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from tests.commands import pictures
+from tests.data import made
 from tf_simclr.commands import distill, inputs, pretrain, transfer
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, Transfer
 from tf_simclr.data import tfds_source
@@ -342,3 +346,37 @@ def test_arrays_whose_labels_are_none_have_none():
     for labels in ([0, -2, 1, 1], [0, -1, 1, 1]):
         with pytest.raises(InputError, match="labels must be one integer from 0 on"):
             from_arrays(pixels, np.array(labels))
+
+
+def one_class(place: Path) -> Path:
+    """Shards whose labels leave room for others, of which none occurs."""
+    for split in ("train", "test"):
+        place.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(place / f"{split}-0.tar", "w") as file:
+            for number in range(4):
+                picture = io.BytesIO()
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "PNG")
+                for name, data in ((f"{number}.png", picture.getvalue()), (f"{number}.cls", b"7")):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    file.addfile(member, io.BytesIO(data))
+    return place
+
+
+@pytest.mark.parametrize("command", [name for name in SUPERVISED if name != "transfer"])
+def test_images_of_one_class_are_refused_however_many_their_labels_could_be(home, command):
+    place = one_class(home / "pets")
+    with pytest.raises(InputError, match=r"must have at least two classes.*all_images_are='7'"):
+        SUPERVISED[command](image_dir=place)
+
+
+def test_pretraining_on_images_of_one_class_has_no_probe(home, capsys):
+    assert not OTHERS["pretrain"](image_dir=one_class(home / "pets")).labelled
+    assert "has one class, 7: it is taken without labels, and there is no probe" in capsys.readouterr().err
+
+
+def test_a_set_of_tfds_that_is_stored_in_an_order_is_looked_at_for_a_second_class(home, monkeypatch):
+    monkeypatch.setattr(tfds_source, "LOOKED_AT", 1)
+    made.write_tfds(home / "data", ordered=True, files=1)
+    found = {split: tfds_source.from_tfds("made", split, data_dir=home / "data") for split in ("train", "train[:1]")}
+    assert [source.only for source in found.values()] == ["", "0"]

@@ -462,12 +462,21 @@ def test_a_disk_without_room_is_refused_and_left_as_it_was(tmp_path, monkeypatch
     assert not [*(tmp_path / "cache of indices").rglob("*.pictures")]
 
 
+def test_a_column_called_label_that_holds_no_classes_is_said(tmp_path):
+    pq.write_table(pa.table({"image": [picture(i) for i in range(4)], "label": [0.0, 0.5] * 2}), tmp_path / "x.parquet")
+    source = from_shards(tmp_path)
+    assert not source.labelled
+    assert any("a class must be a whole number or a text" in note and "label (double)" in note for note in source.notes)
+    with pytest.raises(InputError, match="a class must be a whole number or a text"):
+        from_shards(tmp_path, labelled=True)
+
+
 @pytest.mark.parametrize("compression", ["none", "snappy", "ours"])
 def test_a_flipped_bit_of_a_page_with_a_checksum_is_refused_and_no_other_picture_taken(tmp_path, compression):
     path = tmp_path / "train.parquet"
     if compression == "ours":
         prepare_shards(made.write_folder(tmp_path / "pets"), tmp_path / "prepared", format="parquet")
-        (tmp_path / "prepared" / "train-00000-of-00001.parquet").rename(path)
+        next((tmp_path / "prepared").rglob("*.parquet")).rename(path)
     else:
         table = pq.read_table(sorted(made.write_parquet(tmp_path / "by datasets").rglob("*.parquet"))[0])
         pq.write_table(table, path, compression=compression, use_dictionary=False, write_page_checksum=True)

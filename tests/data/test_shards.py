@@ -349,6 +349,31 @@ def test_a_flipped_bit_of_a_record_is_said_and_its_image_never_learned_from(tmp_
     assert seen > 5
 
 
+def test_names_in_a_tar_that_are_no_utf_8_are_shown_and_told_apart(tmp_path):
+    place = tmp_path / "x.tar"
+    with tarfile.open(place, "w", format=tarfile.GNU_FORMAT) as file:
+        for number, name in enumerate((b"\xe9t\xe9", b"\xe8t\xe9", "été".encode())):
+            member = tarfile.TarInfo(f"{os.fsdecode(name)}/{number}.bmp")
+            content = made.bmp(made.picture(number))
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    for _ in range(2):  # read, and of its index
+        source = from_shards(place)
+        assert sorted(source.class_names) == sorted(["\\xe9t\\xe9", "\\xe8t\\xe9", "été"])
+        assert len({*source.rows.names}) == source.num_examples == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"9" * 30, b"-5", b"\xff"])
+def test_a_cls_that_is_no_class_is_said(tmp_path, content):
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        for name, data in (("1.bmp", made.bmp(made.picture(1))), ("1.cls", content)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    with pytest.raises(InputError, match=r"neither a class's number nor its name|is no number of a class|UnicodeDecodeError"):
+        from_shards(tmp_path)
+
+
 def test_a_bit_that_flips_after_the_index_was_made_is_seen(tmp_path):
     place = made.write_tfrecords(tmp_path)
     source = from_shards(place)

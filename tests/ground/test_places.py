@@ -132,6 +132,14 @@ def test_python_expands_every_place(home, name, knob):
     assert again == made(name, knob, f"~/x{ending}"), "expanded twice is expanded once"
 
 
+@pytest.mark.parametrize(("name", "knob"), PLACES)
+def test_python_may_give_texts_for_paths(home, name, knob):
+    config = made(name, knob, "~/x.npz")
+    text = only(config, knob)
+    again = dataclasses.replace(config, **{knob: (text,) if isinstance(getattr(config, knob), tuple) else text})
+    assert again == config
+
+
 REFUSED = {"cache_dir", "teacher_logits", "target"}
 """Knobs that take no address: caches, and what the converters write."""
 

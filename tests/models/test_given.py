@@ -14,6 +14,7 @@ from keras import layers, ops
 
 from tf_simclr import Classifier, Distiller, SimCLR, losses
 from tf_simclr.errors import InputError
+from tf_simclr.models.classifier import MultiLabelClassifier
 from tf_simclr.models.distillation import distillation_loss
 from tf_simclr.models.moco import MoCo
 
@@ -127,6 +128,82 @@ def test_compiled_metrics_are_those_of_the_logits():
     np.testing.assert_allclose(logs["top2"], (best == LABELS[:, None]).any(axis=1).mean(), rtol=1e-6)
 
 
+NO_LABELS = {
+    "halves": LABELS + 0.5,
+    "no numbers": np.where(LABELS == 1, np.nan, LABELS.astype("float32")),
+    "words": LABELS.astype(str),
+    "two classes at once": ONE_HOT + np.roll(ONE_HOT, 1, axis=1),
+    "negative shares": 2 * ONE_HOT - np.roll(ONE_HOT, 1, axis=1),
+    "rows without a number": ONE_HOT * np.nan,
+    "complex numbers": LABELS.astype("complex64"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["array", "stream"])
+@pytest.mark.parametrize("kind", NO_LABELS)
+def test_what_is_no_label_is_said(kind, stream):
+    labels = NO_LABELS[kind]
+    given = (tf.data.Dataset.from_tensor_slices((IMAGES, labels)).batch(5),) if stream else (IMAGES, labels)
+    with pytest.raises(InputError, match=rf"^{re.escape(LABEL_RULE)}"):
+        classifier().evaluate(*given, verbose=0)
+
+
+@pytest.mark.parametrize("labels", [LABELS.astype(object), LABELS.astype("uint8"), ONE_HOT.astype("int64")])
+def test_labels_of_other_types_are_the_same(labels):
+    model = classifier()
+    expected = model.evaluate(IMAGES, LABELS, verbose=0)
+    np.testing.assert_allclose(model.evaluate(IMAGES, labels, verbose=0), expected, rtol=1e-6)
+    if labels.dtype != object:
+        stream = tf.data.Dataset.from_tensor_slices((IMAGES, labels)).batch(10)
+        np.testing.assert_allclose(model.evaluate(stream, verbose=0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["array", "stream"])
+@pytest.mark.parametrize("wrong", [2, 0.5, np.nan, -2])
+def test_findings_that_are_none_are_said(wrong, stream):
+    model = MultiLabelClassifier(encoder(), num_classes=3)
+    model.compile("sgd")
+    rows = np.array(ONE_HOT)
+    model.evaluate(IMAGES, rows, verbose=0)
+    rows[3, 1] = wrong
+    given = (tf.data.Dataset.from_tensor_slices((IMAGES, rows)).batch(5),) if stream else (IMAGES, rows)
+    with pytest.raises(InputError, match=r"^labels must be rows of 3 findings: 1 present, 0 absent, -1 unknown\. Rec"):
+        model.evaluate(*given, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "weights", [{"0": 1.0}, {7: 1.0}, {-1: 1.0}, {0: -1.0}, {0: np.nan}, {0: "x"}, [1.0, 1.0, 1.0], {0.5: 1}]
+)
+def test_weights_of_classes_that_would_count_for_nothing_are_said(weights):
+    """Keras leaves classes out that it does not find, in silence."""
+    with pytest.raises(InputError, match="class_weight must give numbers of at least 0 to classes from 0 to 2"):
+        classifier().fit(IMAGES, LABELS, class_weight=weights, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "weights", [np.full(10, np.nan), -np.ones(10), np.ones((10, 3)), np.array(["1"] * 10), np.full(10, np.inf)]
+)
+def test_weights_of_examples_that_are_none_are_said(weights):
+    rule = "sample_weight must be one number of at least 0 for each example"
+    for way in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
+        quiet = {} if way.endswith("batch") else {"verbose": 0}
+        with pytest.raises(InputError, match=rule):
+            getattr(classifier(), way)(IMAGES, LABELS, sample_weight=weights, **quiet)
+
+
+@pytest.mark.parametrize(("make", "images"), [(classifier, IMAGES), (simclr, VIEWS)])
+def test_images_in_integers_and_no_images_are_said(make, images):
+    with pytest.raises(InputError, match="images must be floats in"):
+        make().fit((255 * images).astype("uint8"), LABELS, verbose=0)
+    with pytest.raises(InputError, match="there must be at least one example"):
+        make().fit(images[:0], LABELS[:0], verbose=0)
+
+
+def test_a_metric_that_cannot_take_what_there_is_is_said():
+    with pytest.raises(InputError, match=r"each of compile's metrics must take labels \(10,\) and logits \(10, 3\)"):
+        classifier(metrics=[keras.metrics.AUC()]).evaluate(IMAGES, LABELS, batch_size=10, verbose=0)
+
+
 @pytest.mark.parametrize("wrong", [7, 3, -1])
 @pytest.mark.parametrize("make", [classifier, simclr])
 @pytest.mark.parametrize("stream", [False, True], ids=["array", "stream"])
@@ -158,7 +235,7 @@ def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
         (lambda: classifier().fit(IMAGES, ONE_HOT[:, :2], verbose=0), r"rows of 3 shares. Received: shape=\(None, 2\)"),
         (lambda: classifier().fit(IMAGES, LABELS + 0.5, verbose=0), "labels must be integers from 0 to 2"),
         (lambda: classifier().fit(IMAGES, LABELS.astype(str), verbose=0), r"from 0.*labels=\['0', '1', '2'\]"),
-        (lambda: simclr().fit(VIEWS, LABELS.astype(object), verbose=0), r"integers from 0 .*labels=\[0, 1, 2\]"),
+        (lambda: simclr().fit(VIEWS, LABELS.astype(str).astype(object), verbose=0), r"from 0 .*labels=\['0', '1', '2'\]"),
         (lambda: classifier().fit(IMAGES, 2 * ONE_HOT, verbose=0), r"rows of 3 shares.*labels=\[\[2.0, 0.0, 0.0\]\]"),
         (lambda: classifier().evaluate(IMAGES, ONE_HOT - 1 / 3, verbose=0), "rows of 3 shares.*labels=.*-0.3"),
         (lambda: simclr().fit(VIEWS, np.where(ONE_HOT == 1, np.nan, 0), verbose=0), "rows of 3 shares.*labels=.*nan"),

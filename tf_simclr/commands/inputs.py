@@ -216,6 +216,7 @@ def check_labels(source: Source) -> None:
     check(source.labelled, f"{source.origin} must have labels to learn from or to test on")
     rule = f"{source.origin} must have at least two classes: whatever it is asked, one class is always right"
     check(source.num_classes >= 2, rule, classes=list(source.class_names))
+    check(not source.only, rule, all_images_are=source.only)
 
 
 def begin_run(

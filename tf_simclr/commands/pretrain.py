@@ -93,10 +93,11 @@ def to_pretrain_on(config: Pretrain) -> Source:
 def probed(source: Source) -> Source:
     """The source, without its labels where they are of one class: a probe of them would be right whatever happens."""
     # One class is right whatever a probe says.
-    if source.num_classes != 1:
+    only = source.class_names[0] if source.num_classes == 1 else source.only
+    if not only:
         return source
-    say(f"{source.origin} has one class, {source.class_names[0]}: it is taken without labels, and there is no probe")
-    return dataclasses.replace(source, class_names=())
+    say(f"{source.origin} has one class, {only}: it is taken without labels, and there is no probe")
+    return dataclasses.replace(source, class_names=(), only="")
 
 
 def pretrain(

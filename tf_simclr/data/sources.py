@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -140,6 +140,7 @@ class Source(ABC):
             name below `place` and its label (`contents`); takes what says a line to the user.  None where nobody can
             tell.
         place: what the names of all examples begin with, and says nothing about them: the folder that they lie in.
+        only: the only class that any example has, where that is known: whoever says it always is always right.
         partner: a record and a seed → the record that it makes a positive pair with, such as another image of the
             patient, or itself; None where a pair is two views of one image.
         notes: what a user should know of these examples, a line each.
@@ -165,6 +166,7 @@ class Source(ABC):
     in_memory: bool = False
     identity: Callable[..., list[Any]] | None = None
     place: str = ""
+    only: str = ""
     partner: Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]] | None = None
     notes: tuple[str, ...] = ()
     roster: str | None = None
@@ -340,6 +342,7 @@ def from_arrays(pixels: np.ndarray, labels: np.ndarray | None = None, *, class_n
         identity=lambda say=silent: [{key: contents.of_array(value) for key, value in content.items()}],
         num_examples=len(pixels),
         class_names=class_names if labels is not None else (),
+        only=only_class(labels, class_names),
         record=rows.tensors(),
         notes=notes,
         rows=rows,
@@ -365,6 +368,17 @@ def missing_labels(labels: np.ndarray, origin: str) -> str:
     if count:
         return f"{origin} is taken without labels: {count:,} of {labels.size:,} images looked at have none (-1)"
     return ""
+
+
+def only_class(labels: np.ndarray | None, class_names: Sequence[str]) -> str:
+    """The only class that occurs among labels `(n,)`; nothing where several do, or none.
+
+    Example:
+        >>> only_class(np.array([1, 1]), ("cat", "dog")), only_class(np.array([0, 1]), ("cat", "dog"))
+        ('dog', '')
+    """
+    found = np.unique(labels) if labels is not None and np.ndim(labels) == 1 else ()
+    return str(class_names[int(found[0])]) if len(found) == 1 else ""
 
 
 def _array_labels(labels: np.ndarray, class_names: tuple[str, ...], count: int) -> tuple[np.ndarray, tuple[str, ...]]:

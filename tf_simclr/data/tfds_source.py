@@ -75,17 +75,22 @@ def from_tfds(
         return {"image": example[image], "name": example["tfds_id"]} | target
 
     origin, size = f"{name} ({split})", _split_size(builder, split)
-    note = ""
+    note, only = "", ""
     if label is not None and not isinstance(features[label], tfds.features.Sequence):
         chosen = label
         # A thousand labels are looked at: all -1 means none.
-        first = examples(None).take(LOOKED_AT).map(in_graph(lambda example: tf.cast(example[chosen], tf.int64)))
-        note = missing_labels(np.fromiter(first.as_numpy_iterator(), np.int64), origin)
+        every = examples(None).map(in_graph(lambda example: tf.cast(example[chosen], tf.int64)))
+        first = np.fromiter(every.take(LOOKED_AT).as_numpy_iterator(), np.int64)
+        note = missing_labels(first, origin)
         label = None if note else label
+        if not note and (first == first[0]).all():  # a set that is stored in an order: is there another class at all?
+            others = every.skip(len(first)).filter(in_graph(lambda one: one != first[0])).take(1)
+            only = "" if list(others.as_numpy_iterator()) else _classes(features[chosen]).names[int(first[0])]
     return Sequential(
         origin=origin,
         num_examples=size,
         class_names=() if label is None else tuple(_classes(features[label]).names),
+        only=only,
         notes=tuple(filter(None, [note, _made_up(builder, origin)])),
         identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
         epoch=epoch,

@@ -109,8 +109,17 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         return self.views_of
 
     def viewed(self, batch):
-        """The images of a batch, which may be what they are to be made of."""
-        return self.maker(keys=sorted(batch))(batch) if isinstance(batch, dict) else batch
+        """The images of a batch, which may be what they are to be made of.
+
+        Raises:
+            InputError: they are integers.
+        """
+        if isinstance(batch, dict):
+            return self.maker(keys=sorted(batch))(batch)
+        kind = keras.backend.standardize_dtype(batch.dtype)
+        rule = "images must be floats in [0, 1]; divide integers by the largest that they can be (255 for uint8)"
+        check("int" not in kind and kind != "bool", rule, dtype=kind)
+        return batch
 
     def label_range(self) -> tuple[int, int] | None:
         """The number of classes, 0 for any, and the smallest label; None where labels are not looked at."""
@@ -125,6 +134,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
+        _check_any(x)
         self.build_for(x)
         held = options.get("validation_data")
         # (images, labels, weights): what comes behind the labels is handed on as it is.
@@ -135,6 +145,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
+        _check_any(x)
         self.build_for(x)
         with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
@@ -163,6 +174,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         Raises:
             InputError: the model cannot use them, or the weights that came with them.
         """
+        labelled.check_weights(options, classes=getattr(self, "num_classes", 0))
         if y is None or (wanted := self.label_range()) is None:
             return y
         classes, least = wanted
@@ -272,8 +284,16 @@ class Trained(replicas.FitOnReplicas, keras.Model):
 
     def compiled_metrics(self, y, y_pred, *, sample_weight=None) -> None:
         """Updates the metrics that `compile` took, of labels and logits."""
-        if self._compile_metrics is not None:
+        if self._compile_metrics is None:
+            return
+        try:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
+        except (TypeError, ValueError) as error:
+            rule = f"each of compile's metrics must take labels {tuple(y.shape)} and logits {tuple(y_pred.shape)}"
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{rule} (some take one-hot rows alone, or probabilities); Keras says: {reason}"
+            ) from error
 
 
 def share(losses):
@@ -291,6 +311,14 @@ def share(losses):
         return mean
     part = ops.sum(losses) / ops.cast(ops.maximum(whole, 1), losses.dtype)
     return part + ops.stop_gradient(mean - part)
+
+
+def _check_any(x) -> None:
+    """Raises `InputError` where there is no example: Keras would do nothing, and say nothing."""
+    counted = hasattr(x, "shape") and len(x.shape) > 0
+    check(
+        not counted or x.shape[0] != 0, "there must be at least one example", shape=tuple(x.shape) if counted else None
+    )
 
 
 def _all_finite(values):

@@ -6,6 +6,8 @@ References:
 """
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import keras
@@ -204,15 +206,20 @@ class MultiLabelClassifier(Classifier):
     TOO_FEW = "num_classes must be at least 1: the findings to tell"
 
     def label_range(self) -> tuple[int, int] | None:
-        """None: rows of findings are looked at in the step."""
+        """None: labels are rows of findings."""
         return None
+
+    def given(self, y, options: Mapping = MappingProxyType({})):
+        """The rows to use, once they were looked at."""
+        super().given(y, options)
+        labelled.check_findings(y, classes=self.num_classes)
+        return y
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: masked binary cross entropies and weight decay."""
         check(y is not None, "MultiLabelClassifier needs labels: give batches of (images, rows of findings)")
-        y, logits = ops.convert_to_tensor(y), ops.cast(y_pred, keras.config.floatx())
-        rule = f"labels must be rows of {self.num_classes} findings: 1 present, 0 absent, -1 unknown"
-        check(len(y.shape) == 2 and y.shape[1] == self.num_classes, rule, shape=tuple(y.shape))
+        y = labelled.findings(y, classes=self.num_classes)
+        logits = ops.cast(y_pred, keras.config.floatx())
         known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
         # (n, classes), 0 where nothing is known of a finding.

@@ -1,6 +1,7 @@
 """Labels as users give them: integers, one-hot rows or shares of classes, checked where they can be seen."""
 
 import re
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -32,8 +33,11 @@ def given(labels, *, classes: int, least: int = 0):
     if not isinstance(labels, list) and not hasattr(labels, "__array__"):
         return labels
     values = np.asarray(labels)
-    check(values.dtype.kind not in "USO", rule(classes, least), labels=values.reshape(-1)[:3].tolist())  # text, objects
-    if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
+    if values.dtype.kind == "O":  # such as a column of a table
+        values = np.asarray(values.tolist())
+    known = values.dtype.kind in "iufb" or (values.dtype.kind == "V" and hasattr(labels, "shape"))  # V: bfloat16
+    check(known, rule(classes, least), labels=values.reshape(-1)[:3].tolist())  # text, objects, dates
+    if values.dtype.kind == "V" or values.ndim not in (1, 2):
         return labels
     if values.ndim == 2 and values.shape[1] > 1:
         shares = values.astype(keras.config.floatx())
@@ -55,37 +59,116 @@ def prepared(labels, *, classes: int, least: int = 0):
         InputError: of a shape that is neither.
     """
     labels = ops.convert_to_tensor(labels)
+    kind = keras.backend.standardize_dtype(labels.dtype)
+    check(kind not in ("string", "complex64", "complex128"), rule(classes, least), dtype=kind)
     if getattr(labels.shape, "rank", 1) is None:  # a stream's batches differ in it: they cannot be rows of shares
         labels = ops.reshape(labels, (-1,))
     if len(labels.shape) == 2 and labels.shape[1] == 1:
         labels = ops.squeeze(labels, 1)
     shares = len(labels.shape) == 2 and labels.shape[1] == classes
     check(len(labels.shape) == 1 or shares, rule(classes, least), shape=tuple(labels.shape))
-    if shares:
-        return ops.cast(labels, keras.config.floatx())
-    labels = ops.cast(labels, "int32")
-    return _asserted(labels, classes=classes, least=least)
+    labels = _asserted(labels, classes=classes, least=least)
+    return ops.cast(labels, keras.config.floatx() if shares else "int32")
 
 
 def _asserted(labels, *, classes: int, least: int):
-    """The labels, once TensorFlow or PyTorch has seen that they are in their range; JAX's step can refuse nothing."""
+    """The labels, once TensorFlow or PyTorch has seen what they are; JAX's step can refuse nothing."""
     if keras.backend.backend() == "torch" and not keras.utils.is_keras_tensor(labels):
         given(ops.convert_to_numpy(labels), classes=classes, least=least)
     if keras.backend.backend() != "tensorflow":
         return labels
     import tensorflow as tf
 
-    inside = (labels >= least) & (labels < classes) if classes else labels >= least
+    if labels.dtype == tf.bool:
+        return labels
+    floats = labels.dtype.is_floating
+    if len(labels.shape) == 2:
+        values = tf.cast(labels, tf.float32)  # of float16, too, whose sums are rough
+        whole = tf.abs(tf.reduce_sum(values, axis=1) - 1) <= _SUM_ERROR  # not of NaN
+        inside = whole & tf.reduce_all(values >= 0, axis=1)
+    else:
+        inside = (labels >= least) & (labels < classes) if classes else labels >= least
+        inside = inside & (labels == tf.round(labels)) if floats else inside
     message = f"{rule(classes, least)}. Received: labels="
-    wrong = tf.boolean_mask(labels, ~inside)[:3]
+    wrong = tf.reshape(tf.boolean_mask(labels, ~inside)[: 3 if len(labels.shape) == 1 else 1], (-1,))
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message, wrong])]):
         return tf.identity(labels)
 
 
+def _rule_of_findings(classes: int) -> str:
+    """What rows of findings must be."""
+    return f"labels must be rows of {classes} findings: 1 present, 0 absent, -1 unknown"
+
+
+def check_findings(rows, *, classes: int) -> None:
+    """Looks at rows of findings `(n, classes)` that lie in memory; anything else is left to the step.
+
+    Raises:
+        InputError: they have another shape, or hold another number than 1, 0 and -1.
+    """
+    if isinstance(rows, list) or hasattr(rows, "__array__"):
+        values, rule = np.asarray(rows), _rule_of_findings(classes)
+        fits = values.dtype.kind in "iufb" and values.ndim == 2 and values.shape[1] == classes
+        check(fits, rule, dtype=str(values.dtype), shape=values.shape)
+        wrong = values[~np.isin(values, (-1, 0, 1))]
+        check(wrong.size == 0, rule, labels=np.unique(wrong)[:3].tolist())
+
+
+def findings(rows, *, classes: int):
+    """Rows of findings `(n, classes)` as a tensor, which TensorFlow looks at in its step.
+
+    Raises:
+        InputError: they have another shape.
+    """
+    rows, rule = ops.convert_to_tensor(rows), _rule_of_findings(classes)
+    check(len(rows.shape) == 2 and rows.shape[1] == classes, rule, shape=tuple(rows.shape))
+    if keras.backend.backend() != "tensorflow":
+        return rows
+    import tensorflow as tf
+
+    known = (rows == -1) | (rows == 0) | (rows == 1)
+    wrong = tf.boolean_mask(rows, ~known)[:3]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [f"{rule}. Received: labels=", wrong])]):
+        return tf.identity(rows)
+
+
 def told(error: Exception) -> InputError | None:
     """The sentence of `_asserted` in an error of TensorFlow, if it is one."""
-    found = re.search(r"(labels must be integers [^']*?Received: labels=)[^\[]*\[(-?\d+(?: -?\d+)*)", str(error))
+    number = r"(?:-?[\d.]+(?:e[+-]?\d+)?|-?nan|-?inf)"
+    pattern = rf"(labels must be (?:integers|rows) [^']*?Received: labels=)[^\[]*\[({number}(?: {number})*)"
+    found = re.search(pattern, str(error), re.IGNORECASE)
     return InputError(f"{found[1]}[{found[2].replace(' ', ', ')}]") if found else None
+
+
+def check_weights(options: Mapping, *, classes: int) -> None:
+    """Refuses weights that would count for nothing, or for something that nobody means.
+
+    Args:
+        options: with `class_weight`, class → weight; with `sample_weight`, `(n,)` or `(n, 1)` where it lies in memory.
+        classes: how many there are.
+
+    Raises:
+        InputError: so it is.
+    """
+    of_classes, of_examples = options.get("class_weight"), options.get("sample_weight")
+    if of_classes is not None:
+        rule = f"class_weight must give numbers of at least 0 to classes from 0 to {classes - 1}"
+        fits = isinstance(of_classes, Mapping) and all(
+            isinstance(name, int | np.integer) and 0 <= name < classes and _is_weight(value)
+            for name, value in of_classes.items()
+        )
+        check(fits, rule, class_weight=of_classes)
+    if isinstance(of_examples, list) or hasattr(of_examples, "__array__"):
+        values = np.asarray(of_examples)
+        rule = "sample_weight must be one number of at least 0 for each example, (n,)"
+        fits = values.dtype.kind in "iufb" and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1))
+        check(fits, rule, dtype=str(values.dtype), shape=values.shape)
+        wrong = values[~(np.isfinite(values) & (values >= 0))]
+        check(wrong.size == 0, rule, sample_weight=wrong[:3].tolist())
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value)) and value >= 0
 
 
 def cross_entropy(labels, logits):

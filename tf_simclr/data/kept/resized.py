@@ -91,6 +91,7 @@ def resized(
         num_examples=source.num_examples,
         class_names=source.class_names,
         several=source.several,
+        only=source.only,
         identity=lambda say=silent: identity(),
         place=source.place,
         read=read,

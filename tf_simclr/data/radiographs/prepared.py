@@ -17,7 +17,7 @@ from tf_simclr.data.kept.records import Reader, shards
 from tf_simclr.data.radiographs import MADE_UP, UNCERTAIN, Fit
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.radiographs.settings import ATTRIBUTES, check_class
-from tf_simclr.data.sources import Indexed, Source, in_graph
+from tf_simclr.data.sources import Indexed, Source, in_graph, only_class
 from tf_simclr.errors import check
 from tf_simclr.foreign import reading
 
@@ -131,6 +131,7 @@ class Prepared:
             class_names=class_names if labels is not None else (),
             identity=lambda say=silent: [self.content(say), side, contents.of_array(known)],
             several=classes.ndim == 2,
+            only=only_class(None if labels is None else classes[wanted], class_names),
             read=picture,
             record=self.records(np.flatnonzero(wanted), None if labels is None else classes),
             roster=roster,

@@ -130,7 +130,7 @@ class Listing:
             "copied": self.copied,
         }
         texts = {"names": "\0".join(self.names), "texts": "\0".join(self.texts), "noted": json.dumps(noted)}
-        columns: dict[str, Any] = {key: np.frombuffer(value.encode(), np.uint8) for key, value in texts.items()}
+        columns: dict[str, Any] = {key: np.frombuffer(os.fsencode(value), np.uint8) for key, value in texts.items()}
         for key in ("places", "labels", "damaged"):
             columns[key] = np.array(getattr(self, key), np.int64)
         np.savez(file, **columns)
@@ -141,7 +141,7 @@ class Listing:
         """What `packed` gave."""
         with np.load(path, allow_pickle=False) as kept:
             count = len(kept["labels"])
-            text = {key: kept[key].tobytes().decode() for key in ("names", "texts", "noted")}
+            text = {key: os.fsdecode(kept[key].tobytes()) for key in ("names", "texts", "noted")}
             noted = parse_json(text["noted"])
             found = cls(
                 names=text["names"].split("\0") if count else [],

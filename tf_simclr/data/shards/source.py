@@ -18,7 +18,7 @@ from tf_simclr.contents import Say, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.shards import array_records, index, opening, tables, tars, tfrecords
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Listing, Reader
-from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labels
+from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labels, only_class
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import tf
@@ -260,6 +260,7 @@ def of_files(
         origin=origin,
         num_examples=len(chosen),
         class_names=class_names,
+        only=only_class(None if labels is None else labels[chosen], class_names),
         identity=lambda say=silent: [
             own,
             targets,

@@ -178,6 +178,7 @@ class _Chosen:
         found = cls._of_image(kinds, features, first=first, wanted=columns.image)
         typed = [name for name, one in features.items() if one.get("_type") == "ClassLabel" and name in kinds]
         usual = [key for name in _LABELS for key in kinds if key.rpartition(".")[2].lower() == name]
+        strange = [f"{name} ({kinds[name]})" for name in usual if not _may_be_label(kinds[name])]
         usual = [name for name in usual if _may_be_label(kinds[name])]
         if columns.label is not None:
             fits = columns.label in kinds and _may_be_label(kinds[columns.label])
@@ -190,6 +191,8 @@ class _Chosen:
             found.doubt = f"several columns may be the class; name one by label_column: {_list(typed)}"
         elif usual:
             found.label = usual[0]
+        elif strange:
+            found.doubt = f"a class must be a whole number or a text, and no column is one: {_list(strange)}"
         names = features.get(found.label, {}).get("names")
         if isinstance(names, list):
             found.classes = tuple(str(name) for name in names)
