@@ -370,7 +370,9 @@ def test_a_cls_that_is_no_class_is_said(tmp_path, content):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             file.addfile(member, io.BytesIO(data))
-    with pytest.raises(InputError, match=r"neither a class's number nor its name|is no number of a class|UnicodeDecodeError"):
+    with pytest.raises(
+        InputError, match=r"neither a class's number nor its name|is no number of a class|UnicodeDecodeError"
+    ):
         from_shards(tmp_path)
 
 

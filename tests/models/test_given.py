@@ -235,7 +235,7 @@ def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
         (lambda: classifier().fit(IMAGES, ONE_HOT[:, :2], verbose=0), r"rows of 3 shares. Received: shape=\(None, 2\)"),
         (lambda: classifier().fit(IMAGES, LABELS + 0.5, verbose=0), "labels must be integers from 0 to 2"),
         (lambda: classifier().fit(IMAGES, LABELS.astype(str), verbose=0), r"from 0.*labels=\['0', '1', '2'\]"),
-        (lambda: simclr().fit(VIEWS, LABELS.astype(str).astype(object), verbose=0), r"from 0 .*labels=\['0', '1', '2'\]"),
+        (lambda: simclr().fit(VIEWS, LABELS.astype(str).astype("O"), verbose=0), r"from 0.*labels=\['0', '1', '2'\]"),
         (lambda: classifier().fit(IMAGES, 2 * ONE_HOT, verbose=0), r"rows of 3 shares.*labels=\[\[2.0, 0.0, 0.0\]\]"),
         (lambda: classifier().evaluate(IMAGES, ONE_HOT - 1 / 3, verbose=0), "rows of 3 shares.*labels=.*-0.3"),
         (lambda: simclr().fit(VIEWS, np.where(ONE_HOT == 1, np.nan, 0), verbose=0), "rows of 3 shares.*labels=.*nan"),
