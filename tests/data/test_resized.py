@@ -13,9 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.data import oracles
-from tf_simclr.data import images, pipeline, sources
+from tf_simclr.data import examples, images, pipeline, sources
 from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.kept import resized as module
+from tf_simclr.data.kept.batches import Batches
 from tf_simclr.data.kept.records import Reader
 from tf_simclr.data.kept.resized import resized
 from tf_simclr.data.recipe import Recipe
@@ -57,7 +58,7 @@ def test_images_are_the_means_of_areas_and_never_enlarged(folder):
     for name, seed, height, width in (("0.png", 0, 40, 60), ("1.png", 1, 80, 40), ("4.png", 4, 40, 40)):
         expected = means(oracles.synth(height, width, seed), 2) / 255
         np.testing.assert_allclose(found[name], expected, atol=0.51 / 255, err_msg=name)
-    np.testing.assert_array_equal(found["2.png"], pictures(source)["2.png"])
+    np.testing.assert_allclose(found["2.png"], pictures(source)["2.png"], atol=1e-7)
     assert found["3.png"].shape == (12, 90, 3)
     assert found["5.png"].shape == (27, 20, 3)
 
@@ -197,3 +198,96 @@ def test_a_damaged_picture_of_a_cache_is_replaced_and_named(folder, tmp_path, pa
     list(make(kept, batch_size=4, image_size=16, seed=0, unreadable=unreadable).take(3))
     name = list(kept.ordered().as_numpy_iterator())[3]["name"].decode()
     assert unreadable.names == [name]
+
+
+def test_a_raw_cache_is_the_pixels_and_nothing_else(folder, tmp_path):
+    source = sources.from_folder(folder)
+    resized(source, size=20, kind="raw")
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    files = sorted(map(str, place.glob("*.tfrecord")))
+    records = list(tf.data.TFRecordDataset(files).as_numpy_iterator())
+    rows = [row for file in sorted(place.glob("records-*.json")) for row in json.loads(file.read_bytes())]
+    for record, row in zip(records, rows, strict=True):
+        height, width, _ = row["shape"]
+        kind = np.dtype("<u2") if row["name"].endswith("deep.png") else np.dtype(np.uint8)
+        assert len(record) == height * width * 3 * kind.itemsize
+        if row["name"].endswith("/2.png"):  # is not shrunk
+            np.testing.assert_array_equal(np.frombuffer(record, kind).reshape(20, 20, 3), oracles.synth(20, 20, 2))
+
+
+def test_a_raw_cache_of_an_older_version_is_made_anew_and_named(folder, tmp_path, monkeypatch):
+    source, said = sources.from_folder(folder), []
+    monkeypatch.setitem(module._VERSION, "raw", 1)
+    resized(source, size=20, kind="raw")
+    (old,) = (tmp_path / "cache" / "resized").glob("*")
+    monkeypatch.undo()
+    monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache"))
+    resized(source, size=20, kind="raw", say=said.append)
+    assert any(str(old) in line and "older version" in line for line in said)
+    assert any("shrinking" in line for line in said)
+
+
+def batches_of(source, count: int, **options) -> list:
+    """A few packed batches, labels and the names of what was unreadable."""
+    unreadable = pipeline.Unreadable()
+    made = pipeline.packed_views(source, **options, unreadable=unreadable).take(count).as_numpy_iterator()
+    return [*((dict(packed), labels) for packed, labels in made), sorted(Path(name).name for name in unreadable.names)]
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("jpeg", 8), ("raw", 7)])
+def test_what_is_decoded_at_once_is_what_is_decoded_one_by_one(folder, tmp_path, monkeypatch, kind, batch):
+    """Beside pictures of 16 bits, one that is too wide, one that is none, and one whose bytes have changed."""
+    monkeypatch.setattr("tf_simclr.data.kept.pictures._PART", 4)  # rounds of several, and of one
+    (folder / "class1" / "bad.png").write_bytes(b"no picture")
+    source = sources.from_folder(folder)
+    kept = resized(source, size=20, kind=kind)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    content = bytearray((place / "records-00001.tfrecord").read_bytes())
+    content[20] ^= 1
+    (place / "records-00001.tfrecord").write_bytes(content)
+    options = {"batch_size": batch, "image_size": 16, "seed": 4}
+    found = batches_of(kept, 4, **options)
+    monkeypatch.setattr(examples.Packing, "of_kept", lambda self, source: None)
+    expected = batches_of(kept, 4, **options)
+    assert found[-1] == expected[-1]
+    assert "bad.png" in found[-1]
+    assert len(found[-1]) == 2
+    for (packed, labels), (other, same) in zip(found[:-1], expected[:-1], strict=True):
+        np.testing.assert_array_equal(labels, same)
+        for name, part in other.items():
+            np.testing.assert_array_equal(packed[name], part, err_msg=name)
+
+
+def test_a_batch_that_somebody_holds_is_never_written_again(folder):
+    kept = resized(sources.from_folder(folder), size=20, kind="raw")
+    options = {"batch_size": 4, "image_size": 16, "seed": 4, "unreadable": pipeline.Unreadable()}
+    held, copies = [], []
+    for packed, _ in pipeline.packed_views(kept, **options).take(12):
+        held.append(packed["images"])
+        copies.append(packed["images"].numpy().copy())
+    for one, copy in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(one.numpy(), copy)
+
+
+def test_memory_is_used_again_when_nobody_holds_it_and_its_edges_are_zeros():
+    random = np.random.default_rng(0)
+    batches = Batches((3, 1, 9, 11, 3), np.uint16)
+    lent, places = [], set()
+    for _ in range(40):
+        batch = batches.taken()
+        places.add(id(batch))
+        pictures = [random.integers(1, 9, (*random.integers(0, (10, 12)), 3)).astype(np.uint16) for _ in range(3)]
+        for row, picture in enumerate(pictures):
+            batch.put(row, picture)
+        pixels, sizes = batches.given(batch)
+        assert pixels.ctypes.data % 64 == 0
+        expected = np.zeros_like(pixels)
+        for place, picture in zip(expected, pictures, strict=True):
+            place[0, : picture.shape[0], : picture.shape[1]] = picture
+        np.testing.assert_array_equal(pixels, expected)
+        np.testing.assert_array_equal(sizes[:, 0], [picture.shape[:2] for picture in pictures])
+        lent.append((pixels[1:, :, ::2].T.view(np.int16), expected[1:, :, ::2].T))  # views of views keep it, too
+        lent = lent[-3:]
+        for view, own in lent:
+            np.testing.assert_array_equal(view, own)
+    assert len(places) <= 5

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.data import draws, images
+from tf_simclr.data.kept.pictures import Pictures, Places
 from tf_simclr.data.recipe import Recipe, evaluation_proportion
 from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.errors import InputError
@@ -63,6 +64,8 @@ class Examples:
         unreadable: receives the names of corrupt images; None where Python cannot run.
         deterministic: whether the examples of a batch are in the order of their positions.
         room: shapes to which what is seen of images is padded with zeros, where it is not of one shape.
+        at_once: where most of a batch can be read at once: its places (`kept.pictures.Places`); the others are made
+            one by one.
     """
 
     source: Source
@@ -73,14 +76,33 @@ class Examples:
     unreadable: Unreadable | None
     deterministic: bool
     room: Any = None
+    at_once: Places | None = None
 
     def batch(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """The examples of a batch's records (n,), each part in one; those that fail are made again, `mended`.
+        """The examples of a batch's records (n,), each part in one; those that fail are made again, `mended`."""
+        if self.at_once is None:
+            return self.one_by_one(positions, records)
+        rows = positions.shape[0]
+        number, good = self.at_once.begun(records["image"])
+        labels = [records["label"]] if self.source.labelled else []
+
+        def mended() -> tuple[tf.Tensor, ...]:
+            rest = tf.nest.map_structure(lambda part: part[~good], (positions, records))
+            where, seen, *own = self.one_by_one(*rest)
+            places = tf.argmax(where[:, None] == positions[None], axis=1, output_type=tf.int32)
+            full = self.at_once.mended(number, places, seen=seen, count=rows)
+            return full, *(tf.tensor_scatter_nd_update(*labels, places[:, None], one) for one in own)
+
+        number, *labels = tf.cond(tf.reduce_all(good), lambda: (number, *labels), mended)
+        return positions, self.at_once.ended(number, count=rows), *labels
+
+    def one_by_one(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """As `batch`, an image after the other.
 
         A data set inside the map is what catches a decoder's error within the graph; one an image would cost a tenth
         of all time.
         """
-        rows = positions.shape[0]
+        rows = tf.size(positions, out_type=tf.int64)
         together = getattr(self.source.read, "together", None) if self.unreadable is not None else None
         # A source that can, reads all records of a batch in one operation.
         raw = [] if together is None else [together(records["image"])]
@@ -91,9 +113,10 @@ class Examples:
         nothing = tf.nest.map_structure(lambda part: tf.zeros((0, *part.shape[1:]), part.dtype), tried.element_spec)
         found = tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
         # As a graph: what lacks is looked for only where something does.
-        complete = tf.equal(tf.shape(found[0])[0], rows)
+        complete = tf.equal(tf.size(found[0], out_type=tf.int64), rows)
         parts = tf.cond(complete, lambda: found, lambda: self.completed(found, positions, records=records))
-        return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (rows, *part.shape[1:])), parts)
+        static = positions.shape[0]
+        return tf.nest.map_structure(lambda part: tf.ensure_shape(part, (static, *part.shape[1:])), parts)
 
     def completed(
         self, found: tuple[tf.Tensor, ...], positions: tf.Tensor, *, records: dict[str, tf.Tensor]
@@ -103,12 +126,12 @@ class Examples:
         lacking = tf.reduce_all(positions[:, None] != found[0][None], axis=1)
         rest = tf.nest.map_structure(lambda part: part[lacking], (positions, records))
         mended = tf.data.Dataset.from_tensor_slices(rest).map(in_graph(self.mended), num_parallel_calls=_WORKERS)
-        made = self.stacked(mended, positions.shape[0]).get_single_element()
+        made = self.stacked(mended, tf.size(positions, out_type=tf.int64)).get_single_element()
         # By position: a mended example stands where the damaged one would have.
         order = tf.argsort(tf.concat([found[0], made[0]], 0))
         return tf.nest.map_structure(lambda *pair: tf.gather(tf.concat(pair, 0), order), found, made)
 
-    def stacked(self, made: tf.data.Dataset, rows: int) -> tf.data.Dataset:
+    def stacked(self, made: tf.data.Dataset, rows: int | tf.Tensor) -> tf.data.Dataset:
         """Batches of so many examples; the copy into the batch is the one that pads, which costs next to nothing."""
         if self.room is None:
             return made.batch(rows)
@@ -118,7 +141,8 @@ class Examples:
     def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor], *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The example of a record that can be read; fails on another.  `given` is what has been read of it already."""
         # The seed of the position, and the bytes or pixels as they are stored.
-        own, (raw,) = self.drawn(position), given or (self.source.read(record["image"]),)
+        own, read = self.drawn(position), self.source.read
+        raw = read.opened(record["image"], given[0]) if given else read(record["image"])
         if self.raw_view is not None:
             return self.labelled(position, self.raw_view(raw, seed=own), record=record)
         # With partners the record's own image, and the one that the seed draws for it.
@@ -287,6 +311,13 @@ class Packing:
             raw = tf.pad(raw, ((0, 0), (0, below), (0, right), (0, 0)))
         shapes = tf.broadcast_to([height, width], (tf.shape(raw)[0], 1, 2))
         return {"images": in_bits(raw, deep=self.deep)[:, None], "shapes": shapes}
+
+    def of_kept(self, source: Source) -> Places | None:
+        """Places of a cache's pictures, where most of them can be read a batch at once."""
+        kept: Any = source.read
+        if self.apart or not isinstance(kept, Pictures) or not kept.suits(deep=self.deep):
+            return None
+        return Places(kept, sides=self.sides, deep=self.deep)
 
     def of_rows(self, rows: tf.Tensor) -> _Batch:
         """The rows `(n,)` of images that a device holds (`device_views.Held`), which have the sides of the padding."""

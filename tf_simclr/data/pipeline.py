@@ -206,6 +206,7 @@ def packed_views(
         partners=partners,
         raw_view=None if partners else packing.of_raw,
         batch_view=of_batch,
+        at_once=packing.of_kept(source),
         room=packing.room,
         finish=packing.finished,
         tuned=tuned,
@@ -265,6 +266,7 @@ def training_batches(
     partners: bool = False,
     raw_view: Callable[..., Any] | None = None,
     batch_view: Callable[[tf.Tensor], Any] | None = None,
+    at_once: Callable[..., Any] | None = None,
     room: Any = None,
     finish: examples.Finish | None = None,
     tuned: bool = True,
@@ -285,6 +287,7 @@ def training_batches(
         raw_view: sees the images that can be read in the place of `view` (see `Examples`).
         batch_view: sees what records hold of all images of a batch at once, in the place of both, where the source is
             `vectorised`.
+        at_once: places of pictures of which some may fail (see `Examples`).
         room: shapes to which what is seen is padded with zeros, where it is not of one shape.
         finish: makes the batch of its positions in the stream and of what is seen there.
         tuned: whether batches are made ahead.
@@ -300,7 +303,7 @@ def training_batches(
     source = cached(source) if stream.cache else source
     # 1. Records in the order of the seed, each with its position in the endless stream, by which all else is drawn.
     #    The index of a record costs nothing, and a batch of them is looked up at once where the source can.
-    at_once = batch_view is not None and source.vectorised
+    vectorised = batch_view is not None and source.vectorised
     looked_up = isinstance(source, Indexed) and (source.vectorised or source.gathers) and not stream.data_service
     numbered = _numbered(source, stream, indices=looked_up)
     # 2. This process's rows of each batch, before anything is decoded.
@@ -319,12 +322,13 @@ def training_batches(
         deterministic=stream.deterministic,
         # What pads the images is the copy into the batch.
         room=room,
+        at_once=at_once,
     )
 
     @in_graph
     def batch(positions: tf.Tensor, records: Any) -> tuple[Any, ...]:
         records = source.record(records) if looked_up and isinstance(source, Indexed) else records
-        if batch_view is not None and at_once:
+        if batch_view is not None and vectorised:
             found, seen = positions, batch_view(records["image"])
             labels = [records["label"]] if source.labelled else []
         else:

@@ -1,7 +1,8 @@
 """`--cache resized`: every image once shrunk, and kept on disk beside what else can be made again.
 
     ~/.cache/tf_simclr/resized/KEY/        KEY is the digest of the images' content, the size and the format
-        records-00000.tfrecord             1,024 pictures, JPEG, BMP (raw) or PNG (16 bits), in the source's order
+        records-00000.tfrecord             1,024 pictures in the source's order: JPEG (PNG where they have 16 bits), or
+                                           their pixels, `(h, w, 3)` of 8 or 16 bits, little-endian (raw)
         records-00000.json                 name, shape and label of each; written behind the pictures
         whole.json                         written last: how many there are
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data import images
-from tf_simclr.data.kept.records import Reader
+from tf_simclr.data.kept.pictures import Jpegs, Raw
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
@@ -37,7 +37,8 @@ SHARD = 1024
 _QUALITY = 90
 _BYTES = {"jpeg": 27_000, "raw": 260_000}
 """Of a picture of 256 px, about; other sizes take as much a pixel."""
-_VERSION = 1
+_VERSION = {"jpeg": 1, "raw": 2}
+"""Counted up where a format changes: what is kept in an older one is made anew.  Raw pixels were BMPs before."""
 
 
 def resized(
@@ -65,13 +66,17 @@ def resized(
     known = source.identity
     if known is None:
         raise InputError(f"cache resized must know its images by their content, which nothing tells of {source.origin}")
-    identity = functools.cache(lambda: [known(say), "resized", size, kind, _VERSION])
-    key = contents.of_values(source.num_examples, list(source.class_names), identity())
-    folder = (place or contents.cache_folder() / "resized") / key
+    identity = functools.cache(lambda: [known(say), "resized", size, kind, _VERSION[kind]])
+    folder = _folder(source, identity(), place=place)
+    for version in range(1, _VERSION[kind]):
+        old = _folder(source, [*identity()[:-1], version], place=place)
+        if old.exists():
+            say(f"the cache in {old} is of an older version, and nothing reads it any more: remove it")
     if not (folder / "whole.json").exists():
         with hold(folder, say=say):
             make(source, folder, size=size, kind=kind, say=say)
-    rows, read = _listed(folder, source.num_examples), Reader(folder)
+    rows = _listed(folder, source.num_examples)
+    shapes = np.array([row["shape"][:2] for row in rows], np.int64).reshape(-1, 2)
     columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
     if source.labelled:
         columns["label"] = np.array([row["label"] for row in rows], np.int64)
@@ -84,7 +89,7 @@ def resized(
         return {name: tf.gather(value, index) for name, value in known.items()}
 
     height, width = source.sides or (0, 0)
-    tall, wide = np.array([row["shape"][:2] for row in rows]).max(0).tolist()
+    tall, wide = shapes.max(0).tolist()
     largest = (max(tall, 1), max(wide, 1))  # 0: none can be read
     return Indexed(
         origin=f"{source.origin} (at most {size} px, {kind})",
@@ -94,7 +99,7 @@ def resized(
         only=source.only,
         identity=lambda say=silent: identity(),
         place=source.place,
-        read=read,
+        read=(Jpegs if kind == "jpeg" else Raw)(folder, shapes),
         record=record,
         notes=source.notes,
         roster=source.roster,
@@ -103,6 +108,12 @@ def resized(
         largest=largest,
         gathers=True,
     )
+
+
+def _folder(source: Source, identity: list[Any], *, place: Path | None) -> Path:
+    """Where the pictures of an identity lie."""
+    key = contents.of_values(source.num_examples, list(source.class_names), identity)
+    return (place or contents.cache_folder() / "resized") / key
 
 
 def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) -> None:
@@ -161,18 +172,16 @@ def _encoded(pixels: tf.Tensor, *, size: int, kind: _Format) -> tuple[tf.Tensor,
         return tf.cast(tf.round(found), pixels.dtype)
 
     pixels = tf.cond(scale < 1, means, lambda: pixels)
+    if kind == "raw":
+        return tf.numpy_function(_bytes, [pixels], tf.string, stateful=False), tf.shape(pixels)
     if pixels.dtype == tf.uint16:
         return tf.io.encode_png(pixels), tf.shape(pixels)
-    by_python = functools.partial(tf.numpy_function, _bmp, Tout=tf.string)
-    return (tf.io.encode_jpeg(pixels, quality=_QUALITY) if kind == "jpeg" else by_python([pixels])), tf.shape(pixels)
+    return tf.io.encode_jpeg(pixels, quality=_QUALITY), tf.shape(pixels)
 
 
-def _bmp(pixels: np.ndarray) -> bytes:
-    """The pixels as a BMP of 24 bits, which anything can show: from below, blue first, rows in fours of bytes."""
-    height, width, _ = pixels.shape
-    rows = np.pad(pixels[::-1, :, ::-1].reshape(height, -1), ((0, 0), (0, -3 * width % 4)))
-    fields = (54 + rows.size, 0, 54, 40, width, height, 1, 24, 0, rows.size, 0, 0, 0, 0)
-    return struct.pack("<2sIIIIiiHHIIiiII", b"BM", *fields) + rows.tobytes()
+def _bytes(pixels: np.ndarray) -> bytes:
+    """The numbers, little-endian."""
+    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _listed(folder: Path, count: int) -> list[dict[str, Any]]:
