@@ -16,12 +16,18 @@ printed, and written as JSON.
    NVIDIA's tool tells them.
 
     python benchmarks/accelerator.py --cifar10 DATA_DIR --out accelerator.json
-    python benchmarks/accelerator.py --quick                  small versions of all of it, on a CPU within a minute
+    python benchmarks/accelerator.py --quick                  small versions of all of it, on a CPU in a minute or two
+
+It is made to run once, unattended: a section that fails, hangs or is killed loses what it had not measured yet, and
+nothing else; the file is written anew behind each of them.  Where one of JAX and PyTorch sees no accelerator, nothing
+is compared.
 """
 
+import gc
 import json
 import math
 import os
+import signal
 import statistics
 import struct
 import subprocess
@@ -31,6 +37,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +46,18 @@ import tyro
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch's processes need memory, too
+if os.environ.get("JAX_PLATFORMS", "cpu").find("cpu") < 0:
+    os.environ["JAX_PLATFORMS"] += ",cpu"  # what an accelerator computes is compared with the CPU
 ROOT = Path(__file__).parents[1]
-SHARES = {"equality": 0.1, "jax": 0.3, "pytorch": 0.25, "cifar10": 0.35}
+SHARES = {"equality": 0.13, "jax": 0.3, "pytorch": 0.27, "cifar10": 0.3}
 """Of the seconds; what a section leaves is the next one's."""
 EQUAL = {"loss": 1e-5, "gradients": 1e-3, "statistics": 1e-4}
 """Largest relative differences of two devices in float32; of a gradient the length of the difference to its length."""
 FASTER, AUGMENTATION = 1.0, 0.1
-MODES = tuple(f"{mode} {layout}" for mode in ("eager", "compile") for layout in ("contiguous", "channels_last"))
+MODES = tuple(f"{mode} {layout}" for mode in ("eager", "compile") for layout in ("channels_last", "contiguous"))
+"""The likely best of each first: compiling takes its time, and what does not fit is left out."""
+RESERVE = 60
+"""Seconds that are kept for the probes of the training."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Options:
     out: Path = Path("accelerator.json")
     """Gets all numbers."""
     seconds: float | None = None
-    """For all of it; by default 480, and 60 for the small versions."""
+    """For all of it; by default 480."""
     only: tuple[str, ...] = tuple(SHARES)
     """Sections."""
     quick: bool = False
@@ -84,11 +96,23 @@ class Notes:
 
     def add(self, **values) -> None:
         self.found |= values
-        self.path.write_text(json.dumps(self.found))
+        written = self.path.with_suffix(".new")  # whole or not at all: the process may be killed meanwhile
+        written.write_text(json.dumps(self.found))
+        written.replace(self.path)
 
 
 def simclr(depth: int, size: int, *, precision: str = "bfloat16", optimizer=None):
-    """A compiled SimCLR whose gammas are not zero: of those that are, no gradient reaches what is behind them."""
+    """A compiled SimCLR whose gammas are not zero: of those that are, no gradient reaches what is behind them.
+
+    It is made on the CPU: an accelerator would compile a program for every shape of weights.
+    """
+    import jax
+
+    with jax.default_device(jax.devices("cpu")[0]):
+        return _simclr(depth, size, precision=precision, optimizer=optimizer)
+
+
+def _simclr(depth: int, size: int, *, precision: str, optimizer):
     import keras
 
     from tf_simclr.losses import NTXent
@@ -102,6 +126,13 @@ def simclr(depth: int, size: int, *, precision: str = "bfloat16", optimizer=None
     model.compile(optimizer or keras.optimizers.SGD(0.1, momentum=0.9), NTXent(0.5))
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def placed(model, device) -> tuple:
+    """The model's state on a device; copies, since a step that is compiled takes them away."""
+    import jax
+
+    return jax.tree.map(lambda x: x.copy(), jax.device_put(state_of(model), device))
 
 
 def small(size: int):
@@ -204,9 +235,10 @@ def on_jax(options: Options, notes: Notes) -> None:
     from tf_simclr.data.recipe import Recipe
 
     device = jax.devices()[0]
+    notes.add(platform=device.platform)
     for name, (depth, size, batch) in options.cases.items():
-        model = simclr(depth, size, precision=options.precision)
         found: dict[str, float] = {}
+        model = simclr(depth, size, precision=options.precision)
 
         def taking(augmented: bool, model=model, size=size, batch=batch) -> Callable[[], float]:
             data = packed(size, batch)
@@ -218,10 +250,8 @@ def on_jax(options: Options, notes: Notes) -> None:
                 logs, state = model.train_step(state, (views_of(data) if augmented else data,))
                 return logs["loss"], state
 
-            data = jax.device_put(data if augmented else jax.jit(views_of)(data), device)
-            compiled, state = jax.jit(whole, donate_argnums=0), jax.device_put(state_of(model), device)
-            # The state is donated: the model's own variables have to stay whole for the next one.
-            state = jax.tree.map(lambda x: x.copy(), state)
+            data = jax.device_put(data if augmented else jax.jit(views_of)(jax.device_put(data, device)), device)
+            compiled, state = jax.jit(whole, donate_argnums=0), placed(model, device)
 
             def one() -> float:
                 nonlocal state
@@ -231,9 +261,18 @@ def on_jax(options: Options, notes: Notes) -> None:
             return one
 
         for kind, augmented in (("views", False), ("augmented", True)):
-            found[kind] = timed(taking(augmented), steps=1 if options.quick else 20)
+            try:
+                found[kind] = timed(taking(augmented), steps=1 if options.quick else 20)
+            except Exception as error:  # out of memory: the smaller ones count all the same
+                notes.add(**{f"{name}, {kind}": said_of(error)})
             found["peak_bytes"] = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
             notes.add(**{name: dict(found)})
+            gc.collect()
+
+
+def said_of(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'nothing is said').splitlines()[0][:200]}"
 
 
 def on_pytorch(options: Options, notes: Notes) -> None:
@@ -245,43 +284,51 @@ def on_pytorch(options: Options, notes: Notes) -> None:
     from tf_simclr.models.architecture import Architecture
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    notes.add(version=torch.__version__, device=torch.cuda.get_device_name() if device == "cuda" else "CPU")
+    notes.add(platform="gpu" if device == "cuda" else "cpu", version=torch.__version__)
+    notes.add(device=torch.cuda.get_device_name() if device == "cuda" else "CPU")
     torch.backends.cudnn.benchmark = True
-    for name, (depth, size, batch) in options.cases.items():
-        found: dict[str, float] = {}
-        for mode in MODES[:1] if options.quick else MODES:
-            how, layout = mode.split()
-            torch._dynamo.reset()
+    found: dict[str, dict[str, float]] = {name: {} for name in options.cases}
+
+    def taking(mode: str, *, depth: int, size: int, batch: int) -> Callable[[], float]:
+        how, layout = mode.split()
+        heads = {"proj_head_mode": "nonlinear", "num_proj_layers": 3}
+        model = TwinResNet(Architecture(depth, cifar_stem=size <= 32, **heads)).to(device).train()
+        views = torch.rand(2 * batch, 3, size, size, device=device)
+        if layout == "channels_last":
+            model, views = (x.to(memory_format=torch.channels_last) for x in (model, views))
+        network = torch.compile(model) if how == "compile" else model
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        own = torch.eye(2 * batch, dtype=torch.bool, device=device)
+        pairs = torch.arange(2 * batch, device=device).roll(batch)
+
+        def one() -> float:
+            with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
+                z = network(views)["proj_head_output"]
+            z = functional.normalize(z.float())
+            loss = 2 * functional.cross_entropy((z @ z.T / 0.5).masked_fill(own, -1e9), pairs)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return float(loss.detach())  # waits for it
+
+        return one
+
+    for mode in MODES[:1] if options.quick else MODES:  # all networks of a mode first: compiling takes long
+        for name, (depth, size, batch) in options.cases.items():
             if device == "cuda":
+                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            heads = {"proj_head_mode": "nonlinear", "num_proj_layers": 3}
-            model = TwinResNet(Architecture(depth, cifar_stem=size <= 32, **heads)).to(device).train()
-            views = torch.rand(2 * batch, 3, size, size, device=device)
-            if layout == "channels_last":
-                model, views = (x.to(memory_format=torch.channels_last) for x in (model, views))
-            network = torch.compile(model) if how == "compile" else model
-            optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-            own = torch.eye(2 * batch, dtype=torch.bool, device=device)
-            pairs = torch.arange(2 * batch, device=device).roll(batch)
-
-            def step(network=network, views=views, optimizer=optimizer, own=own, pairs=pairs) -> float:
-                with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
-                    z = network(views)["proj_head_output"]
-                z = functional.normalize(z.float())
-                loss = 2 * functional.cross_entropy((z @ z.T / 0.5).masked_fill(own, -1e9), pairs)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                return float(loss)  # waits for it
-
             try:
-                found[mode] = timed(step, steps=1 if options.quick else 20)
-            except RuntimeError as error:  # out of memory, or no compiler on this machine
-                found[f"{mode}: failed"] = 0.0
-                notes.add(**{f"{name}, {mode}": str(error).strip().splitlines()[0][:200]})
-            if device == "cuda":
-                found[f"{mode}: peak_bytes"] = torch.cuda.max_memory_allocated()
-            notes.add(**{name: dict(found)})
+                one = taking(mode, depth=depth, size=size, batch=batch)
+                found[name][mode] = timed(one, steps=1 if options.quick else 20)
+                if device == "cuda":
+                    found[name][f"{mode}: peak_bytes"] = torch.cuda.max_memory_allocated()
+            except Exception as error:  # out of memory, or no compiler on this machine, which has many names
+                notes.add(**{f"{name}, {mode}": said_of(error)})
+            notes.add(**{name: dict(found[name])})
+            one = None
+            torch._dynamo.reset()
+            gc.collect()
 
 
 def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
@@ -303,8 +350,7 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
     model = simclr(depth, 32, optimizer=LARS(0.1, weight_decay=1e-4), precision=options.precision)
     rate = next(i for i, v in enumerate(model.optimizer.variables) if v is model.optimizer._learning_rate)
     device = jax.devices()[0]
-    there, state = jax.device_put((images, state_of(model)), device)
-    state = jax.tree.map(lambda x: x.copy(), state)
+    there, state = jax.device_put(images, device), placed(model, device)
     order = np.random.default_rng(0)
 
     def whole(state, images, chosen, drawn, speed):
@@ -333,18 +379,22 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
 
     loss, state = step(state, there, *epoch(0)[0], np.float32(0))  # compiles; at rate 0
     float(loss)
-    measured = time.monotonic()
-    for chosen, drawn in epoch(0)[:8]:
-        loss, state = step(state, there, chosen, drawn, np.float32(0))
-    float(loss)
-    a_step = (time.monotonic() - measured) / min(8, steps_an_epoch)
-    left = seconds - (time.monotonic() - began) - (2 if options.quick else 45)
+    first, measured = epoch(0), time.monotonic()
+    with ThreadPoolExecutor(1) as host:  # an epoch as it will be, beside which the host draws the next one
+        coming = host.submit(epoch, 1)
+        for chosen, drawn in first:
+            loss, state = step(state, there, chosen, drawn, np.float32(0))
+        float(loss)
+        coming.result()
+    a_step = (time.monotonic() - measured) / steps_an_epoch
+    stop_at = began + seconds - (2 if options.quick else RESERVE)
+    left = stop_at - time.monotonic()
     epochs = 2 if options.quick else max(1, min(800, int(left / (1.1 * a_step * steps_an_epoch))))
     notes.add(images=len(images), batch=batch, seconds_a_step=a_step, epochs_planned=epochs)
     features = jax.jit(lambda values, x: model.encoder.stateless_call(*values, x, training=False)[0])
 
-    def worth(state) -> dict[str, float]:
-        """Accuracies of probes on the features."""
+    def worth(state, say: Callable[..., None]) -> None:
+        """Accuracies of probes on the features, each as soon as it is there."""
         places = {id(v): i for i, v in enumerate(model.trainable_variables)}
         others = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
         values = [state[0][places[id(v)]] for v in model.encoder.trainable_variables]
@@ -357,11 +407,9 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
             pair.append(np.concatenate([np.asarray(part, np.float32) for part in parts]))
         known, asked = pair
         votes = knn_scores(asked, (known, labels), k=min(200, len(known)))
+        say(knn=float(np.mean(votes.argmax(1) == answers)))
         probe = logistic_regression(known, labels, l2=100.0, max_iterations=200)
-        return {
-            "knn": float(np.mean(votes.argmax(1) == answers)),
-            "linear": float(np.mean(probe.predict(asked) == answers)),
-        }
+        say(linear=float(np.mean(probe.predict(asked) == answers)))
 
     power = Power()
     started = time.monotonic()
@@ -377,11 +425,15 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
                 took = time.monotonic() - started
                 rate_now = (number + 1) * steps_an_epoch * batch / took
                 notes.add(epochs=number + 1, loss=value, training_seconds=took, images_a_second=rate_now)
+                if time.monotonic() > stop_at and number + 1 < epochs and not options.quick:
+                    notes.add(cut_short=f"after {number + 1} of {epochs} epochs: steps took longer than the first ones")
+                    break
     joules = power.stop()
     if joules is not None:
-        notes.add(joules=joules, images_a_joule=epochs * steps_an_epoch * batch / max(joules, 1e-9))
-    notes.add(**worth(state))
-    notes.add(untrained=worth(state_of(model)))
+        images_seen = notes.found["epochs"] * steps_an_epoch * batch
+        notes.add(joules=joules, images_a_joule=images_seen / max(joules, 1e-9), gpus_of_joules=power.gpus)
+    worth(state, lambda **found: notes.add(**found))
+    worth(placed(model, device), lambda **found: notes.add(untrained=notes.found.get("untrained", {}) | found))
     notes.add(backend=keras.backend.backend(), total_seconds=time.monotonic() - began)
 
 
@@ -389,7 +441,7 @@ class Power:
     """Energy that NVIDIA's GPUs take, by asking for their power twice a second."""
 
     def __init__(self) -> None:
-        self.joules, self.asked = 0.0, 0
+        self.joules, self.asked, self.gpus = 0.0, 0, 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
@@ -400,11 +452,12 @@ class Power:
         while not self.over.wait(0.5):
             try:
                 said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-                watts = sum(float(line) for line in said.split())
+                watts = [float(line) for line in said.split()]  # "[N/A]" of a part of a GPU is no number
             except (OSError, ValueError, subprocess.SubprocessError):
                 return
             now = time.monotonic()
-            self.joules, self.asked, last = self.joules + watts * (now - last), self.asked + 1, now
+            self.joules, self.asked, last = self.joules + sum(watts) * (now - last), self.asked + 1, now
+            self.gpus = len(watts)
 
     def stop(self) -> float | None:
         """Joules since the beginning; None where nobody tells."""
@@ -529,18 +582,28 @@ def apart(name: str, options: Options, *, seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
         words = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        command = [sys.executable, __file__, "--section", json.dumps([name, words, str(path), seconds])]
+        command = [sys.executable, __file__, "--section", json.dumps([name, words, str(path), seconds, time.time()])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         began, said = time.monotonic(), ""
+        # Compilers start processes of their own, which would hold a pipe open and live on: a file, and a group.
+        with (Path(folder) / "said").open("w+b") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+            try:
+                if process.wait(seconds):
+                    file.seek(0)
+                    lines = file.read().decode(errors="replace").strip().splitlines()
+                    errors = [line for line in lines if "Error" in line and not line.startswith(" ")]
+                    said = (errors or lines or [f"it ended with code {process.returncode}"])[-1][:300]
+            except subprocess.TimeoutExpired:
+                said = f"not all of it fitted into {seconds:.0f} s"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, timeout=seconds, check=False
-            )
-            lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-            said = lines[-1] if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            said = f"not all of it fitted into {seconds:.0f} s"
-        found = json.loads(path.read_text()) if path.exists() else {}
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            found = {}
     return found | ({"ended": said} if said else {}) | {"seconds": round(time.monotonic() - began, 1)}
 
 
@@ -554,11 +617,18 @@ def report(results: dict, *, quick: bool = False) -> list[str]:
         if not isinstance(ours, dict) or "views" not in ours:
             continue
         theirs = results.get("pytorch", {}).get(case, {})
+        if results["jax"].get("platform") != results.get("pytorch", {}).get("platform"):
+            theirs = {}  # one of them found no accelerator: nothing to compare
         modes = {mode: value for mode, value in theirs.items() if mode in MODES}
         if modes:
             best = min(modes, key=modes.__getitem__)
             lines.append(
-                verdict(f"{case}: beside PyTorch's best, {best}", modes[best] / ours["views"], FASTER, least=True)
+                verdict(
+                    f"{case}: beside PyTorch's best of {len(modes)}, {best}",
+                    modes[best] / ours["views"],
+                    FASTER,
+                    least=True,
+                )
             )
         if "augmented" in ours:
             share = max(0.0, 1 - ours["views"] / ours["augmented"])
@@ -583,17 +653,26 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def write(options: Options, results: dict) -> None:
+    """What there is so far, whole or not at all."""
+    written = options.out.with_name(f"{options.out.name}.new")
+    written.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "quick": options.quick, **results}, indent=2))
+    written.replace(options.out)
+
+
 def main() -> int:
     """Measures all, or one section in this process."""
     if sys.argv[1:2] == ["--section"]:
-        name, words, path, seconds = json.loads(sys.argv[2])
+        name, words, path, seconds, began = json.loads(sys.argv[2])
+        seconds -= time.time() - began  # what importing took
         places = {key: Path(words[key]) for key in ("cifar10", "out") if words[key] is not None}
         section(name, Options(**{**words, **places, "only": tuple(words["only"])}), Path(path), seconds=seconds)
         return 0
     options = tyro.cli(Options, description=__doc__)
-    ends = time.monotonic() + (options.seconds or (60 if options.quick else 480))
+    ends = time.monotonic() + (options.seconds or 480)
     results = {"device": apart("device", options, seconds=60)}
     sys.stdout.write("\n".join(report(results)) + "\n")
+    write(options, results)
     waiting = [name for name in SHARES if name in options.only]
     while waiting:
         name = waiting.pop(0)
@@ -607,8 +686,9 @@ def main() -> int:
         results[name] = apart(name, options, seconds=max(5.0, left * share))
         sys.stdout.write(f"{name}: {results[name]['seconds']} s {results[name].get('ended', '')}\n")
         sys.stdout.flush()
+        write(options, results)
+    write(options, results)
     sys.stdout.write("\n".join(report(results, quick=options.quick)) + "\n")
-    options.out.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "quick": options.quick, **results}, indent=2))
     sys.stdout.write(f"\n{options.out}\n")
     return 0 if results.get("equality", {}).get("holds", True) else 1
 

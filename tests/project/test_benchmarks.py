@@ -171,8 +171,10 @@ def test_a_section_that_takes_too_long_is_ended_and_keeps_what_it_had(tmp_path, 
     script = tmp_path / "slow.py"
     script.write_text(
         "import json, sys, time\nfrom pathlib import Path\n"
-        "name, words, path, seconds = json.loads(sys.argv[2])\n"
-        "Path(path).write_text(json.dumps({'first': 1.5}))\ntime.sleep(60)\n"
+        "name, words, path, seconds, began = json.loads(sys.argv[2])\n"
+        "Path(path).write_text(json.dumps({'first': 1.5}))\n"
+        "import subprocess\nsubprocess.Popen(['sleep', '60'])\n"  # as a compiler's worker, which keeps what it inherits
+        "time.sleep(60)\n"
     )
     monkeypatch.setattr(accelerator, "__file__", str(script))
     found = accelerator.apart("jax", accelerator.Options(), seconds=2)

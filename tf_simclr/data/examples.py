@@ -80,21 +80,21 @@ class Examples:
 
     def batch(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """The examples of a batch's records (n,), each part in one; those that fail are made again, `mended`."""
-        if self.at_once is None:
+        at_once, rows = self.at_once, positions.shape[0]
+        if at_once is None:
             return self.one_by_one(positions, records)
-        rows = positions.shape[0]
-        number, good = self.at_once.begun(records["image"])
+        number, good = at_once.begun(records["image"])
         labels = [records["label"]] if self.source.labelled else []
 
         def mended() -> tuple[tf.Tensor, ...]:
             rest = tf.nest.map_structure(lambda part: part[~good], (positions, records))
             where, seen, *own = self.one_by_one(*rest)
             places = tf.argmax(where[:, None] == positions[None], axis=1, output_type=tf.int32)
-            full = self.at_once.mended(number, places, seen=seen, count=rows)
+            full = at_once.mended(number, places, seen=seen, count=rows)
             return full, *(tf.tensor_scatter_nd_update(*labels, places[:, None], one) for one in own)
 
         number, *labels = tf.cond(tf.reduce_all(good), lambda: (number, *labels), mended)
-        return positions, self.at_once.ended(number, count=rows), *labels
+        return positions, at_once.ended(number, count=rows), *labels
 
     def one_by_one(self, positions: tf.Tensor, records: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """As `batch`, an image after the other.
@@ -141,7 +141,8 @@ class Examples:
     def whole(self, position: tf.Tensor, record: dict[str, tf.Tensor], *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The example of a record that can be read; fails on another.  `given` is what has been read of it already."""
         # The seed of the position, and the bytes or pixels as they are stored.
-        own, read = self.drawn(position), self.source.read
+        own = self.drawn(position)
+        read: Any = self.source.read
         raw = read.opened(record["image"], given[0]) if given else read(record["image"])
         if self.raw_view is not None:
             return self.labelled(position, self.raw_view(raw, seed=own), record=record)

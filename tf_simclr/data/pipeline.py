@@ -266,7 +266,7 @@ def training_batches(
     partners: bool = False,
     raw_view: Callable[..., Any] | None = None,
     batch_view: Callable[[tf.Tensor], Any] | None = None,
-    at_once: Callable[..., Any] | None = None,
+    at_once: Any = None,
     room: Any = None,
     finish: examples.Finish | None = None,
     tuned: bool = True,

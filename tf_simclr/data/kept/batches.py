@@ -66,7 +66,7 @@ class Batches:
         """Pixels and sizes of a whole batch, which is free again as soon as the pixels are let go."""
         # A view of a view hangs on whoever owns the memory; of a buffer, on the first array: it goes when the last
         # view of it does, and not before.
-        first = np.frombuffer(memoryview(batch.memory), self.dtype)
+        first = np.frombuffer(batch.memory.data, self.dtype)
         weakref.finalize(first, self.free.append, batch).atexit = False
         return first.reshape(self.shape), batch.sizes.copy()
 

@@ -130,7 +130,7 @@ class Raw(Pictures):
 
         def copied(rows: np.ndarray) -> tuple[np.int64, np.ndarray]:
             number = batches.begin()
-            good, files = self.fitting(rows, sides) & (self.deep[rows] == deep), {}
+            good, files = self.fitting(rows, sides) & (self.deep[rows] == deep), dict[int, int]()
             try:
                 for i, row in enumerate(rows.tolist()):
                     record = self._checked(self.places[row].tolist(), files) if good[i] else b""
