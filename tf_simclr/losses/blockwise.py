@@ -60,7 +60,8 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
             found = ops.logsumexp(logits(*block, every=every, temperature=temperature), axis=1)
             return found, found
 
-        def gradient(upstream, *_):
+        def gradient(*given, upstream=None):
+            upstream = given[0] if upstream is None else upstream  # PyTorch's comes by name, behind the inputs
             # (n, 2) → (N, 2): what every row of all replicas has, its total and its upstream gradient, in one
             # collective.
             every_sum, every_upstream = ops.unstack(replicas.gather(ops.stack([totals, upstream], axis=1)), axis=1)
