@@ -288,21 +288,41 @@ class Server:
         words = ["--photos", str(options.photos), "--serve", name, *(["--blur"] if blur else [])]
         interpreter = options.torchvision_python if torch else sys.executable
         root = str(Path(__file__).resolve().parents[1])
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([interpreter, __file__, *words], env=environment, text=True, **pipes)
+        self.command = [interpreter, __file__, *words]
+        self.environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self.start()
+
+    def start(self) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
+        self.process = subprocess.Popen(self.command, env=self.environment, text=True, **pipes)
         self.answer()
 
     def answer(self) -> float:
         line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"a pipeline ended: {' '.join(self.process.args)}")
-        return float(line)
+        if line:
+            return float(line)
+        code = self.process.wait()
+        self.said.seek(0)
+        last = [one for one in self.said.read().decode(errors="replace").splitlines() if one.strip()][-1:]
+        raise EndedError(f"{' '.join(self.command)} ended with code {code}: {' '.join(last) or 'nothing is said'}")
 
     def views_per_second(self, batches: int, *, batch: int) -> float:
+        try:
+            return 2 * batch * batches / self.seconds(batches)
+        except (EndedError, BrokenPipeError) as error:  # a machine may end a process for want of memory: once more
+            sys.stderr.write(f"{error}; it is started again\n")
+            self.start()
+            return 2 * batch * batches / self.seconds(batches)
+
+    def seconds(self, batches: int) -> float:
         self.process.stdin.write(f"{batches}\n")
         self.process.stdin.flush()
-        return 2 * batch * batches / self.answer()
+        return self.answer()
+
+
+class EndedError(Exception):
+    """A pipeline's process is there no more."""
 
 
 def measured(
@@ -422,4 +442,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EndedError as error:
+        sys.exit(str(error))

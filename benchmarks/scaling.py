@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py                              a TPU v3-8, a v5e-8 and 8 GPUs, at several batches
     python benchmarks/scaling.py --device "TPU v3-8" --batch 4096 --network 50 2
+    python benchmarks/scaling.py --document                   the tables of docs/scaling.md; a test holds them
     python benchmarks/scaling.py --check                      the model beside 1, 2 and 4 logical devices of this CPU
     python benchmarks/scaling.py --paper --price_per_hour v5e=1.20 A100=2.74
                                                               time, cost and command of the paper's runs on ImageNet
@@ -30,6 +31,7 @@ grows with the replicas.  Fitted on three measurements it must predict the other
 c is fitted at the smaller batch: at the larger one it would be a small difference of two long times.
 """
 
+import dataclasses
 import json
 import os
 import statistics
@@ -47,6 +49,10 @@ LATENCY = 20e-6
 """Seconds of an exchange of a few kilobytes among 8 neighbours; 10 to 50 µs are usual for NCCL and TPUs' links."""
 TOLERANCE = 0.25
 TIMES = ("compute", "gather", "gradients", "BatchNorm")
+HOST_VIEWS, DEVICE_VIEWS, CACHED_VIEWS = 850.0, 2000.0, 5000.0
+"""Views of 224 px that one processor serves in a second: those that it makes itself, with blur (1.17 ms a view); those
+for which it decodes and pads, while devices make them (0.48 to 0.53 ms); and the same from a JPEG cache of 256 px
+(`--cache resized`).  As benchmarks/input_pipeline.py measured them (docs/input.md), rounded down."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +142,18 @@ class Options:
     network: tuple[int, int] = (50, 1)
     """Depth and width."""
     image_size: int = 224
-    views_per_core: float = 400.0
+    views_per_core: float = HOST_VIEWS
     """That a host's processor makes in a second, with blur; benchmarks/input_pipeline.py measures it."""
-    decoded_per_core: float = 1750.0
+    decoded_per_core: float = DEVICE_VIEWS
     """Views that it decodes and pads in a second, for devices to make; likewise."""
+    cached_per_core: float = CACHED_VIEWS
+    """The same from `--cache resized`."""
     paper: bool = False
     """Print time, cost and command of 100 and 800 epochs on ImageNet, on slices of TPU v5e and on A100s."""
     price_per_hour: tuple[str, ...] = ()
     """What a device costs an hour, by a part of its name: v5e=1.20 A100=2.74.  Without it the table has no cost."""
+    document: bool = False
+    """Print the tables of docs/scaling.md."""
     check: bool = False
     """Measure logical devices of this CPU and compare."""
     quick: bool = False
@@ -153,7 +163,7 @@ class Options:
 
 
 def step(
-    device: Device, network: Network, *, batch: int, views_per_core: float, decoded_per_core: float = 1750.0
+    device: Device, network: Network, *, batch: int, views_per_core: float, decoded_per_core: float = DEVICE_VIEWS
 ) -> Step:
     """The parts of a step of `batch` images.
 
@@ -332,6 +342,40 @@ def paper(options: Options) -> None:
     sys.stdout.write("".join(f"{run.command}\n" for run in found))
 
 
+DOCUMENTED = ("v5e=1.20", "A100=2.74")
+"""Prices of the tables in docs/scaling.md, in USD."""
+
+
+def documented(options: Options, network: Network) -> list[str]:
+    """The rows of the tables of docs/scaling.md: what a machine needs, and the paper's runs."""
+    rates = (options.decoded_per_core, options.cached_per_core, options.views_per_core)
+    lines = []
+    for name, device in DEVICES.items():
+        pair = [step(device, network, batch=batch, views_per_core=options.views_per_core) for batch in (1024, BATCH)]
+        both = [f"{pair[0].seconds * 1000:.0f} / {pair[1].seconds * 1000:.0f}"]
+        both.append(f"{pair[0].images:,.0f} / {pair[1].images:,.0f}")
+        needs = " / ".join(f"{2 * pair[1].images / rate:.0f}" for rate in rates) + f" of {device.processors}"
+        pieces = f"{pair[0].pieces} / {pair[1].pieces}"
+        lines.append(f"| {name} | {' | '.join(both)} | {needs} | {pieces} |")
+    runs = runs_of_paper(dataclasses.replace(options, price_per_hour=DOCUMENTED), network)
+    for short, long in zip(runs[::2], runs[1::2], strict=True):
+        device = PAPER[short.name]
+        hours = [run.hours * device.replicas for run in (short, long)]
+        needs = " / ".join(f"{2 * short.images / rate:.0f}" for rate in rates) + f" of {device.processors}"
+        row = (
+            short.name,
+            f"{short.images:,.0f}",
+            f"{short.hours:.1f} h",
+            f"{long.hours:.0f} h",
+            f"{hours[0]:.0f} / {hours[1]:.0f}",
+            f"{short.cost:,.0f} / {long.cost:,.0f}",
+            f"{short.pieces}",
+            needs,
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
 def one(replicas: int, batch: int) -> float:
     """Median seconds of a step of ResNet-18 at 32 px on logical devices of this CPU, in this process."""
     import keras
@@ -415,6 +459,9 @@ def main() -> int:
         return 0 if check(options) else 1
     if options.paper:
         paper(options)
+        return 0
+    if options.document:
+        sys.stdout.write("\n".join(documented(options, network(50, 1, image_size=224))) + "\n")
         return 0
     table(options)
     return 0

@@ -134,6 +134,28 @@ def test_a_price_that_cannot_be_is_refused(wrong, capsys):
     assert f"Received: {wrong}" in capsys.readouterr().err
 
 
+def test_the_tables_of_the_guide_are_what_the_model_says():
+    counted = scaling.network(50, 1, image_size=224)
+    rows = scaling.documented(scaling.Options(), counted)
+    written = (ROOT / "docs" / "scaling.md").read_text().splitlines()
+    assert len(rows) == 7
+    for row in rows:
+        assert row in written, row
+    for run in scaling.runs_of_paper(scaling.Options(), counted):
+        if run.epochs == 100:  # the command, whose lines are broken
+            assert run.command in " ".join(line.strip().removesuffix("\\").strip() for line in written)
+
+
+def test_the_rates_of_the_model_are_those_that_were_measured():
+    """Milliseconds a view in docs/input.md: what a processor does is not said to be more."""
+    lines = [line.split("|")[1:] for line in (ROOT / "docs" / "input.md").read_text().splitlines() if line[:1] == "|"]
+    found = {cells[0].strip(): [cell.strip() for cell in cells[1:3]] for cells in lines if len(cells) > 4}
+    rates = (("device views", scaling.DEVICE_VIEWS), ("the same, JPEG cache", scaling.CACHED_VIEWS))
+    for name, rate in (*rates, ("host views", scaling.HOST_VIEWS)):
+        slowest = max(float(cell) for cell in found[name])
+        assert 0.8 * 1000 / slowest <= rate <= 1.1 * 1000 / slowest, name
+
+
 @pytest.mark.slow
 def test_the_accelerators_benchmark_runs_on_a_cpu(tmp_path):
     pytest.importorskip("jax", reason="needs jax")
