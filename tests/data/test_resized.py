@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -291,3 +293,84 @@ def test_memory_is_used_again_when_nobody_holds_it_and_its_edges_are_zeros():
         for view, own in lent:
             np.testing.assert_array_equal(view, own)
     assert len(places) <= 5
+
+
+def test_a_second_process_waits_for_the_one_that_makes_the_same(folder, tmp_path, monkeypatch):
+    source, said = sources.from_folder(folder), []
+    first = pictures(resized(source, size=20))
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    (place / "whole.json").unlink()
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    script = f"""
+import sys
+from pathlib import Path
+from tf_simclr.lock import hold
+with hold(Path({str(place)!r})):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+
+        def say(line: str) -> None:
+            said.append(line)
+            if "waiting for it" in line:
+                other.stdin.write("\n")
+                other.stdin.flush()
+
+        again = pictures(resized(source, size=20, say=say))
+    assert any(f"process {other.pid}" in line and "waiting for it" in line for line in said)
+    for name, picture in first.items():
+        np.testing.assert_array_equal(again[name], picture)
+
+
+@pytest.mark.parametrize("fails", ["write", "__exit__"])
+def test_a_disk_that_fills_up_meanwhile_is_a_sentence_and_what_was_made_stays(folder, tmp_path, monkeypatch, fails):
+    written = []
+
+    class Full(tf.io.TFRecordWriter):
+        """Of the second file nothing more fits."""
+
+        def __init__(self, path):
+            super().__init__(path)
+            written.append(path)
+
+        def write(self, record):
+            self.check("write")
+            super().write(record)
+
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            self.check("__exit__")
+
+        def check(self, where):
+            if len(written) > 1 and where == fails:
+                raise tf.errors.ResourceExhaustedError(None, None, f"{written[-1]}; No space left on device")
+
+    with monkeypatch.context() as within:
+        within.setattr(tf.io, "TFRecordWriter", Full)
+        with pytest.raises(InputError, match="No space left on device; make room, and begin again"):
+            resized(sources.from_folder(folder), size=20)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    assert sorted(path.name for path in place.glob("*")) == ["records-00000.json", "records-00000.tfrecord"]
+    assert len(pictures(resized(sources.from_folder(folder), size=20))) == 8
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "listed"])
+@pytest.mark.parametrize("kind", ["jpeg", "raw"])
+def test_a_damaged_file_of_a_cache_is_a_sentence(folder, tmp_path, kind, damage):
+    source = sources.from_folder(folder)
+    resized(source, size=20, kind=kind)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    file = place / "records-00001.tfrecord"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    elif damage == "gone":
+        file.unlink()
+    else:
+        file.with_suffix(".json").write_text("[{}]")
+    with pytest.raises(InputError, match="is made anew") as refused:
+        resized(source, size=20, kind=kind)
+    assert str(place) in str(refused.value)
+    assert "radiographs" not in str(refused.value)

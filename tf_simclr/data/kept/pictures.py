@@ -18,6 +18,7 @@ from PIL import Image
 
 from tf_simclr.data.kept.batches import Batches
 from tf_simclr.data.kept.records import Reader
+from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
 _PART = 64
@@ -35,8 +36,12 @@ class Pictures(Reader):
         shapes: heights and widths `(n, 2)`; zeros of what could not be read.
     """
 
+    anew = "remove the folder that it lies in, and it is made anew"
+
     def __init__(self, folder: Path, shapes: np.ndarray):
         super().__init__(folder)
+        rule = f"the files in {folder} must hold a picture for each that is listed; remove it, and it is made anew"
+        check(len(self.places) == len(shapes), rule, pictures=len(self.places), listed=len(shapes))
         self.shapes = shapes
 
     def fitting(self, rows: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
@@ -107,6 +112,10 @@ class Raw(Pictures):
         super().__init__(folder, shapes)
         self.deep = (shapes[:, 0] > 0) & (self.places[:, 2] == 2 * 3 * shapes.prod(1))
         self._tensors_of_shapes = tf.constant(shapes, tf.int64), tf.constant(self.deep)
+
+    def fitting(self, rows: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+        values, length = self.shapes[rows].prod(1) * 3, self.places[rows, 2]
+        return super().fitting(rows, sides) & (length == np.where(self.deep[rows], 2, 1) * values)
 
     def opened(self, row: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
         """Pixels `(h, w, 3)`, of 16 bits where any of the folder's have them; fails where the record is damaged."""

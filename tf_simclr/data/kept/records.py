@@ -34,10 +34,13 @@ class Reader:
     In a graph TensorFlow reads each one; `together` reads many, by Python in this process: a fourth of the time.
     """
 
+    anew = "prepare the radiographs again"
+    """What is to be done where a file is damaged."""
+
     def __init__(self, folder: Path):
         files = shards(folder)
         self.places = np.array(
-            [(number, *place) for number, path in enumerate(files) for place in _framed(path)], np.int64
+            [(number, *place) for number, path in enumerate(files) for place in _framed(path, self.anew)], np.int64
         )
         self.paths = [str(path) for path in files]
         self._tensors = tf.constant(self.places), tf.constant(self.paths)
@@ -92,7 +95,7 @@ class Reader:
         return framed[:length] if masked == int.from_bytes(framed[length:], "little") else b""
 
 
-def _framed(path: Path) -> list[tuple[int, int]]:
+def _framed(path: Path, anew: str) -> list[tuple[int, int]]:
     """Where each record of a TFRecord file begins, and its length: 12 bytes stand before it, and 4 behind.
 
     Raises:
@@ -102,7 +105,7 @@ def _framed(path: Path) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         while begin - _HEAD < size:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; prepare the radiographs again")
+            check(begin + length + 4 <= size, f"{path} must be whole, but it is cut off; {anew}")
             found.append((begin, length))
             begin += length + _FRAME
             file.seek(begin - _HEAD)

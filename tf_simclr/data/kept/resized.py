@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,11 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.foreign import reading
 from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf
-from tf_simclr.lock import hold
+from tf_simclr.lock import InUse, hold
 
 _Format = Literal["jpeg", "raw"]
+_PATIENCE = 1.0
+"""Seconds between two looks at another process that makes the same."""
 SHARD = 1024
 """Pictures in a file."""
 _QUALITY = 90
@@ -72,9 +75,14 @@ def resized(
         old = _folder(source, [*identity()[:-1], version], place=place)
         if old.exists():
             say(f"the cache in {old} is of an older version, and nothing reads it any more: remove it")
-    if not (folder / "whole.json").exists():
-        with hold(folder, say=say):
-            make(source, folder, size=size, kind=kind, say=say)
+    while not (folder / "whole.json").exists():
+        try:
+            with hold(folder, say=say):
+                make(source, folder, size=size, kind=kind, say=say)
+        except InUse as error:  # another run, or another process of this one, makes the same: it is waited for
+            say(f"{error.args[0].split(';')[0]}, which shrinks the same images; waiting for it …")
+            while _is_held(folder):
+                time.sleep(_PATIENCE)
     rows = _listed(folder, source.num_examples)
     shapes = np.array([row["shape"][:2] for row in rows], np.int64).reshape(-1, 2)
     columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
@@ -116,6 +124,17 @@ def _folder(source: Source, identity: list[Any], *, place: Path | None) -> Path:
     return (place or contents.cache_folder() / "resized") / key
 
 
+def _is_held(folder: Path) -> bool:
+    """Whether another process still makes what is not whole."""
+    if (folder / "whole.json").exists():
+        return False
+    try:
+        with hold(folder):
+            return False
+    except InUse:
+        return True
+
+
 def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) -> None:
     """Shrinks what is not there yet, a file after the other.
 
@@ -147,10 +166,15 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) ->
         records = source.ordered().skip(i * SHARD).take(SHARD)
         made = records.map(shrunk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         rows = []
-        with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-            for one in made.as_numpy_iterator():
-                writer.write(one["image"])
-                rows.append(row_of(one))
+        try:
+            with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+                for one in made.as_numpy_iterator():
+                    writer.write(one["image"])
+                    rows.append(row_of(one))
+        except tf.errors.OpError as error:  # TensorFlow's word for a disk that is full meanwhile
+            reason = str(error.message).strip().splitlines()[0][:200]
+            advice = "make room, and begin again: what is there stays"
+            raise InputError(f"{files[i]} must be writable: {reason}; {advice}") from error
         write_json(files[i].with_suffix(".json"), rows)
     write_json(folder / "whole.json", {"images": source.num_examples, "origin": source.origin, "size": size})
 
@@ -194,4 +218,6 @@ def _listed(folder: Path, count: int) -> list[dict[str, Any]]:
         rows = [row for file in sorted(folder.glob("records-*.json")) for row in json.loads(file.read_bytes())]
         if len(rows) != count or not all(isinstance(row["name"], str) for row in rows):
             raise ValueError(f"{len(rows)} of {count} pictures")
+        if not all(len(row["shape"]) == 3 and all(isinstance(side, int) for side in row["shape"]) for row in rows):
+            raise ValueError("a picture without its shape")
     return rows
