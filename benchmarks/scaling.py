@@ -2,7 +2,6 @@
 
     python benchmarks/scaling.py                              a TPU v3-8, a v5e-8 and 8 GPUs, at several batches
     python benchmarks/scaling.py --device "TPU v3-8" --batch 4096 --network 50 2
-    python benchmarks/scaling.py --document                   the tables of docs/scaling.md; a test holds them
     python benchmarks/scaling.py --check                      the model beside 1, 2 and 4 logical devices of this CPU
     python benchmarks/scaling.py --paper --price_per_hour v5e=1.20 A100=2.74
                                                               time, cost and command of the paper's runs on ImageNet
@@ -31,7 +30,6 @@ grows with the replicas.  Fitted on three measurements it must predict the other
 c is fitted at the smaller batch: at the larger one it would be a small difference of two long times.
 """
 
-import dataclasses
 import json
 import os
 import statistics
@@ -49,7 +47,7 @@ LATENCY = 20e-6
 """Seconds of an exchange of a few kilobytes among 8 neighbours; 10 to 50 µs are usual for NCCL and TPUs' links."""
 TOLERANCE = 0.25
 TIMES = ("compute", "gather", "gradients", "BatchNorm")
-HOST_VIEWS, DEVICE_VIEWS, CACHED_VIEWS = 850.0, 2000.0, 5000.0
+HOST_VIEWS, DEVICE_VIEWS, CACHED_VIEWS = 850.0, 2000.0, 4500.0
 """Views of 224 px that one processor serves in a second: those that it makes itself, with blur (1.17 ms a view); those
 for which it decodes and pads, while devices make them (0.48 to 0.53 ms); and the same from a JPEG cache of 256 px
 (`--cache resized`).  As benchmarks/input_pipeline.py measured them (docs/input.md), rounded down."""
@@ -152,8 +150,6 @@ class Options:
     """Print time, cost and command of 100 and 800 epochs on ImageNet, on slices of TPU v5e and on A100s."""
     price_per_hour: tuple[str, ...] = ()
     """What a device costs an hour, by a part of its name: v5e=1.20 A100=2.74.  Without it the table has no cost."""
-    document: bool = False
-    """Print the tables of docs/scaling.md."""
     check: bool = False
     """Measure logical devices of this CPU and compare."""
     quick: bool = False
@@ -212,6 +208,21 @@ def network(depth: int, width: int, *, image_size: int) -> Network:
     return Network(gflops, (encoder.count_params() + head.count_params()) / 1e6, norms, kept)
 
 
+def machines(options: Options, network: Network, *, batches: tuple[int, int] = (1024, BATCH)) -> str:
+    """The table of docs/scaling.md: one row a machine, numbers of two batches, processors at the larger one."""
+    heads = ("device", "batch", "step, ms", "images/s", "processors: device / cached / host views", "pieces")
+    rates = (options.decoded_per_core, options.cached_per_core, options.views_per_core)
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name, device in DEVICES.items():
+        pair = [step(device, network, batch=batch, views_per_core=options.views_per_core) for batch in batches]
+        columns = (batches, [1000 * one.seconds for one in pair], [one.images for one in pair])
+        row = [" / ".join(f"{value:.0f}" for value in values) for values in columns]
+        needs = " / ".join(f"{2 * pair[1].images / rate:.0f}" for rate in rates) + f" of {device.processors}"
+        row += [needs, " / ".join(str(one.pieces) for one in pair)]
+        lines.append(f"| {' | '.join([name, *row])} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(options: Options) -> None:
     """Prints steps of each device and batch."""
     depth, width = options.network
@@ -238,7 +249,7 @@ def table(options: Options) -> None:
             )
             write(f"| {name} | {batch} | {times} | {made.images:.0f} | {needs} | {made.pieces} |\n")
     write(f"\nA processor is taken to make {options.views_per_core:g} views a second, ")
-    write(f"or to decode for {options.decoded_per_core:g}.\n")
+    write(f"or to decode for {options.decoded_per_core:g}.\n\n{machines(options, found)}")
 
 
 @dataclass(frozen=True)
@@ -253,8 +264,8 @@ class Run:
     cost: float | None
     """In the currency of the price; None: no price was given."""
     pieces: int
-    processors: tuple[float, float]
-    """That decode for views made on the devices, and that make views on the host."""
+    processors: tuple[float, float, float]
+    """That decode for views made on the devices, likewise from a cache, and that make views on the host."""
     command: str
 
 
@@ -290,7 +301,8 @@ def runs_of_paper(options: Options, network: Network) -> list[Run]:
         made = step(device, network, batch=BATCH, **rates)
         seconds = made.seconds + (made.compute / 3 if made.pieces > 1 else 0.0)
         images = BATCH / seconds
-        needs = 2 * images / options.decoded_per_core, 2 * images / options.views_per_core
+        rates = (options.decoded_per_core, options.cached_per_core, options.views_per_core)
+        needs = 2 * images / rates[0], 2 * images / rates[1], 2 * images / rates[2]
         for epochs in (100, 800):
             steps = round(epochs * IMAGES / BATCH)
             hours = steps * seconds / 3600
@@ -318,7 +330,16 @@ def _command(name: str, device: Device, *, epochs: int, pieces: int) -> str:
 
 def table_of(runs: list[Run]) -> str:
     """One row a machine: hours, device-hours and costs of 100 and of 800 epochs."""
-    heads = ("devices", "images/s", "100 epochs", "800 epochs", "device-hours", "USD", "pieces", "processors")
+    heads = (
+        "devices",
+        "images/s",
+        "100 epochs",
+        "800 epochs",
+        "device-hours",
+        "USD",
+        "pieces",
+        "processors: device / cached / host views",
+    )
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for short, long in zip(runs[::2], runs[1::2], strict=True):
         device, pair = PAPER[short.name], (short, long)
@@ -340,40 +361,6 @@ def paper(options: Options) -> None:
     sys.stdout.write(f"{table_of(found)}\n{known}\n")
     sys.stdout.write(f"Prices of a device an hour, as they were given: {given or 'none'}.\n\n")
     sys.stdout.write("".join(f"{run.command}\n" for run in found))
-
-
-DOCUMENTED = ("v5e=1.20", "A100=2.74")
-"""Prices of the tables in docs/scaling.md, in USD."""
-
-
-def documented(options: Options, network: Network) -> list[str]:
-    """The rows of the tables of docs/scaling.md: what a machine needs, and the paper's runs."""
-    rates = (options.decoded_per_core, options.cached_per_core, options.views_per_core)
-    lines = []
-    for name, device in DEVICES.items():
-        pair = [step(device, network, batch=batch, views_per_core=options.views_per_core) for batch in (1024, BATCH)]
-        both = [f"{pair[0].seconds * 1000:.0f} / {pair[1].seconds * 1000:.0f}"]
-        both.append(f"{pair[0].images:,.0f} / {pair[1].images:,.0f}")
-        needs = " / ".join(f"{2 * pair[1].images / rate:.0f}" for rate in rates) + f" of {device.processors}"
-        pieces = f"{pair[0].pieces} / {pair[1].pieces}"
-        lines.append(f"| {name} | {' | '.join(both)} | {needs} | {pieces} |")
-    runs = runs_of_paper(dataclasses.replace(options, price_per_hour=DOCUMENTED), network)
-    for short, long in zip(runs[::2], runs[1::2], strict=True):
-        device = PAPER[short.name]
-        hours = [run.hours * device.replicas for run in (short, long)]
-        needs = " / ".join(f"{2 * short.images / rate:.0f}" for rate in rates) + f" of {device.processors}"
-        row = (
-            short.name,
-            f"{short.images:,.0f}",
-            f"{short.hours:.1f} h",
-            f"{long.hours:.0f} h",
-            f"{hours[0]:.0f} / {hours[1]:.0f}",
-            f"{short.cost:,.0f} / {long.cost:,.0f}",
-            f"{short.pieces}",
-            needs,
-        )
-        lines.append(f"| {' | '.join(row)} |")
-    return lines
 
 
 def one(replicas: int, batch: int) -> float:
@@ -459,9 +446,6 @@ def main() -> int:
         return 0 if check(options) else 1
     if options.paper:
         paper(options)
-        return 0
-    if options.document:
-        sys.stdout.write("\n".join(documented(options, network(50, 1, image_size=224))) + "\n")
         return 0
     table(options)
     return 0

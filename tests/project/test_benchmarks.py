@@ -114,6 +114,7 @@ def test_the_guide_has_what_the_command_prints():
     found = scaling.runs_of_paper(scaling.Options(price_per_hour=tuple(given)), OF_PAPER)
     assert given
     assert scaling.table_of(found) in guide
+    assert scaling.machines(scaling.Options(), OF_PAPER) in guide
     joined = guide.replace(" \\\n   ", "")  # lines that go on
     assert [run.command for run in found if run.epochs == 100 and run.command not in joined] == []
 
@@ -132,18 +133,6 @@ def test_a_price_that_cannot_be_is_refused(wrong, capsys):
         scaling.prices((wrong,))
     assert ended.value.code == 2
     assert f"Received: {wrong}" in capsys.readouterr().err
-
-
-def test_the_tables_of_the_guide_are_what_the_model_says():
-    counted = scaling.network(50, 1, image_size=224)
-    rows = scaling.documented(scaling.Options(), counted)
-    written = (ROOT / "docs" / "scaling.md").read_text().splitlines()
-    assert len(rows) == 7
-    for row in rows:
-        assert row in written, row
-    for run in scaling.runs_of_paper(scaling.Options(), counted):
-        if run.epochs == 100:  # the command, whose lines are broken
-            assert run.command in " ".join(line.strip().removesuffix("\\").strip() for line in written)
 
 
 def test_the_rates_of_the_model_are_those_that_were_measured():
