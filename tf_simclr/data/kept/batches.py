@@ -85,11 +85,6 @@ class Batches:
             batch.put(row, picture)
         return np.int64(len(pictures))
 
-    def put_padded(self, number: np.int64, rows: np.ndarray, padded: np.ndarray, sizes: np.ndarray) -> np.int64:
-        """The same of pictures in the corner of zeros, `(k, height, width, 3)`, and their sizes `(k, 2)`."""
-        pictures = [one[:height, :width] for one, (height, width) in zip(padded, sizes.tolist(), strict=True)]
-        return self.put(number, rows, *pictures)
-
     def end(self, number: np.int64) -> tuple[np.ndarray, np.ndarray]:
         """As `given`."""
         return self.given(self.open.pop(int(number)))

@@ -177,9 +177,14 @@ class Places:
 
     def mended(self, number: tf.Tensor, places: tf.Tensor, *, seen: dict[str, Any], count: int) -> tf.Tensor:
         """The number of the batch, of `count` pictures, when what was seen for some of its places is in it."""
-        images, sizes = seen["images"], seen["shapes"]
-        images = tf.reshape(images, (-1, *self.sides, 3))
-        put = tf.numpy_function(self.batches[count].put_padded, [number, places, images, sizes[:, 0]], tf.int64)
+        batches = self.batches[count]
+
+        def put_all(number: np.int64, places: np.ndarray, *images_and_sizes: np.ndarray) -> np.int64:
+            pairs = zip(*images_and_sizes, strict=True)
+            return batches.put(number, places, *(one[:height, :width] for one, (height, width) in pairs))
+
+        images = tf.reshape(seen["images"], (-1, *self.sides, 3))
+        put = tf.numpy_function(put_all, [number, places, images, seen["shapes"][:, 0]], tf.int64)
         with tf.control_dependencies([put]):
             return tf.identity(number)
 
