@@ -20,7 +20,7 @@ _SPARE = 4
 """Batches that wait to be used again; what is more goes back to the system."""
 
 
-class Batch:
+class _Batch:
     """Memory of one batch, zeros but for the pictures in it.
 
     Attributes:
@@ -51,18 +51,18 @@ class Batches:
 
     def __init__(self, shape: tuple[int, ...], dtype: type[np.integer]):
         self.shape, self.dtype = shape, dtype
-        self.free: collections.deque[Batch] = collections.deque(maxlen=_SPARE)
-        self.open: dict[int, Batch] = {}
+        self.free: collections.deque[_Batch] = collections.deque(maxlen=_SPARE)
+        self.open: dict[int, _Batch] = {}
         self.numbers = itertools.count()
 
-    def taken(self) -> Batch:
+    def taken(self) -> _Batch:
         """One that nobody sees."""
         try:
             return self.free.pop()
         except IndexError:
-            return Batch(self.shape, self.dtype)
+            return _Batch(self.shape, self.dtype)
 
-    def given(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def given(self, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and sizes of a whole batch, which is free again as soon as the pixels are let go."""
         # A view of a view hangs on whoever owns the memory; of a buffer, on the first array: it goes when the last
         # view of it does, and not before.
