@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MADE_UP_NUMBERS = "These radiographs are made up: the numbers show that the program runs, and nothing else."
@@ -103,6 +103,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str =
         body.append(tag("tr", *cells, **({"kind": "first"} if first and number == 0 else {})))
     below = tag("p", text(caption), kind="soft") if caption else ""
     return tag("table", head, tag("tbody", *body)) + below
+
+
+def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2) -> str:
+    """A number above its interval, as a table's cell; or why there is none."""
+    if "why" in value or "value" not in value:
+        return text(value.get("why", "none"))
+    scale, digits, unit = (100, 0, " %") if percent else (1, digits, "")
+    number = tag("b", f"{scale * value['value']:.{digits}f}{unit}")
+    if "low" not in value:
+        return number
+    ends = f"{scale * value['low']:.{digits}f} to {scale * value['high']:.{digits}f}{unit}"
+    return tag("div", number, tag("span", ends))
 
 
 def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> str:

@@ -222,6 +222,11 @@ def auc_interval(
     return areas(scores, labels, patients=patients).mean().interval(level=level)
 
 
+def estimate(value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """A number with its interval, as results are written: `value`, `low` and `high`."""
+    return {"value": value, "low": interval[0], "high": interval[1]}
+
+
 def separated(scores: np.ndarray, labels: np.ndarray) -> bool:
     """Whether every positive image has a higher score than every negative one."""
     yes = np.asarray(labels) == 1

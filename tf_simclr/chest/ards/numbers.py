@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tf_simclr.evaluation.binary import measures, threshold
-from tf_simclr.evaluation.intervals import areas, holm, paired_difference, share_interval
+from tf_simclr.evaluation.intervals import areas, estimate, holm, paired_difference, share_interval
 from tf_simclr.evaluation.patients import DRAWS, middle, weightings
 
 Estimate = dict[str, float]
@@ -69,7 +69,7 @@ def estimates(
     shares = np.repeat(np.eye(len(ways)) / [len(way.test) for way in ways], [len(way.test) for way in ways], axis=1)
     means = areas(np.concatenate([way.test for way in ways]), test.labels, patients=test.patients).combined(shares)
     for number, of in enumerate(found):
-        of["auc"] = _estimated(float(means.values[number]), means.interval(number))
+        of["auc"] = estimate(float(means.values[number]), means.interval(number))
         gain = paired_difference(means, first=0, second=number)
         of["auc_gain"] = {"value": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
     # 3. p values by Holm: the more ways are compared with the first, the more one of them differs by chance.
@@ -91,17 +91,12 @@ def _at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Esti
     # Chosen on validation patients; test patients are only measured at it.
     cuts = np.array([threshold(known, validation.labels) for known in way.validation])
     said = np.mean(way.test >= cuts[:, None], axis=0)  # of each image, the share of the seeds that call it positive
-    found = {"threshold": _estimated(float(cuts.mean()), (float(cuts.min()), float(cuts.max())))}
+    found = {"threshold": estimate(float(cuts.mean()), (float(cuts.min()), float(cuts.max())))}
     for name, right, rows in (("sensitivity", said, test.labels == 1), ("specificity", 1 - said, test.labels == 0)):
-        found[name] = _estimated(float(right[rows].mean()), share_interval(right[rows], patients=test.patients[rows]))
+        found[name] = estimate(float(right[rows].mean()), share_interval(right[rows], patients=test.patients[rows]))
     return found
-
-
-def _estimated(value: float, interval: tuple[float, float]) -> Estimate:
-    """A value with its interval."""
-    return {"value": value, "low": interval[0], "high": interval[1]}
 
 
 def _estimate(values: np.ndarray) -> Estimate:
     """The first of the values, and the middle 95 % of the others."""
-    return _estimated(float(values[0]), middle(values[1:]))
+    return estimate(float(values[0]), middle(values[1:]))

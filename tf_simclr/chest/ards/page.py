@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_simclr import plots
 from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
-from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, page, picture, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, picture, table, tag, text
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED, separated
 from tf_simclr.evaluation.maps import curve_band
@@ -162,19 +162,11 @@ def results(found: Report) -> list[str]:
     # A row a way, a column a metric.
     rows = []
     for way, of in zip(found.ways, found.estimates, strict=True):
-        rows.append([text(way.title), *(_cell(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
+        rows.append([text(way.title), *(measured(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
     seeds = max(len(way.test) for way in found.ways)
     trained = "Of one training each" if seeds == 1 else f"Means over {seeds} trainings (of frozen features: one)"
     caption = f"{trained}, below them 95 % intervals over test patients."
     return [tag("h2", "Results on test patients"), table(heads, rows, caption=caption, first=True)]
-
-
-def _cell(value: Estimate, *, percent: bool) -> str:
-    """A number above its interval."""
-    low, mean, high = (value[key] * (100 if percent else 1) for key in ("low", "value", "high"))
-    digits, unit = (0, " %") if percent else (2, "")
-    interval = f"{low:.{digits}f} to {high:.{digits}f}{unit}"
-    return tag("div", tag("b", f"{mean:.{digits}f}{unit}"), tag("span", interval))
 
 
 def _spelled(value: Estimate) -> str:

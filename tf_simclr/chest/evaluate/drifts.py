@@ -10,7 +10,7 @@ from tf_simclr.chest.model.cases import directions, small_pictures
 from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.evaluation import drift
-from tf_simclr.evaluation.intervals import share_interval
+from tf_simclr.evaluation.intervals import estimate, share_interval
 
 _BINS = 64
 """Of the histograms of grey levels."""
@@ -60,7 +60,10 @@ def measured(
     # Is the nearest case as near as cases are to each other?  Of training cases one in twenty is not.
     nearest = _nearest_similarity(own, known)
     unlike = nearest < asked.cases.usual
-    found["features"] = {"unlike": _estimate(unlike, data.patients[rows]), "unlike_expected": _USUAL}
+    found["features"] = {
+        "unlike": estimate(float(unlike.mean()), share_interval(unlike, patients=data.patients[rows])),
+        "unlike_expected": _USUAL,
+    }
     if min(map(len, singles)) > 1:
         value, p = drift.mean_discrepancy(singles[0], singles[1], **options)
         found["features"] |= {"discrepancy": value, "p": p, "frechet": drift.frechet(singles[0], singles[1])}
@@ -91,12 +94,6 @@ def _nearest_similarity(own: np.ndarray, known: np.ndarray, *, at_once: int = 10
     # A block at a time: (1024, d) · (d, m) → (1024, m), of which the largest a row is kept.
     blocks = [(own[start : start + at_once] @ known.T).max(axis=1) for start in range(0, len(own), at_once)]
     return np.concatenate(blocks)
-
-
-def _estimate(hits: np.ndarray, patients: np.ndarray) -> dict[str, float]:
-    """A share with its interval over patients."""
-    low, high = share_interval(hits, patients=patients)
-    return {"value": float(hits.mean()), "low": low, "high": high}
 
 
 def alike(ours: np.ndarray, theirs: np.ndarray) -> int:

@@ -8,7 +8,15 @@ import numpy as np
 
 from tf_simclr.evaluation.binary import brier, expected_calibration_error, measures, net_benefit, reliability, threshold
 from tf_simclr.evaluation.calibration import Calibration, logit, recalibration
-from tf_simclr.evaluation.intervals import areas, auc_interval, holm, paired_difference, separated, share_interval
+from tf_simclr.evaluation.intervals import (
+    areas,
+    auc_interval,
+    estimate,
+    holm,
+    paired_difference,
+    separated,
+    share_interval,
+)
 from tf_simclr.evaluation.multi_label import missing
 from tf_simclr.evaluation.patients import bootstrap, middle, weightings
 
@@ -52,7 +60,7 @@ def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int)
     home = {
         "images": len(own.labels),
         "positives": int(own.labels.sum()),
-        "auc": _estimate(value, auc_interval(own.probabilities, own.labels)),
+        "auc": estimate(value, auc_interval(own.probabilities, own.labels)),
     }
     found = counts | {"home": home, "calibrated": not own.missing, "calibration_missing": own.missing}
     if counts["why"]:
@@ -69,15 +77,10 @@ def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int)
     return found
 
 
-def _estimate(value: float, interval: tuple[float, float]) -> _Value:
-    """A value with its interval."""
-    return {"value": value, "low": interval[0], "high": interval[1]}
-
-
 def _auc_of(told: Told) -> _Value:
     """AUC with its interval over patients."""
     found = areas(told.probabilities, told.labels, patients=told.patients)
-    return _estimate(float(found.values[0]), found.interval())
+    return estimate(float(found.values[0]), found.interval())
 
 
 def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def _at_threshold(told: Told, cut: float) -> dict[str, Any]:
     for name, (right, among) in shares.items():
         if among.any():
             interval = share_interval(right[among], patients=told.patients[among])
-            found[name] = _estimate(float(right[among].mean()), interval)
+            found[name] = estimate(float(right[among].mean()), interval)
         else:
             found[name] = {"why": "there is no image to take a share of"}
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr import plots
-from tf_simclr.chest.html import drawing, listed, page, table, tag, text
+from tf_simclr.chest.html import drawing, listed, measured, page, table, tag, text
 
 NOTICE = "Research use, not a diagnosis."
 PATIENTS = (
@@ -131,26 +131,20 @@ def _spelled(value: Mapping[str, float]) -> str:
     return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
 
 
-def _cell(value: Mapping[str, Any], *, percent: bool = False) -> str:
-    """A number above its interval."""
-    if "why" in value or "value" not in value:
-        return text(value.get("why", "none"))
-    scale, digits, unit = (100, 0, " %") if percent else (1, 2, "")
-    middle = f"{scale * value['value']:.{digits}f}{unit}"
-    if "low" not in value:
-        return tag("b", text(middle))
-    ends = f"{scale * value['low']:.{digits}f} to {scale * value['high']:.{digits}f}{unit}"
-    return tag("div", tag("b", text(middle)), tag("span", text(ends)))
-
-
 def _results(found: Evaluation) -> list[str]:
     """AUC of each finding, here and where the model comes from."""
     rows = []
     for name, of in found.findings.items():
-        here = text(of["why"]) if of["why"] else _cell(of["auc"])
+        here = text(of["why"]) if of["why"] else measured(of["auc"])
         home = f"{of['home']['positives']:,} of {of['home']['images']:,}"
         rows.append(
-            [text(name), text(f"{of['positives']:,} of {of['images']:,}"), here, _cell(of["home"]["auc"]), text(home)]
+            [
+                text(name),
+                text(f"{of['positives']:,} of {of['images']:,}"),
+                here,
+                measured(of["home"]["auc"]),
+                text(home),
+            ]
         )
     heads = ["Finding", "With it here", "AUC here", "AUC where it comes from", "With it there"]
     caption = "Below each its 95 % interval over patients; that of the model's own held-out radiographs over images."
@@ -163,13 +157,13 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
         return []
     here, home = of["operating_point"], of["home_operating_point"]
     # The same threshold in both places.
-    rows = [[text(_POINT[key]), _cell(here[key], percent=True), _cell(home[key], percent=True)] for key in _POINT]
+    rows = [[text(_POINT[key]), measured(here[key], percent=True), measured(home[key], percent=True)] for key in _POINT]
     counts = (
         f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
         f"{here['false_positives']:,} false alarms, {here['true_negatives']:,} rightly let go."
     )
     caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
-    calibration = [[text(title), _cell(of["calibration"][key])] for key, title in _CALIBRATION.items()]
+    calibration = [[text(title), measured(of["calibration"][key])] for key, title in _CALIBRATION.items()]
     curves = found.curves[name]
     area = tuple(of["auc"][key] for key in ("value", "low", "high"))
     figures = tag(
@@ -217,9 +211,9 @@ def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
             text(f"{row['column']}: {row['value']}"),
             text(f"{row['patients']:,}"),
             text(f"{row['positives']:,} of {row['images']:,}"),
-            _cell(row["auc"]),
-            _cell(row["sensitivity"], percent=True),
-            _cell(row["specificity"], percent=True),
+            measured(row["auc"]),
+            measured(row["sensitivity"], percent=True),
+            measured(row["specificity"], percent=True),
         ]
         for row in of["subgroups"]
     ]
@@ -247,7 +241,7 @@ def compared(found: Evaluation) -> list[str]:
             text(row["second"]),
             text(f"{row['auc_first']:.3f}"),
             text(f"{row['auc_second']:.3f}"),
-            _cell(row["difference"]),
+            measured(row["difference"]),
             text(f"{row['p_delong_adjusted']:.3f}"),
             text(f"{row['p_bootstrap_adjusted']:.3f}"),
         ]

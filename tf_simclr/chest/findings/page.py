@@ -6,7 +6,7 @@ from typing import Any
 
 from tf_simclr import plots
 from tf_simclr.chest.findings import published
-from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, page, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, table, tag, text
 from tf_simclr.evaluation import multi_label
 
 NOTICE = "Research use, not a diagnosis."
@@ -95,7 +95,7 @@ def means(told: Told) -> list[str]:
     rows = []
     for name, of in told.numbers.items():
         mean = of["mean_auc"]
-        value = cell(mean) if mean else text("none")
+        value = measured(mean, digits=3) if mean else text("none")
         learned = told.learned[name][0]
         patients = f"{learned['train_images']:,} of {learned['train_patients']:,}"
         rows.append([text(name), value, text(mean["over"] if mean else 0), text(patients)])
@@ -116,18 +116,17 @@ def means(told: Told) -> list[str]:
     return [*found, tag("h3", "Published"), table(["Network", "Mean AUC"], others, caption=caption)]
 
 
-def cell(of: Mapping[str, float]) -> str:
-    """A number above its interval."""
-    return tag("div", tag("b", f"{of['value']:.3f}"), tag("span", f"{of['low']:.3f} to {of['high']:.3f}"))
-
-
 def each(told: Told) -> list[str]:
     """Each finding of the chosen line, as a table and a figure of all lines."""
     best = told.numbers[told.chosen]["findings"]
     rows = []
     for name, of in best.items():
         counted = [f"{of['positives']:,}", f"{of['images']:,}", f"{of['unknown']:,}"]
-        values = [text(of["why"]), ""] if of["why"] else [cell(of["auc"]), cell(of["average_precision"])]
+        values = (
+            [text(of["why"]), ""]
+            if of["why"]
+            else [measured(of["auc"], digits=3), measured(of["average_precision"], digits=3)]
+        )
         rows.append([text(name.replace("_", " ")), *(text(count) for count in counted), *values])
     heads = ["Finding", "With it", "Known", "Unknown", "AUC", "Average precision"]
     # Finding → line → (AUC, low, high), of findings that have one.
