@@ -15,7 +15,7 @@ PICTURES = ROOT / "docs" / "pictures"
 PACKAGES = ("tf_simclr", "converters")
 Group = tuple[str, ...]
 """Rooms that need each other, or one alone."""
-ALONE = {"weights", "exports", "plots", "diagnostics", "run_folder", "cli", "run"}
+ALONE = {"weights", "exports", "plots", "diagnostics", "run_folder", "cli", "run", "notebook"}
 """Modules of `tf_simclr` itself that are rooms of their own; the others are the ground."""
 TENSORS = {"layout", "mapped", "streams", "tensors"}
 """Modules of `converters` itself that know nothing of networks; the others are the doors and the way."""
