@@ -350,13 +350,30 @@ def _teach_erfc() -> None:
             graph.make_node("Sub", terms, outputs=outputs, shapes=[shape], dtypes=[kind], name=node.name)
 
 
+@contextlib.contextmanager
+def _numbers_of_normalization(model: keras.Model) -> Iterator[None]:
+    """A block in which means and variances that Keras' Normalization holds as tensors (ConvNeXt's) are numbers.
+
+    tf2onnx would take such tensors for inputs of the file.
+    """
+    layers = [one for one in model._flatten_layers() if isinstance(one, keras.layers.Normalization)]
+    before = [(one, one.mean, one.variance) for one in layers]
+    for one, mean, variance in before:
+        one.mean, one.variance = keras.ops.convert_to_numpy(mean), keras.ops.convert_to_numpy(variance)
+    try:
+        yield
+    finally:
+        for one, mean, variance in before:
+            one.mean, one.variance = mean, variance
+
+
 def _write_onnx(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
     """An ONNX file for batches of any length."""
     model = serving.model()
     model(samples[0][:1])  # Keras exports what has been called
     shape, dtype = _signature_of(serving, samples)
     signature = keras.InputSpec(shape=shape, dtype=dtype, name="images")
-    with warnings.catch_warnings(), _inlined():
+    with warnings.catch_warnings(), _inlined(), _numbers_of_normalization(model):
         _teach_erfc()
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx 1.17 asks NumPy for names that it has no more
         model.export(path, format="onnx", input_signature=[signature], verbose=False)

@@ -339,3 +339,19 @@ def test_what_a_writer_or_a_runtime_refuses_is_a_sentence(small, tmp_path, monke
     with pytest.raises(InputError, match=rf"must be {rule}; nothing was put there, .*NOT_IMPLEMENTED : Could not find"):
         exports.export(exports.Serving(network=small), path, kind=kind, images=[images(8)])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", exports.FORMATS)
+def test_a_normalization_by_constants_is_exported(tmp_path, kind):
+    """As ConvNeXt of `keras.applications` begins with one."""
+    needed(kind)
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.05, 0.06, 0.07])(pixels)
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
+    model = keras.Model(pixels, {"final_avg_pool": features})
+    before = model(images())["final_avg_pool"]
+    path = tmp_path / f"m{exports.FORMATS[kind].ending}"
+    report = exports.export(exports.Serving(network=model), path, kind=kind, images=[images(8)])
+    assert report.differences["final_avg_pool"] <= LARGEST[kind]
+    np.testing.assert_array_equal(model(images())["final_avg_pool"], before)
