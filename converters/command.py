@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import tyro
 
 from converters.options import Options
+from tf_simclr.buckets.staging import staged
 from tf_simclr.errors import InputError, exit_on_input_error, meant
 from tf_simclr.places import expand, written
-from tf_simclr.terminal import write
+from tf_simclr.terminal import say, write
 
 if TYPE_CHECKING:
     from converters.conversion import Conversion
@@ -96,14 +97,16 @@ def run(line: Sequence[str] | None, program: str, *, description: str, usual: st
         usual: Container where neither `--to` nor the target's ending tells.
     """
     with exit_on_input_error():
-        arguments = asked(Arguments, line, program=program, description=description)
+        given = asked(Arguments, line, program=program, description=description)
         spare_threads()
         from converters.conversion import convert
         from converters.writing import container_of
 
-        # tf2torch and torch2tf differ in this alone: what is written where nothing tells.
-        options = replace(arguments.options, to=arguments.to or container_of(arguments.target) or usual)
-        write(report(convert(arguments.source, arguments.target, options=options)))
+        with staged(given, say=say) as arguments:
+            # tf2torch and torch2tf differ in this alone: what is written where nothing tells.
+            options = replace(arguments.options, to=arguments.to or container_of(arguments.target) or usual)
+            said = report(convert(arguments.source, arguments.target, options=options))
+            write(said)
 
 
 def report(done: "Conversion") -> str:

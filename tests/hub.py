@@ -135,6 +135,8 @@ class DataSets(Hub):
         for file, content in files.items():
             name, *below = file.removeprefix(start).split("/")
             if file.startswith(start):
+                if "recursive=true" in self.path.lower():
+                    name, below = file.removeprefix(start), []
                 kind = {"type": "directory", "size": 0} if below else {"type": "file", "size": len(content)}
                 found[name] = kind | {"path": start + name, "oid": str(len(found))}
         return self.answer(json.dumps(list(found.values())).encode())

@@ -22,7 +22,7 @@ from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, installed, to_install
 from tf_simclr.own.named import find, is_code
-from tf_simclr.places import expanded, is_bucket, shown
+from tf_simclr.places import expanded, is_bucket, shown, written
 from tf_simclr.terminal import say, write
 
 _ELSEWHERE = {
@@ -73,11 +73,11 @@ def execute(words: str | Sequence[str]) -> None:
     # 2. Words → a configuration, which has checked itself.
     asked = parse(words)
     # 3. Addresses in buckets → folders here, and back at the end; 4. the task itself.
-    with staged(asked, say=say, several=_several(asked)) as config:
+    with staged(asked, say=say, several=several(asked)) as config:
         _run(config)
 
 
-def _several(config: Any) -> str | None:
+def several(config: Any) -> str | None:
     """Who has started several processes for a command that fills a folder in a bucket, if anybody has."""
     if not is_bucket(getattr(config, "model_dir", None)):
         return None
@@ -324,7 +324,7 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     taken: dict[str, Any] = {}
     # Told only where the source is another than theirs: the user may mean it, and should see it.
     unlike = [
-        f"{name} is {given[name]} here, {their} {value} there"
+        f"{name} is {_told(given[name])} here, {their} {_told(value)} there"
         for name in other[:1]
         for their, value in theirs
         if (their, value) != (name, given[name])
@@ -336,11 +336,16 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
         elif given[name] != values[name]:
             unlike.append(f"{name} is {given[name]} here, {values[name]} there")
     if taken:
-        words = ", ".join(f"{name} {value}" for name, value in taken.items() if value is not None)
+        words = ", ".join(f"{name} {_told(value)}" for name, value in taken.items() if value is not None)
         say(f"as in the run {shown(folder)}: {words}")
     if unlike:
         say(f"not as in the run {shown(folder)}: {'; '.join(unlike)}")
     return taken
+
+
+def _told(value: Any) -> Any:
+    """A knob's value, for people."""
+    return written(value) if isinstance(value, Path) else value
 
 
 def _run_values(folder: Path) -> dict[str, Any]:

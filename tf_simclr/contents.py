@@ -57,8 +57,14 @@ def silent(line: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be computed again is kept: `TF_SIMCLR_CACHE`, else `~/.cache/tf_simclr`."""
-    return Path(os.environ.get("TF_SIMCLR_CACHE") or "~/.cache/tf_simclr").expanduser()
+    """Where what can be computed again is kept: `TF_SIMCLR_CACHE`, else `~/.cache/tf_simclr`.
+
+    Raises:
+        InputError: an address is given, of which a path would be a folder called `gs:`.
+    """
+    place = os.environ.get("TF_SIMCLR_CACHE") or "~/.cache/tf_simclr"
+    check("://" not in place, "TF_SIMCLR_CACHE must be a path on this machine, not an address", received=place)
+    return Path(place).expanduser()
 
 
 def digest(path: str | os.PathLike) -> str:

@@ -11,6 +11,7 @@ A knob is a place if its type has `Path` in it, or is `Place`: a string that may
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -27,12 +28,15 @@ READ = {
     **dict.fromkeys(("checkpoint", "teacher", "adapted", "source", "path", "a", "b"), "a checkpoint"),
     **dict.fromkeys(("runs", "model", "others"), "runs and models"),
     "subgroup_table": "a table",
+    **dict.fromkeys(("encoder", "teacher_encoder"), "a network's file, FILE.keras"),
 }
 """Knobs for which an address in a bucket is mirrored, and what they mean (`buckets.staging`)."""
 FOLDERS = {"model_dir"}
 """Knobs for which a folder in a bucket is locked, and sent while the command fills it."""
+KEPT = {"cache_dir", "teacher_logits"}
+"""Knobs for which an address in a bucket is a cache: what is asked for is brought, what is made is sent."""
 WRITTEN = {
-    **dict.fromkeys(("out", "result"), "what a command makes"),
+    **dict.fromkeys(("out", "result", "target"), "what a command makes"),
     "figures": "pictures",
 }
 """Knobs for which what a command has made is sent to an address in a bucket."""
@@ -58,6 +62,8 @@ _STORES_NOT = (
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -178,6 +184,30 @@ def home(text: str) -> tuple[str, str]:
     return "", text
 
 
+def braced(text: str) -> Iterator[str]:
+    """What braces mean, as in a shell: `{a,b}` and `{000..146}`, whose numbers have as many digits as the first.
+
+    Example:
+        >>> [*braced("{train,val}-{08..10}.tar")][2:5]
+        ['train-10.tar', 'val-08.tar', 'val-09.tar']
+    """
+    match = BRACES.search(text)
+    if match is None:
+        yield text
+        return
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        step = 1 if last >= first else -1
+        words: Iterator[str] = (f"{n:0{len(numbers[1])}}" for n in range(first, last + step, step))
+    elif "," in match[1]:
+        words = iter(match[1].split(","))
+    else:
+        return  # one word in braces names nothing
+    for word in words:
+        yield from braced(text[: match.start()] + word + text[match.end() :])
+
+
 def _first_part(text: str) -> str:
     """What comes before the first separator of a path."""
     return re.split(r"[/\\]" if os.sep == "\\" else "/", text, maxsplit=1)[0]
@@ -200,7 +230,7 @@ def names_place(kind: Any) -> bool:
 def expand(config: Any) -> None:
     """Expands every knob of a frozen dataclass that is a place; configurations call it before they check anything.
 
-    An address passes where something knows what to do with it (`READ`, `FOLDERS`, `WRITTEN`, `NAMED`).
+    An address passes where something knows what to do with it (`READ`, `FOLDERS`, `KEPT`, `WRITTEN`, `NAMED`).
 
     Raises:
         InputError: a variable is not set, there is no such user, or an address is given for a path; names the knob.
@@ -211,7 +241,7 @@ def expand(config: Any) -> None:
                 value = _value(getattr(config, field.name), path=_is_path(field.type))
                 # An address is an answer only where the command knows what to do with it (the tables above).
                 for one in value if isinstance(value, tuple | list) else (value,):
-                    stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | WRITTEN.keys()
+                    stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | KEPT | WRITTEN.keys()
                     if not stored and field.name not in NAMED:
                         check_local(one or "")
             except InputError as error:

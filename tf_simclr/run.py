@@ -3,14 +3,16 @@
 `python -m tf_simclr pretrain` and `finetune` are the same with more options.
 """
 
+import dataclasses
 import sys
 
 import tf_simclr
 from tf_simclr import cli
+from tf_simclr.buckets.staging import staged
 from tf_simclr.config.first_look import look_first
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.official import flags as official
-from tf_simclr.terminal import write
+from tf_simclr.terminal import say, write
 
 
 def main() -> None:
@@ -24,10 +26,11 @@ def main() -> None:
             write(f"tf-simclr {tf_simclr.__version__}\n")
             return
         job = official.parse(words)
-        if job.mode != "eval":
-            look_first(job.config)
-        with cli.extras_named("tf_simclr.run"):
-            cli.task("official").run(job)
+        block = staged(job.config, say=say, several=cli.several(job.config))
+        with block as config, cli.extras_named("tf_simclr.run"):
+            if job.mode != "eval":
+                look_first(config)
+            cli.task("official").run(dataclasses.replace(job, config=config))
 
 
 if __name__ == "__main__":

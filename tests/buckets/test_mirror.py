@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.buckets.conftest import filled
-from tf_simclr.buckets import local, mirror
+from tf_simclr.buckets import keeping, local, mirror, patience
 from tf_simclr.buckets.mirror import MANIFEST, Manifest
-from tf_simclr.buckets.store import crc32c
+from tf_simclr.buckets.store import Store, crc32c
 from tf_simclr.errors import InputError
 from tf_simclr.places import written
 from tf_simclr.terminal import addressed
@@ -55,6 +55,66 @@ def test_a_file_a_prefix_and_nothing(bucket):
     for name in ("none", "ckpt", "w.pth/x"):
         with pytest.raises(InputError, match=rf"{bucket}/{name} must exist: no object, folder or checkpoint prefix"):
             local(f"{bucket}/{name}")
+
+
+PATTERNS = {
+    "{train,val}-{00..01}.tar": {"train-00.tar", "train-01.tar", "val-00.tar"},
+    "train-*.tar": {"train-00.tar", "train-01.tar", "train-100.tar"},
+    "*-0?.tar": {"train-00.tar", "train-01.tar", "val-00.tar"},
+    "{train,deep}*/[a-m]*.tar": {"deep/a.tar"},
+    "train-{00..99}.tar": {"train-00.tar", "train-01.tar"},
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_fetches_what_fits_it(proxy, bucket, pattern):
+    """The oracle is what was put there; the pattern's place here is one that its reader expands alike."""
+    names = ["train-00.tar", "train-01.tar", "train-100.tar", "val-00.tar", "deep/a.tar", "deep/z.tar", "deep/x/a.tar"]
+    filled(bucket, {name: name.encode() for name in names})
+    place, asked = local(f"{bucket}/{pattern}"), []
+    assert place.name == pattern.rpartition("/")[2]
+    folder = place.parents[pattern.count("/")]
+    assert set(contents(folder)) == PATTERNS[pattern]
+    assert written(place) == f"{bucket}/{pattern}"
+    proxy.fault = lambda method, path, body: asked.append(path) if ".tar" in path.split("?")[0] else None
+    local(f"{bucket}/{pattern}")
+    assert not asked, "nothing is fetched twice"
+    with pytest.raises(InputError, match=r"must mean something that is there, but no object in .* fits"):
+        local(f"{bucket}/none-*.tar")
+
+
+def test_the_answers_of_a_result_come_with_it(bucket):
+    """Before: `compare` found the numbers without them."""
+    filled(bucket, {"knn.json": b"{}", "knn.npz": b"answers", "other.npz": b"", "knn2.npz": b""})
+    path = local(f"{bucket}/knn.json")
+    assert contents(path.parent) == {"knn.json": b"{}", "knn.npz": b"answers"}
+
+
+def test_what_is_kept_in_a_bucket_is_brought_once_and_sent_whole(proxy, bucket, tmp_path, monkeypatch):
+    """As `evaluation.features` keeps: a folder whose last file says that it is whole."""
+    said, writes = [], proxy.writes
+    folder = keeping.kept_at(bucket)
+    writes.clear()
+    (folder / "a").mkdir(parents=True)
+    for name in ("entry.json", "values.npy"):
+        (folder / "a" / name).write_bytes(name.encode())
+    keeping.send(folder / "a", last="entry.json", say=said.append)
+    assert [path.rsplit("/", 1)[1].split("?")[0] for _, path in writes] == ["values.npy", "entry.json"]
+    monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "another machine"))
+    other = keeping.kept_at(bucket)
+    keeping.bring(other / "a", last="entry.json", say=said.append)
+    assert contents(other) == {"a/entry.json": b"entry.json", "a/values.npy": b"values.npy"}
+    Store(bucket).delete(["a/entry.json"])  # of a writer that was killed: as if nothing were there
+    monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "a third"))
+    third = keeping.kept_at(bucket)
+    keeping.bring(third / "a", last="entry.json", say=said.append)
+    assert contents(third) == {}
+    assert not said
+    monkeypatch.setattr(patience, "PATIENCE", 0.1)
+    proxy.fault = lambda *_: "500"
+    keeping.bring(third / "a", last="entry.json", say=said.append)
+    keeping.send(other / "a", last="entry.json", say=said.append)
+    assert [line.split(" ")[0] for line in said] == ["nothing", f"{bucket}/a"]
 
 
 def test_a_folder_that_was_a_file_and_a_file_that_was_a_folder(bucket):

@@ -216,7 +216,9 @@ def _killed(address: str, *, environment: dict, last: int, draw: random.Random, 
 
 
 @pytest.mark.parametrize(
-    ("proxy", "kills"), [("s3", 1), pytest.param("s3", 20, marks=pytest.mark.slow)], indirect=["proxy"]
+    ("proxy", "kills"),
+    [("s3", 1), *(pytest.param(kind, 20, marks=pytest.mark.slow) for kind in ("s3", "gs"))],
+    indirect=["proxy"],
 )
 def test_killed_at_random_moments_it_goes_on(proxy, bucket, tmp_path, kills):
     draw = random.Random(kills)

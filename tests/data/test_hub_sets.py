@@ -47,10 +47,13 @@ def test_data_sets_of_a_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache"))
     with hub.hub_on_loopback(monkeypatch, tmp_path, hub.DataSets):
         hub.Hub.repositories["user/pets", "main"] = files
+        images = {f"train/{'abc'[label]}/{key}.bmp": image for key, image, label in examples[:6]}
+        hub.Hub.repositories["user/folder", "main"] = {"README.md": files["README.md"]} | images
         wanted = ["train", "test", "train[:25%]+test[-2:]", "validation"]
         refused = ["hf:user/dogs", "hf:user/pets:other", "hf:a/b/c"]
         calls = [("hf:user/pets", split) for split in wanted] + [(name, "train") for name in refused]
-        found, splits = asked(*calls)
+        more = ("hf:user/folder", "hf:user/pets@main", "hf:user/pets@none", f"hf:user/pets@{hub.Hub.commit[:9]}")
+        found, splits = asked(*calls, *((name, "train") for name in more))
     assert splits == ["train", "test"]
     listed = [[image.hex(), label] for _, image, label in examples]
     assert [one["examples"] for one in found[:3]] == [listed[:40], listed[40:], [*listed[:10], *listed[-2:]]]
@@ -60,5 +63,9 @@ def test_data_sets_of_a_hub(tmp_path, monkeypatch):
     assert "must be one of train, test, or a part of these" in found[3]["refused"]
     assert ["user/dogs" in found[4]["refused"], "Available: ['default']" in found[5]["refused"]] == [True, True]
     assert "must be hf:USER/NAME" in found[6]["refused"]
+    assert sorted(found[7]["examples"]) == sorted(listed[:6]), "a folder of pictures, which are named in its table"
+    assert found[7]["classes"] == ["a", "b", "c"]
+    assert found[8]["examples"] == found[10]["examples"] == listed[:40]
+    assert "hf:user/pets@none cannot be had" in found[9]["refused"], "and not the revision that is kept"
     again, _ = asked(("hf:user/pets", "train"))  # the hub is gone: it goes by what was downloaded
     assert again[0]["examples"] == listed[:40]

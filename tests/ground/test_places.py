@@ -140,15 +140,12 @@ def test_python_may_give_texts_for_paths(home, name, knob):
     assert again == config
 
 
-REFUSED = {"cache_dir", "teacher_logits", "target"}
-"""Knobs that take no address: caches, and what the converters write."""
-
-
 def test_each_knob_takes_addresses_or_is_known_not_to():
-    taken = {"read": set(places.READ), "filled": places.FOLDERS, "written": set(places.WRITTEN)}
+    taken = {"read": set(places.READ), "filled": places.FOLDERS, "written": set(places.WRITTEN), "kept": places.KEPT}
     knobs = {case.values[1] for case in PLACES}
-    assert knobs == taken["read"] | taken["filled"] | taken["written"] | REFUSED
-    assert sum(map(len, taken.values())) + len(REFUSED) == len(knobs), "each is of one kind"
+    every = set().union(*taken.values())
+    assert knobs == every - {"encoder", "teacher_encoder"}
+    assert sum(map(len, taken.values())) == len(every), "each is of one kind"
     assert set(places.NAMED) <= taken["read"]
 
 
@@ -156,7 +153,7 @@ def test_each_knob_takes_addresses_or_is_known_not_to():
 def test_an_address_is_taken_or_refused_and_never_a_folder(home, name, knob):
     """`Path` makes a folder `gs:` of it: a run that lies there is lost with the machine."""
     for text in ("gs://bucket/x.npz", "s3://bucket/x.npz", "memory://x.npz", "https://x.org/x.npz", "abfs://c@a/x.npz"):
-        stored = not text.startswith("https") and knob not in REFUSED
+        stored = not text.startswith("https")
         if stored or knob in places.NAMED:
             assert places.written(Path(only(made(name, knob, text), knob))) == text
         else:
@@ -170,8 +167,9 @@ def test_an_encoder_is_a_word_or_a_file(home, name):
     for word in ("applications:ConvNeXtTiny", "mynets:build", "keras_hub:vit"):
         assert made(name, "encoder", word).encoder == word
     assert made(name, "encoder", "~/a.keras").encoder == f"{home}/a.keras"
-    with pytest.raises(InputError, match=r"encoder: gs://bucket/a.keras must be a path on this machine"):
-        made(name, "encoder", "gs://bucket/a.keras")
+    assert made(name, "encoder", "gs://bucket/a.keras").encoder == "gs://bucket/a.keras"
+    with pytest.raises(InputError, match=r"encoder: https://x/a.keras must be a path on this machine"):
+        made(name, "encoder", "https://x/a.keras")
 
 
 @pytest.mark.parametrize("make", [files.replacing_path, files.replacing_folder, lock.hold, files.replacing])

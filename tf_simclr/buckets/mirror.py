@@ -8,6 +8,8 @@ stopped goes on where it was.
 
 import concurrent.futures
 import contextlib
+import glob
+import itertools
 import json
 import os
 import re
@@ -21,7 +23,7 @@ from tf_simclr.buckets.store import AT_ONCE, Object, Store, normal
 from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import parse_json
-from tf_simclr.places import expanded, is_bucket, shown, stand_for, written
+from tf_simclr.places import BRACES, braced, expanded, is_bucket, shown, stand_for, written
 from tf_simclr.terminal import Line, say
 
 try:
@@ -60,12 +62,15 @@ def mirrored(address: str) -> Path:
     """
     store = Store(address)
     path = place_of(store.address, "read")
+    if BRACES.search(address) or glob.has_magic(address):
+        return _matching(store.address, path)
     # 1. What is there, by the manifest, else by the listing.  2. Nothing: files with this prefix.  3. Fetched.
     # 4. Again, where a manifest named what is no more.
     for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
         manifest = read_manifest(store)
         listed = store.find() if manifest is None else manifest.objects()
         wanted = {_joined(path, name): (store, name, one) for name, one in listed.items() if not _is_spared(name)}
+        wanted |= _answers(store, path) if listed.keys() == {""} else {}
         if not listed:
             # A checkpoint's prefix, `model.ckpt-7`, is no object: its files lie beside it, and are mirrored there.
             listed = store.prefixed()
@@ -83,6 +88,61 @@ def mirrored(address: str) -> Path:
         say(f"{store.address}: {len(gone):,} objects were listed, but are gone: {some}")
     stand_for(path, store.address)
     return path
+
+
+def answers_of(name: str) -> str:
+    """The file of answers that lies beside the numbers of an evaluation; empty for what can have none.
+
+    Example:
+        >>> answers_of("knn.json"), answers_of("w.pth")
+        ('knn.npz', '')
+    """
+    return f"{name.removesuffix('.json')}.npz" if name.endswith(".json") else ""
+
+
+def _answers(store: Store, path: Path) -> "_Wanted":
+    """The answers beside an evaluation's numbers, if they are there."""
+    name = answers_of(path.name)
+    beside = Store(store.address.rpartition("/")[0]) if name else store
+    one = beside.stat(name) if name else None
+    return {} if one is None else {path.parent / name: (beside, name, one)}
+
+
+def _matching(address: str, path: Path) -> Path:
+    """The same of a pattern, as `data.shards` has them: of what its folder holds, what fits is fetched.
+
+    Raises:
+        InputError: nothing fits.
+    """
+    parts = address.split("/")
+    first = next(number for number, part in enumerate(parts) if BRACES.search(part) or glob.has_magic(part))
+    check(first > 2, f"the name of a bucket must be no pattern, and {address} has one there")
+    store, folder = Store("/".join(parts[:first])), path.parents[len(parts) - first - 1]
+    patterns = [*itertools.islice(braced("/".join(parts[first:])), _PATTERNS)]
+    plain = {pattern for pattern in patterns if not glob.has_magic(pattern)} | {"/".join(parts[first:])}
+    others = [re.compile(_as_expression(pattern)) for pattern in patterns if glob.has_magic(pattern)]
+    listed = store.find()
+    fitting = [name for name in listed if name in plain or any(one.match(name) for one in others)]
+    found = {name: listed[name] for name in fitting}
+    check(found, f"{address} must mean something that is there, but no object in {store.address} fits")
+    wanted = {folder / name: (store, name, one) for name, one in found.items()}
+    gone = _fetch(address, path, wanted, known=folder, others=False)
+    check(not gone, f"{address} must stay as it is while it is fetched", gone=gone[:3])
+    stand_for(folder, store.address)
+    return path
+
+
+_PATTERNS = 1_000_000
+"""Names that braces may mean."""
+
+
+def _as_expression(pattern: str) -> str:
+    """A shell's pattern as a regular expression, whose wildcards stay within a folder."""
+    inside = {"*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*|\?|\[[^\]]+\])", pattern)
+    return (
+        "".join(inside.get(one, one.replace("[!", "[^") if one[:1] == "[" else re.escape(one)) for one in pieces) + "$"
+    )
 
 
 def place_of(address: str, part: str) -> Path:
@@ -164,18 +224,27 @@ _Wanted = Mapping[Path, tuple[Store, str, Object]]
 """Where a file is to lie → the store and name that it is fetched from, and what it must be."""
 
 
-def _fetch(address: str, path: Path, wanted: _Wanted) -> list[str]:
-    """Brings the files at and below a path to what is wanted, and returns the names of what is not there any more."""
+def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = None, others: bool = True) -> list[str]:
+    """Brings the files at and below a path to what is wanted, and returns the names of what is not there any more.
+
+    Args:
+        address: of what is fetched.
+        path: where it is to lie.
+        wanted: what is to be there.
+        known: the folder of which versions are known; by default the path.
+        others: whether what else lies at the path is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # An object and a folder of one name cannot lie on a disk together.
     if path.is_file() and path not in wanted:  # there was an object where there is a folder now
         path.unlink()
     with _alone(address), contextlib.closing(_Index(address)) as index:
         # Under a lock, as two processes would fetch the same files over each other.
-        known = index.rows(path)
-        _remove_others(path, wanted, index=index)
+        versions = index.rows(known or path)
+        if others:
+            _remove_others(path, wanted, index=index)
         # What is not noted as this version, or has another size on the disk.
-        fresh = [p for p in wanted if known.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
+        fresh = [p for p in wanted if versions.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
         size = sum(wanted[p][2].size for p in fresh)
         free = shutil.disk_usage(path.parent).free
         rule = f"the disk of {cache_folder()} must hold what lies at {address} (TF_SIMCLR_CACHE names another)"

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tf_simclr.buckets.mirror import local, mirrored, place_of
+from tf_simclr.buckets.keeping import kept_at
+from tf_simclr.buckets.mirror import answers_of, local, mirrored, place_of
 from tf_simclr.buckets.sending import SENDING, Sending, stamp
 from tf_simclr.buckets.store import Store, normal
 from tf_simclr.errors import InputError, check
-from tf_simclr.places import FOLDERS, WRITTEN, is_bucket, names_place, stand_for, written
+from tf_simclr.places import FOLDERS, KEPT, WRITTEN, is_bucket, names_place, stand_for, written
 from tf_simclr.terminal import forget
 
 _C = TypeVar("_C")
@@ -52,6 +53,8 @@ def staged(config: _C, *, say: Callable[[str], None], several: str | None = None
             check(several is None or name not in FOLDERS, rule, started_by=several, **{name: address})
             enter = _filled if name in FOLDERS else _made
             values[name] = stack.enter_context(enter(address, say=say))
+        for name in (name for name in asked if name in KEPT):
+            values[name] = kept_at(normal(written(Path(asked[name]))))
         # What is read is fetched before the command begins.
         for name in (name for name in asked if name not in values):
             values[name] = _read(name, asked[name], others=places | {"dataset": getattr(config, "dataset", "")})
@@ -120,6 +123,8 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
     whole, known = Store(address), {}
     listed = {f"{stem}/{name}" if name else stem: one for name, one in whole.find().items()}
     listed |= whole.prefixed()
+    if (answers := answers_of(stem)) and (there := store.stat(answers)) is not None:
+        listed[answers] = there
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in _belonging(path):
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -128,7 +133,7 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if store.patiently_get(name, target, wanted=one) is not None:
             known[name] = stamp(target)
-    stand_for(path, address)
+    stand_for(path.parent, folder)
     yield path
     # Files in the order of their times: an index or a `.json` that is written last is sent last.
     files = [file for one in _belonging(path) for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
@@ -142,10 +147,11 @@ def _made(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
                 raise InputError(f"{address} must be in a bucket that is there: {error}") from error
     # What was there, and is here no more.
     store.delete([name for name in known if name not in made])
-    forget(str(path))
+    forget(str(path.parent))
 
 
 def _belonging(path: Path) -> list[Path]:
-    """What lies at a path, and beside it with its name and an ending."""
+    """What lies at a path, and beside it with its name and an ending, or as a result's answers."""
     found = path.parent.glob("*") if path.parent.is_dir() else ()
-    return [one for one in found if one.name == path.name or one.name.startswith(f"{path.name}.")]
+    names = {path.name, answers_of(path.name)}
+    return [one for one in found if one.name in names or one.name.startswith(f"{path.name}.")]

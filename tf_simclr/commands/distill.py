@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tf_simclr import contents, optimizers
+from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.inputs import (
     agree,
@@ -289,6 +290,7 @@ def answers(
     key = _answers_key(config, source, teacher=teacher)
     # 1. What lies there, if it is of the same teacher, images and
     #    size.  2. What has no answer yet.  3. All of them written.
+    bring(path, say=say)
     kept = {} if not path.exists() else read_arrays(path)
     if kept and (kept.keys() != _ANSWERS or str(kept["key"]) != key):
         rule = "must hold this teacher's answers to these images at this size; remove it, or name another file"
@@ -318,6 +320,7 @@ def answers(
         }
         with replacing(path) as [file]:
             np.savez(file, key=np.array(key), logits=np.stack([known[name] for name in answered]), **text)
+        send(path, say=say)
     if failed:
         some = ", ".join(name.decode(errors="replace") for name in sorted(failed)[:3])
         say(f"{len(failed):,} images cannot be read and have no answer; others take their places: {some}")

@@ -77,4 +77,5 @@ def plain_defaults(command: str) -> dict:
 
 def plain_value(value: Any) -> Any:
     """A knob's value as a JSON type."""
-    return written(value) if isinstance(value, Path) else value
+    network = isinstance(value, str) and value.endswith(".keras")  # an encoder's file, which may stand for an address
+    return written(Path(value)) if isinstance(value, Path) or network else value

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tf_simclr import contents
+from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
@@ -155,6 +156,7 @@ class FeatureCache:
         # The key in words, sorted: the same features have the same name whatever the order of the options.
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         entry = expanded(self.folder) / contents.of_bytes(text.encode())
+        bring(entry, last="entry.json", say=self.say)
         if (entry / "entry.json").exists():
             damage = damage_of(entry)
             if damage is None:
@@ -169,6 +171,7 @@ class FeatureCache:
         try:
             kept, missing = moved(features, unreadable, change=lambda name: name.removeprefix(place))
             keep(entry, kept, notes={"key": json.loads(text), "unreadable": missing})
+            send(entry, last="entry.json", say=self.say)
         # A full disk costs the cache, not the evaluation.
         except InputError as error:
             self.say(f"features are not kept: {error}")

@@ -26,6 +26,7 @@ from tf_simclr.files import read_json, write_json
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Job
 from tf_simclr.optimizers import train_steps
+from tf_simclr.places import is_bucket, written
 from tf_simclr.replicas.launchers import started
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
@@ -71,6 +72,9 @@ def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
             yield evaluate(job, newest)
         if done >= last:
             return
+        place = written(job.config.model_dir)
+        rule = f"{place} must hold the checkpoint of step {last:,}: evaluation waits for new ones on a path alone"
+        check(not is_bucket(place), rule, newest=max(newest, 0))
         if look == 0:
             say(f"waiting for checkpoints in {job.config.model_dir}, up to that of step {last:,} (Ctrl-C ends it)")
         sleep(_WAIT)

@@ -41,7 +41,7 @@ FLAGS = (
     _Flag("image_size", int, 224),
     _Flag("color_jitter_strength", float, 1.0),
     _Flag("use_blur", bool, True),
-    _Flag("model_dir", str, None, "the option; it must be given, and lie on a disk: mount a bucket"),
+    _Flag("model_dir", str, None, "the option; it must be given"),
     _Flag(
         "checkpoint", str, None, "the option: any kind that converters reads; with `pretrain`, weights to start from"
     ),
@@ -118,9 +118,6 @@ def parse(words: Sequence[str]) -> Job:
     # All flags have a value; those given go over the defaults.
     flags = {flag.name: flag.default for flag in FLAGS} | dict(given(words))
     check(flags["model_dir"], "--model_dir must be given: the folder that the run is kept in")
-    for name in ("model_dir", "checkpoint"):
-        rule = f"--{name} must lie on a disk (only --data_dir can be a bucket); mount the bucket, or copy"
-        check("://" not in (flags[name] or ""), rule, **{name: flags[name]})
     return Job(flags["mode"], configuration(flags), flags)
 
 

@@ -141,12 +141,32 @@ def _builder(dataset: str, data_dir: str | Path | None) -> Any:
     with _quietly(dataset):
         import datasets
 
-        return datasets.load_dataset_builder(
+        builder = datasets.load_dataset_builder(
             found["name"],
             found["config"],
             revision=found["revision"],
             cache_dir=None if data_dir is None else str(expanded(data_dir)),
         )
+    if found["revision"] is not None:
+        _check_revision(builder, found["name"], found["revision"], dataset=dataset)
+    return builder
+
+
+def _check_revision(builder: Any, name: str, revision: str, *, dataset: str) -> None:
+    """Refuses another revision than the one that is asked for: the library takes any that it has where the hub fails.
+
+    Raises:
+        InputError: so it is, or the hub cannot say which commit is meant.
+    """
+    there = Path(builder.cache_dir).name
+    if len(revision) >= 7 and there.startswith(revision):
+        return
+    with _quietly(dataset):
+        import huggingface_hub
+
+        commit = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
+    rule = f"{dataset} must be had at this revision, but the library has another one; try again, or give its commit"
+    check(commit == there, rule, commit=there)
 
 
 def _files(builder: Any, split: str) -> list[Path]:

@@ -26,7 +26,7 @@ from tf_simclr.data.folders import listed as first_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
 from tf_simclr.foreign import is_plain
-from tf_simclr.places import expanded, shown
+from tf_simclr.places import BRACES, braced, expanded, shown
 
 ENDINGS = {
     **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar"),
@@ -48,8 +48,6 @@ _FOLDERS = ("data",)
 """Folders in which shards are looked for, beside those called like splits."""
 _TABLES_OF_PICTURES = ("metadata.parquet",)
 """What lies beside pictures and is no shard: the table of Hugging Face's image folders."""
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MANY = 1_000_000
 """Shards that a pattern may mean."""
 
@@ -134,7 +132,7 @@ def _files_of_saved(note: Path) -> set[str] | None:
 def _is_pattern(place: Path) -> bool:
     """Whether this means several files: braces, or a shell's wildcards, where nothing of that name is there."""
     text = str(place)
-    return bool(_BRACES.search(text) or glob.has_magic(text)) and not os.path.lexists(expanded(place))
+    return bool(BRACES.search(text) or glob.has_magic(text)) and not os.path.lexists(expanded(place))
 
 
 def _matching(place: Path) -> list[Path]:
@@ -143,7 +141,7 @@ def _matching(place: Path) -> list[Path]:
         return []
     found: set[str] = set()
     absent: list[str] = []
-    for text in itertools.islice(_braces(str(place)), _MANY):
+    for text in itertools.islice(braced(str(place)), _MANY):
         if os.path.isfile(text):
             found.add(text)
         elif glob.has_magic(text):
@@ -153,30 +151,6 @@ def _matching(place: Path) -> list[Path]:
     if absent and found:
         raise InputError(f"each shard that {shown(place)} means must exist; missing: {first_of([*map(shown, absent)])}")
     return sorted(path for path in map(Path, found) if kind_of(path))
-
-
-def _braces(text: str) -> Iterator[str]:
-    """What braces mean, as in a shell: `{a,b}` and `{000..146}`, whose numbers have as many digits as the first.
-
-    Example:
-        >>> [*_braces("{train,val}-{08..10}.tar")][2:5]
-        ['train-10.tar', 'val-08.tar', 'val-09.tar']
-    """
-    match = _BRACES.search(text)
-    if match is None:
-        yield text
-        return
-    numbers = _RANGE.fullmatch(match[1])
-    if numbers:
-        first, last = int(numbers[1]), int(numbers[2])
-        step = 1 if last >= first else -1
-        words: Iterator[str] = (f"{n:0{len(numbers[1])}}" for n in range(first, last + step, step))
-    elif "," in match[1]:
-        words = iter(match[1].split(","))
-    else:
-        return  # one word in braces names nothing
-    for word in words:
-        yield from _braces(text[: match.start()] + word + text[match.end() :])
 
 
 def are_at(place: Path) -> bool:
