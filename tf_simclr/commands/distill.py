@@ -109,8 +109,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     blueprint = None if model is None else plain(model.network()).to_json()
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
-    begun = {"architecture": architecture, "blueprint": blueprint, "devices": devices}
-    folder = begin_run(config, source, test=test, **begun)
+    folder = begin_run(config, source, test=test, architecture=architecture, devices=devices, blueprint=blueprint)
     if (there := finished(folder, config, test=test)) is not None:
         say(f"{folder.path} is finished; nothing is left to train")
         return there

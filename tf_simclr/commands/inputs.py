@@ -37,7 +37,7 @@ from tf_simclr.terminal import Line, say, show
 from tf_simclr.training import publishing
 from tf_simclr.weights import content_of_option, load_encoder, load_model
 
-_OF_A_MACHINE = ("model_dir", "data_dir", "image_dir", "radiographs", "download", "cache_dataset")
+_OF_A_MACHINE: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download", "cache_dataset")
 _OF_A_MACHINE += ("coordinator", "process_id")
 """Options that may differ between the processes of one training: their machines' paths."""
 

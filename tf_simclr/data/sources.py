@@ -377,7 +377,7 @@ def only_class(labels: np.ndarray | None, class_names: Sequence[str]) -> str:
         >>> only_class(np.array([1, 1]), ("cat", "dog")), only_class(np.array([0, 1]), ("cat", "dog"))
         ('dog', '')
     """
-    found = np.unique(labels) if labels is not None and np.ndim(labels) == 1 else ()
+    found = np.unique(labels if labels is not None and np.ndim(labels) == 1 else [])
     return str(class_names[int(found[0])]) if len(found) == 1 else ""
 
 

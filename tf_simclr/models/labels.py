@@ -168,7 +168,7 @@ def check_weights(options: Mapping, *, classes: int) -> None:
 
 
 def _is_weight(value) -> bool:
-    return isinstance(value, int | float | np.number) and bool(np.isfinite(value)) and value >= 0
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value) and value >= 0)
 
 
 def cross_entropy(labels, logits):
