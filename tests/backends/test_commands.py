@@ -75,6 +75,9 @@ def test_pretraining_evaluation_features_and_fine_tuning_of_a_folder(backend, im
     command("linear-eval", "--checkpoint", model, *given, backend=backend)
     found = json.loads((model / "linear_eval.json").read_text())
     assert found["results"]["checkpoint"]["test_images"] == 12
+    words = ("--protocol", "sgd", "--train_epochs", "1", "--train_batch_size", "4", "--untrained", "False")
+    command("linear-eval", "--checkpoint", model, *given, *words, backend=backend)
+    assert (model / "linear_eval_sgd.json").exists()
     command("embed", "--checkpoint", model, *given, "--out", tmp_path / "e.npz", backend=backend)
     with np.load(tmp_path / "e.npz") as features:
         assert features["values"].shape == (12, 512)
