@@ -98,4 +98,5 @@ def draw(model: Deployed, found: Explanation, *, name: str) -> Any:
         "occlusion: speaks for it": laid_over(model, found, values=found.covered),
     }
     cases = [(c.picture, f"{', '.join(c.findings) or 'no finding'}\n{c.similarity:.2f}") for c in found.cases]
-    return plots.explanation(maps, cases, title=summary(model, found, name=name), note=NOTE, colours=COLOURS)
+    note = "\n".join([NOTE, *(warning for warning in model.warnings if "made-up" in warning)])
+    return plots.explanation(maps, cases, title=summary(model, found, name=name), note=note, colours=COLOURS)
