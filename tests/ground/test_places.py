@@ -22,6 +22,7 @@ CONVERTERS = {"tf2torch and torch2tf": command.Arguments, "verify": verify.Optio
 KINDS = COMMANDS | CONVERTERS
 
 NO_PLACES = {
+    "finding": "the name of one",
     **dict.fromkeys(("loss", "view"), "a name, or module:name of the user's code"),
     "push_to": "a repository of the hub",
     "dataset": "a name of TensorFlow Datasets, or of the hub",
