@@ -233,10 +233,13 @@ def reading(
 
     Raises:
         InputError: an exception of `DAMAGED`, with the path; an `InputError` is passed on, with the path before it
-            where it does not name it.
+            where it does not name it; a pipe, a socket or a device lies at the path.
     """
     # One `reading` within another spends from the outer's budget: a folder of files does not get a budget a file.
     budget = budget or _CURRENT.get() or Budget(made=max(_MADE, RATIO * size_at(Path(path))), items=ITEMS)
+    # Before anything is opened: a pipe without a writer, in the place of a file, would be waited for without an end.
+    if _is_stream(path):
+        raise InputError(f"{path} must be {what}, but a pipe, socket or device lies there; put what it gives into a file")
     token = _CURRENT.set(budget)
     try:
         yield budget
@@ -253,6 +256,15 @@ def reading(
         raise InputError(sentence(path, what, error=error, advice=advice)) from error
     finally:
         _CURRENT.reset(token)
+
+
+def _is_stream(path: str | Path) -> bool:
+    """Whether what lies at a path gives its bytes once, or never."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def means_damaged(error: BaseException) -> bool:

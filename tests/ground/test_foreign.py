@@ -187,3 +187,9 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path):
             foreign.open_unlinked(tmp_path / name, os.O_RDONLY)
     os.close(foreign.open_unlinked(tmp_path / "secret", os.O_RDWR))
     assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(InputError, match=r"result\.json must be intact JSON, but a pipe, socket or device lies there"):
+        foreign.read_json(tmp_path / "result.json")

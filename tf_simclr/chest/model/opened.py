@@ -45,7 +45,7 @@ def _parts(model: FindingsModel) -> tuple[Deployed, ...]:
     both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
     rule = "a model must have held-out images with and without one of its findings at least"
     check(any(both), rule, findings=list(model.findings))
-    return tuple(_part(model, number, rows=known[number]) for number in np.flatnonzero(both))
+    return tuple(_part(model, number, rows=known[number]) for number, tested in enumerate(both) if tested)
 
 
 def _part(model: FindingsModel, number: int, *, rows: np.ndarray) -> Deployed:
