@@ -239,7 +239,7 @@ def reading(
     budget = budget or _CURRENT.get() or Budget(made=max(_MADE, RATIO * size_at(Path(path))), items=ITEMS)
     # Before anything is opened: a pipe without a writer, in the place of a file, would be waited for without an end.
     if _is_stream(path):
-        raise InputError(f"{path} must be {what}, but a pipe, socket or device lies there; put what it gives into a file")
+        raise InputError(f"{path} must be {what}, but is a pipe, socket or device; put what it gives into a file")
     token = _CURRENT.set(budget)
     try:
         yield budget

@@ -72,7 +72,8 @@ def test_pretraining_evaluation_features_and_fine_tuning_of_a_folder(backend, im
     assert 0 <= result["knn_acc"] <= 1
     assert (model / "pairs.png").exists()
     assert len(list((model / "logs" / "train").iterdir())) >= 2
-    command("linear-eval", "--checkpoint", model, *given, backend=backend)
+    command("linear-eval", "--checkpoint", model, *given, "--figures", tmp_path / "figures", backend=backend)
+    assert sorted(one.name for one in (tmp_path / "figures").iterdir()) == ["feature_map.png", "neighbours.png"]
     found = json.loads((model / "linear_eval.json").read_text())
     assert found["results"]["checkpoint"]["test_images"] == 12
     words = ("--protocol", "sgd", "--train_epochs", "1", "--train_batch_size", "4", "--untrained", "False")

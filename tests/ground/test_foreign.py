@@ -191,5 +191,5 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path):
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "result.json")
-    with pytest.raises(InputError, match=r"result\.json must be intact JSON, but a pipe, socket or device lies there"):
+    with pytest.raises(InputError, match=r"result\.json must be intact JSON, but is a pipe, socket or device"):
         foreign.read_json(tmp_path / "result.json")

@@ -24,7 +24,7 @@ from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
-from tf_simclr.evaluation.features import Features
+from tf_simclr.evaluation.features import Features, text
 from tf_simclr.evaluation.maps import planar
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
@@ -240,11 +240,12 @@ def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarra
     batches = evaluation_batches(
         source, batch_size=64, image_size=image_size, crop_proportion=1.0, unreadable=Unreadable()
     )
-    for images, _, given in batches.as_numpy_iterator():
-        for image, name in zip(images, given, strict=True):
+    # Without TensorFlow batches are NumPy's and names are texts; with it tensors, and bytes.
+    for images, _, given in batches:
+        for image, name in zip(np.asarray(images), text(np.asarray(given)).tolist(), strict=True):
             # Read front to back, once, until all are found.
-            if name.decode() in wanted:
-                found[name.decode()] = image
+            if name in wanted:
+                found[name] = image
         if len(found) == len(wanted):
             break
     return np.stack([found[name] for name in names.tolist()])
