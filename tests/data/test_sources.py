@@ -1,5 +1,6 @@
 """Sources: what they hold, in which order, and what they say to wrong input."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -287,3 +288,13 @@ def test_a_set_that_is_not_prepared_is_answered_without_the_network(tmp_path, na
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(InputError, match=f"the data set {name} must be prepared, but is not in"):
         tfds_source.from_tfds(name, data_dir=tmp_path)
+
+
+def test_a_source_in_memory_says_what_the_one_before_said():
+    source = sources.from_arrays(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4))
+    told = dataclasses.replace(
+        source, in_memory=False, notes=("these are made up",), division={"part": "train"}, roster="a", several=True
+    )
+    held = sources.cached(told)
+    kept = ("notes", "division", "roster", "several", "class_names", "origin", "num_examples", "sides", "channels")
+    assert {name: getattr(held, name) for name in kept} == {name: getattr(told, name) for name in kept}
