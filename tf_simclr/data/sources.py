@@ -12,7 +12,7 @@ import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -463,22 +463,9 @@ def cached(source: Source) -> Source:
     if source.in_memory:
         return source
     memory = source.ordered().map(held, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).cache()
-    return Sequential(
-        origin=source.origin,
-        num_examples=source.num_examples,
-        class_names=source.class_names,
-        identity=source.identity,
-        notes=source.notes,
-        division=source.division,
-        roster=source.roster,
-        several=source.several,
-        place=source.place,
-        partner=source.partner,
-        epoch=lambda seed: memory,
-        in_memory=True,
-        sides=source.sides,
-        vectorised=source.vectorised,
-        channels=source.channels,
-        # Records of what could not be read have no shape; of others four channels are known beforehand.
-        read=in_graph(lambda image: tf.ensure_shape(image, (None, None, 4))) if source.channels == 4 else _as_it_is,
-    )
+    # All that is known of the examples stays, whatever else will be; how they are read does not.
+    read_anew = {"read", "in_memory", "rows", "here_alone", "pixels"}
+    told = {one.name: getattr(source, one.name) for one in fields(Source) if one.name not in read_anew}
+    # Records of what could not be read have no shape; of others four channels are known beforehand.
+    read = in_graph(lambda image: tf.ensure_shape(image, (None, None, 4))) if source.channels == 4 else _as_it_is
+    return Sequential(**told, epoch=lambda seed: memory, in_memory=True, read=read)
