@@ -241,9 +241,11 @@ def run_summary(
     return figure
 
 
-def save(figure: Figure | SubFigure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Writes the figure in the format of the path's suffix, whole or not at all."""
+def save(figure: Figure | SubFigure, path: str | Path, *, dpi: int = 150, made_up: bool = False) -> Path:
+    """Writes the figure in the format of the path's suffix, whole or not at all; one of made-up data says so."""
     path = Path(path)
+    if made_up:
+        figure.figure.supxlabel("made-up radiographs", x=0.01, ha="left", fontsize=9, color="#8a4b00")
     with replacing(path) as [file]:
         figure.figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
     return path

@@ -45,7 +45,7 @@ LAST = {
     "of_several": "chest explain {image} --model findings --out of_several --no-shuffle",
 }
 """Place → the command that fills it; an underscore at a word's end stands for the class of SIIM's."""
-ALONE = ("covid", "explained", "of_several")
+ALONE = ("pre", "covid", "explained", "of_several")
 """Places whose figures are files of their own; the others stand in a page that says it, or show a training."""
 SILENT = {
     "config.json": "the command's own words",

@@ -22,6 +22,7 @@ from tf_simclr.commands.inputs import WHOLE, Extractor, beside, labelled_sources
 from tf_simclr.config import LinearEval, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
+from tf_simclr.data.radiographs import told_made_up
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation.features import Features, text
@@ -231,7 +232,8 @@ def _draw(
     others = others.reshape(*close.shape, *others.shape[1:])
     same = train.labels[close] == test.labels[asked][:, None]
     figures["neighbours"] = plots.nearest_neighbours(queries, others, cosines=cosines, same=same)
-    return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+    made_up = any(told_made_up(source.notes) for source in sources)
+    return [plots.save(figure, folder / f"{name}.png", made_up=made_up) for name, figure in figures.items()]
 
 
 def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarray:

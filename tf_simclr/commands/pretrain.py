@@ -32,6 +32,7 @@ from tf_simclr.config.training import LOSSES, Contrast
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
 from tf_simclr.data.pipeline import Unreadable, View, evaluation_batches
+from tf_simclr.data.radiographs import told_made_up
 from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
@@ -550,7 +551,7 @@ def _watching(
     config: Pretrain, source: Source, *, plan: Plan, run: RunFolder, views: Views
 ) -> tuple[list[Watch], list[Any]]:
     """Draws the sheet of pairs, and makes the callbacks that measure and those that report."""
-    _show_pairs(run, views, available=source.num_examples)
+    _show_pairs(run, views, source=source)
     return watchers(config, source, plan=plan, views=views), reports_of(config, run)
 
 
@@ -603,8 +604,8 @@ def _neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
     return Neighbours(known, asked, every=config.knn_epochs, epochs=epochs)
 
 
-def _show_pairs(run: RunFolder, views: Views, *, available: int) -> None:
+def _show_pairs(run: RunFolder, views: Views, *, source: Source) -> None:
     """Draws the first images' views once a run."""
     if not (run.path / "pairs.png").exists():
-        batch, *_ = next(iter(views(min(PAIRS, available))))
-        draw_pairs(keras.ops.convert_to_numpy(batch), run)
+        batch, *_ = next(iter(views(min(PAIRS, source.num_examples))))
+        draw_pairs(keras.ops.convert_to_numpy(batch), run, made_up=told_made_up(source.notes))

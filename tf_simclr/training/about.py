@@ -6,7 +6,7 @@ No path, no name of an image or of a patient is part of it.
 from pathlib import Path
 from typing import Any
 
-from tf_simclr.data.radiographs import MADE_UP
+from tf_simclr.data.radiographs import MADE_UP, told_made_up
 from tf_simclr.errors import InputError
 from tf_simclr.files import read_json
 from tf_simclr.places import expanded
@@ -45,7 +45,7 @@ def _is_made_up(place: Path, depth: int = 0) -> bool:
     if MADE_UP in (_read(place / FILE).get("notes") or ()):
         return True
     notes = _read(RunFolder(place).result).get("notes")
-    if isinstance(notes, list) and any(isinstance(note, str) and note.endswith(MADE_UP) for note in notes):
+    if isinstance(notes, list) and told_made_up(note for note in notes if isinstance(note, str)):
         return True
     options = _read(RunFolder(place).config)
     before = [options[name] for name in ("checkpoint", "teacher") if isinstance(options.get(name), str)]

@@ -242,15 +242,17 @@ def _piece(source: Source, records: Records, *, count: int) -> Source:
     )
 
 
-def draw_pairs(views: np.ndarray, run: RunFolder) -> Path:
+def draw_pairs(views: np.ndarray, run: RunFolder, *, made_up: bool = False) -> Path:
     """Writes `pairs.png` in the run folder and the same picture, `augmented_pairs`, for TensorBoard.
 
     Args:
         views: `(n, 2, h, w, channels)` in [0, 1].
+        run: whose folder the picture is for.
+        made_up: whether they are of made-up radiographs, which the picture then says.
     """
     from tf_simclr import plots  # matplotlib is slow to import
 
-    path = plots.save(plots.view_pairs(views), run.path / "pairs.png", dpi=100)
+    path = plots.save(plots.view_pairs(views), run.path / "pairs.png", dpi=100, made_up=made_up)
     if not has_tensorflow():
         Summaries(run.logs / "train", suffix=".pairs").image("augmented_pairs", path.read_bytes())
         return path

@@ -204,9 +204,7 @@ def draw(study: Study, arms: Arms, *, found: _Results) -> list[Path]:
 
 def saved(study: Study, figure: Any, *, name: str) -> Path:
     """A figure in the study's folder; one of made-up radiographs says so."""
-    if study.data.made_up:
-        figure.supxlabel("made-up radiographs", x=0.01, ha="left", fontsize=9, color="#8a4b00")
-    return plots.save(figure, study.config.model_dir / f"{name}.png")
+    return plots.save(figure, study.config.model_dir / f"{name}.png", made_up=study.data.made_up)
 
 
 def draw_classes(study: Study, arms: Arms, *, names: tuple[str, ...]) -> Path:
