@@ -4,6 +4,7 @@ import importlib.util
 import json
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,7 +116,8 @@ def test_a_run_that_is_cut_off_goes_on_exactly(images, tmp_path, blocked, equal)
 
 @needs_jax
 def test_what_needs_tensorflow_names_the_extra(tmp_path):
-    for words in (("demo",), ("export", "--checkpoint", tmp_path, "--image_size", "32")):
+    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()]).save(tmp_path / "flat.keras")
+    for words in (("demo",), ("export", "--checkpoint", tmp_path / "flat.keras", "--image_size", "32")):
         assert "needs tensorflow: pip install 'tf-simclr[tensorflow]'" in refused(*words)
 
 

@@ -80,7 +80,8 @@ def test_what_is_no_image_fails_to_decode(data):
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_pixels_become_rgb_over_their_full_range(channels, kind):
     pixels = np.random.RandomState(1).randint(0, np.iinfo(kind).max + 1, (3, 4, channels)).astype(kind)
-    expected = np.broadcast_to(pixels[..., :3] / np.iinfo(kind).max, (3, 4, 3))
+    # The opacity, a fourth channel that is known beforehand, is kept.
+    expected = np.broadcast_to(pixels / np.iinfo(kind).max, (3, 4, max(channels, 3)))
     np.testing.assert_allclose(images.from_pixels(tf.constant(pixels)), expected, atol=1e-6)
 
 

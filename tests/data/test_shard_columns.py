@@ -1,5 +1,6 @@
 """Shards as others write them: which column is the picture, which the class, and what that means."""
 
+import datetime
 import io
 import json
 import tarfile
@@ -463,12 +464,20 @@ def test_a_disk_without_room_is_refused_and_left_as_it_was(tmp_path, monkeypatch
 
 
 def test_a_column_called_label_that_holds_no_classes_is_said(tmp_path):
+    days = pa.array([datetime.date(2020, 1, 1)] * 4)
+    pq.write_table(pa.table({"image": [picture(i) for i in range(4)], "label": days}), tmp_path / "x.parquet")
+    source = from_shards(tmp_path)
+    assert not source.labelled
+    assert any("a class must be a whole number or a text" in note and "label (date32" in note for note in source.notes)
+    with pytest.raises(InputError, match="a class must be a whole number or a text"):
+        from_shards(tmp_path, labelled=True)
+
+
+def test_labels_between_two_classes_are_counted_and_taken_for_none(tmp_path):
     pq.write_table(pa.table({"image": [picture(i) for i in range(4)], "label": [0.0, 0.5] * 2}), tmp_path / "x.parquet")
     source = from_shards(tmp_path)
     assert not source.labelled
-    assert any("a class must be a whole number or a text" in note and "label (double)" in note for note in source.notes)
-    with pytest.raises(InputError, match="a class must be a whole number or a text"):
-        from_shards(tmp_path, labelled=True)
+    assert any(note.startswith("2 labels (label) that are no whole number") for note in source.notes)
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "ours"])

@@ -66,7 +66,8 @@ def _of_open_mpi(environment: _Environment) -> str:
     """Open MPI 5 says which machine `mpirun` runs on, whose first process is commonly process 0, and its process id.
 
     Example:
-        >>> _of_open_mpi({"PMIX_NAMESPACE": "prterun-node-7-3787@1"})
+        >>> two_machines = {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_SIZE": "4"}
+        >>> _of_open_mpi({"PMIX_NAMESPACE": "prterun-node-7-3787@1", **two_machines})
         'node-7:65227'
     """
     started_on, _, number = environment.get("PMIX_NAMESPACE", "").partition("@")[0].rpartition("-")
