@@ -24,7 +24,7 @@ def forks(request):
         yield request.param, made
 
 
-def said(forks, place: Path, *different: str, prepare=lambda place, number: None) -> list[str]:
+def ended(forks, place: Path, *different: str, prepare=lambda place, number: None) -> list[str]:
     """What two processes say, each in a folder of its own, the second one with other words; both must end with 2."""
     backend, made = forks
     for number in range(2):
@@ -38,6 +38,12 @@ def said(forks, place: Path, *different: str, prepare=lambda place, number: None
     texts = [member.said() for member in members]
     assert [member.code for member in members] == [2, 2], "\n\n".join(texts)
     assert "Traceback" not in "".join(texts)
+    return texts
+
+
+def said(forks, place: Path, *different: str, **options) -> list[str]:
+    """As `ended`; nothing must have been trained."""
+    texts = ended(forks, place, *different, **options)
     assert not (place / "run" / "checkpoints").exists()
     return texts
 
@@ -90,16 +96,6 @@ def test_a_run_of_other_options_is_refused_by_all(forks, tmp_path):
             (tmp_path / "run" / "config.json").write_text('{"command": "pretrain", "seed": 5}')
             np.savez(tmp_path / "run" / "checkpoints" / "step-00000001.npz", a=np.zeros(1))
 
-    backend, made = forks
-    for number in range(2):
-        here = tmp_path / str(number)
-        pictures.write(here / "images" / "train", per_class=4, size=8)
-        (here / "tinynet.py").write_text(NET)
-        other_run(here, number)
-    words = [*WORDS, "--model_dir", str(tmp_path / "run")]
-    members = start(made, backend, [words, words], tmp_path, "run")
-    assert wait(members, 300)
-    texts = [member.said().strip().splitlines()[-1] for member in members]
-    assert [member.code for member in members] == [2, 2], texts
+    texts = [text.strip().splitlines()[-1] for text in ended(forks, tmp_path, prepare=other_run)]
     assert texts[0] == texts[1]  # the first process alone has looked
     assert "start in another folder" in texts[0]

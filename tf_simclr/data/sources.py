@@ -184,6 +184,11 @@ class Source(ABC):
         """The record with its `image` as RGB in [0, 1], (h, w, channels); fails on an unreadable or corrupt one."""
         return record | {"image": images.to_rgb(self.read(record["image"]))}
 
+    def told(self) -> dict[str, Any]:
+        """What is known of the examples, by field, for another source of the same ones; not how they are read."""
+        read_anew = {"read", "in_memory", "rows", "here_alone", "pixels"}
+        return {one.name: getattr(self, one.name) for one in fields(Source) if one.name not in read_anew}
+
     @property
     def labelled(self) -> bool:
         return bool(self.class_names)
@@ -463,9 +468,6 @@ def cached(source: Source) -> Source:
     if source.in_memory:
         return source
     memory = source.ordered().map(held, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).cache()
-    # All that is known of the examples stays, whatever else will be; how they are read does not.
-    read_anew = {"read", "in_memory", "rows", "here_alone", "pixels"}
-    told = {one.name: getattr(source, one.name) for one in fields(Source) if one.name not in read_anew}
     # Records of what could not be read have no shape; of others four channels are known beforehand.
     read = in_graph(lambda image: tf.ensure_shape(image, (None, None, 4))) if source.channels == 4 else _as_it_is
-    return Sequential(**told, epoch=lambda seed: memory, in_memory=True, read=read)
+    return Sequential(**source.told(), epoch=lambda seed: memory, in_memory=True, read=read)

@@ -77,6 +77,11 @@ _FOLDERS = {"model": FINDINGS, "deployed": _DEPLOYED}
 """Names of such folders within a run, and what they hold."""
 
 
+def within(folder: Path, name: str) -> Path:
+    """The folder of a model of one kind: what a run has by this name, else the given one."""
+    return folder / name if (folder / name / "card.json").exists() else folder
+
+
 def place_of(folder: Path) -> tuple[Path, _Kind]:
     """The folder of a model, which is the given one or lies in it, and of which kind it is.
 

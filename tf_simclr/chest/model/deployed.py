@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_simclr.buckets import local
 from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FORMAT, MADE_UP, check_files, digest, learned_from_made_up, read_card
+from tf_simclr.chest.model.card import FORMAT, MADE_UP, check_files, digest, learned_from_made_up, read_card, within
 from tf_simclr.chest.model.cases import Case, Cases
 from tf_simclr.chest.model.heads import bare, check_heads, log_odds
 from tf_simclr.chest.model.trusted import load_network
@@ -328,8 +328,7 @@ def load(folder: str | Path, *, code: str = "") -> Deployed:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
     # 1. The card, 2. that the files are the card's, 3. the networks, 4. the cases and the calibration.
-    folder = local(folder)
-    folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
+    folder = within(local(folder), FOLDER)
     about = read_card(folder)
     names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}
     names |= {"encoder.keras", "calibration_draws.npy", "held_out.npy"}

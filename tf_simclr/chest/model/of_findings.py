@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_simclr.buckets import local
 from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FINDINGS, check_files, digest, read_card
+from tf_simclr.chest.model.card import FINDINGS, check_files, digest, read_card, within
 from tf_simclr.chest.model.cases import Cases, array
 from tf_simclr.chest.model.heads import bare
 from tf_simclr.chest.model.trusted import load_network
@@ -138,9 +138,8 @@ def load(folder: str | Path, *, code: str = "") -> FindingsModel:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    folder = local(folder)
     # The card, its files by their digests, the network, the arrays, then whether all belongs together.
-    folder = folder / FOLDER if (folder / FOLDER / "card.json").exists() else folder
+    folder = within(local(folder), FOLDER)
     about = read_card(folder, FINDINGS)
     names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
     names |= {_PEOPLE} & set(about["digests"])

@@ -99,23 +99,16 @@ def resized(
     height, width = source.sides or (0, 0)
     tall, wide = shapes.max(0).tolist()
     largest = (max(tall, 1), max(wide, 1))  # 0: none can be read
-    return Indexed(
-        origin=f"{source.origin} (at most {size} px, {kind})",
-        num_examples=source.num_examples,
-        class_names=source.class_names,
-        several=source.several,
-        only=source.only,
-        identity=lambda say=silent: identity(),
-        place=source.place,
-        read=(Jpegs if kind == "jpeg" else Raw)(folder, shapes),
-        record=record,
-        notes=source.notes,
-        roster=source.roster,
-        division=source.division,
-        sides=source.sides if source.sides and min(height, width) <= size else None,
-        largest=largest,
-        gathers=True,
-    )
+    others: dict[str, Any] = {
+        "origin": f"{source.origin} (at most {size} px, {kind})",
+        "identity": lambda say=silent: identity(),
+        "sides": source.sides if source.sides and min(height, width) <= size else None,
+        "largest": largest,
+        "vectorised": False,
+        "channels": 3,
+    }
+    pictures = (Jpegs if kind == "jpeg" else Raw)(folder, shapes)
+    return Indexed(**(source.told() | others), read=pictures, record=record, gathers=True)
 
 
 def _folder(source: Source, identity: list[Any], *, place: Path | None) -> Path:
