@@ -93,6 +93,22 @@ def test_labels_names_and_the_stream_stay_and_a_bad_image_is_named(folder):
     assert [Path(name).name for name in unreadable.names] == ["bad.png"]
 
 
+def test_all_that_is_known_of_the_images_stays(folder):
+    told = dataclasses.replace(
+        sources.from_folder(folder),
+        notes=("these are made up",),
+        division={"part": "train"},
+        roster="a",
+        only="cat",
+        several=True,
+    )
+    kept = resized(told, size=20).told()
+    changed = {"origin", "identity", "sides", "largest", "vectorised"}
+    assert {name: kept[name] for name in kept.keys() - changed} == {
+        name: value for name, value in told.told().items() if name not in changed
+    }
+
+
 def test_what_is_there_is_not_made_again_and_belongs_to_the_content(folder, tmp_path):
     said: list[str] = []
     first = resized(sources.from_folder(folder), size=20, say=said.append)
