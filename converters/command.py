@@ -6,6 +6,7 @@ Nothing heavy is imported before the options are read: `--help` and a wrong opti
 import contextlib
 import importlib.metadata
 import io
+import json
 import os
 import re
 import sys
@@ -161,16 +162,17 @@ def _proof(done: "Conversion") -> list[tuple[str, str]]:
 def _loading(done: "Conversion") -> list[tuple[str, str]]:
     from converters.names.recognise import NAMINGS
 
+    target = json.dumps(str(done.target), ensure_ascii=False)  # as Python takes it, whatever the path has in it
     if NAMINGS[done.naming].torch:
         code = [
             "import converters",
-            f'model = converters.load_torch("{done.target}")',
+            f"model = converters.load_torch({target})",
             'features = model(images)["final_avg_pool"]  # images (n, 3, h, w) in [0, 1], not normalised',
         ]
     else:
         code = [
             "import tf_simclr",
-            f'model = tf_simclr.load_model("{done.target}")',
+            f"model = tf_simclr.load_model({target})",
             'features = model(images)["final_avg_pool"]  # images (n, h, w, 3) in [0, 1], not normalised',
         ]
     return [("Load", code[0]), *(("", line) for line in code[1:])]

@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "tf_simclr.registration": {"tf_simclr.frameworks"},  # imports by name what a file asks for
     "tf_simclr.moved": set(),  # likewise
     "tf_simclr.errors": {"tf_simclr.terminal"},
-    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("contents", "foreign", "frameworks")},
+    **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("foreign", "frameworks")},
+    "tf_simclr.contents": {"tf_simclr.errors", "tf_simclr.places"},
     "tf_simclr.places": {"tf_simclr.errors", "tf_simclr.terminal"},  # what stands for what is said
     "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
     **{

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from tf_simclr.errors import check
-from tf_simclr.frameworks import BACKENDS, installed
+from tf_simclr.frameworks import choose_installed, chosen
 
 GOOGLE, NVIDIA = "0x1ae0", "0x10de"
 """Numbers of the vendors of PCI devices; Google's network cards have its, too."""
@@ -147,9 +147,11 @@ def choose_backend(accelerator: str) -> str:
     Raises:
         InputError: Keras is imported already, with another backend than the TPU needs.
     """
-    # The first framework that is installed, in the order of preference; a TPU is reached through JAX.
-    there = next((name for name in BACKENDS if installed(name)), "tensorflow")
-    backend = os.environ.setdefault("KERAS_BACKEND", "jax" if accelerator.startswith("TPU") else there)
+    # A TPU is reached through JAX; elsewhere what Keras' own file says, or the first framework that is installed.
+    if accelerator.startswith("TPU") and not os.environ.get("KERAS_BACKEND"):
+        os.environ["KERAS_BACKEND"] = "jax"
+    choose_installed()
+    backend = os.environ["KERAS_BACKEND"] = chosen()
     keras = sys.modules.get("keras")
     used = backend if keras is None else keras.config.backend()
     check(used == backend, "the backend must be chosen before Keras is imported; restart Python", imported=used)
@@ -309,7 +311,7 @@ def quietly() -> Iterator[_Noise]:
     error everything is written where it belongs: it may be the reason.
     """
     noise = _Noise()
-    with tempfile.TemporaryFile() as file:
+    with _aside() as file:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
         # Native libraries write to descriptor 2 and know nothing of
@@ -330,6 +332,13 @@ def quietly() -> Iterator[_Noise]:
             noise.text = noise.text or _content(file)
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _aside() -> BinaryIO:
+    """A file that nobody else sees: in memory where the system has that, as a disk may be full."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("noise"), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 def _content(file: Any) -> str:

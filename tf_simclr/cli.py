@@ -20,7 +20,7 @@ from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import read_json
-from tf_simclr.frameworks import EXTRAS, installed, to_install
+from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown, written
 from tf_simclr.terminal import say, write
@@ -145,6 +145,8 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     Those lines are no news (which CPU kernels there are) and no setting of TensorFlow 2.21 silences them.  They are
     looked at where the machine has an accelerator that the framework does not see, and what explains it is said.
     """
+    if name not in _FREE and "keras" not in sys.modules:
+        check_chosen()
     # Importing a framework is when its libraries complain: what they say is kept, and shown if an accelerator is idle.
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
@@ -178,6 +180,8 @@ _COMPUTING += ("chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 _LOOKING: tuple[str, ...] = ("compare", "checkpoints list", "checkpoints get", "doctor", "presets", "augmentations")
 """Commands that each of several processes may run: they write nothing that another one writes, or hold it alone."""
+_FREE: tuple[str, ...] = ("checkpoints list", "checkpoints get", "doctor", "presets")
+"""Commands that load no framework, or tell themselves what keeps it from loading."""
 TOLD: list[Accelerator] = []
 """Accelerators whose idleness was said in this process."""
 

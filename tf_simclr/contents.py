@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import expanded
 
 SIZE = 16
 """Bytes of a digest, so 32 letters: two among a billion files are equal by chance once in 10²⁰ times."""
@@ -60,11 +61,11 @@ def cache_folder() -> Path:
     """Where what can be computed again is kept: `TF_SIMCLR_CACHE`, else `~/.cache/tf_simclr`.
 
     Raises:
-        InputError: an address is given, of which a path would be a folder called `gs:`.
+        InputError: an address is given, of which a path would be a folder called `gs:`; or nobody's home is known.
     """
     place = os.environ.get("TF_SIMCLR_CACHE") or "~/.cache/tf_simclr"
     check("://" not in place, "TF_SIMCLR_CACHE must be a path on this machine, not an address", received=place)
-    return Path(place).expanduser()
+    return expanded(place)
 
 
 def digest(path: str | os.PathLike) -> str:

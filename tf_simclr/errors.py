@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import operator
 import re
 import sys
@@ -98,7 +99,7 @@ def surfacing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turns an `InputError` into its message on stderr and exit code 2, and an interrupt into exit code 130."""
+    """Turns an `InputError` or a full disk into a sentence and exit code 2, and an interrupt into exit code 130."""
     # Before anything is said: the sentence itself may have letters that the terminal lacks.
     forgive()
     try:
@@ -106,6 +107,13 @@ def exit_on_input_error() -> Iterator[None]:
             yield
     except InputError as error:
         write(f"{error}\n", sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        # Whoever writes says so in a sentence of its own; this is for what libraries write, wherever they do.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No usable temporary directory" in str(error)
+        if not full:
+            raise
+        write(f"there must be room on the disk: {error}; make some, and begin again\n", sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         write("interrupted; nothing half-written is left\n", sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, check, meant
 
 BACKENDS = ("tensorflow", "jax", "torch")
 """What Keras computes with here, in the order of choice; each is an extra of its name, too."""
@@ -96,6 +96,8 @@ def check_installed(what: str, *packages: str) -> None:
     if missing:
         names = " and ".join(_SPOKEN.get(name, name) for name in missing)
         raise InputError(f"{what} needs {names}, which is not installed: {to_install(missing[0])}")
+    if "keras" in packages and "keras" not in sys.modules:
+        check_chosen()
     if "keras" in packages and not any(map(installed, BACKENDS)):
         needs = "a framework that Keras computes with, which is not installed"
         raise InputError(f"{what} needs {needs}: {to_install('tensorflow')}")
@@ -117,20 +119,60 @@ def imported(package: str, what: str) -> ModuleType:
         raise InputError(f"{what} needs {package}: {to_install(package)} ({error})") from error
 
 
+def _keras_file() -> tuple[Path, Any]:
+    """Keras' own file of settings, and what stands in it: an empty object where it is not there, or is no JSON."""
+    base = Path(os.path.expanduser("~"))  # stays "~" where nobody knows the home
+    home = os.environ.get("KERAS_HOME") or (base if os.access(base, os.W_OK) else Path("/tmp")) / ".keras"
+    path = Path(os.path.expanduser(home)) / "keras.json"
+    try:
+        return path, json.loads(path.read_text())
+    except (OSError, ValueError):  # as Keras, which then takes its defaults
+        return path, {}
+
+
+def chosen() -> str:
+    """What Keras would compute with, were it imported now: by the environment, by its own file, or TensorFlow."""
+    _, content = _keras_file()
+    stated = content.get("backend") if isinstance(content, dict) else None
+    return os.environ.get("KERAS_BACKEND") or str(stated or BACKENDS[0])
+
+
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "floatx": ("float16", "float32", "float64"),
+    "image_data_format": ("channels_last", "channels_first"),
+}
+"""Setting of Keras' own file → what Keras takes."""
+
+
+def check_chosen() -> None:
+    """Refuses what Keras would not start with, or could not train with.
+
+    Raises:
+        InputError: the backend is none of ours, or Keras' own file has a value that it does not take.
+    """
+    path, content = _keras_file()
+    check(isinstance(content, dict), f"{path} must hold a JSON object; delete it, and Keras writes it anew")
+    backend = chosen()
+    where = "KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else f"the backend in {path}"
+    check(
+        backend in BACKENDS, f"{where} must be one of {', '.join(BACKENDS)}{meant(backend, BACKENDS)}", backend=backend
+    )
+    for name, known in _SETTINGS.items():
+        value = content.get(name, known[0])
+        check(value in known, f"{name} in {path} must be one of {', '.join(known)}", **{name: value})
+    epsilon = content.get("epsilon", 1e-7)
+    check(isinstance(epsilon, float), f"epsilon in {path} must be a number such as 1e-7", epsilon=epsilon)
+
+
 def choose_installed() -> None:
     """Has Keras compute with what is installed, where the environment does not say with what.
 
     Keras would take what its own file says, and TensorFlow where there is none, whether it is installed or not; it
     writes that file itself when it is first imported, so that TensorFlow in it is nobody's choice.
     """
-    if "KERAS_BACKEND" in os.environ or installed("tensorflow"):
+    if os.environ.get("KERAS_BACKEND") or installed("tensorflow"):
         return
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    try:
-        stated = json.loads((home / "keras.json").read_text())["backend"]
-    except (OSError, ValueError, LookupError, TypeError):  # no file, or none that Keras would take
-        stated = None
-    found = next((name for name in (stated, *BACKENDS) if name in BACKENDS and installed(name)), None)
+    found = next((name for name in (chosen(), *BACKENDS) if name in BACKENDS and installed(name)), None)
     if found is not None:
         os.environ["KERAS_BACKEND"] = found
 

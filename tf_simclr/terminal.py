@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 _STANDING: dict[str, str] = {}
@@ -111,14 +112,19 @@ class Line:
         write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
 
 
-def typed(*words: object) -> str:
+def typed(*words: object, program: str = "python -m tf_simclr") -> str:
     """A command of this project as it is to be typed: whole, each word as the shell takes it.
+
+    A path that begins with a dash is written so that no program takes it for an option.
 
     Example:
         >>> typed("linear-eval", "--checkpoint", "my runs/pets")
         "python -m tf_simclr linear-eval --checkpoint 'my runs/pets'"
+        >>> typed(Path("-x"), program="simclr-convert inspect")
+        'simclr-convert inspect ./-x'
     """
-    return f"python -m tf_simclr {shlex.join(map(str, words))}"
+    dashed = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    return f"{program} {shlex.join(dashed)}"
 
 
 def _abandon(stream: TextIO) -> None:

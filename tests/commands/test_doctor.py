@@ -29,7 +29,7 @@ HALF = "raise ImportError('libcudnn.so.9: cannot open shared object file')"
 def asked(tmp_path):
     """Runs the command in a process that finds these frameworks, on a machine that is made up."""
 
-    def run(*words: str, backend: str = "tensorflow", gpu: str = "", **frameworks: str) -> tuple[int, str]:
+    def run(*words: str, backend: str | None = "tensorflow", gpu: str = "", **frameworks: str) -> tuple[int, str]:
         fake = tmp_path / "frameworks"
         fake.mkdir()
         for name in ("tensorflow", "jax", "torch"):
@@ -39,7 +39,7 @@ def asked(tmp_path):
         known = {name: value for name, value in os.environ.items() if name not in (*TPU_VARIABLES, "JAX_PLATFORMS")}
         known.pop("CUDA_VISIBLE_DEVICES", None)
         paths = os.pathsep.join([str(fake), str(golden.ROOT)])
-        known |= {"PYTHONPATH": paths, MACHINE: str(machine), "KERAS_BACKEND": backend}
+        known |= {"PYTHONPATH": paths, MACHINE: str(machine), "KERAS_BACKEND": backend or "", "HOME": str(tmp_path)}
         command = [sys.executable, "-m", "tf_simclr", "doctor", "--train", "False", "--seconds", "10", *words]
         done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True)
         assert "Traceback" not in done.stderr
@@ -77,8 +77,29 @@ def test_a_gpu_that_the_backend_does_not_see_is_named_with_the_cure(asked):
 
 def test_a_backend_that_is_unknown_is_named(asked):
     code, out = asked(backend="mxnet", tensorflow=SEEING.format(kinds=["CPU"]))
-    assert "!!          KERAS_BACKEND must be one of tensorflow, jax, torch, but is mxnet" in out
+    assert "!!          KERAS_BACKEND must be one of tensorflow, jax, torch. Received: backend='mxnet'" in out
     assert code == 1
+
+
+def test_the_backend_is_the_one_that_keras_own_file_names(asked, tmp_path):
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras/keras.json").write_text('{"backend": "jax"}')
+    jax = "__version__ = '9'\ndef devices(): return []"
+    _, out = asked(backend=None, tensorflow=SEEING.format(kinds=["CPU"]), jax=jax)
+    assert ", computes with jax" in out
+
+
+def test_where_disks_cannot_be_told_the_rest_is(monkeypatch, tmp_path):
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", full)
+    monkeypatch.setenv("TF_SIMCLR_CACHE", "~nobody_at_all/kept")
+    assert doctor.places() == [Path.cwd()]
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert doctor.places() == []
 
 
 def test_what_a_training_leaves_is_judged():

@@ -190,9 +190,14 @@ def test_the_images_themselves_are_tested_beside_the_features(images, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "features"), [(32, 768), (8, 192), (40, 507)])
-def test_raw_pixels_are_means_of_squares(size, features):
+@pytest.mark.parametrize("stated", ["channels_last", "channels_first"])
+def test_raw_pixels_are_means_of_squares(size, features, stated):
     image = np.random.default_rng(0).uniform(size=(1, size, size, 3)).astype(np.float32)
-    values = np.asarray(linear_eval.pixels(size)(image)).reshape(1, -1)
+    keras.config.set_image_data_format(stated)  # as ~/.keras/keras.json may
+    try:
+        values = np.asarray(linear_eval.pixels(size)(image)).reshape(1, -1)
+    finally:
+        keras.config.set_image_data_format("channels_last")
     assert values.shape == (1, features)
     side = -(-size // 16)
     np.testing.assert_allclose(values[0, :3], image[0, :side, :side].mean((0, 1)), rtol=1e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from converters.command import Arguments, asked
 from tests.chest import made
 from tests.commands import pictures, small_cifar10
 from tf_simclr import cli
@@ -146,6 +147,25 @@ def test_a_stem_for_images_of_another_size_is_told(capfd):
     for network, size in ((small, 32), (small, 64), (large, 224), (large, 64)):
         inputs.warn_of_stem(network, size)
     assert capfd.readouterr().err == ""
+
+
+NAMES = ("my runs", "it's", "costs $5", "-dashed", "--two", "größe", "a;b & #c", 'the "best"', "back\\slash", "{a,b}*")
+"""Of folders, which a shell or a program would take for something else."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_printed_names_the_same_folder_whatever_its_name(name, network, at_home, capfd):
+    text = pretrained(folder_of("splits", at_home), network, model_dir=f"./{name}")
+    [words] = commands(text)
+    assert cli.parse(words).checkpoint == Path(name)
+    capfd.readouterr()
+    [words] = [shlex.split(found) for found in re.findall(r"python -m converters\.tf2torch (.+)$", text, re.MULTILINE)]
+    assert asked(Arguments, words, program="tf2torch", description="").source == Path(name)
+    [words] = [shlex.split(found) for found in re.findall(r"tensorboard (.+), or ", text)]
+    assert Path(words[1]) == Path(name) / "logs"
+    cli.execute(["prepare-shards", "--image_dir", "my pets", f"--out={Path(name)}/shards"])
+    [words] = commands(capfd.readouterr().out)
+    assert cli.parse(words).image_dir == Path(name) / "shards"
 
 
 def test_no_split_to_test_on_is_no_command(at_home):

@@ -4,6 +4,7 @@ Each framework is asked in a process of its own: one that crashes, hangs or is h
 not the end of it.  Nothing is imported here that a broken installation might lack.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -19,7 +20,8 @@ import tf_simclr
 from tf_simclr.accelerators import NAMES, Accelerator, accelerators, cure, hidden, reasons, unused, version
 from tf_simclr.config import Doctor
 from tf_simclr.contents import cache_folder
-from tf_simclr.frameworks import BACKENDS, choose_installed, installed
+from tf_simclr.errors import InputError
+from tf_simclr.frameworks import BACKENDS, check_chosen, choose_installed, chosen, installed
 from tf_simclr.terminal import write
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "scikit-learn", "pydicom", "onnxruntime", "huggingface-hub")
@@ -52,7 +54,7 @@ def run(config: Doctor) -> None:
 def look(config: Doctor) -> dict[str, Any]:
     """Everything that the report says, as JSON types."""
     # What Keras would take, were it loaded here.
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    backend = chosen()
     there = [name for name in BACKENDS if installed(name)]
     # Each framework in a process of its own, as one that crashes or hangs is an answer, too.
     with ThreadPoolExecutor() as pool:
@@ -69,6 +71,7 @@ def look(config: Doctor) -> dict[str, Any]:
         ],
         "driver": _driver() if any(one.kind == "GPU" and one.driven for one in machine) else "",
         "backend": backend,
+        "settings": _settings(),
         "frameworks": frameworks,
         "packages": {name: known for name in _PACKAGES if (known := version(name))},
         "disk": {str(place): shutil.disk_usage(place).free for place in places()},
@@ -98,6 +101,15 @@ def ask(program: str, *, seconds: float) -> dict[str, Any]:
     return {"error": f"{last or 'it wrote nothing'} ({end})", **log}
 
 
+def _settings() -> str:
+    """What is wrong with Keras' settings, by the environment or its own file; nothing where all is well."""
+    try:
+        check_chosen()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _driver() -> str:
     """The version of NVIDIA's driver as `nvidia-smi` tells it; nothing where that cannot be asked."""
     command = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
@@ -113,7 +125,11 @@ def places() -> list[Path]:
 
     Of several on one disk the first.
     """
-    wanted = (Path.cwd(), cache_folder().expanduser(), Path(tempfile.gettempdir()))
+    wanted = []
+    for place in (Path.cwd, cache_folder, lambda: Path(tempfile.gettempdir())):
+        # This folder may be removed, the home unknown, the temporary folders full: their disks cannot be told.
+        with contextlib.suppress(OSError, InputError):
+            wanted.append(place())
     there = [next(one for one in (place, *place.parents) if one.is_dir()) for place in wanted]
     # One folder a disk.
     return list({place.stat().st_dev: place for place in reversed(there)}.values())[::-1]
@@ -122,9 +138,8 @@ def places() -> list[Path]:
 def problems(found: dict[str, Any], machine: list[Accelerator]) -> list[str]:
     """What is in the way of a training, a line each, with what to do."""
     backend, lines = found["backend"], []
-    if backend not in BACKENDS:
-        lines.append(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, but is {backend}")
-    elif backend not in found["frameworks"]:
+    lines += [found["settings"]] if found.get("settings") else []
+    if backend in BACKENDS and backend not in found["frameworks"]:
         lines.append(f"{NAMES[backend]} is not installed: pip install 'tf-simclr[{backend}]'")
     for name, one in found["frameworks"].items():
         if "error" in one:

@@ -93,8 +93,9 @@ def pixels(image_size: int) -> keras.Model:
     # Pixels that are averaged: at most 16 a side.
     side = -(-image_size // _RAW)
     images = keras.Input((image_size, image_size, 3))
-    small = keras.layers.AveragePooling2D(side, strides=side)(images)
-    return keras.Model(images, keras.layers.Flatten()(small), name="raw_pixels")
+    small = keras.layers.AveragePooling2D(side, strides=side, data_format="channels_last")(images)
+    flat = keras.layers.Flatten(data_format="channels_last")(small)  # as images are, whatever ~/.keras/keras.json says
+    return keras.Model(images, flat, name="raw_pixels")
 
 
 def _draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:

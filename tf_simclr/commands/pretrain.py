@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -414,7 +413,7 @@ def summary(config: Pretrain, result: dict, *, source: Source) -> str:
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
         _next_command(config, source),
         _onward(model_dir, encoder=config.encoder),
-        f"curves:   tensorboard --logdir {shlex.quote(f'{model_dir}/logs')}, or {model_dir}/history.csv",
+        f"curves:   {typed('--logdir', Path(model_dir) / 'logs', program='tensorboard')}, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
 
@@ -427,7 +426,7 @@ def code_of(encoder: str) -> list[str]:
 def _onward(model_dir: Path, *, encoder: str) -> str:
     """The command that carries a network elsewhere: to PyTorch, or where it is no ResNet to ONNX."""
     if not encoder:
-        return f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}"
+        return f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}"
     return f"ONNX:     {typed('export', '--checkpoint', model_dir, '--to', 'onnx', *code_of(encoder))}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -269,7 +268,7 @@ def summary(config: Finetune | Distill, result: dict) -> str:
         *(
             []
             if RunFolder(model_dir).blueprint.exists()
-            else [f"PyTorch:  python -m converters.tf2torch {shlex.quote(str(model_dir))}"]
+            else [f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}"]
         ),
     ]
     return "\n".join(lines)

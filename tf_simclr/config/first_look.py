@@ -298,15 +298,17 @@ def _look_at_set(config: Any, asked: list[str]) -> None:
 
 def data_set_folder(config: Any) -> Path:
     """Where TensorFlow Datasets keeps the data set of a configuration, prepared or not."""
-    place = config.data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    return Path(place).expanduser() / str(config.dataset)
+    return _kept_by_tfds(config.data_dir) / str(config.dataset)
+
+
+def _kept_by_tfds(data_dir: str | Path | None) -> Path:
+    return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def kept_at(dataset: str, data_dir: str | Path | None) -> Path:
     """Where a library keeps a data set that `--dataset` names: TensorFlow Datasets, or Hugging Face's (`hf:`)."""
     if not dataset.startswith("hf:"):
-        place = data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-        return expanded(place) / dataset.partition(":")[0]
+        return _kept_by_tfds(data_dir) / dataset.partition(":")[0]
     folder = expanded(dataset.removeprefix("hf:"))
     if folder.exists():
         return folder

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import itertools
+import os
 import re
 import sys
 import traceback
@@ -62,7 +63,7 @@ def look_in_library(text: str) -> None:
         check(not names or name in names, rule, name=name)
         return
     check(_spec("keras_hub") is not None, "an encoder of KerasHub needs keras-hub: pip install keras-hub")
-    if "/" in name or "\\" in name or Path(name).expanduser().exists():
+    if "/" in name or "\\" in name or os.path.lexists(os.path.expanduser(name)):
         return
     names = _presets()
     rule = f"keras_hub must be followed by the preset of an image backbone, its name or its folder{meant(name, names)}"

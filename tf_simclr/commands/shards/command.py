@@ -3,7 +3,7 @@
 from tf_simclr.config import PrepareShards
 from tf_simclr.data.shards.prepare import prepare_shards
 from tf_simclr.places import shown
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import say, show, typed
 
 
 def run(config: PrepareShards) -> None:
@@ -18,4 +18,4 @@ def run(config: PrepareShards) -> None:
         label_column=config.label_column,
         say=say,
     )
-    show(f"shards: {shown(found)}; train on them: python -m tf_simclr pretrain --image_dir {shown(found)}")
+    show(f"shards: {shown(found)}; train on them: {typed('pretrain', '--image_dir', found)}")
