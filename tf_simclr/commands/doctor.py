@@ -91,6 +91,8 @@ def ask(program: str, *, seconds: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"error": f"it gave no answer in {seconds:g} s"}
+    except OSError as error:  # no process can be started: memory, rights
+        return {"error": str(error)}
     # Frameworks write much before and behind: the answer has a mark.
     answer = next((line.removeprefix("FOUND") for line in done.stdout.splitlines() if line.startswith("FOUND")), None)
     log = {"log": told} if (told := reasons(done.stderr)) else {}
