@@ -3,23 +3,19 @@
 Nothing heavy is imported before the options are read: `--help` and a wrong option answer at once.
 """
 
-import contextlib
 import importlib.metadata
-import io
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from converters.options import Options
 from tf_simclr.buckets.staging import staged
-from tf_simclr.errors import InputError, exit_on_input_error, meant
+from tf_simclr.config.options import HELP, POSITIONAL, check_whole, explained, read
+from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand, written
 from tf_simclr.terminal import say, write
 
@@ -33,9 +29,9 @@ _Asked = TypeVar("_Asked")
 class Arguments(Options):
     """What the converting commands can be told."""
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, POSITIONAL]
     """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
-    target: Annotated[Path | None, tyro.conf.Positional] = None
+    target: Annotated[Path | None, POSITIONAL] = None
     """File or folder to write; by default in the working directory, named as the source."""
 
     def __post_init__(self) -> None:
@@ -63,21 +59,13 @@ def asked(kind: type[_Asked], line: Sequence[str] | None, *, program: str, descr
     if "--version" in words:
         write(f"tf-simclr {importlib.metadata.version('tf-simclr')}\n")
         raise SystemExit(0)
-    known = [field.name for field in fields(cast(Any, kind))]
-    for word in words[: words.index("--") if "--" in words else None]:
-        name = word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else "help"
-        if name not in ("help", *known) and name.removeprefix("no_") not in known:
-            near = meant(name.removeprefix("no_"), ["help", *known], shown="--{}")
-            raise InputError(f"{program} has no option --{name}{near}; --help lists them")
-    with contextlib.redirect_stderr(io.StringIO()) as told:
-        try:
-            return tyro.cli(kind, prog=program, description=description, args=words)
-        except SystemExit as end:
-            if not end.code:  # after help
-                raise
-    # Of tyro's box what stands in it, in one line: "Missing from …: SOURCE".
-    inside = re.sub(r"[─-]{3,}|[│╭╮╰╯]", " ", told.getvalue()).split("For full helptext")[0]
-    raise InputError(f"{program} must be given what it needs: {' '.join(inside.split())}; --help explains it")
+    name = program.replace(".", " ").split()[-1]
+    if any(word in HELP for word in words):
+        write(explained(name, kind, whole=True, called=program, about=description))
+        raise SystemExit(0)
+    given = read(name, kind, words=words, called=program)
+    check_whole(name, kind, given=given)
+    return kind(**given)
 
 
 def spare_threads() -> None:

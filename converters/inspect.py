@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from converters.command import asked
+from tf_simclr.config.options import POSITIONAL
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
@@ -22,7 +21,7 @@ _SHOWN = 10
 class Options:
     """What to look at."""
 
-    path: Annotated[Path, tyro.conf.Positional]
+    path: Annotated[Path, POSITIONAL]
     """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
     naming: str | None = None
     """Names in it; by default recognised."""

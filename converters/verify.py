@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
 from converters.command import asked, spare_threads
+from tf_simclr.config.options import POSITIONAL
 from tf_simclr.errors import InputError, exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 class Options:
     """Two checkpoints and how to compare them."""
 
-    a: Annotated[Path, tyro.conf.Positional]
+    a: Annotated[Path, POSITIONAL]
     """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
-    b: Annotated[Path, tyro.conf.Positional]
-    """Another, of any format."""
+    b: Annotated[Path, POSITIONAL]
+    """Another checkpoint, of any format."""
     tolerance: float | None = None
     """Largest difference allowed, in units of the largest magnitude; by default 1e-10 in float64, 1e-5 in float32
     (1e-4 from depth 152 on)."""

@@ -90,7 +90,7 @@ MAY_IMPORT = {
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
     **dict.fromkeys(
         WAY,
-        {"converters", "converters.names", "converters.networks", "converters.published"}
+        {"converters", "converters.names", "converters.networks", "converters.published", "tf_simclr.config.options"}
         | WAY
         | FILES_OF_ANY_KIND
         | CONVERSION
@@ -162,7 +162,6 @@ ONLY_IN = {
     "pyarrow": {"tf_simclr.data", "tf_simclr.evaluation"},
     "datasets": {"tf_simclr.data"},
     "array_record": {"tf_simclr.data"},
-    "tyro": {"tf_simclr.cli", "tf_simclr.config", "converters"},
 }
 """Third party → the parts that need it."""
 

@@ -113,12 +113,9 @@ def _run(config: Any) -> None:
         (task(name) if meets is None else task(name, coordinator=meets)).run(config)
 
 
-HELP = ("-h", "--help", "--help-all", "--help_all")
-
-
 def _wants_overview(words: Sequence[str]) -> bool:
     """Whether the words ask what commands there are: `--help`, alone or behind a group's name like `chest`."""
-    asks = bool(words) and words[-1] in HELP
+    asks = bool(words) and words[-1] in options.HELP
     return asks and not named(words) and bool(group(" ".join(words[:-1])))
 
 
@@ -247,7 +244,7 @@ def parse(words: Sequence[str]) -> Any:
     words = list(words)
     command = named(words)
     # 1. A question for help is answered, whatever else is there.
-    if command is not None and (asked := [word for word in words if word in HELP]):
+    if command is not None and (asked := [word for word in words if word in options.HELP]):
         whole = any(word.startswith("--help") and word != "--help" for word in asked)
         write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
         raise SystemExit(0)
@@ -397,7 +394,7 @@ def preset(words: list[str]) -> Pretrain | None:
 
 
 def taken(words: list[str], option: str, *, what: str) -> str | None:
-    """Takes an option, which tyro is not to see, and its value out of the words; None, if it is not there."""
+    """Takes an option, which is none of the command's, and its value out of the words; None, if it is not there."""
     # In both spellings, `--option value` and `--option=value`.
     at = next((i for i, word in enumerate(words) if word.split("=")[0] == option), None)
     if at is None:

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tyro
 
 import tf_simclr
 from tests import golden
@@ -32,6 +31,7 @@ from tf_simclr.config import (
     plain,
     plain_defaults,
 )
+from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
@@ -125,7 +125,7 @@ def test_help_explains_each_option_with_its_default(command):
         lines[name] = lines.get(name, "") + " ".join(words) + " "
     for field in dataclasses.fields(COMMANDS[command]):
         kind = [marker for marker in getattr(field.type, "__metadata__", ()) if marker in MARKED]
-        if MARKED[1] in kind or tyro.conf.Suppress in getattr(field.type, "__metadata__", ()):  # from --config alone
+        if HIDDEN in kind:  # from --config alone
             continue
         if kind:
             assert "positional arguments" in lines[None]
@@ -138,7 +138,7 @@ def test_help_explains_each_option_with_its_default(command):
         assert len(lines[field.name].split()) >= 5, f"{field.name} is not explained"
 
 
-MARKED = [marker for kind in (tyro.conf.Positional[int], tyro.conf.Suppress[int]) for marker in kind.__metadata__]
+MARKED = (POSITIONAL, HIDDEN)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def canonical(package: str) -> str:
 def test_what_is_installed_on_colab_changes_nothing_that_colab_has(extras, image):
     path, there = frozen(image)
     wanted = resolved(extras, path)
-    assert {"keras", "numpy", "tyro"} <= wanted.keys()
+    assert {"keras", "numpy"} <= wanted.keys()
     assert {k: (there[k], v) for k, v in wanted.items() if there.get(k, v) != v} == {}
     assert ("tensorflow" in wanted) is ("chest" in extras)  # a TPU's image has none, and runs on JAX
     assert not {"torch", "jax", "ipykernel", "ipython", "jupyter-client"} & wanted.keys()

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import tyro
-
+from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.config.parts import Checked, OwnCode
 from tf_simclr.errors import check
 from tf_simclr.places import Place
@@ -15,7 +14,7 @@ from tf_simclr.places import Place
 class _OwnEncoder(OwnCode):
     """An encoder of another kind, which takes radiographs as it needs them: in three equal channels, or in one."""
 
-    channels: Annotated[int, tyro.conf.Suppress] = 0
+    channels: Annotated[int, HIDDEN] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,9 @@ class _OwnModel(_OwnEncoder):
 class ChestPrepare(Checked):
     """Turns radiographs (DICOM, PNG, JPEG) into records once, with a report; no epoch touches a DICOM again."""
 
-    raw: tyro.conf.Positional[Path]
+    raw: Annotated[Path, POSITIONAL]
     """Folder of the collection; of a csv collection the file."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, POSITIONAL]
     """Folder for the records; the same command goes on where it was stopped."""
     source: Literal["siim", "nih", "chexpert", "folder", "csv", "synthetic"] = "folder"
     """siim: SIIM-FISABIO-RSNA COVID-19; nih: ChestX-ray14; chexpert: CheXpert; folder: classes are folders;
@@ -233,7 +232,7 @@ class ChestArds(_OwnEncoder):
 class ChestExplain(_OwnModel):
     """Explains what a model says of radiographs: probability, heat map with its checks, nearest training cases."""
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tuple[Path, ...], POSITIONAL]
     """DICOM, PNG or JPEG files."""
     model: Path
     """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
-
+from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing, Viewing, check_encoder
 from tf_simclr.errors import check
 from tf_simclr.own.named import is_code
@@ -120,7 +119,7 @@ class Transfer(Probing):
 class Compare(Checked):
     """Prints evaluations side by side, with paired differences from the first, and draws them."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    runs: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Run folders, or results of evaluations (*.json); the others are compared with the first."""
     figures: Path | None = None
     """Folder for figures: confusion matrices, and for two classes ROC, precision-recall and reliability."""
@@ -136,9 +135,9 @@ class Sweep(Checked):
     """Command whose knobs are searched."""
     model_dir: Path = Path("runs/sweep")
     """Folder for the search, a run folder a trial in it; the same command goes on where it was stopped."""
-    options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
-    search: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
-    final: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    options: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
+    search: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
+    final: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
     metric: str = "top1.accuracy"
     """What to maximise in a trial's result.json, names with dots between them; it must come from validation images."""
     method: Literal["grid", "random", "tpe"] = "grid"
@@ -248,7 +247,7 @@ class CheckpointsList(Checked):
 class CheckpointsGet(Checked):
     """Downloads an official checkpoint: goes on where it was stopped, compares checksums, whole or not at all."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[str, POSITIONAL]
     """One of `checkpoints list`, or a gs:// address of another one."""
     tf2: bool = False
     """The TF2 SavedModel instead of the TF1 checkpoint."""
@@ -260,7 +259,7 @@ class CheckpointsGet(Checked):
 class CheckpointsConvert(CheckpointsGet):
     """Downloads an official checkpoint, unless it is there, and converts it, with proof, as `converters.tf2torch`."""
 
-    target: tyro.conf.Positional[Path | None] = None
+    target: Annotated[Path | None, POSITIONAL] = None
     """File or folder to write; by default in the working directory, named as the checkpoint."""
     to: str | None = None
     """Format: pth, safetensors, huggingface, tf1, tf2, savedmodel, keras or h5; by default the target's ending's."""

@@ -13,12 +13,11 @@ import itertools
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import tyro
-
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.terminal import say
 
 _GROUPS = {
     "Images": "data",
@@ -77,6 +76,12 @@ MATTER = {
 }  # fmt: skip
 """Command with many options → those that `--help` shows; of the others it shows all."""
 
+POSITIONAL = "positional"
+"""Marks an option, `Annotated[Path, POSITIONAL]`, that is given by its place, without its name."""
+HIDDEN = "hidden"
+"""Marks one that the command line does not have; `--config` alone can set it."""
+HELP = ("-h", "--help", "--help-all", "--help_all")
+"""Words that ask for help."""
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -131,19 +136,13 @@ def options(kind: Any) -> dict[str, Option]:
     texts = {name: text for part in reversed(kind.__mro__) for name, text in _docstrings(part).items()}
     for field in dataclasses.fields(kind):
         marks = getattr(field.type, "__metadata__", ())
-        if tyro.conf.Suppress in marks:  # --config alone can set it
+        if HIDDEN in marks:
             continue
         owner = next(part for part in reversed(kind.__mro__) if field.name in inspect.get_annotations(part))
         group = PLACES.get(field.name) or _GROUPS.get(owner.__name__, "")
-        place = any(mark in marks for mark in _POSITIONAL)
-        value = _bare(field.type)
-        found[field.name] = Option(
-            field.name, value, field.default, texts.get(field.name, ""), group=group, positional=place
-        )
+        known = field.name, _bare(field.type), field.default, texts.get(field.name, "")
+        found[field.name] = Option(*known, group=group, positional=POSITIONAL in marks)
     return found
-
-
-_POSITIONAL = get_args(tyro.conf.Positional[int])[1:]
 
 
 def _bare(kind: Any) -> Any:
@@ -184,7 +183,13 @@ def form(kind: Any) -> str:
 
 
 def read(
-    command: str, kind: Any, *, words: Sequence[str], old: Mapping[str, str], say: Callable[[str], None]
+    command: str,
+    kind: Any,
+    *,
+    words: Sequence[str],
+    old: Mapping[str, str] = MappingProxyType({}),
+    say: Callable[[str], None] = say,
+    called: str | None = None,
 ) -> dict[str, Any]:
     """The options that words give, option → value.
 
@@ -198,10 +203,12 @@ def read(
         words: behind the command's name.
         old: names that options had → what they are called now.
         say: takes a line where an old name was used.
+        called: how the command was called; by default as one of `tf-simclr`.
 
     Raises:
         InputError: a word is no option or no value of one.
     """
+    advice = f"`{called or f'tf-simclr {command}'} --help-all` lists them"
     known, given = options(kind), dict[str, Any]()
     alone: list[str] = []
     left = list(words)
@@ -212,7 +219,7 @@ def read(
             left = [] if word == "--" else left
             continue
         name, equals, value = word[2:].partition("=")
-        name, negated = _found(command, name.replace("-", "_"), known=known, old=old, say=say)
+        name, negated = _found(command, name.replace("-", "_"), known=known, old=old, say=say, advice=advice)
         option = known[name]
         if option.truth:
             given[name] = _truth(option, left, negated=negated, value=value if equals else None)
@@ -231,7 +238,13 @@ def read(
 
 
 def _found(
-    command: str, name: str, *, known: dict[str, Option], old: Mapping[str, str], say: Callable[[str], None]
+    command: str,
+    name: str,
+    *,
+    known: dict[str, Option],
+    old: Mapping[str, str],
+    say: Callable[[str], None],
+    advice: str,
 ) -> tuple[str, bool]:
     """The option of a name, or of one that it had, and whether `no-` stood in front.
 
@@ -246,7 +259,7 @@ def _found(
             return plain, negated
     names = [one.name for one in known.values() if not one.positional]
     near = meant(name.removeprefix("no_"), names, shown="--{}")
-    raise InputError(f"{command} has no option --{name}{near}; `tf-simclr {command} --help-all` lists them")
+    raise InputError(f"{command} has no option --{name}{near}; {advice}")
 
 
 def _truth(option: Option, left: list[str], *, negated: bool, value: str | None) -> bool | None:
@@ -332,7 +345,15 @@ def _lower(text: str) -> str:
 # Values to help.
 
 
-def explained(command: str, kind: Any, *, whole: bool, more: Sequence[tuple[str, str]] = ()) -> str:
+def explained(
+    command: str,
+    kind: Any,
+    *,
+    whole: bool,
+    more: Sequence[tuple[str, str]] = (),
+    called: str | None = None,
+    about: str | None = None,
+) -> str:
     """The help of a command.
 
     Args:
@@ -340,13 +361,15 @@ def explained(command: str, kind: Any, *, whole: bool, more: Sequence[tuple[str,
         kind: its configuration.
         whole: whether all options are shown, or those that matter.
         more: options that are no fields, and what they mean.
+        called: as `read` has it.
+        about: what the command does; by default as its configuration says.
     """
     width = max(60, min(shutil.get_terminal_size().columns, 110))
     known = options(kind)
     places = [one for one in known.values() if one.positional]
     shown = [one for one in known.values() if whole or one.name in MATTER.get(command, known)]
-    usage = " ".join(["usage: tf-simclr", command, *(place(one) for one in places), "[OPTIONS]"])
-    lines = [usage, "", *_paragraphs(inspect.cleandoc(kind.__doc__ or ""), width), ""]
+    usage = " ".join(["usage:", called or f"tf-simclr {command}", *(place(one) for one in places), "[OPTIONS]"])
+    lines = [usage, "", *_paragraphs(inspect.cleandoc(about or kind.__doc__ or ""), width), ""]
     if places:
         lines += ["positional arguments", *(line for one in places for line in _entry(one, width)), ""]
     for group in ("", *ORDER):

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
-
+from tf_simclr.config.options import POSITIONAL
 from tf_simclr.config.parts import (
     Checked,
     Data,
@@ -48,7 +47,7 @@ class _Feeding(Viewing):
 class Augmentations(Augmentation):
     """Draws what each operator does to an image, and pairs of views as these knobs make them."""
 
-    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    images: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Image files: the operators of the first are drawn, and pairs of each.  By default scikit-learn's flower."""
     exif_orientation: bool = False
     """Turn them as their EXIF orientation says; the official code does not."""
