@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from converters.options import Options
-from tf_simclr.buckets.staging import staged
 from tf_simclr.config.options import HELP, POSITIONAL, check_whole, explained, read
 from tf_simclr.errors import exit_on_input_error
 from tf_simclr.places import expand, written
@@ -90,6 +89,7 @@ def run(line: Sequence[str] | None, program: str, *, description: str, usual: st
         spare_threads()
         from converters.conversion import convert
         from converters.writing import container_of
+        from tf_simclr.buckets.staging import staged
 
         with staged(given, say=say) as arguments:
             # tf2torch and torch2tf differ in this alone: what is written where nothing tells.

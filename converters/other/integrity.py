@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.tensorflow.crc32c import crc32c
 from converters.tensors import Stored
+from tf_simclr.contents import crc32c
 from tf_simclr.errors import InputError, check
 
 ABOUT = "tf_simclr"

@@ -19,10 +19,10 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from converters.tensorflow.crc32c import crc32c, mask
 from converters.tensorflow.sstable import read_table, write_table
 from converters.tensorflow.wire import Message, encode, encode_fixed32, encode_varint, varint
 from converters.tensors import MappedFile
+from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError, check, shortened
 from tf_simclr.files import replacing
 from tf_simclr.foreign import AXES, TENSOR, checked_name, reading, spend

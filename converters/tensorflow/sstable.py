@@ -11,9 +11,9 @@ References:
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from converters.tensorflow.crc32c import crc32c, mask
 from converters.tensorflow.snappy import decompress
 from converters.tensorflow.wire import encode_varint, varint
+from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from converters.tensorflow.bundle import HEADER, open_bundle, slice_key
-from converters.tensorflow.crc32c import crc32c, mask
 from converters.tensorflow.folders import resolve_prefix
 from converters.tensorflow.saved_model import variable_keys
 from converters.tensorflow.sstable import FOOTER, append_block, write_table
 from converters.tensorflow.wire import encode, encode_fixed32, encode_varint
 from tests.converters import official
+from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError
 
 VALUES = {

@@ -164,3 +164,9 @@ def test_each_command_goes_by_the_name_that_it_was_called_by(name):
     done = called(name, "--help")
     assert done.returncode == 0
     assert f"usage: simclr-convert {name} " in re.sub(r"\s+", " ", done.stdout)
+
+
+def test_the_commands_count_numpys_threads_before_numpy_is_loaded():
+    """OpenBLAS reads the number when NumPy is loaded, and never again: the proof took several times as long."""
+    code = "import sys, converters.command, converters.verify; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

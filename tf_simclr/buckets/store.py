@@ -19,8 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import google_crc32c
-
+from tf_simclr import contents
 from tf_simclr.buckets.patience import is_refused, patiently
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import to_install
@@ -392,17 +391,17 @@ def crc32c(content: bytes | Path) -> int:
         '0xe3069283'
     """
     if isinstance(content, bytes):
-        return int(google_crc32c.value(content))
+        return contents.crc32c(content)
     with content.open("rb") as file:
         return _crc32c_of_stream(file)
 
 
 def _crc32c_of_stream(file: BinaryIO) -> int:
     """The checksum of what a file still holds, a MiB at a time."""
-    checksum = google_crc32c.Checksum()
+    checksum = 0
     while piece := file.read(1 << 20):
-        checksum.update(piece)
-    return int.from_bytes(checksum.digest(), "big")
+        checksum = contents.crc32c(piece, checksum)
+    return checksum
 
 
 def _filesystem(protocol: str, address: str) -> Any:
@@ -474,7 +473,7 @@ def _put_gs(fs: Any, bucket: str, key: str, content: bytes, only: str) -> str:
     import base64
     from urllib.parse import quote
 
-    value = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+    value = base64.b64encode(contents.crc32c(content).to_bytes(4, "big")).decode()
     header = json.dumps({"name": key, "crc32c": value})
     # A mark between both parts of the request, which must not occur in them.
     mark = hashlib.blake2b(content, digest_size=16).hexdigest()  # not in the content, so that it can part it

@@ -13,9 +13,9 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
+from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
@@ -90,9 +90,8 @@ class Reader:
             framed = os.pread(files[number], length + 4, begin)
         except OSError:
             return b""
-        crc = google_crc32c.value(framed[:length])
-        masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-        return framed[:length] if masked == int.from_bytes(framed[length:], "little") else b""
+        record, checksum = framed[:length], framed[length:]
+        return record if mask(crc32c(record)) == int.from_bytes(checksum, "little") else b""
 
 
 def _framed(path: Path, anew: str) -> list[tuple[int, int]]:

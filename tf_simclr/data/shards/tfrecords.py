@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import google_crc32c
 import numpy as np
 
+from tf_simclr.contents import crc32c, mask
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
@@ -32,7 +32,6 @@ FROM_ONE = "image/class/label"
 """Counts classes from 1 on in ImageNet's own files, where 0 is what is no class; in some others from 0 on."""
 _HEAD, _FRAME = 12, 16
 """Bytes before a record, and before and behind it."""
-_MASK = 0xA282EAD8
 _LOOK = 4096
 """Bytes of a record by which a picture is known."""
 _EXAMPLE = b"\n"
@@ -42,15 +41,13 @@ NOTHING = -1
 
 
 def checksum(data: Any) -> int:
-    """The masked CRC-32C of bytes, as TFRecord files have it: turned right by 15 bits, plus a constant.
+    """The masked CRC-32C of bytes, as TFRecord files have it.
 
     Example:
         >>> hex(checksum(b""))
         '0xa282ead8'
     """
-    content = np.frombuffer(data, np.uint8)  # the C extension takes no memoryview, and Python none of NumPy's numbers
-    crc = int(google_crc32c.value(content if google_crc32c.implementation == "c" else bytes(data)))
-    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+    return mask(crc32c(data))
 
 
 def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
