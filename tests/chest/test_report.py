@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from tf_simclr.chest.ards import page as report
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates
+from tf_simclr.chest.html import NOTICE
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.binary import threshold
 from tf_simclr.evaluation.intervals import auc_interval
@@ -123,7 +124,7 @@ def test_the_page_claims_a_difference_only_where_its_interval_leaves_out_zero(pa
     assert moco["auc_gain"]["low"] < 0 < moco["auc_gain"]["high"]
     assert page.count("fine-tuned is better.") == 1
     assert page.count("do not tell which of the two is better") == 1
-    assert page.count(report.NOTICE) >= 2
+    assert page.count(NOTICE) >= 2
     assert "made up" in page
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NOTICE = "Research use, not a diagnosis."
 MADE_UP_NUMBERS = "These radiographs are made up: the numbers show that the program runs, and nothing else."
 STYLE = """
 :root { --ink: #1c2733; --soft: #5b6875; --line: #d5dbe1; --back: #f4f6f8; --accent: #0b5cad; --warn: #8a4b00; }
@@ -59,56 +60,64 @@ dd { margin: 0; }
 """
 
 
-def text(value: object) -> str:
+class Markup(str):
+    """What is markup already; everything else is text, which is escaped where it enters a page."""
+
+    __slots__ = ()
+
+
+def text(value: object) -> Markup:
     """A value as text that is no markup; a number and its % stay on one line.
 
     Example:
         >>> text("a < b")
         'a &lt; b'
     """
-    return html.escape(str(value)).replace(" %", "\N{NO-BREAK SPACE}%")
+    if isinstance(value, Markup):
+        return value
+    return Markup(html.escape(str(value)).replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
-def tag(name: str, *inner: str, **attributes: str) -> str:
-    """An element around markup; `kind` is its class.
+def tag(name: str, *inner: object, **attributes: str) -> Markup:
+    """An element around texts and other elements; `kind` is its class.
 
     Example:
-        >>> tag("p", text("1 < 2"), kind="soft")
-        '<p class="soft">1 &lt; 2</p>'
+        >>> tag("p", "1 < 2", tag("b", "!"), kind="soft")
+        '<p class="soft">1 &lt; 2<b>!</b></p>'
     """
     named = {"class" if key == "kind" else key.replace("_", "-"): value for key, value in attributes.items()}
     written = "".join(f' {key}="{html.escape(value)}"' for key, value in named.items())
-    return f"<{name}{written}>{''.join(inner)}</{name}>"
+    return Markup(f"<{name}{written}>{''.join(map(text, inner))}</{name}>")
 
 
-def listed(items: Sequence[str], *, ordered: bool = False, kind: str | None = None) -> str:
-    """A list of texts."""
+def listed(items: Sequence[object], *, ordered: bool = False, kind: str | None = None) -> Markup:
+    """A list."""
     attributes = {} if kind is None else {"kind": kind}
-    return tag("ol" if ordered else "ul", *(tag("li", text(item)) for item in items), **attributes)
+    return tag("ol" if ordered else "ul", *(tag("li", item) for item in items), **attributes)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", first: bool = False) -> str:
-    """A table of markup cells; on a narrow screen each row is a card, its cells named by the heads.
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "", first: bool = False) -> Markup:
+    """A table; on a narrow screen each row is a card, its cells named by the heads.
 
     Args:
         heads: texts.
-        rows: markup.
+        rows: texts and elements.
         caption: text below.
         first: whether the first row stands out.
     """
-    head = tag("thead", tag("tr", *(tag("th", text(name), scope="col") for name in heads)))
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
     body = []
     for number, row in enumerate(rows):
         cells = [tag("td", cell, data_name=name) for name, cell in zip(heads, row, strict=True)]
         body.append(tag("tr", *cells, **({"kind": "first"} if first and number == 0 else {})))
-    below = tag("p", text(caption), kind="soft") if caption else ""
-    return tag("table", head, tag("tbody", *body)) + below
+    below = tag("p", caption, kind="soft") if caption else ""
+    return Markup(tag("table", head, tag("tbody", *body)) + below)
 
 
-def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2) -> str:
+def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2) -> object:
     """A number above its interval, as a table's cell; or why there is none."""
     if "why" in value or "value" not in value:
-        return text(value.get("why", "none"))
+        return value.get("why", "none")
     scale, digits, unit = (100, 0, " %") if percent else (1, digits, "")
     number = tag("b", f"{scale * value['value']:.{digits}f}{unit}")
     if "low" not in value:
@@ -117,7 +126,7 @@ def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2
     return tag("div", number, tag("span", ends))
 
 
-def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> str:
+def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> Markup:
     """A picture within the page.
 
     Args:
@@ -127,28 +136,48 @@ def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> str:
         caption: text below.
     """
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    image = f'<img src="{source}" alt="{html.escape(alt)}">'
-    return tag("figure", image, tag("figcaption", text(caption)) if caption else "")
+    image = Markup(f'<img src="{source}" alt="{html.escape(alt)}">')
+    return tag("figure", image, tag("figcaption", caption) if caption else "")
 
 
-def drawing(figure: Any, *, alt: str, caption: str = "") -> str:
+def drawing(figure: Any, *, alt: str, caption: str = "") -> Markup:
     """A figure of matplotlib as lines, sharp at any size and in print."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None})
     return picture(content.getvalue(), kind="svg+xml", alt=alt, caption=caption)
 
 
-def page(title: str, *body: str, notice: str) -> str:
-    """A whole document; the notice stays in view."""
+def page(title: str, about: str, *body: object, words: Mapping[str, str], made: Mapping[str, object]) -> str:
+    """A whole document; the notice stays in view.
+
+    Args:
+        title: of the page.
+        about: what it is of, a sentence below the title.
+        body: its parts.
+        words: used in it → what they mean.
+        made: setting → value: how the numbers came about.
+    """
+    meanings = (part for word, meaning in words.items() for part in (tag("dt", word), tag("dd", meaning)))
+    main = tag(
+        "main",
+        tag("h1", title),
+        tag("p", about, kind="soft"),
+        *body,
+        tag("h2", "Words"),
+        tag("dl", *meanings),
+        tag("h2", "How it was made"),
+        table(["Setting", "Value"], list(made.items())),
+        tag("p", tag("b", NOTICE)),
+    )
     head = "".join(
         [
             '<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">",
-            tag("title", text(title)),
-            tag("style", STYLE),
+            tag("title", title),
+            tag("style", Markup(STYLE)),
         ]
     )
-    shown = tag("div", text(notice), kind="notice", role="note") + tag("main", *body)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{shown}</body></html>\n'
+    notice = tag("div", NOTICE, kind="notice", role="note")
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{notice}{main}</body></html>\n'

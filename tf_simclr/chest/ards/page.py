@@ -11,12 +11,11 @@ import numpy as np
 
 from tf_simclr import plots
 from tf_simclr.chest.ards.numbers import Asked, Estimate, Way
-from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, picture, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, picture, table, tag
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED, separated
 from tf_simclr.evaluation.maps import curve_band
 
-NOTICE = "Research use, not a diagnosis."
 _COLUMNS = {
     "auc": "AUC",
     "sensitivity": "Sensitivity",
@@ -74,11 +73,9 @@ class Report:
 
 def written(found: Report) -> str:
     """The page as HTML."""
-    title = f"{found.positive} on chest radiographs: learning without labels first"
     return page(
-        title,
-        tag("h1", text(title)),
-        tag("p", text(f"Radiographs: {found.collection}."), kind="soft"),
+        f"{found.positive} on chest radiographs: learning without labels first",
+        f"Radiographs: {found.collection}.",
         *_in_short(found),
         *who(found),
         *_what_was_done(found),
@@ -87,8 +84,8 @@ def written(found: Report) -> str:
         *_choices(found),
         *_seen(found),
         *limits(found),
-        *_closing(found),
-        notice=NOTICE,
+        words=_WORDS,
+        made=found.made,
     )
 
 
@@ -138,8 +135,7 @@ def who(found: Report) -> list[str]:
     rows = []
     for part, counted in found.counts.items():
         ill = f"{counted['positive images']:,} of {counted['positive patients']:,}"
-        cells = [f"{part} ({names[part]})", f"{counted['patients']:,}", f"{counted['images']:,}", ill]
-        rows.append([text(cell) for cell in cells])
+        rows.append([f"{part} ({names[part]})", f"{counted['patients']:,}", f"{counted['images']:,}", ill])
     heads = ["Part", "Patients", "Radiographs", f"with {found.positive}: radiographs of patients"]
     caption = "No patient is in two parts. A patient may have radiographs with and without the finding. " + found.alike
     own = found.pretraining
@@ -148,7 +144,7 @@ def who(found: Report) -> list[str]:
         f"Learning without labels used {own['images']:,} radiographs of {own['patients']:,} patients ({source}); "
         f"{own['patients with several images']:,} of these patients have several."
     )
-    return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", text(unlabelled))]
+    return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", unlabelled)]
 
 
 def _what_was_done(found: Report) -> list[str]:
@@ -162,7 +158,7 @@ def results(found: Report) -> list[str]:
     # A row a way, a column a metric.
     rows = []
     for way, of in zip(found.ways, found.estimates, strict=True):
-        rows.append([text(way.title), *(measured(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
+        rows.append([way.title, *(measured(of[name], percent=name in _PERCENT) for name in _COLUMNS)])
     seeds = max(len(way.test) for way in found.ways)
     trained = "Of one training each" if seeds == 1 else f"Means over {seeds} trainings (of frozen features: one)"
     caption = f"{trained}, below them 95 % intervals over test patients."
@@ -258,7 +254,7 @@ def _choices(found: Report) -> list[str]:
         for trial in sorted(of["trials"], key=lambda trial: -trial[of["metric"]]):
             chosen = "chosen" if all(trial[name] == value for name, value in best.items()) else ""
             numbers = [f"{trial[name]:g}" for name in _KNOBS]
-            rows.append([text(value) for value in (title, *numbers, f"{trial[of['metric']]:.3f}", chosen)])
+            rows.append([title, *numbers, f"{trial[of['metric']]:.3f}", chosen])
     validation = found.counts["validation"]
     caption = f"Each trained once and asked about the {validation['images']:,} validation radiographs alone."
     frozen = [f"{title}: AUC {auc:.2f}, accuracy {100 * accuracy:.0f} %" for title, auc, accuracy in found.frozen]
@@ -301,13 +297,6 @@ def limits(found: Report) -> list[str]:
         "Several ways were compared with one another; some difference among several is large by chance alone.",
     ]
     return [tag("h2", "Limits"), listed(lines)]
-
-
-def _closing(found: Report) -> list[str]:
-    """Words, and how the page came about."""
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
-    made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
-    return [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
 
 
 def aligned(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ import numpy as np
 
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates
-from tf_simclr.chest.ards.page import NOTICE, Report, aligned, written
+from tf_simclr.chest.ards.page import Report, aligned, written
 from tf_simclr.chest.ards.runs import Job
-from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open

@@ -16,8 +16,8 @@ from tf_simclr.chest.collections.collection import read_table
 from tf_simclr.chest.evaluate import drifts, numbers
 from tf_simclr.chest.evaluate.models import Asked, opened
 from tf_simclr.chest.evaluate.numbers import Told
-from tf_simclr.chest.evaluate.page import NOTICE, PATIENTS, Evaluation, written
-from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.evaluate.page import PATIENTS, Evaluation, written
+from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model.card import MADE_UP, check_told
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs import partition

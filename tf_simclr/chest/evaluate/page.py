@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from tf_simclr import plots
-from tf_simclr.chest.html import drawing, listed, measured, page, table, tag, text
+from tf_simclr.chest.html import drawing, listed, measured, page, table, tag
 
-NOTICE = "Research use, not a diagnosis."
 PATIENTS = (
     "Whether a patient was learned from is not known: patients' pseudonyms are salted apart in each hospital. Ask "
     "those who keep both lists."
@@ -68,22 +67,18 @@ class Evaluation:
 
 def written(found: Evaluation) -> str:
     """The page as HTML."""
-    title = "A model at another hospital"
-    body = [
-        tag("h1", text(title)),
-        tag("p", text(f"Model: {found.title}. Radiographs: {found.collection}."), kind="soft"),
-    ]
-    body += _in_short(found)
-    body += _results(found)
-    for name, of in found.findings.items():
-        body += one(found, name, of=of)
-    body += compared(found)
-    body += _drifted(found)
-    body += _limits(found)
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
-    made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in found.made.items()])
-    body += [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
-    return page(title, *body, notice=NOTICE)
+    return page(
+        "A model at another hospital",
+        f"Model: {found.title}. Radiographs: {found.collection}.",
+        *_in_short(found),
+        *_results(found),
+        *(part for name, of in found.findings.items() for part in one(found, name, of=of)),
+        *compared(found),
+        *_drifted(found),
+        *_limits(found),
+        words=_WORDS,
+        made=found.made,
+    )
 
 
 def _in_short(found: Evaluation) -> list[str]:
@@ -135,15 +130,15 @@ def _results(found: Evaluation) -> list[str]:
     """AUC of each finding, here and where the model comes from."""
     rows = []
     for name, of in found.findings.items():
-        here = text(of["why"]) if of["why"] else measured(of["auc"])
+        here = of["why"] if of["why"] else measured(of["auc"])
         home = f"{of['home']['positives']:,} of {of['home']['images']:,}"
         rows.append(
             [
-                text(name),
-                text(f"{of['positives']:,} of {of['images']:,}"),
+                name,
+                f"{of['positives']:,} of {of['images']:,}",
                 here,
                 measured(of["home"]["auc"]),
-                text(home),
+                home,
             ]
         )
     heads = ["Finding", "With it here", "AUC here", "AUC where it comes from", "With it there"]
@@ -157,13 +152,13 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
         return []
     here, home = of["operating_point"], of["home_operating_point"]
     # The same threshold in both places.
-    rows = [[text(_POINT[key]), measured(here[key], percent=True), measured(home[key], percent=True)] for key in _POINT]
+    rows = [[_POINT[key], measured(here[key], percent=True), measured(home[key], percent=True)] for key in _POINT]
     counts = (
         f"{here['true_positives']:,} found, {here['false_negatives']:,} missed, "
         f"{here['false_positives']:,} false alarms, {here['true_negatives']:,} rightly let go."
     )
     caption = f"Threshold {here['threshold']:.3f}, {found.rule}. Here: {counts}"
-    calibration = [[text(title), measured(of["calibration"][key])] for key, title in _CALIBRATION.items()]
+    calibration = [[title, measured(of["calibration"][key])] for key, title in _CALIBRATION.items()]
     curves = found.curves[name]
     area = tuple(of["auc"][key] for key in ("value", "low", "high"))
     figures = tag(
@@ -192,7 +187,7 @@ def one(found: Evaluation, name: str, *, of: Mapping[str, Any]) -> list[str]:
         caption="Net benefit by the threshold from which on one would act.",
     )
     return [
-        tag("h2", text(name)),
+        tag("h2", name),
         tag("h3", "Operating point carried over"),
         table(["", "Here", "Where it comes from"], rows, caption=caption),
         tag("h3", "Calibration here"),
@@ -208,9 +203,9 @@ def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
     # A row a group, in the order of columns and values.
     rows = [
         [
-            text(f"{row['column']}: {row['value']}"),
-            text(f"{row['patients']:,}"),
-            text(f"{row['positives']:,} of {row['images']:,}"),
+            f"{row['column']}: {row['value']}",
+            f"{row['patients']:,}",
+            f"{row['positives']:,} of {row['images']:,}",
             measured(row["auc"]),
             measured(row["sensitivity"], percent=True),
             measured(row["specificity"], percent=True),
@@ -226,10 +221,8 @@ def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
     heads = ["Subgroup", "Patients", "With it", "AUC", "Sensitivity", "Specificity"]
     caption = "At the same threshold. Of many groups some differ by chance. " + told
     if not rows:
-        return [
-            tag("h3", "Subgroups"),
-            tag("p", text(told or "Nothing is known of these radiographs to group them by.")),
-        ]
+        nothing = "Nothing is known of these radiographs to group them by."
+        return [tag("h3", "Subgroups"), tag("p", told or nothing)]
     return [tag("h3", "Subgroups"), table(heads, rows, caption=caption)]
 
 
@@ -237,13 +230,13 @@ def compared(found: Evaluation) -> list[str]:
     """Several models beside each other."""
     rows = [
         [
-            text(name),
-            text(row["second"]),
-            text(f"{row['auc_first']:.3f}"),
-            text(f"{row['auc_second']:.3f}"),
+            name,
+            row["second"],
+            f"{row['auc_first']:.3f}",
+            f"{row['auc_second']:.3f}",
             measured(row["difference"]),
-            text(f"{row['p_delong_adjusted']:.3f}"),
-            text(f"{row['p_bootstrap_adjusted']:.3f}"),
+            f"{row['p_delong_adjusted']:.3f}",
+            f"{row['p_bootstrap_adjusted']:.3f}",
         ]
         # A finding, then its comparisons.
         for name, comparisons in found.comparisons.items()
@@ -269,20 +262,13 @@ def _drifted(found: Evaluation) -> list[str]:
     moved, rows = found.drift, []
     for name in ("brightness", "contrast"):
         of = moved[name]
-        rows.append(
-            [
-                text(f"{name.capitalize()} (share of the grey range)"),
-                *(text(f"{of[k]:.3f}") for k in ("learned_from", "here")),
-            ]
-        )
-        rows[-1] += [text(f"{of['distance']:.3f}"), text(f"{of['p']:.3f}")]
+        numbers = [f"{of[key]:.3f}" for key in ("learned_from", "here", "distance", "p")]
+        rows.append([f"{name.capitalize()} (share of the grey range)", *numbers])
     features = moved["features"]
     if "discrepancy" in features:
-        values = [text(""), text(""), text(f"{features['discrepancy']:.3f}"), text(f"{features['p']:.3f}")]
-        rows.append([text("Features (maximum mean discrepancy)"), *values])
-        rows.append(
-            [text("Features (Fréchet distance)"), text(""), text(""), text(f"{features['frechet']:.3f}"), text("")]
-        )
+        values = ["", "", f"{features['discrepancy']:.3f}", f"{features['p']:.3f}"]
+        rows.append(["Features (maximum mean discrepancy)", *values])
+        rows.append(["Features (Fréchet distance)", "", "", f"{features['frechet']:.3f}", ""])
     unlike, usual = features["unlike"], 1 - features["unlike_expected"]
     lines = [
         f"{100 * unlike['value']:.0f} % ({100 * unlike['low']:.0f} to {100 * unlike['high']:.0f} %) of these are "

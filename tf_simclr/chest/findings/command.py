@@ -15,8 +15,8 @@ from tf_simclr import replicas
 from tf_simclr.chest.collections import made_up
 from tf_simclr.chest.findings import published
 from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
-from tf_simclr.chest.findings.page import NOTICE, Told, written
-from tf_simclr.chest.html import MADE_UP_NUMBERS
+from tf_simclr.chest.findings.page import Told, written
+from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import of_findings
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open

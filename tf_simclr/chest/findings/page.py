@@ -6,10 +6,9 @@ from typing import Any
 
 from tf_simclr import plots
 from tf_simclr.chest.findings import published
-from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, table, tag, text
+from tf_simclr.chest.html import MADE_UP_NUMBERS, drawing, listed, measured, page, table, tag
 from tf_simclr.evaluation import multi_label
 
-NOTICE = "Research use, not a diagnosis."
 _WORDS = {
     "AUC": "How often the network gives a radiograph with the finding the higher score of two, one with and one "
     "without it. 1 is perfect, 0.5 is a coin.",
@@ -46,18 +45,16 @@ class Told:
 
 def written(told: Told) -> str:
     """The page as HTML."""
-    title = "Findings on chest radiographs"
     return page(
-        title,
-        tag("h1", text(title)),
-        tag("p", text(f"Radiographs: {told.collection}."), kind="soft"),
+        "Findings on chest radiographs",
+        f"Radiographs: {told.collection}.",
         *_in_short(told),
         *means(told),
         *each(told),
         *_who(told),
         *limits(told),
-        *_closing(told),
-        notice=NOTICE,
+        words=_WORDS,
+        made=told.made,
     )
 
 
@@ -95,10 +92,10 @@ def means(told: Told) -> list[str]:
     rows = []
     for name, of in told.numbers.items():
         mean = of["mean_auc"]
-        value = measured(mean, digits=3) if mean else text("none")
+        value = measured(mean, digits=3) if mean else "none"
         learned = told.learned[name][0]
         patients = f"{learned['train_images']:,} of {learned['train_patients']:,}"
-        rows.append([text(name), value, text(mean["over"] if mean else 0), text(patients)])
+        rows.append([name, value, mean["over"] if mean else 0, patients])
     heads = ["Line", "Mean AUC", "Findings in it", "Learned from: radiographs of patients"]
     found = [
         tag("h2", "Mean AUC on test patients"),
@@ -112,7 +109,7 @@ def means(told: Told) -> list[str]:
         if told.comparable
         else f"That split has {published.TEST_IMAGES:,} radiographs, which those above are not: this is no comparison."
     )
-    others = [[text(name), tag("b", f"{value:.3f}")] for name, value in published.ROWS]
+    others = [[name, tag("b", f"{value:.3f}")] for name, value in published.ROWS]
     return [*found, tag("h3", "Published"), table(["Network", "Mean AUC"], others, caption=caption)]
 
 
@@ -123,11 +120,11 @@ def each(told: Told) -> list[str]:
     for name, of in best.items():
         counted = [f"{of['positives']:,}", f"{of['images']:,}", f"{of['unknown']:,}"]
         values = (
-            [text(of["why"]), ""]
+            [of["why"], ""]
             if of["why"]
             else [measured(of["auc"], digits=3), measured(of["average_precision"], digits=3)]
         )
-        rows.append([text(name.replace("_", " ")), *(text(count) for count in counted), *values])
+        rows.append([name.replace("_", " "), *counted, *values])
     heads = ["Finding", "With it", "Known", "Unknown", "AUC", "Average precision"]
     # Finding → line → (AUC, low, high), of findings that have one.
     areas = {
@@ -151,10 +148,7 @@ def each(told: Told) -> list[str]:
 def _who(told: Told) -> list[str]:
     """Patients and images of each part."""
     names = {"train": "to learn from", "validation": "to choose by", "test": "to be tested on"}
-    rows = [
-        [text(f"{part} ({names[part]})"), text(f"{of['patients']:,}"), text(f"{of['images']:,}")]
-        for part, of in told.parts.items()
-    ]
+    rows = [[f"{part} ({names[part]})", f"{of['patients']:,}", f"{of['images']:,}"] for part, of in told.parts.items()]
     split = "The collection's own split" if told.official else "A split by patient, drawn at random"
     alike = f" {told.alike:,} pairs of radiographs of different parts look the same." if told.alike else ""
     heads = ["Part", "Patients", "Radiographs"]
@@ -174,10 +168,3 @@ def limits(told: Told) -> list[str]:
         "Of many findings some are high by chance; read the intervals.",
     ]
     return [tag("h2", "Limits"), listed(lines)]
-
-
-def _closing(told: Told) -> list[str]:
-    """Words, and how the page came about."""
-    words = tag("dl", *(tag("dt", text(word)) + tag("dd", text(meaning)) for word, meaning in _WORDS.items()))
-    made = table(["Setting", "Value"], [[text(name), text(value)] for name, value in told.made.items()])
-    return [tag("h2", "Words"), words, tag("h2", "How it was made"), made, tag("p", tag("b", text(NOTICE)))]
