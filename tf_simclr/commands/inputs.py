@@ -17,7 +17,7 @@ from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.first_look import data_set_folder, sizes
 from tf_simclr.config.parts import WITH_OPACITY, Images, Placement, Publishing
-from tf_simclr.contents import cache_folder, of_bytes, silent
+from tf_simclr.contents import cache_folder, digests, of_bytes, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.settings import check_one_class
@@ -146,7 +146,7 @@ def open_folder(
 ) -> Source:
     """A split of a folder of images: the folder of that name in it, or where it has no splits a part of it.
 
-    Without splits each class is divided by its images' content (`folders.part_numbers`), so that what is tested on is
+    Without splits each class is divided by its images' content (`folders.Division`), so that what is tested on is
     never trained on.  A split that is missing beside others is an error: the test images would be among those to
     train on.
 
@@ -173,26 +173,16 @@ def open_folder(
         return from_folder(found, labelled=labelled, exif_orientation=exif_orientation)
     labelled = not found.loose if labelled is None else labelled
     labels = found.labels() if labelled else np.zeros(len(found.files), np.int64)
-    # Parts that others ask for must not overlap with this one.
-    others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
-    share = folders.HELD_OUT if fraction is None else fraction
-    numbers = folders.part_numbers(found, labels, part=part, without=others, fraction=share, seed=seed)
+    division = folders.Division.of(part, asked=asked, fraction=fraction, seed=seed)
+    numbers = division.numbers(digests(found.files), labels, classes=found.classes if labelled else ())
     source = from_folder(found, labelled=labelled, numbers=numbers, exif_orientation=exif_orientation)
-    images = f"{len(numbers):,} of {len(found.files):,} images"
-    how = f"{shown(root)} has no splits: {100 * share:g} % of each class are held out, drawn by content; {part} has"
-    division: dict[str, object] = {
-        "part": part,
-        "images": len(numbers),
-        "of": len(found.files),
-        "held_out": share,
-        "seed": seed,
-    }
+    images, of = len(numbers), len(found.files)
     return replace(
         source,
         origin=f"{source.origin} ({part} part)",
-        notes=(*(source.notes if part == "train" else ()), f"{how} {images}"),
-        roster=f"{source.roster} {part} {share} {seed}",
-        division=division | {"drawn_by": "content"},
+        notes=(*(source.notes if part == "train" else ()), division.told(shown(root), images, of=of)),
+        roster=f"{source.roster} {part} {division.fraction} {seed}",
+        division=division.noted(images, of=of),
     )
 
 

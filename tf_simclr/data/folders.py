@@ -16,7 +16,6 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -278,66 +277,71 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
     return root, part
 
 
-def part_numbers(
-    folder: Folder, labels: np.ndarray, *, part: str, without: Collection[str], fraction: float, seed: int
-) -> np.ndarray:
-    """The pictures of a part of a folder that has no splits: of each class the same share, drawn by their content.
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """A part of images that have no splits: of each class the same share, drawn by their content.
 
     Which part a picture belongs to depends on its bytes, its class's other pictures and the seed alone, not on names:
     copies of a picture are in one part, even across classes.  `test` is drawn first, then `validation` of the rest;
     `train` is what is not `test`, and not `validation` where that is among `without`.
 
-    Args:
-        folder: the pictures.
-        labels: `(n,)` their classes.
+    Attributes:
         part: train, validation or test.
         without: the parts that are asked for beside this one.
         fraction: of each class that `test` and `validation` have.
         seed: of the draw.
-
-    Returns:
-        Numbers of the files, sorted.
-
-    Raises:
-        InputError: a class has too few different pictures.
     """
-    digests, classes = contents.digests(folder.files), folder.classes or ("",)
-    common: dict[str, Any] = {"part": part, "without": without, "fraction": fraction, "seed": seed}
-    return divided(digests, labels, classes=classes, **common)
 
+    part: str
+    without: frozenset[str]
+    fraction: float
+    seed: int
 
-def divided(
-    digests: Sequence[str | None],
-    labels: np.ndarray,
-    *,
-    classes: Sequence[str],
-    part: str,
-    without: Collection[str],
-    fraction: float,
-    seed: int,
-) -> np.ndarray:
-    """The same of any images, by the digests of their bytes `(n,)` and their classes' names.
+    @classmethod
+    def of(cls, part: str, *, asked: Collection[str], fraction: float | None, seed: int) -> "Division":
+        """The division that a command asks for by the names of its splits; by default `HELD_OUT` of each class."""
+        # Parts that others ask for must not overlap with this one.
+        others = frozenset(PARTS[name.lower()] for name in asked if name.lower() in PARTS)
+        return cls(part, others, HELD_OUT if fraction is None else fraction, seed)
 
-    Raises:
-        InputError: a class has too few different pictures.
-    """
-    check(0 < fraction < 1, "validation_fraction must lie between 0 and 1", validation_fraction=fraction)
-    # An empty file has the digest of nothing: it tells no picture from another.
-    empty = contents.of_bytes(b"")
-    known = np.array([digest not in (None, empty) for digest in digests])
-    # Keyed by content and seed: a file keeps its part whatever else comes or goes, and copies stay together.
-    keys = np.array(["" if digest is None else contents.of_bytes(f"{seed} {digest}".encode()) for digest in digests])
-    wanted = ["test", "validation"] if "validation" in {*without, part} else ["test"]
-    free, found = np.ones(len(keys), bool), {}
-    for name in wanted:
-        # First what is to test on, then of the rest what is to validate on: the test part never changes.
-        held = held_out(keys, labels, candidates=free & known, fraction=fraction)
-        found[name], free = np.isin(keys, held) & free, free & ~np.isin(keys, held)
-    chosen = free if part == "train" else found[part]
-    few = [shown(name) for i, name in enumerate(classes) if not (chosen & (labels == i)).any()]
-    rule = f"each class must have at least {1 + len(wanted)} different pictures to be divided"
-    check(not few, f"{rule}, or the folder splits of its own: {_LAYOUT}", too_few=few)
-    return np.flatnonzero(chosen)
+    def numbers(self, digests: Sequence[str | None], labels: np.ndarray, *, classes: Sequence[str] = ()) -> np.ndarray:
+        """The numbers of the pictures in it, sorted.
+
+        Args:
+            digests: of their bytes, `(n,)`; None of one that cannot be read.
+            labels: their classes, `(n,)`.
+            classes: names of all classes.
+
+        Raises:
+            InputError: a class has too few different pictures.
+        """
+        check(0 < self.fraction < 1, "validation_fraction must lie between 0 and 1", validation_fraction=self.fraction)
+        # An empty file has the digest of nothing: it tells no picture from another.
+        empty = contents.of_bytes(b"")
+        known = np.array([digest not in (None, empty) for digest in digests])
+        # Keyed by content and seed: a file keeps its part whatever else comes or goes, and copies stay together.
+        keys = np.array(["" if one is None else contents.of_bytes(f"{self.seed} {one}".encode()) for one in digests])
+        wanted = ["test", "validation"] if "validation" in {*self.without, self.part} else ["test"]
+        free, found = np.ones(len(keys), bool), {}
+        for name in wanted:
+            # First what is to test on, then of the rest what is to validate on: the test part never changes.
+            held = held_out(keys, labels, candidates=free & known, fraction=self.fraction)
+            found[name], free = np.isin(keys, held) & free, free & ~np.isin(keys, held)
+        chosen = free if self.part == "train" else found[self.part]
+        few = [shown(name) for i, name in enumerate(classes or ("",)) if not (chosen & (labels == i)).any()]
+        rule = f"each class must have at least {1 + len(wanted)} different pictures to be divided"
+        check(not few, f"{rule}, or the folder splits of its own: {_LAYOUT}", too_few=few)
+        return np.flatnonzero(chosen)
+
+    def noted(self, images: int, *, of: int) -> dict[str, object]:
+        """What a run notes of its images."""
+        drawn = {"held_out": self.fraction, "seed": self.seed, "drawn_by": "content"}
+        return {"part": self.part, "images": images, "of": of, **drawn}
+
+    def told(self, place: str, images: int, *, of: int) -> str:
+        """The same for people."""
+        how = f"{place} has no splits: {100 * self.fraction:g} % of each class are held out, drawn by content"
+        return f"{how}; {self.part} has {images:,} of {of:,} images"
 
 
 def held_out(keys: np.ndarray, labels: np.ndarray, *, candidates: np.ndarray, fraction: float) -> list[str]:

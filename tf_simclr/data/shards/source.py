@@ -109,14 +109,14 @@ def from_shards(
     place = local(place)
     paths, part = opening.of_split(Path(place), split, asked=asked)
     groups = opening.by_split(Path(place), names=(split, *asked))
+    # Nothing is held back from a training without labels that asks for no test.
     if part == "train" and whole:
         part = None
+    # The splits that a command asks for must count their classes alike, so each looks at the others' labels.
     wanted = {folders.PARTS.get(name.lower(), name.lower()) for name in asked} if asked else {*groups}
     division = None
     if part is not None:
-        others = {folders.PARTS[name.lower()] for name in asked if name.lower() in folders.PARTS}
-        share = folders.HELD_OUT if fraction is None else fraction
-        division = {"part": part, "without": others, "fraction": share, "seed": seed}
+        division = folders.Division.of(part, asked=asked, fraction=fraction, seed=seed)
     return of_files(
         paths,
         base=opening.base_of(Path(place)),
@@ -170,7 +170,7 @@ def of_files(
     further: Sequence[Path] = (),
     columns: Columns | None = None,
     labelled: bool | None = None,
-    division: dict[str, Any] | None = None,
+    division: folders.Division | None = None,
     taken: np.ndarray | None = None,
     exif_orientation: bool = False,
     say: Say = silent,
@@ -186,7 +186,7 @@ def of_files(
         further: its other ones, which are looked at where the meaning of a label hangs on them.
         columns: what is the picture, and what the class.
         labelled: whether labels matter; by default they are taken where there are any.
-        division: of a set without splits: `part`, `without`, `fraction`, `seed` as `folders.divided` has them.
+        division: which part is meant of a set without splits.
         taken: numbers of the examples that are taken; by default all.
         exif_orientation: whether pictures are turned as their EXIF orientation says.
         say: takes a line for the user where much has to be read.
@@ -196,16 +196,19 @@ def of_files(
     """
     paths, columns = list(paths), columns or Columns()
     kind = KINDS[str(opening.kind_of(paths[0]))]
+    # 1. What is in each shard: names, places and classes, read once and kept for the shard's content.
     found = index.of_all(paths, kind.listing, what=kind.what, columns=columns, say=say)
     left_out = sum((one.left_out for one in found), Counter())
     count = sum(len(one.names) for one in found)
     check(count > 0, f"the shards of {place} must hold at least one image", shards=len(paths), **_few(left_out))
+    # Number of an example → its shard, and its row within it: two arrays of the length of all examples.
     sizes = [len(one.names) for one in found]
     shard = np.repeat(np.arange(len(paths)), sizes)
     within = np.concatenate([np.arange(size) for size in sizes])
     stems = [shown(path.relative_to(base).as_posix()) if path.is_relative_to(base) else path.name for path in paths]
     names = [f"{stem}:{name}" for stem, one in zip(stems, found, strict=True) for name in map(shown, one.names)]
     damaged = np.concatenate([np.isin(np.arange(size), one.damaged) for size, one in zip(sizes, found, strict=True)])
+    # 2. Classes.  Other shards are only read where the meaning of a label hangs on them, so they come as functions.
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     notes: list[str] = []
@@ -229,16 +232,15 @@ def of_files(
         one = found[shard[number]]
         return kind.fetch(one.file, one.places[within[number]])
 
+    # 3. Which of them are taken: all, those that a split's syntax names, or a part by content.
     chosen, noted = np.arange(count) if taken is None else taken, None
     if division is not None:
-        targets_of = np.zeros(count, np.int64) if labels is None else labels
+        of_class = np.zeros(count, np.int64) if labels is None else labels
         digests = [_digest(fetch, number) for number in range(count)]
-        chosen = folders.divided(digests, targets_of, **division, classes=class_names or ("",))
-        part, share = division["part"], division["fraction"]
-        noted = {"part": part, "images": len(chosen), "of": count, "held_out": share, "seed": division["seed"]}
-        noted["drawn_by"] = "content"
-        how = f"{place} has no splits: {100 * share:g} % of each class are held out, drawn by content"
-        notes.append(f"{how}; {part} has {len(chosen):,} of {count:,} images")
+        chosen = division.numbers(digests, of_class, classes=class_names)
+        noted = division.noted(len(chosen), of=count)
+        notes.append(division.told(place, len(chosen), of=count))
+    # 4. The source.  Its rows are numbers; bytes are read when a row is asked for.
     rows = _Rows(
         images=chosen,
         names=np.array([f"{shown(base)}/{names[number]}" for number in chosen], object),
@@ -273,7 +275,7 @@ def of_files(
         here_alone=True,
         record=rows.tensors(),
         notes=tuple(notes),
-        roster=contents.of_values(own, [division["part"], division["seed"]] if division else [], seen),
+        roster=contents.of_values(own, [division.part, division.seed] if division else [], seen),
         division=noted,
         rows=rows,
     )
@@ -321,6 +323,7 @@ def _classes(
     Raises:
         InputError: labels and names do not fit, or several columns may be the class.
     """
+    # 1. Where several columns could be the class, none is guessed.
     labels, texts = _together(found)
     sound = ~damaged
     doubt = next((one.doubt for one in found if one.doubt), "")
@@ -330,6 +333,7 @@ def _classes(
         return None, (), [f"{origin} is taken without labels: {doubt}"]
     if not sound.any():
         return None, (), []
+    # 2. Words alone, or some images without a number: another way, or no labels.
     own = {one.classes for one in found if one.names}
     check(len(own) == 1, f"the shards of {origin} must have the same classes", first=sorted(map(len, own)))
     named = next(iter(own)) or named
@@ -340,6 +344,7 @@ def _classes(
     note = missing_labels(numbers, origin)
     if note:
         return None, (), [note]
+    # 3. Without names, the classes are those of all splits together: one may lack the last of them.
     if not named:
         more, words = _together(beside())
         every, every_word = np.concatenate([numbers, more]), [*_where(texts, sound), *words]
@@ -349,6 +354,8 @@ def _classes(
         every_number = np.concatenate([every, _together(further())[0]])  # without words a 0 anywhere tells
     else:
         every_number = every
+    # 4. Whether the first class is 0 or 1.  ImageNet's own files count from 1, others under the same name from 0: a 0
+    #    anywhere, in a split that nobody asked for, too, tells.
     labels = np.where(sound, labels, 0)
     if found[0].columns[1] == tfrecords.FROM_ONE:
         first = every_number[every_number > NO_LABEL]
@@ -358,6 +365,8 @@ def _classes(
             labels, every = np.where(sound, labels - 1, 0), np.maximum(every - 1, NO_LABEL)
     count = int(every.max()) + 1
     check(not named or len(named) >= count, f"the class names of {origin} must be one for each class", classes=count)
+    # 5. Names: those of the shards, else the words beside the numbers, if each number has one word and each word one
+    #    number; else the numbers themselves.
     known: dict[int, set[str]] = {}
     for label, text in zip(every.tolist(), every_word, strict=True):
         known.setdefault(label, set()).add(text)
@@ -389,6 +398,7 @@ def _by_words(
         advice = "label_column names what is the class, where it is called otherwise"
         check(not needed, f"{origin} must have labels to learn from or to test on; {advice}")
         return None, (), []
+    # Folders: which of a path's parts is the class shows only when all paths are seen, of other splits, too.
     if kind == tars.FOLDER:
         more = {text for one in beside() if one.columns[1] == kind for text in one.texts}
         known = tars.class_of_folders({*given, *more} - {""})
@@ -401,6 +411,7 @@ def _by_words(
         if missing < len(given):
             return None, (), [f"{origin} is taken without labels: {missing:,} of {len(given):,} images have none"]
         return None, (), [missing_labels(np.full(missing, NO_LABEL), origin)]
+    # More different texts than half of the images: captions, not classes.
     if kind == "txt" and columns.label is None and 2 * len({*given}) > len(given):
         advice = "--label_column txt takes them for classes"
         return None, (), [f"{origin} is taken without labels: its texts (.txt) are captions, {advice}"]
