@@ -32,12 +32,7 @@ class Probing(OwnCode):
     cache_dir: Path | None = None
     """Where features are kept, if not ~/.cache/tf_simclr/features; the folder may be removed at any time."""
     seed: int = 0
-    """Of the validation split, the random weights, the order of the images and the intervals."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("eval_batch_size", "l2_strengths"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
+    """Seed of the validation split, the random weights, the order of the images and the intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +49,17 @@ class LinearEval(Data, Optimization, Viewing, Probing):
     knn: int = 200
     """Neighbours that vote (arXiv:1805.01978, Section 3.4)."""
     knn_temperature: float = 0.07
-    """Of their votes."""
+    """Temperature of the neighbours' votes."""
     train_epochs: int = 90
-    """Passes over the images, of protocol sgd (Appendix B.6)."""
+    """protocol sgd: passes over the images (Appendix B.6)."""
     learning_rate: float = 0.1
-    """Rate for a batch of 256, of protocol sgd (Appendix B.6)."""
+    """protocol sgd: rate for a batch of 256 (Appendix B.6)."""
     warmup_epochs: float = 0
-    """Epochs of linear warm-up, of protocol sgd (Appendix B.6)."""
+    """protocol sgd: epochs of linear warm-up (Appendix B.6)."""
     weight_decay: float = 0.0
-    """Of protocol sgd, where it is none (Appendix B.6)."""
+    """protocol sgd: weight decay, of which the paper has none (Appendix B.6)."""
     optimizer: Literal["lars", "momentum", "sgd", "adam"] = "momentum"
-    """Of protocol sgd; momentum is TensorFlow 1's Nesterov, lars does as well (Appendix B.6), sgd is Keras'."""
+    """protocol sgd: momentum is TensorFlow 1's Nesterov, lars does as well (Appendix B.6), sgd is Keras'."""
     untrained: bool = True
     """Test the same network with random weights, too."""
     raw_pixels: bool = False
@@ -77,10 +72,8 @@ class LinearEval(Data, Optimization, Viewing, Probing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.knn >= 1, "knn must be at least 1", knn=self.knn)
         rule = "augment_on must be left out but with --protocol sgd, which alone augments"
         check(self.protocol == "sgd" or self.augment_on == "auto", rule, augment_on=self.augment_on)
-        check(self.knn_temperature > 0, "knn_temperature must be above 0", knn_temperature=self.knn_temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +89,7 @@ class Transfer(Probing):
     """Folder with data sets of your own, which come first: cars196/train/CLASS/…, cars196/test/CLASS/… in it; one
     without splits is divided by its images' content."""
     validation_fraction: float | None = None
-    """Of data sets without splits: share of each class to test on; by default 0.2."""
+    """Share of each class to test on, of data sets without splits; by default 0.2."""
     exif_orientation: bool = False
     """Turn images as their EXIF orientation says; the official code does not."""
     download: bool = False
@@ -106,13 +99,6 @@ class Transfer(Probing):
     result: Path | None = None
     """Folder for the numbers, a file a data set: what is finished in it is not computed again; by default transfer in
     the run folder, else in the working directory."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
-        share = self.validation_fraction
-        rule = "validation_fraction must lie between 0 and 1"
-        check(share is None or 0 < share < 1, rule, validation_fraction=share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,15 +110,15 @@ class Compare(Checked):
     figures: Path | None = None
     """Folder for figures: confusion matrices, and for two classes ROC, precision-recall and reliability."""
     seed: int = 0
-    """Of the intervals."""
+    """Seed of the intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Checked):
-    """Searches knobs of another command; the plan is a JSON file with this command's options: --config sweep.json."""
+    """Searches options of another command; the plan is a JSON file with this command's options: --config sweep.json."""
 
     task: str = "finetune"
-    """Command whose knobs are searched."""
+    """Command whose options are searched."""
     model_dir: Path = Path("runs/sweep")
     """Folder for the search, a run folder a trial in it; the same command goes on where it was stopped."""
     options: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
@@ -145,18 +131,17 @@ class Sweep(Checked):
     trials: int = 0
     """How many trials; 0: all combinations of a grid, else 20."""
     seed: int = 0
-    """Of the search; trials have their own option for theirs."""
+    """Seed of the search; trials have an option of their own for theirs."""
     encoder: Place = ""
-    """Of all trials, as their command takes it.  Code that the plan names (encoder, loss, view) runs only if you name
-    it or its module here, too."""
+    """Encoder of all trials, as their command takes it.  Code that the plan names (encoder, loss, view) runs only if
+    you name it or its module here, too."""
     loss: str = ""
-    """Likewise: module:Class."""
+    """Loss of all trials, likewise: module:Class."""
     view: str = ""
-    """Likewise: module:function."""
+    """View of all trials, likewise: module:function."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.trials >= 0, "trials must be at least 0", trials=self.trials)
         check_encoder(self.encoder)
         for name in ("loss", "view"):
             value = getattr(self, name)
@@ -190,16 +175,11 @@ class Export(OwnCode, Publishing):
     image_column: str | None = None
     """image_dir of shards: column, feature or ending that is the picture, where there are several."""
     exif_orientation: bool = False
-    """Turn them as their EXIF orientation says."""
+    """Turn images as their EXIF orientation says."""
     samples: int = 64
-    """How many of them."""
+    """How many images are compared."""
     seed: int = 0
-    """Of made-up images."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("image_size", "samples"):
-            check(getattr(self, name) >= 8, f"{name} must be at least 8", **{name: getattr(self, name)})
+    """Seed of made-up images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +205,6 @@ class Embed(Images, OwnCode):
         super().__post_init__()
         fits = self.out.suffix in (".npz", ".parquet")
         check(fits, "out must end in .npz or .parquet", out=str(self.out))
-        check(self.eval_batch_size >= 1, "eval_batch_size must be at least 1", eval_batch_size=self.eval_batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +212,10 @@ class CheckpointsList(Checked):
     """Lists the official checkpoints: network, accuracy, what the classifier reads, and addresses."""
 
     match: str = ""
-    """Only names with this text in them, such as pretrained/r50; of a single one everything that is known."""
+    """Only names with this text in them, such as pretrained/r50; if that is one alone, everything that is known of
+    it."""
     remote: str = ""
-    """A gs:// folder whose content is asked of the bucket instead, such as gs://simclr-checkpoints/simclrv2."""
+    """A gs:// folder of a bucket whose content is listed instead, such as gs://simclr-checkpoints/simclrv2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,7 +225,7 @@ class CheckpointsList(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointsGet(Checked):
-    """Downloads an official checkpoint: goes on where it was stopped, compares checksums, whole or not at all."""
+    """Downloads an official checkpoint, whole or not at all: goes on where it was stopped, and compares checksums."""
 
     name: Annotated[str, POSITIONAL]
     """One of `checkpoints list`, or a gs:// address of another one."""
@@ -262,7 +242,8 @@ class CheckpointsConvert(CheckpointsGet):
     target: Annotated[Path | None, POSITIONAL] = None
     """File or folder to write; by default in the working directory, named as the checkpoint."""
     to: str | None = None
-    """Format: pth, safetensors, huggingface, tf1, tf2, savedmodel, keras or h5; by default the target's ending's."""
+    """Format: pth, safetensors, huggingface, tf1, tf2, savedmodel, keras or h5; by default as the target's ending
+    says."""
     naming: str | None = None
     """Names to write, such as twin, torchvision or tonylins; by default what the format has."""
     part: Literal["encoder", "encoder+projection", "all"] = "all"
@@ -270,7 +251,7 @@ class CheckpointsConvert(CheckpointsGet):
     ema: bool = False
     """Take the moving averages of encoder and projection head."""
     selector: int | None = None
-    """Projection layer that feeds the classifier; by default as the stored graph says, else as the catalogue."""
+    """Projection layer that feeds the classifier; by default as the stored graph says, else as the catalogue does."""
     verify: bool = True
     """Compare every weight and every endpoint of what was written with the source's."""
 
@@ -289,14 +270,9 @@ class Demo(Checked):
     labels_per_class: int = 10
     """Labels that a probe learns from."""
     label_draws: int = 10
-    """Times that those labels are drawn anew."""
+    """How often those labels are drawn anew."""
     seed: int = 0
-    """Of everything random."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.train_epochs >= 1, "train_epochs must be at least 1", train_epochs=self.train_epochs)
-        check(self.label_draws >= 2, "label_draws must be at least 2, for a spread", label_draws=self.label_draws)
+    """Seed of everything random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +288,3 @@ class Doctor(Checked):
     """Print JSON, for a report of a problem or another program."""
     seconds: float = 300
     """Longest time for a framework to load, and for the training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.seconds > 0, "seconds must be above 0", seconds=self.seconds)

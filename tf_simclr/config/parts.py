@@ -44,7 +44,7 @@ class Images(Checked):
     """Any data set of TensorFlow Datasets, such as cifar10 or imagenet2012_subset/1pct; hf:user/name[:config] of the
     Hugging Face hub, which is downloaded once."""
     data_dir: Path | None = None
-    """Its folder, if not ~/tensorflow_datasets, or where HF_HOME says."""
+    """Folder of the data set, if not ~/tensorflow_datasets, or where HF_HOME says."""
     image_dir: Path | None = None
     """A folder of images instead; folders in it are classes.  Its splits are folders, too, such as train and test;
     one without splits is divided by its images' content.  Or shards: tar, TFRecord, ArrayRecord, Parquet, Arrow."""
@@ -82,7 +82,6 @@ class Images(Checked):
         given = [name for name in ("cache_size", "cache_format") if getattr(self, name) != getattr(Images, name)]
         rule = f"{' and '.join(given)} must be left out without --cache resized, which alone has such images"
         check(self.cache == "resized" or not given, rule, **{name: getattr(self, name) for name in given})
-        check(self.image_size >= 8, "image_size must be at least 8", image_size=self.image_size)
         one = self.image_dir is None or self.radiographs is None
         check(one, "images must come from image_dir or from radiographs, not both", image_dir=str(self.image_dir))
         columns = self.image_column is None and self.label_column is None
@@ -93,15 +92,12 @@ class Images(Checked):
         rule = "exif_orientation must be left out with radiographs: they are read as they were prepared"
         check(not self.exif_orientation or self.radiographs is None, rule, exif_orientation=True)
         share = self.validation_fraction
-        rule = "validation_fraction must lie between 0 and 1"
-        check(share is None or 0 < share < 1, rule, validation_fraction=share)
         rule = (
             "validation_fraction must be left out without image_dir: a data set has splits (train[:90%] and "
             "train[90%:] are parts of one), and radiographs are divided by patients"
         )
         divided = self.image_dir is not None or self.dataset.startswith("hf:")
         check(share is None or divided, rule, validation_fraction=share)
-        check(self.split_seed >= 0, "split_seed must be at least 0", split_seed=self.split_seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +123,7 @@ class OwnCode(Checked):
     if you name it."""
     channels: int = 0
     """Channels of the images, which the network must take: 3 RGB, 1 their luminance, 4 RGB and opacity, 2 luminance and
-    opacity; 0: as it does, where it takes 1 or 3."""
+    opacity; 0: as many as the network takes, where that is 1 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,15 +175,15 @@ class Encoder(Checked):
     applications:ConvNeXtTiny of keras.applications, or keras_hub:PRESET."""
     channels: int = 0
     """Channels of the images: 3 RGB, 1 their luminance, which is taken of the views, 4 RGB and opacity, 2 luminance and
-    opacity; 0: the checkpoint's run's, else 3."""
+    opacity; 0: as many as the checkpoint's run has, else 3."""
     resnet_depth: int = 50
     """Layers of the ResNet: 18, 34, 50, 101, 152 or 200."""
     width_multiplier: int = 1
-    """1, 2, 3 or 4."""
+    """Width of the ResNet, as a multiple: 1, 2, 3 or 4."""
     sk_ratio: float = 0.0
-    """Selective kernels and ResNet-D above 0; SimCLRv2's best networks have 0.0625."""
+    """Selective kernels and ResNet-D, if above 0; SimCLRv2's best networks have 0.0625."""
     se_ratio: float = 0.0
-    """Squeeze and excitation above 0, such as 0.0625."""
+    """Squeeze and excitation, if above 0, such as 0.0625."""
     batch_norm_decay: float = 0.9
     """Momentum of BatchNorm's moving statistics."""
     global_bn: bool = True
@@ -212,7 +208,8 @@ class Publishing(Checked):
     """Where a finished network goes besides the disk."""
 
     push_to: str | None = None
-    """USER/NAME on the Hugging Face hub to send the network to, with a model card; needs the extra `hub`, a token."""
+    """USER/NAME on the Hugging Face hub to send the network to, with a model card; needs the extra `hub` and a
+    token."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -237,19 +234,13 @@ class Storage(Publishing):
     mlflow: str | None = None
     """Experiment of MLflow to report to, on the server or in the folder that MLFLOW_TRACKING_URI names."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.checkpoint_epochs >= 1, "checkpoint_epochs must be at least 1", received=self.checkpoint_epochs)
-        for name in ("checkpoint_steps", "keep_checkpoint_max"):
-            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Precision(Checked):
     """In which precision a step is computed."""
 
     mixed_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights, statistics and losses stay float32.  float16 scales the loss."""
+    """What the network computes in; weights, statistics and losses stay float32.  With float16 the loss is scaled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,13 +267,6 @@ class Supervision(Storage, Viewing, _Precision):
     eval_epochs: int = 0
     """Epochs between two evaluations; 0: only at the end.  The network kept is always the last one."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fraction = self.labels_fraction
-        check(0 < fraction <= 1, "labels_fraction must lie in (0, 1]", labels_fraction=fraction)
-        check(self.eval_batch_size >= 1, "eval_batch_size must be at least 1", eval_batch_size=self.eval_batch_size)
-        check(self.eval_epochs >= 0, "eval_epochs must be at least 0", eval_epochs=self.eval_epochs)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization(Checked):
@@ -301,18 +285,11 @@ class Optimization(Checked):
     warmup_epochs: float = 10
     """Epochs of linear warm-up before the cosine (Section 2.3)."""
     weight_decay: float = 1e-6
-    """Section 2.3; SimCLRv2 has 1e-4 (Section 3.1)."""
+    """Weight decay (SimCLR, Section 2.3); SimCLRv2 has 1e-4 (Section 3.1)."""
     optimizer: Literal["lars", "momentum", "sgd", "adam", "adamw", "lamb"] = "lars"
     """momentum is TensorFlow 1's Nesterov, from which the paper's numbers come; sgd is Keras' (the TF2 code's)."""
     momentum: float = 0.9
-    """Of lars, momentum and sgd."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("train_batch_size", "train_epochs"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})
-        for name in ("train_steps", "warmup_epochs"):
-            check(getattr(self, name) >= 0, f"{name} must be at least 0", **{name: getattr(self, name)})
+    """Momentum of the optimizers lars, momentum and sgd."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,10 +301,6 @@ class Memory(_Precision):
     BatchNorm one piece of it.  Costs a second forward pass.  Where XLA compiles, the batch must be a multiple."""
     remat: bool = False
     """Compute the activations of each residual block again in the backward pass instead of keeping them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.microbatch_size >= 0, "microbatch_size must be at least 0", microbatch_size=self.microbatch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,8 +318,6 @@ class Monitoring(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.knn_epochs >= 0, "knn_epochs must be at least 0", knn_epochs=self.knn_epochs)
-        check(self.knn_images >= 10, "knn_images must be at least 10", knn_images=self.knn_images)
         fits = self.collapse_images == 0 or self.collapse_images >= 2
         check(fits, "collapse_images must be 0 or at least 2", collapse_images=self.collapse_images)
 
@@ -363,9 +334,9 @@ class Placement(Checked):
     tpu_name: str | None = None
     """Name or grpc address of the TPU, or local, if not what the environment says."""
     tpu_zone: str | None = None
-    """Its Google Cloud zone, if not that of this machine."""
+    """The TPU's Google Cloud zone, if not that of this machine."""
     gcp_project: str | None = None
-    """Its Google Cloud project, if not that of this machine."""
+    """The TPU's Google Cloud project, if not that of this machine."""
     coordinator: str | None = None
     """host:port of the first of several processes of JAX that share the training, if not what the environment says
     (JAX_COORDINATOR_ADDRESS, torchrun, Slurm, Open MPI, Cloud TPU); auto: JAX looks for it."""
@@ -377,12 +348,3 @@ class Placement(Checked):
     """Steps between two looks at the metrics; more of them keep accelerators busy."""
     jit_compile: bool | None = None
     """Compile the step with XLA; None: as Keras does, on an accelerator that is alone, and always with JAX."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.num_replicas >= 0, "num_replicas must be at least 0", num_replicas=self.num_replicas)
-        check(
-            self.steps_per_execution >= 1,
-            "steps_per_execution must be at least 1",
-            steps_per_execution=self.steps_per_execution,
-        )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from tf_simclr.config.parts import Checked
-from tf_simclr.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +20,8 @@ class PrepareShards(Checked):
     shard_size: int = 256
     """MiB of pictures in a shard at most."""
     seed: int = 0
-    """Of the order of each split's images."""
+    """Seed of the order of each split's images."""
     image_column: str | None = None
     """image_dir of shards: column, feature or ending that is the picture, where there are several."""
     label_column: str | None = None
     """image_dir of shards: column, feature, ending or key that is the class."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.shard_size >= 1, "shard_size must be at least 1", shard_size=self.shard_size)
-        check(self.seed >= 0, "seed must be at least 0", seed=self.seed)

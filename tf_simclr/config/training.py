@@ -45,12 +45,12 @@ class _Feeding(Viewing):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentations(Augmentation):
-    """Draws what each operator does to an image, and pairs of views as these knobs make them."""
+    """Draws what each operator does to an image, and pairs of views as these options make them."""
 
     images: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Image files: the operators of the first are drawn, and pairs of each.  By default scikit-learn's flower."""
     exif_orientation: bool = False
-    """Turn them as their EXIF orientation says; the official code does not."""
+    """Turn images as their EXIF orientation says; the official code does not."""
     out: Path = Path("augmentations.png")
     """Where the figure goes, in the format of its ending."""
     image_size: int = 224
@@ -58,12 +58,7 @@ class Augmentations(Augmentation):
     draws: int = 5
     """Views of each operator, and pairs of an image where there is but one."""
     seed: int = 0
-    """Of everything random."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("image_size", 8), ("draws", 1)):
-            check(getattr(self, name) >= least, f"{name} must be at least {least}", **{name: getattr(self, name)})
+    """Seed of everything random."""
 
 
 LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -88,7 +83,7 @@ class Contrast(Checked):
     queue_length: int = 65536
     """Keys in moco's queue (arXiv:1911.05722, Section 4.1)."""
     key_momentum: float = 0.999
-    """By which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
+    """Momentum with which moco's second encoder follows the first (arXiv:1911.05722, Section 4.1)."""
     loss: str = "nt_xent"
     """nt_xent is SimCLR's, nt_logistic and margin_triplet its rivals (Table 2); dcl: arXiv:2110.06848; supcon, which
     needs labels: arXiv:2004.11362; generalized: arXiv:2011.02803; hadsell: CVPR 2006; or module:Class,
@@ -99,19 +94,20 @@ class Contrast(Checked):
     hidden_norm: bool = True
     """Whether projections are divided by their length."""
     loss_margin: float | None = None
-    """Of margin_triplet (by default 0.4, one that the paper tried, Appendix B.10) and hadsell (by default 1)."""
+    """Margin of margin_triplet (by default 0.4, one that the paper tried, Appendix B.10) and of hadsell (by default
+    1)."""
     loss_semi_hard: bool | None = None
     """Whether nt_logistic and margin_triplet look at semi-hard negatives only (by default not; Section 5.1)."""
     loss_sigma: float | None = None
     """Weighs dcl's pairs (its Section 3 has 0.5); by default all count the same."""
     loss_weight: float | None = None
-    """Of generalized's distribution term (λ of its Section 2), by default 1."""
+    """Weight of generalized's distribution term (λ of its Section 2), by default 1."""
     loss_prior: Literal["logsumexp", "normal", "uniform"] | None = None
     """Distribution that generalized pulls towards, by default logsumexp."""
     proj_head_mode: Literal["none", "linear", "nonlinear"] = "nonlinear"
     """Projection head (Section 4.2)."""
     num_proj_layers: int = 3
-    """Of a nonlinear head: 2 in SimCLR, 3 in SimCLRv2 (Section 2.2)."""
+    """Layers of a nonlinear head: 2 in SimCLR, 3 in SimCLRv2 (Section 2.2)."""
     proj_out_dim: int = 128
     """Length of the projections."""
     lineareval_while_pretraining: bool = True
@@ -119,11 +115,8 @@ class Contrast(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.temperature > 0, "temperature must be above 0", temperature=self.temperature)
-        check(self.queue_length >= 1, "queue_length must be at least 1", queue_length=self.queue_length)
         headed = self.proj_head_mode != "nonlinear" or self.num_proj_layers >= 1
         check(headed, "num_proj_layers must be at least 1", num_proj_layers=self.num_proj_layers)
-        check(0 <= self.key_momentum < 1, "key_momentum must lie in [0, 1)", key_momentum=self.key_momentum)
         own = is_named(self.loss)
         rule = f"loss must be one of {', '.join(LOSSES)}, or module:Class{meant(self.loss, LOSSES)}"
         check(own or self.loss in LOSSES, rule, loss=self.loss)
@@ -160,7 +153,7 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Mo
     """Weights to start from instead of random ones: a run, a checkpoint of any kind, an official name
     (`checkpoints list`) or hf://user/repo.  Once there is a checkpoint in model_dir, that one counts."""
     seed: int = 0
-    """Of the weights, the order of the images, and the augmentation."""
+    """Seed of the weights, the order of the images, and the augmentation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -201,13 +194,10 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     model_dir: Path = Path("runs/finetune")
     """Run folder; the same command resumes what lies there."""
     seed: int = 0
-    """Of the new weights, the order of the images, the augmentation and the intervals."""
+    """Seed of the new weights, the order of the images, the augmentation and the intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        block = self.fine_tune_after_block
-        check(-1 <= block <= 4, "fine_tune_after_block must lie in -1..4", fine_tune_after_block=block)
-        check(0 < self.layer_decay <= 1, "layer_decay must lie in (0, 1]", layer_decay=self.layer_decay)
         both = self.zero_init_logits_layer and self.restore_logits_layer
         check(not both, "zero_init_logits_layer and restore_logits_layer exclude each other; give one of them")
         rule = "restore_logits_layer needs a checkpoint to take the classifier from"
@@ -233,7 +223,7 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     """What the student's encoder starts from, a checkpoint of any kind; none: random weights.  Its architecture counts,
     not the options of the ResNet."""
     distillation_temperature: float = 1.0
-    """Of both softmaxes: 1 for a smaller student, 0.1 for self-distillation (Section 3.1)."""
+    """Temperature of both softmaxes: 1 for a smaller student, 0.1 for self-distillation (Section 3.1)."""
     alpha: float = 1.0
     """Weight of the teacher's answers; 1 - alpha is that of the labels (Equation 3; 1: Equation 2, no labels)."""
     teacher_views: Literal["same", "cached"] = "same"
@@ -248,13 +238,10 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     model_dir: Path = Path("runs/distill")
     """Run folder; the same command resumes what lies there."""
     seed: int = 0
-    """Of the new weights, the order of the images, the augmentation and the intervals."""
+    """Seed of the new weights, the order of the images, the augmentation and the intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        temperature = self.distillation_temperature
-        check(temperature > 0, "distillation_temperature must be above 0", distillation_temperature=temperature)
-        check(0 < self.alpha <= 1, "alpha must lie in (0, 1]", alpha=self.alpha)
         rule = "labels_fraction must be left out with alpha 1, by which no label counts; lower alpha"
         check(self.alpha < 1 or self.labels_fraction == 1, rule, labels_fraction=self.labels_fraction)
         rule = "teacher_logits must be left out without --teacher_views cached: no answers are kept"

@@ -42,7 +42,7 @@ class Augmentation:
     """How the two views of an image come about; by default as SimCLR's for ImageNet (arXiv:2002.05709, Appendix A)."""
 
     color_jitter_strength: float = 1.0
-    """Section 3.2; 0.5 suits CIFAR-10 (Appendix B.9)."""
+    """Strength of the colour jitter (Section 3.2); 0.5 suits CIFAR-10 (Appendix B.9)."""
     use_blur: bool = True
     """Gaussian blur with probability 0.5; without it for CIFAR-10 (Appendix B.9)."""
     additive_brightness: bool = False
@@ -52,9 +52,9 @@ class Augmentation:
     crop_max_aspect: float = 4 / 3
     """A crop's longest side ratio (Appendix A)."""
     flip_probability: float = 0.5
-    """Of mirroring left to right (Appendix A)."""
+    """Probability of mirroring left to right (Appendix A)."""
     jitter_probability: float = 0.8
-    """Of colour jitter (Appendix A)."""
+    """Probability of colour jitter (Appendix A)."""
     brightness: float = 0.8
     """Jitter's range; color_jitter_strength multiplies it, like the next three (Appendix A)."""
     contrast: float = 0.8
@@ -64,17 +64,17 @@ class Augmentation:
     hue: float = 0.2
     """Jitter's range in turns, at most 0.5 with the strength."""
     grayscale_probability: float = 0.2
-    """Of colour drop (Appendix A)."""
+    """Probability of colour drop (Appendix A)."""
     blur_probability: float = 0.5
-    """Of blur, with use_blur (Appendix A)."""
+    """Probability of blur, with use_blur (Appendix A)."""
     rotation_probability: float = 0.0
-    """Of a rotation by 0, 90, 180 or 270 degrees (Figure 4)."""
+    """Probability of a rotation by 0, 90, 180 or 270 degrees (Figure 4)."""
     noise_probability: float = 0.0
-    """Of Gaussian noise with standard deviation 0.1 (Figure 4)."""
+    """Probability of Gaussian noise with standard deviation 0.1 (Figure 4)."""
     sobel_probability: float = 0.0
-    """Of the Sobel filter (Figure 4)."""
+    """Probability of the Sobel filter (Figure 4)."""
     cutout_probability: float = 0.0
-    """Of cutout (Figure 4; arXiv:1708.04552)."""
+    """Probability of cutout (Figure 4; arXiv:1708.04552)."""
     grayscale_input: bool = False
     """The network sees grey images, repeated in three channels."""
 
