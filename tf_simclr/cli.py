@@ -127,6 +127,7 @@ def group(name: str) -> dict[str, type]:
 def overview(words: Sequence[str]) -> str:
     """The commands, of a group if the words name one, each with the first line of what it says of itself."""
     commands = group(" ".join(word for word in words if not word.startswith("-")))
+    # The first line of a configuration's docstring is the command's line.
     lines = [f"  {name:<20}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
     usage = "usage: python -m tf_simclr COMMAND [OPTIONS], or tf-simclr COMMAND [OPTIONS]"
     closing = (
@@ -135,7 +136,6 @@ def overview(words: Sequence[str]) -> str:
     return "\n".join([usage, "", f"SimCLR in Keras 3, version {tf_simclr.__version__}", "", *lines, "", closing, ""])
 
 
-# The first line of a configuration's docstring is the command's line in the overview.
 def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     """Imports a command's task, without what its framework's libraries write while they are loaded.
 

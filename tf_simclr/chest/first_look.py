@@ -22,6 +22,7 @@ def look_first(config: Any) -> None:
     Raises:
         InputError: so it is.
     """
+    # What lies in a bucket is not fetched for a look: the command itself looks at it again.
     if isinstance(config, ChestFindings) and config.radiographs != "synthetic":
         folder = Path(config.radiographs)
         if not is_address(folder):
@@ -38,7 +39,7 @@ def look_first(config: Any) -> None:
         check(len(missing) < len(config.images), rule, missing=missing[:3])
     if isinstance(config, ChestApp):
         check_origin(config.origin)
-        listen(config.host, config.port).close()
+        listen(config.host, config.port).close()  # a port that is taken is said now, and not after the model's loading
 
 
 def _look_at_evaluation(config: ChestEvaluate) -> None:

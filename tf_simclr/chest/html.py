@@ -105,6 +105,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: st
         caption: text below.
         first: whether the first row stands out.
     """
+    # `data-name` is what the style shows in front of a cell where there is no room for a head.
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
     body = []
     for number, row in enumerate(rows):
@@ -118,6 +119,7 @@ def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2
     """A number above its interval, as a table's cell; or why there is none."""
     if "why" in value or "value" not in value:
         return value.get("why", "none")
+    # Per cent without decimals: a hundredth of a share is more than any interval here can tell.
     scale, digits, unit = (100, 0, " %") if percent else (1, digits, "")
     number = tag("b", f"{scale * value['value']:.{digits}f}{unit}")
     if "low" not in value:

@@ -46,6 +46,7 @@ def evaluation_batches(
 
     def stream() -> Iterator[tuple]:
         with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+            # What cannot be read is left out, so batches are filled up from the next images: only the last is smaller.
             found: list[tuple[np.ndarray, int]] = []
             for numbers in _pieces(range(len(rows)), batch_size):
                 found += [(one, i) for one, i in zip(pool.map(seen, numbers), numbers, strict=True) if one is not None]
@@ -73,6 +74,7 @@ def _pieces(numbers: range, size: int) -> Iterable[range]:
 def evaluation_view(pixels: np.ndarray, *, size: int, proportion: float, bicubic: Bicubic = "tf1") -> np.ndarray:
     """What `images.evaluation_view` makes of RGB integers `(h, w, 3)`: float32 `(size, size, 3)` in [0, 1]."""
     y, x, height, width = draws.central_boxes(np.array(pixels.shape[:2]), proportion=proportion)
+    # Cut first, as integers: of a photograph the square alone becomes floats.
     square = pixels[y : y + height, x : x + width].astype(np.float32) * np.float32(1 / np.iinfo(pixels.dtype).max)
     return np.clip(_resized(square, size, bicubic=bicubic), 0, 1)
 
@@ -85,8 +87,10 @@ def _resized(image: np.ndarray, size: int, *, bicubic: Bicubic) -> np.ndarray:
         length = image.shape[axis]
         if length == size:
             continue  # both cubics are the identity
+        # Each result's pixel before it, and the weights of the four around it: two before, two behind.
         (before,), (weights,) = cubic_weights(np.array([length]), size, bicubic=bicubic)
         taps = np.clip(before[:, None] + np.arange(-1, 3), 0, length - 1)  # (size, 4)
+        # Weights (size,) along this axis: (size, 1, 1) for rows, (size, 1) for columns.
         shape = (size, *[1] * (2 - axis))
         image = sum(np.take(image, taps[:, i], axis) * weights[:, i].reshape(shape) for i in range(4))
     return image

@@ -69,6 +69,7 @@ class Reader:
 
     def numbers(self, positions: np.ndarray) -> list[int]:
         """The rows at positions, each epoch in an order of its own."""
+        # Position = epoch · images + rank, and the epoch's own permutation has a row for each rank.
         epochs, ranks = np.divmod(positions, len(self.rows))
         pairs = zip(epochs.tolist(), ranks.tolist(), strict=True)
         return [int(order(self.seed, epoch, count=len(self.rows))[rank]) for epoch, rank in pairs]
@@ -82,6 +83,7 @@ class Reader:
         pixels = self.read(number)
         if pixels is not None:
             return pixels, number
+        # The same spare image that TensorFlow's pipeline takes: drawn by the position's seed, then the rows behind it.
         own = draws.fold_in((self.seed, draws.VIEWS), np.array([position]))[0]
         # TensorFlow folds a Python number in as 32 bits, and so keeps 32 bits of the hash.
         hashed = draws.words(own[None], 1).view(np.int32)[0, 0]
@@ -121,6 +123,7 @@ def side_for(image_size: int, rows: Rows) -> tuple[int, int]:
 def _fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
     """The pixels, or where they are too many the means of areas of them, in the same proportions."""
     height, width = pixels.shape[:2]
+    # One scale for both sides, so that nothing is stretched; images are never made larger.
     scale = min(side[0] / height, side[1] / width)
     if scale >= 1:
         return pixels
@@ -142,6 +145,7 @@ def padded(pixels: list[np.ndarray], side: tuple[int, int]) -> np.ndarray:
     deep = any(one.dtype == np.uint16 for one in pixels)
     made = np.zeros((len(pixels), 1, *side, pixels[0].shape[-1]), np.uint16 if deep else np.uint8)
     for place, one in zip(made, pixels, strict=True):
+        # 8 bits to 16: 255 · 257 = 65535, so white stays white.
         place[0, : one.shape[0], : one.shape[1]] = (
             one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
         )
@@ -161,6 +165,7 @@ def all_pixels(source: Source, *, most: int, limit: int) -> np.ndarray | None:
         return None
     if rows.images.ndim > 1 and not rows.opacity:
         return rows.images[..., np.minimum(range(3), rows.images.shape[-1] - 1)]
+    # Given up at the first image that is too large, of another size, or damaged: then each is read when it is wanted.
     held: np.ndarray | None = None
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         for begin in range(0, len(rows), _READ_AT_ONCE):

@@ -67,12 +67,15 @@ def training_views(
 
     def batch(step: int, pool: ThreadPoolExecutor) -> Callable[[], tuple]:
         """Begins a batch; what it returns waits for its images and finishes it."""
+        # This process's rows of the batch: (count,) of the stream's positions.
         count = batch_size // share[1]
         positions = step * batch_size + share[0] * count + np.arange(count)
         numbers = reader.numbers(positions)
+        # All images lie where the views are made: their numbers are enough.
         if held is not None:
             shapes = np.broadcast_to(side, (count, 2))
             return lambda: finished(positions, numbers, shapes=shapes, images=held(np.array(numbers, np.int32)))
+        # Another image may stand for a corrupt one: the label is that image's own.
         loaded = list(pool.map(reader.at, positions.tolist(), numbers))
         pixels, found = [one for one, _ in loaded], [number for _, number in loaded]
         shapes = np.array([one.shape[:2] for one in pixels])
@@ -84,6 +87,7 @@ def training_views(
             proportion = evaluation_proportion(image_size)
             drawn["boxes"] = np.repeat(draws.central_boxes(shapes, proportion=proportion)[:, None], views, axis=1)
         made = _on_device(size=image_size, recipe=recipe)({"images": images, **drawn})
+        # (n, 1, size, size, 3) → (n, size, size, 3) of single views.
         made = made[:, 0] if views == 1 else made
         if not source.labelled:
             return (made,)
@@ -91,6 +95,8 @@ def training_views(
         return made, labels[numbers]
 
     def batches() -> Iterator[tuple]:
+        # One thread begins batches in their order, many read their images; the views are made by whoever takes a batch,
+        # since a device's work is begun and not waited for.
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
             waiting: collections.deque[Future] = collections.deque()
             steps = itertools.count(stream.start_step)

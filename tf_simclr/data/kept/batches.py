@@ -29,6 +29,7 @@ class _Batch:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: type[np.integer]):
+        # A few bytes more than it takes, of which it begins at the first multiple of 64.
         memory = np.zeros(int(np.prod(shape)) * np.dtype(dtype).itemsize + _ALIGNED, np.uint8)
         begin = -memory.ctypes.data % _ALIGNED
         self.shape, self.dtype = shape, dtype
@@ -40,6 +41,7 @@ class _Batch:
         """A picture `(h, w, 3)` at its place, and zeros where the last one there was larger."""
         (height, width), (tall, wide) = picture.shape[:2], self.sizes[row, 0].tolist()
         place = self.pixels[row, 0]
+        # The picture, then zeros below it and to its right, as far as the last one reached: the rest is zero already.
         place[:height, :width] = picture
         place[height:tall, :wide] = 0
         place[: min(height, tall), width:wide] = 0

@@ -69,16 +69,19 @@ class Jpegs(Pictures):
         self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Each call of the decoder is an operation of its own: a data set of pictures would cost a tenth more."""
+        # 1. Python reads and checks the files; what is damaged or does not fit is a picture of one pixel meanwhile.
         count = rows.shape[0]
         part = max(size for size in range(1, min(count, _PART) + 1) if count % size == 0)
         encoded, good = tf.numpy_function(
             functools.partial(self._plain, sides=sides), [rows], [tf.string, tf.bool], stateful=False
         )
+        # 2. (count,) → (rounds, part): a graph has `part` decoders side by side, and goes round them.
         parts, numbers = tf.reshape(encoded, (-1, part)), tf.reshape(tf.range(count), (-1, part))
         number = tf.numpy_function(batches.begin, [], tf.int64)
 
         def decoded(i: tf.Tensor, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             pictures = [tf.io.decode_jpeg(parts[i, k], 3) for k in range(part)]
+            # Each picture is copied to its place as soon as its round is decoded: no batch of them is put together.
             put = tf.numpy_function(batches.put, [number, numbers[i], *pictures], tf.int64)
             return i + 1, done + tf.ensure_shape(put, ())
 
@@ -87,6 +90,7 @@ class Jpegs(Pictures):
             _, done = decoded(*start)
         else:
             _, done = tf.while_loop(lambda i, _: i < count // part, decoded, start, parallel_iterations=_PARTS)
+        # 3. The number is given on when all rounds are done, and not before.
         with tf.control_dependencies([done]):
             return tf.ensure_shape(tf.identity(number), ()), tf.ensure_shape(good, (count,))
 
@@ -110,6 +114,7 @@ class Raw(Pictures):
 
     def __init__(self, folder: Path, shapes: np.ndarray):
         super().__init__(folder, shapes)
+        # Nothing but the length of a record tells its bits: h · w · 3 numbers of one byte or of two.
         self.deep = (shapes[:, 0] > 0) & (self.places[:, 2] == 2 * 3 * shapes.prod(1))
         self._tensors_of_shapes = tf.constant(shapes, tf.int64), tf.constant(self.deep)
 
@@ -183,6 +188,7 @@ class Places:
             pairs = zip(*images_and_sizes, strict=True)
             return batches.put(number, places, *(one[:height, :width] for one, (height, width) in pairs))
 
+        # (k, 1, height, 3 width), as the pipeline has rows of numbers → (k, height, width, 3).
         images = tf.reshape(seen["images"], (-1, *self.sides, 3))
         put = tf.numpy_function(put_all, [number, places, images, seen["shapes"][:, 0]], tf.int64)
         with tf.control_dependencies([put]):

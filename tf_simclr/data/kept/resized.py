@@ -66,6 +66,7 @@ def resized(
         raise needs_tensorflow("cache resized")
     rule = "cache resized keeps one image an example; a patient's pairs are read as they are prepared"
     check(source.partner is None, rule, pairs="patient")
+    # 1. Where it lies: by the content of the images, the size and the format.
     known = source.identity
     if known is None:
         raise InputError(f"cache resized must know its images by their content, which nothing tells of {source.origin}")
@@ -75,6 +76,7 @@ def resized(
         old = _folder(source, [*identity()[:-1], version], place=place)
         if old.exists():
             say(f"the cache in {old} is of an older version, and nothing reads it any more: remove it")
+    # 2. Made by one process, which the others wait for; if it dies, the next one goes on with what is there.
     while not (folder / "whole.json").exists():
         try:
             with hold(folder, say=say):
@@ -83,6 +85,7 @@ def resized(
             say(f"{error.args[0].split(';')[0]}, which shrinks the same images; waiting for it …")
             while _is_held(folder):
                 time.sleep(_PATIENCE)
+    # 3. A source of what was kept.  Names, labels and shapes are in memory, pictures are read by their number.
     rows = _listed(folder, source.num_examples)
     shapes = np.array([row["shape"][:2] for row in rows], np.int64).reshape(-1, 2)
     columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
@@ -147,6 +150,7 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) ->
 
     @in_graph
     def shrunk(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        # An image that cannot be read gives an empty picture in its place, of shape 0: an error would end all of them.
         own = tf.data.Dataset.from_tensors(record["image"]).map(source.read).map(in_graph(small)).ignore_errors()
         nothing = tf.data.Dataset.from_tensors(("", tf.zeros(3, tf.int32)))
         picture, shape = own.concatenate(nothing).take(1).get_single_element()
@@ -168,6 +172,7 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) ->
             reason = str(error.message).strip().splitlines()[0][:200]
             advice = "make room, and begin again: what is there stays"
             raise InputError(f"{files[i]} must be writable: {reason}; {advice}") from error
+        # Behind the pictures: where it is there, they are whole.
         write_json(files[i].with_suffix(".json"), rows)
     write_json(folder / "whole.json", {"images": source.num_examples, "origin": source.origin, "size": size})
 

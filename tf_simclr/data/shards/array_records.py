@@ -85,6 +85,7 @@ def fetch(file: Path, place: tuple[int, ...]) -> bytes:
     if size == tfrecords.NOTHING:
         raise ValueError(f"a record of {file.name} is damaged")
     key = (file, *opening.stamp(file))
+    # A reader serves one thread at a time: each takes one that is idle, or opens another, and gives it back.
     with _LOCK:
         idle = _IDLE.pop(key, [])
         reader = idle.pop() if idle else None
@@ -95,6 +96,7 @@ def fetch(file: Path, place: tuple[int, ...]) -> bytes:
     closing = []
     with _LOCK:
         _IDLE.setdefault(key, []).append(reader)
+        # Those of the files that were longest not asked for are closed; outside the lock, as it takes time.
         while sum(map(len, _IDLE.values())) > _KEPT:
             closing += _IDLE.pop(next(iter(_IDLE)))
     for one in closing:

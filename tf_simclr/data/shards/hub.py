@@ -72,6 +72,7 @@ def from_hub(
     place = expanded(dataset.removeprefix(_START))
     if place.exists():
         return from_shards(place, split, **seen, image_column=image_column, label_column=label_column, **local)
+    # 1. What is not here yet is downloaded by the library, and kept by it as Arrow files.
     builder = _builder(dataset, data_dir)
     with _quietly(dataset):
         if not Path(builder.cache_dir).exists():
@@ -79,6 +80,7 @@ def from_hub(
             amount = f" ({size / 2**20:,.0f} MiB)" if size else ""
             say(f"downloading {dataset}{amount} into {shown(builder.cache_dir)}, once …")
         builder.download_and_prepare()
+    # 2. The split's syntax → rows of its splits, absolute: `train[:10%]+test`.
     splits = {name: one.num_examples for name, one in builder.info.splits.items()}
     wanted = _split(split, splits, dataset)
     with _quietly(dataset):
@@ -86,6 +88,7 @@ def from_hub(
 
         parts = ReadInstruction.from_spec(wanted).to_absolute(splits)
         files = {name: _files(builder, name) for name in splits}
+    # 3. Rows within splits → numbers among all examples of the files that are opened, split after split.
     chosen = dict.fromkeys(part.splitname for part in parts)
     starts = dict(zip(chosen, np.cumsum([0, *(splits[name] for name in chosen)]).tolist(), strict=False))
     taken = [np.arange(part.from_ or 0, splits[part.splitname] if part.to is None else part.to) for part in parts]

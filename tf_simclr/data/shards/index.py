@@ -129,6 +129,7 @@ class Listing:
             "doubt": self.doubt,
             "copied": self.copied,
         }
+        # Texts as one array of bytes each, parted by zeros: a million strings would be a million objects.
         texts = {"names": "\0".join(self.names), "texts": "\0".join(self.texts), "noted": json.dumps(noted)}
         columns: dict[str, Any] = {key: np.frombuffer(os.fsencode(value), np.uint8) for key, value in texts.items()}
         for key in ("places", "labels", "damaged"):
@@ -223,11 +224,13 @@ def of_shard(path: Path, read: Reader, *, what: str, columns: Columns | None = N
     with reading(path, what, budget=Budget(made=1 << 40, outline=2 << 30, items=50_000_000, seconds=1e6)):
         if not path.is_file():
             raise FileNotFoundError(2, "it is not there")
+        # Kept by content, not by name.  The stamp tells whether somebody writes it meanwhile.
         before = opening.stamp(path)
         key = contents.of_values(_FORMAT, what, *dataclasses.astuple(columns), opening.content(path))
         kept = contents.cache_folder() / "shards" / f"{key}.npz"
         found = _known(kept, path)
         if found is None:
+            # Asked again behind the lock: another process may have made it while this one waited.
             with _alone(kept) as usable:
                 found = _known(kept, path) or _made(path, read, columns=columns, usable=usable, kept=kept)
         if opening.stamp(path) != before:
@@ -276,6 +279,7 @@ def _made(path: Path, read: Reader, *, columns: Columns, usable: bool, kept: Pat
     copy = Copy(temporary)
     try:
         found = read(path, columns, copy=copy)
+        # The pictures are put in place before the index that points into them.
         if copy.file is not None:
             copy.file.close()
             os.replace(temporary, pictures)

@@ -98,6 +98,7 @@ def _without_tables(files: list[Path]) -> list[Path]:
 
 def _inside(folder: Path, names: set[str], *, deep: int = 2) -> Iterator[Path]:
     """The shards of a folder, and of the folders of these names in it."""
+    # `datasets.save_to_disk` notes its own files; leftovers of its `map` beside them are none.
     saved = folder / "state.json"
     noted = _files_of_saved(saved) if saved.is_file() else None
     with os.scandir(folder) as inside:
@@ -241,6 +242,7 @@ def _groups(files: list[Path], place: Path, names: set[str]) -> dict[str, list[P
     """
     groups: dict[str, list[Path]] = {}
     for file in files:
+        # The innermost folder first; then words of the name, without digits, and with them (`test2`).
         folders = [part.lower() for part in reversed(file.relative_to(place).parts[:-1])]
         parts = [*folders, *re.split(r"[^a-z]+", file.name.lower()), *re.split(r"[^a-z0-9]+", file.name.lower())]
         word = next((part for part in parts if part in PARTS or part in names), "")

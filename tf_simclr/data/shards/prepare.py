@@ -80,6 +80,7 @@ def prepare_shards(
     check(shard_size >= 1, "shard_size must be at least 1", shard_size=shard_size)
     check(seed >= 0, "seed must be at least 0", seed=seed)
     check_local(out)
+    # 1. The images, by split, and what tells them from others.
     root, out = expanded(image_dir), expanded(out)
     found = _splits(root, {"image_column": image_column, "label_column": label_column}, say)
     for source in found.values():
@@ -91,12 +92,14 @@ def prepare_shards(
         "seed": seed,
         "splits": {name: _noted(source, say) for name, source in found.items()},
     }
+    # 2. What is there already: the same, which is whole, or something else, which is not touched.
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         note = out / _NOTE
         same = out.is_dir() and note.is_file() and read_json(note).get("settings") == settings
         check(same, f"{shown(out)} must not be there yet, or hold these shards; name another folder, or remove it")
         say(f"{shown(out)} is there and whole")
         return out
+    # 3. All shards beside it, each whole; then the folder gets its name.
     making = out.with_name(f".{out.name}.making")
     with hold(making, say=say):
         other = begun_with(making / _NOTE, settings, within="settings")

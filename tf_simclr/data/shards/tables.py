@@ -74,6 +74,7 @@ def parquet(path: Path, columns: Columns, *, copy: Copy) -> Listing:
 
 def _search(data: Any, chunk: Any) -> _Locate:
     """How pictures are found in a column's chunk of a row group: they come one after the other."""
+    # In a plain page a value is its length in four bytes, then its bytes: a picture lies there as it is.
     plain = (
         chunk is not None
         and chunk.compression == "UNCOMPRESSED"
@@ -87,6 +88,7 @@ def _search(data: Any, chunk: Any) -> _Locate:
         nonlocal place
         if not plain:
             return None
+        # From where the last one ended: each byte of the chunk is looked at once, and equal pictures keep their order.
         begin = data.find(struct.pack("<I", len(picture)) + bytes(picture[:_PROBE]), place, end) + 4
         if begin < 4 or data[begin : begin + len(picture)] != bytes(picture):
             return None
@@ -122,6 +124,7 @@ def arrow(path: Path, columns: Columns, *, copy: Copy) -> Listing:
             several = hasattr(reader, "num_record_batches")
             yield from map(reader.get_batch, range(reader.num_record_batches)) if several else reader
 
+        # Arrow's arrays are views of the mapped file: what lies in it has an address within it.
         def locate(picture: Any) -> int | None:
             begin = picture.address - whole.address
             return begin if begin >= 0 and begin + len(picture) <= whole.size else None
@@ -174,12 +177,14 @@ class _Chosen:
         Raises:
             InputError: no column, or more than one, can be the picture; or what is said is none.
         """
+        # The picture first, since a column beside it is not its class because it is a number.
         kinds, features = dict(_leaves(schema)), _features(schema)
         found = cls._of_image(kinds, features, first=first, wanted=columns.image)
         typed = [name for name, one in features.items() if one.get("_type") == "ClassLabel" and name in kinds]
         usual = [key for name in _LABELS for key in kinds if key.rpartition(".")[2].lower() == name]
         strange = [f"{name} ({kinds[name]})" for name in usual if not _may_be_label(kinds[name])]
         usual = [name for name in usual if _may_be_label(kinds[name])]
+        # What somebody says; the only column that Hugging Face's metadata call a class; the first with a usual name.
         if columns.label is not None:
             fits = columns.label in kinds and _may_be_label(kinds[columns.label])
             able = [name for name, kind in kinds.items() if _may_be_label(kind) and name != f"{found.image}.path"]
@@ -217,6 +222,7 @@ class _Chosen:
             name = wanted.removesuffix(".bytes")
             check(name in able, f"image_column must be a column of pictures: {_list(able)}", image_column=wanted)
             return cls(name, named=name in structs)
+        # By the metadata, else the only column of bytes, else the only one whose first value is a picture.
         typed = [name for name, one in features.items() if one.get("_type") == "Image" and name in able]
         other = [name for name, one in features.items() if one.get("_type") not in (None, "Image", "Value")]
         found = typed or [name for name in able if name not in other]
@@ -329,6 +335,7 @@ def _column(batch: Any, name: str) -> Any:
 
 def _split(name: str, roots: list[str]) -> list[str]:
     """The parts of a name with dots; a column's own name may have some."""
+    # The longest column that the name begins with: a table may have `a` with `b` in it, and a column `a.b`.
     root = max((one for one in roots if name == one or name.startswith(f"{one}.")), key=len, default=name)
     rest = name[len(root) + 1 :]
     return [root, *(rest.split(".") if rest else [])]
@@ -352,6 +359,11 @@ def _gone_through(
     columns: Columns,
     copy: Copy | None,
 ) -> Listing:
+    """The examples; without a copy it stops at the first picture that does not lie in the file as it is.
+
+    Raises:
+        _Elsewhere: so it did.
+    """
     found = Listing(classes=chosen.classes, columns=(chosen.image, chosen.label), doubt=chosen.doubt)
     row = -1
     for batch, locate in pieces():
@@ -407,6 +419,7 @@ def _buffers(array: Any) -> Iterator[Any]:
         array, large = array.cast(pa.large_binary()), True
     if not len(array):
         return
+    # Values lie one after the other; `offsets` has where each begins, one more than there are.
     _, offsets, data = array.buffers()
     places = np.frombuffer(offsets, np.int64 if large else np.int32)[array.offset : array.offset + len(array) + 1]
     for begin, end, valid in zip(places[:-1].tolist(), places[1:].tolist(), array.is_valid().to_pylist(), strict=True):

@@ -83,6 +83,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         ValueError, tarfile.TarError: it is cut off or damaged.
         InputError: its examples have several pictures, and nothing says which is meant.
     """
+    # 1. One pass over the headers: what each member says goes to its example.
     found = Listing()
     samples: dict[str, _Sample] = {}
     with opening.opened(path) as given:
@@ -90,6 +91,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         for key, ending, member in _members(file, found):
             sample = samples.setdefault(key, _Sample())
             sample.take(ending, member=member, file=file, columns=columns, found=found)
+    # 2. Which ending is the picture, if an example has several (`jpg` beside `seg.png`).
     if columns.image is not None:
         wanted = columns.image.lower().removeprefix(".")
         known = sorted({ending for sample in samples.values() for ending in sample.pictures})
@@ -101,6 +103,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         if several:
             rule = "an example has several pictures; name the one that is meant by image_column"
             raise InputError(f"{rule}: {_some(several)}")
+    # 3. The examples in the order of their first members; where the class came from is the most frequent answer.
     origins: Counter[str] = Counter()
     for name, sample in samples.items():
         place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
@@ -129,6 +132,7 @@ def _members(file: BinaryIO, found: Listing) -> Any:
     """
     length = file.seek(0, 2)
     file.seek(0)
+    # A tar without members begins with the mark of its end, a block of zeros.
     if length >= _BLOCK and file.read(_BLOCK) == bytes(_BLOCK):
         return
     file.seek(0)
@@ -138,6 +142,7 @@ def _members(file: BinaryIO, found: Listing) -> Any:
             setattr(tar, "members", [])  # noqa: B010 - else all are kept; its type does not tell of them
             spend(items=1, outline=len(member.name) + 64)
             sparse = getattr(member, "sparse", None) is not None
+            # Where the next header is: behind the file's end, the member is cut off.
             end = tar.offset
             if end > length:
                 raise ValueError(f"it is cut off within {member.name!r}")
@@ -166,6 +171,7 @@ class _Sample:
 
     def take(self, ending: str, *, member: tarfile.TarInfo, file: BinaryIO, columns: Columns, found: Listing) -> None:
         """Notes what a member says."""
+        # `seg.png` is a picture, too, of the ending `seg.png`.
         last = ending.rpartition(".")[2]
         if f".{last}" in ENDINGS:
             if ending in self.pictures:
@@ -191,6 +197,7 @@ class _Sample:
 
     def label(self, name: str, columns: Columns) -> tuple[int, str, str]:
         """Number, words, and the ending that they are of."""
+        # In the order in which they are trusted: .cls, .json, .txt, and last the folder.
         wanted = None if columns.label is None else columns.label.lower().removeprefix(".")
         if self.cls is not None and wanted in (None, "cls"):
             return (self.cls, "", "cls") if isinstance(self.cls, int) else (NO_LABEL, self.cls, "cls")
@@ -218,6 +225,7 @@ def class_of_folders(folders: Collection[str]) -> dict[str, str]:
         >>> class_of_folders(["pets"])
         {'pets': 'pets'}
     """
+    # How many parts at the start all paths share; at least one stays, so that each has a class.
     parts = {folder: folder.split("/") for folder in folders}
     common = 0
     while len({tuple(one[: common + 1]) for one in parts.values()}) == 1 and min(map(len, parts.values())) > common + 1:

@@ -128,6 +128,7 @@ def records(data: Any, length: int) -> Iterator[tuple[int, int, bool]]:
     Raises:
         ValueError: the file is cut off, or a length is damaged, so that nothing behind it can be found.
     """
+    # A damaged length leads anywhere: it is believed where its own checksum fits, or where the record behind it does.
     place = 0
     view = memoryview(data)
     while place < length:
@@ -163,9 +164,11 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
         ValueError: it is no Example.
         InputError: it has no such columns.
     """
+    # 1. Some files have pictures for records, without an Example around them.
     begins = bytes(data[start : min(end, start + _LOOK)])
     if columns == Columns() and begins[:1] not in (_EXAMPLE, b"") and is_picture(begins):
         return (start, end - start), NO_LABEL, ""
+    # 2. Example{1: Features{1: entry{1: key, 2: Feature}}}: key → where its Feature lies; nothing is copied.
     features: dict[str, tuple[int, int]] = {}
     for _, a, b in _fields(data, start, end, number=1):
         for _, c, d in _fields(data, a, b, number=1):
@@ -173,6 +176,7 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
             for number, e, f in _fields(data, c, d):
                 key, value = (data[e:f].decode(), value) if number == 1 else (key, (e, f))
             features[key] = value
+    # 3. The picture: as asked for, under a usual name, or the only feature that begins as one.
     name = columns.image or next((name for name in _IMAGES if name in features), "") or _only(data, features)
     images = list(_values(data, *features[name], kind=1)) if name in features else []
     has = ", ".join(sorted(features))[:200] or "nothing"
@@ -182,6 +186,7 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
         rule = f"its records must be Examples with an encoded image ({', '.join(_IMAGES[:3])}, …)"
         raise WithoutImage(f"{rule}; one has {has}")
     found.left_out["further images of a record"] += len(images) - 1
+    # 4. The class: a number, or where there is none words, under its own name or under those that go with it.
     labelled = columns.label or next((name for name in _LABELS if name in features), "")
     if columns.label is not None and labelled not in features:
         raise InputError(f"label_column must name a feature; one of its records has {has}")
@@ -251,6 +256,8 @@ def _signed(value: int) -> int:
 def _fields(data: Any, start: int, end: int, *, number: int | None = None) -> Iterator[tuple[int, int, int]]:
     """A message's fields: their number, begin and end; of a number its value and -1."""
     while start < end:
+        # A tag is the field's number and, in its three low bits, the wire type: 0 a number, 2 bytes with their length
+        # in front, 1 and 5 eight and four bytes.
         tag, start = _varint(data, start, end)
         wire = tag & 7
         if wire == 0:

@@ -76,6 +76,7 @@ def _write_array_record(path: Path, examples: Iterable[Example], *, classes: Seq
 
 def _example_of(one: Example) -> bytes:
     """A `tf.train.Example`: `image/encoded`, `image/filename`; where there are classes `label`, `image/class/text`."""
+    # Always in one order: the same example has the same bytes.
     features = {"image/encoded": _field(1, _field(1, one.encoded))}
     if one.label is not None:
         features["image/class/text"] = _field(1, _field(1, one.words.encode()))
