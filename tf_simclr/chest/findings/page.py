@@ -97,7 +97,7 @@ def means(told: Told) -> list[str]:
         patients = f"{learned['train_images']:,} of {learned['train_patients']:,}"
         rows.append([name, value, mean["over"] if mean else 0, patients])
     heads = ["Line", "Mean AUC", "Findings in it", "Learned from: radiographs of patients"]
-    found = [
+    found: list[str] = [
         tag("h2", "Mean AUC on test patients"),
         table(heads, rows, caption="Below each its 95 % interval over test patients."),
     ]
