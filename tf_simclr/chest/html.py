@@ -60,25 +60,25 @@ dd { margin: 0; }
 """
 
 
-class Markup(str):
+class _Markup(str):
     """What is markup already; everything else is text, which is escaped where it enters a page."""
 
     __slots__ = ()
 
 
-def text(value: object) -> Markup:
+def text(value: object) -> _Markup:
     """A value as text that is no markup; a number and its % stay on one line.
 
     Example:
         >>> text("a < b")
         'a &lt; b'
     """
-    if isinstance(value, Markup):
+    if isinstance(value, _Markup):
         return value
-    return Markup(html.escape(str(value)).replace(" %", "\N{NO-BREAK SPACE}%"))
+    return _Markup(html.escape(str(value)).replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
-def tag(name: str, *inner: object, **attributes: str) -> Markup:
+def tag(name: str, *inner: object, **attributes: str) -> _Markup:
     """An element around texts and other elements; `kind` is its class.
 
     Example:
@@ -87,16 +87,16 @@ def tag(name: str, *inner: object, **attributes: str) -> Markup:
     """
     named = {"class" if key == "kind" else key.replace("_", "-"): value for key, value in attributes.items()}
     written = "".join(f' {key}="{html.escape(value)}"' for key, value in named.items())
-    return Markup(f"<{name}{written}>{''.join(map(text, inner))}</{name}>")
+    return _Markup(f"<{name}{written}>{''.join(map(text, inner))}</{name}>")
 
 
-def listed(items: Sequence[object], *, ordered: bool = False, kind: str | None = None) -> Markup:
+def listed(items: Sequence[object], *, ordered: bool = False, kind: str | None = None) -> _Markup:
     """A list."""
     attributes = {} if kind is None else {"kind": kind}
     return tag("ol" if ordered else "ul", *(tag("li", item) for item in items), **attributes)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "", first: bool = False) -> Markup:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "", first: bool = False) -> _Markup:
     """A table; on a narrow screen each row is a card, its cells named by the heads.
 
     Args:
@@ -112,7 +112,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: st
         cells = [tag("td", cell, data_name=name) for name, cell in zip(heads, row, strict=True)]
         body.append(tag("tr", *cells, **({"kind": "first"} if first and number == 0 else {})))
     below = tag("p", caption, kind="soft") if caption else ""
-    return Markup(tag("table", head, tag("tbody", *body)) + below)
+    return _Markup(tag("table", head, tag("tbody", *body)) + below)
 
 
 def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2) -> object:
@@ -128,7 +128,7 @@ def measured(value: Mapping[str, Any], *, percent: bool = False, digits: int = 2
     return tag("div", number, tag("span", ends))
 
 
-def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> Markup:
+def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> _Markup:
     """A picture within the page.
 
     Args:
@@ -138,11 +138,11 @@ def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> Markup
         caption: text below.
     """
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    image = Markup(f'<img src="{source}" alt="{html.escape(alt)}">')
+    image = _Markup(f'<img src="{source}" alt="{html.escape(alt)}">')
     return tag("figure", image, tag("figcaption", caption) if caption else "")
 
 
-def drawing(figure: Any, *, alt: str, caption: str = "") -> Markup:
+def drawing(figure: Any, *, alt: str, caption: str = "") -> _Markup:
     """A figure of matplotlib as lines, sharp at any size and in print."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None})
@@ -178,7 +178,7 @@ def page(title: str, about: str, *body: object, words: Mapping[str, str], made: 
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">",
             tag("title", title),
-            tag("style", Markup(STYLE)),
+            tag("style", _Markup(STYLE)),
         ]
     )
     notice = tag("div", NOTICE, kind="notice", role="note")
