@@ -53,7 +53,9 @@ MAY_IMPORT = {
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
-    "tf_simclr.config": {"tf_simclr.errors", "tf_simclr.own.named", "tf_simclr.places", "tf_simclr.terminal"}
+    "tf_simclr.config.options": {"tf_simclr.errors", "tf_simclr.terminal"},
+    "tf_simclr.config": {"tf_simclr.config.options", "tf_simclr.own.named"}
+    | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {
         "converters.opening",
@@ -139,7 +141,8 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
     "tf_simclr.cli": {"tf_simclr.replicas", "tf_simclr.chest.first_look"}
-    | {"tf_simclr.config.first_look", "tf_simclr.config", "tf_simclr.commands", "tf_simclr.own.named"}
+    | {"tf_simclr.config.first_look", "tf_simclr.config.options", "tf_simclr.config", "tf_simclr.commands"}
+    | {"tf_simclr.own.named"}
     | GROUND,
     "tf_simclr.run": {"tf_simclr.cli", "tf_simclr.config", "tf_simclr.config.first_look", "tf_simclr.official"}
     | GROUND,
