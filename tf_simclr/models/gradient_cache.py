@@ -139,7 +139,8 @@ class GradientCache(Recomputed):
             # Integers, so that piece i ends where piece i + 1 begins.
             start = number * n // count  # lengths differ by one at most, whatever n and count are
             size = (number + 1) * n // count - start
-        return ops.slice(x, (start, *(0 for _ in rest)), (size, *rest))
+        # Zeros of the start's own type: JAX takes no indices of two types, and with 64 bits a plain 0 is of another.
+        return ops.slice(x, (start, *(start * 0 for _ in rest)), (size, *rest))
 
 
 def check_local(parts) -> None:
