@@ -15,6 +15,7 @@ from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
 from tf_simclr.buckets import local
 from tf_simclr.buckets.staging import staged
 from tf_simclr.config import COMMANDS, Pretrain, options
+from tf_simclr.config.effects import check_effect, passed_over
 from tf_simclr.config.first_look import look_first
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
@@ -262,9 +263,15 @@ def parse(words: Sequence[str]) -> Any:
     # 4. All together: over a stored configuration, or with what the given checkpoint's run says of images.
     if stored is not None:
         _check_named(stored, given)
-        return dataclasses.replace(stored, **given)
-    options.check_whole(command, kind, given=given)
-    return kind(**_inherited(command, given, say=say), **given)
+        config = dataclasses.replace(stored, **given)
+    else:
+        options.check_whole(command, kind, given=given)
+        config = kind(**_inherited(command, given, say=say), **given)
+    # 5. What was typed has an effect, or is refused; what a preset or a file sets beside it is said.
+    check_effect(config, given)
+    for line in passed_over(config, typed=given):
+        say(line)
+    return config
 
 
 def _check_named(stored: Any, given: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What users give beside images – labels, weights, metrics, projections, temperatures – is used, or answered."""
 
+import functools
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tf_simclr import Classifier, Distiller, SimCLR, losses
+from tf_simclr.config import Pretrain
 from tf_simclr.errors import InputError
 from tf_simclr.models.classifier import MultiLabelClassifier
 from tf_simclr.models.distillation import distillation_loss
@@ -347,3 +349,51 @@ assert np.isfinite(history["loss"][0])
     assert len(lines) == 8
     for line, wrong in zip(lines, (7, 7, -1, -1) * 2, strict=True):
         assert line == f"{LABEL_RULE}. Received: labels=[{wrong}]"
+
+
+ALONE = "a batch must have at least two examples, as the loss compares each with the others"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["last of arrays", "stream", "last of a stream", "a batch"])
+def test_an_image_alone_in_its_batch_has_no_loss(kind, training):
+    """The loss of one pair was 0, without a word, and nothing was learned."""
+    model = simclr(num_classes=0)
+    stream = tf.data.Dataset.from_tensor_slices(VIEWS[:5])
+    method = functools.partial(model.fit, shuffle=False) if training else model.evaluate
+    run = {
+        "last of arrays": lambda: method(VIEWS[:7], batch_size=3, verbose=0),
+        "stream": lambda: method(stream.batch(1, drop_remainder=True), verbose=0),
+        "last of a stream": lambda: method(stream.batch(4), verbose=0),
+        "a batch": lambda: (model.train_on_batch if training else model.test_on_batch)(VIEWS[:1]),
+    }[kind]
+    before = model.get_weights()
+    with pytest.raises(InputError, match=ALONE):
+        run()
+    if kind != "last of a stream":  # whose first batch is as good as any
+        for one, other in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert np.isfinite(model.train_on_batch(VIEWS[:2])).all()  # and it goes on
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax")  # of the metrics, which are of one column
+def test_a_loss_that_compares_with_others_than_the_batch_takes_an_image_alone():
+    class Apart(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.sum(ops.square(y_true - y_pred), axis=1)
+
+    assert simclr(num_classes=0, loss=Apart()).fit(VIEWS[:2], batch_size=1, verbose=0).history["loss"][0] > 0
+    model = MoCo(encoder(), queue_length=8)
+    model.compile(keras.optimizers.SGD(0.1))
+    assert model.fit(VIEWS[:2], batch_size=1, verbose=0).history["loss"][0] > 0
+    with pytest.raises(InputError, match="train_batch_size must be at least 2"):
+        Pretrain(train_batch_size=1)
+    assert Pretrain(train_batch_size=1, method="moco").train_batch_size == 1
+
+
+def test_pieces_of_one_image_are_refused_where_batch_norm_would_see_its_two_views_alone():
+    """Of two rows it makes 1 and -1: each image's views were opposites, whatever it showed."""
+    rule = "microbatch_size must be at least 2 with BatchNorm"
+    with pytest.raises(InputError, match=rule):
+        SimCLR(encoder(), microbatch_size=1)
+    SimCLR(encoder(), layers.Dense(4), microbatch_size=1)

@@ -1,11 +1,12 @@
 """Knobs that several commands share: data and encoder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from tf_simclr.config.effects import check_effect
 from tf_simclr.config.ranges import check_ranges
 from tf_simclr.errors import check, meant
 from tf_simclr.own.named import OF_LIBRARIES, application_names, is_named
@@ -20,6 +21,9 @@ class _Renaming(type):
     def __call__(cls, **options: Any) -> Any:
         made = super().__call__(**{cls.RENAMED.get(name, name): value for name, value in options.items()})
         check_ranges(made)  # last: what a configuration says of a number itself is more to the point
+        # Two sources are a contradiction in Python, too.  All options together are a copy, of which nobody typed any.
+        if len(options) < len(fields(made)) and options.get("dataset", Images.dataset) != Images.dataset:
+            check_effect(made, ["dataset"])
         return made
 
 

@@ -158,6 +158,9 @@ class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Mo
     def __post_init__(self) -> None:
         super().__post_init__()
         check(not self.view or is_named(self.view), "view must have the form module:function", view=self.view)
+        rule = "train_batch_size must be at least 2: the loss compares each image of a batch with the others"
+        alone = self.train_batch_size == 1 and self.method == "simclr" and not is_named(self.loss)
+        check(not alone, rule, train_batch_size=self.train_batch_size)
         rule = "view must be left out with pairs of a patient's images, which are seen by SimCLR's augmentation"
         check(not self.view or self.pairs == "image", rule, view=self.view)
         rule = "pairs of a patient's images must come from --radiographs, whose patients are known"

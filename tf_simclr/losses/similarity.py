@@ -125,9 +125,11 @@ class ContrastiveLoss(keras.losses.Loss):
         hidden_norm: whether projections are divided by their length.
         block_size: examples a block, where the loss can be computed in blocks.
         needs_labels: whether it is called as `loss(labels, (z1, z2))` instead.
+        needs_others: whether it means nothing of an example that is alone in its batch.
     """
 
     needs_labels = False
+    needs_others = True
 
     def __init__(self, function, options: dict, **kwargs):
         super().__init__(**kwargs)

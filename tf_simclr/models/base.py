@@ -135,6 +135,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         _check_any(x)
+        self.check_batches(x, batch_size=_batch_size(rest, options, split=options.get("validation_split")))
         self.build_for(x)
         held = options.get("validation_data")
         # (images, labels, weights): what comes behind the labels is handed on as it is.
@@ -146,6 +147,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         _check_any(x)
+        self.check_batches(x, batch_size=_batch_size(rest, options))
         self.build_for(x)
         with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
@@ -167,6 +169,14 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         weights = dict(zip(("sample_weight",), rest, strict=False))
         with replicas.evenly(self):
             return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
+
+    def check_batches(self, x, *, batch_size: int | None) -> None:
+        """Refuses examples in memory that make a batch which the model cannot use, before the first step.
+
+        Args:
+            x: anything that `fit` and `evaluate` take.
+            batch_size: of arrays; None where it is not known beforehand.
+        """
 
     def given(self, y, options: Mapping = MappingProxyType({})):
         """The targets to use, of those that a method of Keras was called with.
@@ -311,6 +321,16 @@ def share(losses):
         return mean
     part = ops.sum(losses) / ops.cast(ops.maximum(whole, 1), losses.dtype)
     return part + ops.stop_gradient(mean - part)
+
+
+def _batch_size(rest: tuple, options: Mapping, *, split: float | None = None) -> int | None:
+    """Examples a batch of arrays, by what came behind them; None where a part of them is held back first."""
+    given = rest[0] if rest else options.get("batch_size")
+    return None if split else given or _USUAL
+
+
+_USUAL = 32
+"""Examples a batch of arrays where nothing is said: Keras' number."""
 
 
 def _check_any(x) -> None:

@@ -153,6 +153,17 @@ def check_local(parts) -> None:
         )
 
 
+def check_pieces(parts, *, microbatch_size: int) -> None:
+    """Raises `InputError` if BatchNorm would see one image alone: its two views are each other's statistics.
+
+    Of two rows BatchNorm makes 1 and -1, whatever they were: the views of an image would be opposites.
+    """
+    layers = (layer for part in parts for layer in part._flatten_layers())
+    mixes = any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in layers)
+    rule = "microbatch_size must be at least 2 with BatchNorm, which would see the two views of one image alone"
+    check(not mixes or microbatch_size > 1, rule, microbatch_size=microbatch_size)
+
+
 def _is_float(x) -> bool:
     return keras.backend.is_float_dtype(x.dtype)
 

@@ -17,10 +17,11 @@ from tf_simclr.losses import NTXent, contrastive_metrics
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
 from tf_simclr.models.base import MakesViews, Trained, share
-from tf_simclr.models.gradient_cache import GradientCache, check_local
+from tf_simclr.models.gradient_cache import GradientCache, check_local, check_pieces
 from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.resnet import projection_head, supervised_head
 from tf_simclr.optimizers import left_to_loss
+from tf_simclr.replicas.fitting import strategy_of
 
 _OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
 """Arguments of `SimCLR` that are plain values."""
@@ -110,6 +111,7 @@ class SimCLR(Trained):
             self.probe.build((None, width))
         if self.microbatch_size:
             check_local([self.encoder, self.projection])
+            check_pieces([self.encoder, self.projection], microbatch_size=self.microbatch_size)
 
     def build(self, views_shape):
         """Builds for a first batch of views what could not be built before."""
@@ -117,6 +119,33 @@ class SimCLR(Trained):
             views_shape = (None, 2, *self.maker(keys=sorted(views_shape)).shape)
         _check_views(views_shape)
         super().build(views_shape)
+
+    def check_batches(self, x, *, batch_size: int | None) -> None:
+        """Refuses arrays of which one example would be alone in a batch; replicas see to it themselves."""
+        rows = keras.tree.flatten(x)[0] if isinstance(x, dict) else x
+        counted = hasattr(rows, "__array__") and len(rows.shape) and rows.shape[0]
+        if batch_size and counted and self.needs_others() and strategy_of(self) is None:
+            replicas.check_several(int(rows.shape[0]), batch_size=batch_size)
+
+    def needs_others(self) -> bool:
+        """Whether an example means nothing alone in its batch."""
+        return self.compares and getattr(self.contrastive_loss, "needs_others", False)
+
+    def train_step(self, *inputs):
+        """As Keras' own, of batches of several examples."""
+        return super().train_step(*inputs[:-1], self.several(inputs[-1]))
+
+    def test_step(self, *inputs):
+        """As Keras' own, of batches of several examples."""
+        return super().test_step(*inputs[:-1], self.several(inputs[-1]))
+
+    def several(self, data):
+        """A batch, with its labels; of an example that is alone the step fails before it has moved anything."""
+        if not self.needs_others():
+            return data
+        batch = list(data) if isinstance(data, list | tuple) else [data]
+        batch[0] = keras.tree.map_structure(replicas.several, batch[0])
+        return tuple(batch)
 
     # Only a probe or such a loss looks at labels: a stream may have any others.
     def label_range(self) -> tuple[int, int] | None:

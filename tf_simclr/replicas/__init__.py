@@ -5,7 +5,19 @@
 all of this does nothing.
 """
 
-from tf_simclr.replicas.devices import ONE_DEVICE, Devices, count, even, gather, index, synchronize, told, total
+from tf_simclr.replicas.devices import (
+    ONE_DEVICE,
+    Devices,
+    check_several,
+    count,
+    even,
+    gather,
+    index,
+    several,
+    synchronize,
+    told,
+    total,
+)
 from tf_simclr.replicas.find import accelerated, find
 from tf_simclr.replicas.fitting import FitOnReplicas, evenly, given_back, settle, steps_done
 from tf_simclr.replicas.processes import alone, rows_here
@@ -16,6 +28,7 @@ __all__ = [
     "FitOnReplicas",
     "accelerated",
     "alone",
+    "check_several",
     "count",
     "even",
     "evenly",
@@ -25,6 +38,7 @@ __all__ = [
     "index",
     "rows_here",
     "settle",
+    "several",
     "steps_done",
     "synchronize",
     "told",

@@ -343,8 +343,8 @@ _UNEVEN = (
 
 
 def told(error: Exception) -> InputError | None:
-    """The sentence `_UNEVEN` in an error of TensorFlow, if it is there."""
-    found = re.search(_UNEVEN.replace("{}", r"\d+"), str(error))
+    """The sentence `_UNEVEN`, or that of `several`, in an error of TensorFlow, if it is there."""
+    found = re.search("|".join([_UNEVEN.replace("{}", r"\d+"), _ALONE]), str(error))
     return InputError(found[0]) if found else None
 
 
@@ -375,6 +375,41 @@ def even(x):
     rows = tf.shape(x)[0]
     same = tf.debugging.Assert(tf.equal(total(rows), rows * count()), [_UNEVEN.format(count())])
     with tf.control_dependencies([same] if same is not None else []):
+        return tf.identity(x)
+
+
+_ALONE = (
+    "a batch must have at least two examples, as the loss compares each with the others: give a batch size by which "
+    "none is left alone, or drop the remainder"
+)
+
+
+def check_several(examples: int, *, batch_size: int) -> None:
+    """Raises `InputError` where examples make a batch in which one of them is alone.
+
+    Example:
+        >>> check_several(9, batch_size=5)
+    """
+    check(
+        min(batch_size, examples) > 1 and examples % batch_size != 1, _ALONE, examples=examples, batch_size=batch_size
+    )
+
+
+def several(x):
+    """`x` `(n, …)`; raises `InputError`, or fails in the step, if n is 1 and there is no other replica.
+
+    Replicas that have as many each (`even`) are never alone.  Where XLA compiles the step of a batch whose size is not
+    known while it is traced, nothing can fail in it.
+    """
+    if count() > 1:
+        return x
+    check(x.shape[0] != 1, _ALONE)
+    if x.shape[0] is not None or keras.backend.backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    enough = tf.debugging.Assert(tf.shape(x)[0] != 1, [_ALONE])
+    with tf.control_dependencies([enough] if enough is not None else []):
         return tf.identity(x)
 
 
