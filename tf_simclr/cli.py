@@ -249,7 +249,7 @@ def parse(words: Sequence[str]) -> Any:
         whole = any(word.startswith("--help") and word != "--help" for word in asked)
         write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
         raise SystemExit(0)
-    # 2. A file of options or a recipe, which may name the command, too.
+    # 2. A file of options or a preset, which may name the command, too.
     stored = _stored_config(words) or preset(words)
     command = named(words)
     if command is None:
@@ -290,7 +290,7 @@ def besides(command: str) -> list[tuple[str, str]]:
     """Options that are none of a configuration, and what they mean."""
     found = [("--config FILE", "Options of a run folder's config.json; those beside it change them.")]
     if command == "pretrain":
-        meant = "Options of a recipe (`tf-simclr presets` lists them); those beside it change them."
+        meant = "Options of a preset (`tf-simclr presets` lists them); those beside it change them."
         found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", meant))
     return found
 

@@ -25,12 +25,12 @@ def main() -> None:
         if "--version" in words:
             write(f"tf-simclr {tf_simclr.__version__}\n")
             return
-        job = official.parse(words)
-        block = staged(job.config, say=say, several=cli.several(job.config))
+        call = official.parse(words)
+        block = staged(call.config, say=say, several=cli.several(call.config))
         with block as config, cli.extras_named("tf_simclr.run"):
-            if job.mode != "eval":
+            if call.mode != "eval":
                 look_first(config)
-            cli.task("official").run(dataclasses.replace(job, config=config))
+            cli.task("official").run(dataclasses.replace(call, config=config))
 
 
 if __name__ == "__main__":

@@ -41,20 +41,20 @@ def calls(monkeypatch):
     called = []
 
     def note(name, result):
-        def run(job, place, **options):
-            called.append((name, str(place.relative_to(job.config.model_dir)), options))
+        def run(pipeline, place, **options):
+            called.append((name, str(place.relative_to(pipeline.config.model_dir)), options))
             return result
 
         return run
 
-    def answer(job, networks, *, part, result):
-        note(f"asked about {part}", None)(job, result.parent)
+    def answer(pipeline, networks, *, part, result):
+        note(f"asked about {part}", None)(pipeline, result.parent)
 
     def probe(config):
         called.append((f"probed on {config.eval_split}", config.result.parent.name, {}))
 
-    def classifiers(job, folder, **options):
-        return [note("trained", folder / "seed-0")(job, folder, **options)] * job.config.seeds
+    def classifiers(pipeline, folder, **options):
+        return [note("trained", folder / "seed-0")(pipeline, folder, **options)] * pipeline.config.seeds
 
     found = {"best": {}, "trial": "trial-000", "trials": []}
     monkeypatch.setitem(chest_ards.STEPS, "initial", note("initial", {"architecture": {}, "counts": {}}))
@@ -64,13 +64,15 @@ def calls(monkeypatch):
     monkeypatch.setattr(chest_ards, "classifiers", classifiers)
     monkeypatch.setattr(chest_ards, "answer", answer)
     monkeypatch.setattr(chest_ards.linear_eval, "run", probe)
-    monkeypatch.setattr(chest_ards.ards_report, "write", lambda job, folder: called.append(("reported", "", {})) or "")
-    monkeypatch.setattr(chest_ards, "Job", job_with_encoder)
+    monkeypatch.setattr(
+        chest_ards.ards_report, "write", lambda pipeline, folder: called.append(("reported", "", {})) or ""
+    )
+    monkeypatch.setattr(chest_ards, "Pipeline", pipeline_with_encoder)
     return called
 
 
-class job_with_encoder(ards_runs.Job):
-    """A job whose networks are nowhere."""
+class pipeline_with_encoder(ards_runs.Pipeline):
+    """A pipeline whose networks are nowhere."""
 
     @property
     def first_encoder(self):
@@ -195,12 +197,12 @@ def test_fine_tuning_says_the_auc_of_two_classes_that_both_occur():
 def test_too_few_test_patients_leave_a_report_a_sentence_and_a_model_of_raw_scores(
     prepared, tmp_path, monkeypatch, capsys
 ):
-    job = ards_runs.Job(config(prepared, tmp_path, image_size=32), load(prepared), "ARDS", None)
+    pipeline = ards_runs.Pipeline(config(prepared, tmp_path, image_size=32), load(prepared), "ARDS", None)
     images = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     network = keras.Model(images, keras.layers.Dense(2, name="logits_sup")(pooled))
-    rows = job.rows["test"]
-    asked = Asked(job.target.images[rows], job.target.column("ARDS")[rows], job.target.patients[rows])
+    rows = pipeline.rows["test"]
+    asked = Asked(pipeline.target.images[rows], pipeline.target.column("ARDS")[rows], pipeline.target.patients[rows])
     way = Way("way", validation=np.zeros((1, 0)), test=np.random.default_rng(0).random((1, len(rows))))
     found = SimpleNamespace(ways=[way], estimates=[{}], test=asked, counts={"test": {}}, positive="ARDS")
     found.collection, found.steps, found.synthetic = "made", [""] * 8, False
@@ -214,7 +216,7 @@ def test_too_few_test_patients_leave_a_report_a_sentence_and_a_model_of_raw_scor
         "load_encoder": lambda _: keras.Model(images, pooled),
     }.items():
         monkeypatch.setattr(ards_report, name, value)
-    assert ards_report.write(job, tmp_path).startswith("the table")
+    assert ards_report.write(pipeline, tmp_path).startswith("the table")
     assert (tmp_path / "report.html").read_text() == "<html>"
     assert "the model is left with its raw scores" in capsys.readouterr().err
     assert deployed.load(tmp_path).calibration.missing

@@ -333,7 +333,7 @@ def moved(kept: dict[str, np.ndarray], place: str) -> tuple[dict[bytes, np.ndarr
         [place.encode() + name.removeprefix(str(kept["place"]).encode()) for name in kept[column].tolist()]
         for column in ("names", "unreadable")
     )
-    check(len(names) == len(kept["logits"]), "a teacher's answers must be one an image; remove their file")
+    check(len(names) == len(kept["logits"]), "a teacher's answers must be one for each image; remove their file")
     return dict(zip(names, kept["logits"], strict=True)), set(failed)
 
 

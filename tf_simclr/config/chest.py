@@ -149,7 +149,7 @@ class ChestArds(_OwnEncoder):
     """Another prepared folder to pretrain on, such as ChestX-ray14, whole but for patients to choose by or test on; by
     default the same one, of which the patients to train on alone are taken."""
     split_seed: int = 0
-    """Seed of the split by patient, where the collection has no official one."""
+    """Seed of the split by patient, where the collection has none of its own."""
     checkpoint: Path | None = None
     """Encoder to begin with, of any kind that converters reads, such as an official ImageNet SimCLR; none: from
     scratch."""
@@ -236,7 +236,7 @@ class ChestExplain(_OwnModel):
         super().__post_init__()
         check(len(self.images) > 0, "images must name at least one file")
         names = [path.stem for path in self.images]
-        check(len(set(names)) == len(names), "images must have different names, by which results are called")
+        check(len(set(names)) == len(names), "images must have different names, since results are named after them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +265,7 @@ class ChestApp(_OwnModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         fits = self.max_megabytes <= self.all_megabytes <= 16384
-        check(fits, "all_megabytes must be max_megabytes to 16384", all_megabytes=self.all_megabytes)
+        check(fits, "all_megabytes must be between max_megabytes and 16384", all_megabytes=self.all_megabytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,10 +334,10 @@ class ChestFindings(_OwnEncoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(len(self.ways) > 0, "ways must name at least one: linear, finetune")
+        check(len(self.ways) > 0, "ways must name at least one of linear and finetune")
         shares = self.labels_fractions
         fits = len(shares) > 0 and all(0 < share <= 1 for share in shares)
-        check(fits, "labels_fractions must be shares above 0, at most 1", labels_fractions=shares)
+        check(fits, "labels_fractions must be shares above 0 and at most 1", labels_fractions=shares)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ class Images(Checked):
     positive: str | None = None
     """radiographs: the class to tell from the rest; else all classes, where every image has exactly one."""
     split_seed: int = 0
-    """Seed of the split of radiographs without an official one, and of an image_dir without splits."""
+    """Seed of the split of radiographs whose collection has none of its own, and of an image_dir without splits."""
     download: bool = False
     """Whether to download a data set that is not there."""
     image_size: int = 224

@@ -1,4 +1,4 @@
-"""Named recipes of pretraining: what they set, and where each number comes from."""
+"""Named options of pretraining: what each preset sets, and where each number comes from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,6 +137,6 @@ class Presets(Checked):
 
 
 def run(config: Presets) -> None:
-    """`tf-simclr presets`: prints the recipes with their sources.  No framework is loaded for that."""
+    """`tf-simclr presets`: prints the presets with their sources.  No framework is loaded for that."""
     names = list(PRESETS) if config.name == "all" else [config.name]
     write("\n\n".join(map(table, names)) + "\n")

@@ -24,7 +24,7 @@ from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.metrics import accuracy, top_k_accuracy
 from tf_simclr.files import read_json, write_json
 from tf_simclr.models.network import weights_by_name
-from tf_simclr.official.flags import Job
+from tf_simclr.official.flags import Call
 from tf_simclr.optimizers import train_steps
 from tf_simclr.places import is_bucket, written
 from tf_simclr.replicas.launchers import started
@@ -36,91 +36,91 @@ _WAIT = 15
 """Seconds between two looks for a new checkpoint, the official code's number."""
 
 
-def run(job: Job) -> None:
+def run(call: Call) -> None:
     """Trains, evaluates, or both.
 
     Raises:
         InputError: several processes were started to evaluate, which would write the same files.
     """
-    who = None if job.mode == "train" else started()
-    check(who is None, f"mode must be train where {who} has started several processes; evaluate in one", mode=job.mode)
+    who = None if call.mode == "train" else started()
+    check(who is None, f"mode must be train where {who} has started several processes; evaluate in one", mode=call.mode)
     # 1. Training, by the command of that name.
-    if job.mode != "eval":
-        importlib.import_module(f"tf_simclr.commands.{job.flags['train_mode']}").run(job.config)
-    if job.mode == "train":
+    if call.mode != "eval":
+        importlib.import_module(f"tf_simclr.commands.{call.flags['train_mode']}").run(call.config)
+    if call.mode == "train":
         return
-    if isinstance(job.config, Pretrain) and not job.config.lineareval_while_pretraining:
+    if isinstance(call.config, Pretrain) and not call.config.lineareval_while_pretraining:
         say("no evaluation: without lineareval_while_pretraining pretraining has no classifier")
         return
     # 2. One evaluation of the last checkpoint, or of each as it appears, as when training runs elsewhere.
-    if job.mode == "train_then_eval":
-        show(line(evaluate(job, _steps_of(job)[-1])))
+    if call.mode == "train_then_eval":
+        show(line(evaluate(call, _steps_of(call)[-1])))
         return
-    for result in evaluations(job, sleep=time.sleep):
+    for result in evaluations(call, sleep=time.sleep):
         show(line(result))
 
 
-def evaluations(job: Job, *, sleep: Callable[[float], None]) -> Iterator[dict]:
+def evaluations(call: Call, *, sleep: Callable[[float], None]) -> Iterator[dict]:
     """Evaluates the newest checkpoint, and each newer one when it appears, up to that of the last step."""
-    last = _total_steps(job)
+    last = _total_steps(call)
     done = -1
     for look in itertools.count():
-        newest = max(_steps_of(job), default=-1)
+        newest = max(_steps_of(call), default=-1)
         # Only the newest: those that appeared during an evaluation are passed over, as in the official code.
         if newest > done:
             done = newest
-            yield evaluate(job, newest)
+            yield evaluate(call, newest)
         if done >= last:
             return
-        place = written(job.config.model_dir)
+        place = written(call.config.model_dir)
         rule = f"{place} must hold the checkpoint of step {last:,}: evaluation waits for new ones on a path alone"
         check(not is_bucket(place), rule, newest=max(newest, 0))
         if look == 0:
-            say(f"waiting for checkpoints in {job.config.model_dir}, up to that of step {last:,} (Ctrl-C ends it)")
+            say(f"waiting for checkpoints in {call.config.model_dir}, up to that of step {last:,} (Ctrl-C ends it)")
         sleep(_WAIT)
 
 
-def _total_steps(job: Job) -> int:
+def _total_steps(call: Call) -> int:
     """Steps of the training, as its flags say."""
-    config = job.config
+    config = call.config
     if config.train_steps:
         return config.train_steps
     images = open_source(config, config.train_split).num_examples
     return train_steps(images, config.train_batch_size, epochs=config.train_epochs)
 
 
-def _steps_of(job: Job) -> list[int]:
+def _steps_of(call: Call) -> list[int]:
     """The steps of the run's checkpoints, the first one first."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in RunFolder(job.config.model_dir).checkpoints())
+    return sorted(int(path.stem.removeprefix("step-")) for path in RunFolder(call.config.model_dir).checkpoints())
 
 
-def evaluate(job: Job, step: int) -> dict[str, float]:
+def evaluate(call: Call, step: int) -> dict[str, float]:
     """Evaluates one checkpoint and writes what the official code writes.
 
     Raises:
         InputError: it has no classifier, or not the classes of the split.
     """
-    model_dir = job.config.model_dir
+    model_dir = call.config.model_dir
     network = load_model(model_dir, step=step)
     has = "logits_sup" in network.output
     check(has, f"{model_dir} must have a classifier to evaluate: pretrain on labelled images, or finetune")
-    logits = _logits_of(job, network)
+    logits = _logits_of(call, network)
     rule = "the classifier must have the classes of the eval_split"
     classes = logits.values.shape[1]
     check(logits.labels.max() < classes, rule, classes=classes, largest_label=int(logits.labels.max()))
     result = {
-        "eval/regularization_loss": _l2_loss(network, job),
+        "eval/regularization_loss": _l2_loss(network, call),
         "eval/label_top_1_accuracy": accuracy(logits.values.argmax(axis=1), logits.labels),
         "eval/label_top_5_accuracy": top_k_accuracy(logits.values, logits.labels, k=min(5, classes)),
         "global_step": float(step),
     }
-    write(job, result)
+    write(call, result)
     return result
 
 
-def _logits_of(job: Job, network: keras.Model) -> Features:
+def _logits_of(call: Call, network: keras.Model) -> Features:
     """The classifier's outputs on the evaluation split, or on its first `eval_steps` batches."""
-    config, flags = job.config, job.flags
+    config, flags = call.config, call.flags
     source = open_source(config, flags["eval_split"], labelled=True)
     check(source.labelled, f"{source.origin} must have labels to evaluate on")
     sizes = {"batch_size": flags["eval_batch_size"], "image_size": config.image_size}
@@ -128,16 +128,16 @@ def _logits_of(job: Job, network: keras.Model) -> Features:
     return extract(network, batches.take(flags["eval_steps"] or -1), endpoint="logits_sup")
 
 
-def _l2_loss(network: keras.Model, job: Job) -> float:
+def _l2_loss(network: keras.Model, call: Call) -> float:
     """The weight decay that the optimizer leaves to the loss: with LARS of the classifier's kernel alone.
 
     See docs/official-code.md#weight-decay.
     """
     named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
-    decayed = ["logits_sup/kernel"] if job.config.optimizer == "lars" else [n for n in named if _decays(n)]
+    decayed = ["logits_sup/kernel"] if call.config.optimizer == "lars" else [n for n in named if _decays(n)]
     # ½ λ Σ w², in float64, as of millions of weights.
     squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)
-    return float(0.5 * job.config.weight_decay * squares)
+    return float(0.5 * call.config.weight_decay * squares)
 
 
 def _decays(name: str) -> bool:
@@ -145,19 +145,19 @@ def _decays(name: str) -> bool:
     return name.rsplit("/", 1)[1] in ("kernel", "bias")
 
 
-def write(job: Job, result: dict[str, float]) -> None:
+def write(call: Call, result: dict[str, float]) -> None:
     """Result, flags and SavedModel, where the official code has them."""
-    folder, step = RunFolder(job.config.model_dir), int(result["global_step"])
+    folder, step = RunFolder(call.config.model_dir), int(result["global_step"])
     # What training has noted in the result stays.
     before = read_json(folder.result) if folder.result.exists() else {}
     write_json(folder.result, before | result)
     write_json(folder.path / f"result_{step}.json", result)
-    write_json(folder.path / "flags.json", job.flags)
+    write_json(folder.path / "flags.json", call.flags)
     exports = folder.path / "saved_model"
     if not (exports / str(step)).exists():
         convert(folder.path, exports / str(step), to="savedmodel", step=step, verify=False)
     # 0 keeps all: nothing is cut off.
-    kept = job.flags["keep_hub_module_max"]
+    kept = call.flags["keep_hub_module_max"]
     for old in exported(exports)[: -kept if kept > 0 else 0]:
         shutil.rmtree(old)
 

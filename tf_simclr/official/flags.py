@@ -95,7 +95,7 @@ _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
 @dataclass(frozen=True)
-class Job:
+class Call:
     """What a command line of the official code asks for."""
 
     mode: str
@@ -104,21 +104,21 @@ class Job:
     """Every flag's value, as `flags.json` holds them."""
 
 
-def parse(words: Sequence[str]) -> Job:
-    """The job that the words behind `run.py` describe.
+def parse(words: Sequence[str]) -> Call:
+    """The call that the words behind `run.py` describe.
 
     Raises:
         InputError: an unknown flag, a value that is not of its kind, or flags that cannot be used here.
 
     Example:
-        >>> job = parse("--mode=eval --model_dir runs/a --nouse_tpu --image_size=32".split())
-        >>> job.mode, job.config.image_size, job.config.train_batch_size
+        >>> call = parse("--mode=eval --model_dir runs/a --nouse_tpu --image_size=32".split())
+        >>> call.mode, call.config.image_size, call.config.train_batch_size
         ('eval', 32, 512)
     """
     # All flags have a value; those given go over the defaults.
     flags = {flag.name: flag.default for flag in FLAGS} | dict(given(words))
     check(flags["model_dir"], "--model_dir must be given: the folder that the run is kept in")
-    return Job(flags["mode"], configuration(flags), flags)
+    return Call(flags["mode"], configuration(flags), flags)
 
 
 def given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from tf_simclr import replicas
 from tf_simclr.chest.ards import report as ards_report
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.runs import (
-    Job,
+    Pipeline,
     answer,
     classifiers,
     probing,
@@ -48,24 +48,24 @@ def run(config: ChestArds) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with hold(config.model_dir, say=say):
         # 1. The radiographs and their parts, which every stage takes.
-        job = _opened(config)
-        ards.check_split(job.target, job.rows, positive=job.positive)
+        pipeline = _opened(config)
+        ards.check_split(pipeline.target, pipeline.rows, positive=pipeline.positive)
         write_json(config.model_dir / "config.json", plain(config))
 
         # 2. The stages in order (`STEPS`), each passed over where it is whole and gone on with where it was stopped:
         #    initial, pretrain, linear, finetune and grid look at validation patients alone; evaluate and compare at
         #    test patients, once; report writes what they found.
         for name in STAGES if config.stage == "all" else [config.stage]:
-            _perform(job, job.stage(name))
+            _perform(pipeline, pipeline.stage(name))
 
 
-def _opened(config: ChestArds) -> Job:
+def _opened(config: ChestArds) -> Pipeline:
     """The knobs with the radiographs; made-up ones are written and prepared at first."""
     positive = config.positive or _synthetic_class()
     if config.radiographs != "synthetic":
-        return Job(config, load(Path(config.radiographs)), positive, replicas.find())
+        return Pipeline(config, load(Path(config.radiographs)), positive, replicas.find())
     data = made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
-    return Job(config, data, positive, replicas.find())
+    return Pipeline(config, data, positive, replicas.find())
 
 
 def _synthetic_class() -> str:
@@ -73,15 +73,15 @@ def _synthetic_class() -> str:
     return siim.CLASSES[1]
 
 
-def _perform(job: Job, stage: Stage) -> None:
+def _perform(pipeline: Pipeline, stage: Stage) -> None:
     """Runs a stage, unless it is whole; the report is always written anew."""
     # What a stage is made with is noted before it runs: another command with other knobs is refused, and not mixed in.
-    due = stage.begin(settings(job, stage.name), defaults=plain_defaults("chest ards")) or _extent(job, stage)
+    due = stage.begin(settings(pipeline, stage.name), defaults=plain_defaults("chest ards")) or _extent(pipeline, stage)
     if not due and stage.name != "report":
         say(f"{stage.title}: whole in {stage.path}")
         return
     say(stage.title)
-    stage.finish(STEPS[stage.name](job, stage.path))
+    stage.finish(STEPS[stage.name](pipeline, stage.path))
 
 
 _KNOBS = {
@@ -106,39 +106,39 @@ _KNOBS = {
 there may be more of them when a run goes on."""
 
 
-def settings(job: Job, name: str) -> dict[str, Any]:
+def settings(pipeline: Pipeline, name: str) -> dict[str, Any]:
     """What a stage is made with."""
-    values = plain(job.config)
+    values = plain(pipeline.config)
     found = {knob: values[knob] for knob in _KNOBS[name]}
     if name == "initial":
-        found |= {"positive": job.positive, "radiographs": ards.identity(job.target)}
-        found |= _weights(job, there=job.stage(name).noted().get("settings", {}))
+        found |= {"positive": pipeline.positive, "radiographs": ards.identity(pipeline.target)}
+        found |= _weights(pipeline, there=pipeline.stage(name).noted().get("settings", {}))
     if name == "pretrain":
-        found |= {"radiographs": ards.identity(job.unlabelled[0])}
+        found |= {"radiographs": ards.identity(pipeline.unlabelled[0])}
     return found
 
 
-def _weights(job: Job, *, there: dict[str, Any]) -> dict[str, Any]:
+def _weights(pipeline: Pipeline, *, there: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint by its content, as it may lie somewhere else when the stages go on."""
     # The content and not the place: a checkpoint may be moved between two stages.
-    path = job.config.checkpoint
+    path = pipeline.config.checkpoint
     if path is None or there.get("checkpoint") == str(path):  # an earlier version has noted the path
         return {}
-    return {"checkpoint": content_of(path, ema=job.config.ema)}
+    return {"checkpoint": content_of(path, ema=pipeline.config.ema)}
 
 
-def _extent(job: Job, stage: Stage) -> bool:
+def _extent(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether more seeds or ways are asked for than a whole stage has."""
     if stage.name not in ("evaluate", "compare"):
         return False
     # More seeds, or a way that was not asked for before, are added to what is there.
-    more = stage.name == "compare" and not starts(job, stage.path).keys() <= stage.result["ways"].keys()
-    return more or stage.result["seeds"] < job.config.seeds
+    more = stage.name == "compare" and not starts(pipeline, stage.path).keys() <= stage.result["ways"].keys()
+    return more or stage.result["seeds"] < pipeline.config.seeds
 
 
-def initial(job: Job, folder: Path) -> dict[str, Any]:
+def initial(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """The checkpoint's network, or one with random weights, as a file of our own."""
-    config, path = job.config, folder / "network.keras"
+    config, path = pipeline.config, folder / "network.keras"
     # 1. The network: of the checkpoint, of `--encoder`, or a ResNet with random weights.
     keras.utils.set_random_seed(config.seed)
     if config.checkpoint is None and config.encoder:
@@ -159,11 +159,11 @@ def initial(job: Job, folder: Path) -> dict[str, Any]:
     if own_network(path) is None:
         known = dataclasses.asdict(dataclasses.replace(read_network(path)[0], num_classes=0, ft_proj_selector=0))
     else:
-        known = dataclasses.asdict(_own(job, network))
-    counted = ards.counts(job.target, job.rows, positive=job.positive)
+        known = dataclasses.asdict(_own(pipeline, network))
+    counted = ards.counts(pipeline.target, pipeline.rows, positive=pipeline.positive)
     for part, of in counted.items():
         say(f"  {part:<12}" + ", ".join(f"{number:,} {what}" for what, number in of.items()))
-    say(f"  {job.alike_in_words}")
+    say(f"  {pipeline.alike_in_words}")
     return {"origin": origin, "architecture": known, "counts": counted}
 
 
@@ -172,17 +172,17 @@ def _built(config: ChestArds) -> keras.Model:
     return encoders.build(config.encoder, image_size=config.image_size, say=say)
 
 
-def _own(job: Job, network: keras.Model) -> Own:
+def _own(pipeline: Pipeline, network: keras.Model) -> Own:
     """What is known of an encoder of another kind; one drawn anew is kept for what is trained from scratch."""
     encoder = encoders.encoder_of(network)
-    with replacing_path(job.random_encoder) as temporary:
+    with replacing_path(pipeline.random_encoder) as temporary:
         encoders.as_network(keras.models.clone_model(encoder)).save(temporary)
-    return Own(encoder_name(job.config) or "network.keras", encoder.output_shape[-1])
+    return Own(encoder_name(pipeline.config) or "network.keras", encoder.output_shape[-1])
 
 
-def pretrained(job: Job, folder: Path) -> dict[str, Any]:
+def pretrained(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """SimCLR from that encoder on."""
-    prepared, rows = job.unlabelled
+    prepared, rows = pipeline.unlabelled
     patients = prepared.patients[rows]
     known = {
         "images": len(rows),
@@ -190,78 +190,78 @@ def pretrained(job: Job, folder: Path) -> dict[str, Any]:
         "patients with several images": int(np.sum(np.unique(patients, return_counts=True)[1] > 1)),
         "left out": len(prepared) - len(rows),
         "collection": prepared.name,
-        "own": prepared is job.target,
+        "own": prepared is pipeline.target,
     }
-    return known | {"training": run_pretraining(job, folder / "run")}
+    return known | {"training": run_pretraining(pipeline, folder / "run")}
 
 
-def linear(job: Job, folder: Path) -> dict[str, Any]:
+def linear(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """Frozen features of the pretrained network, of an untrained one, and of a checkpoint to begin with."""
     # The checkpoint as it came is probed, too: does learning from radiographs add to it?
-    networks = {"simclr": job.stage("pretrain").path / "run"}
-    if job.config.checkpoint is not None:
-        networks["checkpoint"] = job.first_encoder
+    networks = {"simclr": pipeline.stage("pretrain").path / "run"}
+    if pipeline.config.checkpoint is not None:
+        networks["checkpoint"] = pipeline.first_encoder
     for name, network in networks.items():
-        linear_eval.run(probing(job, folder / f"{name}.json", checkpoint=network, part="validation"))
+        linear_eval.run(probing(pipeline, folder / f"{name}.json", checkpoint=network, part="validation"))
     return {"networks": list(networks)}
 
 
-def _finetuned(job: Job, folder: Path) -> dict[str, Any]:
+def _finetuned(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """The first look at fine-tuning, with the knobs as they are."""
-    checkpoint = job.stage("pretrain").path / "run"
-    return run_finetuning(job, folder / "run", checkpoint=checkpoint, seed=job.config.seed)
+    checkpoint = pipeline.stage("pretrain").path / "run"
+    return run_finetuning(pipeline, folder / "run", checkpoint=checkpoint, seed=pipeline.config.seed)
 
 
-def grid(job: Job, folder: Path) -> dict[str, Any]:
+def grid(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """The best knobs by the AUC on validation patients."""
-    return search(job, folder / "search", checkpoint=job.stage("pretrain").path / "run")
+    return search(pipeline, folder / "search", checkpoint=pipeline.stage("pretrain").path / "run")
 
 
-def _evaluated(job: Job, folder: Path) -> dict[str, Any]:
+def _evaluated(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """The choice with as many seeds as are asked for, and the frozen features, on test patients."""
     # Only now test patients are looked at: knobs were chosen on validation patients.
-    checkpoint, before = job.stage("pretrain").path / "run", job.stage("grid")
-    networks = classifiers(job, folder, found=before.result, grid=before.path / "search", checkpoint=checkpoint)
+    checkpoint, before = pipeline.stage("pretrain").path / "run", pipeline.stage("grid")
+    networks = classifiers(pipeline, folder, found=before.result, grid=before.path / "search", checkpoint=checkpoint)
     for part in ("validation", "test"):
-        answer(job, networks, part=part, result=folder / f"{part}.json")
-        linear_eval.run(probing(job, folder / f"linear_{part}.json", checkpoint=checkpoint, part=part))
-    places = [str(network.relative_to(job.config.model_dir)) for network in networks]
+        answer(pipeline, networks, part=part, result=folder / f"{part}.json")
+        linear_eval.run(probing(pipeline, folder / f"linear_{part}.json", checkpoint=checkpoint, part=part))
+    places = [str(network.relative_to(pipeline.config.model_dir)) for network in networks]
     return {"seeds": len(networks), "networks": places}
 
 
-def _compared(job: Job, folder: Path) -> dict[str, Any]:
+def _compared(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """The other ways, each with the same grid, the same seeds and the same look at test patients."""
-    ways, found = starts(job, folder), {}
+    ways, found = starts(pipeline, folder), {}
     for number, (name, checkpoint) in enumerate(ways.items(), 1):
         place = folder / name
-        say(f"{job.stage('compare').title.split(':')[0]}: {ards.WAYS[name]} ({number} of {len(ways)})")
+        say(f"{pipeline.stage('compare').title.split(':')[0]}: {ards.WAYS[name]} ({number} of {len(ways)})")
         if name == "moco" and checkpoint is not None:
             # The key network and the queue need a pretraining of their own; the others begin with what is there.
-            run_pretraining(job, checkpoint, method="moco")
-        found[name] = search(job, place / "search", checkpoint=checkpoint)
-        networks = classifiers(job, place, found=found[name], grid=place / "search", checkpoint=checkpoint)
+            run_pretraining(pipeline, checkpoint, method="moco")
+        found[name] = search(pipeline, place / "search", checkpoint=checkpoint)
+        networks = classifiers(pipeline, place, found=found[name], grid=place / "search", checkpoint=checkpoint)
         for part in ("validation", "test"):
-            answer(job, networks, part=part, result=place / f"{part}.json")
-    return {"seeds": job.config.seeds, "ways": found}
+            answer(pipeline, networks, part=part, result=place / f"{part}.json")
+    return {"seeds": pipeline.config.seeds, "ways": found}
 
 
-def starts(job: Job, folder: Path) -> dict[str, Path | None]:
+def starts(pipeline: Pipeline, folder: Path) -> dict[str, Path | None]:
     """The other ways that are asked for, and the network that each begins with."""
     # From scratch: a ResNet is drawn by `finetune` itself, another encoder is in a file.
-    found: dict[str, Path | None] = {"supervised": job.random_encoder if job.own else None}
-    found |= {"checkpoint": job.first_encoder} if job.config.checkpoint is not None else {}
-    again = job.config.moco or (folder / "moco" / "test.json").exists()
+    found: dict[str, Path | None] = {"supervised": pipeline.random_encoder if pipeline.own else None}
+    found |= {"checkpoint": pipeline.first_encoder} if pipeline.config.checkpoint is not None else {}
+    again = pipeline.config.moco or (folder / "moco" / "test.json").exists()
     return found | ({"moco": folder / "moco" / "pretrain"} if again else {})
 
 
-def report(job: Job, folder: Path) -> dict[str, Any]:
+def report(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """One page for readers, the numbers as JSON, and the model for `chest app`."""
-    summary = ards_report.write(job, folder)
+    summary = ards_report.write(pipeline, folder)
     show(summary)
     return {"page": "report.html"}
 
 
-STEPS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
+STEPS: dict[str, Callable[[Pipeline, Path], dict[str, Any]]] = {
     "initial": initial,
     "pretrain": pretrained,
     "linear": linear,

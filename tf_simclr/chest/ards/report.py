@@ -9,7 +9,7 @@ import numpy as np
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.numbers import Asked, Way, estimates
 from tf_simclr.chest.ards.page import Report, aligned, written
-from tf_simclr.chest.ards.runs import Job
+from tf_simclr.chest.ards.runs import Pipeline
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
@@ -34,57 +34,58 @@ _FROZEN = {
 _TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_batch_size", "mixed_precision", "seeds")
 
 
-def write(job: Job, folder: Path) -> str:
+def write(pipeline: Pipeline, folder: Path) -> str:
     """Writes `report.html`, `numbers.json` and the model, and returns a table for the terminal."""
     # 1. From the stages. 2. The page. 3. The numbers. 4. The model. 5. The terminal's table.
-    found = _gathered(job)
+    found = _gathered(pipeline)
     with replacing(folder / "report.html") as [file]:
         file.write(written(found).encode())
     numbers = {way.title: of for way, of in zip(found.ways, found.estimates, strict=True)}
     content = {"note": NOTICE, "made_up": found.synthetic, "test": found.counts["test"], "ways": numbers}
     write_json(folder / "numbers.json", content)
-    named = words_to_open(_deploy(job, found) / "encoder.keras", encoder=encoder_name(job.config))
-    ask = typed("chest", "app", "--model", job.config.model_dir, *named)
-    return f"{table(job, found, folder=folder)}\nask it  {ask}"
+    named = words_to_open(_deploy(pipeline, found) / "encoder.keras", encoder=encoder_name(pipeline.config))
+    ask = typed("chest", "app", "--model", pipeline.config.model_dir, *named)
+    return f"{table(pipeline, found, folder=folder)}\nask it  {ask}"
 
 
-def _gathered(job: Job) -> Report:
+def _gathered(pipeline: Pipeline) -> Report:
     """All that the page tells, from the stages' results."""
-    places = {name: job.stage(name).path for name in ards.STAGES}
+    places = {name: pipeline.stage(name).path for name in ards.STAGES}
     # Each way has its answers in a folder of its own; names and labels are the first one's, in whose order all are put.
-    others = _compared(job)
+    others = _compared(pipeline)
     folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
-    asked = {part: images(job, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
+    asked = {part: images(pipeline, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
     ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
     ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in _FROZEN.items()]
     pairs = places["pretrain"] / "run" / "pairs.png"
     return Report(
-        positive=job.positive,
-        collection=job.target.name,
-        synthetic=job.target.made_up,
-        counts=job.stage("initial").result["counts"],
-        alike=job.alike_in_words,
-        pretraining=job.stage("pretrain").result,
-        steps=steps(job),
+        positive=pipeline.positive,
+        collection=pipeline.target.name,
+        synthetic=pipeline.target.made_up,
+        counts=pipeline.stage("initial").result["counts"],
+        alike=pipeline.alike_in_words,
+        pretraining=pipeline.stage("pretrain").result,
+        steps=steps(pipeline),
         ways=ways,
-        estimates=estimates(ways, validation=asked["validation"], test=asked["test"], seed=job.config.seed),
+        estimates=estimates(ways, validation=asked["validation"], test=asked["test"], seed=pipeline.config.seed),
         test=asked["test"],
-        grids={ards.WAYS["simclr"]: job.stage("grid").result} | {ards.WAYS[name]: of for name, of in others.items()},
-        frozen=frozen(places["linear"], job.stage("linear").result["networks"]),
+        grids={ards.WAYS["simclr"]: pipeline.stage("grid").result}
+        | {ards.WAYS[name]: of for name, of in others.items()},
+        frozen=frozen(places["linear"], pipeline.stage("linear").result["networks"]),
         pairs=pairs.read_bytes() if pairs.exists() else b"",
-        made=made(job),
+        made=made(pipeline),
     )
 
 
-def _compared(job: Job) -> dict[str, Any]:
+def _compared(pipeline: Pipeline) -> dict[str, Any]:
     """The other ways with their searches; none before the stage is whole."""
-    return job.stage("compare").noted().get("result", {"ways": {}})["ways"]
+    return pipeline.stage("compare").noted().get("result", {"ways": {}})["ways"]
 
 
-def images(job: Job, answers: Answers) -> Asked:
+def images(pipeline: Pipeline, answers: Answers) -> Asked:
     """The images of a part with their patients."""
-    rows = aligned(job.target.images, answers.names)
-    return Asked(answers.names, answers.labels, job.target.patients[rows])
+    rows = aligned(pipeline.target.images, answers.names)
+    return Asked(answers.names, answers.labels, pipeline.target.patients[rows])
 
 
 def tuned(title: str, folder: Path, *, asked: dict[str, Asked]) -> Way:
@@ -122,15 +123,17 @@ def frozen(folder: Path, networks: list[str]) -> list[tuple[str, float, float]]:
     return found
 
 
-def steps(job: Job) -> list[str]:
+def steps(pipeline: Pipeline) -> list[str]:
     """What was done, a sentence a stage."""
-    config, first, before = job.config, job.stage("initial").result, job.stage("pretrain").result
-    network = f"{first['origin']}" if job.own else f"a ResNet-{first['architecture']['depth']} with {first['origin']}"
+    config, first, before = pipeline.config, pipeline.stage("initial").result, pipeline.stage("pretrain").result
+    network = (
+        f"{first['origin']}" if pipeline.own else f"a ResNet-{first['architecture']['depth']} with {first['origin']}"
+    )
     pair = "two views of one radiograph" if config.pairs == "image" else "views of two radiographs of a patient"
     training = before["training"]
-    trials, seeds = len(job.stage("grid").result["trials"]), job.stage("evaluate").result["seeds"]
+    trials, seeds = len(pipeline.stage("grid").result["trials"]), pipeline.stage("evaluate").result["seeds"]
     times = "once" if seeds == 1 else f"{seeds} times"
-    others = ", ".join(ards.WAYS[name] for name in _compared(job))
+    others = ", ".join(ards.WAYS[name] for name in _compared(pipeline))
     return [
         f"Begin with {network}.",
         f"Pretrain it by SimCLR on {before['images']:,} radiographs without labels: {training['step']:,} steps; it "
@@ -145,41 +148,41 @@ def steps(job: Job) -> list[str]:
     ]
 
 
-def made(job: Job) -> dict[str, str]:
+def made(pipeline: Pipeline) -> dict[str, str]:
     """Settings and versions; no path, which might name somebody."""
-    config = job.config
+    config = pipeline.config
     told = {name.replace("_", " "): str(getattr(config, name)) for name in _TOLD}
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     return told | {
-        "Seconds of pretraining": f"{job.stage('pretrain').result['training']['seconds']:,.0f}",
+        "Seconds of pretraining": f"{pipeline.stage('pretrain').result['training']['seconds']:,.0f}",
         "With": used,
     }
 
 
-def _deploy(job: Job, found: Report) -> Path:
+def _deploy(pipeline: Pipeline, found: Report) -> Path:
     """Leaves the first network of the choice, with its cases and card, for `chest app`."""
     # The first seed's network: one network is simpler to ask than a mean of several, and its calibration is its own.
-    network = job.config.model_dir / job.stage("evaluate").result["networks"][0]
+    network = pipeline.config.model_dir / pipeline.stage("evaluate").result["networks"][0]
     encoder, classifier = load_encoder(network), load_model(network).get_layer("logits_sup")
-    crop = evaluation_proportion(job.config.image_size)
-    rows = job.rows["train"]
-    sizes: dict[str, Any] = {"batch_size": 64, "image_size": job.config.image_size, "crop_proportion": crop}
-    features = extract(encoder, evaluation_batches(job.source("train"), unreadable=Unreadable(), **sizes))
+    crop = evaluation_proportion(pipeline.config.image_size)
+    rows = pipeline.rows["train"]
+    sizes: dict[str, Any] = {"batch_size": 64, "image_size": pipeline.config.image_size, "crop_proportion": crop}
+    features = extract(encoder, evaluation_batches(pipeline.source("train"), unreadable=Unreadable(), **sizes))
     try:
         return deployed.leave(
-            job.config.model_dir,
+            pipeline.config.model_dir,
             say=say,
             encoder=encoder,
             heads=[deployed.linear_head(*classifier.get_weights())],
-            positive=job.positive,
-            image_size=job.config.image_size,
-            fit=job.target.fit,
-            windowed=job.target.windowed,
+            positive=pipeline.positive,
+            image_size=pipeline.config.image_size,
+            fit=pipeline.target.fit,
+            windowed=pipeline.target.windowed,
             held_out=(found.ways[0].test[:1], found.test.labels, found.test.patients),
-            cases=(job.target, rows[aligned(job.target.images[rows], features.names)], features.values),
+            cases=(pipeline.target, rows[aligned(pipeline.target.images[rows], features.names)], features.values),
             card=_card(found),
             crop_proportion=crop,
-            seed=job.config.seed,
+            seed=pipeline.config.seed,
         )
     finally:
         keras.backend.clear_session()
@@ -200,7 +203,7 @@ def _card(found: Report) -> dict[str, Any]:
     }
 
 
-def table(job: Job, found: Report, *, folder: Path) -> str:
+def table(pipeline: Pipeline, found: Report, *, folder: Path) -> str:
     """The page's table for a terminal."""
     lines = [f"{'on test patients':<48}{'AUC':>20}{'difference':>24}{'sensitivity':>14}{'specificity':>14}{'Brier':>8}"]
     # The table's first way is what others differ from, so theirs is the negative of the gain.

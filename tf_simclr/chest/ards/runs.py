@@ -36,8 +36,8 @@ _MOST_KEYS = 65536
 
 
 @dataclass(frozen=True)
-class Job:
-    """The pipeline's knobs and its images."""
+class Pipeline:
+    """The pipeline's options and its images."""
 
     config: ChestArds
     target: Prepared
@@ -109,14 +109,14 @@ class Job:
         }
 
 
-def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
+def pretraining(pipeline: Pipeline, folder: Path, *, method: str = "simclr") -> Pretrain:
     """Pretraining by the preset for radiographs; MoCo for as many steps, with the same optimizer."""
     # The same steps, images and optimizer, so that the ways differ in one thing.
-    config, (prepared, rows) = job.config, job.unlabelled
+    config, (prepared, rows) = pipeline.config, pipeline.unlabelled
     queue = config.moco_queue or min(_MOST_KEYS, max(1, len(rows) // 2))
     own = {"method": "moco", "queue_length": queue, "key_momentum": config.moco_momentum, "num_proj_layers": 2}
     # From the general to the special: what is behind goes over what is before.
-    knobs = settings("radiographs") | job.encoder_options | (own if method == "moco" else {})
+    knobs = settings("radiographs") | pipeline.encoder_options | (own if method == "moco" else {})
     same = {
         "image_size": config.image_size,
         "train_batch_size": min(config.pretrain_batch_size, len(rows)),
@@ -128,7 +128,7 @@ def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
     }
     kept = {"checkpoint_epochs": 10, "keep_checkpoint_max": 1, "cache_dataset": True}
     # One that is no ResNet is taken from its file as it is, with its weights.
-    start = {"encoder": str(job.first_encoder)} if job.own else {"checkpoint": job.first_encoder}
+    start = {"encoder": str(pipeline.first_encoder)} if pipeline.own else {"checkpoint": pipeline.first_encoder}
     return Pretrain(
         **knobs | same | kept | start,
         radiographs=prepared.folder,
@@ -139,39 +139,39 @@ def pretraining(job: Job, folder: Path, *, method: str = "simclr") -> Pretrain:
     )
 
 
-def run_pretraining(job: Job, folder: Path, *, method: str = "simclr") -> dict[str, Any]:
+def run_pretraining(pipeline: Pipeline, folder: Path, *, method: str = "simclr") -> dict[str, Any]:
     """Pretrains, or goes on, and returns the last line of the history."""
-    prepared, rows = job.unlabelled
-    kind = bags if job.config.pairs == "patient" else partition
-    source = kind.source(prepared, rows, positive=job.positive if prepared is job.target else None)
-    config = pretraining(job, folder, method=method)
+    prepared, rows = pipeline.unlabelled
+    kind = bags if pipeline.config.pairs == "patient" else partition
+    source = kind.source(prepared, rows, positive=pipeline.positive if prepared is pipeline.target else None)
+    config = pretraining(pipeline, folder, method=method)
     try:
         # Graphs of a training hold memory until the session is cleared, and eight stages run in one process.
-        return pretrain.pretrain(config, source, devices=job.devices)
+        return pretrain.pretrain(config, source, devices=pipeline.devices)
     finally:
         keras.backend.clear_session()
 
 
-def probing(job: Job, result: Path, *, checkpoint: Path, part: str) -> LinearEval:
+def probing(pipeline: Pipeline, result: Path, *, checkpoint: Path, part: str) -> LinearEval:
     """Logistic regression on frozen features, beside an untrained network."""
-    return LinearEval(**job.data, checkpoint=checkpoint, eval_split=part, result=result, seed=job.config.seed)
+    return LinearEval(**pipeline.data, checkpoint=checkpoint, eval_split=part, result=result, seed=pipeline.config.seed)
 
 
-def _finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> Finetune:
+def _finetuning(pipeline: Pipeline, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> Finetune:
     """Fine-tuning with SGD and cross-entropy, without augmentation; tested on validation patients."""
-    config = job.config
+    config = pipeline.config
     first = {"learning_rate": config.finetune_learning_rate, "train_epochs": config.finetune_epochs}
     first["weight_decay"] = config.grid_weight_decays[0]
     return Finetune(
         # The grid's first values until the search has found better ones.
-        **job.data | job.encoder_options | first | chosen,
+        **pipeline.data | pipeline.encoder_options | first | chosen,
         checkpoint=checkpoint,
         model_dir=folder,
         eval_split="validation",
         augment=False,
         optimizer="sgd",
         warmup_epochs=0,
-        train_batch_size=min(config.finetune_batch_size, len(job.rows["train"])),
+        train_batch_size=min(config.finetune_batch_size, len(pipeline.rows["train"])),
         mixed_precision=config.mixed_precision,
         checkpoint_epochs=10,
         keep_checkpoint_max=1,
@@ -180,11 +180,15 @@ def _finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, *
     )
 
 
-def run_finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any) -> dict[str, Any]:
+def run_finetuning(
+    pipeline: Pipeline, folder: Path, *, checkpoint: Path | None, seed: int, **chosen: Any
+) -> dict[str, Any]:
     """Fine-tunes, or goes on, and returns what `result.json` holds; of the checkpoints the last network stays."""
-    config = _finetuning(job, folder, checkpoint=checkpoint, seed=seed, **chosen)
+    config = _finetuning(pipeline, folder, checkpoint=checkpoint, seed=seed, **chosen)
     try:
-        result = finetune.finetune(config, job.source("train"), test=job.source("validation"), devices=job.devices)
+        result = finetune.finetune(
+            config, pipeline.source("train"), test=pipeline.source("validation"), devices=pipeline.devices
+        )
     finally:
         keras.backend.clear_session()
     # They have gigabytes, and nothing goes on from them.
@@ -192,16 +196,16 @@ def run_finetuning(job: Job, folder: Path, *, checkpoint: Path | None, seed: int
     return result
 
 
-def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]:
+def search(pipeline: Pipeline, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]:
     """Searches the grid by `sweep`, or goes on, and returns the trials and the best one's knobs and folder."""
-    config = job.config
+    config = pipeline.config
     grid = {
         "learning_rate": list(config.grid_learning_rates),
         "weight_decay": list(config.grid_weight_decays),
         "train_epochs": list(config.grid_epochs),
     }
     # Every knob but those that are searched is the trial's as it is.
-    options = plain(_finetuning(job, folder, checkpoint=checkpoint, seed=config.seed))
+    options = plain(_finetuning(pipeline, folder, checkpoint=checkpoint, seed=config.seed))
     left = {"command", "model_dir", *grid}
     options = {name: value for name, value in options.items() if name not in left}
     # The user has named the code on this command's own line, and its trials are told of it.
@@ -218,36 +222,38 @@ def search(job: Job, folder: Path, *, checkpoint: Path | None) -> dict[str, Any]
         return {"best": best, "trial": f"trial-{first['trial']:03d}", "trials": rows, "metric": _METRIC}
 
 
-def classifiers(job: Job, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None) -> list[Path]:
+def classifiers(
+    pipeline: Pipeline, folder: Path, *, found: dict[str, Any], grid: Path, checkpoint: Path | None
+) -> list[Path]:
     """Networks of as many seeds as are asked for, trained as the search has found; it has trained the first one."""
     # The search's own network is the first seed's.
     networks = [grid / found["trial"]]
-    for seed in range(job.config.seed + 1, job.config.seed + job.config.seeds):
+    for seed in range(pipeline.config.seed + 1, pipeline.config.seed + pipeline.config.seeds):
         place = folder / f"seed-{seed}"
-        run_finetuning(job, place, checkpoint=checkpoint, seed=seed, **found["best"])
+        run_finetuning(pipeline, place, checkpoint=checkpoint, seed=seed, **found["best"])
         networks.append(place)
     return networks
 
 
-def answer(job: Job, networks: list[Path], *, part: str, result: Path) -> Answers:
+def answer(pipeline: Pipeline, networks: list[Path], *, part: str, result: Path) -> Answers:
     """What networks say of a part's images, written for `compare`: a column of probabilities a class."""
     scores: dict[str, np.ndarray] = {}
     for number, network in enumerate(networks):
-        found = logits(job, network, part=part)
+        found = logits(pipeline, network, part=part)
         # Softmax with the largest taken off, so that nothing overflows: (n, classes).
         odds = np.exp(found.values - found.values.max(axis=1, keepdims=True))
-        scores[f"seed {job.config.seed + number}"] = odds / odds.sum(axis=1, keepdims=True)
+        scores[f"seed {pipeline.config.seed + number}"] = odds / odds.sum(axis=1, keepdims=True)
     answers = Answers(found.names, found.labels, scores)
-    write_report(result, command=plain(job.config), results={}, answers=answers, part=part)
+    write_report(result, command=plain(pipeline.config), results={}, answers=answers, part=part)
     return answers
 
 
-def logits(job: Job, network: Path, *, part: str) -> Features:
+def logits(pipeline: Pipeline, network: Path, *, part: str) -> Features:
     """The logits of a part's images, as fine-tuning's own test sees them."""
     model, unreadable = load_model(network), Unreadable()
     classifier = keras.Model(model.input, model.output["logits_sup"])
     batches = evaluation_batches(
-        job.source(part), batch_size=64, image_size=job.config.image_size, unreadable=unreadable
+        pipeline.source(part), batch_size=64, image_size=pipeline.config.image_size, unreadable=unreadable
     )
     found = extract(classifier, batches)
     if unreadable.names:

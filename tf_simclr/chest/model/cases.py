@@ -129,7 +129,7 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
     rows, features = np.asarray(rows), np.asarray(features)
     fits = rows.ndim == 1 and features.ndim == 2 and len(rows) == len(features) > 0
     check(fits, "cases must have one feature vector a row", rows=rows.shape, features=features.shape)
-    check(len(np.unique(rows)) == len(rows), "rows of cases must be given once each")
+    check(len(np.unique(rows)) == len(rows), "each row of the cases must be given once")
     rng = np.random.default_rng(seed)
     # Drawn, and not the first: a folder is ordered by patient or by source.
     kept = rng.permutation(len(rows))[:_MOST]
@@ -192,7 +192,11 @@ def read(folder: Path, *, classes: tuple[str, ...]) -> Cases:
         "pictures": (count, SIDE, SIDE),
     }
     shapes = {name: found[name].shape for name in wanted}
-    check(shapes == wanted and count > 0, f"the cases of {folder} must belong together", **shapes)
+    check(
+        shapes == wanted and count > 0,
+        f"the arrays of the cases in {folder} must have shapes that fit each other",
+        **shapes,
+    )
     finite = np.isfinite(found["features"]).all() and np.isfinite(found["centre"]).all()
     check(bool(finite), f"the cases of {folder} must have finite features")
     return Cases(classes=classes, **found)

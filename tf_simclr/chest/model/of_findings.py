@@ -152,7 +152,12 @@ def load(folder: str | Path, *, code: str = "") -> FindingsModel:
     count, width = len(about["findings"]), encoder.output_shape[-1]
     fits = found["kernel"].shape == (width, count) and found["bias"].shape == (count,)
     fits = fits and found["held_scores"].shape == found["held_labels"].shape and found["held_labels"].shape[1] == count
-    check(fits, f"the arrays of {folder} must belong together", findings=count, kernel=found["kernel"].shape)
+    check(
+        fits,
+        f"the arrays in {folder} must have shapes that fit each other and the findings",
+        findings=count,
+        kernel=found["kernel"].shape,
+    )
     check(all(np.isfinite(x).all() for x in found.values()), f"{folder} must hold finite numbers")
     check(set(about["findings"]) <= set(about["classes"]), f"the findings of {folder} must be among its classes")
     people = None
