@@ -377,7 +377,7 @@ def read_json(path: Path, what: str = "intact JSON", *, advice: str = _ADVICE) -
         return parse_json(path.read_bytes())
 
 
-def open_unlinked(path: str | Path, flags: int, *, mode: int = 0o644) -> int:
+def open_unlinked(path: str | Path, flags: int) -> int:
     """Opens a plain file by its own name, as `os.open`: not what a link at that name leads to, no pipe, no device.
 
     Raises:
@@ -385,7 +385,7 @@ def open_unlinked(path: str | Path, flags: int, *, mode: int = 0o644) -> int:
     """
     # No link at the name itself, no waiting for the other end of a pipe, no descriptor left to programs started.
     extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    file = os.open(path, flags | extra | getattr(os, "O_BINARY", 0), mode)
+    file = os.open(path, flags | extra | getattr(os, "O_BINARY", 0), 0o644)
     # After opening, by the descriptor: what is looked at is what was opened, whoever renames meanwhile.
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)

@@ -43,11 +43,11 @@ def _heading(title: str, count: str = "", *, width: int = 56) -> str:
     return "\n".join(line for text in (title, count) for line in textwrap.wrap(text, width))
 
 
-def _panels(count: int, height: float, figure: Figure | SubFigure | None) -> tuple[Figure | SubFigure, list[Any]]:
+def _panels(count: int, figure: Figure | SubFigure | None) -> tuple[Figure | SubFigure, list[Any]]:
     """A figure with so many panels, two in a row, and their axes."""
     columns = min(count, 2)
     rows = -(-count // columns)
-    size = (max(_WIDE * columns, 4.6), height * rows)
+    size = (max(_WIDE * columns, 4.6), 2.9 * rows)
     figure = figure or Figure(figsize=size, layout="constrained")
     axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
     for empty in axes[count:]:
@@ -74,7 +74,7 @@ def curves(
     """
     check(len(history) > 0, "history must hold at least one metric", metrics=list(history))
     panels = list(dict.fromkeys(map(_unit_of, history)))
-    figure, places = _panels(len(panels), 2.9, figure)
+    figure, places = _panels(len(panels), figure)
     for panel, axes in zip(panels, places, strict=True):
         colours: dict[str, str] = {}
         for name, values in history.items():
@@ -496,7 +496,7 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
 def search(values: Mapping[str, Sequence], scores: Sequence[float], *, metric: str) -> Figure | SubFigure:
     """What a search found: the metric against each knob; numbers that span more than two decades on a log axis."""
     check(len(values) > 0, "there must be at least one knob", knobs=list(values))
-    figure, panels = _panels(len(values), 2.9, None)
+    figure, panels = _panels(len(values), None)
     best = int(np.argmax(scores))
     for axes, (name, at) in zip(panels, values.items(), strict=True):
         numbers = [value for value in at if isinstance(value, int | float) and not isinstance(value, bool)]

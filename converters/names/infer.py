@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from converters.layout import layout_shape
@@ -102,12 +102,6 @@ def _candidates() -> tuple[Architecture, ...]:
         for se in (0.0, _RATIO)
         for cifar in (False, True)
     )
-
-
-def _encoders() -> Iterator[Architecture]:
-    """Every encoder with the official ratios, in every width."""
-    for candidate in _candidates():
-        yield from (dataclasses.replace(candidate, width=width) for width in range(1, 5))
 
 
 def candidate_names(naming: Naming) -> tuple[frozenset[str], ...]:

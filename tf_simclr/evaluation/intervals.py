@@ -233,9 +233,7 @@ def separated(scores: np.ndarray, labels: np.ndarray) -> bool:
     return bool(yes.any() and (~yes).any() and scores[yes].min() > scores[~yes].max())
 
 
-def share_interval(
-    hits: np.ndarray, *, patients: np.ndarray | Sequence | None = None, level: float = LEVEL
-) -> _Interval:
+def share_interval(hits: np.ndarray, *, patients: np.ndarray | Sequence | None = None) -> _Interval:
     """Wilson's interval of a share over patients: of a sensitivity, a specificity, an accuracy.
 
     Args:
@@ -260,7 +258,7 @@ def share_interval(
 
     # Single images have exactly the formula's variance; only images of patients can tell another.
     variance = variance if count < len(hits) else 0.0
-    return _score_interval(value, variance, expected=expected, independent=count, level=level)
+    return _score_interval(value, variance, expected=expected, independent=count)
 
 
 def precision_interval(

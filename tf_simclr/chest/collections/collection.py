@@ -281,8 +281,8 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-def files_by_name(folder: Path, *, stems: bool = False) -> dict[str, Path]:
-    """Every radiograph below a folder by its file name, or by that without its ending.
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """Every radiograph below a folder by its file name without the ending.
 
     Archives of public collections hold some images twice; copies are one image.
 
@@ -292,7 +292,7 @@ def files_by_name(folder: Path, *, stems: bool = False) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in files_below(folder):
         # A DICOM's number has dots, too: only known endings are cut off.
-        name = path.stem if stems and path.suffix.lower() in ENDINGS else path.name
+        name = path.stem if path.suffix.lower() in ENDINGS else path.name
         there = found.setdefault(name, path)
         same = there is path or filecmp.cmp(there, path, shallow=False)
         check(same, f"file names below {folder} must differ", name=name, first=str(there), second=str(path))

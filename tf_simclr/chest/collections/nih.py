@@ -60,7 +60,7 @@ def collection(folder: Path) -> Collection:
     # 1. The tables. 2. The files by name without ending. 3. The official parts. 4. An entry a row.
     table = _entries_table(folder)
     rows = read_table(table, columns=("Image Index", "Finding Labels", "Patient ID"))
-    files, splits = files_by_name(folder, stems=True), _official_split(folder)
+    files, splits = files_by_name(folder), _official_split(folder)
     names = [_stem(row["Image Index"]) for row in rows]
     parts = dict(zip(there := [name for name in names if name in files], _parts_of(there, splits), strict=True))
     listed = set(names)

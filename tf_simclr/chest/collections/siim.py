@@ -43,7 +43,7 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     # 1. Studies carry the labels, images their boxes.
     studies = _study_labels(folder / "train_study_level.csv")
     rows = _image_rows(folder / "train_image_level.csv")
-    files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder, stems=True)
+    files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder)
     made_up = (folder / MADE_UP).exists()
     entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
     # 2. Without `boxless_siblings`, an image without boxes is left out where another of its study has some.

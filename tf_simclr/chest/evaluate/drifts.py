@@ -89,10 +89,10 @@ def _one_each(values: np.ndarray, people: np.ndarray) -> np.ndarray:
     return np.asarray(values[np.unique(people, return_index=True)[1]])
 
 
-def _nearest_similarity(own: np.ndarray, known: np.ndarray, *, at_once: int = 1024) -> np.ndarray:
+def _nearest_similarity(own: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Cosine of each image's features and those of its nearest training case, `(n,)`."""
     # A block at a time: (1024, d) · (d, m) → (1024, m), of which the largest a row is kept.
-    blocks = [(own[start : start + at_once] @ known.T).max(axis=1) for start in range(0, len(own), at_once)]
+    blocks = [(own[start : start + 1024] @ known.T).max(axis=1) for start in range(0, len(own), 1024)]
     return np.concatenate(blocks)
 
 

@@ -167,7 +167,7 @@ class Picture:
     """Levels of `full`, in [0, 1], that a viewer shows black and white at first."""
 
 
-def open_picture(path: str, *, size: int, fit: Fit, windowed: bool, seconds: float = SECONDS) -> Picture:
+def open_picture(path: str, *, size: int, fit: Fit, windowed: bool) -> Picture:
     """Reads a DICOM, PNG or JPEG in a process of its own, bounded in time and memory; nothing of it names a patient.
 
     Args:
@@ -175,13 +175,12 @@ def open_picture(path: str, *, size: int, fit: Fit, windowed: bool, seconds: flo
         size: side of the square that is kept.
         fit: how the radiograph becomes square.
         windowed: apply a DICOM's own window.
-        seconds: longest time.
 
     Raises:
         InputError: the file cannot be read as a radiograph.
     """
     request = {"source": path, "size": size, "fit": fit, "windowed": windowed}
-    return picture_of(once(PICTURED, request, seconds=seconds))
+    return picture_of(once(PICTURED, request, seconds=SECONDS))
 
 
 def picture_of(answer: bytes) -> Picture:
