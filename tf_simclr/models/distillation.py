@@ -54,7 +54,7 @@ class Distiller(Classifier):
     those with labels.  With `alpha=1` labels count for nothing (Equation 2).
 
     `fit` takes batches of images, alone or with targets: labels `(n,)`, -1 where there is none, or a dict of `label`
-    and `teacher_logits` `(n, num_classes)`, in whose place else the teacher answers for the same images.
+    and `teacher_logits` `(n, num_classes)`.  Where a batch brings no such logits, the teacher answers for its images.
 
     Args:
         encoder: the student's.
