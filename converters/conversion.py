@@ -78,7 +78,7 @@ def convert(
 
     Args:
         source: As `load` takes it: a file, a checkpoint's prefix, a folder or a name; recognised by content.
-        target: File or folder to write; by default beside the working directory's other files, named as the source.
+        target: File or folder to write; by default in the working directory, named as the source.
         options: What to take of the source, what to write, and how to prove it; by default all of it, proven.
         **changes: Single options by their names: `naming="torchvision"`, `part="encoder"`, `verify=False`, … (`Options`
             says what there is).

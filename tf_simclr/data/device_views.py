@@ -45,8 +45,8 @@ class DeviceViews:
     Attributes:
         size: side in pixels.
         recipe: how they come about.
-        single: whether the view of each image is asked for, `(n, size, size, 3)`, where there is one each.
-        held: the images that batches name by `rows`, in the place of bringing them.
+        single: whether one view of each image is made, `(n, size, size, 3)`, and not two.
+        held: images that the device holds: batches name them by `rows` instead of bringing them.
         channels: of the images.
     """
 

@@ -198,8 +198,8 @@ class MultiLabelClassifier(Classifier):
 
     Labels are rows `(n, num_classes)`: 1 present, 0 absent, -1 unknown, which neither trains nor counts.  The loss of
     an image is the sum of its known findings' binary cross entropies over `num_classes`.  Arguments and metrics are
-    those of `Classifier`, but that one finding is enough, which is there or not; `supervised_acc` is the share of known
-    findings on the right side of one half.
+    those of `Classifier`, except that `num_classes` may be 1: one finding, which is there or not.  `supervised_acc` is
+    the share of known findings on the right side of one half.
     """
 
     FEWEST = 1

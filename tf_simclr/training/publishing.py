@@ -47,7 +47,7 @@ def check_can_push(name: str, *, token: str | None = None) -> None:
 
     Args:
         name: of the repository.
-        token: of the hub; by default the one that is logged in with, or `HF_TOKEN`.
+        token: of the hub; by default the one that you have logged in with, or `HF_TOKEN`.
 
     Raises:
         InputError: it is no name, huggingface_hub is not installed, or the hub knows no such token.
@@ -76,16 +76,16 @@ def push_to_hub(
 ) -> str:
     """Sends a network to a repository of the Hugging Face hub, which is made if it is not there.
 
-    There lie the network as Keras keeps one in a folder (`config.json`, `metadata.json`, `model.weights.h5`), of a
-    ResNet `model.safetensors` too, `about.json` (size and range of the images, names of the classes), and a
-    model card, `README.md`, whose licence is left to you.  A card that is there is replaced.
+    The repository then holds the network as Keras keeps one in a folder (`config.json`, `metadata.json`,
+    `model.weights.h5`), of a ResNet `model.safetensors` as well, `about.json` (size and range of the images, names of
+    the classes), and a model card, `README.md`, whose licence is left to you.  An earlier card is replaced.
 
     Args:
         run_or_model: a run folder, a checkpoint of any kind that `load_model` takes, or a Keras model; of a `SimCLR`
             or a `Classifier` its network.
         name: USER/NAME, with `hf://` or without.
-        private: whether a repository that is made is for you alone.
-        token: of the hub; by default the one that is logged in with, or `HF_TOKEN`.
+        private: whether a repository that has to be made is for you alone.
+        token: of the hub; by default the one that you have logged in with, or `HF_TOKEN`.
         revision: branch; by default `main`.
         files: further files or folders to put beside, such as an export.
 
@@ -97,7 +97,7 @@ def push_to_hub(
         'https://huggingface.co/me/simclr-pets/commit/…'
 
     Raises:
-        InputError: it is no name, or no network; there is no token, or the hub refuses it; the hub cannot be reached.
+        InputError: the name is none, or there is no network; there is no token, or the hub refuses it; the hub cannot be reached.
     """
     name = hub_name(name)
     check_can_push(name, token=token)
