@@ -97,8 +97,8 @@ def push_to_hub(
         'https://huggingface.co/me/simclr-pets/commit/…'
 
     Raises:
-        InputError: the name is none, or there is no network; there is no token, or the hub refuses it; the hub cannot be
-            reached.
+        InputError: the name is none, or there is no network; there is no token, or the hub refuses it; or the hub
+            cannot be reached.
     """
     name = hub_name(name)
     check_can_push(name, token=token)
