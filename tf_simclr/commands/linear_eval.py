@@ -230,7 +230,7 @@ def _draw(
     close, cosines = nearest(test.values[asked], train.values, k=min(_NEIGHBOURS, len(train.values)))
     queries = pictures(sources[1], test.names[asked], image_size=image_size)
     others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)
-    others = others.reshape(*close.shape, *others.shape[1:])
+    others = others.reshape(*close.shape, *others.shape[1:])  # (asked · k, size, size, 3) → (asked, k, size, size, 3)
     same = train.labels[close] == test.labels[asked][:, None]
     figures["neighbours"] = plots.nearest_neighbours(queries, others, cosines=cosines, same=same)
     made_up = any(told_made_up(source.notes) for source in sources)

@@ -304,6 +304,7 @@ def _finished(views: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     }
     chosen = {operator: probability for operator, probability in more.items() if probability > 0}
     if chosen:
+        # A seed a view, by yet another way from the seed: crops, colours and these must not share a stream.
         seeds = tf.unstack(tf.random.split(_aside(_aside(seed)), views.shape[0]))
         views = tf.stack([_operated(image, chosen, own) for image, own in zip(tf.unstack(views), seeds, strict=True)])
     return tf.stack([colors.grayscale(image) for image in tf.unstack(views)]) if recipe.grayscale_input else views

@@ -195,7 +195,7 @@ def views(batch: dict, *, size: int, recipe: Recipe):
         planes = by_chance("blur", planes, lambda p: clipped(blur(p, 0.1 + 1.9 * draw["sigma"])))
     planes = by_chance("rotation", planes, lambda p: rotation(p, draw["quarters"]))
     if recipe.noise_probability > 0:
-        noise = ops.transpose(batch["noise"], (0, 1, 4, 2, 3))
+        noise = ops.transpose(batch["noise"], (0, 1, 4, 2, 3))  # (n, views, h, w, 3) → planes (n, views, 3, h, w)
         planes = by_chance("noise", planes, lambda p: clipped(of_colors(p, lambda c: c + 0.1 * noise)))
     planes = by_chance("sobel", planes, sobel)
     planes = by_chance("cutout", planes, lambda p: cutout(p, (draw["center_y"], draw["center_x"])))

@@ -125,6 +125,7 @@ def boxes(seeds: np.ndarray, shapes: np.ndarray, *, min_area: float, max_aspect:
         max_aspect: longest side ratio.
     """
     lead = seeds.shape[:-1]
+    # All views of all images in one row, whatever axes they came in; `lead` brings them back.
     seeds, (full_h, full_w) = seeds.reshape(-1, 2), np.asarray(shapes, np.int64).reshape(-1, 2).T
     # All of the image, where no attempt fits.
     found = np.stack([0 * full_h, 0 * full_h, full_h, full_w], -1)

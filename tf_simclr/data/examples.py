@@ -89,6 +89,7 @@ class Examples:
         def mended() -> tuple[tf.Tensor, ...]:
             rest = tf.nest.map_structure(lambda part: part[~good], (positions, records))
             where, seen, *own = self.one_by_one(*rest)
+            # (rest, 1) == (1, n): of each example that was made again its place in the batch, (rest,).
             places = tf.argmax(where[:, None] == positions[None], axis=1, output_type=tf.int32)
             full = at_once.mended(number, places, seen=seen, count=rows)
             return full, *(tf.tensor_scatter_nd_update(*labels, places[:, None], one) for one in own)
@@ -311,6 +312,7 @@ class Packing:
         if right or below:
             raw = tf.pad(raw, ((0, 0), (0, below), (0, right), (0, 0)))
         shapes = tf.broadcast_to([height, width], (tf.shape(raw)[0], 1, 2))
+        # (n, h, w, c) → (n, 1, h, w, c): one image for all of its views.
         return {"images": in_bits(raw, deep=self.deep)[:, None], "shapes": shapes}
 
     def of_kept(self, source: Source) -> Places | None:

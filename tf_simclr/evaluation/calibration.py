@@ -162,6 +162,7 @@ def recalibration(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
     # From slope 1, intercept 0: where calibrated probabilities have theirs.
     many = np.atleast_2d(weights)
+    # (2, n): what was said, and ones for the intercept; (b, n) weightings and targets.
     inputs = np.stack([log_odds, np.ones(len(log_odds))])
     targets = np.broadcast_to(np.asarray(labels, float), many.shape)
     start = np.tile([1.0, 0.0], (len(many), 1))

@@ -229,6 +229,7 @@ class Solver:
         scale = self.scale(l2)
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            # SciPy's vector → bias and weights (1 + r, k), in coordinates of about equal curvature.
             value, gradient = self.objective_at(self.loss.free(flat.reshape(scale.shape) * scale), l2)
             return value, (gradient * scale).ravel()
 

@@ -91,6 +91,7 @@ def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
             if np.any(weights):
                 blocks[i, :, j, :] = inputs.T @ (inputs * weights[:, None])
                 blocks[j, :, i, :] = blocks[i, :, j, :]  # each block is symmetric
+    # (k, rows, k, rows) → (k · rows, k · rows): the weights of one class after those of another.
     matrix = blocks.reshape(k * rows, k * rows)
     # The bias is not penalised.
     penalty = np.tile(np.r_[0.0, np.full(rows - 1, l2)], k)
@@ -100,7 +101,7 @@ def _dense_step(problem: Any, gradient: np.ndarray, *, l2: float) -> np.ndarray:
         matrix[biases] += np.trace(matrix[biases]) / k**2
     root = np.sqrt(np.maximum(np.diag(matrix), 1e-300))  # of one size, whatever the features are
     matrix /= root[:, None] * root
-    wanted = gradient.T.ravel() / root
+    wanted = gradient.T.ravel() / root  # (rows, k) in the matrix's order, class by class
     # As little damping as Cholesky's factorisation asks for, as rounding may leave a matrix not quite positive.
     for damping in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
         try:
@@ -117,6 +118,7 @@ def _iterated_step(problem: Any, gradient: np.ndarray, *, l2: float, scale: np.n
 
     # The product of the second derivatives with a direction, without the matrix: two passes over the features.
     def product(flat: np.ndarray) -> np.ndarray:
+        # (rows · k,) → (1 + r, k), the bias first.
         direction = problem.loss.free(flat.reshape(scale.shape) * scale)
         own = problem.coordinates.scores(direction[1:], direction[0])
         weights, bias = problem.coordinates.gradient(problem.loss.change(shares, own))

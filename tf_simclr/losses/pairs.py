@@ -95,6 +95,7 @@ def margin_triplet(z1, z2, margin: float = 0.4, *, semi_hard: bool = False, hidd
         array([1., 1., 1., 1.], dtype=float32)
     """
     check_at_least("margin", margin, least=0)
+    # Similarities (n, n · replicas) of each view with all of the other view.
     ab, _, ba, _, targets = contrastive_logits(z1, z2, 1.0, hidden_norm=hidden_norm)
     own = own_columns(targets, ops.transpose(ab))
     return sum(_triplet_terms(similarity, own, margin=margin, semi_hard=semi_hard) for similarity in (ab, ba))

@@ -81,6 +81,7 @@ def opened(folder: Path, *, code: str = "") -> Asked:
 
     def layer(features: np.ndarray) -> np.ndarray:
         given = tf.constant(features, tf.float32)
+        # One (n,) a finding → (n, findings).
         return np.stack([np.asarray(model.score_of(given), float) for model in models], axis=1)
 
     title = str(first.about["card"].get("title", "findings" if len(models) > 1 else first.positive))

@@ -200,7 +200,7 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
     """
     names = list(tolds)
     first = tolds[names[0]]
-    scores = np.stack([tolds[name].probabilities for name in names])
+    scores = np.stack([tolds[name].probabilities for name in names])  # (models, n)
     # DeLong for an exact interval of differences on the same patients, and draws of patients beside it.
     found = areas(scores, first.labels, patients=first.patients)
     drawn = list(weightings(first.patients, labels=first.labels, draws=_DRAWS, seed=seed, stratified=True))

@@ -184,6 +184,7 @@ def shuffled_networks(
         head.set_weights([shuffled(weight, rng) for weight in head.get_weights()])
 
     def score(features: Any) -> Any:
+        # Of each head (n, 1) → (heads, n) → their mean (n,).
         return tf.reduce_mean(tf.stack([log_odds(head, features)[:, 0] for head in heads]), axis=0)
 
     # From the output downwards: each copy keeps what was shuffled before.
