@@ -30,13 +30,13 @@ from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.first_look import kept_at
 from tf_simclr.config.parts import CODE
-from tf_simclr.config.splits import shared
-from tf_simclr.data.folders import entries
+from tf_simclr.config.splits import is_test, shared
+from tf_simclr.data.folders import content_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
 from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import is_code, look
-from tf_simclr.places import expanded, is_address, shown
+from tf_simclr.places import expanded, is_address
 from tf_simclr.run_folder import WEIGHTS
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import content_of_option
@@ -53,10 +53,6 @@ _IN_A_ROW = 3
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that end a search, whoever of it and its trial was sent them; a trial that they end has not failed."""
 SPLITS = ("train_split", "eval_split")
-_NOTES = (".json", ".lock")
-"""Endings of what libraries note beside a data set."""
-_TESTS = ("test", "testing")
-"""Names of splits that are for the last look."""
 
 _Values = dict[str, Any]
 
@@ -244,12 +240,7 @@ def _splits_of(config: Sweep) -> _Splits:
         then = config.final.get("eval_split", tested)
         rule = "final must test on images that no trial was compared on; name its eval_split"
         check(not config.final or shared(then, tested) is not True, rule, trials=tested, final=then)
-    return _Splits(", ".join(sorted(compared)), tests=any(map(_called_test, compared)), learned=learned)
-
-
-def _called_test(names: str) -> bool:
-    """Whether one of the splits, with `+` between them, is called a test."""
-    return any(name.split("[")[0].lower() in _TESTS for name in names.split("+"))
+    return _Splits(", ".join(sorted(compared)), tests=any(map(is_test, compared)), learned=learned)
 
 
 def _on_test(config: Sweep, trial: _Trial) -> bool:
@@ -258,7 +249,7 @@ def _on_test(config: Sweep, trial: _Trial) -> bool:
     if trial.value is None or "eval_split" not in fields:
         return trial.value is not None
     train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in SPLITS)
-    return _called_test(str(tested or train))
+    return is_test(str(tested or train))
 
 
 def _note_plan(config: Sweep) -> None:
@@ -310,7 +301,7 @@ def _contents_of(config: Sweep) -> dict[str, Any]:
             if averages:
                 found[f"{value} (ema)"] = _averages(name, value)
         elif name in ("image_dir", "radiographs") and not is_address(value):
-            found[value] = _listing(expanded(value))
+            found[value] = content_of(expanded(value), say=say)
     return found | _data_sets(config)
 
 
@@ -337,24 +328,12 @@ def _data_sets(config: Sweep) -> dict[str, str]:
     found = {}
     for folder in folders:
         places = {name: kept_at(str(name), folder) for name in names}
-        listings = {str(name): _listing(place) for name, place in places.items() if place.exists()}
+        listings = {str(name): content_of(place, say=say) for name, place in places.items() if place.exists()}
         if folder is not None and listings:
             found[str(folder)] = contents.of_values(listings)
         elif folder is None:
             found |= listings
     return found
-
-
-def _listing(root: Path) -> str:
-    """Tells the images at a place from others by the names and contents of their files, hashed once (`contents`)."""
-    if not root.is_dir():
-        return contents.of_values(contents.digest(root) if root.is_file() else None)
-    every = list(entries(root))
-    # Pictures, if any are told by their names, else every file but what is noted beside them.
-    files = [path for path, reason in every if not reason]
-    files = files or [path for path, _ in every if path.is_file() and path.suffix not in _NOTES]
-    names = [shown(path.relative_to(root)) for path in files]
-    return contents.of_values(sorted(zip(names, contents.digests(files, say=say), strict=True)))
 
 
 def _with_paths(values: Any, moved: dict[str, str]) -> Any:

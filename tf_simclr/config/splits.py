@@ -1,9 +1,16 @@
-"""Whether two splits share images, as far as their names tell."""
+"""What the names of splits tell: whether two share images, and whether one is for the last look."""
 
 import re
 
 PART = re.compile(r"([^\[\]+]+)(?:\[([^\[\]:]*):([^\[\]:]*)\])?")
 """`train`, `train[:90%]`, `train[1000:-500]`: a part of TensorFlow Datasets' syntax for splits."""
+_TESTS = ("test", "testing")
+"""Names of splits that are for the last look."""
+
+
+def is_test(names: str) -> bool:
+    """Whether one of the splits, with `+` between them, is called a test."""
+    return any(name.split("[")[0].lower() in _TESTS for name in names.split("+"))
 
 
 def shared(one: str, other: str) -> bool | None:

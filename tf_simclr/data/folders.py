@@ -37,6 +37,8 @@ HELD_OUT = 0.2
 """Share of each class to test on where nothing else is asked for."""
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 """Files that Windows leaves in folders of pictures, as hidden as those with a dot in front are elsewhere."""
+_NOTES = (".json", ".lock")
+"""Endings of what libraries note beside a data set."""
 _NAMED = 5
 """Files that a note names."""
 _LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/test/CLASS/image.jpg"
@@ -275,6 +277,23 @@ def place_of(root: Path, split: str, *, asked: Collection[str] = ()) -> tuple[Pa
     rule = f"image_dir must hold a folder of the split's name, {split} ({has}){meant(split, there)}"
     check(not there and part is not None, rule, image_dir=shown(root))
     return root, part
+
+
+def content_of(root: Path, *, say: contents.Say = contents.silent) -> str:
+    """Tells the images at a place from others by the names and contents of their files, each of which is hashed once.
+
+    Args:
+        root: a folder, of pictures or of a library's data set; a file, or nothing.
+        say: takes a line where much has to be read.
+    """
+    if not root.is_dir():
+        return contents.of_values(contents.digest(root) if root.is_file() else None)
+    every = list(entries(root))
+    # Pictures, if any are told by their names, else every file but what is noted beside them.
+    files = [path for path, reason in every if not reason]
+    files = files or [path for path, _ in every if path.is_file() and path.suffix not in _NOTES]
+    names = [shown(path.relative_to(root)) for path in files]
+    return contents.of_values(sorted(zip(names, contents.digests(files, say=say), strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
