@@ -17,7 +17,7 @@ from tf_simclr.errors import InputError
 from tf_simclr.foreign import DAMAGED, read_json
 from tf_simclr.lock import hold
 from tf_simclr.places import is_address, is_bucket, written
-from tf_simclr.terminal import Line
+from tf_simclr.terminal import Line, say
 
 
 def located(path: Path) -> Path:
@@ -79,11 +79,6 @@ def get(address: str, cache: Path | None = None) -> Path:
         return found
     with hold(cache, say=say):
         return fetch(address, folder, progress=_progress(address))
-
-
-def say(line: str) -> None:
-    """Tells a user something that is no result."""
-    Line(now=time.monotonic()).keep(line)
 
 
 def _progress(address: str) -> Callable[[int, int], None]:

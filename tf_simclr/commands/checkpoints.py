@@ -7,7 +7,7 @@ from converters.published.bucket import folders
 from converters.published.catalogue import ADVICE, CHECKPOINTS, FOLDERS, STATUS, TF1, TF2, Official, find
 from tf_simclr.config.evaluation import CheckpointsConvert, CheckpointsGet, CheckpointsList
 from tf_simclr.errors import check
-from tf_simclr.terminal import write
+from tf_simclr.terminal import say, write
 
 _NOTE = f"""
 TF1 checkpoints lie at {TF1}/NAME, TF2 SavedModels at {TF2}/NAME/saved_model.
@@ -118,7 +118,5 @@ def _converted(config: CheckpointsConvert) -> str:
     expected = None if official is None or config.part != "all" else official.selector
     # The catalogue against the file: both are said, and the file's is taken.
     if expected is not None and done.architecture.ft_proj_selector != expected:
-        by_name.say(
-            f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken"
-        )
+        say(f"the catalogue expects the classifier on projection layer {expected}; what the file says was taken")
     return report(done)
