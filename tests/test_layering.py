@@ -27,7 +27,10 @@ GROUND = {
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("evaluation", "exports", "plots")}
-LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "own", "own.named", "run_folder", "training", "weights")}
+LIBRARY |= {
+    f"tf_simclr.{name}"
+    for name in ("config", "config.launchers", "own", "own.named", "run_folder", "training", "weights")
+}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
 CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
@@ -54,6 +57,7 @@ MAY_IMPORT = {
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config.options": {"tf_simclr.errors", "tf_simclr.terminal"},
+    "tf_simclr.config.launchers": {"tf_simclr.errors"},
     "tf_simclr.config": {"tf_simclr.config.options", "tf_simclr.own.named"}
     | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
@@ -68,7 +72,7 @@ MAY_IMPORT = {
         "tf_simclr.run_folder",
     }
     | GROUND,
-    "tf_simclr.replicas": GROUND,
+    "tf_simclr.replicas": {"tf_simclr.config.launchers"} | GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
     "tf_simclr.data": {"tf_simclr.contents", "tf_simclr.data.recipe"} | GROUND,
@@ -140,7 +144,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
-    "tf_simclr.cli": {"tf_simclr.replicas", "tf_simclr.chest.first_look"}
+    "tf_simclr.cli": {"tf_simclr.config.launchers", "tf_simclr.chest.first_look"}
     | {"tf_simclr.config.first_look", "tf_simclr.config.options", "tf_simclr.config", "tf_simclr.commands"}
     | {"tf_simclr.own.named"}
     | GROUND,

@@ -17,6 +17,7 @@ from tf_simclr.buckets.staging import staged
 from tf_simclr.config import COMMANDS, Pretrain, options
 from tf_simclr.config.effects import check_effect, passed_over
 from tf_simclr.config.first_look import look_first
+from tf_simclr.config.launchers import launched, meeting, started
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
@@ -82,8 +83,6 @@ def several(config: Any) -> str | None:
     """Who has started several processes for a command that fills a folder in a bucket, if anybody has."""
     if not is_bucket(getattr(config, "model_dir", None)):
         return None
-    from tf_simclr.replicas.launchers import started
-
     return started() or ("--coordinator" if getattr(config, "coordinator", None) else None)
 
 
@@ -186,8 +185,6 @@ TOLD: list[Accelerator] = []
 
 def _meets_others(coordinator: str | None) -> bool:
     """Whether this is one of several processes of JAX, by its options or its environment."""
-    from tf_simclr.replicas.launchers import launched, meeting
-
     return coordinator is not None or meeting() is not None or launched() is not None
 
 
@@ -197,8 +194,6 @@ def _check_alone(name: str) -> None:
     Raises:
         InputError: this is one of several.
     """
-    from tf_simclr.replicas.launchers import started
-
     who = started()
     rule = f"{name} must be started once, in one process, but {who} has started several; start it without that"
     check(who is None, rule)

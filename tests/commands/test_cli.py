@@ -554,3 +554,27 @@ def test_the_documentations_page_has_every_command_and_option():
 def test_every_command_and_the_official_one_have_a_module():
     for name in (*COMMANDS, "official"):
         assert importlib.util.find_spec(f"tf_simclr.{cli.place(name)}"), name
+
+
+_WITHOUT = """
+import importlib, sys
+from types import SimpleNamespace
+from tf_simclr import cli
+from tf_simclr.config import COMMANDS
+first = importlib.import_module("tf_simclr.chest.first_look")
+cli.look_first = first.look_first = lambda config: None
+cli.task = lambda name, **where: SimpleNamespace(run=lambda config: reached.append(name))
+reached = []
+for name, kind in COMMANDS.items():
+    cli._run(object.__new__(kind))
+    loaded = [framework for framework in ("keras", "tensorflow", "jax", "torch") if framework in sys.modules]
+    assert not loaded, (name, loaded)
+assert reached == list(COMMANDS), reached
+"""
+
+
+def test_no_framework_is_loaded_before_its_task_where_what_its_libraries_write_is_kept():
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT], cwd=golden.ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

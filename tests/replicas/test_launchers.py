@@ -18,9 +18,9 @@ from tests.replicas.forked import Forks, wait
 from tests.replicas.test_workers import free_ports
 from tf_simclr import cli
 from tf_simclr.config import COMMANDS
+from tf_simclr.config.launchers import Meeting, meeting, started
 from tf_simclr.errors import InputError
 from tf_simclr.replicas import find
-from tf_simclr.replicas.launchers import Meeting, meeting, started
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
 PROCESSES = 2

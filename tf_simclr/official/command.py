@@ -17,6 +17,7 @@ import numpy as np
 
 from converters import convert
 from tf_simclr.commands.inputs import open_source
+from tf_simclr.config.launchers import started
 from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check
@@ -27,7 +28,6 @@ from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Call
 from tf_simclr.optimizers import train_steps
 from tf_simclr.places import is_bucket, written
-from tf_simclr.replicas.launchers import started
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model

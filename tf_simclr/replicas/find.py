@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
+from tf_simclr.config.launchers import Meeting, started
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.replicas import processes
 from tf_simclr.replicas.devices import Devices
-from tf_simclr.replicas.launchers import Meeting, started
 
 _STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "data_parallel")
 """What `find` takes; the last one is JAX's, the three before it TensorFlow's."""
