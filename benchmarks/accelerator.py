@@ -1,14 +1,15 @@
 """What an accelerator makes of this: equality with the CPU, speed beside PyTorch, and a training on CIFAR-10.
 
 JAX without TensorFlow; ends within `--seconds` (eight minutes), however slow the machine is: each section is a process
-of its own with a budget, which notes each number as soon as it has it, and what did not fit is said.  Everything is
-printed, and written as JSON.
+of its own with a budget, which notes each number as soon as it has it, and what was not measured is said with the
+reason.  Everything is printed, and written as JSON.
 
 1. `equality`: one step of ResNet-18 in float32 on the accelerator and on the CPU: loss, gradients, BatchNorm's
    statistics.  Where there is no accelerator, beside the same images in another order, which changes rounding alone.
 2. `jax`, `pytorch`: a training step (both views, projection head, NT-Xent at 0.5, SGD with momentum, bfloat16) of
    ResNet-50 at 224 px, batch 256 × 2, and ResNet-18 at 32 px, 512 × 2; the images lie on the device.  Ours with views
-   that are there, and with views that the step makes of padded images (`augmented`).  PyTorch's network is the exact
+   that are there (`views`), and with views that the step makes of padded images (`augmented`); what making them takes
+   alone (`augmentation`) counts where there was no time to compile both in one.  PyTorch's network is the exact
    twin that checkpoints are converted to, at its best of {eager, torch.compile} × {contiguous, channels_last}.
    Aims: at least as fast as PyTorch's best; augmentation at most a tenth of a step.
 3. `cifar10`: SimCLR with ResNet-18 on CIFAR-10's images (`--cifar10 FOLDER`, where tfds has prepared the set) for as
@@ -18,15 +19,20 @@ printed, and written as JSON.
     python benchmarks/accelerator.py --cifar10 DATA_DIR --out accelerator.json
     python benchmarks/accelerator.py --quick                  small versions of all of it, on a CPU in a minute or two
 
+Steps are timed by the clock, in a row, and waited for at their end, as in a training: whatever is behind the others,
+the device or who feeds it, is what they take.  A process has the device's memory alone, and takes what it needs of it.
+
 It is made to run once, unattended: a section that fails, hangs or is killed loses what it had not measured yet, and
-nothing else; the file is written anew behind each of them.  Where one of JAX and PyTorch sees no accelerator, nothing
-is compared.
+nothing else; the file is written anew behind each of them.  Where PyTorch sees no accelerator and JAX does, it is not
+compared.  Exits 0 where all was measured and holds, 1 where something does not hold, 2 where an option cannot be used,
+3 where something was not measured.
 """
 
 import gc
 import json
 import math
 import os
+import platform
 import signal
 import statistics
 import struct
@@ -40,24 +46,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch's processes need memory, too
-if os.environ.get("JAX_PLATFORMS", "cpu").find("cpu") < 0:
+if "cpu" not in (os.environ.get("JAX_PLATFORMS") or "cpu"):
     os.environ["JAX_PLATFORMS"] += ",cpu"  # what an accelerator computes is compared with the CPU
 ROOT = Path(__file__).parents[1]
-SHARES = {"equality": 0.13, "jax": 0.3, "pytorch": 0.27, "cifar10": 0.3}
-"""Of the seconds; what a section leaves is the next one's."""
+SHARES = {"equality": 0.1, "jax": 0.27, "pytorch": 0.25, "cifar10": 0.38}
+"""Of the seconds; what a section leaves is the next one's.  A quick run, which measures nothing, has no shares."""
+SECONDS = {False: 480, True: 1800}
+"""Of a run, and of a quick one, which a busy machine may take its time for."""
 EQUAL = {"loss": 1e-5, "gradients": 1e-3, "statistics": 1e-4}
 """Largest relative differences of two devices in float32; of a gradient the length of the difference to its length."""
 FASTER, AUGMENTATION = 1.0, 0.1
-MODES = tuple(f"{mode} {layout}" for mode in ("eager", "compile") for layout in ("channels_last", "contiguous"))
-"""The likely best of each first: compiling takes its time, and what does not fit is left out."""
-RESERVE = 60
-"""Seconds that are kept for the probes of the training."""
+MODES = tuple(f"{mode} {layout}" for layout in ("channels_last", "contiguous") for mode in ("eager", "compile"))
+"""The likely best first, but for eager, which is there at once: what does not fit is left out."""
+KINDS = ("views", "augmentation", "augmented")
+"""Of our steps: with views that are there; making views, without a step; a step that makes them."""
+ROUNDS, STEPS, ENOUGH = 4, 5, 2.0
+"""A step is timed in so many rounds of so many steps each; of slow steps in as many as fit into these seconds."""
+NOT_REACHED = "it was not reached"
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,8 @@ class Options:
     out: Path = Path("accelerator.json")
     """Gets all numbers."""
     seconds: float | None = None
-    """For all of it; by default 480."""
-    only: tuple[str, ...] = tuple(SHARES)
+    """For all of it; by default 480, and 1,800 with `--quick`."""
+    only: tuple[Literal["equality", "jax", "pytorch", "cifar10"], ...] = tuple(SHARES)
     """Sections."""
     quick: bool = False
     """Small networks, few steps."""
@@ -89,16 +101,47 @@ class Options:
 
 
 class Notes:
-    """A section's numbers, in its file from the moment on that they are known."""
+    """A section's numbers, in its file from the moment on that they are known.
 
-    def __init__(self, path: Path):
-        self.path, self.found = path, {}
+    Attributes:
+        until: when the section's process will be ended, by the monotonic clock.
+        found: what is known; `missing` has what is still to be measured, and why it was not.
+    """
 
-    def add(self, **values) -> None:
+    def __init__(self, path: Path, *, until: float = math.inf):
+        self.path, self.until, self.found = path, until, {"missing": {}}
+
+    def expect(self, *names: str, because: str = NOT_REACHED) -> None:
+        """Says what is to be measured, or why it will not be."""
+        self.found["missing"] |= dict.fromkeys(names, because)
+        self.add()
+
+    def add(self, *measured: str, **values) -> None:
+        """Notes values; of what was expected these are there now, and those `measured`."""
         self.found |= values
+        for name in (*measured, *values):
+            self.found["missing"].pop(name, None)
         written = self.path.with_suffix(".new")  # whole or not at all: the process may be killed meanwhile
-        written.write_text(json.dumps(self.found))
+        written.write_text(as_json(self.found))
         written.replace(self.path)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.until - time.monotonic()
+
+
+def as_json(found: dict) -> str:
+    """JSON, which has no word for what is no number."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(found), indent=2, allow_nan=False)
 
 
 def simclr(depth: int, size: int, *, precision: str = "bfloat16", optimizer=None):
@@ -186,29 +229,28 @@ def equality(options: Options, notes: Notes) -> None:
         z1, z2 = keras.ops.unstack(outputs["projections"], axis=1)
         return keras.ops.mean(nt_xent(z1, z2, 0.5)), others
 
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
-
-    def step(device, views=views):
-        given = jax.device_put((*state_of(model)[:2], views), device)
-        with jax.default_matmul_precision("highest"):
-            (value, others), gradients = compiled(*given)
-        return jax.tree.map(np.asarray, (value, gradients, others))
-
     there, cpu = jax.devices()[0], jax.devices("cpu")[0]
-    found = step(there)
-    if there.platform == "cpu":
-        notes.add(beside="the same images in another order: there is no accelerator")
-        expected = step(cpu, views[::-1])
-    else:
-        notes.add(beside="the CPU")
-        expected = step(cpu)
+    alone = there.platform == "cpu"
+    notes.add(beside="the same images in another order: there is no accelerator" if alone else "the CPU")
+    notes.expect(*EQUAL)
+    given = [
+        jax.device_put((*state_of(model)[:2], one), device)
+        for device, one in ((there, views), (cpu, views[::-1] if alone else views))
+    ]
+    with jax.default_matmul_precision("highest"):  # else an accelerator rounds the factors of products
+        traced = [jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*one) for one in given]
+    with ThreadPoolExecutor(len(traced)) as pool:  # each takes its time, on processors that are there anyway
+        steps = list(pool.map(lambda one: one.compile(), traced))
+    found, expected = (jax.tree.map(np.asarray, step(*one)) for step, one in zip(steps, given, strict=True))
     pairs = {
-        "loss": [(found[0], expected[0])],
+        "loss": [(found[0][0], expected[0][0])],
         "gradients": list(zip(found[1], expected[1], strict=True)),
-        "statistics": list(zip(found[2], expected[2], strict=True)),
+        "statistics": list(zip(found[0][1], expected[0][1], strict=True)),
     }
-    worst = {name: max(relative(a, b) for a, b in two) for name, two in pairs.items()}
-    notes.add(**worst, tensors=len(pairs["gradients"]), holds=all(worst[name] <= EQUAL[name] for name in EQUAL))
+    # NumPy's maximum of what is no number is none, and holds nothing.
+    worst = {name: float(np.max([relative(a, b) for a, b in two])) for name, two in pairs.items()}
+    holds = all(worst[name] <= EQUAL[name] for name in EQUAL)
+    notes.add(**worst, tensors=len(pairs["gradients"]), holds=holds)
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -217,14 +259,26 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(float(np.linalg.norm(np.asarray(expected, np.float64))), 1e-6))
 
 
-def timed(step: Callable[[], object], *, steps: int) -> float:
-    """Median seconds of a step that waits for its result, after two that compile and warm up."""
-    seconds = []
-    for _ in range(steps + 2):
+def timed(step: Callable[[], object], *, quick: bool = False) -> float:
+    """Seconds a step, the median of rounds of steps in a row, each waited for at its end by `float`.
+
+    Before them two, of which the first compiles what is not compiled yet, and a few that warm up.
+    """
+    for _ in range(2):
         began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:])
+        float(step())
+    a_step = max(time.perf_counter() - began, 1e-9)
+    fit = 1 if quick else max(1, min(ROUNDS * STEPS, int(ENOUGH / a_step)))
+    rounds, seconds = min(ROUNDS, fit), []
+    for _ in range(min(STEPS, fit - 1)):
+        float(step())
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(fit // rounds):
+            last = step()
+        float(last)
+        seconds.append((time.perf_counter() - began) / (fit // rounds))
+    return statistics.median(seconds)
 
 
 def on_jax(options: Options, notes: Notes) -> None:
@@ -236,38 +290,72 @@ def on_jax(options: Options, notes: Notes) -> None:
 
     device = jax.devices()[0]
     notes.add(platform=device.platform)
-    for name, (depth, size, batch) in options.cases.items():
-        found: dict[str, float] = {}
-        model = simclr(depth, size, precision=options.precision)
+    notes.expect(*(f"{name}: {kind}" for kind in KINDS for name in options.cases))
+    models: dict[str, object] = {}
+    found: dict[str, dict[str, float]] = {name: {} for name in options.cases}
 
-        def taking(augmented: bool, model=model, size=size, batch=batch) -> Callable[[], float]:
-            data = packed(size, batch)
+    def taking(name: str, kind: str) -> Callable[[], object]:
+        """A compiled step of a kind, and what it takes, on the device."""
+        depth, size, batch = options.cases[name]
+        recipe, data = Recipe(), jax.device_put(packed(size, batch), device)
 
-            def views_of(data):
-                return device_views.views(data, size=size, recipe=Recipe())
+        def views_of(data):
+            return device_views.views(data, size=size, recipe=recipe)
 
-            def whole(state, data):
-                logs, state = model.train_step(state, (views_of(data) if augmented else data,))
-                return logs["loss"], state
+        def compiled(function, *given, **how):
+            began = time.monotonic()
+            made = jax.jit(function, **how).lower(*given).compile()
+            found[name][f"{kind}: seconds to compile"] = time.monotonic() - began
+            found[name][f"{kind}: bytes"] = bytes_of(made)
+            return made
 
-            data = jax.device_put(data if augmented else jax.jit(views_of)(jax.device_put(data, device)), device)
-            compiled, state = jax.jit(whole, donate_argnums=0), placed(model, device)
+        if kind == "augmentation":
+            # One number of all of them, so that all are computed and none has to be written.
+            made = compiled(lambda data: views_of(data).sum(), data)
+            return lambda: made(data)
+        model = models.setdefault(name, None) or simclr(depth, size, precision=options.precision)
+        models[name] = model
 
-            def one() -> float:
-                nonlocal state
-                loss, state = compiled(state, data)
-                return float(loss)
+        def whole(state, data):
+            logs, state = model.train_step(state, (views_of(data) if kind == "augmented" else data,))
+            return logs["loss"], state
 
-            return one
+        data = data if kind == "augmented" else jax.jit(views_of)(data)
+        state = placed(model, device)
+        step = compiled(whole, state, data, donate_argnums=0)
 
-        for kind, augmented in (("views", False), ("augmented", True)):
+        def one():
+            nonlocal state
+            loss, state = step(state, data)
+            return loss
+
+        return one
+
+    for kind in KINDS:  # of all networks what comes first: compiling takes long
+        for name in options.cases:
+            what = f"{name}: {kind}"
+            before = found[name].get("views: seconds to compile", 0.0)
+            if kind == "augmented" and notes.left < before / 2:  # half of it has been compiled once
+                notes.expect(
+                    what, because=f"{notes.left:.0f} s were left, and its network took {before:.0f} to compile"
+                )
+                continue
             try:
-                found[kind] = timed(taking(augmented), steps=1 if options.quick else 20)
+                found[name][kind] = timed(taking(name, kind), quick=options.quick)
+                notes.add(what, **{name: dict(found[name])})
             except Exception as error:  # out of memory: the smaller ones count all the same
-                notes.add(**{f"{name}, {kind}": said_of(error)})
-            found["peak_bytes"] = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
-            notes.add(**{name: dict(found)})
+                notes.expect(what, because=said_of(error))
+            # Since the process began, with what choosing among algorithms took; "bytes" is what a program says.
+            notes.add(peak_bytes=(device.memory_stats() or {}).get("peak_bytes_in_use", 0))
             gc.collect()
+
+
+def bytes_of(compiled) -> int:
+    """Memory that a compiled program takes at once: what goes in, what comes out elsewhere, and between."""
+    known = compiled.memory_analysis()
+    names = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes", "alias_size_in_bytes")
+    taken, made, between, shared = (int(getattr(known, name, 0)) for name in names)
+    return taken + made + between - shared
 
 
 def said_of(error: Exception) -> str:
@@ -286,10 +374,16 @@ def on_pytorch(options: Options, notes: Notes) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     notes.add(platform="gpu" if device == "cuda" else "cpu", version=torch.__version__)
     notes.add(device=torch.cuda.get_device_name() if device == "cuda" else "CPU")
-    torch.backends.cudnn.benchmark = True
+    modes = MODES[:1] if options.quick else MODES
+    notes.expect(*(f"{name}: {mode}" for mode in modes for name in options.cases))
+    if device == "cpu" and not options.quick:
+        because = "PyTorch sees no accelerator: a build for this one is needed (https://pytorch.org/get-started)"
+        notes.expect(*notes.found["missing"], because=because)
+        return
+    torch.backends.cudnn.benchmark = True  # chooses among algorithms, as XLA does
     found: dict[str, dict[str, float]] = {name: {} for name in options.cases}
 
-    def taking(mode: str, *, depth: int, size: int, batch: int) -> Callable[[], float]:
+    def taking(mode: str, *, depth: int, size: int, batch: int) -> Callable[[], object]:
         how, layout = mode.split()
         heads = {"proj_head_mode": "nonlinear", "num_proj_layers": 3}
         model = TwinResNet(Architecture(depth, cifar_stem=size <= 32, **heads)).to(device).train()
@@ -301,7 +395,7 @@ def on_pytorch(options: Options, notes: Notes) -> None:
         own = torch.eye(2 * batch, dtype=torch.bool, device=device)
         pairs = torch.arange(2 * batch, device=device).roll(batch)
 
-        def one() -> float:
+        def one():
             with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
                 z = network(views)["proj_head_output"]
             z = functional.normalize(z.float())
@@ -309,29 +403,28 @@ def on_pytorch(options: Options, notes: Notes) -> None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            return float(loss.detach())  # waits for it
+            return loss.detach()
 
         return one
 
-    for mode in MODES[:1] if options.quick else MODES:  # all networks of a mode first: compiling takes long
+    for mode in modes:  # all networks of a mode first: compiling takes long
         for name, (depth, size, batch) in options.cases.items():
-            if device == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
             try:
-                one = taking(mode, depth=depth, size=size, batch=batch)
-                found[name][mode] = timed(one, steps=1 if options.quick else 20)
+                if device == "cuda":
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
+                found[name][mode] = timed(taking(mode, depth=depth, size=size, batch=batch), quick=options.quick)
                 if device == "cuda":
                     found[name][f"{mode}: peak_bytes"] = torch.cuda.max_memory_allocated()
+                notes.add(f"{name}: {mode}", **{name: dict(found[name])})
             except Exception as error:  # out of memory, or no compiler on this machine, which has many names
-                notes.add(**{f"{name}, {mode}": said_of(error)})
-            notes.add(**{name: dict(found[name])})
-            one = None
-            torch._dynamo.reset()
+                notes.expect(f"{name}: {mode}", because=said_of(error))
+            with suppress(Exception):  # of a Python that it does not know, it refuses even this
+                torch._dynamo.reset()
             gc.collect()
 
 
-def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
+def cifar10(options: Options, notes: Notes) -> None:
     """A whole training on the device, and what its features are worth."""
     import jax
     import keras
@@ -342,6 +435,7 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
     from tf_simclr.optimizers import LARS
 
     began = time.monotonic()
+    notes.expect("epochs", "knn", "linear", "untrained")
     most = 64 if options.quick else None
     (images, labels), (tested, answers) = (read_cifar10(options.cifar10, part, most=most) for part in ("train", "test"))
     batch = min(512, len(images) // 2)
@@ -359,7 +453,6 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
         logs, state = model.train_step(state, (views,))
         return logs["loss"], state
 
-    step = jax.jit(whole, donate_argnums=0)
     steps_an_epoch = len(images) // batch
     peak, warmup = 1.0 * batch / 256, 10
 
@@ -377,24 +470,10 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
             return np.float32(peak * done / warmup)
         return np.float32(0.5 * peak * (1 + math.cos(math.pi * (done - warmup) / max(1, epochs - warmup))))
 
-    loss, state = step(state, there, *epoch(0)[0], np.float32(0))  # compiles; at rate 0
-    float(loss)
-    first, measured = epoch(0), time.monotonic()
-    with ThreadPoolExecutor(1) as host:  # an epoch as it will be, beside which the host draws the next one
-        coming = host.submit(epoch, 1)
-        for chosen, drawn in first:
-            loss, state = step(state, there, chosen, drawn, np.float32(0))
-        float(loss)
-        coming.result()
-    a_step = (time.monotonic() - measured) / steps_an_epoch
-    stop_at = began + seconds - (2 if options.quick else RESERVE)
-    left = stop_at - time.monotonic()
-    epochs = 2 if options.quick else max(1, min(800, int(left / (1.1 * a_step * steps_an_epoch))))
-    notes.add(images=len(images), batch=batch, seconds_a_step=a_step, epochs_planned=epochs)
     features = jax.jit(lambda values, x: model.encoder.stateless_call(*values, x, training=False)[0])
 
-    def worth(state, say: Callable[..., None]) -> None:
-        """Accuracies of probes on the features, each as soon as it is there."""
+    def worth(state) -> dict[str, float]:
+        """Accuracies of probes on the features."""
         places = {id(v): i for i, v in enumerate(model.trainable_variables)}
         others = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
         values = [state[0][places[id(v)]] for v in model.encoder.trainable_variables]
@@ -407,10 +486,31 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
             pair.append(np.concatenate([np.asarray(part, np.float32) for part in parts]))
         known, asked = pair
         votes = knn_scores(asked, (known, labels), k=min(200, len(known)))
-        say(knn=float(np.mean(votes.argmax(1) == answers)))
         probe = logistic_regression(known, labels, l2=100.0, max_iterations=200)
-        say(linear=float(np.mean(probe.predict(asked) == answers)))
+        right = {"knn": votes.argmax(1) == answers, "linear": probe.predict(asked) == answers}
+        return {name: float(np.mean(one)) for name, one in right.items()}
 
+    # 1. What compiles, and how long the probes take, of features that are not trained.
+    drawn_for = epoch(0)
+    step = jax.jit(whole, donate_argnums=0).lower(state, there, *drawn_for[0], np.float32(0)).compile()
+    probes = time.monotonic()
+    notes.add(untrained=worth(state))
+    reserve = 1.3 * (time.monotonic() - probes) + 5
+    # 2. An epoch as it will be, at rate 0, beside which the host draws the next one.
+    measured = time.monotonic()
+    with ThreadPoolExecutor(1) as host:
+        coming = host.submit(epoch, 1)
+        for chosen, drawn in drawn_for:
+            loss, state = step(state, there, chosen, drawn, np.float32(0))
+        float(loss)
+        coming.result()
+    a_step = (time.monotonic() - measured) / steps_an_epoch
+    stop_at = notes.until - reserve
+    epochs = max(1, min(800, int((stop_at - time.monotonic()) / (1.1 * a_step * steps_an_epoch))))
+    epochs = 2 if options.quick else epochs
+    notes.add(images=len(images), batch=batch, seconds_a_step=a_step, epochs_planned=epochs)
+
+    # 3. The training, and what it was worth.
     power = Power()
     started = time.monotonic()
     with ThreadPoolExecutor(1) as host:
@@ -429,11 +529,12 @@ def cifar10(options: Options, notes: Notes, *, seconds: float) -> None:
                     notes.add(cut_short=f"after {number + 1} of {epochs} epochs: steps took longer than the first ones")
                     break
     joules = power.stop()
-    if joules is not None:
+    if joules is None:
+        notes.add(joules=power.said)
+    else:
         images_seen = notes.found["epochs"] * steps_an_epoch * batch
         notes.add(joules=joules, images_a_joule=images_seen / max(joules, 1e-9), gpus_of_joules=power.gpus)
-    worth(state, lambda **found: notes.add(**found))
-    worth(placed(model, device), lambda **found: notes.add(untrained=notes.found.get("untrained", {}) | found))
+    notes.add(**worth(state))
     notes.add(backend=keras.backend.backend(), total_seconds=time.monotonic() - began)
 
 
@@ -442,6 +543,7 @@ class Power:
 
     def __init__(self) -> None:
         self.joules, self.asked, self.gpus = 0.0, 0, 0
+        self.said = "nvidia-smi was not asked yet"
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
@@ -453,7 +555,8 @@ class Power:
             try:
                 said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
                 watts = [float(line) for line in said.split()]  # "[N/A]" of a part of a GPU is no number
-            except (OSError, ValueError, subprocess.SubprocessError):
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                self.said = f"nvidia-smi tells no power ({said_of(error)})"
                 return
             now = time.monotonic()
             self.joules, self.asked, last = self.joules + sum(watts) * (now - last), self.asked + 1, now
@@ -477,17 +580,22 @@ def read_cifar10(folder: Path | None, part: str, *, most: int | None) -> tuple[n
         labels = random.integers(0, 4, most or 64)
         plain = np.repeat((60 * labels[:, None, None, None]).astype(np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
         return plain + random.integers(0, 40, plain.shape).astype(np.uint8), labels
-    images, labels = [], []
-    for path in sorted(Path(folder).expanduser().glob(f"cifar10/*/cifar10-{part}.tfrecord*")):
+    encoded, labels = [], []
+    for path in files_of(folder, part):
         for record in records(path):
             example = {key: value for entry in nested(record, 1, 1) for key, value in [named(entry)]}
-            images.append(np.asarray(Image.open(io.BytesIO(nested(example[b"image"], 1, 1)[0])).convert("RGB")))
+            encoded.append(nested(example[b"image"], 1, 1)[0])
             labels.append(varint(nested(example[b"label"], 3, 1)[0]))
-            if most and len(images) >= most:
+            if most and len(encoded) >= most:
                 break
-    if not images:
-        raise SystemExit(f"--cifar10 must be the folder in which tfds has prepared cifar10. Received: {folder}")
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda one: np.asarray(Image.open(io.BytesIO(one)).convert("RGB")), encoded))
     return np.stack(images), np.array(labels)
+
+
+def files_of(folder: Path, part: str) -> list[Path]:
+    """The files of a part of CIFAR-10 as tfds has prepared it."""
+    return sorted(folder.expanduser().glob(f"cifar10/*/cifar10-{part}.tfrecord*"))
 
 
 def records(path: Path) -> Iterator[bytes]:
@@ -548,33 +656,34 @@ def number(data: bytes, at: int) -> tuple[int, int]:
 
 def device() -> dict[str, object]:
     """What computes, and with what."""
-    from importlib.metadata import version
+    from importlib.metadata import distributions, version
 
     import jax
 
     found = jax.devices()
-    driver = ""
     try:
         asked = ["nvidia-smi", "--query-gpu=name,driver_version,power.limit", "--format=csv,noheader"]
         driver = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         driver = ""
-    versions = {name: version(name) for name in ("jax", "jaxlib", "keras", "numpy")}
-    return {"devices": [f"{one.platform}: {one.device_kind}" for one in found], "driver": driver, "versions": versions}
+    there = {one.metadata["Name"] or "" for one in distributions()}
+    plugins = sorted(name for name in there if name.startswith(("jax-cuda", "jax-rocm", "libtpu", "torch")))
+    versions = {name: version(name) for name in ("jax", "jaxlib", "keras", "numpy", *plugins) if name in there}
+    return {
+        "platform": found[0].platform,
+        "devices": [f"{one.platform}: {one.device_kind}" for one in found],
+        "driver": driver,
+        "versions": {"python": platform.python_version(), **versions},
+    }
 
 
-SECTIONS = {"equality": equality, "jax": on_jax, "pytorch": on_pytorch}
-
-
-def section(name: str, options: Options, path: Path, *, seconds: float) -> None:
-    """One section, in this process."""
-    notes = Notes(path)
-    if name == "device":
-        notes.add(**device())
-    elif name == "cifar10":
-        cifar10(options, notes, seconds=seconds)
-    else:
-        SECTIONS[name](options, notes)
+SECTIONS = {
+    "device": lambda _, notes: notes.add(**device()),
+    "equality": equality,
+    "jax": on_jax,
+    "pytorch": on_pytorch,
+    "cifar10": cifar10,
+}
 
 
 def apart(name: str, options: Options, *, seconds: float) -> dict:
@@ -589,11 +698,13 @@ def apart(name: str, options: Options, *, seconds: float) -> dict:
         with (Path(folder) / "said").open("w+b") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
             try:
-                if process.wait(seconds):
+                if code := process.wait(seconds):
                     file.seek(0)
                     lines = file.read().decode(errors="replace").strip().splitlines()
                     errors = [line for line in lines if "Error" in line and not line.startswith(" ")]
-                    said = (errors or lines or [f"it ended with code {process.returncode}"])[-1][:300]
+                    end = f"it ended by signal {-code}" if code < 0 else f"it ended with code {code}"
+                    last = [(errors or lines or [""])[-1]]
+                    said = ": ".join(part for part in ([end, *last] if code < 0 else last) if part)[:300] or end
             except subprocess.TimeoutExpired:
                 said = f"not all of it fitted into {seconds:.0f} s"
             finally:
@@ -604,44 +715,47 @@ def apart(name: str, options: Options, *, seconds: float) -> dict:
             found = json.loads(path.read_text())
         except (OSError, ValueError):
             found = {}
-    return found | ({"ended": said} if said else {}) | {"seconds": round(time.monotonic() - began, 1)}
+    missing = {what: said if said and why == NOT_REACHED else why for what, why in found.pop("missing", {}).items()}
+    missing |= {"all of it": said} if said and not missing else {}
+    return found | {"missing": missing, "seconds": round(time.monotonic() - began, 1)}
 
 
-def report(results: dict, *, quick: bool = False) -> list[str]:
-    """The lines that are printed; a quick run has nothing to say of the aims."""
-    lines = []
+def report(results: dict, *, quick: bool = False) -> tuple[list[str], bool]:
+    """The lines that are printed, and whether all that was measured holds; a quick run says nothing of the aims."""
+    lines, held = [], [results.get("equality", {}).get("holds", True)]
     for name, found in results.items():
         lines.append(f"\n{name} ({found.get('seconds', 0)} s)")
-        lines += [f"  {key}: {shown(value)}" for key, value in found.items() if key != "seconds"]
-    for case, ours in ({} if quick else results.get("jax", {})).items():
-        if not isinstance(ours, dict) or "views" not in ours:
+        lines += [f"  {key}: {shown(value)}" for key, value in found.items() if key not in ("seconds", "missing")]
+        lines += [f"  not measured: {what}, because: {why}" for what, why in found.get("missing", {}).items()]
+
+    def aim(what: str, value: float, limit: float, *, least: bool) -> None:
+        held.append(value >= limit if least else value <= limit)
+        words = f"{what}: {value:.2f} (aim: at {'least' if least else 'most'} {limit})"
+        lines.append(f"{words}: {'holds' if held[-1] else 'does not hold'}")
+
+    ours, theirs = results.get("jax", {}), results.get("pytorch", {})
+    compared = ours.get("platform") == theirs.get("platform")
+    for case in () if quick else Options().cases:
+        steps = ours.get(case, {})
+        modes = {mode: value for mode, value in theirs.get(case, {}).items() if mode in MODES}
+        if "views" not in steps:
             continue
-        theirs = results.get("pytorch", {}).get(case, {})
-        if results["jax"].get("platform") != results.get("pytorch", {}).get("platform"):
-            theirs = {}  # one of them found no accelerator: nothing to compare
-        modes = {mode: value for mode, value in theirs.items() if mode in MODES}
-        if modes:
+        if modes and compared:
             best = min(modes, key=modes.__getitem__)
-            lines.append(
-                verdict(
-                    f"{case}: beside PyTorch's best of {len(modes)}, {best}",
-                    modes[best] / ours["views"],
-                    FASTER,
-                    least=True,
-                )
+            aim(
+                f"{case}: beside PyTorch's best of {len(modes)}, {best}",
+                modes[best] / steps["views"],
+                FASTER,
+                least=True,
             )
-        if "augmented" in ours:
-            share = max(0.0, 1 - ours["views"] / ours["augmented"])
-            lines.append(verdict(f"{case}: the augmentation's share of a step", share, AUGMENTATION, least=False))
-    return lines
-
-
-def verdict(what: str, value: float, limit: float, *, least: bool) -> str:
-    """A number beside its aim."""
-    held = value >= limit if least else value <= limit
-    return (
-        f"{what}: {value:.2f} (aim: at {'least' if least else 'most'} {limit}): {'holds' if held else 'does not hold'}"
-    )
+        if "augmented" in steps:
+            share, how = max(0.0, 1 - steps["views"] / steps["augmented"]), ""
+        elif "augmentation" in steps:
+            share, how = steps["augmentation"] / (steps["augmentation"] + steps["views"]), ", made alone"
+        else:
+            continue
+        aim(f"{case}: the augmentation's share of a step{how}", share, AUGMENTATION, least=False)
+    return lines, all(held)
 
 
 def shown(value: object) -> str:
@@ -656,7 +770,7 @@ def shown(value: object) -> str:
 def write(options: Options, results: dict) -> None:
     """What there is so far, whole or not at all."""
     written = options.out.with_name(f"{options.out.name}.new")
-    written.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "quick": options.quick, **results}, indent=2))
+    written.write_text(as_json({"date": time.strftime("%Y-%m-%d"), "quick": options.quick, **results}))
     written.replace(options.out)
 
 
@@ -664,33 +778,52 @@ def main() -> int:
     """Measures all, or one section in this process."""
     if sys.argv[1:2] == ["--section"]:
         name, words, path, seconds, began = json.loads(sys.argv[2])
-        seconds -= time.time() - began  # what importing took
+        until = time.monotonic() + seconds - (time.time() - began)  # what importing took
         places = {key: Path(words[key]) for key in ("cifar10", "out") if words[key] is not None}
-        section(name, Options(**{**words, **places, "only": tuple(words["only"])}), Path(path), seconds=seconds)
+        options = Options(**{**words, **places, "only": tuple(words["only"])})
+        SECTIONS[name](options, Notes(Path(path), until=until))
         return 0
     options = tyro.cli(Options, description=__doc__)
-    ends = time.monotonic() + (options.seconds or 480)
-    results = {"device": apart("device", options, seconds=60)}
-    sys.stdout.write("\n".join(report(results)) + "\n")
+    if wrong := refused(options):
+        sys.stderr.write(f"{wrong}\n")
+        return 2
+    ends = time.monotonic() + (options.seconds or SECONDS[options.quick])
+    results = {"device": apart("device", options, seconds=SECONDS[True] if options.quick else 60)}
+    sys.stdout.write("\n".join(report(results)[0]) + "\n")
     write(options, results)
     waiting = [name for name in SHARES if name in options.only]
+    alone = results["device"].get("platform") == "cpu" and not options.quick
     while waiting:
         name = waiting.pop(0)
-        if name == "cifar10" and options.cifar10 is None and not options.quick:
-            results[name] = {"ended": "not run: no --cifar10"}
-            continue
         left, share = ends - time.monotonic(), SHARES[name] / (SHARES[name] + sum(SHARES[other] for other in waiting))
-        if left < 5:
-            results[name] = {"ended": "not run: the time was over"}
-            continue
-        results[name] = apart(name, options, seconds=max(5.0, left * share))
-        sys.stdout.write(f"{name}: {results[name]['seconds']} s {results[name].get('ended', '')}\n")
-        sys.stdout.flush()
+        seconds = left if options.quick else left * share
+        if alone:
+            because = "JAX sees no accelerator: --quick is for a CPU, and JAX's own build for this one is needed"
+            results[name] = {"missing": {"all of it": because}}
+        elif name == "cifar10" and options.cifar10 is None and not options.quick:
+            results[name] = {"missing": {"all of it": "there is no --cifar10"}}
+        elif left < 5:
+            results[name] = {"missing": {"all of it": "the time was over"}}
+        else:
+            results[name] = apart(name, options, seconds=max(5.0, seconds))
+            sys.stdout.write(f"{name}: {results[name]['seconds']} s\n")
+            sys.stdout.flush()
         write(options, results)
-    write(options, results)
-    sys.stdout.write("\n".join(report(results, quick=options.quick)) + "\n")
-    sys.stdout.write(f"\n{options.out}\n")
-    return 0 if results.get("equality", {}).get("holds", True) else 1
+    lines, holds = report(results, quick=options.quick)
+    sys.stdout.write("\n".join(lines) + f"\n\n{options.out}\n")
+    whole = not any(found.get("missing") for found in results.values())
+    return 0 if holds and whole else 3 if holds else 1
+
+
+def refused(options: Options) -> str:
+    """Why options cannot be used, before minutes are spent; nothing where they can."""
+    if not options.out.absolute().parent.is_dir():
+        return f"--out must lie in a folder that is there. Received: {options.out}"
+    if options.cifar10 is not None and not all(files_of(options.cifar10, part) for part in ("train", "test")):
+        return f"--cifar10 must be the folder in which tfds has prepared cifar10. Received: {options.cifar10}"
+    if options.seconds is not None and not options.seconds > 0:
+        return f"--seconds must be above 0. Received: {options.seconds}"
+    return ""
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_the_rates_of_the_model_are_those_that_were_measured():
 def test_the_accelerators_benchmark_runs_on_a_cpu(tmp_path):
     pytest.importorskip("jax", reason="needs jax")
     out = tmp_path / "found.json"
-    words = ["--quick", "--seconds", "600", "--out", str(out)]
+    words = ["--quick", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "accelerator.py"), *words],
         capture_output=True,
@@ -158,39 +158,178 @@ def test_the_accelerators_benchmark_runs_on_a_cpu(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text())
-    assert not [name for name, part in found.items() if isinstance(part, dict) and "ended" in part]
+    assert [part["missing"] for part in found.values() if isinstance(part, dict)] == [{}] * 5
     assert found["equality"]["holds"]
     assert found["equality"]["tensors"] > 10
     for part in ("jax", "pytorch"):
         [(name, numbers)] = [(k, v) for k, v in found[part].items() if k.startswith("ResNet")]
-        assert all(value > 0 for key, value in numbers.items() if "peak" not in key), name
+        assert all(value > 0 for value in numbers.values()), name
     assert found["cifar10"]["epochs"] == 2
     assert 0 <= found["cifar10"]["knn"] <= 1
 
 
+def ran(monkeypatch, capfd, out: Path, *words: str, device: dict | None = None) -> tuple[int, str, dict]:
+    """Exit code, what is said and what is written, of a run whose sections do nothing; `device` is what they say."""
+    monkeypatch.setattr(sys, "argv", ["accelerator.py", "--out", str(out), *words])
+    found = {"missing": {}, "seconds": 0, **(device or {})}
+    monkeypatch.setattr(accelerator, "apart", lambda name, options, *, seconds: dict(found))
+    code = accelerator.main()
+    return code, "".join(capfd.readouterr()), json.loads(out.read_text()) if out.exists() else {}
+
+
 def test_what_does_not_fit_into_the_time_is_said(monkeypatch, capfd, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["accelerator.py", "--seconds", "0.01", "--out", str(tmp_path / "found.json")])
-    monkeypatch.setattr(accelerator, "apart", lambda name, options, *, seconds: {"seconds": 0})
-    assert accelerator.main() == 0
-    said = capfd.readouterr().out
-    assert said.count("not run: the time was over") == 3
-    assert "not run: no --cifar10" in said
-    assert json.loads((tmp_path / "found.json").read_text())["jax"] == {"ended": "not run: the time was over"}
+    code, said, written = ran(monkeypatch, capfd, tmp_path / "found.json", "--seconds", "0.01")
+    assert code == 3
+    assert said.count("not measured: all of it, because: the time was over") == 3
+    assert "because: there is no --cifar10" in said
+    assert written["jax"]["missing"] == {"all of it": "the time was over"}
+
+
+def test_without_an_accelerator_only_a_quick_run_measures(monkeypatch, capfd, tmp_path):
+    device = {"platform": "cpu"}
+    code, said, _ = ran(monkeypatch, capfd, tmp_path / "found.json", device=device)
+    assert code == 3
+    assert said.count("because: JAX sees no accelerator: --quick is for a CPU") == 4
+    assert ran(monkeypatch, capfd, tmp_path / "found.json", "--quick", device=device)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cifar10", "{}/nothing"), "--cifar10 must be the folder in which tfds has prepared cifar10"),
+        (("--seconds", "0"), "--seconds must be above 0"),
+        (("--out", "{}/none/found.json"), "--out must lie in a folder that is there"),
+    ],
+)
+def test_what_an_accelerator_cannot_use_is_refused_before_anything_runs(words, said, monkeypatch, capfd, tmp_path):
+    words = [word.format(tmp_path) for word in words]
+    code, found, written = ran(monkeypatch, capfd, tmp_path / "found.json", *words)
+    assert (code, written) == (2, {})
+    assert said in found
+
+
+def section_of(text: str, tmp_path, monkeypatch, *, seconds: float) -> dict:
+    """What is known of a section that does what a text says."""
+    script = tmp_path / "section.py"
+    script.write_text(
+        "import json, os, sys, time\nfrom pathlib import Path\n"
+        "name, words, path, seconds, began = json.loads(sys.argv[2])\n"
+        "missing = {'second': 'it was not reached', 'third': 'RuntimeError: out of memory'}\n"
+        f"Path(path).write_text(json.dumps({{'first': 1.5, 'missing': missing}}))\n{text}"
+    )
+    monkeypatch.setattr(accelerator, "__file__", str(script))
+    return accelerator.apart("jax", accelerator.Options(), seconds=seconds)
 
 
 def test_a_section_that_takes_too_long_is_ended_and_keeps_what_it_had(tmp_path, monkeypatch):
-    script = tmp_path / "slow.py"
-    script.write_text(
-        "import json, sys, time\nfrom pathlib import Path\n"
-        "name, words, path, seconds, began = json.loads(sys.argv[2])\n"
-        "Path(path).write_text(json.dumps({'first': 1.5}))\n"
-        "import subprocess\nsubprocess.Popen(['sleep', '60'])\n"  # as a compiler's worker, which keeps what it inherits
-        "time.sleep(60)\n"
-    )
-    monkeypatch.setattr(accelerator, "__file__", str(script))
-    found = accelerator.apart("jax", accelerator.Options(), seconds=2)
+    # As a compiler's worker, which keeps what it inherits.
+    hangs = "import subprocess\nsubprocess.Popen(['sleep', '60'])\ntime.sleep(60)\n"
+    found = section_of(hangs, tmp_path, monkeypatch, seconds=2)
     assert found["first"] == 1.5
-    assert found["ended"] == "not all of it fitted into 2 s"
+    assert found["missing"] == {"second": "not all of it fitted into 2 s", "third": "RuntimeError: out of memory"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("raise ValueError('x is wrong')", "ValueError: x is wrong"),
+        ("os.kill(os.getpid(), 9)", "it ended by signal 9"),
+        ("print('noise'); sys.exit(4)", "noise"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_section_that_fails_says_why_of_what_it_did_not_measure(text, why, tmp_path, monkeypatch):
+    found = section_of(text, tmp_path, monkeypatch, seconds=60)
+    assert found["first"] == 1.5
+    assert found["missing"] == {"second": why, "third": "RuntimeError: out of memory"}
+
+
+def test_a_machine_without_pytorch_says_so(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = accelerator.apart("pytorch", accelerator.Options(quick=True), seconds=60)
+    assert found["missing"] == {"all of it": "ModuleNotFoundError: No module named 'torch'"}
+
+
+def test_memory_that_is_not_there_and_a_missing_compiler_are_a_line_each(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    pytest.importorskip("jax", reason="needs jax")
+
+    def fails(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 81604378624 bytes.\nDetails")
+
+    monkeypatch.setattr(accelerator, "packed", fails)
+    notes = accelerator.Notes(tmp_path / "jax.json")
+    accelerator.on_jax(accelerator.Options(), notes)
+    assert len(notes.found["missing"]) == 2 * len(accelerator.KINDS)
+    assert {why[:35] for why in notes.found["missing"].values()} == {"RuntimeError: RESOURCE_EXHAUSTED: O"}
+    assert not [why for why in notes.found["missing"].values() if "\n" in why]
+
+    monkeypatch.setattr(accelerator, "MODES", ("compile contiguous",))
+    monkeypatch.setattr(torch, "compile", lambda model: (_ for _ in ()).throw(OSError("no C compiler")))
+    notes = accelerator.Notes(tmp_path / "pytorch.json")
+    accelerator.on_pytorch(accelerator.Options(quick=True), notes)
+    assert list(notes.found["missing"].values()) == ["OSError: no C compiler"]
+
+
+def test_a_full_run_does_not_measure_pytorch_on_a_cpu(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    notes = accelerator.Notes(tmp_path / "pytorch.json")
+    accelerator.on_pytorch(accelerator.Options(), notes)
+    assert len(notes.found["missing"]) == 2 * len(accelerator.MODES)
+    assert all("PyTorch sees no accelerator" in why for why in notes.found["missing"].values())
+
+
+def test_power_that_nobody_tells_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    power = accelerator.Power()
+    power.thread.join(30)
+    assert power.stop() is None
+    assert "nvidia-smi tells no power" in power.said
+
+
+def test_what_is_no_number_holds_nothing_and_is_json():
+    assert np.isnan(np.max([1e-9, accelerator.relative(np.array([np.nan]), np.ones(1))]))
+    assert json.loads(accelerator.as_json({"a": [float("nan")], "b": (1.5, {"c": float("-inf")})})) == {
+        "a": ["nan"],
+        "b": [1.5, {"c": "-inf"}],
+    }
+
+
+def test_aims_are_of_what_was_measured_on_one_device():
+    case, other = accelerator.Options().cases
+    ours = {"platform": "gpu", case: {"views": 1.0, "augmented": 1.05}, other: {"views": 1.0, "augmentation": 0.25}}
+    theirs = {"platform": "gpu", case: {"eager channels_last": 1.2, "compile channels_last": 0.9, "x: peak_bytes": 1}}
+    lines, holds = accelerator.report({"jax": ours, "pytorch": theirs})
+    said = "\n".join(lines)
+    assert not holds
+    assert f"{case}: beside PyTorch's best of 2, compile channels_last: 0.90 (aim: at least 1.0): does not hold" in said
+    assert f"{case}: the augmentation's share of a step: 0.05 (aim: at most 0.1): holds" in said
+    assert f"{other}: the augmentation's share of a step, made alone: 0.20 (aim: at most 0.1): does not hold" in said
+    lines, _ = accelerator.report({"jax": ours, "pytorch": theirs | {"platform": "cpu"}})
+    assert "beside PyTorch" not in "\n".join(lines)
+    assert accelerator.report({"jax": ours, "pytorch": theirs}, quick=True)[1]
+
+
+def test_steps_are_timed_in_a_row_and_slow_ones_seldom(monkeypatch):
+    now, waited = [0.0], []
+
+    class Loss:
+        def __float__(self):
+            waited.append(now[0])
+            return 0.0
+
+    def step(takes: float):
+        now[0] += takes
+        return Loss()
+
+    monkeypatch.setattr(accelerator.time, "perf_counter", lambda: now[0])
+    assert accelerator.timed(lambda: step(0.01)) == pytest.approx(0.01)
+    assert len(waited) == 2 + accelerator.STEPS + accelerator.ROUNDS
+    waited.clear()
+    assert accelerator.timed(lambda: step(30.0)) == 30
+    assert len(waited) == 3
 
 
 def test_the_records_of_a_set_that_tfds_prepared_are_read_without_it(tmp_path):
