@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests import golden, tiny_runs
 from tests.data import oracles
 from tests.data.views_on import RECIPES, views
-from tf_simclr.data import augment, device_views, draws, images
+from tf_simclr.data import augment, device_views, draws, images, pipeline, sources
 from tf_simclr.data.recipe import Recipe
 
 SEED = 5
@@ -148,6 +149,75 @@ def test_views_are_float32_whatever_the_network_computes_in(dtype, raw):
         keras.config.set_dtype_policy(before[1])
     assert found.dtype == "float32"
     np.testing.assert_array_equal(found, expected)
+
+
+# Odd pictures, through the whole stream
+
+
+def odd_pictures(folder) -> None:
+    """Files of every kind that is read otherwise than a photograph, all of which fit into the padding."""
+    photo = oracles.synth(60, 60, 9)
+    seen = [photo[:height, :width] for height, width in [(1, 60), (60, 1), (1, 1), (33, 47)]]
+    made = {f"{i}.png": Image.fromarray(picture) for i, picture in enumerate(seen)}
+    photo = Image.fromarray(photo[:40, :56])
+    for mode in ("L", "LA", "RGBA", "1", "CMYK", "P"):
+        made[f"mode {mode}.{'jpg' if mode == 'CMYK' else 'png'}"] = photo.convert(mode)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # lies on its side
+    for name, picture in made.items():
+        picture.save(folder / name, **({"transparency": 0} if name == "mode P.png" else {}))
+    photo.save(folder / "turned.jpg", exif=turned)
+    photo.save(folder / "progressive.jpg", progressive=True, quality=70)
+    photo.save(folder / "a.bmp")
+    photo.save(folder / "b.webp")
+    photo.convert("P").save(folder / "c.gif")
+
+
+def seen_by_both(host, device, *, size: int = 24, **kinds) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures of two sources once, views made on the host of one, on the device of the other."""
+    recipe, count = Recipe(), host.num_examples
+    options = {"batch_size": count, "image_size": size, "seed": 7, "recipe": recipe, **kinds}
+    bad = [pipeline.Unreadable(), pipeline.Unreadable()]
+    (expected, *_) = next(iter(pipeline.training_views(host, **options, unreadable=bad[0])))
+    (packed, *_) = next(iter(pipeline.packed_views(device, **options, unreadable=bad[1])))
+    assert [one.names for one in bad] == [[], []]
+    return device_views.DeviceViews(size=size, recipe=recipe, channels=device.channels)(
+        packed
+    ).numpy(), expected.numpy()
+
+
+@pytest.mark.parametrize("kind", ["as it is", "turned", "opacity"])
+def test_odd_pictures_are_seen_alike(kind, tmp_path):
+    odd_pictures(tmp_path)
+    source = sources.from_folder(tmp_path, labelled=False, exif_orientation=kind == "turned")
+    source = sources.with_opacity(source) if kind == "opacity" else source
+    found, expected = seen_by_both(source, source)
+    assert len(found) == 15
+    np.testing.assert_allclose(found, expected, atol=EQUAL, rtol=0)
+
+
+def test_deep_pictures_are_seen_alike(tmp_path):
+    for i, (height, width) in enumerate([(1, 60), (64, 1), (30, 41)]):
+        deep = oracles.synth(64, 64, i)[:height, :width].astype(np.uint16) * 257 - 5 * i
+        (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(deep).numpy())
+    source = sources.from_folder(tmp_path, labelled=False)
+    np.testing.assert_allclose(*seen_by_both(source, source), atol=EQUAL, rtol=0)
+
+
+def test_what_is_larger_than_the_padding_is_seen_as_its_means_of_areas(tmp_path):
+    """NumPy makes the means; 64 pixels are the padding for views of 24."""
+    shapes = {(1, 1920): (1, 30), (1920, 1): (30, 1), (256, 128): (4, 4), (192, 96): (3, 3), (64, 64): (1, 1)}
+    for i, ((height, width), (down, across)) in enumerate(shapes.items()):
+        picture = oracles.synth(max(height, 2), max(width, 2), i)[:height, :width]
+        means = picture.reshape(height // down, down, width // across, across, 3).mean((1, 3))
+        for name, pixels in (("large", picture), ("small", np.rint(means).astype(np.uint8))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    large, small = (sources.from_folder(tmp_path / name, labelled=False) for name in ("large", "small"))
+    found, expected = seen_by_both(small, large)
+    # A mean that lies between two integers may be rounded either way: half a grey value's step, as colours spread it.
+    assert np.abs(found - expected).max() < 0.03
+    assert np.mean(np.abs(found - expected) > EQUAL) < 0.02
 
 
 @pytest.mark.slow

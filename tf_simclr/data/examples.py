@@ -331,7 +331,7 @@ class Packing:
         taken into a batch."""
         pixels = in_bits(self.fitting(pixels), deep=self.deep)
         shape = tf.shape(pixels)
-        rows = tf.reshape(pixels, (1, shape[0], shape[1] * self.channels))
+        rows = tf.reshape(pixels, (1, shape[0], -1))
         return {"images": tf.ensure_shape(rows, (1, None, None)), "shapes": tf.ensure_shape(shape[None, :2], (1, 2))}
 
     def padded(self, one: _Batch) -> _Batch:
@@ -342,16 +342,16 @@ class Packing:
 
     def fitting(self, pixels: tf.Tensor) -> tf.Tensor:
         """The pixels, or where they are too many the means of areas of them, in the same proportions."""
-        limits, shape = tf.constant(self.sides, tf.float32), tf.cast(tf.shape(pixels)[:2], tf.float32)
-        # The side that fits worse decides; the proportions stay.
-        scale = tf.reduce_min(limits / shape)
 
         def shrunk() -> tf.Tensor:
+            shape = tf.cast(tf.shape(pixels)[:2], tf.float32)
+            # The side that fits worse decides; the proportions stay.
+            scale = tf.reduce_min(tf.constant(self.sides, tf.float32) / shape)
             size = tf.clip_by_value(tf.cast(tf.round(shape * scale), tf.int32), 1, self.sides)
             means = tf.raw_ops.ResizeArea(images=pixels[None], size=size, align_corners=False)[0]
             return tf.cast(tf.round(means), pixels.dtype)
 
-        return tf.cond(scale < 1, shrunk, lambda: pixels)
+        return tf.cond(tf.reduce_any(tf.shape(pixels)[:2] > self.sides), images.seldom(shrunk), lambda: pixels)
 
     def finished(self, positions: tf.Tensor, seen: _Batch) -> _Batch:
         """The batch of images at positions of the stream, with what is drawn for them.

@@ -61,22 +61,37 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
         shallow, deep = tf.numpy_function(_both_depths, [encoded], [tf.uint8, tf.uint16])
         return tf.cond(tf.size(deep) > 0, lambda: finished(deep), lambda: finished(shallow))
 
+    def png() -> Any:
+        deep, shallow = (
+            lambda kind=kind: finished(tf.io.decode_png(encoded, 3, kind)) for kind in (tf.uint16, tf.uint8)
+        )
+        return tf.cond(starts(b"\x10", 24), deep, shallow)
+
     def others() -> Any:
         # Only the plain kind of BMP, 24 bits and no compression: TensorFlow reads others wrongly.
         long = tf.strings.length(encoded) > 54  # a BMP's header
         plain_bmp = starts(_BMP) & long & starts(b"\x28\0\0\0", 14) & starts(b"\x18\0\0\0\0\0", 28)
         lossy_webp = starts(_RIFF) & starts(_WEBP + b"VP8 ", 8)
-        # PNG of 16 bits, PNG of 8, plain BMP, lossy WebP; the rest is Pillow's.
+        # Plain BMP, lossy WebP; the rest is Pillow's.
         branches = [
-            (starts(_PNG) & starts(b"\x10", 24), lambda: finished(tf.io.decode_png(encoded, 3, tf.uint16))),
-            (starts(_PNG), lambda: finished(tf.io.decode_png(encoded, 3))),
             (plain_bmp, lambda: finished(tf.io.decode_bmp(encoded))),
             (lossy_webp, lambda: finished(tf.io.decode_webp(encoded, 3)[0])),
         ]
         return tf.case(branches, by_pillow)
 
     # JPEG first, since most are: questions cost time, too.
-    return tf.cond(starts(_JPEG), lambda: finished(tf.io.decode_jpeg(encoded, 3)), others)
+    plain = lambda: finished(tf.io.decode_jpeg(encoded, 3))  # noqa: E731
+    return tf.cond(starts(_JPEG), plain, lambda: tf.cond(starts(_PNG), png, seldom(others)))
+
+
+def seldom(branch: Callable[[], Any]) -> Callable[[], Any]:
+    """A branch of `tf.cond` that is seldom taken: within a graph one call.
+
+    Else its operations would be part of the graph, and where it is not taken, be passed by one after the other.
+    """
+    if not tf.inside_function():
+        return branch
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _both_depths(encoded: bytes | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
