@@ -373,6 +373,58 @@ def test_a_disk_that_fills_up_meanwhile_is_a_sentence_and_what_was_made_stays(fo
     assert len(pictures(resized(sources.from_folder(folder), size=20))) == 8
 
 
+@pytest.mark.slow
+def test_what_a_killed_process_leaves_is_completed_bit_by_bit(folder, tmp_path, monkeypatch):
+    """Ended by SIGKILL while it writes the header, within a picture, or between a file and what is noted of it."""
+    source = sources.from_folder(folder)
+    resized(source, size=20)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert len(whole) == 7
+    script = """
+import os, signal, sys
+from tf_simclr.data import sources
+from tf_simclr.data.kept import resized as module
+import tensorflow as tf
+module.SHARD, dies_at, seen = 3, int(sys.argv[2]), 0
+made, noted = module.row_of, module.write_json
+def count(function):
+    def counted(*given):
+        global seen
+        seen += 1
+        if seen == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given)
+    return counted
+module.row_of, module.write_json = count(made), count(noted)
+module.resized(sources.from_folder(sys.argv[1]), size=20)
+"""
+    shutil.rmtree(place)
+    for dies_at in (2, 4, 6, 7):  # each goes on where the one before was ended
+        done = subprocess.run([sys.executable, "-c", script, str(folder), str(dies_at)], check=False)
+        assert done.returncode == -9
+        assert not (place / "whole.json").exists()
+    resized(source, size=20)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == whole
+
+
+def test_pictures_that_change_while_they_are_shrunk_are_in_no_cache(folder, tmp_path, monkeypatch):
+    source, noted = sources.from_folder(folder), module.row_of
+
+    def meanwhile(record):
+        Image.fromarray(oracles.synth(40, 60, 77)).save(folder / "class1" / "5.png")
+        return noted(record)
+
+    monkeypatch.setattr(module, "row_of", meanwhile)
+    with pytest.raises(InputError, match=r"must stay as they are while they are shrunk.*begin again"):
+        resized(source, size=20)
+    (place,) = (tmp_path / "cache" / "resized").glob("*")
+    assert not list(place.glob("records-*"))
+    monkeypatch.setattr(module, "row_of", noted)
+    again = pictures(resized(sources.from_folder(folder), size=20, kind="raw"))
+    np.testing.assert_allclose(again["5.png"], means(oracles.synth(40, 60, 77), 2) / 255, atol=0.51 / 255)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "listed"])
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
 def test_a_damaged_file_of_a_cache_is_a_sentence(folder, tmp_path, kind, damage):

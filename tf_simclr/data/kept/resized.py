@@ -16,6 +16,7 @@ import functools
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ def resized(
     while not (folder / "whole.json").exists():
         try:
             with hold(folder, say=say):
-                make(source, folder, size=size, kind=kind, say=say)
+                make(source, folder, size=size, kind=kind, say=say, settled=lambda: known(silent) == identity()[0])
         except InUse as error:  # another run, or another process of this one, makes the same: it is waited for
             say(f"{error.args[0].split(';')[0]}, which shrinks the same images; waiting for it …")
             while _is_held(folder):
@@ -131,12 +132,17 @@ def _is_held(folder: Path) -> bool:
         return True
 
 
-def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) -> None:
-    """Shrinks what is not there yet, a file after the other.
+def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, settled: Callable[[], bool]) -> None:
+    """Shrinks what is not there yet, a file after the other; call it within the folder's lock.
+
+    Args:
+        settled: whether the images are still those that the folder is named after.
 
     Raises:
-        InputError: the disk has not room enough.
+        InputError: the disk has not room enough, or images have changed meanwhile.
     """
+    for left in folder.glob(".*.records-*"):  # half a file of a process that was killed
+        left.unlink(missing_ok=True)
     files = [folder / f"records-{i:05}.tfrecord" for i in range(-(-source.num_examples // SHARD))]
     missing = [i for i, file in enumerate(files) if not file.with_suffix(".json").exists()]
     need = len(missing) * min(SHARD, source.num_examples) * _BYTES[kind] * (size / 256) ** 2
@@ -174,6 +180,11 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say) ->
             raise InputError(f"{files[i]} must be writable: {reason}; {advice}") from error
         # Behind the pictures: where it is there, they are whole.
         write_json(files[i].with_suffix(".json"), rows)
+    if not settled():
+        for made_of_others in folder.glob("records-*"):  # nobody knows which
+            made_of_others.unlink(missing_ok=True)
+        rule = "must stay as they are while they are shrunk, but some have changed meanwhile; begin again"
+        raise InputError(f"the images of {source.origin} {rule}")
     write_json(folder / "whole.json", {"images": source.num_examples, "origin": source.origin, "size": size})
 
 
