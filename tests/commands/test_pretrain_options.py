@@ -287,3 +287,18 @@ def test_without_tensorflow_there_are_no_views_of_the_host(kind, monkeypatch):
         assert viewing.views_on_device(kind(augment_on=place, **protocol), source, **given) is None
     with pytest.raises(InputError, match=r"must be auto or device without TensorFlow.*leave it out, or pip install"):
         viewing.views_on_device(kind(augment_on="host", **protocol), source, **given)
+
+
+def test_where_views_are_made_is_said_whatever_auto_takes(monkeypatch, capsys):
+    source = from_arrays(np.zeros((4, 8, 8, 3), np.uint8))
+    given = {"recipe": Recipe(), "devices": ONE_DEVICE}
+    for trains in (False, True):
+        monkeypatch.setattr(viewing, "accelerated", lambda trains=trains: trains)
+        made = viewing.views_on_device(Pretrain(), source, **given)
+        assert (made is not None) == trains
+        where = "on the device" if trains else "on the host: no accelerator trains"
+        assert f"views are made {where}" in capsys.readouterr().err
+    assert viewing.views_on_device(Pretrain(), source, **given, against=["the workers make them"]) is None
+    assert "views are made on the host: the workers make them" in capsys.readouterr().err
+    assert viewing.views_on_device(Pretrain(augment_on="host"), source, **given) is None
+    assert not capsys.readouterr().err

@@ -19,6 +19,8 @@ from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.replicas import Devices, accelerated
 from tf_simclr.terminal import say
 
+_NONE = "no accelerator trains"
+
 
 class _Asks(Protocol):
     """The options that matter here."""
@@ -62,7 +64,10 @@ def views_on_device(
     # 1. No TensorFlow: nothing to choose.  2. What speaks against the device.  3. Asked for, or worth it.
     tpu = "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax"
     reasons = [*against, *([tpu] if devices.description.startswith("TPU") else [])]
-    if config.augment_on == "host" or (config.augment_on == "auto" and (reasons or not accelerated())):
+    if config.augment_on == "auto" and (against_all := reasons or ([] if accelerated() else [_NONE])):
+        say(f"views are made on the host: {'; '.join(against_all)}")
+        return None
+    if config.augment_on == "host":
         return None
     check(not reasons, f"augment_on must be host: {'; '.join(reasons)}", augment_on=config.augment_on)
     side = side_for(config.image_size)
