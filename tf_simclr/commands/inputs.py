@@ -51,6 +51,9 @@ def find_devices(config: Placement) -> replicas.Devices:
     where: dict[str, Any] = {"tpu_name": config.tpu_name, "zone": config.tpu_zone, "project": config.gcp_project}
     where |= {name: getattr(config, name) for name in ("coordinator", "num_processes", "process_id")}
     devices = replicas.find(config.strategy, num_replicas=config.num_replicas, **where)
+    rule = "steps_per_execution must be 1 with KERAS_BACKEND=torch, whose steps Keras runs one by one"
+    single = config.steps_per_execution == 1 or keras.backend.backend() != "torch"
+    check(single, rule, steps_per_execution=config.steps_per_execution)
     say(f"devices: {devices.description}")
     return devices
 
