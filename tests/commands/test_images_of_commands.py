@@ -5,12 +5,14 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.chest import made as radiographs
 from tests.commands import pictures
 from tests.data import made
 from tf_simclr.commands import distill, inputs, pretrain, transfer
@@ -98,7 +100,7 @@ def test_the_division_is_said(home, command, capsys):
     assert "20 % of each class are held out, drawn by content; test has 3 of 15 images" in said
 
 
-CACHED = {"cache": "resized", "cache_size": 32, "cache_format": "raw", "image_size": 32}
+CACHED: dict[str, Any] = {"cache": "resized", "cache_size": 32, "cache_format": "raw", "image_size": 32}
 
 
 @pytest.mark.parametrize("command", [name for name in (*SUPERVISED, *OTHERS) if name != "transfer"])
@@ -122,6 +124,23 @@ def test_a_cache_of_smaller_images_has_the_same_images_and_is_made_once(home, co
     (home / "pets").symlink_to(home / "elsewhere")
     opened(**CACHED)
     assert "shrinking" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+@pytest.mark.parametrize("command", OTHERS)
+def test_radiographs_of_a_cache_are_those_that_were_prepared(home, command, kind):
+    """None is shrunk: pixels are kept as they are, and files of quality 90 are near."""
+    radiographs.folder(home / "chest", "abcdefghijklmnopqrstuvwxyz", size=32)
+    given = {"radiographs": home / "chest"}
+    own, cached = (OTHERS[command](**given, **more) for more in ({"image_size": 32}, CACHED | {"cache_format": kind}))
+    assert own.num_examples == cached.num_examples > 5
+    assert (own.class_names, own.notes, own.division) == (cached.class_names, cached.notes, cached.division)
+    same = {"batch_size": 4, "image_size": 32, "unreadable": Unreadable(), "crop_proportion": 1.0}
+    for before, after in zip(evaluation_batches(own, **same), evaluation_batches(cached, **same), strict=True):
+        np.testing.assert_array_equal(before[1], after[1])
+        np.testing.assert_array_equal(before[2], after[2])
+        np.testing.assert_allclose(after[0], before[0], atol=1e-6 if kind == "raw" else 2 / 255)
+    assert not same["unreadable"].names
 
 
 @pytest.mark.parametrize("command", OTHERS)
