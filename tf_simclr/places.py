@@ -276,4 +276,6 @@ def shown(path: str | bytes | Path) -> str:
     """
     # Bytes of a name that are not UTF-8 are written as escapes: a listing of them can be stored and sorted anywhere.
     text = terminal.addressed(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    if text.isprintable():  # of a million names almost all
+        return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

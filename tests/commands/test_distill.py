@@ -1,6 +1,7 @@
 """`tf-simclr distill` on small pictures: what the student sees, of whom it learns, and what is cached."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,12 +11,15 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tests.data import made
 from tests.models import grouped
-from tf_simclr.commands import distill, inputs
+from tf_simclr.commands import distill, finetune, inputs
 from tf_simclr.commands.finetune import Given
-from tf_simclr.config import Distill
+from tf_simclr.commands.inputs import check_classifier_of, open_source
+from tf_simclr.config import Distill, Finetune
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
+from tf_simclr.files import write_json
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.official import command as official
 from tf_simclr.run_folder import RunFolder
 
 
@@ -223,3 +227,25 @@ def encoder_alone() -> keras.Model:
 def test_options_that_cannot_be_are_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
         Distill(teacher="t", **options)
+
+
+@pytest.mark.parametrize("command", ["distill", "finetune", "official"])
+def test_a_classifier_of_other_classes_is_refused(command, images, tmp_path, monkeypatch):
+    """As many classes of other names, or in another order, were taken for those of the images."""
+    source = open_source(config(tmp_path, images), "test", labelled=True)
+    asked = {
+        "distill": lambda: distill.distill(config(tmp_path / "run", images, teacher=place), source, test=source),
+        "finetune": lambda: finetune.finetune(tuned, source, test=source),
+        "official": lambda: official._logits_of(called, keras.Model),
+    }[command]
+    place = tmp_path / "fine-tuned"
+    tuned = Finetune(checkpoint=place, restore_logits_layer=True, image_dir=images, model_dir=tmp_path / "tuned")
+    called = SimpleNamespace(config=SimpleNamespace(model_dir=place), flags={"eval_split": "test"})
+    monkeypatch.setattr(official, "open_source", lambda *_, **__: source)
+    write_json(place / "data.json", {"classes": list(source.class_names[::-1])})
+    with pytest.raises(InputError, match=r"must tell the classes of .* apart, in this order. Received: there="):
+        asked()
+    assert not (tmp_path / "run").exists()
+    for known in (source.class_names, [str(i) for i in range(source.num_classes)], (), ("a", "b")):
+        write_json(place / "data.json", {"classes": list(known)})
+        check_classifier_of(place, source)

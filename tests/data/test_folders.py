@@ -259,3 +259,19 @@ def test_the_same_images_elsewhere_have_the_same_roster(root, tmp_path):
     assert from_folder(tmp_path / "moved").roster == here
     (tmp_path / "moved" / "cat" / "0.png").rename(tmp_path / "moved" / "cat" / "new.png")
     assert from_folder(tmp_path / "moved").roster != here
+
+
+@pytest.mark.parametrize("root", [".", "pets", "./pets/../pets", "here"])
+def test_names_below_a_root_are_those_of_relative_paths(tmp_path, monkeypatch, root):
+    """They are cut off by the length of the root, however that is written."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets/cat/a.jpg", "pets/cat/more/b.jpg", "pets/dog.jpg/c.jpg", "pets/é/d\n.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    place = tmp_path / "pets" if root == "here" else Path(root)
+    found = folders.look(place)
+    assert found.below == tuple(file.relative_to(place).as_posix() for file in found.files)
+    assert len(found.below) == 4
+    if root != ".":
+        assert found.classes == ("cat", "dog.jpg", "é")
+        assert found.labels().tolist() == [0, 0, 1, 2]

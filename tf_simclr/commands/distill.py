@@ -22,6 +22,7 @@ from tf_simclr.commands.inputs import (
     agree,
     begin_run,
     check_channels,
+    check_classifier_of,
     check_images,
     check_push,
     find_devices,
@@ -96,6 +97,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
 
     # 1. What is asked for: the teacher, which must know the classes, and the student's network.
     agree(config, source, devices=devices)
+    check_classifier_of(config.teacher, test)
     # A teacher that answers in each step is on all devices; one whose answers are kept is one process's own.
     with devices.scope() if config.teacher_views == "same" else contextlib.nullcontext():
         teacher = load_teacher(config, test.num_classes)

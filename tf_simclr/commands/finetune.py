@@ -16,6 +16,7 @@ from tf_simclr.commands.inputs import (
     agree,
     begin_run,
     check_channels,
+    check_classifier_of,
     check_images,
     check_push,
     find_devices,
@@ -70,6 +71,8 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     # 1. What is asked for: the network, of the checkpoint or of the knobs, with a classifier of the images' classes; an
     #    encoder of another kind is made at once.
     agree(config, source, devices=devices)
+    if config.restore_logits_layer:
+        check_classifier_of(config.checkpoint, source)
     keras.utils.set_random_seed(config.seed)
     given = start(config, devices=devices)
     architecture = describe(config, source.num_classes, given=given)

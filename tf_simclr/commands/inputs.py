@@ -31,11 +31,12 @@ from tf_simclr.files import read_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.own import encoders
-from tf_simclr.places import shown
+from tf_simclr.places import is_address, shown
 from tf_simclr.run_folder import WEIGHTS, RunFolder
 from tf_simclr.terminal import Line, say, show
 from tf_simclr.training import publishing
-from tf_simclr.weights import content_of_option, load_encoder, load_model
+from tf_simclr.training.about import known_of
+from tf_simclr.weights import content_of_option, load_encoder, load_model, located
 
 _OF_A_MACHINE: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download", "cache_dataset")
 _OF_A_MACHINE += ("coordinator", "process_id")
@@ -543,6 +544,24 @@ def same_classes(train: Source, test: Source) -> None:
     differing = sorted(set(train.class_names) ^ set(test.class_names))
     rule = f"{train.origin} and {test.origin} must have the same classes"
     check(train.class_names == test.class_names, rule, differing=differing)
+
+
+def check_classifier_of(checkpoint: Any, source: Source) -> None:
+    """Refuses a checkpoint whose classifier tells other classes apart than the images have, in as many columns.
+
+    What a run or a pushed network notes of its classes is believed; of other checkpoints nothing is known, and numbers
+    are no names.
+
+    Raises:
+        InputError: the classes or their order differ.
+    """
+    known = known_of(located(checkpoint) if is_address(checkpoint) else checkpoint)["classes"]
+    here = list(source.class_names)
+    named = not any(all(name.isdecimal() for name in names) for names in (known, here))
+    # Another number of classes is another form, which whoever takes the classifier sees.
+    same = known == here or len(known) != len(here) or not named
+    rule = f"{shown(checkpoint)} must tell the classes of {source.origin} apart, in this order"
+    check(same, rule, there=known[:5], here=here[:5])
 
 
 _POOLED = "final_avg_pool"

@@ -430,7 +430,7 @@ def from_folder(
         labels=labels,
         upright=exif_orientation,
     )
-    names = [shown(file.relative_to(found.root).as_posix()) for file in files]
+    names = [shown(found.below[row]) for row in chosen]
 
     @in_graph
     def read(path: Any) -> Any:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from converters import convert
-from tf_simclr.commands.inputs import open_source
+from tf_simclr.commands.inputs import check_classifier_of, open_source
 from tf_simclr.config.launchers import started
 from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -123,6 +123,7 @@ def _logits_of(call: Call, network: keras.Model) -> Features:
     config, flags = call.config, call.flags
     source = open_source(config, flags["eval_split"], labelled=True)
     check(source.labelled, f"{source.origin} must have labels to evaluate on")
+    check_classifier_of(config.model_dir, source)
     sizes = {"batch_size": flags["eval_batch_size"], "image_size": config.image_size}
     batches = evaluation_batches(source, **sizes, unreadable=Unreadable())
     return extract(network, batches.take(flags["eval_steps"] or -1), endpoint="logits_sup")
