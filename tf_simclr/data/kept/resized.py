@@ -1,10 +1,11 @@
 """`--cache resized`: every image once shrunk, and kept on disk beside what else can be made again.
 
     ~/.cache/tf_simclr/resized/KEY/        KEY is the digest of the images' content, the size and the format
-        records-00000.tfrecord             1,024 pictures in the source's order: JPEG (PNG where they have 16 bits), or
-                                           their pixels, `(h, w, 3)` of 8 or 16 bits, little-endian (raw)
+        records-00000.tfrecord             1,024 pictures in the source's order
         records-00000.json                 name, shape and label of each; written behind the pictures
         whole.json                         written last: how many there are
+
+Pictures are JPEG files (PNG where they have 16 bits), or raw: their pixels `(h, w, 3)` of 8 or 16 bits, little-endian.
 
 Each file appears whole or not at all; what is there is not made again, so that a run that was stopped goes on.  An
 image that cannot be read stays one, under its name: training replaces it, and says so, as it would without the cache.
