@@ -132,7 +132,11 @@ BROKEN = {
         lambda d: (setattr(d, "RescaleSlope", 0), setattr(d, "RescaleIntercept", 0)),
         "RescaleSlope must not be 0",
     ),
-    "no width": (lambda d: (setattr(d, "WindowWidth", 0), setattr(d, "WindowCenter", 0)), "WindowWidth must be"),
+    "a medium's table": (lambda d: setattr(d, "SOPClassUID", "1.2.840.10008.1.3.10"), "table of contents, a DICOMDIR"),
+    "floating point": (
+        lambda d: (setattr(d, "FloatPixelData", bytes(64 * 80 * 4)), d.__delattr__("PixelData")),
+        "must have whole numbers for pixels",
+    ),
 }
 
 
@@ -155,11 +159,19 @@ def test_a_missing_codec_is_named_with_the_package_that_has_it(monkeypatch):
         read(content(data))
 
 
-def test_a_syntax_that_is_no_picture_is_refused():
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.9", "1.3.46.670589.33.14", "1.2.840.10008.1.1.11", "none"])
+def test_a_syntax_that_is_no_picture_is_refused(syntax):
     data = dataset(stored(12), bits=12)
-    broken = content(data).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
-    with pytest.raises(InputError):
-        read(broken)
+    named = syntax.encode().ljust(20, b"\0")
+    with pytest.raises(InputError, match=rf"must be stored in a transfer syntax that is in use.*'{syntax}'"):
+        read(content(data).replace(b"1.2.840.10008.1.2.1\0", named))
+
+
+def test_pixels_that_were_unpacked_under_a_compressions_name_are_read():
+    whole = content(dataset(stored(12), bits=12))
+    found = read(whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"))  # RLE
+    np.testing.assert_array_equal(found.pixels, read(whole).pixels)
+    assert found.notes == ("names a compression, and its pixels are plain",)
 
 
 def test_mutated_files_are_read_or_refused_and_nothing_else():

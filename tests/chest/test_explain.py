@@ -71,10 +71,138 @@ def test_the_heat_map_shows_what_speaks_for_the_class_alone():
     np.testing.assert_array_equal(explain.shades(-np.ones((2, 2))), np.zeros((2, 2)))
 
 
-def test_an_encoder_without_places_is_refused():
-    vector = keras.Input((4,))
-    with pytest.raises(InputError, match="feature maps"):
-        explain.last_map(keras.Model(vector, keras.layers.Dense(2)(vector)))
+# --- encoders of somebody's own -----------------------------------------------------------------------------------
+
+SIDE, TALL = 8, 4
+
+
+def body(images, name="body"):
+    """Maps of 4 × 4 with five channels."""
+    return keras.layers.Conv2D(5, 2, strides=2, activation="tanh", name=name)(images)
+
+
+def pool(maps):
+    return keras.layers.GlobalAveragePooling2D()(maps)
+
+
+def nested():
+    """Scaled before, and all that has places within a model within it."""
+    own = keras.Input((SIDE, SIDE, 3))
+    within = keras.Model(own, pool(body(own)))
+    images = keras.Input((SIDE, SIDE, 3))
+    return keras.Model(images, keras.Sequential([within])(keras.layers.Rescaling(2.0, -1.0)(images)))
+
+
+def gated():
+    """Behind its maps layers of one place, as squeezing and a head of 1 × 1 convolutions are."""
+    images = keras.Input((SIDE, SIDE, 3))
+    maps = body(images)
+    x = keras.layers.Conv2D(6, 1, name="head")(keras.layers.GlobalAveragePooling2D(keepdims=True)(maps))
+    return keras.Model(images, keras.layers.Flatten()(x))
+
+
+def turned():
+    """Channels before places in its last layer of four axes."""
+    images = keras.Input((SIDE, SIDE, 3))
+    x = keras.layers.Permute((3, 1, 2))(body(images))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(data_format="channels_first")(x))
+
+
+class Own(keras.Model):
+    """A graph that nobody can see."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = keras.layers.Conv2D(5, 2, strides=2, activation="tanh", name="body")
+
+    def call(self, images):
+        return keras.ops.mean(self.body(images), axis=(1, 2))
+
+
+def grey():
+    images = keras.Input((SIDE, SIDE, 1))
+    return keras.Model(images, pool(body(images)))
+
+
+def tokens(first=0):
+    """Patches that attend to each other; with a token before them it alone is the features."""
+    images = keras.Input((SIDE, SIDE, 3))
+    x = keras.layers.Reshape((16, 5))(body(images))
+    x = keras.layers.ZeroPadding1D((first, 0))(x) if first else x
+    x = keras.layers.Add(name="block1")([x, keras.layers.MultiHeadAttention(2, 3)(x, x)])
+    x = keras.layers.Add(name="block2")([x, keras.layers.MultiHeadAttention(2, 3)(x, x)])
+    return keras.Model(images, x[:, 0] if first else keras.layers.GlobalAveragePooling1D()(x))
+
+
+PICTURE = np.random.default_rng(1).uniform(size=(SIDE, SIDE, 3)).astype(np.float32)
+
+
+def by_the_chain(layer, images, rest):
+    """Grad-CAM where the rest of the network is a function of one layer's maps."""
+    with tf.GradientTape() as tape:
+        maps = layer(images)
+        tape.watch(maps)
+        total = tf.reduce_sum(rest(maps))
+    gradients = tape.gradient(total, maps).numpy()
+    return (gradients.mean(axis=(1, 2), keepdims=True) * maps.numpy()).sum(-1)[0]
+
+
+def squares(features):
+    return tf.reduce_sum(features**2, axis=1)
+
+
+@pytest.mark.parametrize("make", [nested, gated, turned, Own, grey])
+def test_a_map_of_an_encoder_of_ones_own_is_that_of_its_last_layer_with_places(make):
+    keras.utils.set_random_seed(4)
+    encoder, images = make(), tf.constant(PICTURE[None])
+    if make is grey:
+        images = tf.image.rgb_to_grayscale(images)
+    encoder(images)
+    images = 2 * images - 1 if make is nested else images
+    layer = next(layer for layer in encoder._flatten_layers() if layer.name == "body")
+    head = next((one for one in encoder.layers if one.name == "head"), None)
+    rest = lambda maps: squares(tf.reduce_mean(maps, (1, 2)))  # noqa: E731
+    if head is not None:
+        rest = lambda maps: squares(head(tf.reduce_mean(maps, (1, 2), keepdims=True))[:, 0, 0])  # noqa: E731
+    found = explain.grad_cam(encoder, squares, image=PICTURE)
+    np.testing.assert_allclose(found, by_the_chain(layer, images, rest), rtol=1e-4, atol=1e-7)
+    assert "call" not in vars(layer)  # nobody listens any more
+
+
+@pytest.mark.parametrize(("first", "layer"), [(0, "block2"), (1, "block1")])
+def test_tokens_of_a_transformer_are_places_and_the_class_token_is_none(first, layer):
+    keras.utils.set_random_seed(4)
+    encoder = tokens(first)
+    parts = keras.Model(encoder.input, [encoder.get_layer(layer).output, encoder.output])
+    with tf.GradientTape() as tape:
+        x, features = parts(PICTURE[None])
+        total = tf.reduce_sum(squares(features))
+    gradients = tape.gradient(total, x).numpy()[0, first:]
+    by_hand = (gradients.mean(0) * x.numpy()[0, first:]).sum(-1).reshape(TALL, TALL)
+    np.testing.assert_allclose(explain.grad_cam(encoder, squares, image=PICTURE), by_hand, rtol=1e-4, atol=1e-7)
+
+
+def test_an_encoder_without_places_has_no_map():
+    images = keras.Input((SIDE, SIDE, 3))
+    scaled = keras.layers.Normalization(mean=0.5, variance=0.1)(keras.layers.Rescaling(2.0)(images))
+    encoder = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(scaled)))
+    np.testing.assert_array_equal(explain.grad_cam(encoder, squares, image=PICTURE), [[0]])
+    with pytest.raises(InputError, match=r"one of the encoder's with places.*'none'"):
+        explain.grad_cam(encoder, squares, image=PICTURE, layer="none")
+
+
+def test_a_model_of_one_channel_is_asked_about_the_luminance(tiny_data, tmp_path):
+    keras.utils.set_random_seed(4)
+    images = keras.Input((None, None, 1))
+    maps = keras.layers.Conv2D(5, 4, strides=4, activation="relu")(images)
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))
+    tiny.save(tmp_path / "deployed", tiny_data, **tiny.with_encoder(encoder, tiny_data))
+    model = deployed.load(tmp_path)
+    found = asking.checked(model, asking.ask(model, tiny_data.folder.parent / "raw" / "image-21.png"))
+    np.testing.assert_allclose(found.verdict.features, tiny.features(encoder, tiny_data)[21], rtol=1e-4, atol=1e-6)
+    assert found.heat.shape == (6, 6)
+    assert found.mapped
+    assert list(asking.after_shuffling(model, found)) == ["heads", "conv2d"]
 
 
 @pytest.mark.parametrize("grid", [3, 2, 4])

@@ -14,6 +14,7 @@ from pydicom import Dataset, uid
 from pydicom.sequence import Sequence
 
 from tests.chest.dicoms import SYNTAXES, compressed, content, dataset
+from tf_simclr.chest.files.about import BURNED_IN
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import shrunk, unpacked
 from tf_simclr.errors import InputError
@@ -136,12 +137,13 @@ def test_values_of_the_declared_bits_are_shown_over_all_of_them():
     assert found.notes == ()
 
 
-def test_a_burned_in_letter_or_a_hot_pixel_does_not_blacken_the_rest():
+@pytest.mark.parametrize("where", [np.s_[:4, :5], np.s_[:10, :30], np.s_[:, :28]])  # 0.5, 7 and 44 % of it
+def test_what_was_burned_in_does_not_blacken_the_rest(where):
     values = chest()
-    values[:4, :5] = 65535
-    found = shown(values, bits=16)
-    np.testing.assert_allclose(found.pixels[5:], GREYS[5:], atol=0.002)
-    assert found.pixels[0, 0] == 1
+    values[where] = 65535
+    expected = GREYS.copy()
+    expected[where] = 1
+    np.testing.assert_allclose(shown(values, bits=16).pixels, expected, atol=0.002)
 
 
 def test_values_at_an_offset_are_shown_from_the_least_to_the_largest():
@@ -291,6 +293,16 @@ def test_an_emptied_table_leaves_the_window_to_count():
     assert found.notes == ("VOILUTSequence is empty: as if absent",)
 
 
+@pytest.mark.parametrize("width", [0, -100, 0.5])
+def test_a_window_without_a_width_is_as_if_absent(width):
+    found = shown(WindowCenter=0, WindowWidth=width)
+    alike(found.pixels)
+    assert found.notes == ("has a window without a width: as if absent",)
+    second = shown(WindowCenter=[0, 2048], WindowWidth=[width, 2048])
+    np.testing.assert_array_equal(second.pixels, shown(WindowCenter=2048, WindowWidth=2048).pixels)
+    assert second.notes == found.notes
+
+
 @pytest.mark.parametrize("keyword", ["WindowWidth", "RescaleSlope"])
 def test_a_number_that_is_none_is_refused_by_name(keyword):
     data = dataset(chest(), bits=12, WindowCenter=2048, WindowWidth=4096, RescaleSlope=1)
@@ -404,6 +416,18 @@ def test_other_kinds_are_refused_and_read_where_they_are_asked_for(modality):
         ({"PatientOrientation": ["A", "F"]}, "a lateral view by its header"),
         ({"PatientOrientation": ["L", "F"]}, None),
         ({"ViewPosition": "AP", "PatientOrientation": ["P", "F"]}, None),
+        ({"PatientOrientation": ["LFA", "FRP"]}, None),
+        ({"PatientOrientation": ["R", "F"]}, "mirrored by its header"),
+        ({"PatientOrientation": ["RA", "FR"]}, "mirrored by its header"),
+        ({"PatientOrientation": ["L", "H"]}, "upside down by its header"),
+        ({"PatientOrientation": ["R", "H"]}, "upside down by its header"),
+        ({"PatientOrientation": ["F", "R"]}, "lying on its side by its header"),
+        ({"PatientOrientation": ["H", "L"]}, "lying on its side by its header"),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, None),
+        (
+            {"PresentationIntentType": "FOR PROCESSING"},
+            "a detector's raw values by its header, which are for processing and not for a viewer",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
@@ -411,6 +435,11 @@ def test_another_part_or_a_view_from_the_side_is_read_and_said(elements, doubt):
     found = shown(**elements)
     alike(found.pixels)
     assert found.doubts == ((doubt,) if doubt else ())
+
+
+def test_letters_that_may_name_a_patient_are_noted():
+    assert shown(BurnedInAnnotation="YES").notes == (BURNED_IN,)
+    assert shown(BurnedInAnnotation="NO").notes == ()
 
 
 def test_what_is_kept_of_a_header_names_nobody():

@@ -35,12 +35,12 @@ def own(folder, text: str, *, files=("a.png", "b.png", "c.png"), **options):
 
 
 def test_one_file_by_two_names_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"each file of own\.csv must be listed once.*'a', 'a\.png'"):
+    with pytest.raises(InputError, match=r"each file of own\.csv must be listed once.*line 2', 'own\.csv, line 3'"):
         own(tmp_path, HEAD + "a,x,1\na.png,y,2\nb.png,x,3\n")
 
 
 def test_a_name_of_two_files_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"must stand for one file.*'a', endings=\['\.dcm', '\.png'\]"):
+    with pytest.raises(InputError, match=r"must stand for one file, own\.csv, line 2.*endings=\['\.dcm', '\.png'\]"):
         own(tmp_path, HEAD + "a,x,1\nb.png,y,2\n", files=("a.dcm", "a.png", "b.png"))
 
 
@@ -92,7 +92,8 @@ def test_lines_are_counted_as_an_editor_does(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("P1", "p1"), ("1", "1.0"), ("007", "7"), ("A 1", "a1"), ("P1", "P1\u200b")]
+    ("one", "other"),
+    [("P1", "p1"), ("1", "1.0"), ("1", '"1,0"'), ("007", "7"), ("'007", "7"), ('"=""007"""', "7"), ("A 1", "a1")],
 )
 def test_patients_that_are_one_to_a_person_are_one(tmp_path, one, other):
     rows = "path,label,patient,split\na.png,x,{one},train\nb.png,y,{other},{part}\nc.png,x,another,test\n"
@@ -102,11 +103,86 @@ def test_patients_that_are_one_to_a_person_are_one(tmp_path, one, other):
         own(tmp_path, rows.format(one=one, other=other, part="test"))
 
 
-@pytest.mark.parametrize(("one", "other"), [("P1", "P10"), ("10", "1"), ("1.5", "1"), ("0", "00a"), ("a-1", "a1")])
+def test_patients_whose_digits_a_spreadsheet_has_thrown_away_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must have all of their digits.*shortened_lines=\[2\]"):
+        own(tmp_path, HEAD + "a.png,x,1.23E+11\nb.png,y,2\n")
+    assert len(own(tmp_path, HEAD + "a.png,x,4e12\nb.png,y,5e12\n").entries) == 2  # a pseudonym may look so
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("P1", "P10"), ("10", "1"), ("1.5", "1"), ("0", "00a"), ("a-1", "a1"), ("1", '"1,000"')]
+)
 def test_patients_that_differ_stay_apart(tmp_path, one, other):
     found = own(tmp_path, HEAD + f"a.png,x,{one}\nb.png,y,{other}\n")
     assert len({entry.patient for entry in found.entries}) == 2
     assert found.problems == ()
+
+
+def test_findings_may_have_a_comma_where_others_have_a_point(tmp_path):
+    text = "path;A;B;patient\na.png;1,0;0,00;1\nb.png;-1,0;;2\nc.png;0.0;1;3\n"
+    assert [entry.labels for entry in own(tmp_path, text, label=["A", "B"]).entries] == [(1, 0), (-1, -2), (0, 1)]
+    for word in ("yes", "True", "ja", "0,5", "10,0"):
+        with pytest.raises(InputError, match=r"a label must be 1, 0, -1 or empty, A in .*line 2"):
+            own(tmp_path, f"path;A;patient\na.png;{word};1\n", label=["A"])
+
+
+def test_the_head_again_is_no_row(tmp_path):
+    found = own(tmp_path, HEAD + "a.png,x,1\n" + HEAD.title() + "b.png,y,2\n")
+    assert (len(found.entries), found.problems, found.classes) == (2, (), ("x", "y"))
+
+
+def test_two_columns_of_one_name_must_be_one(tmp_path):
+    head, same = "path,label,patient,{name},{name}\n", "a.png,x,1,{one},{one}\nb.png,y,2,{two},{two}\n"
+    for name, one, two in (("label", "x", "y"), ("sex", "F", "M"), ("split", "train", "test")):
+        assert len(own(tmp_path, head.format(name="sex") + same.format(one=one, two=two)).entries) == 2
+        with pytest.raises(InputError, match=rf"must have each column once.*{name}"):
+            own(tmp_path, head.format(name=name) + f"a.png,x,1,{one},{two}\nb.png,y,2,{two},{two}\n")
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
+def test_a_workbook_is_said_to_be_one(tmp_path, start):
+    (tmp_path / "own.csv").write_bytes(start + bytes(100))
+    with pytest.raises(InputError, match=r"own\.csv must be a csv file, and is a workbook; save it as csv"):
+        tables.from_csv(tmp_path / "own.csv")
+
+
+def test_a_class_of_rows_without_files_is_none(tmp_path):
+    found = own(tmp_path, HEAD + "none.png,z,1\na.png,x,1\nb.png,y,2\n")
+    assert found.classes == ("x", "y")
+    assert found.problems == ("a row has no file: none.png",)
+
+
+def test_nothing_said_of_a_patient_is_nothing(tmp_path):
+    text = "path,label,patient,sex,view,age\na.png,x,1,nan,NA,n/a\nb.png,y,2,F,PA,60\n"
+    found = own(tmp_path, text)
+    assert [dict(entry.attributes) for entry in found.entries] == [{}, {"sex": "F", "view": "PA", "age": "60"}]
+
+
+def test_a_file_without_its_ending_may_have_one_in_capitals(tmp_path):
+    found = own(tmp_path, HEAD + "a,x,1\nb,y,2\n", files=("a.PNG", "b.DCM"))
+    assert [entry.path.name for entry in found.entries] == ["a.PNG", "b.DCM"]
+
+
+LEAKS = {
+    "no file is there": HEAD + "C:\\Doe_Jane: 1\\a.png,x,Doe^Jane\n",
+    "listed twice": HEAD + "Doe_Jane.png,x,Doe^Jane\nDoe_Jane.png,y,Doe^Jane\n",
+    "a file twice": HEAD + "Doe_Jane.png,x,Doe^Jane\nDoe_Jane,y,Doe^Jane\n",
+    "two files": HEAD + "Doe_Jane2,x,Doe^Jane\n",
+    "in two parts": "path,label,patient,split\nDoe_Jane.png,x,Doe^Jane,train\na.png,y,Doe^Jane,test\n",
+    "no head": "Doe_Jane.png,x,Doe^Jane\na.png,y,Doe^Jane\n",
+    "a part that is none": "path,label,patient,split\nDoe_Jane.png,x,Doe^Jane,train\na.png,y,Doe^Jane,rest\n",
+    "no label": HEAD + "Doe_Jane.png,,Doe^Jane\n",
+    "cells that are missing": HEAD + "Doe_Jane.png,x\n",
+    "digits that are missing": HEAD + "Doe_Jane.png,x,1.2E+9\n",
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_no_sentence_names_a_patient(tmp_path, kind):
+    files = ("Doe_Jane.png", "Doe_Jane2.png", "Doe_Jane2.dcm", "a.png")
+    with pytest.raises(InputError) as caught:
+        own(tmp_path, LEAKS[kind], files=files)
+    assert "Doe" not in str(caught.value)
 
 
 def test_a_finding_named_twice_is_refused(tmp_path):
@@ -153,7 +229,7 @@ def test_folders_of_parts_hold_folders_of_classes(tmp_path):
 def test_a_patients_folder_in_two_parts_is_refused(tmp_path):
     for name in ("train/sick/p1/a", "train/well/p2/b", "test/sick/p1/c", "test/well/p3/d"):
         touch(tmp_path / f"{name}.png")
-    with pytest.raises(InputError, match=r"may be in two splits.*\['p1'\]"):
+    with pytest.raises(InputError, match=r"may be in two splits.*\['test/sick', 'train/sick'\]"):
         tables.from_folder(tmp_path)
 
 

@@ -84,6 +84,7 @@ def collection(folder: Path) -> Collection:
                     study=name.rsplit("/", 1)[0],
                     split=part if len(there) > 1 else "",
                     attributes=attributes(row) | view,
+                    place=f"{table.name}, line {row[LINE]}",
                 )
             )
     problems = unmatched("a row has no file", missing)

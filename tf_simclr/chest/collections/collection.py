@@ -8,7 +8,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class Entry:
     """Findings that somebody drew a box around."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Of `_ATTRIBUTES`; where a table and a header differ, the header counts."""
+    place: str = ""
+    """Where a table tells of it, as `own.csv, line 7`, or the folder of its class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,33 +83,41 @@ class Collection:
 
     def __post_init__(self) -> None:
         # What makes a prepared folder wrong is refused here, before hours of decoding.
-        check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=self.problems[:3])
-        twice = [name for name, count in Counter(entry.image for entry in self.entries).items() if count > 1]
-        check(not twice, f"each image of {self.name} must be listed once", twice=twice[:3], count=len(twice))
-        files = Counter(entry.path for entry in self.entries)
-        again = [entry.image for entry in self.entries if files[entry.path] > 1]
-        check(not again, f"each file of {self.name} must be listed once, under one name", names=again[:3])
+        problems = Counter(problem.partition(": ")[0] for problem in self.problems)
+        check(self.entries, f"{self.name} must hold at least one radiograph with a label", problems=dict(problems))
+        names, files = (Counter(getattr(entry, what) for entry in self.entries) for what in ("image", "path"))
+        twice = [entry for entry in self.entries if names[entry.image] > 1]
+        check(not twice, f"each image of {self.name} must be listed once", twice=self.called(twice), count=len(twice))
+        again = [entry for entry in self.entries if files[entry.path] > 1]
+        check(not again, f"each file of {self.name} must be listed once, under one name", names=self.called(again))
         # A patient in two official parts would make the test easier than it is.
-        places = defaultdict(set)
+        places: dict[str, dict[str, Entry]] = defaultdict(dict)
         for entry in self.entries:
             if entry.patient and entry.split:
-                places[entry.patient].add(entry.split)
-        both = sorted(patient for patient, splits in places.items() if len(splits) > 1)
-        check(not both, f"no patient of {self.name} may be in two splits", patients=both[:3], count=len(both))
+                places[entry.patient].setdefault(entry.split, entry)
+        both = [first for _, first in sorted(places.items()) if len(first) > 1]
+        known = self.called([entry for first in both for entry in first.values()])
+        check(not both, f"no patient of {self.name} may be in two splits", images=known, count=len(both))
+
+    def called(self, entries: Sequence[Entry]) -> list[str]:
+        """What messages call the first of some images: where they are told of, if their names may name patients."""
+        return [entry.place if self.private else entry.image for entry in entries[:4]]
 
 
 def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a table, as a spreadsheet or a download leaves them.
 
     UTF-8, UTF-16 or Windows' Western letters, with a mark of the order of bytes or without; cells between commas,
-    semicolons, tabs or bars, stripped; rows without a cell, and Excel's line `sep=;`, are passed over.
+    semicolons, tabs or bars, stripped; rows without a cell, the head again, and Excel's line `sep=;`, are passed over.
 
     Raises:
         InputError: there is no such file, it lacks a column, or a row has more or fewer cells than the head.
     """
     # 1. Text, whatever program wrote it, and its cells with the line that each row begins at.
     with reading(path, "a readable csv file"):
-        text = decoded(path.read_bytes())
+        content = path.read_bytes()
+        check(not content.startswith(_WORKBOOKS), f"{path} must be a csv file, and is a workbook; save it as csv")
+        text = decoded(content)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
         lines, begins = [], 1
         for line in reader:
@@ -123,17 +133,29 @@ def read_table(path: Path, *, columns: Iterable[str]) -> list[dict[str, str]]:
     # 3. Columns by their names, in any case of letters.
     wanted = {column.lower(): column for column in columns}
     names = [name if name in wanted.values() else wanted.get(name.lower(), name) for name in names]
-    missing = [column for column in columns if column not in names]
-    check(not missing, f"{path} must have the columns that its kind of collection has", missing=missing, has=names)
-    # Commas at a line's end are no cells.
-    rows = [(number, cells if any(cells[len(names) :]) else cells[: len(names)]) for number, cells in filled[1:]]
+    missing = [column for column in wanted.values() if column not in names]
+    # A first line without any of them may be of a table without a head, and name a patient.
+    known = names if len(missing) < len(wanted) else f"{len(names)} of other names"
+    check(not missing, f"{path} must have the columns that its kind of collection has", missing=missing, has=known)
+    # Tables that were joined have the head again; commas at a line's end are no cells.
+    body = [(number, cells) for number, cells in filled[1:] if _folded(cells) != _folded(filled[0][1])]
+    rows = [(number, cells if any(cells[len(names) :]) else cells[: len(names)]) for number, cells in body]
     uneven = [number for number, cells in rows if len(cells) != len(names)]
     check(not uneven, f"each row of {path} must have {len(names)} cells", uneven_lines=uneven[:3])
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in columns]
+    # Two columns of one name are harmless only where they are one column.
+    places = {name: [i for i, other in enumerate(names) if name and name == other] for name in names}
+    twice = [name for name, of in places.items() if any(len({cells[i] for i in of}) > 1 for _, cells in rows)]
     check(not twice, f"{path} must have each column once", twice=twice)
     return [dict(zip(names, cells, strict=True)) | {LINE: str(number)} for number, cells in rows]
 
 
+def _folded(cells: Iterable[str]) -> list[str]:
+    """Cells without a difference between capitals and small letters."""
+    return [cell.casefold() for cell in cells]
+
+
+EMPTY = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
+"""What programs write into a cell, in small letters, of which nothing is known."""
 LATERAL_VIEW = "LATERAL"
 """View of a radiograph that a table calls lateral, from whichever side."""
 LINE = "\0line"
@@ -141,31 +163,47 @@ LINE = "\0line"
 
 
 _SEPARATORS = ",;\t|"
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of a spreadsheet's own files, new and old."""
 
 
 def plain(cell: str) -> str:
     """A cell as it looks: stripped, without what nobody sees, letters and their accents in one.
 
     Example:
-        >>> plain(" a\u200b "), len(plain("e\u0301"))
-        ('a', 1)
+        >>> plain(" a\u200b "), len(plain("e\u0301")), plain('="007"'), plain("'007")
+        ('a', 1, '007', '007')
     """
     # NFC: é is one letter, and not an e with an accent behind it, as Macs write file names. Cf: marks that nobody sees.
     if not cell.isascii():
         cell = unicodedata.normalize("NFC", "".join(c for c in cell if unicodedata.category(c) != "Cf"))
-    return cell.strip()
+    # Numbers that a spreadsheet was told to take for text.
+    number = re.fullmatch(r"""\s*(?:="(.*)"|'(\d+))\s*""", cell)
+    return (number[1] or number[2] or "").strip() if number else cell.strip()
 
 
 def spelling(name: str) -> str:
-    """What names have in common that people take for one: capitals, spaces, zeros in front and `.0` behind apart.
+    """What names have in common that people take for one: capitals, spaces, zeros in front and `.0`, `,0` behind apart.
 
     Example:
-        >>> spelling("Sick ") == spelling("sick"), spelling("007") == spelling("7.0"), spelling("A1") == spelling("A10")
+        >>> spelling("Sick ") == spelling("sick"), spelling("007") == spelling("7,0"), spelling("A1") == spelling("A10")
         (True, True, False)
     """
     # A patient 007, 7 and 7.0 is the same person: spreadsheets change one into another.
     key = "".join(plain(name).casefold().split())
-    return re.sub(r"\.0+$", "", key).lstrip("0") if re.fullmatch(r"\d+(\.0+)?", key) else key
+    number = without_decimals(key)
+    return number.lstrip("0") if re.fullmatch(r"\d+", number) else key
+
+
+def without_decimals(number: str) -> str:
+    """A whole number as a spreadsheet may have written it, without the zeros behind its point or comma.
+
+    Example:
+        >>> [without_decimals(cell) for cell in ("7.0", "-1,0", "1,000", "P1.0")]
+        ['7', '-1', '1,000', 'P1.0']
+    """
+    # Three zeros behind a comma are thousands.
+    return re.sub(r"^([+-]?\d+)(\.0+|,00?)$", r"\1", number)
 
 
 def check_classes(names: Iterable[str], *, where: str) -> None:
@@ -216,7 +254,8 @@ def _separator_line(line: str) -> bool:
 def attributes(row: Mapping[str, str]) -> dict[str, str]:
     """What a row says of sex, age, view and device."""
     known = {name.lower(): value for name, value in row.items()}
-    found = {key: next((known[name] for name in names if known.get(name)), "") for key, names in _ATTRIBUTES.items()}
+    told = {name: value for name, value in known.items() if value.lower() not in EMPTY}
+    found = {key: next((told[name] for name in names if name in told), "") for key, names in _ATTRIBUTES.items()}
     return {key: value for key, value in found.items() if value}
 
 
@@ -236,8 +275,9 @@ def zero_or_one(text: str, *, where: str) -> int:
     Raises:
         InputError: it is neither 0 nor 1.
     """
-    check(text.strip() in ("0", "1", "0.0", "1.0"), f"a label must be 0 or 1, {where}", label=text)
-    return int(float(text))
+    number = without_decimals(text.strip())
+    check(number in ("0", "1"), f"a label must be 0 or 1, {where}", label=text)
+    return int(number)
 
 
 def zero_one_or_unsure(text: str, *, where: str) -> int:
@@ -247,12 +287,12 @@ def zero_one_or_unsure(text: str, *, where: str) -> int:
         InputError: it is none of these.
 
     Example:
-        >>> [zero_one_or_unsure(cell, where="here") for cell in ("1.0", "0", "-1.0", "")]
+        >>> [zero_one_or_unsure(cell, where="here") for cell in ("1,0", "0", "-1.0", "")]
         [1, 0, -1, -2]
     """
-    known = {"": NOT_MENTIONED, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": UNCERTAIN, "-1.0": UNCERTAIN}
-    check(text.strip() in known, f"a label must be 1, 0, -1 or empty, {where}", label=text)
-    return known[text.strip()]
+    number, known = without_decimals(text.strip()), {"": NOT_MENTIONED, "1": 1, "0": 0, "-1": UNCERTAIN}
+    check(number in known, f"a label must be 1, 0, -1 or empty, {where}", label=text)
+    return known[number]
 
 
 def unmatched(what: str, names: Iterable[str]) -> tuple[str, ...]:

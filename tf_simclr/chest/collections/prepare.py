@@ -106,7 +106,9 @@ def prepare(
                 path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)), names=names
             )
         with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
-            rows += json.loads(path.with_suffix(".json").read_bytes())["rows"]
+            kept = json.loads(path.with_suffix(".json").read_bytes())["rows"]
+            _check_told(kept, part, names=names, folder=folder)
+        rows += kept
     # 3. Beside the folder, for its owner alone.
     names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
     check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
@@ -159,12 +161,15 @@ class Names:
 
     def told(self, problem: str) -> str:
         """A problem of a collection without a hidden name."""
-        what, _, name = problem.rpartition(": ")
-        return f"{what}: {self.shown(name)}" if what else problem
+        # What is said has no colon, and a name may have one.
+        what, _, name = problem.partition(": ")
+        return f"{what}: {self.shown(name)}" if name else problem
 
     def write(self, path: Path, *, entries: Sequence[Entry], problems: Sequence[str]) -> None:
         """Leaves the names that are not shown beside the folder, for its owner alone."""
-        known = [entry.image for entry in entries] + [problem.rpartition(": ")[2] for problem in problems]
+        known = [entry.image for entry in entries] + [
+            problem.partition(": ")[2] for problem in problems if ": " in problem
+        ]
         hidden = {self.shown(name): name for name in known if self.shown(name) != name}
         if hidden:
             text = io.StringIO(newline="")
@@ -205,14 +210,32 @@ def _write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[byte
     write_json(path.with_suffix(".json"), {"rows": rows})
 
 
-def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
-    """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
-    image, salt = names.shown(entry.image), names.salt
+def _check_told(rows: Sequence[dict[str, Any]], entries: Sequence[Entry], *, names: Names, folder: Path) -> None:
+    """Refuses rows of a shard that was made when the table said something else."""
+    differ = []
+    for row, entry in zip(rows, entries, strict=True):
+        now = _of_table(entry, names=names)
+        then = row | {"patient": row.get("patient_of_table", row["patient"]), "study": now["study"]}
+        if any(then.get(key) != now.get(key) for key in {*now, "stated"}):
+            differ.append(now["image"])
+    rule = f"{folder} must be of the same images, labels, patients and parts as now; take another folder"
+    check(not differ, rule, changed=differ[:3], count=len(differ))
+
+
+def _of_table(entry: Entry, *, names: Names) -> dict[str, Any]:
+    """What a row has of the collection's tables."""
     # Trained on are 1 and the rest; what a table stated beyond that is kept beside it.
     labels = [int(label == 1) for label in entry.labels]
-    row: dict[str, Any] = {"image": image, "study": pseudonym(entry.study, salt=salt), "labels": labels}
+    study, patient = (pseudonym(of, salt=names.salt) for of in (entry.study, entry.patient))
+    row: dict[str, Any] = {"image": names.shown(entry.image), "study": study, "labels": labels}
     row |= {} if set(entry.labels) <= {0, 1} else {"stated": list(entry.labels)}
-    row |= {"split": entry.split, "patient": pseudonym(entry.patient, salt=salt), "boxes": entry.boxes, "refused": ""}
+    return row | {"split": entry.split, "patient": patient, "boxes": entry.boxes}
+
+
+def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
+    """A row and its picture, none for a refused file.  No path is in it, and no name or UID of patient or study."""
+    row = _of_table(entry, names=names) | {"refused": ""}
+    image = row["image"]
     # A reason may quote the path, which may name a patient.
     if isinstance(answer, InputError):
         reason = str(answer)

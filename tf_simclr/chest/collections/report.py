@@ -89,6 +89,7 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
         "problems": problems,
         "near_duplicates": [[kept[a]["image"], kept[b]["image"], bits] for a, b, bits in names],
         "near_duplicates_of_different_patients": sum(prepared.patients[a] != prepared.patients[b] for a, b, _ in names),
+        "near_duplicates_of_different_labels": sum(kept[a]["labels"] != kept[b]["labels"] for a, b, _ in alike),
         "near_duplicates_across_official_splits": sum(across(alike, official).values()),
     }
 
@@ -195,6 +196,7 @@ def text(found: dict[str, Any], out: Path) -> str:
         f"{found['patients_with_different_labels']:,} with different labels: split by patient",
         f"{len(found['near_duplicates']):,} pairs of images look alike, "
         f"{found['near_duplicates_of_different_patients']:,} of them of different patients, "
+        f"{found['near_duplicates_of_different_labels']:,} with different labels, "
         f"{found['near_duplicates_across_official_splits']:,} across official splits",
         *_grey_text(found["grey_levels"]),
         *(

@@ -1,11 +1,13 @@
 """One's own radiographs: a csv file, or a folder in which folders are classes."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_simclr.chest.collections.collection import (
+    EMPTY,
     ENDINGS,
     LINE,
     Collection,
@@ -23,8 +25,8 @@ from tf_simclr.data.radiographs.splits import named
 from tf_simclr.errors import InputError, check
 
 DICOM = (".dcm", ".dicom", ".dic")
-_EMPTY = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
-"""What programs write into a cell, in small letters, of which nothing is known."""
+_SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)
+"""A number as a spreadsheet shows a long one, of which it has thrown the last digits away: `1.23E+11`."""
 _OF_SPLITS = ("split", "subset", "partition", "fold", "data split", "data_split", "dataset_split", "split_name")
 """Columns, in small letters, that by their names divide images into parts."""
 
@@ -52,43 +54,50 @@ def from_csv(
     """
     # 1. Columns that are needed, and none of their cells empty.
     own = [label] if isinstance(label, str) else list(label)
-    rows = read_table(table, columns=[column for column in (path, *own, patient) if column])
+    listed = read_table(table, columns=[column for column in (path, *own, patient) if column])
     needed = [column for column in (path, patient) if column]
     needed += [label] if isinstance(label, str) else []
-    full = [all(row[column].strip("| ").lower() not in _EMPTY for column in needed) for row in rows]
-    empty = [int(row[LINE]) for row, whole in zip(rows, full, strict=True) if not whole]
+    full = [all(row[column].strip("| ").lower() not in EMPTY for column in needed) for row in listed]
+    empty = [int(row[LINE]) for row, whole in zip(listed, full, strict=True) if not whole]
     check(not empty, f"each row of {table} must have a file, a label and a patient", empty_lines=empty[:3])
-    # 2. Labels of one column with names, or of a column a finding.
+    # 2. Patients by how people write them, and a split that the table may have.
+    shortened = [int(row[LINE]) for row in listed if patient and _SHORTENED.fullmatch(row[patient])]
+    rule = f"patients of {table} must have all of their digits; store the column as text in the spreadsheet"
+    check(not shortened, rule, shortened_lines=shortened[:3])
+    people, of_people = _people([row[patient] for row in listed] if patient else [])
+    split, of_split = _split_column(listed, without=(path, *own, patient), table=table)
+    # 3. Files; a row without one is told of, and left out.
+    located = [(row, beside(table.parent, within(row[path]), where=_where(row, table))) for row in listed]
+    there = [(row, file) for row, file in located if file is not None]
+    missing = {within(row[path]) for row, file in located if file is None}
+    # 4. Labels of one column with names, or of a column a finding.
+    rows = [row for row, _ in there]
     classes, labels = _of_column(rows, label) if isinstance(label, str) else _of_columns(rows, own, table=table)
-    # 3. Patients by how people write them, and a split that the table may have.
-    people, of_people = _people([row[patient] for row in rows] if patient else [])
-    split, of_split = _split_column(rows, without=(path, *own, patient), table=table)
-    # 4. Files; a row without one is told of, and left out.
-    found, missing = [], []
-    for row, kind in zip(rows, labels, strict=True):
-        name = within(row[path])
-        file = beside(table.parent, name)
-        if file is None:
-            missing.append(name)
-            continue
-        found.append(
-            Entry(
-                path=file,
-                image=name,
-                labels=kind,
-                patient=people[row[patient]] if patient else "",
-                study=row.get("study") or name,
-                split=part(row, column=split, table=table),
-                attributes=attributes(row),
-            )
+    found = [
+        Entry(
+            path=file,
+            image=(name := within(row[path])),
+            labels=kind,
+            patient=people[row[patient]] if patient else "",
+            study=row.get("study") or name,
+            split=part(row, column=split, table=table),
+            attributes=attributes(row),
+            place=_where(row, table),
         )
+        for (row, file), kind in zip(there, labels, strict=True)
+    ]
     return Collection(
         name=table.name,
         classes=classes,
         entries=tuple(found),
-        problems=unmatched("a row has no file", set(missing)) + of_people + of_split,
+        problems=unmatched("a row has no file", missing) + of_people + of_split,
         private=True,
     )
+
+
+def _where(row: Mapping[str, str], table: Path) -> str:
+    """Where a row stands, as messages say it."""
+    return f"{table.name}, line {row[LINE]}"
 
 
 def _people(patients: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -162,8 +171,13 @@ def _of_columns(
     return tuple(columns), found
 
 
-def beside(folder: Path, name: str) -> Path | None:
+def beside(folder: Path, name: str, *, where: str) -> Path | None:
     """The file of a table's path, which may lack its ending; None where there is none.
+
+    Args:
+        folder: of the table.
+        name: the path.
+        where: the table has it, for messages.
 
     Raises:
         InputError: it lacks its ending, and there are several files of that name.
@@ -171,9 +185,12 @@ def beside(folder: Path, name: str) -> Path | None:
     for form in dict.fromkeys((name, unicodedata.normalize("NFD", name))):  # as a Mac names files
         if (folder / form).is_file():
             return folder / form
-        found = [path for ending in ENDINGS if (path := folder / f"{form}{ending}").is_file()]
+        cases = [written for ending in ENDINGS for written in (ending, ending.upper())]
+        found = [path for ending in cases if (path := folder / f"{form}{ending}").is_file()]
+        # On a disk that takes capitals for small letters both are one file.
+        found = [path for i, path in enumerate(found) if not any(path.samefile(other) for other in found[:i])]
         endings = [path.suffix for path in found]
-        check(len(found) <= 1, "a path without an ending must stand for one file", path=name, endings=endings)
+        check(len(found) <= 1, f"a path without an ending must stand for one file, {where}", endings=endings)
         if found:
             return found[0]
     return None
@@ -225,6 +242,7 @@ def from_folder(folder: Path) -> Collection:
                 labels=tuple(int(name == parts[above]) for name in classes),
                 patient=parts[above + 1] if len(parts) > above + 2 and len(below) > 1 and _is_picture(path) else "",
                 split=(of_split[parts[0]] or "") if divided else "",
+                place="/".join(parts[: above + 1]),
             )
             for path, parts in places.items()
         ),

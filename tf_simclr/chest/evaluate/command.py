@@ -5,6 +5,7 @@ For research, not for diagnosis.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr.chest.collections.collection import read_table
+from tf_simclr.chest.collections.collection import EMPTY, read_table
 from tf_simclr.chest.evaluate import drifts, numbers
 from tf_simclr.chest.evaluate.models import Asked, opened
 from tf_simclr.chest.evaluate.numbers import Told
@@ -134,12 +135,17 @@ def _groups(config: ChestEvaluate, data: Prepared, *, rows: np.ndarray) -> dict[
     # The radiographs' own columns, and those of a table beside it.
     known: dict[str, np.ndarray] = {name: values[rows] for name, values in data.attributes.items()}
     if config.subgroup_table is not None:
-        table = {row["image"]: row for row in read_table(config.subgroup_table, columns=("image",))}
+        told = read_table(config.subgroup_table, columns=("image",))
+        twice = [image for image, count in Counter(row["image"] for row in told).items() if count > 1]
+        check(not twice, f"{config.subgroup_table} must have one row for each image", twice=twice[:3], count=len(twice))
+        table = {row["image"]: row for row in told}
         missing = [str(image) for image in data.images[rows] if image not in table]
         rule = f"{config.subgroup_table} must have a row for each image"
         check(not missing, rule, missing=missing[:3], count=len(missing))
         names = [name for name in next(iter(table.values())) if name != "image" and name.isprintable()]
         known |= {name: np.array([table[image][name] for image in data.images[rows]]) for name in names}
+    # What programs write into an empty cell is no group.
+    known = {name: np.where(np.isin(np.char.lower(of), EMPTY), "", of) for name, of in known.items()}
     check_columns(config.subgroups, list(known))
     silent = [name for name in config.subgroups if not any(known[name])]
     if silent:

@@ -15,6 +15,8 @@ from tf_simclr.chest.files.radiograph import LATERAL, VIEWS
 
 CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "RIB", "PULM", "HEART", "PECHO", "POUMON", "CXR", "STERNUM")
 """Parts of the names of what a chest radiograph shows."""
+BURNED_IN = "has letters in its picture that may name the patient, by its header"
+"""What is noted of a file whose picture was not anonymised, whatever was done to its header."""
 MADE_UP = "tf_simclr, made up"
 """Manufacturer of what `synthetic` writes."""
 
@@ -31,6 +33,10 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         doubts.append(f"no chest by its header: {shown}")
     if lateral(data, view, sides=sides):
         doubts.append("a lateral view by its header")
+    if turned := _turned(sides):
+        doubts.append(f"{turned} by its header")
+    if word(data, "PresentationIntentType") == "FOR PROCESSING":
+        doubts.append("a detector's raw values by its header, which are for processing and not for a viewer")
     device = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
     made_up = text(data, "Manufacturer") == MADE_UP
     # Coarse on purpose: a decade instead of an age, no date, no station, no number of a device.
@@ -44,7 +50,19 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         "device": device[:64],
         "made_up": made_up,
         "doubts": tuple(doubts),
+        "notes": (BURNED_IN,) if word(data, "BurnedInAnnotation") == "YES" else (),
     }
+
+
+def _turned(sides: tuple[str, ...]) -> str:
+    """How a frontal picture lies that does not lie as viewers show it, with the patient's left to the right."""
+    # The first letter of a direction is the one that it mostly has.
+    row, column = (side[0] for side in sides or ("L", "F"))
+    if row in "HF" and column in "LR":
+        return "lying on its side"
+    if row not in "LR" or column not in "HF":  # from front to back, or a plane that no radiograph has
+        return ""
+    return "upside down" if column == "H" else "mirrored" if row == "R" else ""
 
 
 def _viewed(data: pydicom.Dataset) -> str:

@@ -34,6 +34,8 @@ _ANY = "ANY"
 """Stands for every modality, where the caller takes whatever is there."""
 _RADIOGRAPHS = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
 """SOP classes: computed radiography, digital radiography for presentation and for processing."""
+_DIRECTORY = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR."""
 _PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg (GPL)",  # JPEG extended, 12 bit
@@ -84,6 +86,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
             # The order keeps from decoding what would be refused: size,
             # kind, where the pixels are, how many, and the codec.
             check_inflated(content, name, largest=MAX_BYTES)
+            _check_syntax(UID(transfer_syntax(content)), name)
             opened = _open_file(content, name)
             _check_kind(opened.data, name, modalities=modalities)
             data = _with_pixels(opened, name)
@@ -112,20 +115,30 @@ def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: 
         )
     }
     known = header_says.described(data)  # before the pixels: what was emptied is filled in for the decoder
-    told = "VOILUTSequence" in data or "WindowCenter" in data
     levels = shown(data, pixels, windowed=windowed)
     known["doubts"] += tuple(pixels.doubts)
     if not known["doubts"] and turned_round(levels):
         known["doubts"] += (TURNED_ROUND,)
     if odd := extreme(levels):
-        known["doubts"] += (f"{odd}{', as its own window shows it' if told and windowed else ''}",)
-    known["notes"] = tuple(dict.fromkeys([*notes, *pixels.notes]))
+        known["doubts"] += (f"{odd}{', as its own window shows it' if pixels.windowed else ''}",)
+    known["notes"] = tuple(dict.fromkeys([*notes, *known["notes"], *pixels.notes]))
     return Radiograph(pixels=levels, bits=pixels.stored, **known, **identities)
 
 
 def _first_line(error: Exception) -> str:
     """What an error says, short; some hold whole data sets."""
     return (str(error).splitlines() or [""])[0][:120]
+
+
+_IN_USE = "must be stored in a transfer syntax that is in use for radiographs"
+
+
+def _check_syntax(syntax: UID, name: str) -> None:
+    """Refuses a maker's own transfer syntax, and what is none; an empty one is another matter."""
+    # pydicom would take any for explicit little endian.
+    known = not syntax or (not syntax.is_private and syntax.is_transfer_syntax)
+    if not known:
+        raise InputError(f"{name} {_IN_USE}. Received: {str(syntax)[:64]!r}: a maker's own, or unknown")
 
 
 @dataclass
@@ -170,6 +183,7 @@ def _check_kind(data: pydicom.Dataset, name: str, *, modalities: tuple[str, ...]
     wanted, modality = tuple(kind.strip().upper() for kind in modalities), word(data, "Modality")
     # A file without a modality tells by its class, in the data or in the meta group, what it is.
     kinds = {str(data.get("SOPClassUID") or ""), str(data.file_meta.get("MediaStorageSOPClassUID") or "")}
+    check(_DIRECTORY not in kinds, f"{name} must be a radiograph, and is a medium's table of contents, a DICOMDIR")
     known = modality in wanted or _ANY in wanted or (not modality and bool(kinds & set(_RADIOGRAPHS)))
     check(known, f"{name} must be a radiograph ({', '.join(wanted)})", modality=modality)
     frames = whole(data, "NumberOfFrames", default=1) or 1
@@ -189,6 +203,10 @@ def _with_pixels(opened: _Opened, name: str) -> pydicom.Dataset:
     data = pydicom.dcmread(io.BytesIO(content), force=opened.forced)
     check("PixelData" in data and data.PixelData, f"{name} must have pixel data, but none is in it", elements=len(data))
     data.file_meta.TransferSyntaxUID = syntax
+    if syntax.is_compressed and not data["PixelData"].is_undefined_length:
+        # Unpacked by a program that left the name of the compression; the rest of such a file is explicit already.
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        opened.notes.append("names a compression, and its pixels are plain")
     return data
 
 
@@ -200,6 +218,9 @@ def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
     head = 8 if implicit else 12  # tag, and either a length, or two letters, two bytes of nothing and a length
     tag = struct.pack(f"{order}HH", 0x7FE0, 0x0010)
     start = place + head
+    floats = [struct.pack(f"{order}HH", 0x7FE0, number) for number in (0x0008, 0x0009)]
+    rule = f"{name} must have whole numbers for pixels, as radiographs have, but it has floating point ones"
+    check(content[place : place + 4] not in floats, rule)
     missing = f"{name} must have pixel data, but it has none, or is cut off before them"
     # 0x7FE0,0010 is PixelData; the length is the last four bytes of the element's head.
     check(content[place : place + 4] == tag and len(content) >= start, missing, bytes=len(content))
@@ -279,8 +300,7 @@ def _check_codec(syntax: UID, name: str, *, bits: int) -> None:
     try:
         available = codecs.get_decoder(syntax).is_available
     except NotImplementedError as error:
-        known = "must be stored in a transfer syntax that is in use for radiographs"
-        raise InputError(f"{name} {known}. Received: {UID(syntax).name}") from error
+        raise InputError(f"{name} {_IN_USE}. Received: {UID(syntax).name}") from error
     # What pydicom says of codecs is right but for this one.
     twelve = syntax == JPEGExtended12Bit and bits > 8  # Pillow claims it and fails
     if not available or (twelve and find_spec("libjpeg") is None):

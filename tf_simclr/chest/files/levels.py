@@ -65,6 +65,8 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     """Where the pixels contradict the header, and nothing tells which is right."""
+    windowed: bool = False
+    """Whether a window or a VOI LUT of the file's own was applied."""
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -175,7 +177,8 @@ def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray
     values, ends = _behind_the_modality(stored, data, about=about, padding=padding)
     pixels = _by_voi_lut(values, data, about=about) if windowed else None
     if pixels is None and windowed:
-        pixels = _by_window(values, data)
+        pixels = _by_window(values, data, about=about)
+    about.windowed = pixels is not None
     if pixels is not None:
         _look_at_window(pixels, values, about=about, padding=padding)
     if pixels is None:
@@ -439,10 +442,11 @@ def _used_range(
 
 
 def _reached(values: np.ndarray, white: float) -> float:
-    """The largest value, but for a burned-in letter or hot pixels: the brightest 1 %, far above all others."""
+    """The largest value, but for letters, a border or hot pixels: one value, or the brightest 1 %, far above others."""
     # In order from the safest: a large gap between the 99 % and the largest value, then one between two powers of two.
     sampled, high = _sampled(values), values.max()
-    top = np.quantile(sampled, 0.99)
+    others = sampled[sampled < high]  # letters and borders that were burned in are of one value
+    top = np.quantile(others if 2 * others.size > sampled.size else sampled, 0.99)
     if top < white / _STRAY and high >= 8 * max(top, 1):
         return float(top)
     bits = 2.0 ** int(top).bit_length()
@@ -528,15 +532,24 @@ def _by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> 
     return None if table is None else np.clip(table.applied(values) / table.white, 0, 1)
 
 
-def _by_window(values: np.ndarray, data: pydicom.Dataset) -> np.ndarray | None:
-    """Grey levels by the window, of several, which are views, the first; None where there is none."""
+def _by_window(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
+    """Grey levels by the window, of several, which are views, the first that is one; None where there is none."""
     # Several windows are alternatives for a viewer: the first is the one that it opens with.
     centres, widths = numbers(data, "WindowCenter"), numbers(data, "WindowWidth")
     pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
-    if not pairs:
+    function = word(data, "VOILUTFunction") or "LINEAR"
+    wide = [(centre, width) for centre, width in pairs if width >= _least_width(function)]
+    if len(wide) < len(pairs):  # 0 and 0 stand where a program had none to write
+        about.notes.append("has a window without a width: as if absent")
+    if not wide:
         return None
-    ((centre, width), *_) = pairs
-    return window(values.astype(np.float64), centre, width=width, function=word(data, "VOILUTFunction") or "LINEAR")
+    ((centre, width), *_) = wide
+    return window(values.astype(np.float64), centre, width=width, function=function)
+
+
+def _least_width(function: str) -> float:
+    """The narrowest window that there is of a function (C.11.2.1.2.1, C.11.2.1.3)."""
+    return 1.0 if function == "LINEAR" else float(np.nextafter(0, 1))
 
 
 def window(values: np.ndarray, centre: float, *, width: float, function: str) -> np.ndarray:
@@ -546,10 +559,8 @@ def window(values: np.ndarray, centre: float, *, width: float, function: str) ->
         InputError: the width is too small, or the function is not one of the standard's.
     """
     check(np.isfinite(centre), "WindowCenter must be a number", centre=centre)
-    least = 1 if function == "LINEAR" else np.nextafter(0, 1)
-    check(
-        least <= width < np.inf, "WindowWidth must be at least 1, of other functions than LINEAR above 0", width=width
-    )
+    rule = "WindowWidth must be at least 1, of other functions than LINEAR above 0"
+    check(_least_width(function) <= width < np.inf, rule, width=width)
     if function == "SIGMOID":
         # Bounded: `exp` of more is infinite, and the value is 0 or 1 long before.
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))

@@ -14,10 +14,22 @@ VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """Values of DICOM's ViewPosition: from where the beam came, or on which side the patient lay."""
 LATERAL = ("LL", "RL")
 """Views from the side."""
-_BRIGHTER, _AS_BRIGHT = 0.05, 0.1
-"""By how much the lungs of a picture whose grey levels are turned round are brighter than what lies between them, and
-how much darker than the median its upper corners are at most.  Of the 693 frontal radiographs of ChestX-ray14 that were
-looked at none has both, and of 100 of their negatives 87."""
+_CHEST = np.array(
+    [
+        [0, 13, 46, 46, 13, 0],
+        [50, 42, 42, 42, 42, 50],
+        [54, 37, 48, 48, 37, 54],
+        [44, 47, 69, 69, 47, 44],
+        [36, 70, 89, 89, 70, 36],
+        [32, 85, 100, 100, 85, 32],
+    ]
+)
+"""Where a frontal chest is dark and bright, from 0 to 100: the mean of radiographs of ChestX-ray14, of half of the
+patients that were looked at, and of their mirror images."""
+_OPPOSITE = -0.25
+"""Correlation with it below which a picture seems a negative.  Of the 693 radiographs none is below -0.02, nor any of
+the other half below -0.25 with a white border of a tenth, black bars, another exposure, or its middle alone; of the
+negatives of that half 99 in 100 are."""
 _DARK, _LIGHT = 0.04, 0.96
 """Mean grey levels outside of which a picture is nearly black or white; whole radiographs of ChestX-ray14 have 0.2 to
 0.8."""
@@ -63,32 +75,27 @@ def extreme(pixels: np.ndarray) -> str:
     return "nearly black" if mean < _DARK else "nearly white" if mean > _LIGHT else ""
 
 
-TURNED_ROUND = "its grey levels seem to be turned round: lungs and corners are brighter than the middle"
+TURNED_ROUND = "its grey levels seem to be turned round: it is bright where a frontal chest is dark"
 
 
 def turned_round(pixels: np.ndarray) -> bool:
-    """Whether a frontal chest seems to be a negative: air bright, in both lungs and in both upper corners.
-
-    Either alone is common: pneumonia makes a lung bright, and what a detector does not reach may be left white.
+    """Whether a frontal chest seems to be a negative, by where it is bright; what lies upside down may seem so, too.
 
     Args:
         pixels: `(h, w)` in [0, 1].
 
     Example:
-        >>> chest = np.full((20, 20), 0.7)
-        >>> chest[4:14, 3:8] = chest[4:14, 12:17] = 0.2
+        >>> chest = np.full((24, 24), 0.7)
+        >>> chest[:4, :4] = chest[:4, -4:] = chest[4:14, 4:9] = chest[4:14, 15:20] = 0.2
         >>> turned_round(chest), turned_round(1 - chest)
         (False, True)
     """
-    height, width = pixels.shape
-    if min(height, width) < 20:
+    if min(pixels.shape) < 20 or np.ptp(pixels) == 0:
         return False
-
-    def level(rows: tuple[float, float], columns: tuple[float, float]) -> float:
-        box = (slice(int(start * side), int(end * side)) for (start, end), side in ((rows, height), (columns, width)))
-        return float(np.median(pixels[tuple(box)]))
-
-    between, whole = level((0.3, 0.75), (0.44, 0.56)), float(np.median(pixels))
-    lungs = (level((0.2, 0.6), columns) for columns in ((0.18, 0.36), (0.64, 0.82)))
-    corners = (level((0, 0.15), columns) for columns in ((0, 0.12), (0.88, 1)))
-    return min(lungs) > between + _BRIGHTER and min(corners) > whole - _AS_BRIGHT
+    # Means of equal parts: (h, w) → (6, 6).
+    parts = pixels
+    for axis, count in enumerate(_CHEST.shape):
+        edges = np.linspace(0, pixels.shape[axis], count + 1).astype(int)
+        sums = np.add.reduceat(parts, edges[:-1], axis=axis, dtype=np.float64)
+        parts = sums / np.expand_dims(np.diff(edges), 1 - axis)
+    return bool(np.ptp(parts) > 0 and np.corrcoef(parts.ravel(), _CHEST.ravel())[0, 1] < _OPPOSITE)

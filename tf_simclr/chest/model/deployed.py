@@ -29,6 +29,7 @@ from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
 from tf_simclr.files import replacing_folder, write_json
+from tf_simclr.models.parts import as_taken
 
 # What is written of the intervals stands here, beside what
 # computes them: the app, the card and the command say it alike.
@@ -134,7 +135,7 @@ class Deployed:
         # By a given signature: TensorFlow compiles it once for every number of images.
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])
         def run(images: Any) -> Any:
-            return self.encoder(images, training=False)
+            return self.encoder(as_taken(images, self.encoder), training=False)
 
         return run
 

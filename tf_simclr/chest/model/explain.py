@@ -16,7 +16,6 @@ from tf_simclr.chest.model.heat_maps import (
     agreement,
     grad_cam,
     grad_cams,
-    maps_of,
     occlusion,
     shades,
     shuffled_networks,
@@ -104,9 +103,7 @@ def ask_all(
     features = first.features(tf.constant(seen[None]))
     verdicts = [model.verdict(features) for model in models]
     cases = first.nearest(verdicts[0].features, neighbours)
-    heats = [np.zeros((1, 1), np.float32)] * len(models)  # of a network without places
-    if maps_of(first.encoder):
-        heats = grad_cams(first.encoder, [model.score_of for model in models], image=seen)
+    heats = grad_cams(first.encoder, [model.score_of for model in models], image=seen)
     similar = cases[0].similarity >= first.cases.usual
     known = first.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
     return tuple(
@@ -138,7 +135,7 @@ def checked_all(models: Sequence[Deployed], found: Sequence[Explanation]) -> tup
 
 def after_shuffling(deployed: Deployed, found: Explanation, *, seed: int = 0) -> dict[str, float]:
     """Rank correlation of the heat map with those of shuffled networks, by what was shuffled last, the heads first."""
-    if not maps_of(deployed.encoder):
+    if not found.mapped:
         return {}
     return {
         block: agreement(found.heat, grad_cam(encoder, score, image=found.seen))

@@ -31,7 +31,8 @@ def check_heads(encoder: keras.Model, heads: Sequence[keras.Model]) -> None:
     width = encoder.output_shape
     # In words of what a user can change: the encoder, then each head.
     check(isinstance(width, tuple) and len(width) == 2, "the encoder must give one vector an image", shape=width)
-    check(len(encoder.input_shape) == 4 and encoder.input_shape[-1] == 3, "the encoder must take RGB images")
+    images = encoder.input_shape
+    check(len(images) == 4 and images[-1] in (1, 3), "the encoder must take grey or RGB images", shape=images)
     check(1 <= len(heads) <= 100, "there must be 1 to 100 heads", heads=len(heads))
     for head in heads:
         last = head.layers[-1]

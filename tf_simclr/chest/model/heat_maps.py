@@ -10,7 +10,10 @@ References:
     arXiv:1810.03292, Section 3
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -20,33 +23,11 @@ from scipy.stats import spearmanr
 
 from tf_simclr.chest.model.heads import log_odds
 from tf_simclr.errors import check
-from tf_simclr.models.network import plain
+from tf_simclr.models.network import leaves, plain
+from tf_simclr.models.parts import as_taken
 
 _Score = Callable[[Any], Any]
 """Features `(n, d)`, or images, to one number each, `(n,)`: the larger, the more speaks for the class."""
-
-
-def maps_of(encoder: keras.Model) -> list[str]:
-    """Names of the layers of an encoder that have places: those with four axes, in their order; of some there are none.
-
-    Example:
-        >>> maps_of(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
-        []
-    """
-    # The input has four axes, too, and is left out.
-    layers = [layer for layer in encoder.layers if not isinstance(layer, keras.layers.InputLayer)]
-    return [layer.name for layer in layers if len(getattr(getattr(layer, "output", None), "shape", ())) == 4]
-
-
-def last_map(encoder: keras.Model) -> str:
-    """Name of the last layer of an encoder that still has places.
-
-    Raises:
-        InputError: there is none.
-    """
-    places = maps_of(encoder)
-    check(bool(places), "the encoder must have a layer of feature maps to explain", encoder=encoder.name)
-    return places[-1]
 
 
 def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: str | None = None) -> np.ndarray:
@@ -56,10 +37,16 @@ def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: s
     (Equation 2) set negative places to 0; they are kept here for the checks, and `shades` leaves them out.
 
     Args:
-        encoder: functional, images `(n, h, w, 3)` to features `(n, d)`.
+        encoder: images `(n, h, w, 3)`, or grey ones, to features `(n, d)`.
         score: of features.
         image: `(h, w, 3)` in [0, 1].
-        layer: by default the last one with places.
+        layer: by default the last one with places that the score hangs on; of a transformer its tokens are places.
+
+    Returns:
+        The map; one place of 0 where no layer has places.
+
+    Raises:
+        InputError: the layer is none of the encoder's, or has no places.
     """
     return grad_cams(encoder, [score], image=image, layer=layer)[0]
 
@@ -71,19 +58,98 @@ def grad_cams(
     # Grad-CAM (Selvaraju et al. 2017): 1. the maps A, (1, h', w', c), and the scores y that follow from them;
     # 2. weights α, (1, 1, 1, c): the mean over places of ∂y/∂A, as far as each channel speaks for the class;
     # 3. Σ α A over channels, (h', w'). The paper then cuts below 0; here the sign is kept for the checks.
-    maps = encoder.get_layer(layer or last_map(encoder)).output
-    through = keras.Model(encoder.input, [maps, encoder.output])
     images = tf.constant(image[None], tf.float32)
-    with tf.GradientTape(persistent=True) as tape:
+    with _heard(encoder) as heard, tf.GradientTape(persistent=True) as tape:
         tape.watch(images)  # else nothing is recorded of a frozen encoder
-        activations, features = through(images, training=False)
+        features = encoder(as_taken(images, encoder), training=False)
         totals = [tf.reduce_sum(score(features)) for score in scores]
-    found = []
+    maps = _with_places([(name, x) for name, x in heard if layer in (None, name)], image.shape[:2])
+    check(bool(maps) or layer is None, "the layer to look at must be one of the encoder's with places", layer=layer)
+    if not maps:
+        return [np.zeros((1, 1), np.float32) for _ in scores]
+    found: list[np.ndarray] = []
     for total in totals:
-        gradients = tape.gradient(total, activations, unconnected_gradients="zero")
-        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-        found.append(tf.reduce_sum(weights * activations, axis=-1)[0].numpy())
+        every = tape.gradient(total, [x for x, _ in maps], unconnected_gradients="zero")
+        # Of a class token's last block nothing but the token counts: the last layer counts whose places do.
+        own = [(_at_places(x, grid), _at_places(by, grid)) for (x, grid), by in zip(maps, every, strict=True)]
+        activations, gradients = next((pair for pair in reversed(own) if np.any(pair[1])), own[-1])
+        found.append((gradients.mean(axis=(0, 1)) * activations).sum(axis=-1, dtype=np.float32))
     return found
+
+
+_Grid = tuple[int, int, int]
+"""Rows and columns of places, and tokens before the first of them that stand for none."""
+_TOKENS, _FIRST = 16, 5
+"""Fewest places, and most tokens before them, of a transformer that does not show how it cuts an image into squares."""
+
+
+@contextlib.contextmanager
+def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
+    """Within, the name of each layer and what it gives, as they are called; of networks within networks, too."""
+    found: list[tuple[str, Any]] = []
+    learned = not encoder.weights
+
+    def listened(layer: keras.layers.Layer) -> Callable[..., Any]:
+        own = layer.call
+
+        @functools.wraps(own)
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal learned
+            outputs = own(*args, **options)
+            # What only scales or pads an image has its places, and nothing of what was learned.
+            learned |= bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
+            if learned and tf.is_tensor(outputs):
+                found.append((layer.name, outputs))
+            return outputs
+
+        return call
+
+    layers = list(dict.fromkeys(leaves(encoder)))
+    try:
+        for layer in layers:
+            layer.call = listened(layer)
+        yield found
+    finally:
+        for layer in layers:
+            vars(layer).pop("call", None)
+
+
+def _with_places(heard: Sequence[tuple[str, Any]], sides: tuple[int, ...]) -> list[tuple[Any, _Grid]]:
+    """What layers give that has more than one place, in their order, with its grid."""
+    found: list[tuple[Any, _Grid]] = []
+    squares: set[tuple[int, int]] = set()
+    for _, x in heard:
+        grid = None
+        if len(x.shape) == 4:
+            rows, columns = int(x.shape[1]), int(x.shape[2])
+            # Of an image's own proportions: attention and channels that come first have four axes, too.
+            if rows * columns > 1 and abs(rows - columns * sides[0] / sides[1]) <= 1:
+                grid = (rows, columns, 0)
+                squares.add((rows, columns))
+        elif len(x.shape) == 3:
+            grid = _of_tokens(int(x.shape[1]), squares)
+        if grid is not None:
+            found.append((x, grid))
+    return found
+
+
+def _of_tokens(count: int, squares: Iterable[tuple[int, int]]) -> _Grid | None:
+    """How tokens lie in the image, by maps before them; without such as a square."""
+    for rows, columns in squares:
+        if 0 <= count - rows * columns <= _FIRST:
+            return rows, columns, count - rows * columns
+    for first in range(_FIRST + 1) if not squares else ():
+        side = math.isqrt(max(count - first, 0))
+        if side * side == count - first >= _TOKENS:
+            return side, side, first
+    return None
+
+
+def _at_places(x: Any, grid: _Grid) -> np.ndarray:
+    """Maps `(1, h', w', c)`, or tokens `(1, t, c)`, as `(h', w', c)`."""
+    rows, columns, first = grid
+    values = x.numpy().astype(np.float32)
+    return np.asarray(values[0] if values.ndim == 4 else values[0, first:].reshape(rows, columns, -1))
 
 
 def shades(values: np.ndarray) -> np.ndarray:
@@ -199,7 +265,7 @@ def shuffled_networks(
 def _blocks(encoder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """Layers with weights by the first word of their names (`group4`, …, `stem`), the last ones first."""
     found: dict[str, list[keras.layers.Layer]] = {}
-    for layer in reversed(encoder.layers):
+    for layer in reversed(list(leaves(encoder))):
         if layer.weights:
             # Dictionaries keep the order in which keys came, here from the top of the network down.
             found.setdefault(layer.name.split("_")[0], []).append(layer)
