@@ -104,6 +104,28 @@ def test_small_groups_are_counted_and_not_shown():
     assert [row["images"] for row in shown] == [200, 100]
 
 
+def test_one_score_for_all_and_one_patient_have_no_slope_and_no_curve():
+    flat = dataclasses.replace(told(), probabilities=np.full(400, 0.3))
+    found = numbers.calibration_of(flat, seed=0)
+    assert found["slope"] == found["intercept"] == {"why": "all scores are alike, so that there is no slope"}
+    assert calibrate(np.zeros(400), LABELS).missing == "all scores of 400 held-out patients are alike"
+    own = calibrate(ODDS, LABELS)
+    alone = dataclasses.replace(told(), patients=np.zeros(400))
+    assert numbers.of_finding(alone, own=own, rule="youden", at=0.9, seed=0)["why"] == "all images are of one patient"
+
+
+def test_a_difference_has_delongs_p_by_pairs_of_images():
+    others = np.round(ODDS + RNG.normal(0, 2, 400))  # with ties
+    single = dataclasses.replace(told(), patients=np.arange(400))
+    rows = numbers.compared({"a": single, "b": dataclasses.replace(single, probabilities=others)}, seed=0)
+    ill, well = LABELS == 1, LABELS == 0
+    pairs = [np.sign(x[ill][:, None] - x[well]) / 2 + 0.5 for x in (SAID, others)]
+    parts = [np.cov([pair.mean(axis) for pair in pairs]) / pairs[0].shape[1 - axis] for axis in (1, 0)]
+    gain, (a, b, c) = pairs[0].mean() - pairs[1].mean(), np.sum(parts, axis=0)[[0, 1, 0], [0, 1, 1]]
+    assert rows[0]["difference"]["value"] == pytest.approx(gain)
+    assert rows[0]["p_delong"] == pytest.approx(2 * norm.sf(abs(gain) / np.sqrt(a + b - 2 * c)))
+
+
 def test_models_are_compared_in_pairs_and_p_values_are_adjusted_for_their_number():
     noisy = {name: ODDS + RNG.normal(0, spread, 400) for name, spread in (("a", 0.1), ("b", 3.0), ("c", 0.2))}
     tolds = {"first": told()} | {name: dataclasses.replace(told(), probabilities=x) for name, x in noisy.items()}

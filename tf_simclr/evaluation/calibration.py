@@ -200,6 +200,8 @@ def calibrate(
         return _uncalibrated(
             log_odds, labels, why=f"it takes {_FEWEST}, {_FEWEST_OF_A_CLASS} of each class; there are {held}"
         )
+    if np.ptp(log_odds) == 0:
+        return _uncalibrated(log_odds, labels, why=f"all scores of {count} held-out patients are alike")
     slope, intercept = platt(log_odds, labels)
     if slope <= 0:
         why = f"higher scores are less often positive among {count} held-out patients (slope {slope:.2g})"

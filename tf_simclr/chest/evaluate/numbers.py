@@ -53,8 +53,8 @@ def of_finding(told: Told, *, own: Calibration, rule: str, at: float, seed: int)
     counts = {
         "images": len(told.labels),
         "positives": int(told.labels.sum()),
-        "patients": len(np.unique(told.patients)),
-        "why": missing(told.labels, told.probabilities),
+        "patients": (people := len(np.unique(told.patients))),
+        "why": missing(told.labels, told.probabilities) or "all images are of one patient" * (people == 1),
     }
     value = float(areas(own.probabilities, own.labels).values[0])
     home = {
@@ -106,9 +106,9 @@ def calibration_of(told: Told, *, seed: int) -> dict[str, Any]:
         name: {"value": float(v), "low": float(a), "high": float(b)}
         for name, v, a, b in zip(names, once, low, high, strict=True)
     }
-    # Where a threshold tells all apart, the best slope is infinite.
-    if separated(said, was):
-        reason = "scores tell the classes apart, so that a slope has no upper end"
+    # Where a threshold tells all apart, the best slope is infinite; of one score for all any slope is as good.
+    apart = "scores tell the classes apart, so that a slope has no upper end" * separated(said, was)
+    if reason := apart or "all scores are alike, so that there is no slope" * bool(np.ptp(odds) == 0):
         found |= {"slope": {"why": reason}, "intercept": {"why": reason}}
     # The numbers themselves by the same functions as everywhere; the draws above are for the intervals.
     checked = brier(said, was), expected_calibration_error(said, was)

@@ -250,7 +250,8 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
 def table(told: Told, folder: Path) -> str:
     """The findings of the chosen line, the means of all, and what papers report."""
     lines = [f"{told.chosen}, on test patients", *(f"  {row}" for row in multi_label.lines(told.numbers[told.chosen]))]
-    width = max(len(name) for name in [*told.numbers, *(name for name, _ in published.ROWS)]) + 2
+    # Published lines stand two places further in.
+    width = 2 + max([*map(len, told.numbers), *(2 + len(name) for name, _ in published.ROWS)])
     lines += ["", f"{'mean AUC on test patients':<{width}}"]
     for name, of in told.numbers.items():
         mean = of["mean_auc"]

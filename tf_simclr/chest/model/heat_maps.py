@@ -123,7 +123,7 @@ def _with_places(heard: Sequence[tuple[str, Any]], sides: tuple[int, ...]) -> li
         if len(x.shape) == 4:
             rows, columns = int(x.shape[1]), int(x.shape[2])
             # Of an image's own proportions: attention and channels that come first have four axes, too.
-            if rows * columns > 1 and abs(rows - columns * sides[0] / sides[1]) <= 1:
+            if rows * columns > 1 and abs(rows - columns * sides[0] / sides[1]) < 1:
                 grid = (rows, columns, 0)
                 squares.add((rows, columns))
         elif len(x.shape) == 3:

@@ -16,6 +16,7 @@ from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.model.of_findings import FindingsModel
 from tf_simclr.errors import check
 from tf_simclr.evaluation.calibration import calibrate
+from tf_simclr.terminal import say
 
 
 def opened(folder: str | Path, *, code: str = "") -> tuple[Deployed, ...]:
@@ -45,6 +46,9 @@ def _parts(model: FindingsModel) -> tuple[Deployed, ...]:
     both = [len(set(model.held_labels[rows, number].tolist())) == 2 for number, rows in enumerate(known)]
     rule = "a model must have held-out images with and without one of its findings at least"
     check(any(both), rule, findings=list(model.findings))
+    untested = [finding for finding, tested in zip(model.findings, both, strict=True) if not tested]
+    if untested:
+        say(f"not asked about, as all held-out images with a known label have it, or none: {', '.join(untested)}")
     return tuple(_part(model, number, rows=known[number]) for number, tested in enumerate(both) if tested)
 
 
