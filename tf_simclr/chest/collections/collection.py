@@ -191,15 +191,15 @@ def spelling(name: str) -> str:
     """
     # A patient 007, 7 and 7.0 is the same person: spreadsheets change one into another.
     key = "".join(plain(name).casefold().split())
-    number = without_decimals(key)
+    number = _without_decimals(key)
     return number.lstrip("0") if re.fullmatch(r"\d+", number) else key
 
 
-def without_decimals(number: str) -> str:
+def _without_decimals(number: str) -> str:
     """A whole number as a spreadsheet may have written it, without the zeros behind its point or comma.
 
     Example:
-        >>> [without_decimals(cell) for cell in ("7.0", "-1,0", "1,000", "P1.0")]
+        >>> [_without_decimals(cell) for cell in ("7.0", "-1,0", "1,000", "P1.0")]
         ['7', '-1', '1,000', 'P1.0']
     """
     # Three zeros behind a comma are thousands.
@@ -275,7 +275,7 @@ def zero_or_one(text: str, *, where: str) -> int:
     Raises:
         InputError: it is neither 0 nor 1.
     """
-    number = without_decimals(text.strip())
+    number = _without_decimals(text.strip())
     check(number in ("0", "1"), f"a label must be 0 or 1, {where}", label=text)
     return int(number)
 
@@ -290,7 +290,7 @@ def zero_one_or_unsure(text: str, *, where: str) -> int:
         >>> [zero_one_or_unsure(cell, where="here") for cell in ("1,0", "0", "-1.0", "")]
         [1, 0, -1, -2]
     """
-    number, known = without_decimals(text.strip()), {"": NOT_MENTIONED, "1": 1, "0": 0, "-1": UNCERTAIN}
+    number, known = _without_decimals(text.strip()), {"": NOT_MENTIONED, "1": 1, "0": 0, "-1": UNCERTAIN}
     check(number in known, f"a label must be 1, 0, -1 or empty, {where}", label=text)
     return known[number]
 
