@@ -28,9 +28,6 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 document.querySelector("#save").addEventListener("click", save);
 document.querySelector("#print").addEventListener("click", () => window.print());
 window.addEventListener("beforeprint", () => {
-  for (const [number, line] of [...table.querySelectorAll("tbody tr")].entries()) {
-    line.classList.toggle("now", rows[number].file === current);  // a report is of one patient and names no other
-  }
   document.querySelector("#printed").textContent = `Printed ${new Date().toLocaleString("en-GB")}`;
 });
 
@@ -108,6 +105,7 @@ async function* lines(stream) {
 /** Puts an element in the answer's place, with the file's name where it belongs, and says a sentence. */
 function put(file, element, sentence = "") {
   current = file;
+  mark();
   for (const place of element.querySelectorAll(".file")) place.textContent = file.name;
   (element.querySelector("section.finding:not([hidden]) .place") ?? element.querySelector(".place") ?? element)
     .append(viewer.element);
@@ -196,6 +194,14 @@ function note(file, found) {
     line.append(name, ...cells, text("td", row.refused ?? remarks(found)));
     return line;
   }));
+  mark();
+}
+
+/** Tells the row of the file in view from the others: a report is of one patient and names no other. */
+function mark() {
+  for (const [number, line] of [...table.querySelectorAll("tbody tr")].entries()) {
+    line.classList.toggle("now", rows[number].file === current);
+  }
 }
 
 /** What is to be said of a file's answers, each sentence once. */
