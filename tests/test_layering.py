@@ -22,15 +22,12 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe"}
 GROUND = {
     f"tf_simclr.{name}"
-    for name in ("accelerators", "buckets", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
+    for name in ("buckets", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
 }
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("evaluation", "exports", "plots")}
-LIBRARY |= {
-    f"tf_simclr.{name}"
-    for name in ("config", "config.launchers", "own", "own.named", "run_folder", "training", "weights")
-}
+LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "own", "own.named", "run_folder", "training", "weights")}
 COMMANDS = {"tf_simclr.commands"} | LIBRARY
 CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
@@ -46,7 +43,7 @@ MAY_IMPORT = {
     **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("foreign", "frameworks")},
     "tf_simclr.contents": {"tf_simclr.errors", "tf_simclr.places"},
     "tf_simclr.places": {"tf_simclr.errors", "tf_simclr.terminal"},  # what stands for what is said
-    "tf_simclr.accelerators": {"tf_simclr.errors", "tf_simclr.frameworks"},
+    "tf_simclr.machine": {"tf_simclr.errors", "tf_simclr.frameworks"},
     **{
         f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
     },
@@ -57,7 +54,6 @@ MAY_IMPORT = {
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config.options": {"tf_simclr.errors", "tf_simclr.terminal"},
-    "tf_simclr.config.launchers": {"tf_simclr.errors"},
     "tf_simclr.config": {"tf_simclr.config.options", "tf_simclr.own.named"}
     | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
@@ -72,7 +68,7 @@ MAY_IMPORT = {
         "tf_simclr.run_folder",
     }
     | GROUND,
-    "tf_simclr.replicas": {"tf_simclr.config.launchers"} | GROUND,
+    "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
     "tf_simclr.data": {"tf_simclr.contents", "tf_simclr.data.recipe"} | GROUND,
@@ -144,7 +140,7 @@ MAY_IMPORT = {
     "tf_simclr.chest.page.server": {"tf_simclr.chest.page"} | CHEST | COMMANDS,  # the web server, and nobody else may
     "tf_simclr.chest.page.command": {"tf_simclr.chest.page", "tf_simclr.chest.page.server"} | CHEST | COMMANDS,
     # the doors
-    "tf_simclr.cli": {"tf_simclr.config.launchers", "tf_simclr.chest.first_look"}
+    "tf_simclr.cli": {"tf_simclr.chest.first_look"}
     | {"tf_simclr.config.first_look", "tf_simclr.config.options", "tf_simclr.config", "tf_simclr.commands"}
     | {"tf_simclr.own.named"}
     | GROUND,
@@ -157,7 +153,7 @@ MAY_IMPORT = {
 with."""
 
 ONLY_IN = {
-    "torch": {"converters", "tf_simclr.accelerators"},
+    "torch": {"converters", "tf_simclr.machine"},
     "fsspec": {"tf_simclr.buckets"},
     "safetensors": {"converters"},
     "pydicom": {"tf_simclr.chest"},
@@ -348,7 +344,7 @@ def test_nothing_is_spoken_of_that_is_not_in_the_repository():
 
 LIGHT = [
     "tf_simclr",
-    "tf_simclr.accelerators",
+    "tf_simclr.machine.accelerators",
     "tf_simclr.errors",
     "tf_simclr.frameworks",
     "tf_simclr.config",

@@ -11,18 +11,18 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import tf_simclr
-from tf_simclr.accelerators import Accelerator, complaint, quietly, seen, unused
 from tf_simclr.buckets import local
 from tf_simclr.buckets.staging import staged
 from tf_simclr.config import COMMANDS, Pretrain, options
 from tf_simclr.config.effects import check_effect, passed_over
 from tf_simclr.config.first_look import look_first
-from tf_simclr.config.launchers import launched, meeting, started
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
+from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, unused
+from tf_simclr.machine.launchers import launched, meeting, started
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown, written
 from tf_simclr.terminal import say, write

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.accelerators import choose_backend, find_accelerator
 from tf_simclr.cli import execute, task
 from tf_simclr.data.recipe import Recipe
+from tf_simclr.machine.accelerators import choose_backend, find_accelerator
 from tf_simclr.places import expanded
 from tf_simclr.terminal import write
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests import golden
 from tests.ground.test_accelerators import made_machine
-from tf_simclr.accelerators import MACHINE, TPU_VARIABLES
 from tf_simclr.commands import doctor
 from tf_simclr.config import Doctor
+from tf_simclr.machine.accelerators import MACHINE, TPU_VARIABLES
 
 SEEING = """
 __version__ = "9.9"

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tf_simclr import cli
-from tf_simclr.accelerators import (
+from tf_simclr.errors import InputError
+from tf_simclr.machine.accelerators import (
     GOOGLE,
     MACHINE,
     NVIDIA,
@@ -23,7 +24,6 @@ from tf_simclr.accelerators import (
     seen,
     unused,
 )
-from tf_simclr.errors import InputError
 
 
 @pytest.fixture

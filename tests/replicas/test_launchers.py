@@ -18,8 +18,8 @@ from tests.replicas.forked import Forks, wait
 from tests.replicas.test_workers import free_ports
 from tf_simclr import cli
 from tf_simclr.config import COMMANDS
-from tf_simclr.config.launchers import Meeting, meeting, started
 from tf_simclr.errors import InputError
+from tf_simclr.machine.launchers import Meeting, meeting, started
 from tf_simclr.replicas import find
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")

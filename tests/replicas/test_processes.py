@@ -14,8 +14,8 @@ import pytest
 
 from tests import golden, tiny_runs
 from tests.replicas.test_workers import LAST, finish, free_ports
-from tf_simclr.config.launchers import Meeting, launched, meeting
 from tf_simclr.errors import InputError
+from tf_simclr.machine.launchers import Meeting, launched, meeting
 from tf_simclr.run_folder import RunFolder
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")

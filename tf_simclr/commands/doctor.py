@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import tf_simclr
-from tf_simclr.accelerators import NAMES, Accelerator, accelerators, cure, hidden, reasons, unused, version
 from tf_simclr.config import Doctor
 from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError
 from tf_simclr.frameworks import BACKENDS, check_chosen, choose_installed, chosen, installed
+from tf_simclr.machine.accelerators import NAMES, Accelerator, accelerators, cure, hidden, reasons, unused, version
 from tf_simclr.terminal import write
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "scikit-learn", "pydicom", "onnxruntime", "huggingface-hub")
 """Packages whose versions are told besides the frameworks'."""
 _LOOK = """
 import json, sys
-from tf_simclr.accelerators import seen
+from tf_simclr.machine.accelerators import seen
 import {backend}
 print("FOUND" + json.dumps({{"version": {backend}.__version__, "devices": seen("{backend}")}}))
 """
@@ -208,7 +208,7 @@ def _two_steps() -> None:
     import numpy as np
 
     from tf_simclr import LARS, NTXent, SimCLR, resnet
-    from tf_simclr.accelerators import seen
+    from tf_simclr.machine.accelerators import seen
 
     began = time.monotonic()
     keras.utils.set_random_seed(0)

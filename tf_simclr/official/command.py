@@ -17,13 +17,13 @@ import numpy as np
 
 from converters import convert
 from tf_simclr.commands.inputs import check_classifier_of, open_source
-from tf_simclr.config.launchers import started
 from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.metrics import accuracy, top_k_accuracy
 from tf_simclr.files import read_json, write_json
+from tf_simclr.machine.launchers import started
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Call
 from tf_simclr.optimizers import train_steps

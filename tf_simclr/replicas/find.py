@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from tf_simclr.config.launchers import Meeting, started
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.machine.launchers import Meeting, started
 from tf_simclr.replicas import processes
 from tf_simclr.replicas.devices import Devices
 

@@ -19,8 +19,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr.config.launchers import Meeting, launched, meeting
 from tf_simclr.errors import InputError, check
+from tf_simclr.machine.launchers import Meeting, launched, meeting
 from tf_simclr.replicas.roll_call import answer, call
 from tf_simclr.terminal import write
 
