@@ -149,8 +149,10 @@ def test_a_training_on_two_jax_devices_that_is_killed_resumes_bit_by_bit(tmp_pat
     done = run("worker", straight, **options)
     assert done.returncode == 0, done.stderr
     assert run("worker", killed, 7, **options).returncode == -signal.SIGKILL
-    assert tiny_runs.steps(killed) == [2, 4, 6]
+    # Checkpoints are written while training goes on: the kill after step 7 may meet that of step 6 on its way.
+    found = tiny_runs.steps(killed)
+    assert found in ([2, 4], [2, 4, 6])
     done = run("worker", killed, **options)
-    assert f"resuming after step 6 from {RunFolder(killed).checkpoint(6)}" in done.stderr
+    assert f"resuming after step {found[-1]} from {RunFolder(killed).checkpoint(found[-1])}" in done.stderr
     last = worker.PLAN.total_steps
     tiny_runs.assert_same_bits(RunFolder(killed).checkpoint(last), RunFolder(straight).checkpoint(last))
