@@ -26,11 +26,11 @@ from tf_simclr.config.evaluation import (
     Embed,
     Export,
     LinearEval,
+    PrepareShards,
     Sweep,
     Transfer,
 )
 from tf_simclr.config.presets import Presets
-from tf_simclr.config.shards import PrepareShards
 from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
 from tf_simclr.places import written
 
