@@ -21,7 +21,7 @@ class Meeting:
     device: int | None = None
     """The accelerator of this machine that is this process's, where several processes share it; None: all of them."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         host, _, port = self.address.rpartition(":")
         fits = bool(host) and port.isdecimal() and 0 < int(port) < 65536
         check(fits, "the coordinator must be given as host:port, of the first process", coordinator=self.address)
