@@ -283,6 +283,14 @@ def test_trials_on_test_images_are_looks_at_them(trials, tmp_path, changed, look
     assert json.loads((tmp_path / "result.json").read_text())["looks_at_test_images"] == looks
 
 
+def test_what_of_a_plan_has_no_effect_is_said(trials, tmp_path, capsys):
+    splits = {"train_split": "train[:90%]", "eval_split": "train[90%:]"}
+    sweep.run(plan(tmp_path / "idle", options=splits | {"optimizer": "adam", "momentum": 0.8}, trials=1))
+    assert "of the plan without effect but with the optimizers lars" in capsys.readouterr().err
+    sweep.run(plan(tmp_path / "fine", options=splits | {"optimizer": "sgd", "momentum": 0.8}, trials=1))
+    assert "without effect" not in capsys.readouterr().err
+
+
 def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
     ran = []
 

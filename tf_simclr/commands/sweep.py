@@ -28,6 +28,7 @@ from typing import Any
 from tf_simclr import contents, plots
 from tf_simclr.cli import configured, read_config
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
+from tf_simclr.config.effects import passed_over
 from tf_simclr.config.first_look import kept_at
 from tf_simclr.config.parts import CODE
 from tf_simclr.config.splits import is_test, shared
@@ -217,8 +218,10 @@ def _splits_of(config: Sweep) -> _Splits:
             last test is on images that trials were compared on.
     """
     changes = {name: values[0] for name, values in config.search.items()}
-    # One trial is read as a configuration, before any is run.
-    configured(words(config, config.model_dir / "trial-000", changes=changes), where=f"the plan of {config.model_dir}")
+    # One trial is read as a configuration, before any is run; its log would say what of the plan counts for nothing.
+    trial = words(config, config.model_dir / "trial-000", changes=changes)
+    for line in passed_over(configured(trial, where=f"the plan of {config.model_dir}"), typed=config.search):
+        say(f"of the plan {line}")
     fields = _fields_of(config.task)
     if "eval_split" not in fields:
         return _Splits("those that the task tests on", tests=True)
