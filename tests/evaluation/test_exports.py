@@ -24,10 +24,9 @@ from tf_simclr.models.evaluation_view import EvaluationView
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def small():
+def made(channels: int) -> keras.Model:
     """A network of one convolution, BatchNorm and two heads, with weights and statistics away from their start."""
-    pixels = keras.Input((None, None, 3))
+    pixels = keras.Input((None, None, channels))
     x = keras.layers.Conv2D(8, 3, strides=2, name="conv", use_bias=False)(pixels)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
     features = keras.layers.GlobalAveragePooling2D()(x)
@@ -38,14 +37,19 @@ def small():
         weight.assign(rng.uniform(0.5, 1.5, weight.shape) * rng.choice([-1, 1], weight.shape) ** (weight.ndim > 1))
     # Logits about zero on the images below, so that the largest one is not the bias'.
     dense = model.get_layer("dense")
-    dense.bias.assign(-np.mean(model(images(64))["final_avg_pool"] @ dense.kernel, axis=0))
+    dense.bias.assign(-np.mean(model(images(64, channels=channels))["final_avg_pool"] @ dense.kernel, axis=0))
     return model
 
 
-def images(n: int = 6, height: int = 16, width: int = 16, *, uint8: bool = False) -> np.ndarray:
+@pytest.fixture
+def small():
+    return made(3)
+
+
+def images(n: int = 6, height: int = 16, width: int = 16, *, uint8: bool = False, channels: int = 3) -> np.ndarray:
     """Noise in a colour of its own each, so that the logits differ by more than eight bits' rounding."""
     rng = np.random.default_rng(height * width)
-    pixels = rng.integers(0, 256, (n, height, width, 3)) * rng.uniform(0, 1, (n, 1, 1, 3))
+    pixels = rng.integers(0, 256, (n, height, width, channels)) * rng.uniform(0, 1, (n, 1, 1, channels))
     return pixels.astype(np.uint8) if uint8 else pixels.astype(np.uint8).astype(np.float32) / 255
 
 
@@ -88,6 +92,27 @@ def test_an_export_gives_in_its_own_runtime_what_the_network_gives(small, tmp_pa
             assert np.abs(got - want[rows]).max() <= LARGEST[kind] * np.abs(want).max()
     for weight, old in zip(small.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), old)
+
+
+EXACT = [kind for kind in exports.FORMATS if kind != "tflite-int8"]  # whose rounding is another matter
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("kind", EXACT)
+def test_images_of_other_channels_are_exported_too(tmp_path, kind, channels):
+    """From bytes of several sizes: the view inside is of each channel alike."""
+    needed(kind)
+    network = made(channels)
+    serving = exports.Serving(network=network, image_size=16, uint8=True)
+    raw = [images(10, *size, uint8=True, channels=channels) for size in ((20, 31), (40, 18))]
+    path = tmp_path / f"small{exports.FORMATS[kind].ending}"
+    exports.export(serving, path, kind=kind, images=raw)
+    run = exports.FORMATS[kind].opened(path)
+    for batch in raw:
+        seen = np.stack([evaluation_view(tf.constant(x / np.float32(255)), size=16) for x in batch])
+        want = by_formula(network, seen)
+        for rows in (slice(0, len(batch)), slice(1, 2)):
+            assert np.abs(run(batch[rows])["logits_sup"] - want[rows]).max() <= LARGEST[kind] * np.abs(want).max()
 
 
 def clear(serving: exports.Serving, batch: np.ndarray) -> np.ndarray:
