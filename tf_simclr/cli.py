@@ -79,11 +79,11 @@ def execute(words: str | Sequence[str]) -> None:
         _run(config)
 
 
-def several(config: Any) -> str | None:
-    """Who has started several processes for a command that fills a folder in a bucket, if anybody has."""
+def several(config: Any) -> bool:
+    """Whether several processes were started for a command that fills a folder in a bucket."""
     if not is_bucket(getattr(config, "model_dir", None)):
-        return None
-    return started() or ("--coordinator" if getattr(config, "coordinator", None) else None)
+        return False
+    return started() is not None or getattr(config, "coordinator", None) is not None
 
 
 def _run(config: Any) -> None:

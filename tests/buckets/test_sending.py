@@ -92,7 +92,7 @@ def test_a_writer_that_was_replaced_is_refused_and_changes_nothing(place, machin
     machine(1)
     sleeper = begun(place)
     sent_run.write(sleeper.path, 1)
-    sleeper._look()
+    sleeper.look()
     for beat in sleeper.beats:
         beat.stop()
     monkeypatch.setattr(sending, "SENDING", {sleeper.path: sleeper})
@@ -101,7 +101,7 @@ def test_a_writer_that_was_replaced_is_refused_and_changes_nothing(place, machin
     assert sent_run.steps(other.path) == [1]
     machine(1)
     sent_run.write(sleeper.path, 2)
-    sleeper._look()
+    sleeper.look()
     with pytest.raises(InputError, match=rf"this process has lost {place} to another one and stops"):
         check_sent(sleeper.path)
     with pytest.raises(InputError, match="this process has lost"):
@@ -142,11 +142,11 @@ def test_a_store_that_is_away_does_not_stop_a_run(proxy, bucket, monkeypatch):
     one = Sending(bucket, say=said.append)
     one.begin()
     sent_run.write(one.path, 1)
-    one._look()
+    one.look()
     proxy.fault = lambda *_: "503"
     for step in (2, 3):
         sent_run.write(one.path, step)
-        one._look()
+        one.look()
         check_sent(one.path)
     assert len([line for line in said if "the command goes on, and tries again" in line]) == 1
     proxy.fault = lambda *_: None
@@ -159,7 +159,7 @@ def test_what_could_not_be_sent_is_sent_by_the_same_command_later(proxy, bucket,
     monkeypatch.setattr(patience, "PATIENCE", 0.2)
     one = begun(bucket)
     sent_run.write(one.path, 1)
-    one._look()
+    one.look()
     proxy.fault = lambda *_: "cut"
     sent_run.write(one.path, 2)
     with pytest.raises(InputError, match=rf"must be reachable.*lies in {one.path}, from which the same command sends"):
@@ -186,7 +186,7 @@ def test_a_checkpoint_appears_before_the_manifest_and_goes_after_it(proxy, bucke
     proxy.writes.clear()
     for step in range(1, 5):
         sent_run.write(one.path, step)
-        one._look()
+        one.look()
     one.close()
     order = [(method, path.rsplit("/", 1)[1].split("?")[0]) for method, path in proxy.writes if "lock" not in path]
     last = max(i for i, entry in enumerate(order) if entry == ("PUT", "step-00000004.npz"))

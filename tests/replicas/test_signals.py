@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -72,8 +73,18 @@ CASES = [
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
-def start(forks: Forks, backend: str, words: list, place, name: str, *, count: int = 2, **more: str) -> list[Member]:
-    """Processes of a command, or of one each, in folders of their own."""
+def start(
+    forks: Forks,
+    backend: str,
+    words: list,
+    place,
+    name: str,
+    *,
+    count: int = 2,
+    own: Callable[[int], dict[str, str]] = lambda number: {},
+    **more: str,
+) -> list[Member]:
+    """Processes of a command, or of one each, in folders of their own; `own`: number → variables of this one."""
     each = words if isinstance(words[0], list) else [words] * count
     ports = free_ports(count)
     members = []
@@ -91,7 +102,8 @@ def start(forks: Forks, backend: str, words: list, place, name: str, *, count: i
             },
         }[backend]
         folder = place / str(number) if each is words else place
-        members.append(forks.start(each[number], place / f"{name}.{number}.log", folder=folder, **variables, **more))
+        variables |= more | own(number)
+        members.append(forks.start(each[number], place / f"{name}.{number}.log", folder=folder, **variables))
     return members
 
 
@@ -106,7 +118,7 @@ def prepare(place, backend: str) -> None:
 
 def ended(members: list[Member], *, code: int) -> list[str]:
     """What they said; all must end so."""
-    done = wait(members, 240)
+    done = wait(members, 900)
     said = [member.said() for member in members]
     assert [done, *(member.code for member in members)] == [True, code, code], "\n\n".join(said)
     assert "Traceback" not in "".join(said)

@@ -52,6 +52,19 @@ def check_sent(folder: Path) -> None:
         one.check()
 
 
+def send_now(folder: Path) -> None:
+    """Sends what is whole in a working folder at once, for somebody who then reads it in the bucket.
+
+    Raises:
+        InputError: it cannot be sent, or another process has taken the folder over.
+    """
+    one = SENDING[folder.absolute()]
+    one.look(last=True)
+    one.check()
+    if one.trouble is not None:
+        raise one.trouble
+
+
 class Sending:
     """A folder in a bucket with its working folder here; `begin`, then `close`.
 
@@ -75,7 +88,7 @@ class Sending:
         self.lost: InputError | None = None
         self.trouble: InputError | None = None
         self.one_at_a_time, self.logs_sent = threading.Lock(), 0.0
-        self.beats = [Beat(self._look, seconds=LOOKS), Beat(self._show_life, seconds=locks.BEAT)]
+        self.beats = [Beat(self.look, seconds=LOOKS), Beat(self._show_life, seconds=locks.BEAT)]
 
     def begin(self) -> None:
         """Takes the lock, brings the working folder to what lies in the bucket, and begins to send.
@@ -115,8 +128,8 @@ class Sending:
             beat.stop()
         SENDING.pop(self.path, None)
         if self.lost is None:
-            self._look(last=True)
-            self._look(last=True)  # what appeared meanwhile
+            self.look(last=True)
+            self.look(last=True)  # what appeared meanwhile
         self.lock.free()
         self.check()
         if self.trouble is not None:
@@ -175,7 +188,7 @@ class Sending:
         path = self.path / name
         return checksum is not None and path.is_file() and path.stat().st_size == size and crc32c(path) == checksum
 
-    def _look(self, *, last: bool = False) -> None:
+    def look(self, *, last: bool = False) -> None:
         """Sends what has appeared since the last look."""
         # One look at a time: that of the beat, and the last ones.
         with self.one_at_a_time:

@@ -24,7 +24,7 @@ _C = TypeVar("_C")
 
 
 @contextlib.contextmanager
-def staged(config: _C, *, say: Callable[[str], None], several: str | None = None) -> Iterator[_C]:
+def staged(config: _C, *, say: Callable[[str], None], several: bool = False) -> Iterator[_C]:
     """A command's block: its configuration with paths of this machine in the place of addresses.
 
     Folders that the command fills are locked and sent while the block runs, to its very end, however it ends; single
@@ -33,7 +33,8 @@ def staged(config: _C, *, say: Callable[[str], None], several: str | None = None
     Args:
         config: a frozen dataclass.
         say: takes a line for the user.
-        several: who has started several processes for it, if anybody has: they cannot share a folder that is sent.
+        several: whether several processes run it: a folder that the first of them fills stays an address until they
+            have met (`filled`, `copied`).
 
     Raises:
         InputError: something cannot be read or written; another process fills a folder.
@@ -48,11 +49,11 @@ def staged(config: _C, *, say: Callable[[str], None], several: str | None = None
         values: dict[str, Any] = {}
         # What is written comes first: a second writer is refused before anything is fetched.
         for name in (name for name in asked if name in FOLDERS | WRITTEN.keys()):  # first: a second writer is refused
-            address = normal(written(Path(asked[name])))
-            rule = f"{name} must be a path that all processes share, such as a mounted bucket, where there are several"
-            check(several is None or name not in FOLDERS, rule, started_by=several, **{name: address})
-            enter = _filled if name in FOLDERS else _made
-            values[name] = stack.enter_context(enter(address, say=say))
+            if several and name in FOLDERS:
+                values[name] = asked[name]
+                continue
+            enter = filled if name in FOLDERS else _made
+            values[name] = stack.enter_context(enter(normal(written(Path(asked[name]))), say=say))
         for name in (name for name in asked if name in KEPT):
             values[name] = kept_at(normal(written(Path(asked[name]))))
         # What is read is fetched before the command begins.
@@ -89,8 +90,13 @@ def _of_tfds(address: str, dataset: str) -> Path:
 
 
 @contextlib.contextmanager
-def _filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
-    """The working folder of a folder in a bucket (`sending`)."""
+def filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
+    """The working folder of a folder in a bucket (`sending`), for the one process that writes it.
+
+    Raises:
+        InputError: another process fills it, or it cannot be read or sent.
+    """
+    address = normal(address)
     check(place_of(address, "written") not in SENDING, f"{address} is in use by this very process")
     sending = Sending(address, say=say)
     sending.begin()
@@ -108,6 +114,13 @@ def _filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
                 raise
             if error is not ended:  # what ended the command is what its user should hear first
                 say(str(error))
+
+
+def copied(address: str) -> Path:
+    """Where other processes read such a folder; nothing of it is fetched before `mirrored` is asked for it."""
+    path = place_of(address, "read")
+    stand_for(path, normal(address))
+    return path
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from tf_simclr.commands.inputs import (
     push,
     resnet_of,
     same_classes,
+    see,
     stem_warning,
     warn_of_stem,
 )
@@ -66,7 +67,7 @@ def run(config: Distill) -> None:
         source, test = sources(config)
         check_push(config)
         check_reports(config)
-    with in_folder(config.model_dir, devices):
+    with in_folder(config, devices) as config:
         result = distill(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")
     push(config, config.model_dir, devices=devices)
@@ -239,6 +240,7 @@ def with_answers(
     path = config.teacher_logits or folder.path / "cache" / "teacher_logits.npz"
     asked: dict[str, Any] = {"teacher": teacher, "path": path}
     found = devices.by_chief(lambda: answers(config, source, **asked))
+    see(folder, devices)
     names, logits = found or answers(config, source, **asked, complete=True)
     # Name → row of the answers.
     places, table = lookup(names), tf.constant(logits)

@@ -53,7 +53,7 @@ def run(config: Finetune) -> None:
         source, test = labelled_sources(config, several=True)
         check_push(config)
         check_reports(config)
-    with in_folder(config.model_dir, devices):
+    with in_folder(config, devices) as config:
         result = finetune(config, source, test=test, devices=devices)
     show(f"\n{summary(config, result)}")
     push(config, config.model_dir, devices=devices)

@@ -7,12 +7,15 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import keras
 import numpy as np
 
 from tf_simclr import replicas
+from tf_simclr.buckets.mirror import mirrored
+from tf_simclr.buckets.sending import send_now
+from tf_simclr.buckets.staging import copied, filled
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.first_look import data_set_folder, sizes
@@ -31,7 +34,7 @@ from tf_simclr.files import read_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.own import encoders
-from tf_simclr.places import is_address, shown
+from tf_simclr.places import is_address, is_bucket, shown, written
 from tf_simclr.run_folder import WEIGHTS, RunFolder
 from tf_simclr.terminal import Line, say, show
 from tf_simclr.training import publishing
@@ -59,6 +62,7 @@ def find_devices(config: Placement) -> replicas.Devices:
     return devices
 
 
+_C = TypeVar("_C", Pretrain, Finetune, Distill)
 _LATE = 30.0
 """Seconds after which what one machine has written in a network folder is seen by the others."""
 SPLITS = ("split", "train_split", "eval_split")
@@ -265,8 +269,24 @@ def begin_run(
         )
 
     devices.by_chief(begin)
+    see(folder, devices)
     _check_shared(folder, devices)
     return folder
+
+
+def see(folder: RunFolder, devices: replicas.Devices) -> None:
+    """Brings what the first process has written in the folder of a run to the others, where that lies in a bucket.
+
+    On a path that all share there is nothing to do.  All must call it.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    if devices.process[1] == 1 or not is_bucket(address := written(folder.path)):
+        return
+    devices.by_chief(lambda: send_now(folder.path))
+    if not devices.chief:
+        mirrored(address)
 
 
 def _check_shared(folder: RunFolder, devices: replicas.Devices) -> None:
@@ -345,22 +365,38 @@ def push(
 
 
 @contextlib.contextmanager
-def in_folder(model_dir: Path, devices: replicas.Devices) -> Iterator[None]:
+def in_folder(config: _C, devices: replicas.Devices) -> Iterator[_C]:
     """A training's block: no other one has its folder meanwhile, and a process that it has lost is reported.
 
-    What is refused before its first step leaves nothing in a folder that was empty or missing before.
+    What is refused before its first step leaves nothing in a folder that was empty or missing before.  Of several
+    processes and a folder in a bucket the first one fills its working folder, the others have copies (`see`).
+
+    Args:
+        config: the command's options.
+        devices: to train on.
+
+    Yields:
+        The same with the folder where this process finds it.
 
     Raises:
         InputError: another process trains there, or one of several that share this training is gone.
     """
-    folder = RunFolder(model_dir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.together())
+        sending = stack.enter_context(contextlib.ExitStack())
+        place, address = config.model_dir, written(config.model_dir)
+        # Asked of all before any does what the others would wait for.
+        devices.agree("model_dir, where it lies in a bucket,", address if is_bucket(place) else "")
+        if is_bucket(place):
+            place = devices.by_chief(lambda: sending.enter_context(filled(address, say=say))) or copied(address)
+        folder = RunFolder(place)
         # Before anything is written there.
         devices.by_chief(lambda: stack.enter_context(hold(folder.path, say=say)))
         begun = folder.config.exists()
         try:
-            yield
+            yield config if place is config.model_dir else replace(config, model_dir=place)
+            # All is in the bucket before any process says that it is done.
+            devices.by_chief(sending.close)
             # Returns when all processes are done: the lock is held until then.
             devices.part()
         except InputError:

@@ -67,7 +67,7 @@ def run(config: Pretrain) -> None:
     with devices.together():  # what one process alone is refused, the others hear
         source = to_pretrain_on(config)
         check_push(config)
-    with in_folder(config.model_dir, devices):
+    with in_folder(config, devices) as config:
         result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config, result, source=source)}")
     push(config, config.model_dir, devices=devices)
