@@ -34,8 +34,62 @@ def slurm(number: int, job: int) -> dict[str, str]:
         "SLURM_NTASKS": str(PROCESSES),
         "SLURM_PROCID": str(number),
         "SLURM_LOCALID": str(number),
-        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": str(PROCESSES),
+        "SLURM_STEP_TASKS_PER_NODE": str(PROCESSES),
+        "SLURM_NODEID": "0",
     }
+
+
+def step(number: int, *, nodes: str = "node[01-02]", each: str = "2(x2)", tasks: int = 4) -> dict[str, str]:
+    """Of `srun --nodes=2 --ntasks-per-node=2`."""
+    count = int(each.partition("(")[0])
+    return slurm(number, 3) | {
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_STEP_NUM_TASKS": str(tasks),
+        "SLURM_STEP_TASKS_PER_NODE": each,
+        "SLURM_NODEID": str(number // count),
+        "SLURM_LOCALID": str(number % count),
+    }
+
+
+def test_tasks_of_slurm_share_the_accelerators_of_their_machine():
+    assert [meeting(environment=step(n)) for n in range(4)] == [
+        Meeting("node01:61443", 4, n, device=n % 2) for n in range(4)
+    ]
+    # One task a machine has them all; so has each of several that see their own alone.
+    assert meeting(environment=step(1, each="1(x2)", tasks=2)) == Meeting("node01:61443", 2, 1)
+    for own in ({"SLURM_GPUS_PER_TASK": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "3"}):
+        assert meeting(environment=step(3) | own) == Meeting("node01:61443", 4, 3)
+    assert meeting(environment=step(3) | {"CUDA_VISIBLE_DEVICES": "0,1"}).device == 1
+    assert meeting(environment=step(3) | {"SLURM_STEP_ID": "1"}).address == "node01:61540"
+    # A shell of `salloc --ntasks=4` is a step of one task, in a job of four.
+    assert meeting(environment=step(0) | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+@pytest.mark.parametrize("inner", ["torchrun", "Open MPI", "MPICH"])
+def test_what_srun_starts_may_start_the_processes(inner):
+    """The daemons of `mpirun`, and `torchrun` once a machine, are steps of Slurm; what they start is not."""
+    daemon = step(1, each="1(x2)", tasks=2)
+    theirs, expected = {
+        "torchrun": (
+            {"MASTER_ADDR": "node01", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
+            | {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "False"},
+            Meeting("node01:29500", 4, 3, device=1),
+        ),
+        "Open MPI": (
+            open_mpi_5(1, 7) | {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"},
+            Meeting("node-7:61447", 4, 3, device=1),
+        ),
+        "MPICH": (
+            {"PMI_SIZE": "4", "PMI_RANK": "3", "MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}
+            | {"JAX_COORDINATOR_ADDRESS": "node01:9"},
+            Meeting("node01:9", 4, 3, device=1),
+        ),
+    }[inner]
+    assert started(daemon | theirs) == inner
+    assert meeting(environment=daemon | theirs) == expected
 
 
 def open_mpi_4(number: int, job: int) -> dict[str, str]:
@@ -74,7 +128,7 @@ def test_open_mpi_5_and_mpich_say_what_jax_does_not_read():
         assert meeting(environment={**variables, "OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"}) is None
     assert meeting(environment=open_mpi_4(0, 3)) is None  # JAX finds it
     # Slurm's `srun --mpi=pmi2` sets the names that MPICH has, but is Slurm.
-    assert meeting(environment=slurm(0, 3) | {"PMI_SIZE": "2", "PMI_RANK": "0"}) is None
+    assert meeting(environment=slurm(0, 3) | {"PMI_SIZE": "2", "PMI_RANK": "0"}) == meeting(environment=slurm(0, 3))
     assert started(slurm(0, 3) | {"PMI_SIZE": "2", "PMI_RANK": "0"}) == "Slurm"
 
 
@@ -148,7 +202,9 @@ def test_commands_that_are_no_training_refuse_several_processes(monkeypatch, nam
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize(("who", "variables"), [("Slurm", slurm), ("Open MPI", open_mpi_4), ("127.0.0.1:", open_mpi_5)])
+@pytest.mark.parametrize(
+    ("who", "variables"), [("localhost:", slurm), ("Open MPI", open_mpi_4), ("127.0.0.1:", open_mpi_5)]
+)
 def test_processes_meet_by_the_variables_of(tmp_path, who, variables):
     job = random.SystemRandom().randrange(4096)  # JAX takes the port from the job's number
     with Forks("jax") as forks:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -39,14 +40,30 @@ class Meeting:
 class _Launcher:
     """Names of the variables that a launcher sets for each process that it starts."""
 
-    count: str
+    counts: tuple[str, ...]
+    """How many there are: the first of these that is set."""
     number: str
-    local_count: str
+    local_count: Callable[[_Environment], int]
+    """How many share this process's machine; 0 where nothing says it."""
     local_number: str
     address: Callable[[_Environment], str]
     """Where the first process can be met."""
-    mark: str = ""
-    """A variable that tells it from others which set the same names; "": there are none."""
+    mark: tuple[str, str] = ("", "")
+    """A variable, and how it begins, that tells this launcher from those that set the same names."""
+
+    def count(self, environment: _Environment) -> str:
+        """The name of the variable that has the number of processes."""
+        return next((name for name in self.counts if environment.get(name)), self.counts[-1])
+
+    def marked(self, environment: _Environment) -> bool:
+        """Whether it has left its mark."""
+        name, beginning = self.mark
+        return bool(environment.get(name)) and environment[name].startswith(beginning)
+
+
+def _number_in(name: str) -> Callable[[_Environment], int]:
+    """Reads a variable that holds a number; 0 where it holds none."""
+    return lambda environment: int(found) if (found := environment.get(name, "")).isdecimal() else 0
 
 
 def _of_torchrun(environment: _Environment) -> str:
@@ -82,28 +99,78 @@ def _of_mpich(environment: _Environment) -> str:
     return f"127.0.0.1:{_port(0)}" if here else ""
 
 
+def _of_slurm(environment: _Environment) -> str:
+    """The first machine of the step, by which `srun` numbers its tasks, at a port of the job's and step's own.
+
+    Example:
+        >>> _of_slurm({"SLURM_STEP_NODELIST": "gpu[007-009,12]-ib,cpu1", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"})
+        'gpu007-ib:62055'
+    """
+    # Names, of which numbers in brackets make several: the first of the first.
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\]?)*", environment["SLURM_STEP_NODELIST"])
+    host = re.sub(r"\[(\d*)[^\]]*\]?", r"\1", first[0] if first else "")
+    job, step = (_number_in(name)(environment) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    return f"{host}:{_port(job + 97 * step)}"
+
+
+def _slurm_s_tasks(environment: _Environment) -> int:
+    """Tasks of the step on this machine.
+
+    Example:
+        >>> [_slurm_s_tasks({"SLURM_STEP_TASKS_PER_NODE": "8(x3),2", "SLURM_NODEID": str(n)}) for n in (0, 2, 3)]
+        [8, 8, 2]
+    """
+    text = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE", "")
+    each = [[int(count)] * int(times or 1) for count, times in re.findall(r"(\d+)(?:\(x(\d{1,6})\))?", text)]
+    found, here = [count for counts in each for count in counts], _number_in("SLURM_NODEID")(environment)
+    return found[here] if here < len(found) else 0
+
+
 def _port(number: int) -> int:
-    """One of the last 4,096, by a job's number, as JAX has it for Slurm and Open MPI 4: two jobs seldom collide."""
+    """One of the last 4,096, by a job's number: two jobs seldom collide."""
     return 65536 - 4096 + number % 4096
 
 
 _OF_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _LAUNCHERS = {
-    "torchrun": _Launcher("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", address=_of_torchrun),
+    "torchrun": _Launcher(
+        ("WORLD_SIZE",),
+        "RANK",
+        _number_in("LOCAL_WORLD_SIZE"),
+        "LOCAL_RANK",
+        address=_of_torchrun,
+        mark=("TORCHELASTIC_RUN_ID", ""),
+    ),
     "Open MPI": _Launcher(
-        "OMPI_COMM_WORLD_SIZE",
+        ("OMPI_COMM_WORLD_SIZE",),
         "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        _number_in("OMPI_COMM_WORLD_LOCAL_SIZE"),
         "OMPI_COMM_WORLD_LOCAL_RANK",
         address=_of_open_mpi,
-        mark="PMIX_NAMESPACE",
+        mark=("PMIX_NAMESPACE", "prte"),  # its `mpirun`'s; Slurm's own begins otherwise
     ),
     "MPICH": _Launcher(
-        "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID", address=_of_mpich, mark="MPI_LOCALNRANKS"
+        ("PMI_SIZE",),
+        "PMI_RANK",
+        _number_in("MPI_LOCALNRANKS"),
+        "MPI_LOCALRANKID",
+        address=_of_mpich,
+        mark=("MPI_LOCALNRANKS", ""),
+    ),
+    # The step's own number first: in a shell of `salloc` the other one is the job's, and the step has one task.
+    "Slurm": _Launcher(
+        ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+        "SLURM_PROCID",
+        _slurm_s_tasks,
+        "SLURM_LOCALID",
+        address=_of_slurm,
+        mark=("SLURM_STEP_NODELIST", ""),
     ),
 }
+"""The innermost first: `srun` may start `mpirun`'s and torchrun's own processes, which start those of the training."""
+_BARE = "torchrun"
+"""Whose variables are set by hand, too, without its mark."""
 _KNOWN_TO_JAX = {
-    "Slurm": ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
     "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
     "the TPU's slices": ("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES"),
 }
@@ -144,15 +211,35 @@ def meeting(
     if who is None:
         return None
     names = _LAUNCHERS[who]
-    count, number = _numbers({name: environment.get(name, "") for name in (names.count, names.number)})
+    wanted = (names.count(environment), names.number)
+    count, number = _numbers({name: environment.get(name, "") for name in wanted})
     if count == 1:
         return None
     address = address or names.address(environment)
     rule = f"{_OF_JAX[0]}=HOST:PORT, of the first process, must be set where {who} starts processes on several machines"
     check(address, rule)
-    local_count, local = environment.get(names.local_count, ""), environment.get(names.local_number, "")
-    shared = local_count.isdecimal() and int(local_count) > 1 and local.isdecimal()
+    here, local = names.local_count(environment), environment.get(names.local_number, "")
+    shared = here > 1 and local.isdecimal() and not _has_its_own(environment, here)
     return Meeting(address, count, number, int(local) if shared else None)
+
+
+def _has_its_own(environment: _Environment, here: int) -> bool:
+    """Whether a process sees its own accelerators alone, of a machine that several share.
+
+    Args:
+        environment: of the process.
+        here: processes of its machine.
+
+    Example:
+        >>> _has_its_own({"CUDA_VISIBLE_DEVICES": "3"}, 4), _has_its_own({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, 4)
+        (True, False)
+    """
+    seen = next((found for name in _SEEN if (found := environment.get(name))), None)
+    return bool(environment.get("SLURM_GPUS_PER_TASK")) or (seen is not None and len(seen.split(",")) < here)
+
+
+_SEEN = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Variables that name the accelerators that a process sees."""
 
 
 def _numbers(found: Mapping[str, str]) -> list[int]:
@@ -169,16 +256,18 @@ def _launcher(environment: _Environment) -> str | None:
     """
     if any(environment.get(mark) and environment.get(count) for mark, count in _KNOWN_TO_JAX.values()):
         return None
-    for who, names in _LAUNCHERS.items():
-        count = environment.get(names.count, "")
-        if not count or (names.mark and not environment.get(names.mark)):
+    # 1. Who has left a mark.  2. torchrun's variables alone, which people set by themselves.
+    for who in (*(who for who, names in _LAUNCHERS.items() if names.marked(environment)), _BARE):
+        names = _LAUNCHERS[who]
+        count = environment.get(names.count(environment), "")
+        if not count:
             continue
         needed = (names.number, *(("MASTER_ADDR",) if who == "torchrun" else ()))
         missing = [name for name in needed if not environment.get(name)]
         if not missing:
             return who
-        rule = f"{', '.join(missing)} must be set, too, where {names.count} says that there are several processes"
-        check(count in ("0", "1"), rule, **{names.count: count})
+        rule = f"{', '.join(missing)} must be set, too, where {names.count(environment)} says that there are several"
+        check(count in ("0", "1"), f"{rule} processes", **{names.count(environment): count})
     return None
 
 
@@ -186,10 +275,10 @@ def launched(environment: _Environment = os.environ) -> str | None:
     """Who started several processes whose variables JAX reads by itself; None: nobody.
 
     Example:
-        >>> launched({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"})
-        'Slurm'
+        >>> launched({"TPU_WORKER_HOSTNAMES": "t-0,t-1"})
+        "the TPU's machines"
     """
-    # A number above 1 is asked for, too: Slurm sets its variables for a job of one task as well.
+    # A number above 1 is asked for, too: there may be a job of one process.
     for who, (mark, count) in _KNOWN_TO_JAX.items():
         number = environment.get(count, "")
         if environment.get(mark) and number.isdecimal() and int(number) > 1:
@@ -213,7 +302,7 @@ def started(environment: _Environment = os.environ) -> str | None:
     except InputError:  # whoever needs it says what is missing
         who = None
     if who is not None:
-        counts[who] = environment.get(_LAUNCHERS[who].count, "")
+        counts[who] = environment.get(_LAUNCHERS[who].count(environment), "")
     for name, count in counts.items():
         if count.isdecimal() and int(count) > 1:
             return name
