@@ -66,6 +66,16 @@ def test_other_images_of_the_same_number(forks, tmp_path):
         assert "the options must be the same for every worker, but worker 0 has {'their names': " in text
 
 
+def test_other_content_under_the_same_names(forks, tmp_path):
+    def other(place: Path, number: int) -> None:
+        one, two = sorted(path for path in (place / "images").rglob("*") if path.is_file())[:2]
+        if number:
+            one.write_bytes(two.read_bytes())
+
+    for text in said(forks, tmp_path, prepare=other):
+        assert "the images must be the same for every worker, but worker 0 has {'to train on': " in text
+
+
 def test_what_one_process_alone_is_refused_the_other_repeats(forks, tmp_path):
     """What can be seen before they meet, such as a folder that is not there, ends a process before that."""
 

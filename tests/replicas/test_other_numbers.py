@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from contextlib import ExitStack
 
 import numpy as np
@@ -18,9 +19,19 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
 ]
-STEPS = 40
-WORDS = ["pretrain", *COMMON.split(), "--train_batch_size", "8", "--train_steps", str(STEPS), "--proj_out_dim", "4"]
-WORDS += ["--checkpoint_steps", "4", "--knn_epochs", "0", "--collapse_images", "0", "--model_dir"]
+STEPS = 24
+WORDS = [
+    "pretrain",
+    *COMMON.replace("0.01", "1e-5").split(),
+    "--train_batch_size",
+    "8",
+    "--train_steps",
+    str(STEPS),
+    "--proj_out_dim",
+    "4",
+]
+WORDS += ["--checkpoint_steps", "2", "--knn_epochs", "0", "--collapse_images", "0", "--model_dir"]
+"""Small steps: what differs is then the rounding of each gradient, and not what 24 steps make of it."""
 STOPS = """
 
 if os.environ.get("STOPS"):
@@ -37,8 +48,14 @@ if os.environ.get("STOPS"):
     callbacks.write_state = then_stop
 """
 """Code of the encoder's file: the process that writes a checkpoint is sent a signal behind it."""
-EQUAL = 1e-4
-"""Of a number of the state, absolutely, after 40 steps in float32 with sums in four orders."""
+EQUAL = 1e-3
+"""Of the largest number of its kind (weights, momenta, sums of metrics), in float32 with sums in four orders; another
+batch, or one that is left out, makes momenta differ by a tenth and more."""
+
+
+def kind_of(name: str) -> str:
+    """The kind of number that one of the state is: `model/`, `optimizer/`, …"""
+    return name.partition("/")[0] + "/"
 
 
 @pytest.mark.parametrize("backends", [("jax",) * 4, ("tensorflow", "jax", "tensorflow", "jax")])
@@ -65,7 +82,11 @@ def test_one_two_four_one(tmp_path, backends):
             done = newest
     ours, theirs = (tiny_runs.arrays(RunFolder(tmp_path / name).checkpoint(STEPS)) for name in ("run", "straight"))
     assert ours.keys() == theirs.keys()
-    far = {k: float(np.abs(ours[k].astype(float) - v).max()) for k, v in theirs.items()}
+    largest = {
+        kind: max(np.abs(v).max() for k, v in theirs.items() if k.startswith(kind)) for kind in map(kind_of, theirs)
+    }
+    far = {k: float(np.abs(ours[k].astype(float) - v).max() / max(largest[kind_of(k)], 1)) for k, v in theirs.items()}
+    sys.stderr.write(f"{backends}: {max(far.values()):.1e}\n")
     assert max(far.values()) <= EQUAL, sorted(far.items(), key=lambda item: -item[1])[:5]
 
 

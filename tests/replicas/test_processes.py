@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from tests import golden, tiny_runs
 from tests.replicas.test_workers import LAST, finish, free_ports
 from tf_simclr.errors import InputError
-from tf_simclr.machine.launchers import Meeting, launched, meeting
+from tf_simclr.machine.launchers import Meeting, launched, meeting, started
 from tf_simclr.run_folder import RunFolder
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
@@ -92,7 +93,8 @@ def test_one_is_killed_all_end_with_a_sentence_and_started_again_they_equal_one(
     said = [process.communicate()[1] for process in started]
     assert started[dying].returncode == -signal.SIGKILL
     assert started[1 - dying].returncode == 2, said[1 - dying]
-    assert f"all 2 workers must stay reachable, but worker {1 - dying} lost one" in said[1 - dying]
+    who = "worker 0 (" if dying == 0 else "one ("
+    assert f"all 2 workers must stay reachable, but worker {1 - dying} lost {who}" in said[1 - dying]
     assert "Traceback" not in said[1 - dying]
     newest = tiny_runs.steps(tmp_path)[-1]
     assert newest < LAST
@@ -149,6 +151,43 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+STOPPED = """
+import os, signal, sys, time
+from tf_simclr.errors import exit_on_input_error
+from tf_simclr.replicas import find, life
+
+life.BEAT, life.SILENCE = 0.5, 10.0
+number, count, port, stopped = map(int, sys.argv[1:])
+with exit_on_input_error():
+    devices = find(coordinator=f"127.0.0.1:{port}", num_processes=count, process_id=number)
+    with devices.together():
+        assert devices.collect(number) == list(range(count))
+        if number == stopped:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if number == 0:
+            time.sleep(60)
+        devices.collect(number)
+"""
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 2])
+def test_one_that_falls_silent_without_a_word_is_missed(tmp_path, stopped):
+    """As where a machine loses its power: its connections stay open, and nothing comes."""
+    port, environment = free_ports(1)[0], os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(golden.ROOT)}
+    words = [[sys.executable, "-c", STOPPED, str(i), "3", str(port), str(stopped)] for i in range(3)]
+    started = [subprocess.Popen(one, env=environment, stderr=subprocess.PIPE, text=True) for one in words]
+    others = [process for number, process in enumerate(started) if number != stopped]
+    said = [process.communicate(timeout=240)[1] for process in others]
+    started[stopped].kill()
+    started[stopped].communicate()
+    assert [process.returncode for process in others] == [2, 2], said
+    sentence = r"all 3 workers must stay reachable, but worker \d lost "
+    assert all(re.search(sentence, text) for text in said), said
+    assert any(f"lost worker {stopped}, which shows no life" in text for text in said), said
+
+
 TORCHRUN = {"MASTER_ADDR": "a", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK": "3"}
 
 
@@ -182,9 +221,10 @@ def test_a_meeting_that_cannot_take_place_is_told(given, environment, message):
 
 
 def test_whoever_started_several_processes_is_known():
-    slurm = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2"}
-    assert launched(slurm) == "Slurm"
-    assert launched(slurm | {"SLURM_NTASKS": "1"}) is None
-    assert launched({"SLURM_NTASKS": "2"}) is None  # the shell of an allocation: no step was started
+    slurm = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
+    assert started(slurm) == "Slurm"
+    assert started(slurm | {"SLURM_NTASKS": "1"}) is None
+    assert started({"SLURM_NTASKS": "2"}) is None  # the shell of an allocation: no step was started
+    assert started(slurm | {"SLURM_STEP_NUM_TASKS": "1"}) is None  # nor was one of several in `salloc`'s own shell
     assert launched({"TPU_WORKER_HOSTNAMES": "t-0,t-1"}) == "the TPU's machines"
     assert launched({"TPU_WORKER_HOSTNAMES": "t-0"}) is None

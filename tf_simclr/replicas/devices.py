@@ -19,6 +19,7 @@ from keras import ops
 from tf_simclr.errors import InputError, check
 from tf_simclr.replicas import last_words, processes
 from tf_simclr.replicas.fitting import feed
+from tf_simclr.replicas.line import lost
 
 _T = TypeVar("_T")
 
@@ -204,12 +205,10 @@ class Devices:
                     number, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
                 )
                 raise
-            said = last_words.heard(count, here=number)
-            raise _Lost(
-                f"all {count} workers must stay reachable, but worker {number} lost "
-                f"{_with_reasons(said) if said else _who_is_gone(str(cause))}; start "
-                "all of them again with the same commands: they go on from the last checkpoint"
-            ) from error
+            # What others have said, the first one keeps: without it nobody answers.
+            said = {} if (first := processes.lost_first()) else last_words.heard(count, here=number)
+            who = _with_reasons(said) if said else _who_is_gone(str(cause), first=first)
+            raise _Lost(lost(number, count=count, who=who)) from error
 
 
 class _Lost(InputError):
@@ -284,8 +283,8 @@ def _is_loss(error: BaseException) -> bool:
     return isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError)
 
 
-def _who_is_gone(report: str) -> str:
-    """Of a backend's report of a lost process what tells a user which one, and why.
+def _who_is_gone(report: str, *, first: bool = False) -> str:
+    """Of a backend's report of a lost process what tells a user which one, and why; `first`: it is known to be that.
 
     Example:
         >>> _who_is_gone("aborted by: Failed to connect to /job:worker/replica:0/task:1: closed")
@@ -293,7 +292,7 @@ def _who_is_gone(report: str) -> str:
     """
     reason = (report.strip().splitlines() or ["no reason was given"])[0]
     # "task:3" stands in TensorFlow's report of a lost worker; JAX's names none.
-    named = sorted(set(re.findall(r"task:(\d+)", report)))
+    named = ["0"] if first else sorted(set(re.findall(r"task:(\d+)", report)))
     which = f"worker{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else "one"
     return f"{which} ({reason})"
 

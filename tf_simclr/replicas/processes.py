@@ -21,6 +21,8 @@ import numpy as np
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.machine.launchers import Meeting, launched, meeting
+from tf_simclr.replicas.life import Life
+from tf_simclr.replicas.line import Line
 from tf_simclr.replicas.roll_call import answer, call
 from tf_simclr.terminal import write
 
@@ -28,6 +30,10 @@ _TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
 """Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
 _PATIENCE = 10.0
 """Seconds that a process which is done waits for the others to be done, too."""
+_MOMENT = 1.0
+"""Seconds in which the system tells all connections of a process that it is gone."""
+_LINES: list[Line] = []
+"""To the first process; none in that one, where JAX has found it by itself, and alone."""
 _LOSS = re.compile(
     r"^(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|INTERNAL|DEADLINE_EXCEEDED): .*"
     r"(gloo|nccl|connection|socket|peer|heartbeat|coordination|barrier|preempt)",
@@ -65,6 +71,9 @@ def join(coordinator: str | None = None, *, num_processes: int | None = None, pr
     # Told all, JAX must not look for more: in a job of Slurm it would take one accelerator alone.
     device = None if met.device is None else [met.device]
     place = {"coordinator_address": met.address, "num_processes": met.processes, "process_id": met.number}
+    if met.number:
+        _LINES.append(Line(met.place, number=met.number, count=met.processes))
+        place["coordinator_address"] = _LINES[0].address
     return _initialize(met.address, **place, local_device_ids=device, cluster_detection_method="deactivate")
 
 
@@ -84,6 +93,7 @@ def assemble(met: Meeting) -> None:
 def _initialize(who: str, **place: Any) -> str:
     """Meets the other processes, at a place or where JAX finds them, and agrees on a seed where none was set."""
     import jax
+    from jax._src import distributed  # JAX gives its client no public name
     from keras.src.backend.jax.distribution_lib import initialize_rng  # what keras.distribution.initialize does then
 
     # Else JAX aborts this process, in the midst of anything, as soon as it hears that another one is gone; so a step
@@ -108,11 +118,14 @@ def _initialize(who: str, **place: Any) -> str:
         ) from error
     finally:
         late.cancel()
-    atexit.register(_part)
+    line = _LINES[0] if _LINES else None
+    life = Life(distributed.global_state.client, jax.process_index(), count=jax.process_count(), line=line)
+    life.begin()
+    atexit.register(_part, life)
     return who
 
 
-def _part() -> None:
+def _part(life: Life) -> None:
     """Ends the meeting: nobody goes before all are done, and the first process, where they meet, goes last.
 
     JAX has a barrier of its own for that, but not for processes that outlive each other; it would abort those that are
@@ -123,11 +136,15 @@ def _part() -> None:
 
     if global_state.client is None:
         return
+    life.part()
     try:
         # The barrier's seconds in milliseconds.
         global_state.client.wait_at_barrier("tf_simclr: the end", int(1000 * _PATIENCE))
     except jax.errors.JaxRuntimeError:
-        return
+        if not _LINES:
+            return
+    for line in _LINES:
+        line.part()
     if jax.process_index() == 0:
         # Where they meet is the first process: it outlives the others, who say goodbye to it.
         time.sleep(_PATIENCE / 10)
@@ -216,6 +233,11 @@ def is_loss(error: BaseException) -> bool:
 
     # JAX raises both kinds for a collective that failed, and for much else: the words decide.
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _LOSS.search(str(error)) is not None
+
+
+def lost_first() -> bool:
+    """Whether the process that is gone is the first one, which this one may hear a moment after the step has failed."""
+    return any(line.lost.wait(_MOMENT) for line in _LINES)
 
 
 def leave(code: int) -> None:
