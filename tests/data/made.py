@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.chest import made as radiographs
 from tf_simclr.data import sources, subsets, tfds_source
 from tf_simclr.data.kept.resized import resized
+from tf_simclr.data.shards import hub
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source
 
@@ -219,6 +221,21 @@ SHARDS = {
 """Kind of shards → who writes them, in several files, some of them empty."""
 
 
+def from_hub(place: Path, changed: bool) -> Source:
+    """A part of two splits of a data set of the hub, as its library keeps it; `test_hub_sets` has the hub itself."""
+    import datasets
+
+    files, found = {}, examples(changed)
+    place.mkdir(parents=True, exist_ok=True)
+    for split, some in (("train", found[:35]), ("test", found[35:])):
+        files[split] = str(place / f"{split}.parquet")
+        features_of(some).to_parquet(files[split], batch_size=10)
+    builder = datasets.load_dataset_builder("parquet", data_files=files, cache_dir=str(place / "library"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "_builder", lambda dataset, data_dir: builder)
+        return hub.from_hub("hf:user/made", "test+train[20%:]")
+
+
 def from_radiographs(place: Path, changed: bool) -> Source:
     from tf_simclr.data.radiographs import partition
 
@@ -273,6 +290,7 @@ SOURCES: dict[str, Make] = {
     "TFRecord": lambda place, changed: from_shards(write_tfrecords(place, changed)),
     "Parquet": lambda place, changed: from_shards(write_parquet(place, changed)),
     "Parquet, compressed": lambda place, changed: from_shards(write_compressed_parquet(place, changed)),
+    "of the hub": from_hub,
     "Arrow": lambda place, changed: from_shards(write_arrow(place, changed)),
     "ArrayRecord": lambda place, changed: from_shards(write_array_records(place, changed)),
     "radiographs": from_radiographs,

@@ -71,6 +71,7 @@ class Listing:
         doubt: why no class was taken where several could be.
         copied: bytes of the pictures' copy; -1 where they are read in the shard.
         file: where they are read.
+        stamp: size and time of that, as it was when the index was made or found again.
         why: what was wrong with what was left out last.
     """
 
@@ -85,6 +86,7 @@ class Listing:
     doubt: str = ""
     copied: int = -1
     file: Path = Path()
+    stamp: tuple[int, int] = (0, 0)
     why: ValueError | None = None
 
     def leave_out(self, reason: str, error: ValueError) -> None:
@@ -235,6 +237,7 @@ def of_shard(path: Path, read: Reader, *, what: str, columns: Columns | None = N
                 found = _known(kept, path) or _made(path, read, columns=columns, usable=usable, kept=kept)
         if opening.stamp(path) != before:
             raise InputError("it changed while it was read; try again when it is whole")
+        found.stamp = opening.written(found.file)
     return found
 
 

@@ -4,6 +4,7 @@ Whoever brings another store (a bucket) does so here.  All that readers call is
 
     listed(place)                  the shards at a place
     content(path), stamp(path)     by what a shard is known again, by what it is known not to have changed
+    written(path)                  the same in short, asked before each picture
     opened(path), mapped(file)     a shard to read and seek in, and all of its bytes, read where they are looked at
     bytes_at(path, offset, size)   a range of it, from any thread
     on_disk(path)                  a file of this machine with its bytes, for engines that open files themselves
@@ -258,6 +259,16 @@ def stamp(path: Path) -> list[int]:
     """
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def written(path: Path) -> tuple[int, int]:
+    """Size and time of what was written last into a shard: a picture is not where it was in another content.
+
+    Raises:
+        OSError: it is gone.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def content(path: Path) -> str:

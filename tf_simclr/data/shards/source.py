@@ -230,6 +230,9 @@ def of_files(
 
     def fetch(number: int) -> bytes:
         one = found[shard[number]]
+        # Where a picture was, another content has another one, or a part of one, and this one's label.
+        if one.copied < 0 and opening.written(one.file) != one.stamp:
+            raise OSError(f"{shown(one.file)} was written anew since it was opened")
         return kind.fetch(one.file, one.places[within[number]])
 
     # 3. Which of them are taken: all, those that a split's syntax names, or a part by content.
