@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,13 @@ def replacing(*paths: str | Path, durable: bool = False) -> Iterator[list[Binary
                 os.fsync(file.fileno())
     for folder in {Path(path).parent for path in paths} if durable else ():
         sync(folder)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed were writing in a folder, which this one holds alone (`lock.hold`)."""
+    for path in folder.glob(".[0-9]*"):
+        if re.match(r"\.\d+\.", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:

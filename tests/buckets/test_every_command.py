@@ -132,6 +132,34 @@ def test_from_pictures_to_exports(proxy, bucket, place, capfd):
 
 
 @pytest.mark.slow
+def test_radiographs_and_what_is_made_of_them(bucket, place, capfd):
+    """The chest's commands, with nothing on this machine but the made-up pictures that they begin with."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra `chest`)")
+    from tests.chest import test_made_up as walk
+
+    cli.execute(walk.FIRST["ready"])
+    for name in ("raw", "ready"):
+        sent(place / name, f"{bucket}/{name}")
+        shutil.rmtree(place / name)
+    lines = walk.FIRST | walk.NEXT | walk.LAST
+    places = {*lines, "cache"}
+    image = next(name for name in Store(bucket).find() if name.startswith("raw/train") and name.endswith(".dcm"))
+    for made_here in ("pre", "findings", "covid", "of_findings", "of_several", "evaluated", "explained"):
+        elsewhere(place)
+        words = walk.words(lines[made_here], image=f"{bucket}/{image}")
+        cli.execute([f"{bucket}/{word}" if word in places else word for word in words])
+        found = set(Store(f"{bucket}/{made_here}").find())
+        assert found, made_here
+        assert "lock" not in found
+        assert not (place / f"{bucket.partition(':')[0]}:").exists(), "no folder is called s3:"
+    assert {"findings.json", "report.html"} <= set(Store(f"{bucket}/findings").find())
+    said = capfd.readouterr()
+    assert "cache/buckets/" not in said.out
+    cli.execute(f"chest prepare {bucket}/raw {bucket}/again --source siim --size 32 --workers 1")
+    assert "settings.json" in Store(f"{bucket}/again").find()
+
+
+@pytest.mark.slow
 @STORES
 def test_conversions_into_a_bucket(proxy, bucket, place):
     """Container → container, each from and to the bucket; then the official code's command line with addresses."""

@@ -114,6 +114,7 @@ def test_what_was_stopped_anywhere_goes_on_and_nobody_sees_a_part(tmp_path, form
         prepare_shards(tmp_path / "pets", tmp_path / "out", format=format, shard_size=1)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(prepare, "_examples", examples)
+    (tmp_path / ".out.making" / ".4711.images-000001.half").write_bytes(b"of a process that was killed")
     with pytest.raises(InputError, match="was begun with other images or options"):
         prepare_shards(tmp_path / "pets", tmp_path / "out", format=format, shard_size=1, seed=3)
     said = []

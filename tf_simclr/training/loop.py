@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from tf_simclr.errors import InputError, surfacing
+from tf_simclr.files import clear_unfinished
 from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
 from tf_simclr.replicas import ONE_DEVICE, Devices, alone, steps_done
@@ -111,8 +110,9 @@ def _begin(model: keras.Model, run: RunFolder, *, devices: Devices, say: Callabl
         # Slots exist before a checkpoint is read into them.
         model.optimizer.build(model.trainable_variables)
     if devices.chief:
-        for unfinished in _unfinished_files(run):
-            unfinished.unlink()
+        # Of processes that were killed; the lock keeps away those that still live.
+        for place in (run.path, run.path / "checkpoints"):
+            clear_unfinished(place)
     step = _resume(model, run, say=say)
     # Processes that see different folders would train different networks.
     devices.agree(f"the step to go on from (is {run.path} the same folder for all of them?)", step)
@@ -158,10 +158,3 @@ def _resume(model: keras.Model, run: RunFolder, *, say: Callable[[str], None]) -
     if run.checkpoints():
         raise InputError(f"{run.path} has checkpoints, but none is whole; remove its checkpoints folder to start anew")
     return 0
-
-
-def _unfinished_files(run: RunFolder) -> list[Path]:
-    """What processes that were killed were writing; the lock keeps away those that still live."""
-    # `files.replacing` begins its files with a dot and the process's number.
-    found = [path for folder in (run.path, run.path / "checkpoints") for path in folder.glob(".[0-9]*")]
-    return [path for path in found if re.match(r"\.\d+\.", path.name) and path.is_file()]

@@ -29,7 +29,7 @@ from tf_simclr.data import images
 from tf_simclr.data.kept.pictures import Jpegs, Raw
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing_path, write_json
+from tf_simclr.files import clear_unfinished, replacing_path, write_json
 from tf_simclr.foreign import reading
 from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf
 from tf_simclr.lock import InUse, hold
@@ -142,8 +142,7 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, se
     Raises:
         InputError: the disk has not room enough, or images have changed meanwhile.
     """
-    for left in folder.glob(".*.records-*"):  # half a file of a process that was killed
-        left.unlink(missing_ok=True)
+    clear_unfinished(folder)
     files = [folder / f"records-{i:05}.tfrecord" for i in range(-(-source.num_examples // SHARD))]
     missing = [i for i, file in enumerate(files) if not file.with_suffix(".json").exists()]
     need = len(missing) * min(SHARD, source.num_examples) * _BYTES[kind] * (size / 256) ** 2

@@ -25,7 +25,7 @@ from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS, Example
 from tf_simclr.data.sources import Rows, Source, from_folder
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import begun_with, read_json, replacing, replacing_path
+from tf_simclr.files import begun_with, clear_unfinished, read_json, replacing, replacing_path
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.lock import hold
 from tf_simclr.places import check_local, expanded, shown
@@ -105,6 +105,7 @@ def prepare_shards(
         other = begun_with(making / _NOTE, settings, within="settings")
         advice = f"remove {shown(making)} to begin anew"
         check(not other, f"{shown(making)} was begun with other images or options; {advice}", differing=sorted(other))
+        clear_unfinished(making)
         _check_room(making, found)
         for number, (name, source) in enumerate(found.items()):
             _write(source, making / name, split=name or _WITHOUT, settings=settings, seed=[seed, number], say=say)
@@ -185,6 +186,7 @@ def _write(source: Source, folder: Path, *, split: str, settings: dict[str, Any]
     done = f" ({len(names) - len(missing):,} are there)" if len(missing) < len(names) else ""
     say(f"{source.origin}: {source.num_examples:,} images in {len(names):,} shards{done}")
     folder.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(folder)
     for i in missing:
         with replacing_path(folder / names[i]) as temporary:
             kind.write(temporary, _examples(source, order, *bounds[i]), classes=source.class_names)
