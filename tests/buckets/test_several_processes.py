@@ -94,7 +94,7 @@ def test_a_run_of_two_processes_lies_in_a_bucket(proxy, bucket, tmp_path, backen
         said = ended(start(forks, backend, in_bucket, tmp_path, "third", own=machine), code=0)
         assert all(f"{bucket}/run is finished" in text for text in said), said
         for text in ended(start(forks, backend, [*in_bucket, "--seed", "9"], tmp_path, "other"), code=2):
-            assert "start in another folder" in text
+            assert f"{bucket}/run holds a run with other options" in text
     there = json.loads(Store(f"{bucket}/run").read("result.json")[0])
     here = json.loads((tmp_path / "run" / "result.json").read_text())
     assert there.keys() == here.keys()

@@ -47,6 +47,8 @@ class Life:
 
     def begin(self) -> None:
         """From now on."""
+        if self.number:
+            self._show()
         for beat in self.beats:
             beat.start()
 
@@ -68,7 +70,9 @@ class Life:
         """Ends this process, the first one, where another one shows no life."""
         try:
             found = {int(name.rpartition("/")[2]): sign for name, sign in self.client.key_value_dir_get(_PLACE)}
-        except Exception:  # nobody has written yet
+        except Exception as error:
+            if "NOT_FOUND" not in str(error):  # what cannot be read tells nothing
+                return
             found = {}
         for number in range(1, self.count):
             sign, (before, silent) = found.get(number), self.last.get(number, (None, 0.0))
