@@ -287,7 +287,8 @@ def pictures(deployed: Deployed, found: Explanation, *, number: int | None = Non
     legend = f'<span class="ramp"></span> speaks a little … most for {positive}{rim}'
     legend = legend if found.heat.max() > 0 else f"Nothing speaks for {positive}"
     legend = legend if found.mapped else "There is none"
-    first = "as it is read" if found.picture.window == (0.0, 1.0) else "in the window of the file"
+    whole = np.allclose(found.picture.window, (0, 1), atol=0.001)
+    first = "as it is read" if whole else "in the window of the file"
     heard = f"The radiograph with the heat map. {in_a_sentence(deployed, found)} {check}"
     return (
         '<div class="box"><h2>Where the network looks</h2><div class="place"></div>'
