@@ -41,7 +41,7 @@ def main() -> None:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             advice = f"did you mean {near[0]}?" if near else "see simclr-convert --help"
             if not near and Path(name).exists():  # the command was left out
-                advice = f"to convert it: {typed('tf2torch', Path(name), program='simclr-convert')}, or torch2tf"
+                advice = f"to convert {name}: {typed('tf2torch', Path(name), program='simclr-convert')}, or torch2tf"
             names = ", ".join(COMMANDS)
             raise InputError(f"the first word must be one of the commands {names}, not {name!r}; {advice}")
     importlib.import_module(f"converters.{name}").main(line, program=f"simclr-convert {name}")

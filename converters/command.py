@@ -151,16 +151,17 @@ def _loading(done: "Conversion") -> list[tuple[str, str]]:
     from converters.names.recognise import NAMINGS
 
     target = json.dumps(str(done.target), ensure_ascii=False)  # as Python takes it, whatever the path has in it
+    channels = done.architecture.channels
     if NAMINGS[done.naming].torch:
         code = [
             "import converters",
             f"model = converters.load_torch({target})",
-            'features = model(images)["final_avg_pool"]  # images (n, 3, h, w) in [0, 1], not normalised',
+            f'features = model(images)["final_avg_pool"]  # images (n, {channels}, h, w) in [0, 1], not normalised',
         ]
     else:
         code = [
             "import tf_simclr",
             f"model = tf_simclr.load_model({target})",
-            'features = model(images)["final_avg_pool"]  # images (n, h, w, 3) in [0, 1], not normalised',
+            f'features = model(images)["final_avg_pool"]  # images (n, h, w, {channels}) in [0, 1], not normalised',
         ]
     return [("Load", code[0]), *(("", line) for line in code[1:])]

@@ -25,7 +25,7 @@ from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen
 from tf_simclr.machine.launchers import launched, meeting, started
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown, written
-from tf_simclr.terminal import say, write
+from tf_simclr.terminal import say, typed, write
 
 _ELSEWHERE = {
     "checkpoints list": "commands.checkpoints",
@@ -100,6 +100,7 @@ def _run(config: Any) -> None:
             importlib.import_module("tf_simclr.chest.first_look").look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
+    _check_backend(name)
     if name not in _LOOKING and not hasattr(config, "coordinator"):
         _check_alone(name)
     # 2. Code that the user names, before a file that may hold its layers is opened.
@@ -114,9 +115,9 @@ def _run(config: Any) -> None:
 
 
 def _wants_overview(words: Sequence[str]) -> bool:
-    """Whether the words ask what commands there are: `--help`, alone or behind a group's name like `chest`."""
-    asks = bool(words) and words[-1] in options.HELP
-    return asks and not named(words) and bool(group(" ".join(words[:-1])))
+    """Whether the words ask what commands there are: none at all, a group's name like `chest`, `--help` with either."""
+    plain = [word for word in words if word not in options.HELP]
+    return not named(words) and bool(group(" ".join(plain)))
 
 
 def group(name: str) -> dict[str, type]:
@@ -127,11 +128,12 @@ def group(name: str) -> dict[str, type]:
 def overview(words: Sequence[str]) -> str:
     """The commands, of a group if the words name one, each with the first line of what it says of itself."""
     commands = group(" ".join(word for word in words if not word.startswith("-")))
-    # The first line of a configuration's docstring is the command's line.
-    lines = [f"  {name:<20}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
-    usage = "usage: python -m tf_simclr COMMAND [OPTIONS], or tf-simclr COMMAND [OPTIONS]"
+    wide = options.width()
+    about = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in commands.items()}
+    lines = [line for name, text in about.items() for line in options.columns(name, text, wide=wide, column=22)]
+    usage = "usage: tf-simclr COMMAND [OPTIONS], or python -m tf_simclr COMMAND [OPTIONS]"
     closing = (
-        "`COMMAND --help` explains the options that matter, `--help-all` all; --config RUN/config.json repeats a run."
+        "COMMAND --help explains the options that matter, --help-all all;\n--config RUN/config.json repeats a run."
     )
     return "\n".join([usage, "", f"SimCLR in Keras 3, version {tf_simclr.__version__}", "", *lines, "", closing, ""])
 
@@ -142,8 +144,7 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     Those lines are no news (which CPU kernels there are) and no setting of TensorFlow 2.21 silences them.  They are
     looked at where the machine has an accelerator that the framework does not see, and what explains it is said.
     """
-    if name not in _FREE and "keras" not in sys.modules:
-        check_chosen()
+    _check_backend(name)
     # Importing a framework is when its libraries complain: what they say is kept, and shown if an accelerator is idle.
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
@@ -161,6 +162,16 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
             TOLD.append(idle)
             write(complaint(computing, idle, noise=noise.text) + "\n", sys.stderr)
     return module
+
+
+def _check_backend(name: str) -> None:
+    """Refuses a backend that Keras would fail with, before a command loads it.
+
+    Raises:
+        InputError: there is no such backend.
+    """
+    if name not in _FREE and "keras" not in sys.modules:
+        check_chosen()
 
 
 _COMPUTING: tuple[str, ...] = (
@@ -237,7 +248,8 @@ def parse(words: Sequence[str]) -> Any:
         InputError: there is no such command or preset, or the file is not a configuration.
         SystemExit: with code 0, after help.
     """
-    words = list(words)
+    # `--help COMMAND` asks what `COMMAND --help` does.
+    words = [*words[1:], words[0]] if words and words[0] in options.HELP else list(words)
     command = named(words)
     # 1. A question for help is answered, whatever else is there.
     if command is not None and (asked := [word for word in words if word in options.HELP]):
@@ -250,8 +262,11 @@ def parse(words: Sequence[str]) -> Any:
     if command is None:
         start = " ".join(words[: 2 if group("".join(words[:1])) and words else 1])
         near = meant(start, COMMANDS) if words else ""
-        known = f"the first word must be a command ({', '.join(COMMANDS)}; --help explains them){near}"
-        raise InputError(f"{known}. Received: {' '.join(words[:2]) or 'nothing'}")
+        # Options in front of the command: which one is it, and how is it typed?
+        later = next((i for i in range(1, len(words)) if named(words[i:])), 0) if start.startswith("-") else 0
+        near = f": {typed(*words[later:], *words[:later], program='tf-simclr')}" if later else near
+        rule = f"the first word must be a command{near}; `tf-simclr --help` lists them"
+        raise InputError(f"{rule}. Received: {' '.join(words[:2])}")
     # 3. Options of the command line, which go over those.
     kind = COMMANDS[command]
     given = options.read(command, kind, words=words[len(command.split()) :], old=kind.RENAMED, say=say)

@@ -18,6 +18,7 @@ def describe(architecture: Architecture) -> str:
     sk = f"SK {a.sk_ratio:g} with ResNet-D" if a.sk_ratio else "no SK"
     se = f"SE {a.se_ratio:g}" if a.se_ratio else "no SE"
     stem = "small-image (CIFAR) stem" if a.cifar_stem else "ImageNet stem"
+    stem += f" of {a.channels} channel{'s' * (a.channels > 1)}" if a.channels != 3 else ""
     head = "no projection head"
     if a.num_proj_layers:
         head = f"{a.proj_head_mode} projection head {' → '.join(map(str, (a.feature_dim, *a.proj_dims)))}"

@@ -76,12 +76,13 @@ def _card(network: Network, naming: Naming) -> str:
         f"Converted from a {network.container}{step}{' (moving averages)' if network.ema else ''} by `converters`; "
         f"{network.parameters / 1e6:.1f} M parameters, {naming.name} names.",
         "",
-        "Images are RGB in [0, 1], not normalised: centre crop 0.875, bicubic.",
+        f"Images are {'RGB' if a.channels == 3 else f'of {a.channels} channels'} in [0, 1], not normalised: "
+        "centre crop 0.875, bicubic.",
         "",
         "```python",
         "import converters",
         'model = converters.load_torch("this/folder")',
-        'features = model(images)["final_avg_pool"]  # images (n, 3, h, w)',
+        f'features = model(images)["final_avg_pool"]  # images (n, {a.channels}, h, w)',
         "```",
     ]
     return "\n".join(lines + (_timm_usage(a) if _timm_reads(a, naming) else [])) + "\n"

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 import converters
+from converters.command import report
 from tests.commands import pictures
 from tests.commands.test_any_encoder import CODE
 from tf_simclr import cli, load_encoder, load_model
@@ -31,13 +32,15 @@ from tf_simclr.own import named
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `torch`)")
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, 4, 13])
 def test_a_resnet_of_any_channels_goes_both_ways(tmp_path, channels):
     """Keras to PyTorch and back; torch's own reading of the file is asked for the stem."""
     keras.utils.set_random_seed(channels)
     ours = network.build(Architecture(18, cifar_stem=True, channels=channels))
     ours.save(tmp_path / "ours.keras")
-    converters.convert(tmp_path / "ours.keras", tmp_path / "there.pth", verify=False)
+    done = converters.convert(tmp_path / "ours.keras", tmp_path / "there.pth", verify=False)
+    assert f"stem of {channels} channel" in report(done)
+    assert f"images (n, {channels}, h, w)" in report(done)
     stem = next(v for v in torch.load(tmp_path / "there.pth", weights_only=True).values() if v.ndim == 4)
     assert tuple(stem.shape) == (64, channels, 3, 3)
     converters.convert(tmp_path / "there.pth", tmp_path / "back.keras", verify=False)

@@ -1,5 +1,6 @@
 """Words to configurations, and what users read when something they gave cannot be used."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import io
@@ -237,8 +238,8 @@ def refused(monkeypatch, capfd, *words) -> str:
         ("linear-eval", "--checkpoint"),
         ("linear-eval --checkpoint x --knn 0", "knn must be at least 1"),
         ("demo --label_draws 1", "label_draws must be at least 2"),
-        ("train", "must be a command (pretrain, linear-eval"),
-        ("", "must be a command (pretrain, linear-eval"),
+        ("train", "must be a command (did you mean pretrain?); `tf-simclr --help` lists them"),
+        ("anything", "must be a command; `tf-simclr --help` lists them"),
     ],
 )
 def test_a_bad_value_is_named_before_tensorflow_is_needed(monkeypatch, capfd, words, sentence):
@@ -578,3 +579,49 @@ def test_no_framework_is_loaded_before_its_task_where_what_its_libraries_write_i
         [sys.executable, "-c", _WITHOUT], cwd=golden.ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", ["", "--help", "-h", "chest", "chest -h", "--help chest", "checkpoints"])
+def test_who_names_no_command_sees_which_there_are(words, capsys):
+    cli.execute(words)
+    out = capsys.readouterr().out
+    group = words.replace("--help", "").replace("-h", "").strip()
+    assert {name for name in COMMANDS if f"\n  {name} " in out} == {n for n in COMMANDS if n.startswith(group)}
+
+
+def test_help_may_stand_in_front(capsys):
+    texts = []
+    for words in ("--help pretrain", "pretrain --help", "pretrain --image_dir -h --seed 1"):
+        with pytest.raises(SystemExit):
+            cli.execute(words)
+        texts.append(capsys.readouterr().out)
+    assert len(set(texts)) == 1
+    assert texts[0].startswith("usage: tf-simclr pretrain")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--image_dir 'my pets' pretrain --seed 1", "tf-simclr pretrain --seed 1 --image_dir 'my pets'; "),
+        ("--model x chest app", "tf-simclr chest app --model x; "),
+        ("pretran --seed 1", r"must be a command \(did you mean pretrain\?\); `tf-simclr --help` lists them"),
+        ("nothing of it", r"must be a command; .* Received: nothing of$"),
+    ],
+)
+def test_words_that_begin_with_no_command_are_told_how(words, says):
+    with pytest.raises(InputError, match=says):
+        cli.execute(words)
+
+
+def test_help_is_no_wider_than_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    asked = [[], *([*name.split(), "--help-all"] for name in COMMANDS)]
+    for words in asked:
+        with contextlib.suppress(SystemExit):
+            cli.execute(words)
+    for program in ("tf2torch", "torch2tf", "inspect", "verify"):
+        with pytest.raises(SystemExit):
+            importlib.import_module(f"converters.{program}").main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1000
+    assert [line for line in lines if len(line) > 80] == []

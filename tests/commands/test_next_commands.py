@@ -11,7 +11,7 @@ import pytest
 from converters.command import Arguments, asked
 from tests.chest import made
 from tests.commands import pictures, small_cifar10
-from tf_simclr import cli
+from tf_simclr import cli, prepare_shards
 from tf_simclr.commands import inputs, pretrain
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.models.architecture import Architecture
@@ -62,6 +62,12 @@ def folder_of(kind: str, place: Path) -> list[str]:
         for file in (place / "classes").rglob("*.png"):
             shutil.move(file, place / "flat pets" / file.name)
         return ["--image_dir", "flat pets"]
+    if kind in ("tar", "tfrecord", "parquet", "arrayrecord", "hf"):
+        for split in ("train", "test"):
+            pictures.write(place / "pets" / split, per_class=8)
+        out = place / f"{kind} of pets"
+        prepare_shards(place / "pets", out, format="parquet" if kind == "hf" else kind)
+        return ["--dataset", f"hf:{out}"] if kind == "hf" else ["--image_dir", out.name]
     if kind == "tfds":
         return ["--dataset", "cifar10", "--data_dir", str(small_cifar10.write(place / "sets"))]
     made.folder(place / "chest x-rays", "abcdefghijklmnopqrst", size=32)
@@ -90,6 +96,7 @@ WAYS = {
     "flat": ["embed"],
     "tfds": ["linear-eval"],
     "radiographs": ["linear-eval"],
+    **{kind: ["linear-eval"] for kind in ("tar", "tfrecord", "parquet", "arrayrecord", "hf")},
 }
 
 

@@ -61,4 +61,6 @@ def test_a_backend_that_is_none_of_ours_is_refused_by_commands_that_compute(sett
     monkeypatch.delitem(cli.sys.modules, "keras")
     with pytest.raises(InputError, match="KERAS_BACKEND must be one of tensorflow, jax, torch"):
         cli.task("pretrain")
+    with pytest.raises(InputError, match="KERAS_BACKEND must be one of tensorflow, jax, torch"):
+        cli.execute("chest covid")  # which looks for other processes first
     assert cli.task("presets")

@@ -56,6 +56,17 @@ def test_an_extra_resolves_with_the_tested_versions(extra, python):
     assert len(cudas(packages)) <= 1
 
 
+@pytest.mark.parametrize("extra", ["convert", "jax", "torch"])
+def test_what_needs_no_tensorflow_resolves_for_the_next_python(extra):
+    assert {"keras", "numpy"} <= resolved(extra, python="3.14").keys()
+
+
+def test_for_the_next_python_there_is_no_tensorflow():
+    """Else the pages that say so, and the classifiers, are to be changed."""
+    with pytest.raises(AssertionError, match="tensorflow"):
+        resolved("tensorflow", python="3.14")
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_gpu_extras_bring_one_cuda_each_and_together(python):
     for extras in (("gpu",), ("gpu-jax",), ("gpu", "gpu-jax")):

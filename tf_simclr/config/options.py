@@ -32,7 +32,7 @@ _GROUPS = {
     "Optimization": "optimisation",
     "Supervision": "training with labels",
     "Memory": "devices",
-    "Precision": "devices",
+    "_Precision": "devices",
     "Placement": "devices",
     "Monitoring": "run",
     "Kept": "run",
@@ -345,6 +345,11 @@ def _lower(text: str) -> str:
 # Values to help.
 
 
+def width() -> int:
+    """Letters of a line of help."""
+    return max(60, min(shutil.get_terminal_size().columns, 110))
+
+
 def explained(
     command: str,
     kind: Any,
@@ -364,22 +369,22 @@ def explained(
         called: as `read` has it.
         about: what the command does; by default as its configuration says.
     """
-    width = max(60, min(shutil.get_terminal_size().columns, 110))
+    wide = width()
     known = options(kind)
     places = [one for one in known.values() if one.positional]
     shown = [one for one in known.values() if whole or one.name in MATTER.get(command, known)]
     usage = " ".join(["usage:", called or f"tf-simclr {command}", *(place(one) for one in places), "[OPTIONS]"])
-    lines = [usage, "", *_paragraphs(inspect.cleandoc(about or kind.__doc__ or ""), width), ""]
+    lines = [usage, "", *_paragraphs(inspect.cleandoc(about or kind.__doc__ or ""), wide), ""]
     if places:
-        lines += ["positional arguments", *(line for one in places for line in _entry(one, width)), ""]
+        lines += ["positional arguments", *(line for one in places for line in _entry(one, wide)), ""]
     for group in ("", *ORDER):
         here = [one for one in shown if one.group == group and not one.positional]
         here.sort(key=lambda one: not one.required)
-        lines += [group or "options", *(line for one in here for line in _entry(one, width)), ""] if here else []
-    lines += ["help", *(line for head, text in more for line in _columns(head, text, width))]
+        lines += [group or "options", *(line for one in here for line in _entry(one, wide)), ""] if here else []
+    lines += ["help", *(line for head, text in more for line in columns(head, text, wide=wide))]
     left = len(known) - len(shown)
     both = [("--help", "These options."), ("--help-all", f"{left} more options, too.")]
-    lines += [line for head, text in both[: 1 + bool(left)] for line in _columns(head, text, width)]
+    lines += [line for head, text in both[: 1 + bool(left)] for line in columns(head, text, wide=wide)]
     return "\n".join([*lines, ""])
 
 
@@ -388,21 +393,22 @@ def place(option: Option) -> str:
     return option.head if option.required else f"[{option.head}]"
 
 
-def _entry(option: Option, width: int) -> list[str]:
+def _entry(option: Option, wide: int) -> list[str]:
     """An option's lines."""
-    return _columns(option.head, f"{option.text} {option.closing}".strip(), width)
+    return columns(option.head, f"{option.text} {option.closing}".strip(), wide=wide)
 
 
 _COLUMN = 30
 
 
-def _columns(head: str, text: str, width: int) -> list[str]:
-    body = textwrap.wrap(text, width - _COLUMN, break_long_words=False, break_on_hyphens=False) or [""]
+def columns(head: str, text: str, *, wide: int, column: int = _COLUMN) -> list[str]:
+    """Lines of a word and what it means, which begins in a column; a long word has a line of its own."""
+    body = textwrap.wrap(text, wide - column, break_long_words=False, break_on_hyphens=False) or [""]
     first = f"  {head}"
-    if len(first) > _COLUMN - 2:
-        return [first, *(" " * _COLUMN + line for line in body)]
-    return [f"{first:<{_COLUMN}}{body[0]}", *(" " * _COLUMN + line for line in body[1:])]
+    if len(first) > column - 1:
+        return [first, *(" " * column + line for line in body)]
+    return [f"{first:<{column}}{body[0]}", *(" " * column + line for line in body[1:])]
 
 
-def _paragraphs(text: str, width: int) -> list[str]:
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.split("\n\n")).splitlines()
+def _paragraphs(text: str, wide: int) -> list[str]:
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), wide) for part in text.split("\n\n")).splitlines()
