@@ -52,7 +52,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "checkpoints list": ("", ""),
     "checkpoints get": ("nothing/there", "name must be one of `checkpoints list`"),
     "checkpoints convert": ("nothing/there", "name must be one of `checkpoints list`"),
-    "doctor": ("", ""),
+    "doctor": ("--train False --seconds 900", ""),
     "presets": ("", ""),
     "augmentations": ("images/test/a/0.png --out drawn.png --image_size 8 --draws 1", ""),
 }
@@ -68,7 +68,7 @@ OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "--strategy mirrored": ("strategy must be auto, one or (JAX) data_parallel here", {}),
     "--strategy data_parallel": ("", {"torch": "strategy must be auto, one or (JAX) data_parallel here"}),
     "--image_dir shards": ("", {}),
-    "--radiographs chest": ("needs TensorFlow", {}),
+    "--radiographs chest": (TENSORFLOW, {}),
     "--cache resized": ("cache resized needs TensorFlow", {}),
     "--cache_dataset True": ("", {}),  # small pictures are in memory anyway
     "--data_service localhost:1": ("data_service is tf.data's and needs TensorFlow", {}),
