@@ -29,7 +29,7 @@ class Arguments(Options):
     """What the converting commands can be told."""
 
     source: Annotated[Path, POSITIONAL]
-    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    """A checkpoint (a file, a TensorFlow prefix or a folder), recognised by content."""
     target: Annotated[Path | None, POSITIONAL] = None
     """File or folder to write; by default in the working directory, named as the source."""
 

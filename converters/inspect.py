@@ -22,7 +22,7 @@ class Options:
     """What to look at."""
 
     path: Annotated[Path, POSITIONAL]
-    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    """A checkpoint (a file, a TensorFlow prefix or a folder), recognised by content."""
     naming: str | None = None
     """Names in it; by default recognised."""
     ema: bool = False

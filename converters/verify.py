@@ -25,7 +25,7 @@ class Options:
     """Two checkpoints and how to compare them."""
 
     a: Annotated[Path, POSITIONAL]
-    """A checkpoint: a file, a TensorFlow prefix or a folder; recognised by content."""
+    """A checkpoint (a file, a TensorFlow prefix or a folder), recognised by content."""
     b: Annotated[Path, POSITIONAL]
     """Another checkpoint, of any format."""
     tolerance: float | None = None

@@ -115,7 +115,7 @@ class Compare(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Checked):
-    """Searches options of another command; the plan is a JSON file with this command's options: --config sweep.json."""
+    """Searches options of another command; the plan is a JSON file with its own options: `--config sweep.json`."""
 
     task: str = "finetune"
     """Command whose options are searched."""
