@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -56,6 +57,16 @@ def test_grad_cam_of_a_linear_network_is_its_maps_weighted_by_hand(linear):
     found = explain.grad_cam(linear, weighted, image=IMAGE)
     np.testing.assert_allclose(found, by_hand, rtol=1e-5)
     np.testing.assert_allclose(found.sum(), weighted(linear(IMAGE[None]))[0], rtol=1e-5)  # nothing is left unexplained
+
+
+def test_maps_of_several_threads_are_each_of_its_own_image(linear):
+    images = [np.roll(IMAGE, shift, axis=1) for shift in range(6)]
+    alone = [explain.grad_cam(linear, weighted, image=image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(linear, image[None]) for image in images for _ in range(20)]  # ask, and explain nothing
+        found = list(pool.map(lambda image: explain.grad_cam(linear, weighted, image=image), images * 5))
+        assert all(one.result() is not None for one in others)
+    np.testing.assert_array_equal(found, alone * 5)
 
 
 def test_grad_cam_takes_mean_gradients_where_the_score_is_not_linear(linear):

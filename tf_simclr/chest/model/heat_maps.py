@@ -13,6 +13,7 @@ References:
 import contextlib
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -83,11 +84,14 @@ _TOKENS, _FIRST = 16, 5
 """Fewest places, and most tokens before them, of a transformer that does not show how it cuts an image into squares."""
 
 
+_LISTENING = threading.Lock()
+
+
 @contextlib.contextmanager
 def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
     """Within, the name of each layer and what it gives, as they are called; of networks within networks, too."""
     found: list[tuple[str, Any]] = []
-    learned = not encoder.weights
+    learned, listener = not encoder.weights, threading.get_ident()
 
     def listened(layer: keras.layers.Layer) -> Callable[..., Any]:
         own = layer.call
@@ -96,6 +100,8 @@ def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
         def call(*args: Any, **options: Any) -> Any:
             nonlocal learned
             outputs = own(*args, **options)
+            if threading.get_ident() != listener:  # another thread's image
+                return outputs
             # What only scales or pads an image has its places, and nothing of what was learned.
             learned |= bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
             if learned and tf.is_tensor(outputs):
@@ -105,13 +111,15 @@ def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
         return call
 
     layers = list(dict.fromkeys(leaves(encoder)))
-    try:
-        for layer in layers:
-            layer.call = listened(layer)
-        yield found
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)
+    # One listener at a time: layers that two networks share have one `call`.
+    with _LISTENING:
+        try:
+            for layer in layers:
+                layer.call = listened(layer)
+            yield found
+        finally:
+            for layer in layers:
+                vars(layer).pop("call", None)
 
 
 def _with_places(heard: Sequence[tuple[str, Any]], sides: tuple[int, ...]) -> list[tuple[Any, _Grid]]:
