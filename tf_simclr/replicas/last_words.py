@@ -4,6 +4,7 @@ Both backends keep short texts by name for all processes, at the first one (thei
 """
 
 import contextlib
+import threading
 
 import keras
 
@@ -12,12 +13,20 @@ _LONGEST = 2000
 """Characters that are passed on."""
 _PATIENCE = 300
 """Milliseconds that TensorFlow waits for words that may not be there."""
+_MOMENT = 2.0
+"""Seconds in which words are left, where anybody keeps them."""
 _MOST = 16
 """Processes that are asked, with TensorFlow, which asks one after the other."""
 
 
 def leave(number: int, text: str) -> None:
-    """Leaves why this process ends, as far as that can still be done."""
+    """Leaves why this process ends, as far as that can still be done: the first one may be gone, and never answer."""
+    leaving = threading.Thread(target=_leave, args=(number, text), daemon=True)
+    leaving.start()
+    leaving.join(_MOMENT)
+
+
+def _leave(number: int, text: str) -> None:
     with contextlib.suppress(Exception):  # it ends by another error, which its user should see
         if keras.backend.backend() == "jax":
             from jax._src.distributed import global_state  # JAX gives its texts no public name
