@@ -20,6 +20,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.replicas import last_words, processes
 from tf_simclr.replicas.fitting import feed
 from tf_simclr.replicas.line import lost
+from tf_simclr.terminal import addressed
 
 _T = TypeVar("_T")
 
@@ -146,7 +147,8 @@ class Devices:
             found = work() if self.chief else None
         except InputError as error:
             refused = error
-        told = self.collect(None if refused is None else str(refused))[0]
+        # As its user reads it: no other process knows what the first one's paths stand for.
+        told = self.collect(None if refused is None else addressed(str(refused)))[0]
         if refused is None and told is not None:
             refused = InputError(told)
         if refused is not None:
@@ -201,9 +203,8 @@ class Devices:
             # Code 2 where there is a sentence to read, as everywhere in the command line.
             processes.leave(2 if gone or isinstance(error, InputError) else 1)
             if not gone:
-                last_words.leave(
-                    number, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                )
+                text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                last_words.leave(number, addressed(text))
                 raise
             # What others have said, the first one keeps: without it nobody answers.
             said = {} if (first := processes.lost_first()) else last_words.heard(count, here=number)
