@@ -7,7 +7,7 @@ import pytest
 
 from tests.chest import made
 from tf_simclr.chest.ards import stages as ards
-from tf_simclr.chest.ards.runs import Job
+from tf_simclr.chest.ards.runs import Pipeline
 from tf_simclr.chest.ards.stages import NEEDS, STAGES, Stage
 from tf_simclr.config import ChestArds
 from tf_simclr.data.radiographs import partition
@@ -75,12 +75,12 @@ def test_radiographs_of_different_parts_that_look_the_same_are_told(tmp_path):
     target = made.folder(tmp_path / "target", "aabbccddeeffgghhiijj")
     target.hashes[:] = [np.random.default_rng(i).bytes(32).hex() for i in range(len(target))]
     config = ChestArds(radiographs=str(target.folder), positive="ARDS", model_dir=tmp_path)
-    job = Job(config, target, "ARDS", None)
+    job = Pipeline(config, target, "ARDS", None)
     assert job.alike_in_words == "No two radiographs of different parts look the same."
     train, test = job.rows["train"], job.rows["test"]
     target.hashes[test[0]] = f"{int(target.hashes[train[0]], 16) ^ 7:064x}"  # three bits apart
     target.hashes[train[1]] = target.hashes[train[2]]  # of one part: no matter
-    again = Job(config, target, "ARDS", None)
+    again = Pipeline(config, target, "ARDS", None)
     assert again.alike_in_words.startswith("Pairs of radiographs that look the same: 1 in train and test.")
 
 
