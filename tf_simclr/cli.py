@@ -100,12 +100,12 @@ def _run(config: Any) -> None:
             importlib.import_module("tf_simclr.chest.first_look").look_first(config)
     if name in _OF_TENSORFLOW and not installed("tensorflow"):
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
-    _check_backend(name)
     if name not in _LOOKING and not hasattr(config, "coordinator"):
         _check_alone(name)
     # 2. Code that the user names, before a file that may hold its layers is opened.
     for option in ENCODERS:  # before a network that is made of it is loaded
         if is_code(code := getattr(config, option, "")) and name != "sweep":  # whose trials are processes
+            _check_backend(name)
             with quietly():
                 find(code, option)
     # 3. The task, of which some meet other processes before they compute.

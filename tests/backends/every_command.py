@@ -10,9 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from tests.commands import pictures
 from tf_simclr import cli
 from tf_simclr.config import COMMANDS
 from tf_simclr.errors import InputError
@@ -79,13 +77,7 @@ OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
 
 def prepared(place: Path) -> None:
     """Pictures of two classes, and an encoder's code."""
-    random = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in "ab":
-            folder = place / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(6):
-                Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8)).save(folder / f"{i}.png")
+    pictures.splits(place / "images", size=(12, 12))
     (place / "tinynet.py").write_text(NET)
 
 

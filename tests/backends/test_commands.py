@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests import tiny_runs
 from tests.backends.test_methods import OTHERS, run
+from tests.commands import pictures
 from tf_simclr.run_folder import RunFolder
 
 SIZES = ("--image_size", "16", "--resnet_depth", "18", "--train_batch_size", "4", "--strategy", "one")
@@ -33,13 +34,7 @@ sys.stdout.write(" ".join(left))
 @pytest.fixture
 def images(tmp_path):
     """A folder of two splits and two classes, one picture of which is none."""
-    random = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in "ab":
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(6):
-                Image.fromarray(random.integers(0, 256, (20 + i, 24, 3), np.uint8)).save(folder / f"{i}.png")
+    pictures.splits(tmp_path / "images", size=(20, 24), growing=1)
     (tmp_path / "images" / "train" / "a" / "bad.jpg").write_bytes(b"no picture")
     return tmp_path / "images"
 

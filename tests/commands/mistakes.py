@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from tests.commands import pictures
 from tf_simclr import cli
 from tf_simclr.config import COMMANDS, options
 
@@ -69,13 +69,7 @@ class Refusing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def write(root: Path) -> None:
     """Files to be wrong about."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for label in "ab":
-            folder = root / "images" / split / label
-            folder.mkdir(parents=True)
-            for i in range(6):
-                Image.fromarray(rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+    pictures.splits(root / "images", size=(16, 16))
     for name in ("prepared", "empty", "chest/deployed", "hollow/train", "hollow/test"):
         (root / name).mkdir(parents=True)
     np.savez(root / "w.npz", a=np.zeros(3))

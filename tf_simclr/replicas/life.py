@@ -7,13 +7,10 @@ the first one as often as they speak: where it is silent for as long they end by
 """
 
 import contextlib
-import os
-import sys
 from typing import Any
 
 from tf_simclr.lock import Beat
-from tf_simclr.replicas.line import Line, lost
-from tf_simclr.terminal import write
+from tf_simclr.replicas.line import Line, end, lost
 
 BEAT = 15.0
 """Seconds between two signs of life."""
@@ -78,16 +75,11 @@ class Life:
             sign, (before, silent) = found.get(number), self.last.get(number, (None, 0.0))
             self.last[number] = (sign, silent + BEAT if sign == before else 0.0)
             if sign != _DONE and self.last[number][1] >= SILENCE:
-                _end(lost(self.number, count=self.count, who=f"worker {number}, which shows no life"))
+                end(lost(self.number, count=self.count, who=f"worker {number}, which shows no life"))
 
     def _listen(self) -> None:
         """Ends this process where the first one says nothing."""
         if self.line is not None:
             self.line.silent += BEAT / 10
             if self.line.silent >= SILENCE:
-                _end(lost(self.number, count=self.count, who="worker 0, which shows no life"))
-
-
-def _end(sentence: str) -> None:
-    write(f"{sentence}\n", sys.stderr)
-    os._exit(2)  # not sys.exit: other threads wait for the one that is gone
+                end(lost(self.number, count=self.count, who="worker 0, which shows no life"))

@@ -82,15 +82,10 @@ class Line:
             told = self.lost.is_set()
             self.lost.set()
             if not told and not self.parting.wait(_GRACE):
-                self._end()
+                end(lost(self.number, count=self.count, who="worker 0, where they meet"))
             self.parting.wait()
         _shut(here)
         here.close()
-
-    def _end(self) -> None:
-        write(f"{lost(self.number, count=self.count, who='worker 0, where they meet')}\n", sys.stderr)
-        # Not sys.exit: the others wait, or compute what nobody needs any more.
-        os._exit(2)
 
 
 def lost(number: int, *, count: int, who: str) -> str:
@@ -99,6 +94,12 @@ def lost(number: int, *, count: int, who: str) -> str:
         f"all {count} workers must stay reachable, but worker {number} lost {who}; start all of them again with the "
         "same commands: they go on from the last checkpoint"
     )
+
+
+def end(sentence: str) -> None:
+    """Ends this process at once, with code 2."""
+    write(f"{sentence}\n", sys.stderr)
+    os._exit(2)  # not sys.exit: other threads wait for who is gone, or compute what nobody needs any more
 
 
 def _spare_proxies() -> None:

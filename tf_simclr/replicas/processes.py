@@ -22,9 +22,8 @@ import numpy as np
 from tf_simclr.errors import InputError, check
 from tf_simclr.machine.launchers import Meeting, launched, meeting
 from tf_simclr.replicas.life import Life
-from tf_simclr.replicas.line import Line
+from tf_simclr.replicas.line import Line, end
 from tf_simclr.replicas.roll_call import answer, call
-from tf_simclr.terminal import write
 
 _TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
 """Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
@@ -190,12 +189,10 @@ def _timeout(environment: Mapping[str, str] = os.environ) -> int:
 
 def _give_up(who: str, seconds: int) -> None:
     """Ends a process whose meeting takes too long; JAX would abort it, without a word of what to do."""
-    write(
+    end(
         f"all processes must meet within {seconds} s ({who}), but this one could not join: at least one has not come, "
-        f"or has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}\n",
-        sys.stderr,
+        f"or has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}"
     )
-    os._exit(2)
 
 
 def process() -> tuple[int, int]:
@@ -250,7 +247,7 @@ def leave(code: int) -> None:
         code: to end with.
     """
 
-    def end() -> None:
+    def at_exit() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -258,7 +255,7 @@ def leave(code: int) -> None:
         os._exit(code)
 
     if keras.backend.backend() == "jax":
-        atexit.register(end)  # the last that is registered is the first that runs
+        atexit.register(at_exit)  # the last that is registered is the first that runs
 
 
 @contextlib.contextmanager
