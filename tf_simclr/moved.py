@@ -17,6 +17,7 @@ MOVED = {
     "tf_simclr.chest.prepared": ("tf_simclr.data.radiographs.prepared",),
     "tf_simclr.chest.siim_tfds": ("tf_simclr.chest.collections.siim_tfds",),
     "tf_simclr.chest.synthetic": ("tf_simclr.chest.collections.synthetic",),
+    "tf_simclr.commands.inputs": tuple(f"tf_simclr.commands.parts.{name}" for name in ("images", "networks", "runs")),
     "tf_simclr.config.checkpoints": ("tf_simclr.config.evaluation",),
     "tf_simclr.config.official": ("tf_simclr.official.flags",),
     "tf_simclr.diagnostics": ("tf_simclr.plots",),

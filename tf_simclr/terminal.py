@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -110,6 +111,27 @@ class Line:
     def keep(self, text: str) -> None:
         """Writes it so that it stays, in the place of what was drawn."""
         write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
+
+
+class Progress(Line):
+    """Tells how many images are done: one line redrawn on a terminal, elsewhere one at the end."""
+
+    def __init__(self, what: str, total: int, *, out: TextIO | None = None):
+        self.what, self.total, self.began = what, total, time.monotonic()
+        super().__init__(out, now=self.began)
+
+    def __call__(self, done: int) -> None:
+        """Notes that so many are done."""
+        now = time.monotonic()
+        if done < self.total and not self.due(now):
+            return
+        seconds = now - self.began
+        rate = done / max(seconds, 1e-9)
+        if done >= self.total:
+            self.keep(f"{self.what}: {done:,} in {seconds:,.0f} s ({rate:,.0f} images/s)")
+            return
+        left = (self.total - done) / rate
+        self.draw(f"{self.what}: {done:,}/{self.total:,}, {rate:,.0f} images/s, {left:,.0f} s left", now=now)
 
 
 def typed(*words: object, program: str = "python -m tf_simclr") -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_simclr.chest.collections import prepare, siim, synthetic
-from tf_simclr.commands.inputs import open_source
+from tf_simclr.commands.parts.images import open_source
 from tf_simclr.config import LinearEval
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import load

@@ -18,7 +18,7 @@ from tf_simclr.chest.evaluate import models
 from tf_simclr.chest.findings import command, fits
 from tf_simclr.chest.model import of_findings
 from tf_simclr.commands import finetune
-from tf_simclr.commands.inputs import labelled_sources
+from tf_simclr.commands.parts.images import labelled_sources
 from tf_simclr.config import ChestFindings, Finetune, LinearEval, plain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN, partition

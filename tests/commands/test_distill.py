@@ -13,7 +13,8 @@ from tests.data import made
 from tests.models import grouped
 from tf_simclr.commands import distill, finetune, inputs
 from tf_simclr.commands.finetune import Given
-from tf_simclr.commands.inputs import check_classifier_of, open_source
+from tf_simclr.commands.parts.images import open_source
+from tf_simclr.commands.parts.networks import check_classifier_of
 from tf_simclr.config import Distill, Finetune
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from tests.commands import pictures
-from tf_simclr.commands import inputs, linear_eval
+from tf_simclr.commands import linear_eval
+from tf_simclr.commands.parts import networks
 from tf_simclr.config import LinearEval
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
+from tf_simclr.evaluation import features
 from tf_simclr.evaluation.features import Features
 from tf_simclr.files import write_json
 from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ def encoder(monkeypatch):
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     model = keras.Model(images, keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros", name="mix")(pooled))
     model.get_layer("mix").set_weights([np.eye(3)])
-    monkeypatch.setattr(inputs, "load_encoder", lambda path, **selection: model)
+    monkeypatch.setattr(networks, "load_encoder", lambda path, **selection: model)
     return model
 
 
@@ -113,18 +116,18 @@ def test_features_are_computed_once_for_a_network_its_images_and_how_they_are_se
         computed.append(1)
         return Features(np.ones((30, 3), np.float32), np.zeros(30, int), None)
 
-    monkeypatch.setattr(inputs, "extract", compute)
+    monkeypatch.setattr(features, "extract", compute)
     train = from_folder(images / "train")
     changes = [{}, {}, {"endpoint": "x"}, {}, {"cache_features": False}]
     options = {"cache_dir": tmp_path / "cache"}
-    extractors = [inputs.Extractor(config(images, **options, **change), encoder) for change in changes]
+    extractors = [networks.extractor_of(config(images, **options, **change), encoder) for change in changes]
     for extractor in extractors:
         extractor.features(train, image_size=32)
     assert len(computed) == 3  # once, for the other endpoint, and where nothing is kept
     extractors[0].features(train, image_size=16)
     extractors[0].features(train, image_size=32, crop_proportion=None)
     encoder.get_layer("mix").set_weights([2 * np.eye(3)])
-    inputs.Extractor(config(images, **options), encoder).features(train, image_size=32)
+    networks.extractor_of(config(images, **options), encoder).features(train, image_size=32)
     assert len(computed) == 6
 
 
@@ -161,22 +164,22 @@ def test_the_classifier_by_sgd_sees_the_same_crops_whoever_makes_them(images, tm
 
 def test_an_endpoint_that_there_is_not_is_refused_with_those_there_are(images, monkeypatch, encoder):
     network = keras.Model(encoder.input, {"map": encoder.input, "proj_1": encoder.output})
-    monkeypatch.setattr(inputs, "load_model", lambda path, **selection: network)
-    assert inputs.load_features_network(config(images, endpoint="proj_1")).output_shape == (None, 3)
+    monkeypatch.setattr(networks, "load_model", lambda path, **selection: network)
+    assert networks.load_features_network(config(images, endpoint="proj_1")).output_shape == (None, 3)
     with pytest.raises(InputError, match=r"layer must be one of proj_1\. Received: layer='map'"):
-        inputs.load_features_network(config(images, endpoint="map"))
+        networks.load_features_network(config(images, endpoint="map"))
 
 
 def test_progress_is_one_line_at_the_end_or_redrawn_on_a_terminal():
     out = io.StringIO()
-    counter = inputs.Counter("features of x", 8, out=out)
+    counter = Progress("features of x", 8, out=out)
     for done in (4, 8):
         counter(done)
     assert out.getvalue().startswith("features of x: 8 in ")
     assert out.getvalue().count("\n") == 1
     screen = io.StringIO()
     screen.isatty = lambda: True
-    counter = inputs.Counter("features of x", 8, out=screen)
+    counter = Progress("features of x", 8, out=screen)
     counter.drawn -= 1
     counter(4)
     assert screen.getvalue().startswith("\rfeatures of x: 4/8, ")

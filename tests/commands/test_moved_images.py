@@ -10,7 +10,7 @@ import pytest
 from tests.commands.test_sweep import plan, trials  # noqa: F401  the fixture
 from tests.data import made
 from tf_simclr.commands import sweep
-from tf_simclr.commands.inputs import agree, begin_run
+from tf_simclr.commands.parts.runs import agree, begin_run
 from tf_simclr.commands.supervised import finished
 from tf_simclr.config import COMMANDS
 from tf_simclr.data.sources import Source, from_arrays

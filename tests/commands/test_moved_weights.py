@@ -11,7 +11,7 @@ import converters
 from tests.commands.test_sweep import plan, trials  # noqa: F401  the fixture
 from tf_simclr.chest.ards import command as ards
 from tf_simclr.commands import sweep
-from tf_simclr.commands.inputs import begin_run
+from tf_simclr.commands.parts.runs import begin_run
 from tf_simclr.config import COMMANDS
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError

@@ -12,7 +12,8 @@ from converters.command import Arguments, asked
 from tests.chest import made
 from tests.commands import pictures, small_cifar10
 from tf_simclr import cli, prepare_shards
-from tf_simclr.commands import inputs, pretrain
+from tf_simclr.commands import pretrain
+from tf_simclr.commands.parts import images, networks
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.models.network import build
@@ -149,10 +150,10 @@ def test_an_export_that_resizes_has_the_size_of_the_run(network, at_home, capfd)
 def test_a_stem_for_images_of_another_size_is_told(capfd):
     small, large = (build(Architecture(depth=18, cifar_stem=stem)) for stem in (True, False))
     for network, size, word in ((small, 224, "16 times the work"), (large, 32, "leaves 1 × 1 places")):
-        inputs.warn_of_stem(network, size)
+        networks.warn_of_stem(network, size)
         assert word in capfd.readouterr().err
     for network, size in ((small, 32), (small, 64), (large, 224), (large, 64)):
-        inputs.warn_of_stem(network, size)
+        networks.warn_of_stem(network, size)
     assert capfd.readouterr().err == ""
 
 
@@ -178,4 +179,4 @@ def test_what_is_printed_names_the_same_folder_whatever_its_name(name, network, 
 def test_no_split_to_test_on_is_no_command(at_home):
     pictures.write(at_home / "pets" / "train", per_class=1)
     with pytest.raises(LookupError):
-        inputs.splits_to_test(Pretrain(image_dir=at_home / "pets"))
+        images.splits_to_test(Pretrain(image_dir=at_home / "pets"))

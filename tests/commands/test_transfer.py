@@ -8,7 +8,8 @@ import pytest
 
 from tests import golden
 from tests.commands import pictures
-from tf_simclr.commands import inputs, transfer
+from tf_simclr.commands import transfer
+from tf_simclr.commands.parts import networks
 from tf_simclr.config import Transfer
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS
@@ -21,7 +22,7 @@ def encoder(monkeypatch):
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     model = keras.Model(images, keras.layers.Dense(3, use_bias=False, name="mix")(pooled))
     model.get_layer("mix").set_weights([np.eye(3)])
-    monkeypatch.setattr(inputs, "load_encoder", lambda path, **selection: model)
+    monkeypatch.setattr(networks, "load_encoder", lambda path, **selection: model)
     return model
 
 

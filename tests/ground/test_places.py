@@ -292,7 +292,7 @@ def test_an_undefined_variable_is_said_without_a_traceback(home):
 def test_the_guard_against_a_missing_split_holds_behind_a_tilde(home):
     """Before, `--image_dir=~/pets` was tested on all its images: `~/pets` was no folder, so the guard let it pass."""
     from tests.commands import pictures
-    from tf_simclr.commands.inputs import open_source
+    from tf_simclr.commands.parts.images import open_source
 
     pictures.write(home / "pets" / "train", per_class=1)
     config = Data(image_dir=Path("~/pets"))

@@ -18,23 +18,16 @@ import numpy as np
 from tf_simclr import contents, optimizers
 from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.commands.finetune import Given, GivenOwn
-from tf_simclr.commands.inputs import (
-    agree,
-    begin_run,
+from tf_simclr.commands.parts.images import open_source, same_classes
+from tf_simclr.commands.parts.networks import (
     check_channels,
     check_classifier_of,
     check_images,
-    check_push,
-    find_devices,
-    in_folder,
-    open_source,
-    push,
     resnet_of,
-    same_classes,
-    see,
     stem_warning,
     warn_of_stem,
 )
+from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push, see
 from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Distill

@@ -1,11 +1,12 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
-from tf_simclr.commands.inputs import Counter, check_channels, open_source, warn_of_stem
+from tf_simclr.commands.parts.images import open_source
+from tf_simclr.commands.parts.networks import check_channels, warn_of_stem
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
 from tf_simclr.evaluation.features import source_digest, weights_digest
-from tf_simclr.terminal import say, show
+from tf_simclr.terminal import Progress, say, show
 from tf_simclr.weights import load_model
 
 
@@ -43,7 +44,7 @@ def run(config: Embed) -> None:
         endpoint=config.layer,
         batch_size=config.eval_batch_size,
         unreadable=unreadable,
-        progress=Counter(f"features of {source.origin}", source.num_examples),
+        progress=Progress(f"features of {source.origin}", source.num_examples),
     )
     if unreadable.names:
         say(unreadable.report())

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.inputs import beside, check_channels, check_push, push, warn_of_stem
+from tf_simclr.commands.parts.networks import check_channels, warn_of_stem
+from tf_simclr.commands.parts.runs import beside, check_push, push
 from tf_simclr.config import Export
 from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.images import evaluation_view

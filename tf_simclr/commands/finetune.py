@@ -12,20 +12,9 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import (
-    agree,
-    begin_run,
-    check_channels,
-    check_classifier_of,
-    check_images,
-    check_push,
-    find_devices,
-    in_folder,
-    labelled_sources,
-    push,
-    resnet_of,
-    stem_warning,
-)
+from tf_simclr.commands.parts.images import labelled_sources
+from tf_simclr.commands.parts.networks import check_channels, check_classifier_of, check_images, resnet_of, stem_warning
+from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
 from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
 from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
 from tf_simclr.config import Finetune

@@ -18,14 +18,16 @@ import keras
 import numpy as np
 
 from tf_simclr import optimizers
-from tf_simclr.commands.inputs import WHOLE, Extractor, beside, labelled_sources, load_features_network
+from tf_simclr.commands.parts.images import labelled_sources
+from tf_simclr.commands.parts.networks import extractor_of, load_features_network
+from tf_simclr.commands.parts.runs import beside
 from tf_simclr.config import LinearEval, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs import told_made_up
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
-from tf_simclr.evaluation.features import Features, text
+from tf_simclr.evaluation.features import WHOLE, Extractor, Features, text
 from tf_simclr.evaluation.maps import planar
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
@@ -42,7 +44,7 @@ _RAW = 16
 _MAPPED = 2000
 """Images at most on a map, drawn by the seed; t-SNE of more takes minutes."""
 _QUERIES, _NEIGHBOURS = 6, 7
-TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
+_TITLES = {"logistic_regression": "logistic regression", "knn": "nearest neighbours", "sgd": "SGD classifier"}
 
 
 def run(config: LinearEval) -> None:
@@ -62,7 +64,7 @@ def run(config: LinearEval) -> None:
     answers: dict[str, np.ndarray] = {}
     skipped = Unreadable()
     for name, network in networks.items():
-        extractor = Extractor(config, network, label=f", {name}")
+        extractor = extractor_of(config, network, label=f", {name}")
         evaluate = _by_sgd if config.protocol == "sgd" else _by_features
         results[name], test, scores = evaluate(config, extractor, sources=sources)
         answers |= {f"{name} {probe}": found for probe, found in scores.items()}
@@ -100,7 +102,7 @@ def pixels(image_size: int) -> keras.Model:
 
 def _draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
     """Figures of the checkpoint's features, which the probes have left on the disk."""
-    extractor = Extractor(config, encoder)
+    extractor = extractor_of(config, encoder)
     train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
     folder = config.figures or Path()
     return _draw((train, test), sources, folder=folder, image_size=config.image_size, seed=config.seed)
@@ -197,8 +199,8 @@ def _cell(score: dict[str, float]) -> str:
 
 def table(results: dict) -> str:
     """A line a network: accuracies in percent with their 95 % intervals."""
-    shown = [name for name in TITLES if name in next(iter(results.values()))]
-    lines = [f"{'features':<12}" + "".join(f"{TITLES[name]:>24}" for name in shown)]
+    shown = [name for name in _TITLES if name in next(iter(results.values()))]
+    lines = [f"{'features':<12}" + "".join(f"{_TITLES[name]:>24}" for name in shown)]
     for name, scores in results.items():
         lines.append(f"{name:<12}" + "".join(f"{_cell(scores[probe]):>24}" for probe in shown))
     return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])

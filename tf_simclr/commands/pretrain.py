@@ -13,18 +13,9 @@ from typing import Any
 import keras
 
 from tf_simclr import losses, optimizers
-from tf_simclr.commands.inputs import (
-    agree,
-    begin_run,
-    check_labels,
-    check_push,
-    find_devices,
-    in_folder,
-    open_source,
-    push,
-    resnet_of,
-    splits_to_test,
-)
+from tf_simclr.commands.parts.images import check_labels, open_source, splits_to_test
+from tf_simclr.commands.parts.networks import resnet_of
+from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
 from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.config.training import LOSSES, Contrast

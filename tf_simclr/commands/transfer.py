@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.commands.inputs import Extractor, beside, check_labels, load_features_network, open_folder, upright
+from tf_simclr.commands.parts.images import check_labels, open_folder, upright
+from tf_simclr.commands.parts.networks import extractor_of, load_features_network
+from tf_simclr.commands.parts.runs import beside
 from tf_simclr.config import Transfer, plain
 from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, with_opacity
 from tf_simclr.errors import InputError, check
-from tf_simclr.evaluation.features import Features, source_digest
+from tf_simclr.evaluation.features import Extractor, Features, source_digest
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out
 from tf_simclr.evaluation.reports import Answers, write_report
@@ -54,7 +56,7 @@ def run(config: Transfer) -> None:
     # 1. The sets that are asked for, the folder of the numbers, and the network.
     wanted = chosen_sets(config.datasets)
     folder = config.result or beside(config.checkpoint) / "transfer"
-    extractor = Extractor(config, load_features_network(config))
+    extractor = extractor_of(config, load_features_network(config))
 
     # 2. Each set alone: what keeps one from being tested keeps no other.
     results, missing, failed = {}, {}, {}

@@ -205,7 +205,7 @@ def _look_at_images(config: Any) -> None:
             count = len(list(itertools.islice(pictures(folder), wanted + 1)))
             if not count:
                 folders.look(folder)  # says what is there instead
-            check_batch(shown(folder), count, batch=wanted)
+            _check_batch(shown(folder), count, batch=wanted)
         elif next(pictures(folder), None) is None:
             folders.look(folder)
 
@@ -233,7 +233,7 @@ def _batch_of(config: Any) -> int:
     return getattr(config, "train_batch_size", 1) if trains else 1
 
 
-def check_batch(origin: str, count: int, *, batch: int) -> None:
+def _check_batch(origin: str, count: int, *, batch: int) -> None:
     """As the stream of batches does, whose words these are."""
     rule = f"{origin} must hold enough images for one batch; take a smaller batch_size or more images"
     check(count >= batch, rule, images=count, batch_size=batch)
@@ -293,7 +293,7 @@ def _look_at_set(config: Any, asked: list[str]) -> None:
         if wrong:
             raise InputError(f"{rule}{meant(wrong[0], found)}. Received: {split!r}")
         if split == getattr(config, "train_split", None) and split in found and found[split]:
-            check_batch(f"{name} ({split})", found[split], batch=_batch_of(config))
+            _check_batch(f"{name} ({split})", found[split], batch=_batch_of(config))
 
 
 def data_set_folder(config: Any) -> Path:

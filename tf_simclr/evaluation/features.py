@@ -18,12 +18,14 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.contents import Say, silent
+from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing_folder
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.models.parts import as_taken
 from tf_simclr.places import expanded
+from tf_simclr.terminal import Progress, say
 
 
 @dataclass(frozen=True)
@@ -280,3 +282,58 @@ def source_digest(source: Source, say: Say = silent) -> str | None:
         # No identity: generators and lists of which nobody can say what they hold.
         return None
     return contents.of_values(source.num_examples, list(source.class_names), source.identity(say))
+
+
+WHOLE = 1.0
+"""Share of the shorter side that the transfer protocol keeps: all of it (SimCLR, Appendix B.8)."""
+
+
+@dataclass
+class Extractor:
+    """The features of one network, of any number of sources.
+
+    Attributes:
+        network: images to features `(n, d)`.
+        label: what a line to the user calls it.
+        endpoint: which of its features these are.
+        batch_size: images at a time.
+        keep: whether they are kept on disk.
+        folder: where; by default in the user's cache.
+        unreadable: names of the images that could not be read, of all sources so far.
+    """
+
+    network: keras.Model
+    label: str = ""
+    _: dataclasses.KW_ONLY
+    endpoint: str = "final_avg_pool"
+    batch_size: int = 256
+    keep: bool = True
+    folder: Path | None = None
+    unreadable: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Once a network: the key of all its features.
+        self.weights = weights_digest(self.network)
+
+    def features(self, source: Source, *, image_size: int, crop_proportion: float | None = WHOLE) -> Features:
+        """Features of every readable image, in the source's order."""
+        seen: dict[str, Any] = {"image_size": image_size, "crop_proportion": crop_proportion}
+
+        def compute() -> tuple[Features, list[str]]:
+            unreadable = Unreadable()
+            batches = evaluation_batches(source, batch_size=self.batch_size, unreadable=unreadable, **seen)
+            progress = Progress(f"features of {source.origin}{self.label}", source.num_examples)
+            return extract(self.network, batches, progress=progress), unreadable.names
+
+        # None: nobody can tell these images from others, so that nothing is kept.
+        data = source_digest(source, say) if self.keep else None
+        if data is None:
+            found, unreadable = compute()
+        else:
+            key = {"weights": self.weights, "endpoint": self.endpoint, "data": data, **seen}
+            cache = FeatureCache(self.folder or contents.cache_folder() / "features", say)
+            found, unreadable = cache.fetch(
+                key, compute, place=source.place, settled=lambda: source_digest(source, say) == data
+            )
+        self.unreadable += unreadable
+        return found

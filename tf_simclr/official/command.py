@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from converters import convert
-from tf_simclr.commands.inputs import check_classifier_of, open_source
+from tf_simclr.commands.parts.images import open_source
+from tf_simclr.commands.parts.networks import check_classifier_of
 from tf_simclr.config.training import Pretrain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.errors import check

@@ -30,7 +30,7 @@ from tf_simclr.chest.ards.runs import (
 from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
-from tf_simclr.commands.inputs import encoder_name
+from tf_simclr.commands.parts.networks import encoder_name
 from tf_simclr.config import ChestArds, plain, plain_defaults
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json

@@ -15,7 +15,7 @@ from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.compare import positives
-from tf_simclr.commands.inputs import encoder_name
+from tf_simclr.commands.parts.networks import encoder_name
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation.binary import roc_auc

@@ -12,7 +12,6 @@ from tf_simclr.chest.collections.collection import Collection
 from tf_simclr.chest.collections.prepare import Names, beside, prepare, salt_of
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import side_by_side
-from tf_simclr.commands import inputs
 from tf_simclr.config import ChestPrepare, plain
 from tf_simclr.contents import silent
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
@@ -20,6 +19,7 @@ from tf_simclr.data.radiographs.prepared import MADE_UP, Prepared, load
 from tf_simclr.data.radiographs.splits import NAMES
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.files import replacing, write_json
+from tf_simclr.terminal import Progress
 
 _EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
@@ -37,7 +37,7 @@ def prepared(config: ChestPrepare, collection: Collection) -> str:
         InputError: the folder holds another preparation, or no image could be read.
     """
     # 1. Every file to a record, in processes that may die.
-    counter = inputs.Counter(f"radiographs of {collection.name}", len(collection.entries))
+    counter = Progress(f"radiographs of {collection.name}", len(collection.entries))
     rows = prepare(
         collection,
         config.out,

@@ -4,7 +4,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,16 +12,15 @@ import numpy as np
 from tf_simclr.chest.covid.learner import Learner
 from tf_simclr.chest.covid.rows import CHOICE, ROWS, Fit, Row, split
 from tf_simclr.chest.covid.store import Kept
-from tf_simclr.commands.inputs import Extractor, encoder_from
+from tf_simclr.chest.model.seen import all_features
+from tf_simclr.commands.parts.networks import encoder_from
 from tf_simclr.config import ChestCovid
-from tf_simclr.config.evaluation import Probing
 from tf_simclr.contents import of_array
 from tf_simclr.data import STREAM
 from tf_simclr.data.radiographs.partition import given, task
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import check_patients
-from tf_simclr.errors import check
-from tf_simclr.evaluation.features import source_digest, weights_digest
+from tf_simclr.evaluation.features import Extractor, source_digest, weights_digest
 from tf_simclr.models.classifier import group_of
 from tf_simclr.models.resnet import resnet
 from tf_simclr.terminal import say
@@ -100,18 +98,13 @@ class Study:
     def features(self, encoder: keras.Model, *, name: str, sizes: tuple[int, int]) -> np.ndarray:
         """Features of every image `(n, d)`, in the order of the prepared folder, kept on disk."""
         config, began = self.config, time.monotonic()
-        knobs: dict[str, Any] = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
         # Features are the expensive part: they are kept by the encoder's weights and the images' content.
-        extractor = Extractor(Probing(checkpoint=Path(name), **knobs), encoder, label=f", {name}")
+        extractor = Extractor(encoder, f", {name}", batch_size=config.eval_batch_size, folder=config.cache_dir)
+        values = all_features(extractor, self.data, side=sizes[0], image_size=sizes[1])
         source = self.data.source(np.arange(len(self.data)), side=sizes[0])
-        found = extractor.features(source, image_size=sizes[1])
-        whole = len(found.values) == len(self.data)
-        check(
-            whole, f"all images of {self.data.folder} must be readable; prepare again", unreadable=extractor.unreadable
-        )
         settings = {"encoder": extractor.weights, "data": source_digest(source, say), "image_size": sizes[1]}
         self.seconds["features"] += self.kept.longest(settings, time.monotonic() - began)
-        return np.asarray(found.values)
+        return values
 
     def on_features(
         self,

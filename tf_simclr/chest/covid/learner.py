@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr.chest.covid.rows import Fit, Row, head
+from tf_simclr.chest.model.seen import answers
 from tf_simclr.data.images import evaluation_view
-from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
+from tf_simclr.data.pipeline import Unreadable, training_batches
 from tf_simclr.data.radiographs.prepared import Prepared
-from tf_simclr.errors import check
-from tf_simclr.evaluation.features import extract
 from tf_simclr.models.classifier import check_freezable, group_of, settle
 from tf_simclr.models.network import leaves
 from tf_simclr.optimizers import LARS
@@ -130,7 +129,6 @@ class Learner:
         """
         self.restart(seed)
         train = data.source(parts["train"], labels, class_names=names(labels), side=sizes[0])
-        test = data.source(parts["test"], labels, class_names=names(labels), side=sizes[0])
         batch_size, pace = min(batch_size, len(parts["train"])), Pace()
         history = self.model.fit(
             batches(train, size=sizes[1], batch_size=batch_size, seed=seed),
@@ -141,12 +139,10 @@ class Learner:
             shuffle=False,  # the batches are, already
             verbose=0,
         )
-        seen: dict[str, Any] = {"image_size": sizes[1], "crop_proportion": 1.0, "unreadable": Unreadable()}
-        # In the folder's order, which is that of sorted rows.
-        found = extract(self.model, evaluation_batches(test, batch_size=batch_size, **seen))
-        check(len(found.values) == len(parts["test"]), f"all images of {data.folder} must be readable; prepare again")
-        patients = data.patients[np.sort(parts["test"])]
-        return self.fitted(pace, found.values, labels=found.labels, patients=patients, history=history)
+        rows = np.sort(parts["test"])
+        seen = {"side": sizes[0], "image_size": sizes[1], "crop_proportion": 1.0, "batch_size": batch_size}
+        said = answers(self.model, data, rows=rows, **seen)
+        return self.fitted(pace, said, labels=labels[rows], patients=data.patients[rows], history=history)
 
     def fitted(
         self, pace: "Pace", answers: np.ndarray, *, labels: np.ndarray, patients: np.ndarray, history: Any

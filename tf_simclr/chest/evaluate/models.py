@@ -9,14 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_simclr.chest.model import seen
 from tf_simclr.chest.model.card import check_prepared_alike, learned_from_made_up
 from tf_simclr.chest.model.cases import Cases
 from tf_simclr.chest.model.opened import opened as models_of
-from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import Prepared
-from tf_simclr.errors import check
 from tf_simclr.evaluation.calibration import Calibration
-from tf_simclr.evaluation.features import extract
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,16 @@ class Asked:
         """
         about = self.about
         check_prepared_alike(about, size=data.size, fit=data.fit, windowed=data.windowed)
-        side = about.get("side", about["kept_size"])
         # The same square as in training: made smaller first where the network learned from smaller ones.
-        source = data.source(rows, side=side if side != data.size else None)
-        batches = evaluation_batches(
-            source,
+        features = seen.answers(
+            self.encoder,
+            data,
+            rows=rows,
+            side=about.get("side", about["kept_size"]),
             batch_size=batch_size,
             image_size=about["image_size"],
             crop_proportion=about["crop_proportion"],
-            unreadable=Unreadable(),
         )
-        features = extract(self.encoder, batches).values
-        check(len(features) == len(rows), f"all images of {data.folder} must be readable; prepare again")
         return self.layer(features), features
 
 

@@ -14,20 +14,20 @@ import numpy as np
 from tf_simclr import replicas
 from tf_simclr.chest.collections import made_up
 from tf_simclr.chest.findings import published
-from tf_simclr.chest.findings.fits import TITLES, WHOLE, Fit, Task, features_of, fitted, validation_auc
+from tf_simclr.chest.findings.fits import TITLES, Fit, Task, features_of, fitted, validation_auc
 from tf_simclr.chest.findings.page import Told, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import of_findings
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
-from tf_simclr.commands.inputs import encoder_name
+from tf_simclr.commands.parts.networks import encoder_name
 from tf_simclr.config import ChestFindings, plain
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load
 from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation import multi_label
-from tf_simclr.evaluation.features import extract
+from tf_simclr.evaluation.features import WHOLE, extract
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import replacing, write_json
 from tf_simclr.lock import hold

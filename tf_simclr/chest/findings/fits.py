@@ -16,15 +16,15 @@ import keras
 import numpy as np
 
 from tf_simclr import contents
+from tf_simclr.chest.model import seen
+from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands import finetune
 from tf_simclr.config import ChestFindings, Finetune
-from tf_simclr.config.evaluation import Probing
-from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import InputError, check
-from tf_simclr.evaluation.features import extract, weights_digest
+from tf_simclr.evaluation.features import Extractor, weights_digest
 from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
 from tf_simclr.evaluation.probes import chosen_regression, logistic_regression
 from tf_simclr.files import replacing
@@ -38,8 +38,6 @@ from tf_simclr.weights import load_encoder, load_model
 
 _FORMAT = 2
 """Of the files, and of what their settings do not tell."""
-WHOLE = 1.0
-"""Share of the shorter side that frozen features see: all of it."""
 TITLES = {"linear": "frozen features", "finetune": "fine-tuned"}
 _UNTRAINED = "random weights"
 
@@ -186,16 +184,11 @@ def kept(config: ChestFindings, settings: Mapping[str, Any], *, make: Callable[[
 
 def features_of(task: Task, network: str) -> np.ndarray:
     """Frozen features `(n, d)` of every radiograph, in the folder's order, kept on disk."""
-    from tf_simclr.commands.linear_eval import Extractor
-
     config = task.config
-    knobs: dict[str, Any] = {"eval_batch_size": config.eval_batch_size, "cache_dir": config.cache_dir}
-    extractor = Extractor(Probing(checkpoint=Path(network), **knobs), task.networks[network], label=f", {network}")
-    source = task.data.source(np.arange(len(task.data)))
-    found = extractor.features(source, image_size=config.image_size, crop_proportion=WHOLE)
-    whole = len(found.values) == len(task.data)
-    check(whole, f"all images of {task.data.folder} must be readable; prepare again", unreadable=extractor.unreadable)
-    return np.asarray(found.values)
+    extractor = Extractor(
+        task.networks[network], f", {network}", batch_size=config.eval_batch_size, folder=config.cache_dir
+    )
+    return all_features(extractor, task.data, image_size=config.image_size)
 
 
 def linear(task: Task, network: str, *, drawn: Mapping[str, np.ndarray]) -> Fit:
@@ -276,15 +269,12 @@ def answers(task: Task, run: Path) -> tuple[dict[str, np.ndarray], np.ndarray, n
     """What a fine-tuned network says of validation and test images, and its last layer's kernel and bias."""
     model = load_model(run)
     classifier = keras.Model(model.input, model.output["logits_sup"])
-    said = {}
-    for part in ("validation", "test"):
-        sizes: dict[str, Any] = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
-        # Rows ascend, so the answers are in the task's own order.
-        source = task.data.source(task.rows[part])
-        found = extract(classifier, evaluation_batches(source, unreadable=Unreadable(), **sizes))
-        whole = len(found.values) == len(task.rows[part])
-        check(whole, f"all images of {task.data.folder} must be readable; prepare again")
-        said[part] = found.values.astype(np.float64)
+    sizes = {"batch_size": task.config.eval_batch_size, "image_size": task.config.image_size}
+    # Rows ascend, so the answers are in the task's own order.
+    said = {
+        part: seen.answers(classifier, task.data, rows=task.rows[part], **sizes).astype(np.float64)
+        for part in ("validation", "test")
+    }
     kernel, bias = model.get_layer("logits_sup").get_weights()
     return said, kernel, bias
 

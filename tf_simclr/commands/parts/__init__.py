@@ -1,0 +1,1 @@
+"""What several commands do alike with the options that they share: images, networks, runs."""

@@ -1,0 +1,177 @@
+"""The networks of a command: what its options name, and whether the images are what they take."""
+
+from typing import Any
+
+import keras
+
+from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
+from tf_simclr.config.parts import WITH_OPACITY
+from tf_simclr.data.sources import Source
+from tf_simclr.errors import check
+from tf_simclr.evaluation.features import Extractor
+from tf_simclr.files import read_json
+from tf_simclr.models.architecture import Architecture
+from tf_simclr.own import encoders
+from tf_simclr.places import is_address, shown
+from tf_simclr.run_folder import RunFolder
+from tf_simclr.terminal import say
+from tf_simclr.training.about import known_of
+from tf_simclr.weights import load_encoder, load_model, located
+
+_SMALL = 32
+"""Side of images, in pixels, up to which networks are built with the stem for small ones."""
+_POOLED = "final_avg_pool"
+
+
+def resnet_of(config: Any, **heads: Any) -> Architecture:
+    """The ResNet that the knobs of a training ask for, with these heads."""
+    return Architecture(
+        depth=config.resnet_depth,
+        width=config.width_multiplier,
+        sk_ratio=config.sk_ratio,
+        se_ratio=config.se_ratio,
+        cifar_stem=config.image_size <= _SMALL,
+        channels=config.channels or 3,
+        **heads,
+    )
+
+
+def encoder_from(config: Any) -> keras.Model | None:
+    """The encoder of a command that begins with one: of the checkpoint, or what --encoder names with random weights.
+
+    Args:
+        config: with `checkpoint`, `ema`, `encoder` and `image_size`.
+
+    Returns:
+        Images to features; None where neither is given.
+
+    Raises:
+        InputError: it cannot be read or made.
+    """
+    if config.checkpoint is not None:
+        return load_encoder(config.checkpoint, ema=config.ema)
+    return encoders.build(config.encoder, image_size=config.image_size, say=say) if config.encoder else None
+
+
+def encoder_name(config: Any) -> str:
+    """How the encoder of a command was named that is no ResNet of ours: on its command line, or in the run it is of."""
+    if config.encoder or config.checkpoint is None:
+        return str(config.encoder)
+    noted = RunFolder(config.checkpoint).architecture
+    return str(read_json(noted).get("encoder", "")) if noted.is_file() else ""
+
+
+def load_features_network(config: LinearEval | Transfer) -> keras.Model:
+    """The checkpoint's network from images to the features that are asked for.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or has no such features.
+    """
+    whole = config.layer == _POOLED
+    model = load_encoder(config.checkpoint, ema=config.ema) if whole else load_model(config.checkpoint, ema=config.ema)
+    warn_of_stem(model, config.image_size)
+    check_channels(model.input_shape[-1], config, what=str(config.checkpoint))
+    if whole:
+        return model
+    flat = [name for name, output in model.output.items() if len(output.shape) == 2]
+    check(config.layer in flat, f"layer must be one of {', '.join(flat)}", layer=config.layer)
+    return keras.Model(model.input, model.output[config.layer], name="features")
+
+
+def extractor_of(config: Probing, network: keras.Model, *, label: str = "") -> Extractor:
+    """What takes a network's features, and keeps them as the knobs say."""
+    return Extractor(
+        network,
+        label,
+        endpoint=config.layer,
+        batch_size=config.eval_batch_size,
+        keep=config.cache_features,
+        folder=config.cache_dir,
+    )
+
+
+def check_classifier_of(checkpoint: Any, source: Source) -> None:
+    """Refuses a checkpoint whose classifier tells other classes apart than the images have, in as many columns.
+
+    What a run or a pushed network notes of its classes is believed; of other checkpoints nothing is known, and numbers
+    are no names.
+
+    Raises:
+        InputError: the classes or their order differ.
+    """
+    known = known_of(located(checkpoint) if is_address(checkpoint) else checkpoint)["classes"]
+    here = list(source.class_names)
+    named = not any(all(name.isdecimal() for name in names) for names in (known, here))
+    # Another number of classes is another form, which whoever takes the classifier sees.
+    same = known == here or len(known) != len(here) or not named
+    rule = f"{shown(checkpoint)} must tell the classes of {source.origin} apart, in this order"
+    check(same, rule, there=known[:5], here=here[:5])
+
+
+def check_channels(channels: int | None, config: Any, *, what: str) -> None:
+    """Refuses a network of other channels than --channels names, and of such as images of files do not have.
+
+    Args:
+        channels: of the network.
+        config: with `channels`; 0: as the network takes them.
+        what: the network.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = f"{what} takes images of {channels} channels: leave --channels out, or name another network"
+    check(config.channels in (0, channels), rule, channels=config.channels)
+    rule = f"{what} takes images of {channels} channels, of which one is their opacity: give --channels {channels}"
+    check(channels not in WITH_OPACITY or config.channels == channels, rule, channels=config.channels)
+    rule = f"{what} must take images of 1 to 4 channels, as they are read of files; use it in Python, or convert it"
+    check(channels in (1, 2, 3, 4), rule, channels=channels)
+
+
+def check_images(network: keras.Model, image_size: int) -> None:
+    """Refuses images of a size that an encoder of another kind was not made for.
+
+    Raises:
+        InputError: so it is.
+    """
+    sides = network.input_shape[1:3]
+    fits = all(side in (None, image_size) for side in sides)
+    check(
+        fits,
+        f"the network takes images of {sides[0]} × {sides[1]} pixels: give --image_size {sides[0]}",
+        image_size=image_size,
+    )
+
+
+def stem_warning(cifar_stem: bool, image_size: int) -> str:
+    """What to say of a network whose first layers are for images of another size; nothing where they fit.
+
+    Example:
+        >>> stem_warning(True, 32), stem_warning(False, 224)
+        ('', '')
+    """
+    if cifar_stem and image_size > 2 * _SMALL:
+        return (
+            f"the network's stem is for images of {_SMALL} px (no stride, no pooling), but they are seen at "
+            f"{image_size} px: other features than it was trained for, at 16 times the work; is --image_size {_SMALL} "
+            "meant?"
+        )
+    if not cifar_stem and image_size <= _SMALL:
+        return (
+            f"the network's stem is for images of 224 px, but they are seen at {image_size} px, of which it leaves "
+            f"{-(-image_size // 32)} × {-(-image_size // 32)} places; is a larger --image_size meant?"
+        )
+    return ""
+
+
+def warn_of_stem(network: keras.Model, image_size: int) -> None:
+    """Says where a ResNet's stem is for images of another size; of other networks nothing is known."""
+    # Named as ours, or of another kind.
+    layers = {layer.name: layer for layer in network.layers}
+    if not layers.get("stem_conv1"):
+        check_images(network, image_size)
+        if encoders.RANGE in {layer.name for layer in network._flatten_layers()}:
+            say("images in [0, 1] are brought to the range that the encoder's own first layers take")
+    # Stride 1 is the stem for small images.
+    strides = getattr(layers.get("stem_conv1"), "strides", None)
+    if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
+        say(warning)
