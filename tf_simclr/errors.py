@@ -64,6 +64,21 @@ def shortened(text: str, most: int = 1000) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """What an error of a library says, in one line; where it says nothing, its kind.
+
+    Example:
+        >>> in_one_line(OSError("no\\n  network")), in_one_line(KeyError())
+        ('no network', 'KeyError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, of which some hold pages; where it says nothing, its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def meant(word: str, names: Iterable[str], *, shown: str = "{}") -> str:
     """Which of some names may have been meant by a word that is none of them, to stand in a sentence.
 

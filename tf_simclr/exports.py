@@ -23,7 +23,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from tf_simclr.data.images import evaluation_view
 from tf_simclr.data.recipe import evaluation_proportion
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.files import replacing_folder, replacing_path
 from tf_simclr.models.evaluation_view import EvaluationView
 
@@ -226,10 +226,9 @@ def _told(path: Path, kind: str, must_be: str) -> Iterator[None]:
     except (InputError, OSError, MemoryError):
         raise
     except Exception as error:
-        detail = " ".join(str(error).split())[:300] or type(error).__name__
         others = ", ".join(name for name in ("savedmodel", "keras", "onnx") if name != kind)
         raise InputError(
-            f"{path} must be {must_be}; nothing was put there, take another format ({others}): {detail}"
+            f"{path} must be {must_be}; nothing was put there, take another format ({others}): {in_one_line(error)}"
         ) from error
 
 

@@ -113,7 +113,7 @@ class Line:
         write(("\r\x1b[K" if self.in_place else "") + text + "\n", self.out)
 
 
-class Progress(Line):
+class Tally(Line):
     """Tells how many images are done: one line redrawn on a terminal, elsewhere one at the end."""
 
     def __init__(self, what: str, total: int, *, out: TextIO | None = None):

@@ -7,7 +7,7 @@ References:
 import re
 from pathlib import Path
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, in_one_line
 from tf_simclr.frameworks import check_installed
 
 _NAME = re.compile(r"hf:/+([\w.-]+/[\w.-]+?)/?(?:@([\w./-]+))?")
@@ -60,5 +60,4 @@ def snapshot(path: Path) -> Path:
         # Weights and their descriptions; a repository may have thousands of other files.
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_CHOSEN)))
     except Exception as error:  # its HTTP client's errors, which differ between its versions, are among them
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{text} must be a repository that can be downloaded: {reason}") from error
+        raise InputError(f"{text} must be a repository that can be downloaded: {in_one_line(error)}") from error

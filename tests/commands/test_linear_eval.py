@@ -18,7 +18,7 @@ from tf_simclr.evaluation import features
 from tf_simclr.evaluation.features import Features
 from tf_simclr.files import write_json
 from tf_simclr.run_folder import RunFolder
-from tf_simclr.terminal import Progress
+from tf_simclr.terminal import Tally
 
 
 @pytest.fixture(autouse=True)
@@ -172,14 +172,14 @@ def test_an_endpoint_that_there_is_not_is_refused_with_those_there_are(images, m
 
 def test_progress_is_one_line_at_the_end_or_redrawn_on_a_terminal():
     out = io.StringIO()
-    counter = Progress("features of x", 8, out=out)
+    counter = Tally("features of x", 8, out=out)
     for done in (4, 8):
         counter(done)
     assert out.getvalue().startswith("features of x: 8 in ")
     assert out.getvalue().count("\n") == 1
     screen = io.StringIO()
     screen.isatty = lambda: True
-    counter = Progress("features of x", 8, out=screen)
+    counter = Tally("features of x", 8, out=screen)
     counter.drawn -= 1
     counter(4)
     assert screen.getvalue().startswith("\rfeatures of x: 4/8, ")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tf_simclr import terminal
-from tf_simclr.terminal import Progress
+from tf_simclr.terminal import Tally
 
 ROOT = Path(__file__).parents[2]
 TEXT = "→ 84.4–87.1 %, é, \udcff, 猫\n"
@@ -41,7 +41,7 @@ class Broken(io.StringIO):
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "the terminal is gone"), ValueError("closed file")])
 def test_a_stream_that_takes_no_more_stops_nothing(error):
     terminal.write("a result\n", Broken(error))
-    counter = Progress("features", 3, out=Broken(error))
+    counter = Tally("features", 3, out=Broken(error))
     counter(3)
 
 

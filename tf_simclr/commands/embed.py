@@ -6,7 +6,7 @@ from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
 from tf_simclr.evaluation.features import source_digest, weights_digest
-from tf_simclr.terminal import Progress, say, show
+from tf_simclr.terminal import Tally, say, show
 from tf_simclr.weights import load_model
 
 
@@ -44,7 +44,7 @@ def run(config: Embed) -> None:
         endpoint=config.layer,
         batch_size=config.eval_batch_size,
         unreadable=unreadable,
-        progress=Progress(f"features of {source.origin}", source.num_examples),
+        progress=Tally(f"features of {source.origin}", source.num_examples),
     )
     if unreadable.names:
         say(unreadable.report())

@@ -53,7 +53,7 @@ _IN_A_ROW = 3
 """Failed trials after which a search ends: the rest would fail, too."""
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that end a search, whoever of it and its trial was sent them; a trial that they end has not failed."""
-SPLITS = ("train_split", "eval_split")
+_SPLITS = ("train_split", "eval_split")
 
 _Values = dict[str, Any]
 
@@ -231,7 +231,7 @@ def _splits_of(config: Sweep) -> _Splits:
     rule = f"options must name the eval_split that trials are compared on, {advice}; else it is the last test's"
     check(named, rule, eval_split=default)
     # Every combination of splits that a trial may have.
-    possible = [config.search.get(name, [config.options.get(name, fields[name].default)]) for name in SPLITS]
+    possible = [config.search.get(name, [config.options.get(name, fields[name].default)]) for name in _SPLITS]
     compared, learned = set(), False
     for train, tested in itertools.product(*possible):
         compared.add(str(tested or train))
@@ -251,7 +251,7 @@ def _on_test(config: Sweep, trial: _Trial) -> bool:
     fields = _fields_of(config.task)
     if trial.value is None or "eval_split" not in fields:
         return trial.value is not None
-    train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in SPLITS)
+    train, tested = ((config.options | trial.params).get(name, fields[name].default) for name in _SPLITS)
     return is_test(str(tested or train))
 
 

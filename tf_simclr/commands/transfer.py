@@ -20,7 +20,7 @@ from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, with_opacity
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 from tf_simclr.evaluation.features import Extractor, Features, source_digest
 from tf_simclr.evaluation.metrics import METRICS
 from tf_simclr.evaluation.probes import chosen_regression, hold_out
@@ -69,9 +69,7 @@ def run(config: Transfer) -> None:
             missing[name] = str(error)
             say(missing[name])
         except reasons as error:
-            failed[name] = (
-                f"{TRANSFER_SETS[name].title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            )
+            failed[name] = f"{TRANSFER_SETS[name].title}: {first_line(error)}"
             say(failed[name])
 
     # 3. What is left: the numbers of those that could be, the table, and last what could not.

@@ -42,6 +42,7 @@ _WRITTEN = (*_FOLDERS, "out", "result", "teacher_logits")
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "push_to": "huggingface_hub"}
 """Option → the package that it needs."""
 SPLITS = ("split", "train_split", "eval_split")
+"""Options that name splits."""
 _TRAINING = ("pretrain", "finetune", "distill")
 _ONE_CLASS = ("linear-eval", "distill")
 """Commands that tell classes of which an image has one."""

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import AT_ONCE, Records, Sequential, Source, in_graph, missing_labels
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 from tf_simclr.places import expanded
 
 LOOKED_AT = 1000
@@ -173,8 +173,9 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
         return tfds.builder(name, data_dir=None if data_dir is None else _place(data_dir))
     except (ValueError, AssertionError, ImportError) as error:
         # tfds lists every set it knows below the first line.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the data set must be one that tfds finds. Received: {name!r} ({reason})") from error
+        raise InputError(
+            f"the data set must be one that tfds finds. Received: {name!r} ({first_line(error)})"
+        ) from error
 
 
 def _place(data_dir: str | Path) -> str:
@@ -187,10 +188,9 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     try:
         builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:  # no network; files to be put by hand
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"the data set {builder.name} must be prepared in {builder.data_dir}, but preparing it failed ({reason}); "
-            "do what its page at tensorflow.org/datasets says, or point data_dir to where it is"
+            f"the data set {builder.name} must be prepared in {builder.data_dir}, but preparing it failed "
+            f"({first_line(error)}); do what its page at tensorflow.org/datasets says, or point data_dir to where it is"
         ) from error
 
 

@@ -25,7 +25,7 @@ from tf_simclr.files import replacing_folder
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.models.parts import as_taken
 from tf_simclr.places import expanded
-from tf_simclr.terminal import Progress, say
+from tf_simclr.terminal import Tally, say
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class Extractor:
         def compute() -> tuple[Features, list[str]]:
             unreadable = Unreadable()
             batches = evaluation_batches(source, batch_size=self.batch_size, unreadable=unreadable, **seen)
-            progress = Progress(f"features of {source.origin}{self.label}", source.num_examples)
+            progress = Tally(f"features of {source.origin}{self.label}", source.num_examples)
             return extract(self.network, batches, progress=progress), unreadable.names
 
         # None: nobody can tell these images from others, so that nothing is kept.

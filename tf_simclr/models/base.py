@@ -11,11 +11,15 @@ import keras
 from keras import ops
 
 from tf_simclr import replicas
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import parts
 from tf_simclr.models.normalization import warn_of_local_statistics
+from tf_simclr.optimizers import left_to_loss
 from tf_simclr.replicas.fitting import strategy_of
+
+_PARTS = ("encoder", "projection")
+"""Arguments of the constructor that are models."""
 
 
 class _Step:
@@ -46,7 +50,11 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     Batches that are dictionaries are none of images yet: `views_of` makes them within the step.
     """
 
+    OPTIONS: tuple[str, ...]
+    """Arguments of the constructor that are plain values; a saved model keeps them."""
     encoder: keras.Model
+    projection: Any
+    weight_decay: float
     means: dict[str, keras.metrics.Mean]
     views_of: MakesViews | None = None
 
@@ -292,6 +300,28 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             self.observe(name, loss * replicas.count(), weight=weight)
         return sum(losses.values())
 
+    def decay_of(self, variables: list, *, head: list):
+        """This replica's part of the L2 term of variables, as far as the optimizer does not decay them itself.
+
+        Args:
+            variables: that are decayed.
+            head: kernels that are, whatever the optimizer does (`optimizers.left_to_loss`).
+        """
+        variables = left_to_loss(self.optimizer, variables, head=head)
+        # Without decay nothing is summed: the squares of all weights would be computed each step for a zero.
+        squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
+        # A part a replica, as losses are summed over them.
+        return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
+
+    def get_config(self):
+        parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in _PARTS}
+        return super().get_config() | parts | {name: getattr(self, name) for name in self.OPTIONS}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in _PARTS}
+        return cls(**config | parts)
+
     def compiled_metrics(self, y, y_pred, *, sample_weight=None) -> None:
         """Updates the metrics that `compile` took, of labels and logits."""
         if self._compile_metrics is None:
@@ -300,9 +330,8 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             self._compile_metrics.update_state(y, y_pred, sample_weight)
         except (TypeError, ValueError) as error:
             rule = f"each of compile's metrics must take labels {tuple(y.shape)} and logits {tuple(y_pred.shape)}"
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{rule} (some take one-hot rows alone, or probabilities); Keras says: {reason}"
+                f"{rule} (some take one-hot rows alone, or probabilities); Keras says: {in_one_line(error)}"
             ) from error
 
 

@@ -13,7 +13,6 @@ from typing import Literal
 import keras
 from keras import ops
 
-from tf_simclr import replicas
 from tf_simclr.errors import check
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
@@ -73,6 +72,7 @@ class Classifier(Trained):
         ['loss', 'supervised_acc', 'supervised_loss', 'weight_decay']
     """
 
+    OPTIONS = ("num_classes", "fine_tune_after_block", "ft_proj_selector", "frozen_layers", "zero_init", "weight_decay")
     METRICS: tuple[str, ...] = ("supervised_loss", "supervised_acc", "weight_decay")
     FEWEST = 2
     """Classes, at least; see `TOO_FEW`."""
@@ -164,10 +164,7 @@ class Classifier(Trained):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
         # TF1's decay counts frozen variables, too: they are part of the loss's value, and still do not move.
         variables = self.weights if self.frozen_layers == "tf1" else self.trainable_variables
-        variables = [v for v in variables if v.name not in _NOT_DECAYED]
-        variables = left_to_loss(self.optimizer, variables, head=[self.head.kernel])
-        squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
-        return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
+        return self.decay_of([v for v in variables if v.name not in _NOT_DECAYED], head=[self.head.kernel])
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
@@ -180,16 +177,6 @@ class Classifier(Trained):
         return network.connect(
             self.encoder, self.projection, logits=self.head, ft_proj_selector=selected, images=self.images_shape
         )
-
-    def get_config(self):
-        parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
-        names = ("num_classes", "fine_tune_after_block", "ft_proj_selector", "frozen_layers", "zero_init")
-        return super().get_config() | parts | {n: getattr(self, n) for n in (*names, "weight_decay")}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in ("encoder", "projection")}
-        return cls(**config | parts)
 
 
 @keras.saving.register_keras_serializable("tf_simclr")

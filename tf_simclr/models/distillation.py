@@ -81,6 +81,7 @@ class Distiller(Classifier):
         1.1
     """
 
+    OPTIONS = (*Classifier.OPTIONS, "temperature", "alpha")
     METRICS = (*Classifier.METRICS, "distillation_loss", "agreement")
 
     def __init__(

@@ -90,6 +90,7 @@ class MoCo(SimCLR):
         ['contrast_acc', 'contrast_entropy', 'contrast_loss', 'loss', 'weight_decay']
     """
 
+    OPTIONS = (*SimCLR.OPTIONS, "queue_length", "key_momentum")
     compares = False  # with the queue; in training each replica adds as many keys to it
 
     def __init__(
@@ -206,6 +207,3 @@ class MoCo(SimCLR):
         p = ops.softmax(logits, axis=1)
         self.means["contrast_acc"].update_state(ops.cast(ops.equal(ops.argmax(logits, axis=1), 0), logits.dtype))
         self.means["contrast_entropy"].update_state(-ops.sum(p * ops.log(p + 1e-8), axis=1))
-
-    def get_config(self):
-        return super().get_config() | {"queue_length": self.queue_length, "key_momentum": self.key_momentum}

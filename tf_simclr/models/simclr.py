@@ -20,11 +20,7 @@ from tf_simclr.models.base import MakesViews, Trained, share
 from tf_simclr.models.gradient_cache import GradientCache, check_local, check_pieces
 from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.resnet import projection_head, supervised_head
-from tf_simclr.optimizers import left_to_loss
 from tf_simclr.replicas.fitting import strategy_of
-
-_OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
-"""Arguments of `SimCLR` that are plain values."""
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -66,6 +62,7 @@ class SimCLR(Trained):
         ['contrast_acc', 'contrast_entropy', 'contrast_loss', 'loss', 'weight_decay']
     """
 
+    OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
     compares = True
     """Whether the loss compares the examples of a batch with one another, which replicas must then share evenly."""
 
@@ -260,11 +257,7 @@ class SimCLR(Trained):
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
         variables = [v for v in self.trainable_variables if v.name not in ("gamma", "beta")]
-        variables = left_to_loss(self.optimizer, variables, head=[self.probe.kernel] if self.probe else [])
-        # Without decay nothing is summed: the squares of all weights would be computed each step for a zero.
-        squares = sum(ops.sum(ops.square(v)) for v in variables) if self.weight_decay else 0.0
-        # A part a replica, as losses are summed over them.
-        return ops.cast(0.5 * self.weight_decay * squares / replicas.count(), keras.config.floatx())
+        return self.decay_of(variables, head=[self.probe.kernel] if self.probe else [])
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
@@ -275,15 +268,6 @@ class SimCLR(Trained):
     def network(self) -> keras.Model:
         """The same weights as a model from images `(n, h, w, 3)` to a dict of endpoints; see `network.build`."""
         return network.connect(self.encoder, self.projection, logits=self.probe, images=self.images_shape)
-
-    def get_config(self):
-        parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in ("encoder", "projection")}
-        return super().get_config() | parts | {name: getattr(self, name) for name in _OPTIONS}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        parts = {n: keras.saving.deserialize_keras_object(config[n], custom_objects) for n in ("encoder", "projection")}
-        return cls(**config | parts)
 
 
 def shared_evenly(batch):

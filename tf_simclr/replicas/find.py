@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.machine.launchers import Meeting, started
 from tf_simclr.replicas import processes
@@ -205,10 +205,9 @@ def multi_worker() -> Devices:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"worker {number} of TF_CONFIG ({addresses[number]}) must be started once, before TensorFlow computes "
-            f"anything, and reach all others, but TensorFlow says: {reason}"
+            f"anything, and reach all others, but TensorFlow says: {first_line(error)}"
         ) from error
     count = strategy.num_replicas_in_sync
     found = f"TF_CONFIG: worker {number} of {len(addresses)}, {count} replicas in all: MultiWorkerMirroredStrategy"
@@ -235,8 +234,9 @@ def _on_tpu(name: str | None, **place: str | None) -> Devices:
             tf.tpu.experimental.initialize_tpu_system(resolver)
             strategy = tf.distribute.TPUStrategy(resolver)
         except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            failures.append(f"{address or 'TPU_NAME, COLAB_TPU_ADDR and the metadata of the machine'}: {reason}")
+            failures.append(
+                f"{address or 'TPU_NAME, COLAB_TPU_ADDR and the metadata of the machine'}: {first_line(error)}"
+            )
             continue
         count, hosts = strategy.num_replicas_in_sync, max(1, strategy.extended.num_hosts)
         where = f"{count} cores, {hosts} host{'s' if hosts > 1 else ''}"

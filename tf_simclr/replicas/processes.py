@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 from tf_simclr.machine.launchers import Meeting, launched, meeting
 from tf_simclr.replicas.life import Life
 from tf_simclr.replicas.line import Line, end
@@ -110,10 +110,9 @@ def _initialize(who: str, **place: Any) -> str:
         # One seed for all, as for `keras.distribution.initialize`.
         initialize_rng()
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
             f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
-            f"one could not join: {reason}; start all of them, with the same coordinator and num_processes"
+            f"one could not join: {first_line(error)}; start all of them, with the same coordinator and num_processes"
         ) from error
     finally:
         late.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.files import read_json, write_json
 from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
@@ -59,7 +59,9 @@ class MlflowReport(keras.callbacks.Callback):
             self._send()
         except Exception as error:  # of its client, its store and its server
             if not self.silent:
-                say(f"MLflow did not take this epoch's numbers, which are sent with the next ones: {_detail(error)}")
+                say(
+                    f"MLflow did not take this epoch's numbers, which are sent with the next ones: {in_one_line(error)}"
+                )
             self.silent = True
         else:
             self.silent = False
@@ -72,7 +74,7 @@ class MlflowReport(keras.callbacks.Callback):
             self._send()
             self.client.set_terminated(self.session)
         except Exception as error:
-            say(f"MLflow did not take the last numbers, which history.csv has: {_detail(error)}")
+            say(f"MLflow did not take the last numbers, which history.csv has: {in_one_line(error)}")
 
     def _send(self) -> None:
         """Sends the lines of the history behind the last one that was sent, whose step the folder keeps."""
@@ -126,10 +128,5 @@ def _told() -> Iterator[None]:
     except Exception as error:  # of its client, its store and its server
         raise InputError(
             "MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: "
-            f"{_detail(error)}"
+            f"{in_one_line(error)}"
         ) from error
-
-
-def _detail(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.files import read_json
 from tf_simclr.frameworks import check_installed
 from tf_simclr.places import expanded, hub_name
@@ -127,8 +127,7 @@ def _told(name: str, error: BaseException) -> str:
         403: "the token may not write there; take one that may, or another name",
         404: "the hub has no such user or repository, or the token may not see it",
     }
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
-    reason = reasons.get(status or 0, f"the hub could not be reached, or refused: {detail}")
+    reason = reasons.get(status or 0, f"the hub could not be reached, or refused: {in_one_line(error, 200)}")
     return f"hf://{name} was not pushed to, nothing of it is there: {reason}"
 
 

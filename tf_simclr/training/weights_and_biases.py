@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.files import read_json, write_json
 from tf_simclr.frameworks import imported
 from tf_simclr.run_folder import RunFolder
@@ -63,10 +63,9 @@ class Report(keras.callbacks.Callback):
         try:
             self.session = self.wandb.init(**self.options)
         except Exception as error:  # no login, no network
-            detail = " ".join(str(error).split())[:300] or type(error).__name__
             raise InputError(
                 "Weights & Biases must take what is reported: `wandb login` first, or keep it here for later with "
-                f"WANDB_MODE=offline, or leave --wandb out ({detail})"
+                f"WANDB_MODE=offline, or leave --wandb out ({in_one_line(error)})"
             ) from error
         pairs = self.run.path / "pairs.png"
         if pairs.exists():

@@ -19,7 +19,7 @@ from tf_simclr.data.radiographs.prepared import MADE_UP, Prepared, load
 from tf_simclr.data.radiographs.splits import NAMES
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.files import replacing, write_json
-from tf_simclr.terminal import Progress
+from tf_simclr.terminal import Tally
 
 _EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
@@ -37,7 +37,7 @@ def prepared(config: ChestPrepare, collection: Collection) -> str:
         InputError: the folder holds another preparation, or no image could be read.
     """
     # 1. Every file to a record, in processes that may die.
-    counter = Progress(f"radiographs of {collection.name}", len(collection.entries))
+    counter = Tally(f"radiographs of {collection.name}", len(collection.entries))
     rows = prepare(
         collection,
         config.out,

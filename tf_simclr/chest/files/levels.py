@@ -20,7 +20,7 @@ import pydicom
 from pydicom.pixels import utils as codecs
 
 from tf_simclr.chest.files.radiograph import extreme
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _UNUSED = 4
@@ -88,7 +88,7 @@ def numbers(data: pydicom.Dataset, keyword: str) -> list[float | None]:
             for part in (value if several else [value])
         ]
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{keyword} must be a number ({str(error).splitlines()[0][:80]})") from error
+        raise InputError(f"{keyword} must be a number ({first_line(error)[:80]})") from error
     odd = [part for part in found if part is not None and not np.isfinite(part)]
     check(not odd, f"{keyword} must be a finite number", received=odd)
     return found

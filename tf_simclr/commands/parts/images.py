@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.config.first_look import data_set_folder, sizes
+from tf_simclr.config.first_look import SPLITS, data_set_folder, sizes
 from tf_simclr.config.parts import WITH_OPACITY, Images
 from tf_simclr.contents import digests, silent
 from tf_simclr.data import folders, images
@@ -19,9 +19,6 @@ from tf_simclr.data.sources import Source, from_folder, with_opacity
 from tf_simclr.errors import check
 from tf_simclr.places import shown
 from tf_simclr.terminal import say
-
-SPLITS = ("split", "train_split", "eval_split")
-"""Options that name splits."""
 
 
 def open_source(config: Images, split: str, *, labelled: bool | None = None, several: bool = False) -> Source:
