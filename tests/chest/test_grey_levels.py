@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, uid
+from pydicom.encaps import generate_frames
 from pydicom.sequence import Sequence
 
 from tests.chest.dicoms import SYNTAXES, compressed, content, dataset
@@ -333,6 +334,19 @@ def test_a_file_cut_behind_its_last_pixel_is_read_and_one_cut_before_it_is_said_
     for missing in (12, 300, end // 2):
         with pytest.raises(InputError, match="cut off"):
             read(whole[: end - 8 * data.file_meta.TransferSyntaxUID.is_compressed - missing])
+
+
+@pytest.mark.parametrize("offsets", [(), (0,), None])
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG lossless", "JPEG-LS", "JPEG 2000"])
+def test_compressed_pixels_are_read_with_a_table_of_offsets_with_an_empty_one_and_without(syntax, offsets):
+    data = compressed(dataset(chest(), bits=12), syntax)
+    stream = next(generate_frames(data.PixelData, number_of_frames=1))
+    table = [] if offsets is None else [np.array(offsets, "<u4").tobytes()]
+    items = [b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in (*table, stream)]
+    data.PixelData = b"".join(items) + b"\xfe\xff\xdd\xe0" + bytes(4)
+    found = read(content(data))
+    alike(found.pixels)
+    assert found.notes == (("has no table of offsets",) if offsets is None else ())
 
 
 def test_a_file_cut_within_its_header_is_said_to_be_cut():

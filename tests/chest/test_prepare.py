@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tf_simclr.chest.collections import prepare, siim, synthetic
+from tests.chest.dicoms import content, dataset, stored
+from tf_simclr import contents
+from tf_simclr.chest.collections import prepare, siim, synthetic, tables
 from tf_simclr.chest.files.radiograph import Radiograph
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import (
@@ -120,6 +124,71 @@ def test_a_stopped_preparation_goes_on_where_it_was_and_ends_the_same(raw, prepa
     prepare.prepare(collection, tmp_path, size=32, workers=1, progress=stop)
     assert calls == [*range(1, 8), *range(6, len(collection.entries) + 1)]
     np.testing.assert_array_equal(load(tmp_path).hashes, load(prepared).hashes)
+
+
+LABELS = "path,label,patient,sex\na.dcm,sick,1,F\nb.png,well,2,M\nc.dcm,well,3,F\n"
+
+
+def own(place, *, table=LABELS, a="F", noise=0, c=None):
+    """A DICOM, a picture and a damaged DICOM that a table tells of; what was there before is written over."""
+    pixels = np.random.default_rng(noise).integers(0, 4096, (40, 40)).astype(np.uint16)
+    (place / "a.dcm").write_bytes(content(dataset(pixels, bits=12, PatientSex=a)))
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(place / "b.png", compress_level=0)
+    (place / "c.dcm").write_bytes(c or content(dataset(pixels, bits=12))[:2000])
+    (place / "own.csv").write_text(table)
+    for name in ("a.dcm", "b.png", "c.dcm"):
+        os.utime(place / name, (10**9, 10**9))
+    return tables.from_csv(place / "own.csv")
+
+
+@pytest.fixture(scope="module")
+def of_own(tmp_path_factory):
+    """A prepared folder of three files of one's own, and the files."""
+    place = tmp_path_factory.mktemp("own")
+    prepare.prepare(own(place), place / "out", size=32, workers=1)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "count"),
+    [
+        ({"noise": 1}, "bytes of files", 3),
+        ({"a": "M"}, "bytes of files", 1),  # the same pixels
+        ({"c": content(dataset(stored(12), bits=12))}, "bytes of files", 1),  # it was refused, and can be read now
+        ({"table": LABELS.replace("2,M", "2,F")}, "sex, age, view or device in the table", 1),
+        ({"table": LABELS.replace("a.dcm,sick", "a.dcm,well").replace("c.dcm,well", "c.dcm,sick")}, "labels", 2),
+        ({"table": LABELS.replace("well,3", "well,4"), "a": "M"}, "bytes of files and patients", 2),
+    ],
+)
+def test_what_was_replaced_under_its_name_is_noticed(of_own, tmp_path, changes, what, count):
+    for path in of_own.glob("out*"):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    sizes = {path.name: path.stat().st_size for path in of_own.glob("[ab].*")}
+    collection = own(tmp_path, **changes)
+    assert {path.name: path.stat().st_size for path in tmp_path.glob("[ab].*")} == sizes
+    with pytest.raises(InputError, match=rf"and {what} have changed \(files .*out.names.csv\).*count={count}$"):
+        prepare.prepare(collection, tmp_path / "out", size=32)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert len(prepare.prepare(own(tmp_path), tmp_path / "out", size=32)) == 3  # as they were, whenever written
+
+
+def test_a_folder_that_does_not_know_its_files_says_so(of_own, tmp_path):
+    shutil.copytree(of_own / "out", tmp_path / "out")
+    shutil.copy(of_own / "out.salt", tmp_path)
+    (path,) = tmp_path.glob("out/records-*.json")
+    rows = json.loads(path.read_text())["rows"]
+    path.write_text(json.dumps({"rows": [{k: v for k, v in row.items() if k != "content"} for row in rows]}))
+    said = []
+    prepare.prepare(own(of_own), tmp_path / "out", size=32, say=said.append)
+    assert said == [f"{tmp_path}/out: 3 images are of an earlier version, which did not note what files it read"]
+
+
+def test_no_digest_of_a_file_is_in_what_is_written(of_own):
+    known = {contents.digest(path) for path in of_own.glob("[abc].*")}
+    assert len(known) == 3
+    for path in of_own.glob("out/*"):
+        assert not any(digest[:16].encode() in path.read_bytes() for digest in known)
 
 
 def test_another_preparation_in_the_same_folder_is_refused(raw, prepared):

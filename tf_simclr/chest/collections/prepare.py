@@ -26,6 +26,7 @@ from tf_simclr.chest.files.about import decade
 from tf_simclr.chest.files.radiograph import LATERAL, MODALITIES
 from tf_simclr.chest.files.squares import SHRUNK, pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
+from tf_simclr.contents import Say, digests, silent
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, replacing_path, write_json
@@ -34,6 +35,20 @@ from tf_simclr.places import expanded
 
 SHARD = 512
 """Images a shard, and the most work that a stop can cost."""
+_WHAT = {
+    "image": "images",
+    "content": "bytes of files",
+    "labels": "labels",
+    "stated": "labels",
+    "split": "parts",
+    "patient": "patients",
+    "study": "studies",
+    "boxes": "boxes",
+    "told": "sex, age, view or device in the table",
+}
+"""Keys of a row that a second run compares → what a user calls them."""
+_LATER = ("content", "told")
+"""Those that rows of earlier versions lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +76,7 @@ def prepare(
     workers: int = 0,
     seconds: float = SECONDS,
     progress: Callable[[int, int], None] | None = None,
+    say: Say = silent,
 ) -> list[dict[str, Any]]:
     """Writes the shards that are missing and returns the rows of all, refused images among them.
 
@@ -74,9 +90,11 @@ def prepare(
         workers: processes that decode; 0: as many as there are cores.
         seconds: longest time for one image.
         progress: called with the images done and all.
+        say: takes a line for the user.
 
     Raises:
-        InputError: the folder holds another preparation, or no image could be read.
+        InputError: the folder holds another preparation, or one of files whose bytes have changed, or no image could be
+            read.
     """
     # 1. In an order that does not depend on the disk, and with settings that a second run compares.
     folder = expanded(folder)
@@ -98,17 +116,23 @@ def prepare(
     # 2. Shard by shard: one that has its rows is whole, and is not made again.
     parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
     rows: list[dict[str, Any]] = []
+    earlier = 0
     for number, part in enumerate(parts):
         path = folder / f"records-{number:05d}-of-{len(parts):05d}.tfrecord"
-        if not path.with_suffix(".json").exists():
+        made = path.with_suffix(".json").exists()
+        # Before the files are decoded, so that the next run notices one that is replaced meanwhile.
+        contents = _known_by(part, salt=salt, say=say if made else silent)
+        if not made:
             answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
-            _write_shard(
-                path, part, answers=counted(answers, progress, done=len(rows), total=len(entries)), names=names
-            )
+            answers = counted(answers, progress, done=len(rows), total=len(entries))
+            _write_shard(path, part, contents=contents, answers=answers, names=names)
         with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
             kept = json.loads(path.with_suffix(".json").read_bytes())["rows"]
-            _check_told(kept, part, names=names, folder=folder)
+            _check_same(kept, part, contents=contents, names=names, folder=folder)
+            earlier += sum(not row.keys() >= set(_LATER) for row in kept)
         rows += kept
+    if earlier:
+        say(f"{folder}: {earlier:,} images are of an earlier version, which did not note what files it read")
     # 3. Beside the folder, for its owner alone.
     names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
     check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
@@ -197,29 +221,54 @@ def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: f
     return each(SHRUNK, requests, workers=min(workers, len(requests)), seconds=seconds)
 
 
-def _write_shard(path: Path, entries: Sequence[Entry], *, answers: Iterator[bytes | InputError], names: Names) -> None:
+def _known_by(entries: Sequence[Entry], *, salt: str, say: Say = silent) -> list[str]:
+    """What tells each file from another of its name, empty for one that cannot be read.
+
+    A pseudonym of its digest: who is handed the folder, and has files, cannot look theirs up in it.
+    """
+    return [pseudonym(found or "", salt=salt) for found in digests([entry.path for entry in entries], say=say)]
+
+
+def _write_shard(
+    path: Path,
+    entries: Sequence[Entry],
+    *,
+    contents: Sequence[str],
+    answers: Iterator[bytes | InputError],
+    names: Names,
+) -> None:
     """Writes the records, and then their rows: a shard with rows is whole."""
     rows = []
     # Records first, rows last: rows tell that the records are whole.
     with replacing_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-        for entry, answer in zip(entries, answers, strict=True):
+        for entry, content, answer in zip(entries, contents, answers, strict=True):
             row, picture = described(entry, answer, names=names)
-            rows.append(row)
+            rows.append(row | {"content": content})
             if picture:
                 writer.write(record(row, picture))
     write_json(path.with_suffix(".json"), {"rows": rows})
 
 
-def _check_told(rows: Sequence[dict[str, Any]], entries: Sequence[Entry], *, names: Names, folder: Path) -> None:
-    """Refuses rows of a shard that was made when the table said something else."""
-    differ = []
-    for row, entry in zip(rows, entries, strict=True):
-        now = _of_table(entry, names=names)
-        then = row | {"patient": row.get("patient_of_table", row["patient"]), "study": now["study"]}
-        if any(then.get(key) != now.get(key) for key in {*now, "stated"}):
-            differ.append(now["image"])
-    rule = f"{folder} must be of the same images, labels, patients and parts as now; take another folder"
-    check(not differ, rule, changed=differ[:3], count=len(differ))
+def _check_same(
+    rows: Sequence[dict[str, Any]], entries: Sequence[Entry], *, contents: Sequence[str], names: Names, folder: Path
+) -> None:
+    """Refuses rows of a shard that was made of other bytes, or when the table said something else."""
+    # 1. What differs, and in which images.
+    differ: dict[str, list[str]] = {}
+    for row, entry, content in zip(rows, entries, contents, strict=True):
+        now = _of_table(entry, names=names) | {"content": content}
+        then = row | {"patient": row.get("patient_of_table", row["patient"])}
+        then |= {} if now["study"] else {"study": ""}  # no table's, but the file's
+        keys = [key for key in _WHAT if then.get(key) != now.get(key) and (key in row or key not in _LATER)]
+        for what in {_WHAT[key] for key in keys}:
+            differ.setdefault(what, []).append(now["image"])
+    # 2. In one sentence.
+    images = sorted({image for of in differ.values() for image in of})
+    known = beside(folder, ".names.csv")
+    whose = f" (files behind the names: {known})" if known.exists() else ""
+    what = " and ".join(sorted(differ))
+    rule = f"{folder} must be of the files and tables as they are, and {what} have changed{whose}; take another folder"
+    check(not differ, rule, changed=images[:3], count=len(images))
 
 
 def _of_table(entry: Entry, *, names: Names) -> dict[str, Any]:
@@ -229,7 +278,10 @@ def _of_table(entry: Entry, *, names: Names) -> dict[str, Any]:
     study, patient = (pseudonym(of, salt=names.salt) for of in (entry.study, entry.patient))
     row: dict[str, Any] = {"image": names.shown(entry.image), "study": study, "labels": labels}
     row |= {} if set(entry.labels) <= {0, 1} else {"stated": list(entry.labels)}
-    return row | {"split": entry.split, "patient": patient, "boxes": entry.boxes}
+    told = dict(entry.attributes)
+    told |= {"age": decade(told["age"])} if "age" in told else {}
+    told |= {"sex": told["sex"].strip().upper()[:1]} if "sex" in told else {}
+    return row | {"split": entry.split, "patient": patient, "boxes": entry.boxes, "told": told}
 
 
 def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tuple[dict[str, Any], bytes]:
@@ -249,12 +301,9 @@ def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tupl
     row["patient"] = row["patient_of_table"] or row["patient_of_file"] or image
     row |= {name: value for name, value in about.items() if name != "study"}
     # What the header does not say the table may.
-    said = dict(entry.attributes)
-    said |= {"age": decade(said["age"])} if "age" in said else {}
-    said |= {"sex": said["sex"].strip().upper()[:1]} if "sex" in said else {}
-    row |= {name: value for name, value in said.items() if not row.get(name)}
-    told = any("lateral" in doubt for doubt in row["doubts"])
-    if said.get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not told:
+    row |= {name: value for name, value in row["told"].items() if not row.get(name)}
+    known = any("lateral" in doubt for doubt in row["doubts"])
+    if row["told"].get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not known:
         row["doubts"] = [*row["doubts"], "a lateral view by its table"]
     return row, picture
 

@@ -19,7 +19,7 @@ from tf_simclr.data.radiographs.prepared import MADE_UP, Prepared, load
 from tf_simclr.data.radiographs.splits import NAMES
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.files import replacing, write_json
-from tf_simclr.terminal import Tally
+from tf_simclr.terminal import Tally, say
 
 _EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
@@ -48,6 +48,7 @@ def prepared(config: ChestPrepare, collection: Collection) -> str:
         workers=config.workers,
         seconds=config.seconds,
         progress=lambda done, total: counter(done),
+        say=say,
     )
     # 2. What a person should know before training: said, and kept.
     data = load(config.out, say=silent)

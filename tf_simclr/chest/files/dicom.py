@@ -55,6 +55,8 @@ _SLACK = 4096
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 """Tags of an item and of the end of a sequence; within pixel data always little endian."""
+_STREAMS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+"""First bytes of JPEG, which JPEG-LS has as well, and of JPEG 2000 as a stream and as a file."""
 
 
 def begins(content: bytes) -> bool:
@@ -245,6 +247,12 @@ def _mended(content: bytes, place: int, *, opened: _Opened, name: str) -> bytes:
 
 def _closed(content: bytes, start: int, *, opened: _Opened, name: str) -> bytes:
     """Encapsulated pixels with the delimiter that ends them; items are walked by their lengths."""
+    # The first item is a table of offsets, whose first is 0, and may be empty; some programs leave it away.
+    head = content[start + 8 : start + 16]
+    of_rle = head[:4] != bytes(4) and head[4:] == struct.pack("<I", 64)  # how many segments; where the first begins
+    if head.startswith(_STREAMS) or of_rle:
+        opened.notes.append("has no table of offsets")
+        content = content[:start] + _ITEM + bytes(4) + content[start:]
     # Each item has a tag, a length of four bytes, and so many bytes of a stream.
     at = start
     while at + 8 <= len(content):
