@@ -383,8 +383,8 @@ def _run_values(folder: Path) -> dict[str, Any]:
 
 
 def named(words: Sequence[str]) -> str | None:
-    """The command that the words begin with, one word or two."""
-    return next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), None)
+    """The command that the words begin with, one word or two, also where it is written as options are: `linear_eval`."""
+    return next((name for n in (2, 1) if (name := " ".join(words[:n]).replace("_", "-")) in COMMANDS), None)
 
 
 def _stored_config(words: list[str]) -> Any:

@@ -44,7 +44,6 @@ NEEDED |= {command: ["--checkpoint", "run"] for command in ("embed", "export")}
 NEEDED["prepare-shards"] = ["--image_dir", "images", "--out", "shards"]
 NEEDED["chest prepare"] = ["raw", "out"]  # by position
 NEEDED |= {f"checkpoints {verb}": ["name"] for verb in ("get", "convert")}  # by position
-NEEDED["prepare-shards"] = ["--image_dir", "images", "--out", "shards"]
 NEEDED["chest evaluate"] = ["--model", "run", "--radiographs", "prepared"]
 NEEDED |= {"chest app": ["--model", "run"], "chest explain": ["--model", "run", "image.png"]}
 """Options without a default."""
@@ -587,6 +586,10 @@ def test_who_names_no_command_sees_which_there_are(words, capsys):
     out = capsys.readouterr().out
     group = words.replace("--help", "").replace("-h", "").strip()
     assert {name for name in COMMANDS if f"\n  {name} " in out} == {n for n in COMMANDS if n.startswith(group)}
+
+
+def test_a_command_may_be_written_as_options_are():
+    assert cli.parse(["linear_eval", "--checkpoint", "run"]) == cli.parse(["linear-eval", "--checkpoint", "run"])
 
 
 def test_help_may_stand_in_front(capsys):
