@@ -383,8 +383,9 @@ def _run_values(folder: Path) -> dict[str, Any]:
 
 
 def named(words: Sequence[str]) -> str | None:
-    """The command that the words begin with, one word or two, also where it is written as options are: `linear_eval`."""
-    return next((name for n in (2, 1) if (name := " ".join(words[:n]).replace("_", "-")) in COMMANDS), None)
+    """The command that the words begin with, one word or two; `linear_eval` is `linear-eval`."""
+    dashed = [word.replace("_", "-") for word in words[:2]]
+    return next((name for n in (2, 1) if (name := " ".join(dashed[:n])) in COMMANDS), None)
 
 
 def _stored_config(words: list[str]) -> Any:

@@ -56,8 +56,9 @@ def teacher(images):
 KINDS = {"classifier": Classifier, "student": partial(Distiller, teacher=teacher, alpha=0.5)}
 
 
+@pytest.mark.parametrize("weights", [None, {0: 1.0, 1: 3.0, 2: 0.5}], ids=["alike", "weighted"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_training_is_the_same_whoever_makes_them(kind):
+def test_a_training_is_the_same_whoever_makes_them(kind, weights):
     host, device, views_of = streams(knobs(), held=True)
     logs = {}
     for place, stream in (("host", host), ("device", device)):
@@ -67,7 +68,7 @@ def test_a_training_is_the_same_whoever_makes_them(kind):
         made = KINDS[kind](keras.Model(images, features), num_classes=tiny.CLASSES)
         made.compile(keras.optimizers.SGD(0.5))
         made.views_of = views_of if place == "device" else None
-        logs[place] = Devices().fit(made, stream, steps_per_epoch=2, epochs=2, verbose=0)
+        logs[place] = Devices().fit(made, stream, steps_per_epoch=2, epochs=2, verbose=0, class_weight=weights)
     assert logs["host"].keys() == logs["device"].keys()
     for name, value in logs["host"].items():
         np.testing.assert_allclose(logs["device"][name], value, rtol=1e-4, err_msg=name)
