@@ -11,8 +11,9 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tests.data import made
 from tests.models import grouped
-from tf_simclr.commands import distill, finetune, inputs
+from tf_simclr.commands import distill, finetune
 from tf_simclr.commands.finetune import Given
+from tf_simclr.commands.parts import runs
 from tf_simclr.commands.parts.images import open_source
 from tf_simclr.commands.parts.networks import check_classifier_of
 from tf_simclr.config import Distill, Finetune
@@ -48,7 +49,7 @@ def small(monkeypatch, teacher):
     """The smallest encoder in place of a ResNet, and the teacher in place of a checkpoint."""
     monkeypatch.setattr(distill, "build_encoder", lambda *_: grouped.encoder())
     monkeypatch.setattr(distill, "load_model", lambda path, **selection: teacher)
-    monkeypatch.setattr(inputs, "content_of_option", lambda name, value, **_: str(value))
+    monkeypatch.setattr(runs, "content_of_option", lambda name, value, **_: str(value))
 
 
 def config(folder, images, **changes) -> Distill:

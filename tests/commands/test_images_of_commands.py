@@ -15,7 +15,8 @@ from PIL import Image
 from tests.chest import made as radiographs
 from tests.commands import pictures
 from tests.data import made
-from tf_simclr.commands import distill, inputs, pretrain, transfer
+from tf_simclr.commands import distill, pretrain, transfer
+from tf_simclr.commands.parts import images as parts_images
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, Transfer
 from tf_simclr.data import tfds_source
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -30,7 +31,7 @@ def transferred(**knobs) -> tuple[Source, ...]:
     """Of `transfer`, whose folder holds a folder a set; it has no data set but those of the paper."""
     found = transfer.open_sets(Transfer(checkpoint=RUN, **knobs), "cars196")
     for source in found.values():
-        inputs.check_labels(source)
+        parts_images.check_labels(source)
     return found["train"], found["test"]
 
 
@@ -39,9 +40,9 @@ def distilled(**knobs) -> tuple[Source, Source]:
 
 
 SUPERVISED: dict[str, Callable[..., tuple[Source, ...]]] = {
-    "linear-eval": lambda **knobs: inputs.labelled_sources(LinearEval(checkpoint=RUN, **knobs)),
-    "finetune": lambda **knobs: inputs.labelled_sources(Finetune(**knobs)),
-    "finetune, few labels": lambda **knobs: inputs.labelled_sources(Finetune(labels_fraction=0.5, **knobs)),
+    "linear-eval": lambda **knobs: parts_images.labelled_sources(LinearEval(checkpoint=RUN, **knobs)),
+    "finetune": lambda **knobs: parts_images.labelled_sources(Finetune(**knobs)),
+    "finetune, few labels": lambda **knobs: parts_images.labelled_sources(Finetune(labels_fraction=0.5, **knobs)),
     "distill, with labels": distilled,
     "distill, tested": lambda **knobs: distill.sources(Distill(teacher=RUN, **knobs)),
     "transfer": transferred,
@@ -50,7 +51,7 @@ SUPERVISED: dict[str, Callable[..., tuple[Source, ...]]] = {
 LEARNS = [name for name in SUPERVISED if name != "distill, tested"]
 OTHERS: dict[str, Callable[..., Source]] = {
     "pretrain": lambda **knobs: pretrain.to_pretrain_on(Pretrain(**knobs)),
-    "embed": lambda **knobs: inputs.open_source(Embed(checkpoint=RUN, **knobs), "train"),
+    "embed": lambda **knobs: parts_images.open_source(Embed(checkpoint=RUN, **knobs), "train"),
 }
 """Command → the images that it takes without asking for labels."""
 
@@ -328,11 +329,11 @@ def test_distilling_on_images_without_labels_needs_none(sets):
 
 @pytest.mark.parametrize("command", OTHERS)
 def test_images_without_labels_are_taken_without_and_said(sets, command, capsys):
-    source = inputs.open_source(LinearEval(checkpoint=RUN, **sets), "unlabelled")
+    source = parts_images.open_source(LinearEval(checkpoint=RUN, **sets), "unlabelled")
     assert not source.labelled
     assert "label" not in next(iter(source.ordered()))
     assert "stl (unlabelled) has no labels (all are -1)" in capsys.readouterr().err
-    source = inputs.open_source(LinearEval(checkpoint=RUN, **sets), "some")
+    source = parts_images.open_source(LinearEval(checkpoint=RUN, **sets), "some")
     assert not source.labelled
     assert "stl (some) is taken without labels: 3 of 12 images looked at have none (-1)" in capsys.readouterr().err
 
@@ -351,7 +352,7 @@ def test_supcon_and_a_probe_need_labels(sets):
 
 def test_a_label_that_is_none_far_on_is_one_sentence(sets, monkeypatch):
     monkeypatch.setattr(tfds_source, "LOOKED_AT", 5)
-    source = inputs.open_source(LinearEval(checkpoint=RUN, **sets), "late", labelled=True)
+    source = parts_images.open_source(LinearEval(checkpoint=RUN, **sets), "late", labelled=True)
     with pytest.raises(InputError, match=r"each image must have a label, .* but a label further on is -1"), surfacing():
         list(evaluation_batches(source, batch_size=4, image_size=8, unreadable=Unreadable()))
 
