@@ -72,7 +72,14 @@ class Classifier(Trained):
         ['loss', 'supervised_acc', 'supervised_loss', 'weight_decay']
     """
 
-    OPTIONS = ("num_classes", "fine_tune_after_block", "ft_proj_selector", "frozen_layers", "zero_init", "weight_decay")
+    OPTIONS: tuple[str, ...] = (
+        "num_classes",
+        "fine_tune_after_block",
+        "ft_proj_selector",
+        "frozen_layers",
+        "zero_init",
+        "weight_decay",
+    )
     METRICS: tuple[str, ...] = ("supervised_loss", "supervised_acc", "weight_decay")
     FEWEST = 2
     """Classes, at least; see `TOO_FEW`."""

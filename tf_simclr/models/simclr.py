@@ -62,7 +62,7 @@ class SimCLR(Trained):
         ['contrast_acc', 'contrast_entropy', 'contrast_loss', 'loss', 'weight_decay']
     """
 
-    OPTIONS = ("num_classes", "weight_decay", "microbatch_size", "remat")
+    OPTIONS: tuple[str, ...] = ("num_classes", "weight_decay", "microbatch_size", "remat")
     compares = True
     """Whether the loss compares the examples of a batch with one another, which replicas must then share evenly."""
 

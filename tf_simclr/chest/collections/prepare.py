@@ -302,8 +302,8 @@ def described(entry: Entry, answer: bytes | InputError, *, names: Names) -> tupl
     row |= {name: value for name, value in about.items() if name != "study"}
     # What the header does not say the table may.
     row |= {name: value for name, value in row["told"].items() if not row.get(name)}
-    known = any("lateral" in doubt for doubt in row["doubts"])
-    if row["told"].get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not known:
+    doubted = any("lateral" in doubt for doubt in row["doubts"])
+    if row["told"].get("view", "").upper() in (LATERAL_VIEW, *LATERAL) and not doubted:
         row["doubts"] = [*row["doubts"], "a lateral view by its table"]
     return row, picture
 

@@ -140,7 +140,12 @@ class Learner:
             verbose=0,
         )
         rows = np.sort(parts["test"])
-        seen = {"side": sizes[0], "image_size": sizes[1], "crop_proportion": 1.0, "batch_size": batch_size}
+        seen: dict[str, Any] = {
+            "side": sizes[0],
+            "image_size": sizes[1],
+            "crop_proportion": 1.0,
+            "batch_size": batch_size,
+        }
         said = answers(self.model, data, rows=rows, **seen)
         return self.fitted(pace, said, labels=labels[rows], patients=data.patients[rows], history=history)
 
