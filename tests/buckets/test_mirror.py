@@ -76,11 +76,23 @@ def test_a_pattern_fetches_what_fits_it(proxy, bucket, pattern):
     folder = place.parents[pattern.count("/")]
     assert set(contents(folder)) == PATTERNS[pattern]
     assert written(place) == f"{bucket}/{pattern}"
-    proxy.fault = lambda method, path, body: asked.append(path) if ".tar" in path.split("?")[0] else None
+    ends = {name.rpartition("/")[2] for name in names}
+    proxy.fault = lambda method, path, body: asked.append(path) if path.split("?")[0].split("/")[-1] in ends else None
     local(f"{bucket}/{pattern}")
     assert not asked, "nothing is fetched twice"
     with pytest.raises(InputError, match=r"must mean something that is there, but no object in .* fits"):
         local(f"{bucket}/none-*.tar")
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run{a,b}", "run*", "why?", "a#b%20c", "ünï cödé"])
+def test_a_name_is_what_it_says_where_it_is_there(bucket, name):
+    """Before: what a run had written at `run[1]` could not be read there, since brackets mean a pattern."""
+    filled(f"{bucket}/{name}", {"a": b"1", "deep/b": b"22"})
+    filled(bucket, {"run1/a": b"another", "why1/a": b"another", f"{name}/model.ckpt-7.index": b"333"})
+    assert contents(local(f"{bucket}/{name}")) == {"a": b"1", "deep/b": b"22", "model.ckpt-7.index": b"333"}
+    assert local(f"{bucket}/{name}/a").read_bytes() == b"1"
+    prefix = local(f"{bucket}/{name}/model.ckpt-7")
+    assert prefix.with_name("model.ckpt-7.index").read_bytes() == b"333"
 
 
 def test_the_answers_of_a_result_come_with_it(bucket):

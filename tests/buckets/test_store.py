@@ -121,6 +121,8 @@ def test_what_is_no_address_or_needs_a_package(monkeypatch):
     for text in ("s3://bucket//x", "s3://bucket/../x", "s3://", "gs://b/./x"):
         with pytest.raises(InputError, match="without empty parts"):
             Store(text)
+    with pytest.raises(InputError, match="not one of its versions"):
+        Store("s3://bucket/x?versionId=3")
     import fsspec
 
     def missing(protocol):

@@ -310,6 +310,107 @@ def test_words_in_cls_are_classes(tmp_path):
     assert what(from_shards(tmp_path)) == [(PICTURES[0], "b"), (PICTURES[1], "a")]
 
 
+def record(picture, **labels):
+    features = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))}
+    for name, label in labels.items():
+        features[name.replace("_", "/")] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def records(path, *examples):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for one in examples:
+            writer.write(one)
+
+
+def tables(place, *columns):
+    for number, (name, labels) in enumerate(columns):
+        pq.write_table(pa.table({"image": PICTURES[: len(labels)], name: labels}), place / f"{number}.parquet")
+
+
+A, B, C = [("a/0.png", PICTURES[0]), ("a/0.cls", b"x")], [("b/1.png", PICTURES[1])], [("1.png", PICTURES[1])]
+MIXED = {
+    "cls and a folder": (lambda place: tar(place / "a.tar", A + B), "cls (1 of 2), folder (1 of 2)"),
+    "folders in another shard": (
+        lambda place: (tar(place / "a.tar", A), tar(place / "b.tar", B)),
+        "cls (1 of 2), folder (1 of 2)",
+    ),
+    "cls and a number in a text": (
+        lambda place: tar(place / "a.tar", [*A, *C, ("1.txt", b"7")]),
+        "cls (1 of 2), txt (1 of 2)",
+    ),
+    "cls and json": (
+        lambda place: tar(place / "a.tar", [*A, *C, ("1.json", b'{"label": 5}')]),
+        "cls (1 of 2), json (1 of 2)",
+    ),
+    "columns of two names": (
+        lambda place: tables(place, ("label", [0, 1]), ("class", [1])),
+        "class (1 of 3), label (2 of 3)",
+    ),
+    "features of two names": (
+        lambda place: records(
+            place / "a.tfrec", record(PICTURES[0], label=0), record(PICTURES[1], image_class_label=1)
+        ),
+        "image/class/label (1 of 2), label (1 of 2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_classes_from_several_places_are_told_and_not_mixed(tmp_path, kind):
+    """Before: a folder's name became a class beside those of .cls, and another column's numbers were mixed in."""
+    write, told = MIXED[kind]
+    write(tmp_path)
+    source = from_shards(tmp_path)
+    assert not source.labelled
+    assert f"not all images have their class from the same place; name one by label_column: {told}" in source.notes[0]
+    with pytest.raises(InputError, match="name one by label_column"):
+        from_shards(tmp_path, labelled=True)
+
+
+def test_folders_are_classes_beside_other_members_where_somebody_says_so(tmp_path):
+    tar(tmp_path / "a.tar", A + B)
+    assert what(from_shards(tmp_path, label_column="folder")) == [(PICTURES[0], "a"), (PICTURES[1], "b")]
+
+
+@pytest.mark.parametrize("names", [(), ("cat", "dog", "emu")])
+def test_an_empty_first_shard_changes_no_class(tmp_path, names):
+    """Before: its lack of columns counted for all, and ImageNet's classes began with one that nobody has."""
+    records(tmp_path / "train-00000-of-00002")
+    records(
+        tmp_path / "train-00001-of-00002", *(record(one, image_class_label=n + 1) for n, one in enumerate(PICTURES[:3]))
+    )
+    if names:
+        (tmp_path / "image-class-label.labels.txt").write_text("\n".join(names))
+    assert what(from_shards(tmp_path)) == list(zip(PICTURES, names or "012", strict=False))
+
+
+def test_two_members_of_one_name_are_refused(tmp_path):
+    """Before: the first one's picture came with the second one's class."""
+    tar(tmp_path / "a.tar", [*A, *C, ("a/0.cls", b"y")])
+    with pytest.raises(InputError, match=r"two are called a/0\.cls"):
+        from_shards(tmp_path)
+
+
+def test_tars_that_were_joined_are_refused(tmp_path):
+    """`cat a.tar b.tar`: before, what the second one holds was lost without a word."""
+    for name, members in (("a", A), ("b", B), ("empty", [])):
+        tar(tmp_path / "x" / f"{name}.tar", members)
+    for first in ("a", "empty"):
+        both = [(tmp_path / "x" / f"{name}.tar").read_bytes() for name in (first, "b")]
+        (tmp_path / f"{first}.tar").write_bytes(b"".join(both))
+        with pytest.raises(InputError, match="nothing may follow the mark of its end"):
+            from_shards(tmp_path / f"{first}.tar")
+
+
+def test_marks_of_bytes_order_and_further_json_do_not_hide_a_class(tmp_path):
+    """Before: a `.json` with boxes behind that with the class took it away."""
+    tar(tmp_path / "a.tar", [("0.png", PICTURES[0]), ("0.json", b'{"label": 0}'), ("0.boxes.json", b"{}")])
+    tar(tmp_path / "b.tar", [("0.png", PICTURES[1]), ("0.cls", b"\xef\xbb\xbf1\r\n")])
+    assert from_shards(tmp_path / "a.tar").rows.labels.tolist() == [0]
+    assert from_shards(tmp_path / "b.tar").rows.labels.tolist() == [1]
+
+
 def test_labels_in_json_that_are_none_are_counted(tmp_path):
     members = [
         ("0.png", PICTURES[0]),

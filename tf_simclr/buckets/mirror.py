@@ -62,10 +62,8 @@ def mirrored(address: str) -> Path:
     """
     store = Store(address)
     path = place_of(store.address, "read")
-    if BRACES.search(address) or glob.has_magic(address):
-        return _matching(store.address, path)
-    # 1. What is there, by the manifest, else by the listing.  2. Nothing: files with this prefix.  3. Fetched.
-    # 4. Again, where a manifest named what is no more.
+    # 1. What is there, by the manifest, else by the listing.  2. Nothing: files with this prefix.  3. Nothing: what a
+    # pattern means; a name may have brackets.  4. Fetched.  5. Again, where a manifest named what is no more.
     for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
         manifest = read_manifest(store)
         listed = store.find() if manifest is None else manifest.objects()
@@ -76,6 +74,8 @@ def mirrored(address: str) -> Path:
             listed = store.prefixed()
             beside = Store(store.address.rpartition("/")[0]) if listed else store
             wanted = {path.parent / name: (beside, name, one) for name, one in listed.items()}
+        if not listed and (BRACES.search(address) or glob.has_magic(address)):
+            return _matching(store.address, path)
         check(listed, f"{store.address} must exist: no object, folder or checkpoint prefix of that name is there")
         gone = _fetch(store.address, path, wanted)
         # Without a manifest what is gone is gone; with one the folder is not whole.

@@ -79,6 +79,8 @@ def normal(address: str | Path) -> str:
     odd = [part for part in place.split("/") if part in ("", ".", "..") or "\0" in part]
     rule = f"an address must be of the form {protocol}://BUCKET/FOLDER, without empty parts, . and .."
     check(place and not odd, rule, received=str(address))
+    # S3's package takes what follows for a version, and would write one object and read another.
+    check("?versionId=" not in place, "an address must name an object, not one of its versions", received=str(address))
     return f"{protocol}://{'/' if protocol == 'file' else ''}{place}"
 
 

@@ -40,8 +40,8 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
                 except tfrecords.WithoutImage as error:
                     found.leave_out(tfrecords.WITHOUT, error)
                     continue
-                (offset, size), label, text = one
-                found.add(str(row), (row, offset, size), label=label, text=text)
+                (offset, size), label, text, origin = one
+                found.add(str(row), (row, offset, size), label=label, text=text, origin=origin)
     reader.close()
     return found.not_empty()
 

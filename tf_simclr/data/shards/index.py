@@ -26,8 +26,9 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import replacing
 from tf_simclr.foreign import DAMAGED, Budget, parse_json, reading
 from tf_simclr.lock import InUse, hold
+from tf_simclr.places import shown
 
-_FORMAT = 3
+_FORMAT = 4
 """Counts up when a shard's index would be another."""
 NO_LABEL = -1
 _MANY = 1 << 17
@@ -67,7 +68,8 @@ class Listing:
         left_out: reason → how many parts of the shard are no examples.
         damaged: rows of examples whose bytes are not what was written; they are examples that cannot be read.
         classes: names of all classes, where the shard has them.
-        columns: what was taken for the picture and for the class; empty where nothing names it.
+        column: what was taken for the picture; empty where nothing names it.
+        origins: what an example's class was taken from (a column, an ending) → how many have it from there.
         doubt: why no class was taken where several could be.
         copied: bytes of the pictures' copy; -1 where they are read in the shard.
         file: where they are read.
@@ -82,7 +84,8 @@ class Listing:
     left_out: Counter[str] = field(default_factory=Counter)
     damaged: list[int] = field(default_factory=list)
     classes: tuple[str, ...] = ()
-    columns: tuple[str, str] = ("", "")
+    column: str = ""
+    origins: Counter[str] = field(default_factory=Counter)
     doubt: str = ""
     copied: int = -1
     file: Path = Path()
@@ -105,17 +108,27 @@ class Listing:
         return self
 
     def add(
-        self, name: str, place: tuple[int, ...], *, label: int = NO_LABEL, text: str = "", damaged: bool = False
+        self,
+        name: str,
+        place: tuple[int, ...],
+        *,
+        label: int = NO_LABEL,
+        text: str = "",
+        origin: str = "",
+        damaged: bool = False,
     ) -> None:
         """One more example.
 
         Raises:
-            ValueError: its label is no class's number.
+            InputError: its label is no class's number.
         """
         if damaged:
             self.damaged.append(len(self.names))
         elif not NO_LABEL <= label < _MANY:
-            raise ValueError(f"the label {label} of {name} is no number of a class")
+            rule = f"is no number of a class: 0 to {_MANY - 1}, or {NO_LABEL} for none"
+            raise InputError(f"the label {label} of {shown(name)} {rule}")
+        elif origin:
+            self.origins[origin] += 1
         self.names.append(name)
         self.places.append(place)
         self.labels.append(NO_LABEL if damaged else label)
@@ -127,7 +140,8 @@ class Listing:
         noted = {
             "left_out": self.left_out,
             "classes": self.classes,
-            "columns": self.columns,
+            "column": self.column,
+            "origins": self.origins,
             "doubt": self.doubt,
             "copied": self.copied,
         }
@@ -154,7 +168,8 @@ class Listing:
                 left_out=Counter(noted["left_out"]),
                 damaged=kept["damaged"].tolist(),
                 classes=tuple(noted["classes"]),
-                columns=tuple(noted["columns"]),
+                column=noted["column"],
+                origins=Counter(noted["origins"]),
                 doubt=noted["doubt"],
                 copied=noted["copied"],
             )

@@ -217,7 +217,8 @@ def of_files(
             found,
             lambda: index.of_all(list(beside), kind.listing, what=kind.what, columns=columns, say=say),
             lambda: index.of_all(list(further), kind.listing, what=kind.what, columns=columns, say=say),
-            named=_class_file(paths[0].parent, base, found[0].columns[1]),
+            base=base,
+            folder=paths[0].parent,
             damaged=damaged,
             origin=place,
             columns=columns,
@@ -254,7 +255,7 @@ def of_files(
     )
     own = [names[number] for number in chosen]
     targets = [] if labels is None else labels[chosen].tolist()
-    seen = [found[0].columns[0]] if any(columns.__dict__.values()) else []
+    seen = [next(one.column for one in found if one.names)] if any(columns.__dict__.values()) else []
 
     @in_graph
     def read(number: Any) -> Any:
@@ -312,7 +313,8 @@ def _classes(
     beside: Callable[[], list[Listing]],
     further: Callable[[], list[Listing]],
     *,
-    named: tuple[str, ...],
+    base: Path,
+    folder: Path,
     damaged: np.ndarray,
     origin: str,
     columns: Columns,
@@ -326,10 +328,15 @@ def _classes(
     Raises:
         InputError: labels and names do not fit, or several columns may be the class.
     """
-    # 1. Where several columns could be the class, none is guessed.
+    # 1. Where several columns could be the class, or some examples have it from elsewhere, none is guessed.
     labels, texts = _together(found)
     sound = ~damaged
+    ways = sum((one.origins for one in found), Counter())
     doubt = next((one.doubt for one in found if one.doubt), "")
+    if len(ways) > 1 and not doubt:
+        several = ", ".join(f"{shown(way)} ({number:,} of {len(labels):,})" for way, number in sorted(ways.items()))
+        doubt = f"not all images have their class from the same place; name one by label_column: {several}"
+    way = next(iter(ways), "")
     if doubt:
         if needed:
             raise InputError(f"{origin}: {doubt}")
@@ -338,11 +345,12 @@ def _classes(
         return None, (), []
     # 2. Words alone, or some images without a number: another way, or no labels.
     own = {one.classes for one in found if one.names}
-    check(len(own) == 1, f"the shards of {origin} must have the same classes", first=sorted(map(len, own)))
-    named = next(iter(own)) or named
+    first = {f"shard {number}": list(one[:_FEW]) for number, one in enumerate(sorted(own)[:2])}
+    check(len(own) == 1, f"the shards of {origin} must have the same classes, in the same order", **first)
+    named = next(iter(own)) or _class_file(folder, base, way)
     numbers = labels[sound]
     if (numbers == NO_LABEL).all():
-        given: dict[str, Any] = {"sound": sound, "named": named, "found": found, "columns": columns}
+        given: dict[str, Any] = {"sound": sound, "named": named, "way": way, "columns": columns}
         return _by_words(texts, beside, **given, origin=origin, needed=needed)
     note = missing_labels(numbers, origin)
     if note:
@@ -353,14 +361,14 @@ def _classes(
         every, every_word = np.concatenate([numbers, more]), [*_where(texts, sound), *words]
     else:
         every, every_word = numbers, _where(texts, sound)
-    if found[0].columns[1] == tfrecords.FROM_ONE and every.min() >= 1 and "" in every_word:
+    if way == tfrecords.FROM_ONE and every.min() >= 1 and "" in every_word:
         every_number = np.concatenate([every, _together(further())[0]])  # without words a 0 anywhere tells
     else:
         every_number = every
     # 4. Whether the first class is 0 or 1.  ImageNet's own files count from 1, others under the same name from 0: a 0
     #    anywhere, in a split that nobody asked for, too, tells.
     labels = np.where(sound, labels, 0)
-    if found[0].columns[1] == tfrecords.FROM_ONE:
+    if way == tfrecords.FROM_ONE:
         first = every_number[every_number > NO_LABEL]
         if not first.any():
             return None, (), [missing_labels(np.full(len(first), NO_LABEL), origin)]
@@ -385,7 +393,7 @@ def _by_words(
     *,
     sound: np.ndarray,
     named: tuple[str, ...],
-    found: list[Listing],
+    way: str,
     columns: Columns,
     origin: str,
     needed: bool,
@@ -396,26 +404,25 @@ def _by_words(
         InputError: there are none, and it matters.
     """
     given = _where(texts, sound)
-    kind = next((one.columns[1] for one in found if one.columns[1]), "")
-    if not kind:
+    if not way:
         advice = "label_column names what is the class, where it is called otherwise"
         check(not needed, f"{origin} must have labels to learn from or to test on; {advice}")
         return None, (), []
     # Folders: which of a path's parts is the class shows only when all paths are seen, of other splits, too.
-    if kind == tars.FOLDER:
-        more = {text for one in beside() if one.columns[1] == kind for text in one.texts}
+    if way == tars.FOLDER:
+        more = {text for one in beside() if {*one.origins} == {way} for text in one.texts}
         known = tars.class_of_folders({*given, *more} - {""})
         texts, more = [known.get(text, text) for text in texts], {known.get(text, text) for text in more}
         given = _where(texts, sound)
     else:
-        more = set() if named else {text for one in beside() if one.columns[1] == kind for text in one.texts}
+        more = set() if named else {text for one in beside() if {*one.origins} == {way} for text in one.texts}
     missing = sum(not text for text in given)
     if missing:
         if missing < len(given):
             return None, (), [f"{origin} is taken without labels: {missing:,} of {len(given):,} images have none"]
         return None, (), [missing_labels(np.full(missing, NO_LABEL), origin)]
     # More different texts than half of the images: captions, not classes.
-    if kind == "txt" and columns.label is None and 2 * len({*given}) > len(given):
+    if way == "txt" and columns.label is None and 2 * len({*given}) > len(given):
         advice = "--label_column txt takes them for classes"
         return None, (), [f"{origin} is taken without labels: its texts (.txt) are captions, {advice}"]
     classes = list(named) if named and {*given} <= {*named} else sorted({*given} | more - {""})

@@ -364,7 +364,7 @@ def _gone_through(
     Raises:
         _Elsewhere: so it did.
     """
-    found = Listing(classes=chosen.classes, columns=(chosen.image, chosen.label), doubt=chosen.doubt)
+    found = Listing(classes=chosen.classes, column=chosen.image, doubt=chosen.doubt)
     row = -1
     for batch, locate in pieces():
         batch.validate(full=True)  # an Arrow file is memory: its offsets may point anywhere
@@ -391,7 +391,8 @@ def _gone_through(
             number, sound = _number(label)
             found.left_out[f"labels ({chosen.label}) that are no whole number, or several,"] += not sound
             words = label if isinstance(label, str) else text
-            found.add(name, (begin, len(data)), label=number, text=words if isinstance(words, str) else "")
+            words = words if isinstance(words, str) else ""
+            found.add(name, (begin, len(data)), label=number, text=words, origin=chosen.label)
     return found
 
 

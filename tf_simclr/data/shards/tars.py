@@ -10,7 +10,6 @@ import gzip
 import lzma
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,17 +102,15 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         if several:
             rule = "an example has several pictures; name the one that is meant by image_column"
             raise InputError(f"{rule}: {_some(several)}")
-    # 3. The examples in the order of their first members; where the class came from is the most frequent answer.
-    origins: Counter[str] = Counter()
+    # 3. The examples in the order of their first members.
     for name, sample in samples.items():
         place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
         if place is None:
             found.left_out["examples without an image"] += 1
             continue
         label, text, origin = sample.label(name, columns)
-        origins[origin] += 1
-        found.add(name, place, label=label, text=text)
-    found.columns = (wanted, max(origins, key=lambda one: origins[one]) if origins else "")
+        found.add(name, place, label=label, text=text, origin=origin)
+    found.column = wanted
     return found
 
 
@@ -134,7 +131,7 @@ def _members(file: BinaryIO, found: Listing) -> Any:
     file.seek(0)
     # A tar without members begins with the mark of its end, a block of zeros.
     if length >= _BLOCK and file.read(_BLOCK) == bytes(_BLOCK):
-        return
+        return _check_rest(file)
     file.seek(0)
     end, archive = 0, _Careful(file)
     with tarfile.open(fileobj=archive, mode="r:") as tar:  # type: ignore[call-overload]
@@ -156,28 +153,47 @@ def _members(file: BinaryIO, found: Listing) -> Any:
     file.seek(end)
     if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
         raise ValueError("it is cut off or damaged: it has no mark of its end")
+    _check_rest(file)
+
+
+def _check_rest(file: BinaryIO) -> None:
+    """Refuses what lies behind the mark of a tar's end, where no reader looks.
+
+    Raises:
+        InputError: so it does.
+    """
+    while block := file.read(1 << 20):
+        if block.count(0) < len(block):
+            advice = "as where tars were joined by `cat`: join them by `tar -A`, or give each alone"
+            raise InputError(f"nothing may follow the mark of its end, but something does, {advice}")
 
 
 class _Sample:
     """What the members of an example say of it."""
 
-    __slots__ = ("cls", "noted", "pictures", "words")
+    __slots__ = ("cls", "noted", "pictures", "told", "words")
 
     def __init__(self) -> None:
         self.pictures: _Places = {}
         self.cls: int | str | None = None
         self.noted: int | str | None = None
         self.words = ""
+        self.told: tuple[str, ...] = ()
 
     def take(self, ending: str, *, member: tarfile.TarInfo, file: BinaryIO, columns: Columns, found: Listing) -> None:
-        """Notes what a member says."""
+        """Notes what a member says.
+
+        Raises:
+            InputError: another one has its name.
+            ValueError: it holds no class.
+        """
+        if ending in self.pictures or ending in self.told:
+            rule = "each of its members must have a name of its own, but two are called"
+            raise InputError(f"{rule} {shown(member.name)}; make it anew without the older one")
         # `seg.png` is a picture, too, of the ending `seg.png`.
         last = ending.rpartition(".")[2]
         if f".{last}" in ENDINGS:
-            if ending in self.pictures:
-                found.left_out["further images of an example"] += 1
-            else:
-                self.pictures[ending] = (member.offset_data, member.size)
+            self.pictures[ending] = (member.offset_data, member.size)
         elif last in ("cls", "json", "txt"):
             if last == "txt" and member.size > 4 * WORDS:
                 found.left_out["members .txt"] += 1
@@ -186,12 +202,16 @@ class _Sample:
                 raise ValueError(f"{member.name!r} is too large to hold a class")
             file.seek(member.offset_data)
             data = file.read(member.size)
+            # `1.json` counts before `1.boxes.json`, which counts where that one names no class.
+            self.told += (ending,)
             if last == "cls":
-                self.cls = _number_or_words(member.name, data)
+                cls = _number_or_words(member.name, data)
+                self.cls = cls if self.cls is None or ending == last else self.cls
             elif last == "json":
-                self.noted = _noted(parse_json(data), columns.label, found=found)
-            else:
-                self.words = data.decode(errors="replace").strip()
+                noted = _noted(parse_json(data), columns.label, found=found)
+                self.noted = noted if noted is not None and (self.noted is None or ending == last) else self.noted
+            elif not self.words or ending == last:
+                self.words = data.decode("utf-8-sig", errors="replace").strip()
         else:
             found.left_out[f"members .{last[:20]}"] += 1
 
@@ -208,7 +228,7 @@ class _Sample:
             if self.words.isdecimal():
                 return int(self.words), "", "txt"
             return NO_LABEL, self.words, "txt"
-        folder = name.rpartition("/")[0] if wanted is None else ""
+        folder = name.rpartition("/")[0] if wanted in (None, FOLDER) else ""
         return NO_LABEL, folder, FOLDER if folder else ""
 
 
@@ -239,7 +259,7 @@ def _number_or_words(name: str, data: bytes) -> int | str:
     Raises:
         ValueError: it is neither a number nor a class's name.
     """
-    text = data.decode().strip()
+    text = data.decode("utf-8-sig").strip()
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     if not text or len(text) > WORDS or not text.isprintable():

@@ -72,11 +72,12 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
                 found.add(str(number), (start, end - start, 0, NOTHING), damaged=True)
                 continue
             try:
-                (offset, size), label, text = example(data, start, end=end, columns=columns, found=found)
+                (offset, size), label, text, origin = example(data, start, end=end, columns=columns, found=found)
             except WithoutImage as error:
                 found.leave_out(WITHOUT, error)
                 continue
-            found.add(str(number), (start, end - start, offset - start, size), label=label, text=text)
+            place = (start, end - start, offset - start, size)
+            found.add(str(number), place, label=label, text=text, origin=origin)
     return found.not_empty()
 
 
@@ -156,8 +157,10 @@ class WithoutImage(ValueError):
 WITHOUT = "records without an encoded image"
 
 
-def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing) -> tuple[tuple[int, int], int, str]:
-    """Of an Example's bytes, or of a picture's, the place of the image, the label and the class in words.
+def example(
+    data: Any, start: int, *, end: int, columns: Columns, found: Listing
+) -> tuple[tuple[int, int], int, str, str]:
+    """Of an Example's bytes, or of a picture's, the place of the image, the label, its words and where they stand.
 
     Raises:
         WithoutImage: so it is.
@@ -167,7 +170,7 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
     # 1. Some files have pictures for records, without an Example around them.
     begins = bytes(data[start : min(end, start + _LOOK)])
     if columns == Columns() and begins[:1] not in (_EXAMPLE, b"") and is_picture(begins):
-        return (start, end - start), NO_LABEL, ""
+        return (start, end - start), NO_LABEL, "", ""
     # 2. Example{1: Features{1: entry{1: key, 2: Feature}}}: key → where its Feature lies; nothing is copied.
     features: dict[str, tuple[int, int]] = {}
     for _, a, b in _fields(data, start, end, number=1):
@@ -190,7 +193,7 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
     labelled = columns.label or next((name for name in _LABELS if name in features), "")
     if columns.label is not None and labelled not in features:
         raise InputError(f"label_column must name a feature; one of its records has {has}")
-    found.columns = (name, labelled)
+    found.column = name
     label, words = NO_LABEL, ""
     if labelled:
         numbers = list(_numbers(data, *features[labelled]))
@@ -201,7 +204,7 @@ def example(data: Any, start: int, *, end: int, columns: Columns, found: Listing
     for other in () if words else _TEXTS:
         words = words or (_words(data, features[other]) if other in features else "")
     first, last = images[0]
-    return (first, last - first), label, words
+    return (first, last - first), label, words, labelled
 
 
 def _only(data: Any, features: dict[str, tuple[int, int]]) -> str:
