@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.data import made
 from tf_simclr import prepare_shards
+from tf_simclr.commands.parts.images import same_classes
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.errors import InputError
@@ -383,6 +384,22 @@ def test_an_empty_first_shard_changes_no_class(tmp_path, names):
     if names:
         (tmp_path / "image-class-label.labels.txt").write_text("\n".join(names))
     assert what(from_shards(tmp_path)) == list(zip(PICTURES, names or "012", strict=False))
+
+
+def test_classes_in_another_order_are_refused_with_both(tmp_path):
+    """Before: two sentences that named no difference."""
+    kinds = {name: datasets.ClassLabel(names=list(name)) for name in ("ab", "ba")}
+    for number, (split, kind) in enumerate((("train", "ab"), ("test", "ba"), ("train", "ba"))):
+        one = datasets.Dataset.from_dict(
+            {"image": IMAGES[:1], "label": [0]}, datasets.Features(image=UNDECODED, label=kinds[kind])
+        )
+        one.to_parquet(tmp_path / f"{split}-{number}.parquet")
+        if number == 1:
+            train, test = from_shards(tmp_path), from_shards(tmp_path, "test")
+            with pytest.raises(InputError, match=r"same classes, in the same order.*'a', 'b'.*'b', 'a'"):
+                same_classes(train, test)
+    with pytest.raises(InputError, match=r"same classes, in the same order.*'a', 'b'.*'b', 'a'"):
+        from_shards(tmp_path)
 
 
 def test_two_members_of_one_name_are_refused(tmp_path):

@@ -188,8 +188,9 @@ def same_classes(train: Source, test: Source) -> None:
         InputError: the classes or their order differ.
     """
     differing = sorted(set(train.class_names) ^ set(test.class_names))
-    rule = f"{train.origin} and {test.origin} must have the same classes"
-    check(train.class_names == test.class_names, rule, differing=differing)
+    rule = f"{train.origin} and {test.origin} must have the same classes" + ", in the same order" * (not differing)
+    orders = {"here": train.class_names[:5], "there": test.class_names[:5]}
+    check(train.class_names == test.class_names, rule, **({"differing": differing} if differing else orders))
 
 
 def splits_to_test(config: Any) -> list[str]:
