@@ -21,7 +21,7 @@ from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
 from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
-from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, unused
+from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, settle_tensorflow, unused
 from tf_simclr.machine.launchers import launched, meeting, started
 from tf_simclr.own.named import find, is_code
 from tf_simclr.places import expanded, is_bucket, shown, written
@@ -149,9 +149,7 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
         backend = _loaded_backend()
-        if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
-            tensorflow.config.list_physical_devices()  # looks for GPUs now; logical devices are the task's to make
-            tensorflow.get_logger().setLevel("ERROR")  # of its warnings none is the user's business
+        settle_tensorflow()
         computing = backend if name in _COMPUTING else None
         if computing == "jax" and _meets_others(coordinator):
             computing = None  # JAX must not look at its devices before its processes have met

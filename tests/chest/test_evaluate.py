@@ -185,6 +185,7 @@ def test_a_deployed_model_is_asked_about_a_prepared_folder(tiny_run, tiny_data, 
     (row,) = found["comparisons"]["Square"]
     assert row["difference"]["value"] == 0
     assert row["p_delong"] == 1
+    assert row["second_learned_from"] == found["drift"]["alike"]
     page = (tmp_path / "out/report.html").read_text()
     assert "Research use, not a diagnosis." in page
     assert not any(re.search(rf"\b{re.escape(str(p))}\b", page) for p in tiny_data.patients)
@@ -192,6 +193,8 @@ def test_a_deployed_model_is_asked_about_a_prepared_folder(tiny_run, tiny_data, 
         assert {row["value"] for row in csv.DictReader(file)} == {"upright", "supine"}
     out = capsys.readouterr().out
     assert "carried over" in out
+    assert re.search(r"\d+ look the same as one that .*deployed learned from", out)
+    assert "Look the same as one that the other learned from" in page
     assert "patients in both are not known" in out
 
 

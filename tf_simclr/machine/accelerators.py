@@ -334,6 +334,13 @@ def quietly() -> Iterator[_Noise]:
             os.close(stderr)
 
 
+def settle_tensorflow() -> None:
+    """Has TensorFlow, where it is loaded, look for GPUs, which is when it writes most; of its warnings none is news."""
+    if (tensorflow := sys.modules.get("tensorflow")) is not None:  # what only lists does not load it
+        tensorflow.config.list_physical_devices()  # logical devices are the task's to make
+        tensorflow.get_logger().setLevel("ERROR")
+
+
 def _aside() -> BinaryIO:
     """A file that nobody else sees: in memory where the system has that, as a disk may be full."""
     if hasattr(os, "memfd_create"):

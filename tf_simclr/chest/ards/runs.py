@@ -162,9 +162,11 @@ def _finetuning(pipeline: Pipeline, folder: Path, *, checkpoint: Path | None, se
     config = pipeline.config
     first = {"learning_rate": config.finetune_learning_rate, "train_epochs": config.finetune_epochs}
     first["weight_decay"] = config.grid_weight_decays[0]
+    # A checkpoint brings its network; what names an encoder's code opens it.
+    network = pipeline.encoder_options if checkpoint is None or pipeline.own else {}
     return Finetune(
         # The grid's first values until the search has found better ones.
-        **pipeline.data | pipeline.encoder_options | first | chosen,
+        **pipeline.data | network | first | chosen,
         checkpoint=checkpoint,
         model_dir=folder,
         eval_split="validation",

@@ -5,6 +5,7 @@ from typing import Any
 from tf_simclr.chest.collections import chexpert, nih, siim, synthetic, tables
 from tf_simclr.chest.collections.collection import Collection
 from tf_simclr.config import ChestPrepare
+from tf_simclr.machine.accelerators import quietly, settle_tensorflow
 from tf_simclr.terminal import say, show
 
 
@@ -16,8 +17,10 @@ def run(config: ChestPrepare) -> None:
         synthetic.write(config.raw, config.patients, seed=config.seed)
     collection = opened(config)
     # 2. Records and report; TensorFlow, which takes seconds to load, is needed from here on alone.
-    from tf_simclr.chest.collections.report import prepared
+    with quietly():
+        from tf_simclr.chest.collections.report import prepared
 
+        settle_tensorflow()
     show(prepared(config, collection))
 
 

@@ -50,24 +50,18 @@ def run(config: ChestEvaluate) -> None:
     # 2. What each model says of them; the first one is measured, the others are compared with it.
     names = _named([config.model, *config.others])
     tolds: dict[str, dict[str, Told]] = {}
+    learned: dict[str, int] = {}
     for name, folder in names.items():
         say(f"{name}: {len(rows):,} radiographs of {data.name} …")
         asked = opened(folder, code=config.encoder)
         scores, features = asked.answers(data, rows, batch_size=config.eval_batch_size)
         tolds[name] = _told_of(config, asked, scores=scores, data=data, rows=rows)
-        if name == next(iter(names)):
-            first, moved = (
-                asked,
-                drifts.measured(
-                    # Features of this model against those that it learned from: other models have other features.
-                    asked,
-                    data,
-                    rows=rows,
-                    features=features,
-                    permutations=config.permutations,
-                    seed=config.seed,
-                ),
-            )
+        if not learned:
+            # Features of this model against those that it learned from: other models have other features.
+            seen, whose = drifts.looked_at(data, rows, seed=config.seed), data.patients[rows]
+            draws = {"permutations": config.permutations, "seed": config.seed}
+            first, moved = asked, drifts.measured(asked, seen, features=features, patients=whose, **draws)
+        learned[name] = drifts.alike(asked, seen[0]) if learned else moved["alike"]
         keras.backend.clear_session()
 
     # 3. The numbers of each finding.
@@ -78,11 +72,12 @@ def run(config: ChestEvaluate) -> None:
             curves[finding] = drawn(told, seed=config.seed + number)
             if findings[finding]["separated"]:
                 say(f"{finding}: {SEPARATED}")
-    comparisons = {
-        finding: numbers.compared({name: of[finding] for name, of in tolds.items() if finding in of}, seed=config.seed)
-        for finding in own
-        if not findings[finding]["why"] and sum(finding in of for of in tolds.values()) > 1
-    }
+    comparisons = {}
+    for finding in own:
+        told_by = {name: of[finding] for name, of in tolds.items() if finding in of}
+        if not findings[finding]["why"] and len(told_by) > 1:
+            beside = numbers.compared(told_by, seed=config.seed)
+            comparisons[finding] = [row | {"second_learned_from": learned[row["second"]]} for row in beside]
 
     # 4. What is left.
     found = Evaluation(
@@ -271,6 +266,8 @@ def _summary(config: ChestEvaluate, found: Evaluation) -> str:
         for row in found.comparisons.get(name, []):
             gain = row["difference"]
             lines.append(f"    minus {row['second']}: {_cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
+            if of_second := row["second_learned_from"]:
+                lines.append(f"    {of_second:,} look the same as one that {row['second']} learned from")
     moved = found.drift
     chances = ", ".join(
         f"{key} p {moved[key]['p']:.3f}" for key in ("brightness", "contrast", "features") if "p" in moved[key]

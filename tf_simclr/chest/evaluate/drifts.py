@@ -20,24 +20,32 @@ _USUAL = 0.05
 """Share of training cases that are further from the nearest one than `Cases.usual`."""
 
 
+def looked_at(data: Prepared, rows: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Small pictures of these radiographs, and whose they are; as pictures take time, of many some are drawn."""
+    chosen = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:_MOST])]
+    return small_pictures(data, chosen), data.patients[chosen]
+
+
 def measured(
-    asked: Asked, data: Prepared, *, rows: np.ndarray, features: np.ndarray, permutations: int, seed: int
+    asked: Asked,
+    seen: tuple[np.ndarray, np.ndarray],
+    *,
+    features: np.ndarray,
+    patients: np.ndarray,
+    permutations: int,
+    seed: int,
 ) -> dict[str, Any]:
     """What has moved, with the chance that it is nothing; of each patient one image counts for that chance.
 
     Args:
         asked: the model, with the cases that it learned from.
-        data: the other hospital's radiographs.
-        rows: those that were asked about, which ascend.
-        features: of them, `(n, d)`.
+        seen: pictures of the other hospital, and whose they are (`looked_at`).
+        features: of all that were asked about, `(n, d)`.
+        patients: whose those are, `(n,)`.
         permutations: draws for a chance.
         seed: of all draws.
     """
-    # Pictures take time, so of many some are drawn; features are there for all.
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(rows))[:_MOST])
-    theirs, ours = small_pictures(data, rows[chosen]), np.asarray(asked.cases.pictures)
-    people = data.patients[rows[chosen]]
+    (theirs, people), ours = seen, np.asarray(asked.cases.pictures)
     options: dict[str, int] = {"permutations": permutations, "seed": seed}
     found: dict[str, Any] = {"images": {"learned_from": len(ours), "here": len(theirs)}}
     found["histograms"] = {"learned_from": _histogram(ours), "here": _histogram(theirs)}
@@ -56,19 +64,18 @@ def measured(
         }
     known = np.asarray(asked.cases.features, np.float32)
     own = directions(features, asked.cases.centre)
-    singles = [_one_each(known, asked.cases.people), _one_each(own, data.patients[rows])]
+    singles = [_one_each(known, asked.cases.people), _one_each(own, patients)]
     # Is the nearest case as near as cases are to each other?  Of training cases one in twenty is not.
     nearest = _nearest_similarity(own, known)
     unlike = nearest < asked.cases.usual
     found["features"] = {
-        "unlike": estimate(float(unlike.mean()), share_interval(unlike, patients=data.patients[rows])),
+        "unlike": estimate(float(unlike.mean()), share_interval(unlike, patients=patients)),
         "unlike_expected": _USUAL,
     }
     if min(map(len, singles)) > 1:
         value, p = drift.mean_discrepancy(singles[0], singles[1], **options)
         found["features"] |= {"discrepancy": value, "p": p, "frechet": drift.frechet(singles[0], singles[1])}
-    found["alike"] = alike(ours, theirs)
-    return found
+    return found | {"alike": alike(asked, theirs)}
 
 
 def _statistic(name: str, pictures: np.ndarray) -> np.ndarray:
@@ -96,8 +103,9 @@ def _nearest_similarity(own: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def alike(ours: np.ndarray, theirs: np.ndarray) -> int:
-    """Radiographs here that look the same as one that was learned from."""
+def alike(asked: Asked, theirs: np.ndarray) -> int:
+    """How many of these pictures look the same as one that the model learned from."""
+    ours = np.asarray(asked.cases.pictures)
     # Ours come first: a pair that crosses their number is one of each.
     hashes = [perceptual_hash(picture.astype(np.float32) / 255) for pictures in (ours, theirs) for picture in pictures]
     pairs = near_duplicates(hashes)

@@ -237,6 +237,7 @@ def compared(found: Evaluation) -> list[str]:
             measured(row["difference"]),
             f"{row['p_delong_adjusted']:.3f}",
             f"{row['p_bootstrap_adjusted']:.3f}",
+            f"{row['second_learned_from']:,}",
         ]
         # A finding, then its comparisons.
         for name, comparisons in found.comparisons.items()
@@ -252,6 +253,7 @@ def compared(found: Evaluation) -> list[str]:
         "Difference",
         "p (DeLong)",
         "p (bootstrap)",
+        "Look the same as one that the other learned from",
     ]
     caption = "On the same patients, in pairs; p-values are adjusted for how many models are compared (Holm)."
     return [tag("h2", "Beside other models"), table(heads, rows, caption=caption)]
@@ -274,7 +276,7 @@ def _drifted(found: Evaluation) -> list[str]:
         f"{100 * unlike['value']:.0f} % ({100 * unlike['low']:.0f} to {100 * unlike['high']:.0f} %) of these are "
         f"further from the nearest one that the model learned from than {100 * usual:.0f} % of those are from "
         "each other.",
-        f"{moved['alike']:,} of these radiographs look the same as one that it learned from"
+        f"{moved['alike']:,} of {moved['images']['here']:,} radiographs look the same as one that it learned from"
         + (": what it says of them is no test of it." if moved["alike"] else "."),
         PATIENTS,
     ]
