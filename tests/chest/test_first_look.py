@@ -109,6 +109,14 @@ def test_mistakes_are_told_before_a_framework_is_loaded(places):
     assert max(seconds for _, _, seconds in found) < 1
 
 
+def test_a_preparation_writes_its_own_lines_and_none_of_the_framework_that_it_loads_late(tmp_path):
+    words = "chest prepare raw out --source synthetic --patients 8 --size 32 --workers 1".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_simclr", *words], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["making", "radiographs"]
+
+
 def test_a_port_that_is_taken_is_told_before_the_model_is_opened(places):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
