@@ -110,7 +110,20 @@ def test_mistakes_are_told_before_a_framework_is_loaded(places):
 
 
 def test_a_preparation_writes_its_own_lines_and_none_of_the_framework_that_it_loads_late(tmp_path):
-    words = "chest prepare raw out --source synthetic --patients 8 --size 32 --workers 1".split()
+    words = [
+        "chest",
+        "prepare",
+        "raw",
+        "out",
+        "--source",
+        "synthetic",
+        "--patients",
+        "8",
+        "--size",
+        "32",
+        "--workers",
+        "1",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "tf_simclr", *words], capture_output=True, text=True, cwd=tmp_path, check=True
     )
