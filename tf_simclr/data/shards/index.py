@@ -28,9 +28,11 @@ from tf_simclr.foreign import DAMAGED, Budget, parse_json, reading
 from tf_simclr.lock import InUse, hold
 from tf_simclr.places import shown
 
-_FORMAT = 4
+_FORMAT = 5
 """Counts up when a shard's index would be another."""
 NO_LABEL = -1
+OWN = -1
+"""Checksum of a picture whose kind of shard has checksums of its own."""
 _MANY = 1 << 17
 """Classes at most: a label beyond is a mistake, or meant to take all memory."""
 _RESERVE = 1 << 28
@@ -63,6 +65,7 @@ class Listing:
     Attributes:
         names: which are different within the shard.
         places: what its kind finds the image's bytes by, integers.
+        checksums: CRC-32C of each image's bytes, by which what changes later is told; -1 where its kind has its own.
         labels: numbers, -1 for none.
         texts: the class in words, empty for none.
         left_out: reason → how many parts of the shard are no examples.
@@ -79,6 +82,7 @@ class Listing:
 
     names: list[str] = field(default_factory=list)
     places: list[tuple[int, ...]] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -115,6 +119,7 @@ class Listing:
         label: int = NO_LABEL,
         text: str = "",
         origin: str = "",
+        checksum: int = OWN,
         damaged: bool = False,
     ) -> None:
         """One more example.
@@ -131,6 +136,7 @@ class Listing:
             self.origins[origin] += 1
         self.names.append(name)
         self.places.append(place)
+        self.checksums.append(checksum)
         self.labels.append(NO_LABEL if damaged else label)
         self.texts.append("" if damaged else text)
 
@@ -148,7 +154,7 @@ class Listing:
         # Texts as one array of bytes each, parted by zeros: a million strings would be a million objects.
         texts = {"names": "\0".join(self.names), "texts": "\0".join(self.texts), "noted": json.dumps(noted)}
         columns: dict[str, Any] = {key: np.frombuffer(os.fsencode(value), np.uint8) for key, value in texts.items()}
-        for key in ("places", "labels", "damaged"):
+        for key in ("places", "checksums", "labels", "damaged"):
             columns[key] = np.array(getattr(self, key), np.int64)
         np.savez(file, **columns)
         return file.getvalue()
@@ -163,6 +169,7 @@ class Listing:
             found = cls(
                 names=text["names"].split("\0") if count else [],
                 places=[tuple(place) for place in kept["places"].tolist()],
+                checksums=kept["checksums"].tolist(),
                 labels=kept["labels"].tolist(),
                 texts=text["texts"].split("\0") if count else [],
                 left_out=Counter(noted["left_out"]),
@@ -173,7 +180,7 @@ class Listing:
                 doubt=noted["doubt"],
                 copied=noted["copied"],
             )
-        if len({count, len(found.names), len(found.places), len(found.texts)}) != 1:
+        if len({count, len(found.names), len(found.places), len(found.checksums), len(found.texts)}) != 1:
             raise ValueError("columns of different lengths")
         return found
 

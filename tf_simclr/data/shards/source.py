@@ -230,11 +230,16 @@ def of_files(
         notes.append(f"{damaged.sum():,} records of {place} are damaged (checksum), and cannot be read: {first}")
 
     def fetch(number: int) -> bytes:
-        one = found[shard[number]]
+        one, row = found[shard[number]], within[number]
         # Where a picture was, another content has another one, or a part of one, and this one's label.
         if one.copied < 0 and opening.written(one.file) != one.stamp:
             raise OSError(f"{shown(one.file)} was written anew since it was opened")
-        return kind.fetch(one.file, one.places[within[number]])
+        data = kind.fetch(one.file, one.places[row])
+        if one.checksums[row] not in (index.OWN, contents.crc32c(data)):
+            raise ValueError(
+                f"a picture of {shown(one.file)} is damaged: it is not what it was when its index was made"
+            )
+        return data
 
     # 3. Which of them are taken: all, those that a split's syntax names, or a part by content.
     chosen, noted = np.arange(count) if taken is None else taken, None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
@@ -392,7 +393,7 @@ def _gone_through(
             found.left_out[f"labels ({chosen.label}) that are no whole number, or several,"] += not sound
             words = label if isinstance(label, str) else text
             words = words if isinstance(words, str) else ""
-            found.add(name, (begin, len(data)), label=number, text=words, origin=chosen.label)
+            found.add(name, (begin, len(data)), label=number, text=words, origin=chosen.label, checksum=crc32c(data))
     return found
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
@@ -90,28 +91,37 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         for key, ending, member in _members(file, found):
             sample = samples.setdefault(key, _Sample())
             sample.take(ending, member=member, file=file, columns=columns, found=found)
-    # 2. Which ending is the picture, if an example has several (`jpg` beside `seg.png`).
-    if columns.image is not None:
-        wanted = columns.image.lower().removeprefix(".")
-        known = sorted({ending for sample in samples.values() for ending in sample.pictures})
-        if samples and wanted not in known:
-            raise InputError(f"image_column must be an ending of its pictures: {_some(known)}")
-    else:
-        wanted = ""
-        several = {name for sample in samples.values() if len(sample.pictures) > 1 for name in sample.pictures}
-        if several:
-            rule = "an example has several pictures; name the one that is meant by image_column"
-            raise InputError(f"{rule}: {_some(several)}")
-    # 3. The examples in the order of their first members.
-    for name, sample in samples.items():
-        place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
-        if place is None:
-            found.left_out["examples without an image"] += 1
-            continue
-        label, text, origin = sample.label(name, columns)
-        found.add(name, place, label=label, text=text, origin=origin)
+        # 2. Which ending is the picture, if an example has several (`jpg` beside `seg.png`).
+        if columns.image is not None:
+            wanted = columns.image.lower().removeprefix(".")
+            known = sorted({ending for sample in samples.values() for ending in sample.pictures})
+            if samples and wanted not in known:
+                raise InputError(f"image_column must be an ending of its pictures: {_some(known)}")
+        else:
+            wanted = ""
+            several = {name for sample in samples.values() if len(sample.pictures) > 1 for name in sample.pictures}
+            if several:
+                rule = "an example has several pictures; name the one that is meant by image_column"
+                raise InputError(f"{rule}: {_some(several)}")
+        # 3. The examples in the order of their first members.
+        for name, sample in samples.items():
+            place = sample.pictures.get(wanted) if wanted else next(iter(sample.pictures.values()), None)
+            if place is None:
+                found.left_out["examples without an image"] += 1
+                continue
+            label, text, origin = sample.label(name, columns)
+            found.add(name, place, label=label, text=text, origin=origin, checksum=_checksum(file, *place))
     found.column = wanted
     return found
+
+
+def _checksum(file: BinaryIO, offset: int, size: int) -> int:
+    """The CRC-32C of a range of a file, a MiB at a time."""
+    file.seek(offset)
+    crc = 0
+    while size > 0 and (piece := file.read(min(size, 1 << 20))):
+        crc, size = crc32c(piece, crc), size - len(piece)
+    return crc
 
 
 def _some(endings: Collection[str]) -> str:
