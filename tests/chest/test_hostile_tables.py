@@ -244,6 +244,19 @@ def test_what_a_folder_holds_beside_radiographs_is_told(tmp_path):
     )
 
 
+def test_what_this_program_wrote_beside_the_classes_is_no_radiograph(tmp_path):
+    for name in ("sick/a.png", "well/b.png", "ready/seen.png", "runs/covid/roc.png", "other/c.png"):
+        touch(tmp_path / name)
+    before = tables.from_folder(tmp_path)
+    assert before.classes == ("other", "ready", "runs", "sick", "well")
+    for name in ("ready/settings.json", "ready/records-00000-of-00001.tfrecord", "ready.salt", "other/config.json"):
+        touch(tmp_path / name, "{}")
+    touch(tmp_path / "runs/covid/config.json", '{"command": "chest covid"}')
+    found = tables.from_folder(tmp_path)
+    assert found.classes == ("other", "sick", "well")  # whose config.json is somebody else's
+    assert found.problems == ("folders that this program wrote are passed over (2)",)
+
+
 # --- public collections -------------------------------------------------------------------------------------------
 
 STUDIES = "id,Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance\n"

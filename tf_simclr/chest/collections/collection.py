@@ -4,6 +4,7 @@ import codecs
 import csv
 import filecmp
 import io
+import os
 import posixpath
 import re
 import unicodedata
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from tf_simclr.chest.files.reading import is_radiograph_file
 from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN
-from tf_simclr.errors import check
-from tf_simclr.foreign import reading
+from tf_simclr.errors import InputError, check
+from tf_simclr.foreign import read_json, reading
 
 ENDINGS = (".dcm", ".dicom", ".dic", ".png", ".jpg", ".jpeg")
 """Files of a folder that count as radiographs, in any case of letters."""
@@ -310,15 +311,35 @@ def files_below(folder: Path) -> list[Path]:
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
     # Sorted, so that a folder is the same collection on every system.
-    found = []
+    found, ours = [], written_here(folder)
     for path in sorted(folder.rglob("*")):
         ending = path.suffix.lower()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or ending in _OTHERS or path.name.upper().startswith("DICOMDIR"):
+        own = not ours.isdisjoint(path.parents)
+        if hidden or own or ending in _OTHERS or path.name.upper().startswith("DICOMDIR"):
             continue
         if ending in ENDINGS or (path.is_file() and is_radiograph_file(path)):
             found.append(path)
     return found
+
+
+def written_here(folder: Path) -> set[Path]:
+    """Folders below that this program wrote, prepared ones and runs: their pictures are figures, and no radiographs."""
+    found = set()
+    for place, _, names in os.walk(folder):
+        prepared = "settings.json" in names and any(name.startswith("records-") for name in names)
+        if prepared or ("config.json" in names and _is_of_a_command(Path(place, "config.json"))):
+            found.add(Path(place))
+    return found - {folder}
+
+
+def _is_of_a_command(note: Path) -> bool:
+    """Whether a `config.json` is what a command leaves in its run folder."""
+    try:
+        found = read_json(note)
+    except InputError:  # somebody else's
+        return False
+    return isinstance(found, dict) and "command" in found
 
 
 def files_by_name(folder: Path) -> dict[str, Path]:

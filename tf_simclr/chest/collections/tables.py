@@ -19,6 +19,7 @@ from tf_simclr.chest.collections.collection import (
     spelling,
     unmatched,
     within,
+    written_here,
     zero_one_or_unsure,
 )
 from tf_simclr.data.radiographs.splits import named
@@ -253,20 +254,21 @@ def from_folder(folder: Path) -> Collection:
 
 def _passed_over(folder: Path, files: Sequence[Path], *, homeless: int) -> tuple[str, ...]:
     """What lies in a folder and is not taken: radiographs without a class, and other pictures, volumes and archives."""
-    taken = set(files)
+    taken, ours = set(files), written_here(folder)
     # Told of, so that nobody wonders where half a folder went.
     others = Counter(
         path.suffix.lower() or "without an ending"
         for path in folder.rglob("*")
         if path not in taken and path.suffix.lower() not in _TEXTS and path.is_file()
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and ours.isdisjoint(path.parents)
     )
     kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
     lines = [f"radiographs that lie in no class's folder are passed over ({homeless:,})"] * bool(homeless)
+    lines += [f"folders that this program wrote are passed over ({len(ours):,})"] * bool(ours)
     return (*lines, *[f"files that are no DICOM, PNG or JPEG are passed over ({kinds})"] * bool(others))
 
 
-_TEXTS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".html", ".py", ".xlsx")
+_TEXTS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".html", ".py", ".xlsx", ".salt")
 """Files that nobody takes for radiographs."""
 
 
