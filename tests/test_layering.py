@@ -120,7 +120,8 @@ MAY_IMPORT = {
     | METHOD,  # the public names
     # the commands
     "tf_simclr.commands": {"tf_simclr.config.first_look", "tf_simclr.training.publishing"} | LIBRARY,
-    "tf_simclr.commands.sweep": {"tf_simclr.cli", "tf_simclr.config.first_look"} | COMMANDS,  # its trials are commands
+    "tf_simclr.commands.search": {"tf_simclr.cli", "tf_simclr.config.first_look"} | LIBRARY,  # its trials are commands
+    "tf_simclr.commands.sweep": {"tf_simclr.commands.search"} | COMMANDS,
     "tf_simclr.commands.demo": {"converters", "converters.verification", "converters.names"}
     | COMMANDS,  # shows the way to PyTorch, too
     "tf_simclr.commands.checkpoints": {"converters", "converters.names", "converters.published"} | WAY | COMMANDS,

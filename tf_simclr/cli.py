@@ -296,9 +296,9 @@ def _check_named(stored: Any, given: Mapping[str, Any]) -> None:
 
 def besides(command: str) -> list[tuple[str, str]]:
     """Options that are none of a configuration, and what they mean."""
-    found = [("--config FILE", "Options of a run folder's config.json; those beside it change them.")]
+    found = [("--config FILE", "Options of a run folder's config.json; options given beside it override them.")]
     if command == "pretrain":
-        meant = "Options of a preset (`tf-simclr presets` lists them); those beside it change them."
+        meant = "Options of a preset (`tf-simclr presets` lists them); options given beside it override them."
         found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", meant))
     return found
 

@@ -30,7 +30,7 @@ def trials(monkeypatch):
         write_json(plan.parent / "result.json", {"top1": {"accuracy": score}})
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return ran
 
 
@@ -58,17 +58,17 @@ def test_a_grid_is_searched_whole_and_the_best_is_tested_once(trials, tmp_path, 
 
 
 def test_an_interrupted_search_goes_on_without_doing_a_trial_twice(trials, tmp_path, monkeypatch):
-    run = sweep.subprocess.run
+    run = subprocess.run
 
     def stop(command, **options):
         if len(trials) == 3:
             raise KeyboardInterrupt
         return run(command, **options)
 
-    monkeypatch.setattr(sweep.subprocess, "run", stop)
+    monkeypatch.setattr(subprocess, "run", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep.run(plan(tmp_path))
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     sweep.run(plan(tmp_path))
     assert len(trials) == 6
     assert len({(c["learning_rate"], c["weight_decay"]) for c in trials}) == 6
@@ -95,7 +95,7 @@ def test_trials_that_always_fail_end_the_search_with_what_they_said(tmp_path, mo
         stdout.write(b"the checkpoint must exist\n")
         return subprocess.CompletedProcess(command, 2)
 
-    monkeypatch.setattr(sweep.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(InputError, match="trials must not fail"):
         sweep.run(plan(tmp_path))
     assert capfd.readouterr().err.count("failed with code 2: the checkpoint must exist") == 3
@@ -106,12 +106,12 @@ def test_trials_that_always_fail_end_the_search_with_what_they_said(tmp_path, mo
 def test_a_trial_that_a_signal_has_ended_has_not_failed(trials, tmp_path, monkeypatch, name, way):
     number = getattr(signal, name)
     code = -number if way == "itself" else 128 + number
-    run = sweep.subprocess.run
-    monkeypatch.setattr(sweep.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code))
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code))
     with pytest.raises(SystemExit, match=str(128 + number)):
         sweep.run(plan(tmp_path))
     assert not (tmp_path / "trials.json").exists()
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     sweep.run(plan(tmp_path))
     assert len(trials) == 6
 
@@ -126,7 +126,7 @@ def test_a_signal_to_the_search_ends_its_trial_too(tmp_path, monkeypatch, name):
         os.kill(os.getpid(), getattr(signal, name))
         pytest.fail("the search went on")
 
-    monkeypatch.setattr(sweep.subprocess, "run", sent)
+    monkeypatch.setattr(subprocess, "run", sent)
     with pytest.raises(SystemExit, match=str(128 + getattr(signal, name))):
         sweep.run(plan(tmp_path))
     assert len(seen) == 1
@@ -143,7 +143,7 @@ def test_a_search_that_is_stopped_anywhere_is_the_search_that_never_was(trials, 
     sweep.run(plan(tmp_path / "whole", method=method, trials=5, seed=3))
     whole = tried(trials)
     assert len(set(whole)) == 5
-    run = sweep.subprocess.run
+    run = subprocess.run
     for stop in range(5):
         trials.clear()
 
@@ -153,10 +153,10 @@ def test_a_search_that_is_stopped_anywhere_is_the_search_that_never_was(trials, 
             return run(command, **options)
 
         folder = tmp_path / f"stopped-{stop}"
-        monkeypatch.setattr(sweep.subprocess, "run", stopped)
+        monkeypatch.setattr(subprocess, "run", stopped)
         with pytest.raises(KeyboardInterrupt):
             sweep.run(plan(folder, method=method, trials=5, seed=3))
-        monkeypatch.setattr(sweep.subprocess, "run", run)
+        monkeypatch.setattr(subprocess, "run", run)
         sweep.run(plan(folder, method=method, trials=5, seed=3))
         assert tried(trials) == whole
         results = [json.loads((at / "result.json").read_text()) for at in (folder, tmp_path / "whole")]
@@ -197,7 +197,7 @@ def test_more_trials_after_a_finished_search_test_another_best_again_and_say_so(
 @pytest.mark.parametrize("bad", [None, float("nan"), float("inf")], ids=["failed", "nan", "inf"])
 @pytest.mark.parametrize("method", ["grid", "random", "tpe"])
 def test_a_failed_trial_is_tried_once_and_the_others_once(trials, tmp_path, monkeypatch, capsys, method, bad):
-    run = sweep.subprocess.run
+    run = subprocess.run
 
     def sometimes(command, **options):
         done = run(command, **options)
@@ -206,14 +206,14 @@ def test_a_failed_trial_is_tried_once_and_the_others_once(trials, tmp_path, monk
             return subprocess.CompletedProcess(command, 1 if bad is None else 0)
         return done
 
-    monkeypatch.setattr(sweep.subprocess, "run", sometimes)
+    monkeypatch.setattr(subprocess, "run", sometimes)
     sweep.run(plan(tmp_path, method=method, trials=6))
     assert len(trials) == len(set(tried(trials))) == 6
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["failed"] == [{"learning_rate": 0.1, "weight_decay": 0.0}]
     assert result["top1.accuracy"] == pytest.approx(1 - 0.09)
     assert "failed  learning_rate=0.1, weight_decay=0.0" in capsys.readouterr().out
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     sweep.run(plan(tmp_path, method=method, trials=6))  # the next start tries it once more, in its folder
     assert tried(trials)[6:] == [(0.1, 0.0)]
     assert json.loads((tmp_path / "result.json").read_text())["best"]["learning_rate"] == 0.1
@@ -301,7 +301,7 @@ def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
         write_json(Path(config["result"]), {"results": {"checkpoint": {"logistic_regression": score}}})
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sweep, "content_of_option", lambda name, value: value)  # there is no such file
     options = {"checkpoint": "x", "train_split": "train[:90%]", "eval_split": "train[90%:]"}
     config = Sweep(task="linear-eval", model_dir=tmp_path, options=options, search={"l2_strengths": [5, 45]})

@@ -15,7 +15,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from tf_simclr import contents, optimizers
+from tf_simclr import contents
 from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.parts.images import open_source, same_classes
@@ -23,13 +23,14 @@ from tf_simclr.commands.parts.networks import (
     check_channels,
     check_classifier_of,
     check_images,
+    own_encoder,
     resnet_of,
     stem_warning,
     warn_of_stem,
 )
+from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push, see
-from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
-from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
+from tf_simclr.commands.supervised import Job, finished, summary, supervise
 from tf_simclr.config import Distill
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
@@ -113,16 +114,14 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     # 3. The images with what the student learns from them; the training's length and rates follow from their number.
     source = with_answers(config, source, teacher=teacher, folder=folder, devices=devices)
     plan = plan_of(config, source.num_examples)
-    schedule = schedule_of(config, plan, num_examples=source.num_examples)
 
     # 4. The student.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     keras.utils.set_random_seed(config.seed)
-    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     with devices.scope():
         if model is None:
             with precision(config.mixed_precision):
                 model = student(config, architecture, teacher=_taught(config, teacher))
-        rule = optimizers.build(config.optimizer, schedule, **decay)
+        rule = optimizer_of(config, steps=plan.total_steps, num_examples=source.num_examples)
         compile_on(devices, model, optimizer=rule, config=config)
 
     # 5. Weights to start from; those of the run's newest checkpoint, where there is one, take their place in 6.

@@ -11,12 +11,18 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from tf_simclr import optimizers
 from tf_simclr.commands.parts.images import labelled_sources
-from tf_simclr.commands.parts.networks import check_channels, check_classifier_of, check_images, resnet_of, stem_warning
+from tf_simclr.commands.parts.networks import (
+    check_channels,
+    check_classifier_of,
+    check_images,
+    own_encoder,
+    resnet_of,
+    stem_warning,
+)
+from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
-from tf_simclr.commands.pretrain import own_encoder, plan_of, schedule_of
-from tf_simclr.commands.supervised import Job, compile_on, finished, summary, supervise
+from tf_simclr.commands.supervised import Job, finished, summary, supervise
 from tf_simclr.config import Finetune
 from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
@@ -80,7 +86,6 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     # 3. The images whose labels count; the length of the training and its rates follow from their number.
     source, drawn = labels(config, source)
     plan = plan_of(config, source.num_examples)
-    schedule = schedule_of(config, plan, num_examples=source.num_examples)
 
     # 4. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     keras.utils.set_random_seed(config.seed)
@@ -88,7 +93,8 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
         if model is None:
             with precision(config.mixed_precision):
                 model = classifier(config, architecture, several=source.several)
-        compile_on(devices, model, optimizer=optimizer(config, model, schedule=schedule), config=config)
+        rule = optimizer_of(config, steps=plan.total_steps, num_examples=source.num_examples)
+        compile_on(devices, model, optimizer=_by_depth(config, model, rule=rule), config=config)
 
     # 5. Weights to start from; those of the run's newest checkpoint, where there is one, take their place in 6.
     if given is not None:
@@ -261,14 +267,13 @@ def classifier(
     )
 
 
-def optimizer(config: Finetune, model: Classifier, *, schedule: optimizers.WarmUpCosine) -> keras.optimizers.Optimizer:
-    """The optimizer of the knobs, with slower groups below where `layer_decay` asks for them."""
-    plainly = optimizers.build(config.optimizer, schedule, momentum=config.momentum, weight_decay=config.weight_decay)
+def _by_depth(config: Finetune, model: Classifier, *, rule: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer, with slower groups below where `layer_decay` asks for them."""
     if config.layer_decay == 1:
-        return plainly
+        return rule
     # With a projection head below the classifier there is one group more to go down.
     projects = model.ft_proj_selector > 0
-    return layerwise(plainly, lambda name: depth_factor(name, config.layer_decay, projects=projects))
+    return layerwise(rule, lambda name: depth_factor(name, config.layer_decay, projects=projects))
 
 
 def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:

@@ -17,9 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr import optimizers
 from tf_simclr.commands.parts.images import labelled_sources
 from tf_simclr.commands.parts.networks import extractor_of, load_features_network
+from tf_simclr.commands.parts.plans import optimizer_of, steps_of
 from tf_simclr.commands.parts.runs import beside
 from tf_simclr.config import LinearEval, plain
 from tf_simclr.data import pipeline
@@ -134,22 +134,17 @@ def _by_features(config: LinearEval, extractor: Extractor, *, sources: tuple[Sou
 def _by_sgd(config: LinearEval, extractor: Extractor, *, sources: tuple[Source, Source]) -> _Tested:
     """Test accuracy of the classifier trained on augmented images."""
     train, test = sources
-    batch = config.train_batch_size
     # The official code's protocol: a head trained on random crops, at the rates of a training.
-    steps = config.train_steps or optimizers.train_steps(train.num_examples, batch, epochs=config.train_epochs)
-    peak = optimizers.scaled_learning_rate(config.learning_rate, batch, scaling=config.learning_rate_scaling)
-    warmup = optimizers.warmup_steps(train.num_examples, batch, warmup_epochs=config.warmup_epochs)
-    schedule = optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
-    decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    steps = steps_of(config, train.num_examples)
     unreadable = Unreadable()
     views_of = views_on_device(config, train, recipe=pipeline.flips(True), devices=ONE_DEVICE, single=True)
     train = in_pixels(train) if views_of is not None or not has_tensorflow() else train
     classifier = train_head(
         extractor.network,
         train,
-        optimizer=optimizers.build(config.optimizer, schedule, **decay),
+        optimizer=optimizer_of(config, steps=steps, num_examples=train.num_examples),
         steps=steps,
-        batch_size=batch,
+        batch_size=config.train_batch_size,
         image_size=config.image_size,
         weight_decay=config.weight_decay,
         seed=config.seed,

@@ -12,9 +12,10 @@ from typing import Any
 
 import keras
 
-from tf_simclr import losses, optimizers
+from tf_simclr import losses
 from tf_simclr.commands.parts.images import check_labels, open_source, splits_to_test
-from tf_simclr.commands.parts.networks import resnet_of
+from tf_simclr.commands.parts.networks import code_of, own_encoder, resnet_of
+from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
 from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.parts import WITH_OPACITY
@@ -30,9 +31,9 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
-from tf_simclr.models.network import Network, build_encoder, in_precision, variables_by_name, weights_by_name
+from tf_simclr.models.network import Network, build_encoder, variables_by_name, weights_by_name
 from tf_simclr.models.network import plain as plain_network
-from tf_simclr.models.normalization import Normalization, precision, share_statistics
+from tf_simclr.models.normalization import Normalization, precision
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.own import encoders, named
@@ -134,10 +135,10 @@ def pretrain(
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     plan = plan_of(config, source.num_examples)
-    schedule = schedule_of(config, plan, num_examples=source.num_examples)
+    made: dict[str, Any] = {"plan": plan, "num_examples": source.num_examples, "devices": devices}
     model = None
     if encoder is not None:  # the run notes what the network is made of
-        model = _compiled(config, architecture, schedule=schedule, devices=devices, encoder=encoder)
+        model = _compiled(config, architecture, **made, encoder=encoder)
     blueprint = None if model is None else plain_network(model.network()).to_json()
     folder = begin_run(config, source, architecture=known, devices=devices, notes=notes, blueprint=blueprint)
     if (there := finished_result(folder)) is not None:
@@ -145,7 +146,7 @@ def pretrain(
         return there
 
     # 3. The model.
-    model = model or _compiled(config, architecture, schedule=schedule, devices=devices)
+    model = model or _compiled(config, architecture, **made)
     say(_introduction(config, source, architecture=known, plan=plan))
 
     # 4. Weights to start from, unless the run has some of its own by now.
@@ -201,24 +202,6 @@ def describe(config: Pretrain, source: Source) -> Architecture:
     )
 
 
-def own_encoder(config: Pretrain | Finetune | Distill, *, devices: Devices = ONE_DEVICE) -> keras.Model | None:
-    """The encoder that --encoder names, with its weights; None where a ResNet is asked for.
-
-    Raises:
-        InputError: it cannot be found or made, or takes or gives something else than an encoder.
-    """
-    if not config.encoder:
-        return None
-    with devices.scope(), precision(config.mixed_precision):
-        encoder = encoders.build(
-            config.encoder, image_size=config.image_size, say=say, channels=config.channels or None
-        )
-        in_precision(encoder, keras.config.dtype_policy().name)
-        for line in share_statistics(encoder, global_bn=config.global_bn):
-            say(line)
-    return encoder
-
-
 def _own_architecture(
     config: Pretrain | Finetune | Distill, encoder: keras.Model, *, architecture: Architecture
 ) -> Own:
@@ -258,46 +241,22 @@ def _own_view(config: Pretrain) -> Callable | None:
     return views
 
 
-def plan_of(config: Pretrain | Finetune | Distill, num_examples: int) -> Plan:
-    """Length and pace, counted as the reference counts them (docs/official-code.md#learning-rate)."""
-    # Whole batches: a rest of an epoch reaches into the next one.
-    epoch, epochs = max(1, num_examples // config.train_batch_size), 0
-    total = config.train_steps
-    if not total:  # the reference takes a step more than the epochs have: they end with the number that was asked for
-        total = optimizers.train_steps(num_examples, config.train_batch_size, epochs=config.train_epochs)
-        epochs = min(config.train_epochs, total)
-        epoch = total // epochs
-    return Plan(
-        total_steps=total,
-        steps_per_epoch=epoch,
-        epochs=epochs,
-        batch_size=config.train_batch_size,
-        checkpoint_steps=config.checkpoint_steps or config.checkpoint_epochs * epoch,
-        keep_checkpoint_max=config.keep_checkpoint_max,
-    )
-
-
 def _compiled(
     config: Pretrain,
     architecture: Architecture,
     *,
-    schedule: optimizers.WarmUpCosine,
-    devices: Devices = ONE_DEVICE,
+    plan: Plan,
+    num_examples: int,
+    devices: Devices,
     encoder: keras.Model | None = None,
 ) -> SimCLR:
-    """The model with its optimizer, schedule and loss, on the devices."""
+    """The model with its optimizer and loss, on the devices."""
     # Variables are made within the scope, in the precision.
     with devices.scope():
         with precision(config.mixed_precision):
             model = _assembled(config, architecture, encoder=encoder)
-        decay = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-        optimizer = optimizers.build(config.optimizer, schedule, **decay)
-        model.compile(
-            optimizers.LossScale(optimizer) if config.mixed_precision == "float16" else optimizer,
-            objective(config, seed=config.seed),
-            steps_per_execution=config.steps_per_execution,
-            jit_compile=devices.jit_compile(config.jit_compile),
-        )
+        rule = optimizer_of(config, steps=plan.total_steps, num_examples=num_examples)
+        compile_on(devices, model, optimizer=rule, config=config, loss=objective(config, seed=config.seed))
     return model
 
 
@@ -320,15 +279,6 @@ def _assembled(config: Pretrain, architecture: Architecture, *, encoder: keras.M
         microbatch_size=config.microbatch_size,
         remat=config.remat,
     )
-
-
-def schedule_of(config: Pretrain | Finetune | Distill, plan: Plan, *, num_examples: int) -> optimizers.WarmUpCosine:
-    """The learning rate of each step."""
-    peak = optimizers.scaled_learning_rate(
-        config.learning_rate, config.train_batch_size, scaling=config.learning_rate_scaling
-    )
-    warmup = optimizers.warmup_steps(num_examples, config.train_batch_size, warmup_epochs=config.warmup_epochs)
-    return optimizers.WarmUpCosine(peak, plan.total_steps, warmup_steps=warmup)
 
 
 def _feed(
@@ -407,11 +357,6 @@ def summary(config: Pretrain, result: dict, *, source: Source) -> str:
         f"curves:   {typed('--logdir', Path(model_dir) / 'logs', program='tensorboard')}, or {model_dir}/history.csv",
     ]
     return "\n".join(lines)
-
-
-def code_of(encoder: str) -> list[str]:
-    """The words by which a command is told again whose code a network is made of; none where it needs no telling."""
-    return ["--encoder", encoder] if named.is_named(encoder) and encoder.split(":")[0] not in named.OF_LIBRARIES else []
 
 
 def _onward(model_dir: Path, *, encoder: str) -> str:

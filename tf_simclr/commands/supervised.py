@@ -9,7 +9,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from tf_simclr.commands.pretrain import code_of
+from tf_simclr.commands.parts.networks import code_of
 from tf_simclr.config import Distill, Finetune, plain
 from tf_simclr.data import pipeline
 from tf_simclr.data.device_views import DeviceViews
@@ -24,7 +24,6 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.classifier import Classifier, thaw
 from tf_simclr.models.network import plain as plain_network
-from tf_simclr.optimizers import LossScale
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, typed
@@ -54,18 +53,6 @@ class Job:
     notes: dict
     """What else `result.json` says."""
     devices: Devices
-
-
-def compile_on(
-    devices: Devices, model: Classifier, *, optimizer: keras.optimizers.Optimizer, config: Finetune | Distill
-) -> None:
-    """Compiles a model that was made on these devices."""
-    # Loss scaling around the optimizer, as float16 overflows.
-    model.compile(
-        LossScale(optimizer) if config.mixed_precision == "float16" else optimizer,
-        steps_per_execution=config.steps_per_execution,
-        jit_compile=devices.jit_compile(config.jit_compile),
-    )
 
 
 def supervise(job: Job, model: Classifier, *, source: Source) -> dict:

@@ -45,7 +45,8 @@ class ChestPrepare(Checked):
     windowed: bool = True
     """Apply a DICOM's own window or VOI LUT; otherwise the full range of its stored bits."""
     modalities: tuple[str, ...] = ("CR", "DX", "RG")
-    """DICOM modalities that are read: computed and digital radiography and film; OT and others where named, or any."""
+    """DICOM modalities to read: computed and digital radiography and film; others, such as OT, only if named; any:
+    all."""
     boxless_siblings: bool = True
     """siim: keep images without boxes of studies that have another image with boxes."""
     path_column: str = "path"
@@ -82,16 +83,17 @@ class ChestCovid(_OwnEncoder):
     module:function that made it, where it has classes of its own."""
     study: Literal["table", "beyond", "all"] = "table"
     """table: the study's six rows; beyond: larger inputs, LARS, unfrozen groups, from scratch, four classes; all: both.
-    Beyond trains whole networks, for which a GPU is good."""
+    beyond trains whole networks, which takes a GPU."""
     positive: str = "Typical Appearance"
-    """Class that the head is to recognise, of the collection's; of NIH for example Pneumonia."""
+    """Class of the collection that the head learns to recognise, such as Pneumonia of NIH."""
     model_dir: Path = Path("runs/covid")
     """Folder for the result, the figures, and the model that `chest app` opens; finished trainings are kept in `fits`,
     so that the same command goes on where it was stopped."""
     pixels: int = 64
-    """Side to which radiographs are made smaller first, the study's; fewer where fewer were prepared."""
+    """Side in pixels to which radiographs are shrunk first, as in the study; at most the side at which they were
+    prepared."""
     image_size: int = 224
-    """Side to which they are then enlarged for the encoder."""
+    """Side in pixels to which they are then enlarged for the encoder."""
     seeds: int = 3
     """How often splits and heads are drawn anew."""
     seed: int = 0
@@ -134,7 +136,7 @@ class ChestCovid(_OwnEncoder):
 
 @dataclass(frozen=True, kw_only=True)
 class ChestArds(_OwnEncoder):
-    """Eight stages from an encoder to a report: SimCLR on radiographs, fine-tuned, searched, tested beside other ways.
+    """Eight stages from an encoder to a report: SimCLR on radiographs, fine-tuning, a search, a test beside other ways.
 
     The same command goes on where it was stopped; --stage runs one of them alone.
     """
@@ -146,8 +148,8 @@ class ChestArds(_OwnEncoder):
     positive: str | None = None
     """Class to tell from the rest, such as ARDS, or Pneumonia of NIH; synthetic has Typical Appearance."""
     pretrain_radiographs: Path | None = None
-    """Another prepared folder to pretrain on, such as ChestX-ray14, whole but for patients to choose by or test on; by
-    default the same one, of which the patients to train on alone are taken."""
+    """Another prepared folder to pretrain on, such as ChestX-ray14, without the patients to choose by or to test on; by
+    default the training patients of the same folder."""
     split_seed: int = 0
     """Seed of the split by patient, where the collection has none of its own."""
     checkpoint: Path | None = None
@@ -224,11 +226,12 @@ class ChestExplain(_OwnModel):
     finding: str = ""
     """Finding to draw, where the model has several; by default the likeliest.  Numbers are given for all."""
     out: Path = Path("explained")
-    """Folder for a figure and a JSON file an image; those of the same name are replaced."""
+    """Folder for a figure and a JSON file per image; those of the same name are replaced."""
     neighbours: int = 5
     """Training cases to show, at most one of each patient."""
     shuffle: bool = True
-    """Check, too, whether the heat map changes when the network's weights are shuffled; it costs a map a block."""
+    """Also check whether the heat map changes when the network's weights are shuffled, at the cost of one map per
+    block."""
     seed: int = 0
     """Seed of the shuffling."""
 
@@ -241,7 +244,7 @@ class ChestExplain(_OwnModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ChestApp(_OwnModel):
-    """A page on this machine for one radiograph at a time; nothing is stored or sent anywhere."""
+    """Serves a page on this machine that reads one radiograph at a time; nothing is stored or sent anywhere."""
 
     model: Path
     """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
@@ -252,11 +255,11 @@ class ChestApp(_OwnModel):
     port: int = 7860
     """Port to listen on; 0: any that is free."""
     max_megabytes: int = 64
-    """Largest file that is taken."""
+    """Largest file that is accepted."""
     all_megabytes: int = 512
     """Size of all files that are in memory at a time; whoever comes later waits."""
     places: int = 64
-    """Files in line at a time; the next one is told to come again in a minute."""
+    """Files that may wait at a time; the next one is told to come back in a minute."""
     decoders: int = 2
     """Files that are decoded at a time, each in a process of its own with limits of time and memory."""
     neighbours: int = 5
@@ -302,7 +305,7 @@ class ChestFindings(_OwnEncoder):
     labels_fractions: tuple[float, ...] = (1.0,)
     """Shares of the patients whose labels are learned and chosen from, each with its own fits: 0.01 0.1 1."""
     seeds: int = 1
-    """How often patients of a share are drawn, and networks are trained, anew."""
+    """How many times the patients of a share are drawn, and the networks trained."""
     model_dir: Path = Path("runs/findings")
     """Folder for the report, the numbers, the fits and the model that `chest evaluate` asks."""
     image_size: int = 224
@@ -353,7 +356,7 @@ class ChestEvaluate(_OwnModel):
     model: Path
     """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
     radiographs: Path
-    """The other hospital's folder of `chest prepare`, of the pixels that the model learned from."""
+    """The other hospital's radiographs, made by `chest prepare` at the size that the model learned from."""
     others: tuple[Path, ...] = ()
     """Further models to compare the first one with, in pairs, on the same radiographs."""
     out: Path = Path("evaluated")
@@ -361,7 +364,7 @@ class ChestEvaluate(_OwnModel):
     split: Literal["all", "train", "validation", "test"] = "all"
     """Which of the radiographs the model is asked about."""
     classes: tuple[str, ...] = ()
-    """What the model's findings are called there, where they are called otherwise: Pneumonia=pneumonia."""
+    """What the model's findings are called in these radiographs, where the names differ: Pneumonia=pneumonia."""
     operating_point: Literal["youden", "sensitivity", "specificity"] = "youden"
     """How the threshold is chosen on the model's own held-out patients: youden has the largest sum of sensitivity and
     specificity, the others at least so much of one of them."""
@@ -376,7 +379,7 @@ class ChestEvaluate(_OwnModel):
     not_mentioned: Literal["zeros", "ignore"] = "zeros"
     """What an empty label counts as: absent, or nothing; uncertain ones count as nothing."""
     permutations: int = 500
-    """Draws for the chance that a drift is nothing."""
+    """Permutations from which the p-values of the drift are computed."""
     split_seed: int = 0
     """Seed of the split by patient, where split names one."""
     eval_batch_size: int = 64

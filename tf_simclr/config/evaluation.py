@@ -30,7 +30,7 @@ class Probing(OwnCode):
     cache_features: bool = True
     """Keep the features on disk, so that the next probe of the same network on the same images takes seconds."""
     cache_dir: Path | None = None
-    """Where features are kept, if not ~/.cache/tf_simclr/features; the folder may be removed at any time."""
+    """Where features are kept; by default ~/.cache/tf_simclr/features, which may be removed at any time."""
     seed: int = 0
     """Seed of the validation split, the random weights, the order of the images and the intervals."""
 
@@ -59,7 +59,7 @@ class LinearEval(Data, Optimization, Viewing, Probing):
     weight_decay: float = 0.0
     """protocol sgd: weight decay, of which the paper has none (Appendix B.6)."""
     optimizer: Literal["lars", "momentum", "sgd", "adam"] = "momentum"
-    """protocol sgd: momentum is TensorFlow 1's Nesterov, lars does as well (Appendix B.6), sgd is Keras'."""
+    """protocol sgd: momentum is TensorFlow 1's Nesterov, lars is as good (Appendix B.6), sgd is Keras'."""
     untrained: bool = True
     """Test the same network with random weights, too."""
     raw_pixels: bool = False
@@ -67,7 +67,7 @@ class LinearEval(Data, Optimization, Viewing, Probing):
     figures: Path | None = None
     """Folder for a map of the test images' features (t-SNE) and the nearest training images of some of them."""
     result: Path | None = None
-    """Where the numbers go; by default linear_eval.json (linear_eval_sgd.json, linear_eval_knn.json) in the run folder,
+    """File for the numbers; by default linear_eval.json (linear_eval_sgd.json, linear_eval_knn.json) in the run folder,
     else in the working directory."""
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Transfer(Probing):
     image_size: int = 224
     """Side of the network's input in pixels; the paper has 224 for all sets, small pictures are enlarged."""
     result: Path | None = None
-    """Folder for the numbers, a file a data set: what is finished in it is not computed again; by default transfer in
+    """Folder for the numbers, a file per data set: what is finished in it is not computed again; by default transfer in
     the run folder, else in the working directory."""
 
 
@@ -120,7 +120,7 @@ class Sweep(Checked):
     task: str = "finetune"
     """Command whose options are searched."""
     model_dir: Path = Path("runs/sweep")
-    """Folder for the search, a run folder a trial in it; the same command goes on where it was stopped."""
+    """Folder for the search, with a run folder per trial; the same command goes on where it was stopped."""
     options: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
     search: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
     final: Annotated[dict[str, Any], HIDDEN] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class Export(OwnCode, Publishing):
     uint8: bool = False
     """Whether images are bytes of 0 to 255 instead of numbers in [0, 1]."""
     image_dir: Path | None = None
-    """Images for the comparison and for int8's ranges; by default made-up ones, with which int8 seldom passes."""
+    """Images for the comparison and for the ranges of int8; by default made-up ones, with which int8 rarely passes."""
     image_column: str | None = None
     """image_dir of shards: column, feature or ending that is the picture, where there are several."""
     exif_orientation: bool = False

@@ -48,20 +48,21 @@ class Images(Checked):
     """Any data set of TensorFlow Datasets, such as cifar10 or imagenet2012_subset/1pct; hf:user/name[:config] of the
     Hugging Face hub, which is downloaded once."""
     data_dir: Path | None = None
-    """Folder of the data set, if not ~/tensorflow_datasets, or where HF_HOME says."""
+    """Folder of the data set; by default ~/tensorflow_datasets, or for hf: where HF_HOME says."""
     image_dir: Path | None = None
     """A folder of images instead; folders in it are classes.  Its splits are folders, too, such as train and test;
     one without splits is divided by its images' content.  Or shards: tar, TFRecord, ArrayRecord, Parquet, Arrow."""
     image_column: str | None = None
-    """Column, feature or ending that is the picture, where shards or a data set have several."""
+    """Column, feature or ending that holds the picture, where shards or a data set have several."""
     label_column: str | None = None
-    """Column, feature, ending or key that is the class, where it is not found or there are several."""
+    """Column, feature, ending or key that holds the class, where none is found or several could be it."""
     validation_fraction: float | None = None
-    """image_dir without splits: share of each class to test on; by default 0.2, and nothing where nothing is tested."""
+    """image_dir without splits: share of each class to test on; by default 0.2, or none where nothing is tested."""
     exif_orientation: bool = False
     """Turn images as their EXIF orientation says; the official code does not."""
     radiographs: Path | None = None
-    """A folder of `chest prepare` instead; its splits, which share no patient, are train, validation, test and all."""
+    """A folder made by `chest prepare` instead; its splits, which share no patient, are train, validation, test and
+    all."""
     positive: str | None = None
     """radiographs: the class to tell from the rest; else all classes, where every image has exactly one."""
     split_seed: int = 0
@@ -72,7 +73,7 @@ class Images(Checked):
     """Side of the network's input in pixels; up to 32 the CIFAR stem is used."""
     cache: Literal["none", "resized"] = "none"
     """resized: every image is shrunk to cache_size once and kept on disk, where later runs find it by its content;
-    reading them then takes less of a processor, and small crops have fewer pixels to show."""
+    reading then costs less CPU time, and small crops show less detail."""
     cache_size: int = 256
     """Pixels that the shorter side of a cached image has at most."""
     cache_format: Literal["jpeg", "raw"] = "jpeg"
@@ -234,9 +235,9 @@ class Storage(Publishing):
     keep_checkpoint_max: int = 5
     """Checkpoints to keep, the newest; 0: all."""
     wandb: str | None = None
-    """Project of Weights & Biases to report to."""
+    """Weights & Biases project to report to."""
     mlflow: str | None = None
-    """Experiment of MLflow to report to, on the server or in the folder that MLFLOW_TRACKING_URI names."""
+    """MLflow experiment to report to, on the server or in the folder that MLFLOW_TRACKING_URI names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +264,7 @@ class Supervision(Storage, Viewing, _Precision):
     labels_fraction: float = 1.0
     """Share of the training images whose labels are used, of each class the same."""
     augment: bool = True
-    """Random crop and flip, as in the papers; without it the view that evaluation has."""
+    """Random crop and flip, as in the papers; without it the view that evaluation takes."""
     eval_split: str = "test"
     """Split to evaluate on."""
     eval_batch_size: int = 256
@@ -301,8 +302,9 @@ class Memory(_Precision):
     """How much of a batch is in memory, in which precision, and what is computed twice to keep less."""
 
     microbatch_size: int = 0
-    """Images of a replica in the network at once at most, both views of each; 0: all.  The loss sees the whole batch,
-    BatchNorm one piece of it.  Costs a second forward pass.  Where XLA compiles, the batch must be a multiple."""
+    """Most images of a replica that are in the network at once, with both views of each; 0: all. The loss sees the
+    whole batch, BatchNorm one piece of it. Costs a second forward pass. Where XLA compiles, the batch must be a
+    multiple of it."""
     remat: bool = False
     """Compute the activations of each residual block again in the backward pass instead of keeping them."""
 
@@ -316,7 +318,8 @@ class Monitoring(Checked):
     knn_images: int = 2000
     """Images that such a test looks at; a fifth of them is classified by the rest, or all by as many of eval_split."""
     eval_split: str | None = None
-    """Split whose images are classified in that test; by default those of the training split that do not vote."""
+    """Split whose images are classified in the test by nearest neighbours; by default those of the training split that
+    do not vote."""
     collapse_images: int = 128
     """Images whose projections show each epoch whether they collapse; 0: none."""
 
@@ -336,11 +339,11 @@ class Placement(Checked):
     num_replicas: int = 0
     """Devices to take; 0: all.  A CPU is divided into as many logical ones."""
     tpu_name: str | None = None
-    """Name or grpc address of the TPU, or local, if not what the environment says."""
+    """Name or grpc address of the TPU, or local; by default what the environment says."""
     tpu_zone: str | None = None
-    """The TPU's Google Cloud zone, if not that of this machine."""
+    """The TPU's Google Cloud zone; by default that of this machine."""
     gcp_project: str | None = None
-    """The TPU's Google Cloud project, if not that of this machine."""
+    """The TPU's Google Cloud project; by default that of this machine."""
     coordinator: str | None = None
     """host:port of the first of several processes of JAX that share the training, if not what the environment says
     (JAX_COORDINATOR_ADDRESS, torchrun, Slurm, Open MPI, Cloud TPU); auto: JAX looks for it."""
@@ -351,4 +354,4 @@ class Placement(Checked):
     steps_per_execution: int = 1
     """Steps between two looks at the metrics; more of them keep accelerators busy."""
     jit_compile: bool | None = None
-    """Compile the step with XLA; None: as Keras does, on an accelerator that is alone, and always with JAX."""
+    """Compile the step with XLA; None: as Keras does, on a single accelerator, and always with JAX."""

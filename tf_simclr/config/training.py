@@ -191,9 +191,10 @@ class Finetune(Data, Encoder, Optimization, Placement, Supervision):
     layer_decay: float = 1.0
     """Learning rate of each block group as a multiple of that of the one above it; below 1 early layers move less."""
     labels_fraction: float = 1.0
-    """Share of the training images to use, of each class the same: 0.01 lies within 0.1 for the same labels_seed."""
+    """Share of the training images to use, the same of each class; with the same labels_seed the images of 0.01 are
+    among those of 0.1."""
     labels_seed: int = 0
-    """Which images those are."""
+    """Seed that draws the images of labels_fraction."""
     model_dir: Path = Path("runs/finetune")
     """Run folder; the same command resumes what lies there."""
     seed: int = 0
@@ -230,14 +231,14 @@ class Distill(Data, Encoder, Optimization, Placement, Supervision):
     alpha: float = 1.0
     """Weight of the teacher's answers; 1 - alpha is that of the labels (Equation 3; 1: Equation 2, no labels)."""
     teacher_views: Literal["same", "cached"] = "same"
-    """same: the teacher sees the student's augmented view, as in the paper; cached: it answers once for the view that
-    evaluation has, whatever the student sees, which costs one pass."""
+    """same: the teacher sees the student's augmented view, as in the paper; cached: it answers once, for the view that
+    evaluation takes, whatever the student sees, at the cost of one pass."""
     teacher_logits: Path | None = None
     """File of the cached answers, so that several students can share it; by default in model_dir."""
     labels_fraction: float = 1.0
     """Share of the training images whose labels count where alpha is below 1; the same images as with finetune."""
     labels_seed: int = 0
-    """Which images those are."""
+    """Seed that draws the images of labels_fraction."""
     model_dir: Path = Path("runs/distill")
     """Run folder; the same command resumes what lies there."""
     seed: int = 0

@@ -5,9 +5,11 @@ or several frames, on BMPs of other depths, and on TIFF, JPEG 2000, AVIF, PPM an
 here, to what Pillow's `convert("RGB")` gives; of several frames or pages the first.
 """
 
+import contextlib
 import functools
 import io
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -47,6 +49,26 @@ class _NoPicture(ValueError):
     """Bytes of which no picture can be made."""
 
 
+@contextlib.contextmanager
+def _opened(encoded: bytes) -> Iterator[Image.Image]:
+    """The picture in the bytes of any of `FORMATS`; its pixels are read when they are asked for.
+
+    Pillow's warnings about odd files are no user's business: what cannot be read is an error.
+
+    Raises:
+        NoPicture: there is none, or it is damaged, as far as it is read in the block.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+                yield image
+    except _NoPicture:
+        raise
+    except _UNREADABLE as error:
+        raise _NoPicture(f"no picture can be read ({error})") from error
+
+
 def rgb(encoded: bytes) -> np.ndarray:
     """The picture in the bytes of any of `FORMATS`, (h, w, 3): uint8, or uint16 where a grey one has 16 bits.
 
@@ -55,18 +77,13 @@ def rgb(encoded: bytes) -> np.ndarray:
     Raises:
         NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
     """
-    try:
-        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise _NoPicture(f"a picture must have at most {_MOST_PIXELS:,} pixels, not {image.size}")
-            # Of an animation or several pages the first.
-            image.seek(0)
-            image.load()
-            return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
-    except _NoPicture:
-        raise
-    except _UNREADABLE as error:
-        raise _NoPicture(f"no picture can be read ({error})") from error
+    with _opened(encoded) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise _NoPicture(f"a picture must have at most {_MOST_PIXELS:,} pixels, not {image.size}")
+        # Of an animation or several pages the first.
+        image.seek(0)
+        image.load()
+        return deep(image) if image.mode[0] in "IF" else np.array(image.convert("RGB"))
 
 
 def rgba(encoded: bytes) -> np.ndarray:
@@ -77,13 +94,10 @@ def rgba(encoded: bytes) -> np.ndarray:
     Raises:
         NoPicture: as `rgb`.
     """
-    try:
-        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
-            if image.width * image.height <= _MOST_PIXELS and _has_opacity(image):
-                image.seek(0)
-                return np.array(image.convert("RGBA"))
-    except _UNREADABLE as error:
-        raise _NoPicture(f"no picture can be read ({error})") from error
+    with _opened(encoded) as image:
+        if image.width * image.height <= _MOST_PIXELS and _has_opacity(image):
+            image.seek(0)
+            return np.array(image.convert("RGBA"))
     return opaque(rgb(encoded))
 
 
@@ -101,9 +115,9 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
 def is_picture(encoded: bytes) -> bool:
     """Whether bytes begin as a picture of any of `FORMATS` does; whether all of it is one, decoding tells."""
     try:
-        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()):
+        with _opened(encoded):
             return True
-    except _UNREADABLE:
+    except _NoPicture:
         return False
 
 
@@ -119,9 +133,9 @@ def ending_of(encoded: bytes) -> str:
         ('.ppm', '.jpg')
     """
     try:
-        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+        with _opened(encoded) as image:
             return _USUAL.get(str(image.format), f".{image.format}".lower())
-    except _UNREADABLE:
+    except _NoPicture:
         return _USUAL["JPEG"]
 
 
@@ -142,7 +156,7 @@ def upright(encoded: bytes) -> bytes:
     which their decoder will say so.
     """
     try:
-        with _quiet(), Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+        with _opened(encoded) as image:
             if image.format == "TIFF" or image.getexif().get(ORIENTATION, 1) not in range(2, 9):
                 return encoded  # Pillow turns TIFFs itself: there the tag is a part of the format
             if image.width * image.height > _MOST_PIXELS:
@@ -157,13 +171,5 @@ def upright(encoded: bytes) -> bytes:
             else:
                 turned.convert("RGB").save(into, "BMP")
             return into.getvalue()
-    except _UNREADABLE:
+    except _NoPicture:
         return encoded
-
-
-class _quiet(warnings.catch_warnings):
-    """Pillow's warnings about odd files are no user's business: what cannot be read is an error."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")

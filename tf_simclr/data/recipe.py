@@ -50,19 +50,19 @@ class Augmentation:
     crop_min_area: float = 0.08
     """Least share of the image in a crop (Appendix A)."""
     crop_max_aspect: float = 4 / 3
-    """A crop's longest side ratio (Appendix A)."""
+    """Largest ratio of a crop's sides (Appendix A)."""
     flip_probability: float = 0.5
     """Probability of mirroring left to right (Appendix A)."""
     jitter_probability: float = 0.8
     """Probability of colour jitter (Appendix A)."""
     brightness: float = 0.8
-    """Jitter's range; color_jitter_strength multiplies it, like the next three (Appendix A)."""
+    """Range of the jitter; color_jitter_strength multiplies it and the next three (Appendix A)."""
     contrast: float = 0.8
-    """Jitter's range, at most 1 with the strength."""
+    """Range of the jitter; at most 1 when multiplied by the strength."""
     saturation: float = 0.8
-    """Jitter's range, at most 1 with the strength."""
+    """Range of the jitter; at most 1 when multiplied by the strength."""
     hue: float = 0.2
-    """Jitter's range in turns, at most 0.5 with the strength."""
+    """Range of the jitter in turns; at most 0.5 when multiplied by the strength."""
     grayscale_probability: float = 0.2
     """Probability of colour drop (Appendix A)."""
     blur_probability: float = 0.5

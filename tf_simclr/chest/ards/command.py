@@ -30,13 +30,12 @@ from tf_simclr.chest.ards.runs import (
 from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
-from tf_simclr.commands.parts.networks import encoder_name
+from tf_simclr.commands.parts.networks import drawn_encoder, encoder_name
 from tf_simclr.config import ChestArds, plain, plain_defaults
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
-from tf_simclr.models.architecture import Architecture, Own
-from tf_simclr.models.network import build
+from tf_simclr.models.architecture import Own
 from tf_simclr.own import encoders
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import content_of, load_model, own_network, read_network
@@ -141,15 +140,9 @@ def initial(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     config, path = pipeline.config, folder / "network.keras"
     # 1. The network: of the checkpoint, of `--encoder`, or a ResNet with random weights.
     keras.utils.set_random_seed(config.seed)
-    if config.checkpoint is None and config.encoder:
-        network, origin = encoders.as_network(_built(config)), f"{config.encoder}, random weights"
-    elif config.checkpoint is None:
-        plainest: dict[str, Any] = {
-            "cifar_stem": config.image_size <= 32,
-            "proj_head_mode": "none",
-            "num_proj_layers": 0,
-        }
-        network, origin = build(Architecture(depth=config.resnet_depth, **plainest)), "random weights"
+    if config.checkpoint is None:
+        network = encoders.as_network(drawn_encoder(config))
+        origin = ", ".join(filter(None, [config.encoder, "random weights"]))
     else:
         network, origin = load_model(config.checkpoint, ema=config.ema), config.checkpoint.name
     # 2. As one file, so that every stage begins with the same weights.
@@ -165,11 +158,6 @@ def initial(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
         say(f"  {part:<12}" + ", ".join(f"{number:,} {what}" for what, number in of.items()))
     say(f"  {pipeline.alike_in_words}")
     return {"origin": origin, "architecture": known, "counts": counted}
-
-
-def _built(config: ChestArds) -> keras.Model:
-    """The encoder that --encoder names."""
-    return encoders.build(config.encoder, image_size=config.image_size, say=say)
 
 
 def _own(pipeline: Pipeline, network: keras.Model) -> Own:

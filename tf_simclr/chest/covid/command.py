@@ -15,8 +15,7 @@ from tf_simclr.chest.covid.rows import CHOICE
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
-from tf_simclr.commands.parts.networks import encoder_name
-from tf_simclr.commands.pretrain import code_of
+from tf_simclr.commands.parts.networks import code_of, encoder_name
 from tf_simclr.config import ChestCovid, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared, load

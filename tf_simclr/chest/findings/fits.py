@@ -19,6 +19,7 @@ from tf_simclr import contents
 from tf_simclr.chest.model import seen
 from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands import finetune
+from tf_simclr.commands.parts.networks import drawn_encoder
 from tf_simclr.config import ChestFindings, Finetune
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared
@@ -28,9 +29,6 @@ from tf_simclr.evaluation.features import Extractor, weights_digest
 from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
 from tf_simclr.evaluation.probes import chosen_regression, logistic_regression
 from tf_simclr.files import replacing
-from tf_simclr.models.architecture import Architecture
-from tf_simclr.models.network import build
-from tf_simclr.own import encoders
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import read_arrays
 from tf_simclr.terminal import say
@@ -84,20 +82,8 @@ class Task:
         # Beside the checkpoint the same network with random weights: what do the weights add?
         if config.untrained or not found:
             keras.utils.set_random_seed(config.seed)
-            found[_UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else self.fresh()
+            found[_UNTRAINED] = keras.models.clone_model(found["checkpoint"]) if found else drawn_encoder(config)
         return found
-
-    def fresh(self) -> keras.Model:
-        """What --encoder names, or a ResNet, with random weights: images to features."""
-        if self.config.encoder:
-            return encoders.build(self.config.encoder, image_size=self.config.image_size, say=say)
-        plainest: dict[str, Any] = {
-            "cifar_stem": self.config.image_size <= 32,
-            "proj_head_mode": "none",
-            "num_proj_layers": 0,
-        }
-        model = build(Architecture(depth=self.config.resnet_depth, **plainest))
-        return keras.Model(model.input, model.output["final_avg_pool"], name="encoder")
 
     def drawn(self, fraction: float, *, seed: int) -> dict[str, np.ndarray]:
         """Rows to learn and to choose from: of so many of the patients; a smaller share lies within a larger one."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from tf_simclr.config import Distill, Finetune, Pretrain
 from tf_simclr.config.evaluation import LinearEval, Probing, Transfer
 from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.data.sources import Source
@@ -11,8 +12,12 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Extractor
 from tf_simclr.files import read_json
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.own import encoders
+from tf_simclr.models.network import in_precision
+from tf_simclr.models.normalization import precision, share_statistics
+from tf_simclr.models.resnet import resnet
+from tf_simclr.own import encoders, named
 from tf_simclr.places import is_address, shown
+from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say
 from tf_simclr.training.about import known_of
@@ -21,6 +26,11 @@ from tf_simclr.weights import load_encoder, load_model, located
 _SMALL = 32
 """Side of images, in pixels, up to which networks are built with the stem for small ones."""
 _POOLED = "final_avg_pool"
+
+
+def code_of(encoder: str) -> list[str]:
+    """The words by which a command is told again whose code a network is made of; none where it needs no telling."""
+    return ["--encoder", encoder] if named.is_named(encoder) and encoder.split(":")[0] not in named.OF_LIBRARIES else []
 
 
 def resnet_of(config: Any, **heads: Any) -> Architecture:
@@ -51,6 +61,35 @@ def encoder_from(config: Any) -> keras.Model | None:
     if config.checkpoint is not None:
         return load_encoder(config.checkpoint, ema=config.ema)
     return encoders.build(config.encoder, image_size=config.image_size, say=say) if config.encoder else None
+
+
+def own_encoder(config: Pretrain | Finetune | Distill, *, devices: Devices = ONE_DEVICE) -> keras.Model | None:
+    """The encoder that --encoder names, with its weights; None where a ResNet is asked for.
+
+    Raises:
+        InputError: it cannot be found or made, or takes or gives something else than an encoder.
+    """
+    if not config.encoder:
+        return None
+    with devices.scope(), precision(config.mixed_precision):
+        encoder = encoders.build(
+            config.encoder, image_size=config.image_size, say=say, channels=config.channels or None
+        )
+        in_precision(encoder, keras.config.dtype_policy().name)
+        for line in share_statistics(encoder, global_bn=config.global_bn):
+            say(line)
+    return encoder
+
+
+def drawn_encoder(config: Any) -> keras.Model:
+    """What --encoder names, or a ResNet of --resnet_depth, with random weights: images to features.
+
+    Raises:
+        InputError: it cannot be found or made.
+    """
+    if config.encoder:
+        return encoders.build(config.encoder, image_size=config.image_size, say=say)
+    return resnet(config.resnet_depth, cifar_stem=config.image_size <= _SMALL)
 
 
 def encoder_name(config: Any) -> str:
