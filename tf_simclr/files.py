@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all, and notes of what a folder was begun with."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -109,6 +111,18 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def csv_of(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as the bytes of a csv file.
+
+    Example:
+        >>> csv_of([("name", "share"), ("a,b", 0.5)])
+        b'name,share\\r\\n"a,b",0.5\\r\\n'
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def write_json(path: Path, content: Any) -> None:

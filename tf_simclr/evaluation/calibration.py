@@ -94,9 +94,7 @@ def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | Non
     Returns:
         `(2,)` or `(b, 2)`.
     """
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
-    # Many weightings at once, (b, n): one for each bootstrap draw.
-    many = np.atleast_2d(weights)
+    many, form = _weightings(weights, labels)
     # Centred and scaled inputs: Newton's second derivatives are then of one size.
     centre, scale = np.mean(log_odds), max(float(np.std(log_odds)), 1e-9)
     inputs = np.stack([(log_odds - centre) / scale, np.ones(len(log_odds))])
@@ -108,7 +106,13 @@ def platt(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | Non
     found = _newton(inputs, targets, weights=many, start=start)
     # Back to log-odds as they came: slope x/s, and the centre goes into the intercept.
     slopes = found[:, 0] / scale
-    return np.stack([slopes, found[:, 1] - slopes * centre], 1).reshape(*weights.shape[:-1], 2)
+    return np.stack([slopes, found[:, 1] - slopes * centre], 1).reshape(form)
+
+
+def _weightings(weights: np.ndarray | None, labels: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Many weightings at once, `(b, n)`, one for each bootstrap draw; and the form of what is found by them."""
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    return np.atleast_2d(weights), (*weights.shape[:-1], 2)
 
 
 def _newton(inputs: np.ndarray, targets: np.ndarray, *, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -159,14 +163,13 @@ def recalibration(log_odds: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     Returns:
         `(2,)` or `(b, 2)`.
     """
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
-    # From slope 1, intercept 0: where calibrated probabilities have theirs.
-    many = np.atleast_2d(weights)
+    many, form = _weightings(weights, labels)
     # (2, n): what was said, and ones for the intercept; (b, n) weightings and targets.
     inputs = np.stack([log_odds, np.ones(len(log_odds))])
     targets = np.broadcast_to(np.asarray(labels, float), many.shape)
+    # From slope 1, intercept 0: where calibrated probabilities have theirs.
     start = np.tile([1.0, 0.0], (len(many), 1))
-    return _newton(inputs, targets, weights=many, start=start).reshape(*weights.shape[:-1], 2)
+    return _newton(inputs, targets, weights=many, start=start).reshape(form)
 
 
 def calibrate(

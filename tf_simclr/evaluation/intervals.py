@@ -159,6 +159,12 @@ def _effective(member: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
+def _of_share(member: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The variance of a share by its true value, among images of these patients."""
+    worth = _effective(member)
+    return lambda at: np.asarray(at * (1 - at) / worth)
+
+
 def _formula(auc: np.ndarray, *, positives: float, negatives: float) -> np.ndarray:
     """Variance of an AUC whose true value this is, if nothing else is known."""
     # Hanley and McNeil's terms with the mean number of both classes.
@@ -251,14 +257,9 @@ def share_interval(hits: np.ndarray, *, patients: np.ndarray | Sequence | None =
     # A patient's images add to the share together.
     apart = np.bincount(member, weights=hits - value) / len(hits)
     variance = corrected(count) * float(np.square(apart).sum()) if count > 1 else 0.0
-    worth = _effective(member)
-
-    def expected(at: np.ndarray) -> np.ndarray:
-        return np.asarray(at * (1 - at) / worth)
-
     # Single images have exactly the formula's variance; only images of patients can tell another.
     variance = variance if count < len(hits) else 0.0
-    return _score_interval(value, variance, expected=expected, independent=count)
+    return _score_interval(value, variance, expected=_of_share(member), independent=count)
 
 
 def precision_interval(
@@ -293,11 +294,7 @@ def precision_interval(
     drawn = bootstrap(of_draws, names, labels=labels, draws=draws, seed=seed)
     inside = float(np.clip(value - _OF_DRAWS * max(float(np.mean(drawn)) - value, 0.0), 0, 1))
     member = np.unique(names[yes], return_inverse=True)[1]
-    worth = _effective(member)
-
-    def expected(at: np.ndarray) -> np.ndarray:
-        return np.asarray(at * (1 - at) / worth)
-
+    expected = _of_share(member)
     # A precision that is high by luck has a small spread by the same luck: of what is below the formula's, half counts.
     spread, formula = float(np.var(drawn)), float(expected(np.array(value)))
     # The geometric mean of both.

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import math
 import signal
 import threading
@@ -16,7 +15,7 @@ import keras
 import numpy as np
 
 from tf_simclr.errors import InputError
-from tf_simclr.files import replacing
+from tf_simclr.files import csv_of, replacing
 from tf_simclr.foreign import reading
 from tf_simclr.lock import Beat
 from tf_simclr.replicas import Devices, settle, steps_done
@@ -329,16 +328,13 @@ class History(keras.callbacks.Callback):
         rate = self.model.optimizer.learning_rate
         row = {"step": step, "epoch": epoch + 1, **logs, "learning_rate": float(keras.ops.convert_to_numpy(rate))}
         self.rows.append(row)
-        text = io.StringIO(newline="")
         # Some numbers are not taken each epoch, and a resumed run may take others: their places stay empty.
         # Every column that any line has, in the order of their appearance.
-        columns = dict.fromkeys(name for row in self.rows for name in row)
-        writer = csv.DictWriter(text, columns, restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines = [[row.get(name, "") for name in columns] for row in self.rows]
         # Written anew as a whole: a line that is half written would be read.
         with replacing(self.path, durable=True) as [file]:
-            file.write(text.getvalue().encode())
+            file.write(csv_of([columns, *lines]))
 
 
 def read_history(run: RunFolder) -> list[dict[str, float]]:

@@ -32,7 +32,6 @@ from tf_simclr.chest.collections import made_up, siim
 from tf_simclr.commands import linear_eval
 from tf_simclr.commands.parts.networks import drawn_encoder, encoder_name
 from tf_simclr.config import ChestArds, plain, plain_defaults
-from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.files import replacing_path, write_json
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Own
@@ -59,17 +58,10 @@ def run(config: ChestArds) -> None:
 
 
 def _opened(config: ChestArds) -> Pipeline:
-    """The knobs with the radiographs; made-up ones are written and prepared at first."""
-    positive = config.positive or _synthetic_class()
-    if config.radiographs != "synthetic":
-        return Pipeline(config, load(Path(config.radiographs)), positive, replicas.find())
-    data = made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
-    return Pipeline(config, data, positive, replicas.find())
-
-
-def _synthetic_class() -> str:
-    """What made-up radiographs are asked for: hazy patches in the lower lungs."""
-    return siim.CLASSES[1]
+    """The knobs with the radiographs."""
+    data = made_up.or_prepared(config.radiographs, config.model_dir, size=config.image_size, seed=config.seed)
+    # Made-up ones have hazy patches in the lower lungs.
+    return Pipeline(config, data, config.positive or siim.CLASSES[1], replicas.find())
 
 
 def _perform(pipeline: Pipeline, stage: Stage) -> None:

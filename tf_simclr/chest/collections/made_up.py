@@ -10,8 +10,13 @@ _PATIENTS = 120
 """Made-up ones."""
 
 
-def radiographs(model_dir: Path, *, size: int, seed: int) -> Prepared:
-    """Radiographs of nobody in SIIM's layout, written to the run folder and prepared there, unless they are."""
+def or_prepared(radiographs: str | Path, model_dir: Path, *, size: int, seed: int) -> Prepared:
+    """The prepared radiographs of a folder; of `synthetic` made-up ones, which are written and prepared at first.
+
+    These are of nobody, in SIIM's layout, and lie in the run folder.
+    """
+    if radiographs != "synthetic":
+        return load(Path(radiographs))
     raw, out = model_dir / "synthetic", model_dir / "synthetic_prepared"
     # By the table that is written last.
     if not (raw / "train_image_level.csv").exists():

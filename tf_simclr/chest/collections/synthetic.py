@@ -4,8 +4,6 @@ They look like chests from afar: two dark lungs, ribs, a heart, noise; a patient
 "Typical" ones have hazy patches in the lower lungs.  What a network reaches on them says nothing about patients.
 """
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEn
 from tf_simclr.chest.collections.siim import CLASSES, MADE_UP
 from tf_simclr.chest.files import about
 from tf_simclr.errors import check
-from tf_simclr.files import replacing
+from tf_simclr.files import csv_of, replacing
 
 _SHARES = (0.276, 0.472, 0.173, 0.079)
 """Of the four appearances among SIIM's studies."""
@@ -122,7 +120,5 @@ def save(path: Path, values: np.ndarray, *, patient: str, numbers: tuple[int, in
 
 def table(path: Path, head: list[str], *, rows: list[list]) -> None:
     """Writes a csv file."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([head, *rows])
     with replacing(path) as [file]:
-        file.write(text.getvalue().encode())
+        file.write(csv_of([head, *rows]))

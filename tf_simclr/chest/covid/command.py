@@ -18,7 +18,6 @@ from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import code_of, encoder_name
 from tf_simclr.config import ChestCovid, plain
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
-from tf_simclr.data.radiographs.prepared import Prepared, load
 from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
@@ -37,7 +36,8 @@ def run(config: ChestCovid) -> None:
     """Runs what is asked for on both splits; the same command goes on where it was stopped."""
     with hold(config.model_dir, say=say):
         write_json(config.model_dir / "config.json", plain(config))
-        _perform(covid_arms.Study(config, _prepared_data(config)))
+        size = {"size": _SYNTHETIC_SIZE, "seed": config.seed}
+        _perform(covid_arms.Study(config, made_up.or_prepared(config.radiographs, config.model_dir, **size)))
 
 
 def _perform(study: covid_arms.Study) -> None:
@@ -78,13 +78,6 @@ def _perform(study: covid_arms.Study) -> None:
         say(f"{study.kept.found} trainings were there already: {study.kept.folder}")
     # 6. A model that `chest app` opens.
     show("\n".join(_ways_on(study, _deploy(study, leak=leak))))
-
-
-def _prepared_data(config: ChestCovid) -> Prepared:
-    """The radiographs; made-up ones are written and prepared at first."""
-    if config.radiographs != "synthetic":
-        return load(Path(config.radiographs))
-    return made_up.radiographs(config.model_dir, size=_SYNTHETIC_SIZE, seed=config.seed)
 
 
 def leaked(study: covid_arms.Study) -> dict[str, float]:

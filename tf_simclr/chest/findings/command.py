@@ -3,8 +3,6 @@
 For research, not for diagnosis.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,17 @@ from tf_simclr.chest.findings.page import Told, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import of_findings
 from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.seen import answers
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import encoder_name
 from tf_simclr.config import ChestFindings, plain
-from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
-from tf_simclr.data.radiographs.prepared import Prepared, load
+from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation import multi_label
-from tf_simclr.evaluation.features import WHOLE, extract
+from tf_simclr.evaluation.features import WHOLE
 from tf_simclr.evaluation.reports import versions
-from tf_simclr.files import replacing, write_json
+from tf_simclr.files import csv_of, replacing, write_json
 from tf_simclr.lock import hold
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.weights import load_encoder
@@ -42,7 +40,8 @@ def run(config: ChestFindings) -> None:
     """Trains what is not there yet, tests, and writes the report; the same command goes on where it was stopped."""
     with hold(config.model_dir, say=say):
         # 1. The radiographs, their findings and their parts.
-        task = Task(config, opened(config), replicas.find())
+        data = made_up.or_prepared(config.radiographs, config.model_dir, size=config.image_size, seed=config.seed)
+        task = Task(config, data, replicas.find())
         write_json(config.model_dir / "config.json", plain(config))
         parts = counts(task)
         for line in _introduction(task, parts):
@@ -72,13 +71,6 @@ def run(config: ChestFindings) -> None:
         named = words_to_open(left / "encoder.keras", encoder=encoder_name(config))
         asked = typed("chest", "evaluate", "--model", config.model_dir, *named, "--radiographs")
         show(f"model   {left}: {asked} OTHER")
-
-
-def opened(config: ChestFindings) -> Prepared:
-    """The radiographs; made-up ones are written and prepared at first."""
-    if config.radiographs != "synthetic":
-        return load(Path(config.radiographs))
-    return made_up.radiographs(config.model_dir, size=config.image_size, seed=config.seed)
 
 
 def _order(value: float) -> float:
@@ -194,20 +186,18 @@ def _leave(folder: Path, told: Told) -> None:
     }
     write_json(folder / "findings.json", content)
     # A row a line and finding.
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     ends = ("", "_low", "_high")
     metrics = ("auc", "average_precision")
     heads = [f"{metric}{end}" for metric in metrics for end in ends]
     note = f"{NOTICE} {MADE_UP_NUMBERS}" if told.synthetic else NOTICE
-    writer.writerow(["line", "finding", "images", "positives", "unknown", "patients", *heads, "why", "note"])
+    rows = [["line", "finding", "images", "positives", "unknown", "patients", *heads, "why", "note"]]
     for line, numbers in told.numbers.items():
         for name, of in numbers["findings"].items():
             values = [of.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
             counted = [of[key] for key in ("images", "positives", "unknown", "patients")]
-            writer.writerow([line, name, *counted, *values, of["why"], note])
+            rows.append([line, name, *counted, *values, of["why"], note])
     with replacing(folder / "findings.csv", folder / "report.html") as [table_file, page_file]:
-        table_file.write(text.getvalue().encode())
+        table_file.write(csv_of(rows))
         page_file.write(written(told).encode())
 
 
@@ -223,13 +213,8 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
     else:
         encoder = load_encoder(config.model_dir / "fits" / fit.notes["network"] / "run")
         crop = evaluation_proportion(config.image_size)
-        sizes: dict[str, Any] = {
-            "batch_size": config.eval_batch_size,
-            "image_size": config.image_size,
-            "crop_proportion": crop,
-        }
-        batches = evaluation_batches(task.data.source(rows), unreadable=Unreadable(), **sizes)
-        features = extract(encoder, batches).values
+        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size, "crop_proportion": crop}
+        features = answers(encoder, task.data, rows=rows, **sizes)
     folder = config.model_dir / of_findings.FOLDER
     of_findings.save(
         folder,

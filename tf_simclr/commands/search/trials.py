@@ -4,8 +4,6 @@ One that fails or is killed costs itself alone.
 """
 
 import contextlib
-import csv
-import io
 import json
 import math
 import signal
@@ -22,7 +20,7 @@ from tf_simclr.commands.search.proposals import count, done, proposed
 from tf_simclr.config import Sweep
 from tf_simclr.config.parts import CODE
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import read_json, replacing, write_json
+from tf_simclr.files import csv_of, read_json, replacing, write_json
 from tf_simclr.own.named import is_code
 from tf_simclr.terminal import say
 
@@ -80,14 +78,13 @@ def _known_trials(config: Sweep) -> list[Trial]:
 
 def _write_trials(config: Sweep, trials: list[Trial]) -> None:
     """Every trial in `trials.json`, by which the search goes on, and the finished ones in `trials.csv`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["trial", *config.search, metric_of(config)])
-    for trial in trials:
-        if trial.value is not None:
-            writer.writerow([trial.number, *(json.dumps(trial.params[name]) for name in config.search), trial.value])
+    finished = [
+        [trial.number, *(json.dumps(trial.params[name]) for name in config.search), trial.value]
+        for trial in trials
+        if trial.value is not None
+    ]
     with replacing(config.model_dir / "trials.csv") as [file]:
-        file.write(text.getvalue().encode())
+        file.write(csv_of([["trial", *config.search, metric_of(config)], *finished]))
     rows = [{"number": trial.number, "params": trial.params, "value": trial.value} for trial in trials]
     write_json(config.model_dir / "trials.json", {"trials": rows})
 
