@@ -11,6 +11,7 @@ from tests.commands.test_sweep import plan, trials  # noqa: F401  the fixture
 from tests.data import made
 from tf_simclr.commands import sweep
 from tf_simclr.commands.parts.runs import agree, begin_run
+from tf_simclr.commands.search import plan as search_plan
 from tf_simclr.commands.supervised import finished
 from tf_simclr.config import COMMANDS
 from tf_simclr.data.sources import Source, from_arrays
@@ -160,7 +161,7 @@ def test_a_search_knows_the_data_sets_of_libraries_and_moving_averages_by_their_
             sweep.run(plan(run, options=options, trials=1))
 
     content = {False: "weights", True: "averages"}
-    monkeypatch.setattr(sweep, "content_of_option", lambda name, value, ema=False: content[ema])
+    monkeypatch.setattr(search_plan, "content_of_option", lambda name, value, ema=False: content[ema])
     options = splits | {"checkpoint": "given", "ema": True}
     sweep.run(plan(tmp_path / "averages", options=options, trials=1))
     content[True] = "other averages"

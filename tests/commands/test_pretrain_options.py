@@ -15,6 +15,7 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tf_simclr import cli, losses
 from tf_simclr.commands import pretrain
+from tf_simclr.commands.parts import plans
 from tf_simclr.commands.pretrain import objective, watchers
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, presets
 from tf_simclr.config.presets import PRESETS, Presets, settings
@@ -136,8 +137,7 @@ def test_presets_have_the_numbers_of_their_sources():
     peaks = {"cifar10": 2.0, "imagenet": 4.8, "imagenet_small_batch": 1.2, "imagenet_v2": 6.4}
     for name, peak in peaks.items():
         config = Pretrain(**settings(name))
-        plan = Plan(total_steps=100, steps_per_epoch=10, batch_size=config.train_batch_size, checkpoint_steps=1)
-        schedule = pretrain.schedule_of(config, plan, num_examples=1000)
+        schedule = plans.schedule_of(config, steps=100, num_examples=1000)
         assert schedule.get_config()["peak"] == pytest.approx(peak)
     small = Pretrain(**settings("imagenet_small_batch"))
     assert (small.train_batch_size, small.learning_rate_scaling, small.temperature) == (256, "sqrt", 0.2)

@@ -12,6 +12,7 @@ pytest.importorskip("optuna", reason="Optuna is not installed (extra `sweep`)")
 
 from tf_simclr import cli
 from tf_simclr.commands import sweep
+from tf_simclr.commands.search import plan as search_plan
 from tf_simclr.config import Sweep
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
@@ -302,7 +303,7 @@ def test_linear_evaluations_are_searched_too(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(sweep, "content_of_option", lambda name, value: value)  # there is no such file
+    monkeypatch.setattr(search_plan, "content_of_option", lambda name, value: value)  # there is no such file
     options = {"checkpoint": "x", "train_split": "train[:90%]", "eval_split": "train[90%:]"}
     config = Sweep(task="linear-eval", model_dir=tmp_path, options=options, search={"l2_strengths": [5, 45]})
     sweep.run(config)

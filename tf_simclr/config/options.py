@@ -212,9 +212,11 @@ def read(
     known, given = options(kind), dict[str, Any]()
     alone: list[str] = []
     left = list(words)
+    # Word by word from the front: an option takes as many of those behind it as its type needs.
     while left:
         word = left.pop(0)
         if not word.startswith("--") or word == "--":
+            # Behind `--` nothing is an option, whatever it begins with.
             alone += left if word == "--" else [word]
             left = [] if word == "--" else left
             continue
@@ -282,6 +284,7 @@ def _converted(option: Option, text: str) -> Any:
         InputError: it is none.
     """
     kinds = [option.kind]
+    # `tuple[int | None, ...]` → the types that a single word may have; a Literal stays whole.
     while any(get_args(kind) and get_origin(kind) is not Literal for kind in kinds):
         kinds = [one for kind in kinds for one in (get_args(kind) if get_origin(kind) is not Literal else [kind])]
     if NoneType in kinds and text == "None":

@@ -99,6 +99,7 @@ def numbers(seeds: np.ndarray, recipe: Recipe, *, views: int) -> np.ndarray:
 def noise(seeds: np.ndarray, recipe: Recipe, *, views: int, size: int) -> np.ndarray:
     """Standard normal numbers, float32 `(n, views, size, size, 3)`, for a recipe that has noise."""
     own, _ = _seeds_of_more(seeds, recipe, views=views)["noise"]
+    # (n, views, size · size · 3), each view from a seed of its own → images.
     return normal(own, size * size * 3).reshape(len(seeds), views, size, size, 3)
 
 

@@ -140,10 +140,12 @@ def answer(place: tuple[str, int], number: int, *, count: int, seconds: float) -
         InputError: the first process refuses, or does not answer; a `TimeoutError` or another `OSError` is its cause.
     """
     end = time.monotonic() + seconds
+    # Tried again until the time is over: the first process may start later, or its machine be slower.
     while True:
         try:
             with socket.create_connection(place, timeout=5) as connection:
                 connection.sendall(json.dumps({"tf_simclr": [number, count]}).encode() + b"\n")
+                # Whoever has come waits as long as the first one waits for the others, and a little longer.
                 connection.settimeout(max(1.0, end - time.monotonic() + 5))
                 with connection.makefile("rb") as file:
                     said = json.loads(file.readline(_LINE) or "null")

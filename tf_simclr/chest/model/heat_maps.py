@@ -156,6 +156,7 @@ def _of_tokens(count: int, squares: Iterable[tuple[int, int]]) -> _Grid | None:
 def _at_places(x: Any, grid: _Grid) -> np.ndarray:
     """Maps `(1, h', w', c)`, or tokens `(1, t, c)`, as `(h', w', c)`."""
     rows, columns, first = grid
+    # Tokens in front of the grid, such as the class's, are of no place: (t, c) without them → (rows, columns, c).
     values = x.numpy().astype(np.float32)
     return np.asarray(values[0] if values.ndim == 4 else values[0, first:].reshape(rows, columns, -1))
 

@@ -35,14 +35,21 @@ def steps_of(config: Pretrain | Finetune | Distill | LinearEval, num_examples: i
     )
 
 
-def optimizer_of(
+def schedule_of(
     config: Pretrain | Finetune | Distill | LinearEval, *, steps: int, num_examples: int
-) -> keras.optimizers.Optimizer:
-    """The optimizer, whose rate rises and falls over so many steps; on replicas it is made within their scope."""
+) -> optimizers.WarmUpCosine:
+    """The learning rate of each of so many steps."""
     batch = config.train_batch_size
     peak = optimizers.scaled_learning_rate(config.learning_rate, batch, scaling=config.learning_rate_scaling)
     warmup = optimizers.warmup_steps(num_examples, batch, warmup_epochs=config.warmup_epochs)
-    schedule = optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
+    return optimizers.WarmUpCosine(peak, steps, warmup_steps=warmup)
+
+
+def optimizer_of(
+    config: Pretrain | Finetune | Distill | LinearEval, *, steps: int, num_examples: int
+) -> keras.optimizers.Optimizer:
+    """The optimizer, by that schedule; on replicas it is made within their scope."""
+    schedule = schedule_of(config, steps=steps, num_examples=num_examples)
     return optimizers.build(config.optimizer, schedule, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

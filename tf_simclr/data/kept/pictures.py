@@ -127,6 +127,7 @@ class Raw(Pictures):
         shapes, deep = self._tensors_of_shapes
         shape = tf.concat([tf.maximum(shapes[row], 1), [3]], 0)  # no picture is no picture of nothing: it must fail
 
+        # A record's bytes → (h · w · 3,) numbers of one or two bytes → (h, w, 3).
         def of(kind: tf.DType) -> tf.Tensor:
             return tf.ensure_shape(tf.reshape(tf.io.decode_raw(record, kind), shape), (None, None, 3))
 
@@ -142,6 +143,7 @@ class Raw(Pictures):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Read, checked and copied by Python: there is nothing to decode."""
 
+        # What fits and has the batch's bits is read and checked; any other place gets a picture of no pixel.
         def copied(rows: np.ndarray) -> tuple[np.int64, np.ndarray]:
             number = batches.begin()
             good, files = self.fitting(rows, sides) & (self.deep[rows] == deep), dict[int, int]()
@@ -198,5 +200,6 @@ class Places:
         """What `examples.Packing` has of images: rows of numbers `(n, 1, height, 3 width)`, and shapes `(n, 1, 2)`."""
         kinds = [tf.uint16 if self.deep else tf.uint8, tf.int32]
         pixels, sizes = tf.numpy_function(self.batches[count].end, [number], kinds)
+        # (count, 1, h, w, 3) → (count, 1, h, 3 w), rows of numbers.
         rows = tf.reshape(pixels, (count, 1, self.sides[0], self.sides[1] * 3))
         return {"images": rows, "shapes": tf.ensure_shape(sizes, (count, 1, 2))}
