@@ -49,33 +49,47 @@ class OtherStream(InputError):
     """A checkpoint of a training whose images came in an order that is no more."""
 
 
-class _In:
-    """A file of a run by its name."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __get__(self, run: "RunFolder", kind: type | None = None) -> Path:
-        return run.path / self.name
-
-
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """A run's files."""
 
     path: Path
-    config = _In("config.json")
-    architecture = _In("architecture.json")
-    blueprint = _In("network.json")
-    """What a network with an encoder of one's own is made of, in Keras' form."""
-    data = _In("data.json")
-    history = _In("history.csv")
-    logs = _In("logs")
-    network = _In("network.keras")
-    result = _In("result.json")
 
     def __post_init__(self) -> None:
         expand(self)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def architecture(self) -> Path:
+        return self.path / "architecture.json"
+
+    @property
+    def blueprint(self) -> Path:
+        """What a network with an encoder of one's own is made of, in Keras' form."""
+        return self.path / "network.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def network(self) -> Path:
+        return self.path / "network.keras"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.npz"
