@@ -9,15 +9,15 @@ from tf_simclr.commands.search.plan import Trial, Values, key
 from tf_simclr.config import Sweep
 
 
-def size(config: Sweep) -> int:
+def _size(config: Sweep) -> int:
     """How many combinations there are."""
     return math.prod(map(len, config.search.values()))
 
 
 def count(config: Sweep) -> int:
     """How many trials are wanted."""
-    wanted = config.trials or (size(config) if config.method == "grid" else 20)
-    return min(wanted, size(config))
+    wanted = config.trials or (_size(config) if config.method == "grid" else 20)
+    return min(wanted, _size(config))
 
 
 def combination(config: Sweep, index: int) -> Values:
@@ -35,7 +35,7 @@ def _in_order(config: Sweep) -> Iterator[int]:
 
     The shuffle is Fisher and Yates' with the exchanged places alone in memory, since a grid may be huge.
     """
-    draw, total = random.Random(config.seed), size(config)
+    draw, total = random.Random(config.seed), _size(config)
     moved: dict[int, int] = {}
     # A shuffle of which only the exchanges are kept: memory for the trials that are taken, not for the grid.
     for i in range(total):
