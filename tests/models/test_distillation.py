@@ -123,3 +123,9 @@ def test_batches_that_nobody_answers_are_refused():
 def test_values_out_of_range_are_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
         Distiller(grouped.encoder(), num_classes=3, **options)
+
+
+def test_a_saved_student_learns_on_by_the_same_temperature_and_alpha(tmp_path):
+    small(temperature=0.5, alpha=0.7).save(tmp_path / "student.keras")
+    again = keras.saving.load_model(tmp_path / "student.keras")
+    assert (again.temperature, again.alpha, again.num_classes) == (0.5, 0.7, 3)

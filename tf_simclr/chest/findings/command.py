@@ -213,8 +213,8 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
     else:
         encoder = load_encoder(config.model_dir / "fits" / fit.notes["network"] / "run")
         crop = evaluation_proportion(config.image_size)
-        sizes = {"batch_size": config.eval_batch_size, "image_size": config.image_size, "crop_proportion": crop}
-        features = answers(encoder, task.data, rows=rows, **sizes)
+        sizes: dict[str, Any] = {"batch_size": config.eval_batch_size, "image_size": config.image_size}
+        features = answers(encoder, task.data, rows=rows, crop_proportion=crop, **sizes)
     folder = config.model_dir / of_findings.FOLDER
     of_findings.save(
         folder,
