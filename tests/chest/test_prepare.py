@@ -1,5 +1,6 @@
 """Preparation: made-up radiographs in SIIM's layout to records and back; refusals, resuming, near-duplicates."""
 
+import fcntl
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import load, smaller
 from tf_simclr.errors import InputError
+from tf_simclr.lock import InUse
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,15 @@ def test_what_was_replaced_under_its_name_is_noticed(of_own, tmp_path, changes, 
         prepare.prepare(collection, tmp_path / "out", size=32)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert len(prepare.prepare(own(tmp_path), tmp_path / "out", size=32)) == 3  # as they were, whenever written
+
+
+def test_a_second_process_is_kept_out_and_draws_no_salt_of_its_own(of_own, tmp_path):
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InUse, match="is in use by"):
+            prepare.prepare(own(of_own), tmp_path / "out", size=32)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "lock"]
 
 
 def test_a_folder_that_does_not_know_its_files_says_so(of_own, tmp_path):

@@ -31,6 +31,7 @@ from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, replacing_path, write_json
 from tf_simclr.foreign import reading
+from tf_simclr.lock import hold
 from tf_simclr.places import expanded
 
 SHARD = 512
@@ -93,8 +94,8 @@ def prepare(
         say: takes a line for the user.
 
     Raises:
-        InputError: the folder holds another preparation, or one of files whose bytes have changed, or no image could be
-            read.
+        InputError: the folder holds another preparation, or one of files whose bytes have changed, another process has
+            it, or no image could be read.
     """
     # 1. In an order that does not depend on the disk, and with settings that a second run compares.
     folder = expanded(folder)
@@ -109,34 +110,40 @@ def prepare(
         modalities=tuple(modalities),
         made_up=collection.made_up,
     )
-    _begin(folder, settings)
-    salt = salt_of(folder, made_up=collection.made_up)
-    names = Names(salt, private=collection.private)
-    options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
-    # 2. Shard by shard: one that has its rows is whole, and is not made again.
-    parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
-    rows: list[dict[str, Any]] = []
-    earlier = 0
-    for number, part in enumerate(parts):
-        path = folder / f"records-{number:05d}-of-{len(parts):05d}.tfrecord"
-        made = path.with_suffix(".json").exists()
-        # Before the files are decoded, so that the next run notices one that is replaced meanwhile.
-        contents = _known_by(part, salt=salt, say=say if made else silent)
-        if not made:
-            answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
-            answers = counted(answers, progress, done=len(rows), total=len(entries))
-            _write_shard(path, part, contents=contents, answers=answers, names=names)
-        with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
-            kept = json.loads(path.with_suffix(".json").read_bytes())["rows"]
-            _check_same(kept, part, contents=contents, names=names, folder=folder)
-            earlier += sum(not row.keys() >= set(_LATER) for row in kept)
-        rows += kept
-    if earlier:
-        say(f"{folder}: {earlier:,} images are of an earlier version, which did not note what files it read")
-    # 3. Beside the folder, for its owner alone.
-    names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
-    check(any(not row["refused"] for row in rows), "at least one radiograph must be readable", first=rows[0]["refused"])
-    return rows
+    # One process at a time: two would draw two salts, and patients of one collection would have two pseudonyms.
+    with hold(folder, say=say):
+        _begin(folder, settings)
+        salt = salt_of(folder, made_up=collection.made_up)
+        names = Names(salt, private=collection.private)
+        options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
+        # 2. Shard by shard: one that has its rows is whole, and is not made again.
+        parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
+        rows: list[dict[str, Any]] = []
+        earlier = 0
+        for number, part in enumerate(parts):
+            path = folder / f"records-{number:05d}-of-{len(parts):05d}.tfrecord"
+            made = path.with_suffix(".json").exists()
+            # Before the files are decoded, so that the next run notices one that is replaced meanwhile.
+            contents = _known_by(part, salt=salt, say=say if made else silent)
+            if not made:
+                answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
+                answers = counted(answers, progress, done=len(rows), total=len(entries))
+                _write_shard(path, part, contents=contents, answers=answers, names=names)
+            with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
+                kept = json.loads(path.with_suffix(".json").read_bytes())["rows"]
+                _check_same(kept, part, contents=contents, names=names, folder=folder)
+                earlier += sum(not row.keys() >= set(_LATER) for row in kept)
+            rows += kept
+        if earlier:
+            say(f"{folder}: {earlier:,} images are of an earlier version, which did not note what files it read")
+        # 3. Beside the folder, for its owner alone.
+        names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
+        check(
+            any(not row["refused"] for row in rows),
+            "at least one radiograph must be readable",
+            first=rows[0]["refused"],
+        )
+        return rows
 
 
 def beside(folder: Path, ending: str) -> Path:
