@@ -31,6 +31,7 @@ c is fitted at the smaller batch: at the larger one it would be a small differen
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -199,7 +200,7 @@ def network(depth: int, width: int, *, image_size: int) -> Network:
     for layer in sized.layers:
         if isinstance(layer, keras.layers.Conv2D):
             height, columns, _ = area[layer.name]
-            gflops += 2 * layer.kernel.shape.num_elements() * height * columns / 1e9
+            gflops += 2 * math.prod(layer.kernel.shape) * height * columns / 1e9
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Add):
             height, columns, channels = area[layer.name]
             kept += 2 * height * columns * channels / 1e6
