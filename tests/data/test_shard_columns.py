@@ -402,6 +402,37 @@ def test_classes_in_another_order_are_refused_with_both(tmp_path):
         from_shards(tmp_path)
 
 
+LISTS = {
+    "of Windows": (b"\xef\xbb\xbfcat\r\nd\xc3\xb6g\r\n\r\n", [b"0", b"1"], ("cat", "dög"), ""),
+    "another encoding": (
+        "cat\ndög\n".encode("latin-1"),
+        [b"0", b"1"],
+        None,
+        r"classes\.txt must be a list of the classes' names",
+    ),
+    "an empty line": (b"cat\n\ndog\n", [b"0", b"1"], None, "no line between two names may be empty"),
+    "not all": (b"dog\ncat\n", [b"cat", b"emu"], ("cat", "emu"), "is not used: it lacks emu"),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_classes_beside_shards(tmp_path, kind):
+    """Before: a traceback, a mark of bytes' order in a class's name, or a list that was not used without a word."""
+    content, labels, classes, told = LISTS[kind]
+    members = [
+        (f"{n}.{e}", data) for n, label in enumerate(labels) for e, data in (("png", PICTURES[n]), ("cls", label))
+    ]
+    tar(tmp_path / "a.tar", members)
+    (tmp_path / "classes.txt").write_bytes(content)
+    if classes is None:
+        with pytest.raises(InputError, match=told):
+            from_shards(tmp_path)
+        return
+    source = from_shards(tmp_path)
+    assert source.class_names == classes
+    assert told in " ".join(source.notes)
+
+
 def test_two_members_of_one_name_are_refused(tmp_path):
     """Before: the first one's picture came with the second one's class."""
     tar(tmp_path / "a.tar", [*A, *C, ("a/0.cls", b"y")])

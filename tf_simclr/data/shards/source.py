@@ -20,7 +20,7 @@ from tf_simclr.data.shards import array_records, index, opening, tables, tars, t
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Listing, Reader
 from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labels, only_class
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import DAMAGED
+from tf_simclr.foreign import DAMAGED, reading
 from tf_simclr.frameworks import tf
 from tf_simclr.places import expanded, shown
 
@@ -304,12 +304,19 @@ def _few(counts: Counter[str]) -> dict[str, Any]:
 
 
 def _class_file(folder: Path, base: Path, label: str) -> tuple[str, ...]:
-    """Names of the classes, a line each, where they lie beside the shards: `classes.txt`, or as tfds writes them."""
+    """Names of the classes, a line each, where they lie beside the shards: `classes.txt`, or as tfds writes them.
+
+    Raises:
+        InputError: it is no such list.
+    """
     for place in dict.fromkeys((folder, base)):
         for name in ("classes.txt", f"{label.replace('/', '-')}.labels.txt"):
             path = place / name
             if path.is_file() and path.stat().st_size <= 1 << 24:
-                return tuple(shown(line) for line in path.read_text(encoding="utf-8").splitlines())
+                with reading(path, "a list of the classes' names, a line each, in UTF-8"):
+                    names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+                    check(all(map(str.strip, names)), "no line between two names may be empty")
+                return tuple(map(shown, names))
     return ()
 
 
@@ -430,9 +437,11 @@ def _by_words(
     if way == "txt" and columns.label is None and 2 * len({*given}) > len(given):
         advice = "--label_column txt takes them for classes"
         return None, (), [f"{origin} is taken without labels: its texts (.txt) are captions, {advice}"]
-    classes = list(named) if named and {*given} <= {*named} else sorted({*given} | more - {""})
+    strange = sorted({*given} - {*named}) if named else []
+    notes = [f"the list of classes beside {origin} is not used: it lacks {folders.listed(strange)}"] if strange else []
+    classes = list(named) if named and not strange else sorted({*given} | more - {""})
     number = {name: i for i, name in enumerate(classes)}
-    return np.array([number.get(text, 0) for text in texts], np.int64), tuple(map(shown, classes)), []
+    return np.array([number.get(text, 0) for text in texts], np.int64), tuple(map(shown, classes)), notes
 
 
 def _where(texts: list[str], chosen: np.ndarray) -> list[str]:
