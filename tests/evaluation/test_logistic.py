@@ -89,7 +89,31 @@ def test_single_precision_finds_it_too(monkeypatch):
         objective(features.astype(float), labels, fit.weights, bias=fit.bias, l2=1e-3) for fit in (found, expected)
     )
     assert ours <= best * (1 + 1e-4)
-    assert found.weights.dtype == expected.weights.dtype == np.float32
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("far", [0.0, 10.0, 1e3, 1e6])
+@pytest.mark.parametrize(("precision", "small"), [("float32", True), ("float32", False), ("float64", False)])
+@pytest.mark.parametrize("size", [(400, 20, 3), (40, 60, 3)], ids=["many", "few"])
+def test_features_far_from_zero_are_told_apart_as_well_as_near_it(
+    size, precision, small, far, standardise, monkeypatch
+):
+    """Weights in single precision left a mean of 1e6 no digit: the objective was off by 1e-3, "converged"."""
+    n, d, classes = size
+    features, labels = made(n, d, classes=classes, balance="halved", scale=1.0)
+    features = (features + far).astype(precision)
+    monkeypatch.setattr(logistic, "SMALL", 2**20 if small else 0)
+    found = Solver(features, labels, standardise=standardise).fit(1e-2)
+    exact = features.astype(np.float64)
+    mean, stretch = exact.mean(axis=0), exact.std(axis=0) if standardise else np.ones(d)
+    monkeypatch.setattr(logistic, "SMALL", 2**20)
+    best = Solver((exact - mean) / stretch, labels).fit(1e-2)  # whose weights scikit-learn's are, in the tests above
+    expected = objective((exact - mean) / stretch, labels, best.weights, bias=best.bias, l2=1e-2)
+    ours = found.scores(features)
+    losses = logsumexp(ours, axis=1) - ours[np.arange(n), labels]
+    value = losses.sum() + 1e-2 / 2 * np.square(found.weights * stretch[:, None]).sum()
+    assert found.converged
+    assert abs(value / expected - 1) < (1e-8 if precision == "float64" or small else 1e-4)
 
 
 def test_the_strength_does_not_hang_on_how_loose_a_path_is(monkeypatch):

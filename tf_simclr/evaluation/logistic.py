@@ -2,7 +2,8 @@
 
 The objective is convex, so what is found does not depend on how; three things make it fast, and none changes it:
 
-- Features are centred as they are read.  The bias is not penalised and absorbs the shift.
+- Features are centred as they are read, or in a copy where they lie far from 0 (`_FAR`).  The bias is not penalised and
+  absorbs the shift.
 - L-BFGS works in the eigenvectors of the features' covariance, each scaled by the curvature that the loss and the
   penalty have along it.  There the problem is almost round: tens of steps, where it takes hundreds to thousands.
 - Regressions of one path of strengths begin where the one before ended.
@@ -43,7 +44,7 @@ class LinearClassifier:
     """Scores are `features @ weights + bias`."""
 
     weights: np.ndarray
-    """`(d, classes)`."""
+    """`(d, classes)`; of a `Solver` in double precision: features far from 0 leave rounded ones no digit."""
     bias: np.ndarray
     """`(classes,)`; minus infinity for a class without a training example."""
     converged: bool
@@ -51,7 +52,9 @@ class LinearClassifier:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Logits `(n, classes)`: unnormalised log probabilities, or each class's log odds."""
-        return np.asarray(features @ self.weights + self.bias)
+        # A block at a time: in the weights' precision a copy of the features may be twice as large as they are.
+        starts = range(0, max(1, len(features)), _ROWS)
+        return np.concatenate([features[i : i + _ROWS] @ self.weights + self.bias for i in starts])
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Labels `(n,)`: the class with the highest score."""
@@ -201,7 +204,7 @@ class Solver:
     ):
         self.labels, self.max_iterations = labels, max_iterations
         self.loss = self.loss_without(held)
-        self.dtype, self.small = features.dtype, features.size <= SMALL
+        self.small = features.size <= SMALL
         # Small problems in double precision throughout.
         features = np.asarray(features, np.float64) if self.small else features
         # Along principal axes the objective is almost round, which is what L-BFGS likes (`_Coordinates`).
@@ -280,9 +283,9 @@ class Solver:
     def classifier(self, *, converged: bool) -> LinearClassifier:
         """What was found, for features as they are, with a column for each label from 0 on."""
         weights, bias = self.coordinates.plain(self.position[1:], self.position[0])
-        columns = np.zeros((len(weights), self.loss.classes), self.dtype)
+        columns = np.zeros((len(weights), self.loss.classes))
         # A class without an example is never the answer.
-        offsets = np.full(self.loss.classes, -np.inf, self.dtype)
+        offsets = np.full(self.loss.classes, -np.inf)
         columns[:, self.loss.known], offsets[self.loss.known] = weights, bias
         return LinearClassifier(weights=columns, bias=offsets, converged=converged)
 
@@ -319,6 +322,9 @@ def _settled(tolerance: float) -> Callable[[OptimizeResult], None]:
 
 _ROWS = 4096
 """Examples at a time where a temporary array as large as the features would arise."""
+_FAR = 30
+"""Length of the features' mean, as a multiple of their deviations', above which a product with them has too few digits
+of single precision left for what tells them apart."""
 _SAMPLE = 8
 """Examples a feature that the covariance is taken from; it only steers an optimizer, so it need not be exact."""
 
@@ -345,9 +351,11 @@ class _Coordinates:
         # A constant feature is not divided by its deviation of 0.
         stretch = np.where((deviation > 0) & standardise, deviation, 1).astype(features.dtype)
         self.centre, self.lift = self.mean, None
+        if np.linalg.norm(self.mean / stretch) > _FAR * np.linalg.norm(deviation / stretch):
+            features, self.centre = features - self.mean, np.zeros_like(self.mean)
         if len(features) < features.shape[1]:
             # Fewer examples than features: all that weights can do lies in the span of the examples, (d, n) → (n, n).
-            base, triangle = np.linalg.qr(((features - self.mean) / stretch).T)
+            base, triangle = np.linalg.qr(((features - self.centre) / stretch).T)
             self.lift, features = base / stretch[:, None], triangle.T
             self.centre, stretch = np.zeros_like(features[0]), np.ones_like(features[0])
         self.variances, vectors = _eigenvectors(features, self.centre, stretch=stretch)
@@ -371,8 +379,8 @@ class _Coordinates:
         """Weights `(d, classes)` and bias of the features as they are."""
         own = self.axes @ weights.astype(self.axes.dtype)
         # From the span of the examples to all features.
-        own = own if self.lift is None else self.lift @ own
-        return own, (bias - self.mean @ own).astype(own.dtype)
+        own = np.asarray(own if self.lift is None else self.lift @ own, np.float64)
+        return own, bias - self.mean @ own
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
