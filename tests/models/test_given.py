@@ -19,6 +19,8 @@ from tf_simclr.errors import InputError
 from tf_simclr.models.classifier import MultiLabelClassifier
 from tf_simclr.models.distillation import distillation_loss
 from tf_simclr.models.moco import MoCo
+from tf_simclr.models.normalization import Normalization
+from tf_simclr.models.resnet import projection_head
 
 rng = np.random.default_rng(0)
 IMAGES = rng.uniform(size=(10, 8, 8, 3)).astype("float32")
@@ -46,9 +48,9 @@ def simclr(num_classes: int = 3, projection=None, **options) -> SimCLR:
     return model
 
 
-def distiller(alpha: float = 0.5) -> Distiller:
+def distiller(alpha: float = 0.5, **options) -> Distiller:
     model = Distiller(encoder(), teacher=lambda x: ops.mean(x, (1, 2)), num_classes=3, alpha=alpha)
-    model.compile(keras.optimizers.SGD(0.1))
+    model.compile(keras.optimizers.SGD(0.1), **options)
     return model
 
 
@@ -182,6 +184,14 @@ def test_weights_of_classes_that_would_count_for_nothing_are_said(weights):
         classifier().fit(IMAGES, LABELS, class_weight=weights, verbose=0)
 
 
+def test_weights_of_classes_are_refused_for_shares_of_several():
+    """Keras took the largest share's weight for all of the row."""
+    shares = 0.7 * ONE_HOT + 0.1
+    with pytest.raises(InputError, match="class_weight needs labels of one class each"):
+        classifier().fit(IMAGES, shares, class_weight={0: 2.0}, verbose=0)
+    classifier().fit(IMAGES, shares, sample_weight=np.ones(10), verbose=0)
+
+
 @pytest.mark.parametrize(
     "weights", [np.full(10, np.nan), -np.ones(10), np.ones((10, 3)), np.array(["1"] * 10), np.full(10, np.inf)]
 )
@@ -208,14 +218,35 @@ def test_a_metric_that_cannot_take_what_there_is_is_said():
 
 @pytest.mark.parametrize("wrong", [7, 3, -1])
 @pytest.mark.parametrize("make", [classifier, simclr])
-@pytest.mark.parametrize("stream", [False, True], ids=["array", "stream"])
-def test_labels_beyond_the_classes_are_said(make, wrong, stream):
+@pytest.mark.parametrize("kind", ["array", "stream", "compiled stream"])
+def test_labels_beyond_the_classes_are_said(make, wrong, kind):
     labels = LABELS.copy()
     labels[4] = wrong
-    images = VIEWS if make is simclr else IMAGES
+    images, stream = VIEWS if make is simclr else IMAGES, kind != "array"
     given = (tf.data.Dataset.from_tensor_slices((images, labels)).batch(5),) if stream else (images, labels)
     with pytest.raises(InputError, match=rf"^{re.escape(LABEL_RULE)}\. Received: labels=\[{wrong}\]$"):
-        make().fit(*given, shuffle=not stream, verbose=0)
+        make(jit_compile=kind == "compiled stream").fit(*given, shuffle=not stream, verbose=0)
+
+
+@pytest.mark.parametrize("batch", ["images", "images and labels"])
+def test_a_compiled_step_refuses_labels_of_every_task_and_takes_what_is_right(batch):
+    """XLA drops what TensorFlow asserts: rows that are no shares were learned from in silence."""
+    shares, findings = ONE_HOT.copy(), ONE_HOT.copy()
+    shares[4], findings[4] = 0.5, 3
+    several = MultiLabelClassifier(encoder(), num_classes=3)
+    several.compile("sgd", jit_compile=True)
+    for model, labels, wrong in (
+        (classifier(jit_compile=True), ONE_HOT, shares), (several, ONE_HOT, findings),
+        (distiller(jit_compile=True), LABELS, LABELS - 2),
+    ):  # fmt: skip
+        right = IMAGES if batch == "images" else (IMAGES, labels)
+        if batch == "images and labels" or isinstance(model, Distiller):
+            stream = tf.data.Dataset.from_tensor_slices(right).batch(5)
+            assert np.isfinite(model.fit(stream, shuffle=False, verbose=0).history["loss"][0])
+        before = model.get_weights()
+        with pytest.raises(InputError, match="labels must be"):
+            model.fit(tf.data.Dataset.from_tensor_slices((IMAGES[4:], wrong[4:])).batch(5), shuffle=False, verbose=0)
+        np.testing.assert_array_equal(before[0], model.get_weights()[0])
 
 
 def test_an_image_without_a_label_counts_for_a_student_s_distillation_alone():
@@ -355,22 +386,23 @@ ALONE = "a batch must have at least two examples, as the loss compares each with
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", ["last of arrays", "stream", "last of a stream", "a batch"])
+@pytest.mark.parametrize("kind", ["last of arrays", "stream", "last of a stream", "last of a compiled", "a batch"])
 def test_an_image_alone_in_its_batch_has_no_loss(kind, training):
     """The loss of one pair was 0, without a word, and nothing was learned."""
-    model = simclr(num_classes=0)
+    model = simclr(num_classes=0, jit_compile=kind == "last of a compiled")
     stream = tf.data.Dataset.from_tensor_slices(VIEWS[:5])
     method = functools.partial(model.fit, shuffle=False) if training else model.evaluate
     run = {
         "last of arrays": lambda: method(VIEWS[:7], batch_size=3, verbose=0),
         "stream": lambda: method(stream.batch(1, drop_remainder=True), verbose=0),
         "last of a stream": lambda: method(stream.batch(4), verbose=0),
+        "last of a compiled": lambda: method(stream.batch(4), verbose=0),
         "a batch": lambda: (model.train_on_batch if training else model.test_on_batch)(VIEWS[:1]),
     }[kind]
     before = model.get_weights()
     with pytest.raises(InputError, match=ALONE):
         run()
-    if kind != "last of a stream":  # whose first batch is as good as any
+    if not kind.startswith("last of a "):  # whose first batch is as good as any
         for one, other in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
     assert np.isfinite(model.train_on_batch(VIEWS[:2])).all()  # and it goes on
@@ -382,8 +414,9 @@ def test_a_loss_that_compares_with_others_than_the_batch_takes_an_image_alone():
         def call(self, y_true, y_pred):
             return ops.sum(ops.square(y_true - y_pred), axis=1)
 
-    assert simclr(num_classes=0, loss=Apart()).fit(VIEWS[:2], batch_size=1, verbose=0).history["loss"][0] > 0
-    model = MoCo(encoder(), queue_length=8)
+    model = simclr(num_classes=0, projection=layers.Dense(4), loss=Apart())
+    assert model.fit(VIEWS[:2], batch_size=1, verbose=0).history["loss"][0] > 0
+    model = MoCo(encoder(), layers.Dense(4), queue_length=8)
     model.compile(keras.optimizers.SGD(0.1))
     assert model.fit(VIEWS[:2], batch_size=1, verbose=0).history["loss"][0] > 0
     with pytest.raises(InputError, match="train_batch_size must be at least 2"):
@@ -397,3 +430,64 @@ def test_pieces_of_one_image_are_refused_where_batch_norm_would_see_its_two_view
     with pytest.raises(InputError, match=rule):
         SimCLR(encoder(), microbatch_size=1)
     SimCLR(encoder(), layers.Dense(4), microbatch_size=1)
+
+
+NORMALISED = "BatchNorm must see at least two examples at once, or an image is normalised by itself alone"
+PIECES = "microbatch_size must be at least 3 with BatchNorm for a batch of an odd number of examples"
+
+
+@pytest.mark.parametrize("kind", ["arrays", "stream", "a known size", "a batch"])
+def test_an_image_alone_in_its_piece_is_refused_where_batch_norm_sees_a_piece(kind):
+    """A batch of five in pieces of two has a piece of one, whose two views were each other's opposites."""
+    stream = tf.data.Dataset.from_tensor_slices(VIEWS[:5])
+
+    def run(model):
+        return {
+            "arrays": lambda: model.fit(VIEWS[:5], batch_size=5, verbose=0),
+            "stream": lambda: model.fit(stream.batch(5), shuffle=False, verbose=0),
+            "a known size": lambda: model.fit(stream.batch(5, drop_remainder=True), shuffle=False, verbose=0),
+            "a batch": lambda: model.train_on_batch(VIEWS[:5]),
+        }[kind]()
+
+    def made(size: int, projection=None) -> SimCLR:
+        model = SimCLR(encoder(), projection, microbatch_size=size)
+        model.compile(keras.optimizers.SGD(0.1))
+        return model
+
+    model = made(2)
+    before = model.get_weights()
+    with pytest.raises(InputError, match=PIECES):
+        run(model)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.evaluate(VIEWS[:5], batch_size=5, verbose=0)  # by moving statistics
+    run(made(3))
+    run(made(2, layers.Dense(4)))
+
+
+def test_an_image_alone_on_its_replica_is_refused_where_batch_norm_sees_a_replica():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+    def made(**options) -> SimCLR:
+        with strategy.scope():
+            model = SimCLR(encoder(), projection_head(6, normalization=Normalization(**options)))
+            model.compile(keras.optimizers.SGD(0.1))
+        return model
+
+    with pytest.raises(InputError, match=NORMALISED):
+        made(global_bn=False).train_on_batch(VIEWS[:2])
+    assert made(global_bn=True).train_on_batch(VIEWS[:2])[0] > 0
+    assert made(global_bn=False).train_on_batch(VIEWS[:4])[0] > 0
+
+
+@pytest.mark.parametrize("kind", ["arrays", "stream", "last of a compiled stream"])
+def test_a_query_alone_is_refused_where_batch_norm_would_make_it_nothing(kind):
+    """Of one row BatchNorm makes 0: whatever MoCo's image showed, its projection was the same."""
+    model = MoCo(encoder(), queue_length=8)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile="compiled" in kind)
+    stream = tf.data.Dataset.from_tensor_slices(VIEWS[:5])
+    given = {"arrays": VIEWS[:5], "stream": stream.batch(1)}.get(kind, stream.batch(4))
+    options = {"batch_size": 4} if kind == "arrays" else {"shuffle": False}
+    with pytest.raises(InputError, match=NORMALISED):
+        model.fit(given, **options, verbose=0)
+    assert np.isfinite(model.evaluate(VIEWS[:1], verbose=0)).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tf_simclr import replicas
-from tf_simclr.errors import InputError, check, in_one_line
+from tf_simclr.errors import InputError, check, in_one_line, surfacing
 from tf_simclr.models import labels as labelled
 from tf_simclr.models import parts
 from tf_simclr.models.normalization import warn_of_local_statistics
@@ -57,6 +57,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     weight_decay: float
     means: dict[str, keras.metrics.Mean]
     views_of: MakesViews | None = None
+    jit_compile: bool
 
     def begin(self, encoder) -> None:
         """Builds what can be built before the first batch."""
@@ -143,7 +144,8 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         _check_any(x)
-        self.check_batches(x, batch_size=_batch_size(rest, options, split=options.get("validation_split")))
+        size = _batch_size(rest, options, split=options.get("validation_split"))
+        self.check_batches(x, batch_size=size, training=True)
         self.build_for(x)
         held = options.get("validation_data")
         # (images, labels, weights): what comes behind the labels is handed on as it is.
@@ -155,7 +157,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         _check_any(x)
-        self.check_batches(x, batch_size=_batch_size(rest, options))
+        self.check_batches(x, batch_size=_batch_size(rest, options), training=False)
         self.build_for(x)
         with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
@@ -178,13 +180,25 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         with replicas.evenly(self):
             return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
 
-    def check_batches(self, x, *, batch_size: int | None) -> None:
+    def check_batches(self, x, *, batch_size: int | None, training: bool) -> None:
         """Refuses examples in memory that make a batch which the model cannot use, before the first step.
 
         Args:
             x: anything that `fit` and `evaluate` take.
             batch_size: of arrays; None where it is not known beforehand.
+            training: whether it is to learn from them.
         """
+
+    def several(self, data, *, training: bool):
+        """A batch, whose step fails where the model cannot use so few examples."""
+        return data
+
+    def prepared(self, y):
+        """The targets as the loss takes them, whose step fails where they are none; as they are if it takes none."""
+        if (wanted := self.label_range()) is None:
+            return y
+        classes, least = wanted
+        return labelled.prepared(y, classes=classes, least=least)
 
     def given(self, y, options: Mapping = MappingProxyType({})):
         """The targets to use, of those that a method of Keras was called with.
@@ -200,25 +214,57 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         if isinstance(y, dict):
             own = {"label": labelled.given(y["label"], classes=classes, least=least)} if "label" in y else {}
             return y | own
-        return labelled.given(y, classes=classes, least=least)
+        y = labelled.given(y, classes=classes, least=least)
+        labelled.check_weighable(y, options)
+        return y
 
     def _make_function(self, step_function: Callable, **options):
         """As Keras' own; labels out of their range are said in one sentence."""
-        function = super()._make_function(step_function, **options)
         if keras.backend.backend() == "jax":
+            function = super()._make_function(step_function, **options)
             # JAX compiles the step whole and can fail nowhere in it: labels are looked at on their way in.
             return replicas.given_back(self, lambda state, iterator: function(state, map(self.seen, iterator)))
+        with self._looking(step_function) as step:
+            function = super()._make_function(step, **options)
 
         def checked(iterator):
             import tensorflow as tf
 
             try:
-                return function(iterator)
+                with surfacing():  # what was refused while a step of several replicas was traced
+                    return function(iterator)
             # TensorFlow's error is a page of graph nodes; the sentences that the step itself asserted are within it.
             except tf.errors.InvalidArgumentError as error:
                 raise labelled.told(error) or replicas.told(error) or error from None
 
         return checked
+
+    @contextlib.contextmanager
+    def _looking(self, step_function: Callable) -> Iterator[Callable]:
+        """A step whose batches are looked at where something can fail: in front of what XLA compiles, not in it."""
+        if not self.jit_compile or self.run_eagerly or strategy_of(self) is not None:
+            yield step_function
+            return
+        import tensorflow as tf
+
+        compiled = tf.function(step_function, jit_compile=True, reduce_retracing=True, autograph=False)
+        training = step_function == self.train_step
+
+        def step(data):
+            data = self.several(data, training=training)
+            images, *others = data if isinstance(data, list | tuple) else [data]
+            labels = others[0] if others else None
+            labels = labels.get("label") if isinstance(labels, dict) else labels
+            looks = [] if labels is None else keras.tree.flatten(self.prepared(labels))
+            with tf.control_dependencies(looks):
+                images = keras.tree.map_structure(tf.identity, images)
+            return compiled((images, *others))
+
+        self.jit_compile = False  # Keras would compile the looks, too
+        try:
+            yield step
+        finally:
+            self.jit_compile = True
 
     def seen(self, batch):
         """A batch whose labels were looked at, with its images: within a step JAX refuses nothing and holds nothing."""

@@ -160,7 +160,7 @@ class Classifier(Trained):
         """The replica's part of the loss: cross entropy and weight decay."""
         check(y is not None, "Classifier needs labels: give batches of (images, labels)")
         # Logits in float32: a softmax of float16 loses the small classes.
-        y_pred, y = ops.cast(y_pred, keras.config.floatx()), labelled.prepared(y, classes=self.num_classes)
+        y_pred, y = ops.cast(y_pred, keras.config.floatx()), self.prepared(y)
         self.observe("supervised_acc", labelled.hits(y, y_pred))
         # Sample weights weigh the loss; accuracy counts every image once, as Keras' own metrics do.
         cross_entropy = share(weighed(labelled.cross_entropy(y, y_pred), sample_weight))
@@ -203,6 +203,10 @@ class MultiLabelClassifier(Classifier):
         """None: labels are rows of findings."""
         return None
 
+    def prepared(self, y):
+        """Rows of findings."""
+        return labelled.findings(y, classes=self.num_classes)
+
     def given(self, y, options: Mapping = MappingProxyType({})):
         """The rows to use, once they were looked at."""
         super().given(y, options)
@@ -212,7 +216,7 @@ class MultiLabelClassifier(Classifier):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: masked binary cross entropies and weight decay."""
         check(y is not None, "MultiLabelClassifier needs labels: give batches of (images, rows of findings)")
-        y = labelled.findings(y, classes=self.num_classes)
+        y = self.prepared(y)
         logits = ops.cast(y_pred, keras.config.floatx())
         known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away

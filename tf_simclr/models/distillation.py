@@ -115,7 +115,7 @@ class Distiller(Classifier):
         # (1 - α) CE(labels) + α CE(teacher), SimCLRv2, Section 2.3; α = 1 needs no label.
         total = self.alpha * share(weighed(losses, sample_weight))
         if labels is not None and self.alpha < 1:
-            losses = self.label_losses(labelled.prepared(labels, classes=self.num_classes, least=UNKNOWN), y_pred)
+            losses = self.label_losses(self.prepared(labels), y_pred)
             total += (1 - self.alpha) * share(weighed(losses, sample_weight))
         return total + self.observe_losses({"weight_decay": self.l2_loss()}, examples=ops.shape(y_pred)[0])
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import InputError, check
+from tf_simclr.models.normalization import mixes
 from tf_simclr.models.recomputation import Recomputed, after, linearized, of_outputs, pullback
 
 
@@ -158,10 +159,8 @@ def check_pieces(parts, *, microbatch_size: int) -> None:
 
     Of two rows BatchNorm makes 1 and -1, whatever they were: the views of an image would be opposites.
     """
-    layers = (layer for part in parts for layer in part._flatten_layers())
-    mixes = any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in layers)
     rule = "microbatch_size must be at least 2 with BatchNorm, which would see the two views of one image alone"
-    check(not mixes or microbatch_size > 1, rule, microbatch_size=microbatch_size)
+    check(microbatch_size > 1 or not mixes(parts), rule, microbatch_size=microbatch_size)
 
 
 def _is_float(x) -> bool:

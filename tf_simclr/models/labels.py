@@ -53,7 +53,7 @@ def given(labels, *, classes: int, least: int = 0):
 def prepared(labels, *, classes: int, least: int = 0):
     """Labels as a tensor `(n,)` of integers, or `(n, classes)` of shares, which fails in the step where it is neither.
 
-    Where XLA compiles the step nothing can fail in it; Keras' cross entropy is then not a number.
+    Where XLA compiles the step nothing can fail in it: they are looked at in front of it, too (`models.base`).
 
     Raises:
         InputError: of a shape that is neither.
@@ -165,6 +165,22 @@ def check_weights(options: Mapping, *, classes: int) -> None:
         check(fits, rule, dtype=str(values.dtype), shape=values.shape)
         wrong = values[~(np.isfinite(values) & (values >= 0))]
         check(wrong.size == 0, rule, sample_weight=wrong[:3].tolist())
+
+
+def check_weighable(labels, options: Mapping) -> None:
+    """Refuses weights of classes for labels that are shares of several: Keras would weigh all by the largest one's.
+
+    Args:
+        labels: as `given` gives them.
+        options: with `class_weight`.
+
+    Raises:
+        InputError: so it is.
+    """
+    if options.get("class_weight") is not None and isinstance(labels, np.ndarray) and labels.ndim == 2:
+        mixed = labels[labels.max(axis=1) < 1 - _SUM_ERROR]
+        rule = "class_weight needs labels of one class each; weigh examples whose labels are shares by sample_weight"
+        check(len(mixed) == 0, rule, labels=mixed[:1].tolist())
 
 
 def _is_weight(value) -> bool:

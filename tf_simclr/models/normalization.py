@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -99,6 +99,16 @@ class Normalization:
             gamma_initializer="zeros" if zero else "ones",
             name=name,
         )
+
+
+def mixes(parts: Iterable[layers.Layer]) -> bool:
+    """Whether a BatchNorm of these parts normalises what a replica computes at once by that alone."""
+    shared = replicas.synchronize()
+    return any(
+        isinstance(layer, layers.BatchNormalization) and layer.trainable and not (shared and layer.synchronized)
+        for part in parts
+        for layer in part._flatten_layers()
+    )
 
 
 _decided: "weakref.WeakSet[layers.Layer]" = weakref.WeakSet()

@@ -4,6 +4,7 @@ References:
     Chen et al., SimCLR, arXiv:2002.05709, Section 2.1 and Algorithm 1.
 """
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from tf_simclr.models import labels as labelled
 from tf_simclr.models import network, parts
 from tf_simclr.models.base import MakesViews, Trained, share
 from tf_simclr.models.gradient_cache import GradientCache, check_local, check_pieces
+from tf_simclr.models.normalization import mixes
 from tf_simclr.models.recomputation import recomputed_blocks
 from tf_simclr.models.resnet import projection_head, supervised_head
 from tf_simclr.replicas.fitting import strategy_of
@@ -117,31 +119,36 @@ class SimCLR(Trained):
         _check_views(views_shape)
         super().build(views_shape)
 
-    def check_batches(self, x, *, batch_size: int | None) -> None:
+    def check_batches(self, x, *, batch_size: int | None, training: bool) -> None:
         """Refuses arrays of which one example would be alone in a batch; replicas see to it themselves."""
         rows = keras.tree.flatten(x)[0] if isinstance(x, dict) else x
         counted = hasattr(rows, "__array__") and len(rows.shape) and rows.shape[0]
-        if batch_size and counted and self.needs_others() and strategy_of(self) is None:
-            replicas.check_several(int(rows.shape[0]), batch_size=batch_size)
+        if batch_size and counted and strategy_of(self) is None and (rule := self.alone(training=training)):
+            replicas.check_several(int(rows.shape[0]), batch_size=batch_size, rule=rule)
 
-    def needs_others(self) -> bool:
-        """Whether an example means nothing alone in its batch."""
-        return self.compares and getattr(self.contrastive_loss, "needs_others", False)
+    def alone(self, *, training: bool) -> str:
+        """What is said where an example is alone in a replica's batch; empty: it may be."""
+        # Replicas that have as many each (`even`) compare with one another, and are never alone.
+        if self.compares and getattr(self.contrastive_loss, "needs_others", False) and replicas.count() == 1:
+            return replicas.ALONE
+        return replicas.NORMALISED_ALONE if training and mixes([self.encoder, self.projection]) else ""
 
     def train_step(self, *inputs):
         """As Keras' own, of batches of several examples."""
-        return super().train_step(*inputs[:-1], self.several(inputs[-1]))
+        return super().train_step(*inputs[:-1], self.several(inputs[-1], training=True))
 
     def test_step(self, *inputs):
         """As Keras' own, of batches of several examples."""
-        return super().test_step(*inputs[:-1], self.several(inputs[-1]))
+        return super().test_step(*inputs[:-1], self.several(inputs[-1], training=False))
 
-    def several(self, data):
+    def several(self, data, *, training: bool):
         """A batch, with its labels; of an example that is alone the step fails before it has moved anything."""
-        if not self.needs_others():
-            return data
-        batch = list(data) if isinstance(data, list | tuple) else [data]
-        batch[0] = keras.tree.map_structure(replicas.several, batch[0])
+        # 1. A batch of one example.  2. A piece of one, which pieces of two leave of an odd number.
+        rule, batch = self.alone(training=training), list(data) if isinstance(data, list | tuple) else [data]
+        if rule:
+            batch[0] = keras.tree.map_structure(functools.partial(replicas.several, rule=rule), batch[0])
+        if training and self.microbatch_size == 2 and mixes([self.encoder, self.projection]):
+            batch[0] = keras.tree.map_structure(replicas.in_twos, batch[0])
         return tuple(batch)
 
     # Only a probe or such a loss looks at labels: a stream may have any others.
@@ -213,7 +220,7 @@ class SimCLR(Trained):
         metrics = "metrics are of the probe: give num_classes, or compile without metrics"
         check(self.probe or self._compile_metrics is None, metrics)
         if y is not None and self.label_range():
-            y = labelled.prepared(y, classes=self.num_classes)
+            y = self.prepared(y)
         # Losses are computed in float32, whatever the network computed in.
         projections = ops.cast(y_pred["projections"], keras.config.floatx())
         if self.compares and not training:
@@ -262,7 +269,7 @@ class SimCLR(Trained):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The running means since the epoch began."""
         if self._compile_metrics is not None and self.probe:
-            self.compiled_metrics(*_of_views(labelled.prepared(y, classes=self.num_classes), y_pred["logits_sup"]))
+            self.compiled_metrics(*_of_views(self.prepared(y), y_pred["logits_sup"]))
         return self.get_metrics_result()
 
     def network(self) -> keras.Model:

@@ -6,12 +6,15 @@ all of this does nothing.
 """
 
 from tf_simclr.replicas.devices import (
+    ALONE,
+    NORMALISED_ALONE,
     ONE_DEVICE,
     Devices,
     check_several,
     count,
     even,
     gather,
+    in_twos,
     index,
     several,
     synchronize,
@@ -23,6 +26,8 @@ from tf_simclr.replicas.fitting import FitOnReplicas, evenly, given_back, settle
 from tf_simclr.replicas.processes import alone, rows_here
 
 __all__ = [
+    "ALONE",
+    "NORMALISED_ALONE",
     "ONE_DEVICE",
     "Devices",
     "FitOnReplicas",
@@ -35,6 +40,7 @@ __all__ = [
     "find",
     "gather",
     "given_back",
+    "in_twos",
     "index",
     "rows_here",
     "settle",

@@ -343,8 +343,9 @@ _UNEVEN = (
 
 
 def told(error: Exception) -> InputError | None:
-    """The sentence `_UNEVEN`, or that of `several`, in an error of TensorFlow, if it is there."""
-    found = re.search("|".join([_UNEVEN.replace("{}", r"\d+"), _ALONE]), str(error))
+    """The sentence of `even`, `several` or `in_twos` in an error of TensorFlow, if it is there."""
+    sentences = (_UNEVEN, ALONE, NORMALISED_ALONE, _ODD)
+    found = re.search("|".join(re.escape(one).replace(r"\{\}", r"\d+") for one in sentences), str(error))
     return InputError(found[0]) if found else None
 
 
@@ -370,47 +371,58 @@ def even(x):
     """
     if count() == 1 or x.shape[0] is not None:
         return x
+    return _where(lambda rows: total(rows) == rows * count(), x, rule=_UNEVEN.format(count()))
+
+
+def _where(holds: Callable, x, *, rule: str):
+    """`x` `(n, …)`; raises `InputError`, or fails in the step, unless what is asked of n holds.
+
+    Nothing fails in a step that XLA compiles: what it is given is looked at before (`models.base`).
+    """
+    if x.shape[0] is not None or keras.backend.backend() != "tensorflow":
+        check(holds(x.shape[0]), rule)
+        return x
     import tensorflow as tf
 
-    rows = tf.shape(x)[0]
-    same = tf.debugging.Assert(tf.equal(total(rows), rows * count()), [_UNEVEN.format(count())])
-    with tf.control_dependencies([same] if same is not None else []):
+    fails = tf.debugging.Assert(holds(tf.shape(x)[0]), [rule])
+    with tf.control_dependencies([fails] if fails is not None else []):
         return tf.identity(x)
 
 
-_ALONE = (
+ALONE = (
     "a batch must have at least two examples, as the loss compares each with the others: give a batch size by which "
     "none is left alone, or drop the remainder"
 )
 
 
-def check_several(examples: int, *, batch_size: int) -> None:
-    """Raises `InputError` where examples make a batch in which one of them is alone.
+NORMALISED_ALONE = (
+    "BatchNorm must see at least two examples at once, or an image is normalised by itself alone: give larger batches, "
+    "by which none is left alone, or on several replicas statistics of all of them (global_bn)"
+)
+_ODD = (
+    "microbatch_size must be at least 3 with BatchNorm for a batch of an odd number of examples: a piece of one would "
+    "be normalised by itself alone"
+)
+
+
+def check_several(examples: int, *, batch_size: int, rule: str = ALONE) -> None:
+    """Raises `InputError` with a rule where examples make a batch in which one of them is alone.
 
     Example:
         >>> check_several(9, batch_size=5)
     """
-    check(
-        min(batch_size, examples) > 1 and examples % batch_size != 1, _ALONE, examples=examples, batch_size=batch_size
-    )
+    alone = min(batch_size, examples) == 1 or examples % batch_size == 1
+    check(not alone, rule, examples=examples, batch_size=batch_size)
 
 
-def several(x):
-    """`x` `(n, …)`; raises `InputError`, or fails in the step, if n is 1 and there is no other replica.
+def several(x, *, rule: str = ALONE):
+    """`x` `(n, …)`; raises `InputError` with a rule, or fails in the step, if n is 1."""
+    return _where(lambda rows: rows != 1, x, rule=rule)
 
-    Replicas that have as many each (`even`) are never alone.  Where XLA compiles the step of a batch whose size is not
-    known while it is traced, nothing can fail in it.
-    """
-    if count() > 1:
-        return x
-    check(x.shape[0] != 1, _ALONE)
-    if x.shape[0] is not None or keras.backend.backend() != "tensorflow":
-        return x
-    import tensorflow as tf
 
-    enough = tf.debugging.Assert(tf.shape(x)[0] != 1, [_ALONE])
-    with tf.control_dependencies([enough] if enough is not None else []):
-        return tf.identity(x)
+def in_twos(x):
+    """`x` `(n, …)`; raises `InputError`, or fails in the step, if n is odd and pieces of two would leave one alone."""
+    return _where(lambda rows: rows % 2 == 0, x, rule=_ODD)
 
 
 def gather(x):
