@@ -233,7 +233,8 @@ def expand(config: Any) -> None:
     An address passes where something knows what to do with it (`READ`, `FOLDERS`, `KEPT`, `WRITTEN`, `NAMED`).
 
     Raises:
-        InputError: a variable is not set, there is no such user, or an address is given for a path; names the knob.
+        InputError: a variable is not set, there is no such user, an address is given for a path, or a name that cannot
+            be written; names the knob.
     """
     for field in dataclasses.fields(config):
         if names_place(field.type):
@@ -244,9 +245,21 @@ def expand(config: Any) -> None:
                     stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | KEPT | WRITTEN.keys()
                     if not stored and field.name not in NAMED:
                         check_local(one or "")
+                    if field.name in FOLDERS | KEPT | WRITTEN.keys():
+                        _check_writable(str(one or ""))
             except InputError as error:
                 raise InputError(f"{field.name}: {error}") from error
             object.__setattr__(config, field.name, value)  # frozen for all but its own making
+
+
+def _check_writable(name: str) -> None:
+    """Refuses a name that is no UTF-8: TensorFlow, Arrow and others cannot write there, and some would find that late.
+
+    Raises:
+        InputError: so it is.
+    """
+    rule = "a place to write must have a name in UTF-8; pictures that are read may have any"
+    check(not any("\ud800" <= letter <= "\udfff" for letter in name), rule, received=name)
 
 
 def _is_path(kind: Any) -> bool:
@@ -271,11 +284,15 @@ def shown(path: str | bytes | Path) -> str:
     cursor, become `\\xff` or `\\u2028`.
 
     Example:
-        >>> shown("é.jpg"), shown(b"\\xff.jpg"), shown("a\\nb.jpg")
-        ('é.jpg', '\\\\xff.jpg', 'a\\\\nb.jpg')
+        >>> shown("é.jpg"), shown(b"\\xff.jpg"), shown("a\\nb.jpg"), shown("\\ud800")
+        ('é.jpg', '\\\\xff.jpg', 'a\\\\nb.jpg', '\\\\xed\\\\xa0\\\\x80')
     """
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:  # a file's content has letters that names on this system cannot have, or halves of some
+        raw = str(path).encode("utf-8", "surrogatepass")
     # Bytes of a name that are not UTF-8 are written as escapes: a listing of them can be stored and sorted anywhere.
-    text = terminal.addressed(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    text = terminal.addressed(raw.decode("utf-8", "backslashreplace"))
     if text.isprintable():  # of a million names almost all
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

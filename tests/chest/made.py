@@ -1,7 +1,9 @@
 """A prepared folder without a preparation: flat pictures, each of its own grey, so that a view tells its image."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +15,15 @@ from tf_simclr.files import write_json
 CLASSES = ("ARDS", "No Finding")
 
 
-def folder(place: Path, patients: str, *, size: int = 16, corrupt: tuple[int, ...] = (), shard: int = 5) -> Prepared:
+def folder(
+    place: Path,
+    patients: str,
+    *,
+    size: int = 16,
+    corrupt: tuple[int, ...] = (),
+    shard: int = 5,
+    splits: Mapping[str, str] = MappingProxyType({}),
+) -> Prepared:
     """Writes an image a letter, in a grey of its own; a letter is a patient, and there are up to 62 letters.
 
     Args:
@@ -22,6 +32,7 @@ def folder(place: Path, patients: str, *, size: int = 16, corrupt: tuple[int, ..
         size: side in pixels.
         corrupt: images that no decoder takes.
         shard: images a file.
+        splits: of the collection's own split the part of each patient.
     """
     names = sorted(set(patients))
     rows, pictures = [], []
@@ -29,7 +40,8 @@ def folder(place: Path, patients: str, *, size: int = 16, corrupt: tuple[int, ..
         pixels = np.full((size, size, 1), grey(number), np.uint8)
         pictures.append(b"\x89PNG not" if number in corrupt else tf.io.encode_png(pixels).numpy())
         label = names.index(patient) % 2  # 1 of every second patient: ARDS
-        row = {"image": f"{number:03d}", "study": f"s{number}", "patient": patient, "split": "", "boxes": 0}
+        row = {"image": f"{number:03d}", "study": f"s{number}", "patient": patient, "boxes": 0}
+        row |= {"split": splits.get(patient, "")}
         rows.append(row | {"labels": [label, 1 - label], "refused": "", "hash": f"{number:064x}"})
     parts = [slice(i, i + shard) for i in range(0, len(rows), shard)]
     for i, part in enumerate(parts):

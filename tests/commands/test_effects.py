@@ -22,6 +22,11 @@ CASES = [
     *((command, f"--dataset cifar10 --{source} x", f"--{source} x") for command in IMAGES
       for source in ("image_dir", "radiographs")),
     *((command, "--split_seed 3", "--split_seed 3 --image_dir x") for command in IMAGES),
+    ("pretrain", "--eval_split test --knn_epochs 0", "--eval_split test --knn_epochs 0 --image_dir x"),
+    ("augmentations", "--exif_orientation", "--exif_orientation photo.jpg"),
+    *((command, "--batch_norm_decay 0.8 --encoder own:net", "--batch_norm_decay 0.8")
+      for command in ("finetune", "distill")),
+    ("checkpoints list", "--match r50 --remote gs://simclr-checkpoints/simclrv2", "--match r50"),
     ("transfer", "--validation_fraction 0.3", "--validation_fraction 0.3 --image_dir x"),
     ("export", "--exif_orientation", "--exif_orientation --image_dir x"),
     ("export", "--seed 2 --image_dir x", "--seed 2"),
@@ -59,6 +64,7 @@ CASES = [
     ("chest prepare", "--path_column file", "--path_column file --source csv"),
     ("chest prepare", "--label_column a --label_columns b --source csv", "--label_columns b --source csv"),
     ("chest prepare", "--patients 3", "--patients 3 --source synthetic"),
+    ("chest covid", "--adapted run", "--adapted run --study all"),
     ("chest covid", "--tuning_epochs 3", "--tuning_epochs 3 --study beyond"),
     ("chest ards", "--moco_queue 3 --no-moco", "--moco_queue 3"),
     ("chest findings", "--l2_strengths 3 --ways finetune", "--l2_strengths 3 --ways finetune linear"),

@@ -144,6 +144,37 @@ def test_radiographs_of_a_cache_are_those_that_were_prepared(home, command, kind
     assert not same["unreadable"].names
 
 
+@pytest.mark.parametrize("command", [name for name in (*SUPERVISED, *OTHERS) if name != "transfer"])
+@pytest.mark.parametrize("kind", ["folder", "tar", "radiographs"])
+def test_a_seed_by_which_nothing_is_drawn_is_said(home, command, kind, capsys):
+    """Beside splits of one's own the option passed without a word."""
+    knobs = PETS
+    if kind == "radiographs":
+        letters = "abcdefghijkl"
+        splits = dict(zip(letters, ["train"] * 6 + ["val"] * 2 + ["test"] * 4, strict=True))
+        radiographs.folder(home / "chest", letters, splits=splits)
+        knobs = {"radiographs": home / "chest"}
+    for split in ("train", "test"):
+        pictures.write(home / "apart" / split, per_class=3)
+    if kind == "folder":
+        (home / "apart").rename(home / "pets")
+    if kind == "tar":
+        prepare_shards(home / "apart", home / "pets", format="tar")
+    opened = (SUPERVISED | OTHERS)[command]
+    opened(**knobs)
+    assert "split_seed" not in capsys.readouterr().err
+    opened(**knobs, split_seed=3)
+    assert "without effect: split_seed=3; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", SUPERVISED)
+def test_a_share_to_test_on_is_refused_beside_splits(home, command):
+    for split in ("train", "test"):
+        pictures.write(folder(home, command) / split, per_class=3)
+    with pytest.raises(InputError, match=r"validation_fraction must be left out: .* has splits of its own"):
+        SUPERVISED[command](**PETS, validation_fraction=0.5)
+
+
 @pytest.mark.parametrize("command", OTHERS)
 def test_what_tests_nothing_takes_all_of_them_unless_asked(home, command):
     pictures.write(home / "pets", per_class=10)
@@ -236,6 +267,9 @@ def test_shards_are_taken_as_the_folder_is(home, command, format):
         found = SUPERVISED[command](**PETS)
         assert tuple(one.num_examples for one in found) == sizes
         known = [(one.class_names, content(one)) for one in found]
+        if command != "transfer":  # the hub's way of naming a folder of shards
+            of_hub = SUPERVISED[command](dataset="hf:~/pets")
+            assert known == [(one.class_names, content(one)) for one in of_hub]
         shutil.rmtree(place)
         (home / source).rename(place)
         assert known == [(one.class_names, content(one)) for one in SUPERVISED[command](**PETS)]

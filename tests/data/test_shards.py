@@ -458,3 +458,23 @@ def test_workers_of_the_data_service_do_not_get_them(tmp_path, kind):
     view = lambda image, seed: image  # noqa: E731
     with pytest.raises(InputError, match=r"data_service's workers cannot read .*; leave data_service out"):
         training_batches(source, view, batch_size=4, buffer=1, seed=0, unreadable=None, data_service="localhost:1")
+
+
+NUMBERED = [kind for kind in made.SHARDS if kind != "parquet, compressed"]
+"""Kinds of shards whose classes are numbers; of the other they are words."""
+
+
+@pytest.mark.parametrize("kind", NUMBERED)
+def test_labels_that_are_none_are_no_class(kind, tmp_path, monkeypatch):
+    """Of all images, and of one: -1, where classes count from 0, and 0, where they count from 1 as ImageNet's."""
+    known = made.examples(False)
+    for name, without in (("all", len(known)), ("one", 1)):
+        if name == "one" and kind in ("tfrecord", "arrayrecord"):
+            continue  # a 0 beside others is the first of classes that count from 0
+        labels = [label if number >= without else -1 for number, (*_, label) in enumerate(known)]
+        found = [(key, image, label) for (key, image, _), label in zip(known, labels, strict=True)]
+        monkeypatch.setattr(made, "examples", lambda changed, found=found: found)
+        source = from_shards(made.SHARDS[kind](tmp_path / name))
+        assert (source.labelled, source.num_examples) == (False, len(known))
+        said = "has no labels (all are -1)" if name == "all" else "1 of 60 images looked at have none (-1)"
+        assert any(said in note for note in source.notes)

@@ -109,6 +109,7 @@ def made(name: str, knob: str, value: str, **others):
     values["images"] = (Path("x.png"),)
     values["positive"] = "x"
     values |= {"teacher_views": "cached"} if knob == "teacher_logits" else {}
+    values |= {"study": "all"} if knob == "adapted" else {}
     values |= {"radiographs": Path("x")} if "image_dir" in types and knob != "image_dir" else {}
     values |= {"radiographs": None, "positive": None} if knob == "image_dir" else {}
     path = value if "Annotated[str" in str(types[knob]) else Path(value)
@@ -131,6 +132,16 @@ def test_python_expands_every_place(home, name, knob):
         made(name, knob, f"$NOWHERE/x{ending}")
     again = made(name, knob, only(made(name, knob, f"~/x{ending}"), knob))
     assert again == made(name, knob, f"~/x{ending}"), "expanded twice is expanded once"
+
+
+@pytest.mark.parametrize(("name", "knob"), PLACES)
+def test_a_place_to_write_has_a_name_that_every_library_can_write(home, name, knob):
+    """Bytes that are no UTF-8, `\\xff`, were a traceback of TensorFlow or Arrow in the middle of the work."""
+    if knob in places.FOLDERS | places.KEPT | places.WRITTEN.keys():
+        with pytest.raises(InputError, match=rf"^{knob}: a place to write must have a name in UTF-8"):
+            made(name, knob, "run\udcff.npz")
+    elif knob in ("image_dir", "radiographs", "raw"):
+        assert only(made(name, knob, "run\udcff.npz"), knob) == "run\udcff.npz"
 
 
 @pytest.mark.parametrize(("name", "knob"), PLACES)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from tf_simclr import losses
-from tf_simclr.commands.parts.images import check_labels, open_source, splits_to_test
+from tf_simclr.commands.parts.images import check_labels, open_source, splits_to_test, told_seed
 from tf_simclr.commands.parts.networks import code_of, own_encoder, resnet_of
 from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
@@ -71,12 +71,13 @@ def to_pretrain_on(config: Pretrain) -> Source:
     if config.pairs == "image" or config.radiographs is None:
         source = open_source(config, config.train_split, labelled=True if by_labels else None)
     else:
-        from tf_simclr.data.radiographs import bags, prepared
+        from tf_simclr.data.radiographs import bags, partition, prepared
 
         known = prepared.load(config.radiographs)
         rule = "cache must be none with pairs of a patient's images, which are read as they are prepared"
         check(config.cache == "none", rule, cache=config.cache)
         source = bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
+        told_seed(source.origin, config.split_seed, drawn=partition.draws(known, config.train_split))
         if by_labels:
             check_labels(source)
     return probed(source)
@@ -410,6 +411,7 @@ def _own_loss(config: Contrast) -> losses.ContrastiveLoss:
     """
     kind = named.find(config.loss, "loss")
     knobs = {"temperature": config.temperature, "hidden_norm": config.hidden_norm}
+    usual = {name: getattr(Contrast, name) for name in knobs}
     try:
         taken = inspect.signature(kind).parameters
         loss = kind(**{name: value for name, value in knobs.items() if name in taken})
@@ -417,6 +419,8 @@ def _own_loss(config: Contrast) -> losses.ContrastiveLoss:
         raise InputError(f"{config.loss} must make a loss; {named.told(error)}") from error
     rule = f"{config.loss} must make a keras.losses.Loss, called as loss(z1, z2); see docs/own-loss.md"
     check(isinstance(loss, keras.losses.Loss), rule, made=type(loss).__name__)
+    for name in (name for name, value in knobs.items() if name not in taken and value != usual[name]):
+        say(f"without effect: {name}={knobs[name]}; {config.loss} does not take it")
     return loss
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.stages import Stage
 from tf_simclr.commands import finetune, pretrain, sweep
+from tf_simclr.commands.parts.images import told_seed
 from tf_simclr.config import ChestArds, Finetune, LinearEval, Pretrain, Sweep, plain
 from tf_simclr.config.presets import settings
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -47,6 +48,7 @@ class Pipeline:
     @cached_property
     def rows(self) -> Split:
         """Of the target: train, validation and test, no patient in two."""
+        told_seed(str(self.target.folder), self.config.split_seed, drawn=partition.draws(self.target))
         return partition.parts(self.target, positive=self.positive, seed=self.config.split_seed)
 
     @cached_property

@@ -20,6 +20,7 @@ from tf_simclr.chest.evaluate.numbers import Told
 from tf_simclr.chest.evaluate.page import PATIENTS, Evaluation, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model.card import MADE_UP, check_told
+from tf_simclr.commands.parts.images import told_seed
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared, load
@@ -107,6 +108,7 @@ def _rows_of(config: ChestEvaluate, data: Prepared) -> np.ndarray:
     """The radiographs that are asked about, which ascend."""
     if config.split == ALL:
         return np.arange(len(data))
+    told_seed(str(data.folder), config.split_seed, drawn=partition.draws(data, config.split))
     return np.sort(partition.parts(data, seed=config.split_seed)[config.split])
 
 

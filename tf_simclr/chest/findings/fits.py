@@ -19,6 +19,7 @@ from tf_simclr import contents
 from tf_simclr.chest.model import seen
 from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands import finetune
+from tf_simclr.commands.parts.images import told_seed
 from tf_simclr.commands.parts.networks import drawn_encoder
 from tf_simclr.config import ChestFindings, Finetune
 from tf_simclr.data.radiographs import partition
@@ -70,6 +71,7 @@ class Task:
     @cached_property
     def rows(self) -> Split:
         """Train, validation and test; no patient is in two."""
+        told_seed(str(self.data.folder), self.config.split_seed, drawn=partition.draws(self.data))
         found = partition.parts(self.data, seed=self.config.split_seed)
         return {part: np.sort(rows) for part, rows in found.items()}  # the order in which a source gives them
 

@@ -44,6 +44,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
             known, split, positive=config.positive, seed=config.split_seed, several=bool(labelled) and several
         )
         check_one_class(known.called, known.classes, single=source.labelled or not labelled)
+        told_seed(source.origin, config.split_seed, drawn=partition.draws(known, split))
     elif config.image_dir is None and not is_hub(config.dataset):
         from tf_simclr.data.tfds_source import from_tfds
 
@@ -72,6 +73,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         divided = source.division is not None or config.validation_fraction is None
         rule = f"validation_fraction must be left out: {source.origin} has splits of its own"
         check(divided, rule, validation_fraction=config.validation_fraction)
+        told_seed(source.origin, config.split_seed, drawn=source.division is not None)
     # Then, for all of them: resized images from the disk, notes, and whether there is something to learn.
     if config.cache == "resized":
         from tf_simclr.data.kept.resized import resized
@@ -86,6 +88,12 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
     if labelled:
         check_labels(source)
     return source
+
+
+def told_seed(origin: str, seed: int, *, drawn: bool) -> None:
+    """Says of a `split_seed` that somebody has chosen that nothing is drawn by it, where that is so."""
+    if seed and not drawn:
+        say(f"without effect: split_seed={seed}; {origin} has splits of its own, or is taken whole")
 
 
 def _holds_back(config: Images) -> bool:

@@ -74,6 +74,14 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
     return found
 
 
+def draws(prepared: Prepared, part: str = "train") -> bool:
+    """Whether the seed of `parts` has a say in which images a part has."""
+    if part == ALL:
+        return False
+    own = given(prepared)
+    return own is None or (part != "test" and "validation" not in own)
+
+
 def given(prepared: Prepared) -> dict[str, np.ndarray] | None:
     """The collection's own split: rows to train and test on, and of validation where it names some; None without one.
 
