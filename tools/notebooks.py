@@ -5,6 +5,7 @@ Each runs from its first cell to its last in an empty folder, with this checkout
 
 import argparse
 import base64
+import copy
 import io
 import os
 import re
@@ -19,14 +20,16 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-WIDEST, COLOURS, QUALITY, MOST_BYTES = 480, 96, 55, 200_000
-"""Of a picture in pixels, of its palette as PNG, and of it as JPEG; and of a notebook."""
+WIDEST, COLOURS, MOST_BYTES = 480, 96, 200_000
+"""Of a picture in pixels, of its palette as PNG; and of a notebook."""
+QUALITIES = (55, 45, 35, 25)
+"""Of photographs as JPEG: the first with which a notebook is small enough."""
 _TIME = re.compile(r"\b\d[\d,.]* (?:s|ms|min|minutes|seconds)\b|\b\d[\d,.]*(?= images/s)|\b\d+:\d\d:\d\d(?= left)")
 """A duration, or a speed: on another machine it is another one."""
 
 
 def executed(path: Path) -> Any:
-    """The notebook with the outputs of a run."""
+    """The notebook with the outputs of a run, as they came."""
     book = nbformat.read(path, 4)
     for cell in book.cells:
         if cell.cell_type == "code":
@@ -37,9 +40,7 @@ def executed(path: Path) -> Any:
         nbclient.NotebookClient(book, timeout=None, kernel_name="python3", resources=resources).execute()
         for cell in book.cells:
             cell.metadata.pop("execution", None)
-            if cell.cell_type == "code":
-                cell.outputs = tidy(cell.outputs)
-    traces = [text for text in (place, str(ROOT), sys.prefix, str(Path.home())) if text in nbformat.writes(book)]
+    traces = [text for text in (place, str(ROOT), sys.prefix, str(Path.home())) if text in written(book)]
     if traces:
         raise SystemExit(f"{path.name}: outputs must not name places of this machine. Received: {', '.join(traces)}")
     book.metadata = {
@@ -49,7 +50,20 @@ def executed(path: Path) -> Any:
     return book
 
 
-def tidy(outputs: list[Any]) -> list[Any]:
+def written(book: Any) -> str:
+    """The notebook's file: with tidy outputs, and photographs of the best quality with which it is small enough."""
+    for quality in QUALITIES:
+        small = copy.deepcopy(book)
+        for cell in small.cells:
+            if cell.cell_type == "code":
+                cell.outputs = tidy(cell.outputs, quality=quality)
+        text = nbformat.writes(small, indent=1) + "\n"
+        if len(text.encode()) <= MOST_BYTES:
+            break
+    return text
+
+
+def tidy(outputs: list[Any], *, quality: int) -> list[Any]:
     """Outputs whose texts are joined, whose progress is at its end, whose pictures are small, whose times are dots."""
     kept: list[Any] = []
     for output in outputs:
@@ -61,7 +75,7 @@ def tidy(outputs: list[Any]) -> list[Any]:
             continue
         data = output.get("data", {})
         if "image/png" in data:
-            kind, encoded = smaller(data.pop("image/png"))
+            kind, encoded = smaller(data.pop("image/png"), quality=quality)
             data[kind] = encoded
             output.metadata.pop("image/png", None)
         kept.append(output)
@@ -72,7 +86,7 @@ def tidy(outputs: list[Any]) -> list[Any]:
     return [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 
-def smaller(encoded: str) -> tuple[str, str]:
+def smaller(encoded: str, *, quality: int) -> tuple[str, str]:
     """A picture's kind and content in base64, at most so wide: lines as PNG of few colours, photographs as JPEG."""
     picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
     if picture.width > WIDEST:
@@ -80,7 +94,7 @@ def smaller(encoded: str) -> tuple[str, str]:
     lines, photograph = io.BytesIO(), io.BytesIO()
     few = picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)  # keeps rare colours
     few.save(lines, "PNG", optimize=True)
-    picture.save(photograph, "JPEG", quality=QUALITY, optimize=True)
+    picture.save(photograph, "JPEG", quality=quality, optimize=True)
     kind, content = min(("image/png", lines), ("image/jpeg", photograph), key=lambda one: len(one[1].getvalue()))
     return kind, base64.b64encode(content.getvalue()).decode()
 
@@ -93,8 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.names:
-        book = executed(FOLDER / f"{name}.ipynb")
-        text = nbformat.writes(book, indent=1) + "\n"
+        text = written(executed(FOLDER / f"{name}.ipynb"))
         target = arguments.out / f"{name}.ipynb"
         target.write_text(text)
         print(f"{target}: {len(text.encode()):,} bytes", flush=True)  # noqa: T201
