@@ -19,7 +19,7 @@ ROOMS = (*PACKAGES, "tests", "docs", "tools", "benchmarks", "notebooks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
-WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe"}
+WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe", "tf_simclr.evaluation.transfer_sets"}
 GROUND = {
     f"tf_simclr.{name}"
     for name in ("buckets", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
@@ -58,6 +58,7 @@ MAY_IMPORT = {
     | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {
+        "converters.loading",
         "converters.opening",
         "converters.published",
         "converters.tensorflow",
@@ -65,6 +66,7 @@ MAY_IMPORT = {
         "tf_simclr.data",
         "tf_simclr.data.radiographs",
         "tf_simclr.own.named",
+        "tf_simclr.evaluation.transfer_sets",
         "tf_simclr.run_folder",
     }
     | GROUND,

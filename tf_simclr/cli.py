@@ -392,6 +392,8 @@ def _stored_config(words: list[str]) -> Any:
     if text is None:
         return None
     path = local(text)
+    inside = f": name {written(path / 'config.json')}" if (path / "config.json").is_file() else ""
+    check(not path.is_dir(), f"--config must be followed by a file, but {shown(path)} is a folder{inside}")
     stored = read_config(path)
     command = next(name for name, kind in COMMANDS.items() if kind is type(stored))
     # In front, as if it had been typed.
@@ -412,12 +414,16 @@ def preset(words: list[str]) -> Pretrain | None:
 def taken(words: list[str], option: str, *, what: str) -> str | None:
     """Takes an option, which is none of the command's, and its value out of the words; None, if it is not there."""
     # In both spellings, `--option value` and `--option=value`.
-    at = next((i for i, word in enumerate(words) if word.split("=")[0] == option), None)
-    if at is None:
+    places = [i for i, word in enumerate(words) if word.split("=")[0] == option]
+    if not places:
         return None
-    word = words.pop(at)
-    check("=" in word or at < len(words), f"{option} must be followed by {what}", received=word)
-    return word.split("=", 1)[1] if "=" in word else words.pop(at)
+    check(len(places) == 1, f"{option} must be given once", times=len(places))
+    word = words.pop(places[0])
+    value = word.split("=", 1)[1] if "=" in word else "".join(words[places[0] : places[0] + 1])
+    check(value.strip(), f"{option} must be followed by {what}, but nothing stands there")
+    if "=" not in word:
+        words.pop(places[0])
+    return value
 
 
 def read_config(path: Path) -> Any:

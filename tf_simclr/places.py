@@ -9,6 +9,7 @@ A knob is a place if its type has `Path` in it, or is `Place`: a string that may
 """
 
 import dataclasses
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from tf_simclr import terminal
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, shortened
 
 _MARK = "tf_simclr.places"
 Place = Annotated[str, _MARK]
@@ -142,7 +143,7 @@ def expanded(path: str | Path) -> Path:
     or `~x` is found by that name where there is no such variable or user.  Addresses (`gs://…`) stay as they are.
 
     Raises:
-        InputError: a variable is not set, or there is no such user.
+        InputError: a variable is not set, there is no such user, or no file can have such a name.
 
     Example:
         >>> os.environ["PETS"] = "/data/pets"
@@ -150,7 +151,10 @@ def expanded(path: str | Path) -> Path:
         ('/data/pets/train', '/data/pets_small', 'pets')
     """
     text = os.fspath(path)
-    if is_address(text) or not ("$" in text or text.startswith("~")):
+    if is_address(text):
+        return Path(path)
+    _check_possible(text)
+    if not ("$" in text or text.startswith("~")):
         return Path(path)
     start, rest = home(text)
 
@@ -166,6 +170,24 @@ def expanded(path: str | Path) -> Path:
         raise InputError(f"{rule}. Received: {text!r}")
 
     return Path(start + _VARIABLE.sub(variable, rest))
+
+
+def _check_possible(text: str) -> None:
+    """Refuses what no file can be called: whoever asks for one of that name would fail, each in its own way.
+
+    Raises:
+        InputError: it is too long, leads round in a circle of links, or has a zero in it.
+    """
+    why = "has a zero in it" if "\0" in text else None
+    if why is None:
+        try:
+            os.lstat(text)
+        except OSError as error:
+            why = _IMPOSSIBLE.get(error.errno or 0)
+    check(why is None, f"a path must be one that a file can have, and this one {why}: {shortened(text, 100)!r}")
+
+
+_IMPOSSIBLE = {errno.ENAMETOOLONG: "is too long", errno.ELOOP: "goes round in a circle of links"}
 
 
 def home(text: str) -> tuple[str, str]:

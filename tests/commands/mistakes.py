@@ -11,6 +11,7 @@ import importlib.machinery
 import io
 import json
 import os
+import pickle
 import re
 import sys
 import time
@@ -19,9 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.names.infer import expected_shapes
+from converters.names.recognise import NAMINGS
 from tests.commands import pictures
 from tf_simclr import cli
 from tf_simclr.config import COMMANDS, options
+from tf_simclr.models.architecture import Architecture
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch", "keras_hub"}
 IMAGES = "--image_dir images --image_size 16"
@@ -49,8 +53,9 @@ BASES = {
 """Command → options with which nothing is wrong before a framework loads."""
 CHECKPOINTS = ("checkpoint", "teacher", "adapted")
 OUTPUTS = ("model_dir", "out", "result", "figures", "cache_dir", "teacher_logits")
-WRONG = ("photo.png", "page.pth", "empty.keras", "images", "empty", "text.txt")
-"""Files and folders that are no checkpoint."""
+WRONG = ("photo.png", "page.pth", "empty.keras", "images", "empty", "text.txt", "dense.npz", "optimizer.pth")
+"""Files and folders that are no checkpoint, or of no ResNet."""
+OPTIMIZER = pickle.dumps({"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}, protocol=2)
 
 
 class Loaded(BaseException):
@@ -72,7 +77,10 @@ def write(root: Path) -> None:
     pictures.splits(root / "images", size=(16, 16))
     for name in ("prepared", "empty", "chest/deployed", "hollow/train", "hollow/test"):
         (root / name).mkdir(parents=True)
-    np.savez(root / "w.npz", a=np.zeros(3))
+    shapes = expected_shapes(NAMINGS["keras"], Architecture(depth=18))
+    np.savez_compressed(root / "w.npz", **{name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    np.savez(root / "dense.npz", a=np.zeros(3))
+    (root / "optimizer.pth").write_bytes(OPTIMIZER)
     (root / "prepared/settings.json").write_text('{"classes": ["A", "B"]}')
     (root / "chest/deployed/card.json").write_text("{}")
     (root / "text.txt").write_text("hello\n")
@@ -93,9 +101,15 @@ def of_option(option: options.Option) -> Iterator[tuple[str, list[str]]]:
     yield "option", [f"--{typo(option.name)}", "1"]
     if option.truth:
         yield "choice", [f"{name}=maybe"]
+        yield "twice", [name, f"--no-{option.name}"]
         return
     if not option.several:
         yield "no value", [name]
+    first, second = re.findall(r"'([^']+)'", kinds)[:2] if "Literal" in kinds else ("1", "2")
+    yield "twice", [name, first, name, second]
+    yield "blank", [name, "   "]
+    if "Path" in kinds:
+        yield "long", [name, "a" * 300]
     if "Literal" in kinds:
         yield "choice", [name, typo(re.findall(r"'([^']+)'", kinds)[0])]
     elif "int" in kinds or "float" in kinds:

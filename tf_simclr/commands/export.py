@@ -18,7 +18,6 @@ from tf_simclr.data.shards.source import all_of
 from tf_simclr.data.sources import from_folder, with_opacity
 from tf_simclr.errors import check
 from tf_simclr.models.parts import as_taken
-from tf_simclr.places import shown
 from tf_simclr.terminal import say, show
 from tf_simclr.training.about import known_of
 from tf_simclr.weights import load_model, located
@@ -113,8 +112,7 @@ def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
         columns = {"image_column": config.image_column}
         source = all_of(root, exif_orientation=config.exif_orientation, say=say, **columns)
     else:
-        rule = f"image_column must be left out: {shown(root)} holds pictures, and no shards"
-        check(config.image_column is None, rule, image_column=config.image_column)
+        opening.check_without_columns(root, image_column=config.image_column)
         source = from_folder(root, labelled=False, exif_orientation=config.exif_orientation)
     source = with_opacity(source) if config.channels in WITH_OPACITY else source
     found, unreadable = [], []

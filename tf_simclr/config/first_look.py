@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from converters.loading import load
 from converters.opening.folders import checkpoint_in
 from converters.opening.kinds import kind_of, unknown
 from converters.opening.shards import set_of
@@ -27,6 +28,7 @@ from tf_simclr.data import folders
 from tf_simclr.data.radiographs.settings import check_class, check_one_class, check_part, seems_single, settings
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.evaluation.transfer_sets import chosen_sets
 from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import OF_LIBRARIES, is_named, look, look_in_library
 from tf_simclr.places import expanded, is_address, shown
@@ -36,9 +38,13 @@ _CHECKPOINTS = ("checkpoint", "teacher", "adapted")
 """Options that name a checkpoint: a path, an official name, a repository of the hub."""
 _GIVEN = (*_CHECKPOINTS, "model", "pretrain_radiographs", "raw", "subgroup_table")
 """Options that name a file or folder to read."""
+_OF_RESNETS = ("torch", "hdf5", "safetensors", "npz", "tensorflow")
+"""Kinds of checkpoints that hold ResNets alone, and tell by their names what they hold: archives are unpacked first."""
 _FOLDERS = ("model_dir", "figures", "cache_dir")
 _WRITTEN = (*_FOLDERS, "out", "result", "teacher_logits")
 """Options that name what a command writes; those of `_FOLDERS` are folders."""
+_INTO_FOLDERS = ("chest prepare", "chest explain", "chest evaluate", "prepare-shards")
+"""Commands whose `out` is a folder, too."""
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "push_to": "huggingface_hub"}
 """Option → the package that it needs."""
 SPLITS = ("split", "train_split", "eval_split")
@@ -61,6 +67,8 @@ def look_first(config: Any) -> None:
     if command in _TRAINING:
         RunFolder(config.model_dir).check_options(plain(config), plain_defaults(command))
     _look_at_code(config)
+    if hasattr(config, "datasets"):
+        chosen_sets(config.datasets)
     if hasattr(config, "dataset"):
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
@@ -83,7 +91,8 @@ def look_first(config: Any) -> None:
     for name in _WRITTEN:
         value = getattr(config, name, None)
         if isinstance(value, Path) and not is_address(value):
-            _check_can_write(value, name, folder=name in _FOLDERS)
+            folder = name in _FOLDERS or (name == "out" and command in _INTO_FOLDERS)
+            _check_can_write(value, name, folder=folder)
     for option, package in _PACKAGES.items():
         if getattr(config, option, None) is not None:
             check_installed(f"--{option}", package)
@@ -130,20 +139,25 @@ def _check_path(path: Path, name: str) -> None:
 
 
 def _check_checkpoint(path: Path, name: str) -> None:
-    """Refuses a file or folder that holds no checkpoint, in the words of whoever would read it.
+    """Refuses a file or folder that holds no checkpoint, or one of another network, in the words of its reader.
 
     Raises:
         InputError: so it is.
     """
     if is_address(path) or not path.exists():
         return  # downloaded by now or then; a prefix
+    kind = None
     try:
         if path.is_dir():
             if not (path / "architecture.json").is_file():  # a run's folder, of which `weights` knows more
                 check(any(path.iterdir()), f"{shown(path)} must hold a checkpoint, but the folder is empty", files=0)
-                checkpoint_in(path)
-        elif kind_of(path) is None and not is_tensorflow(path) and not set_of(path):
-            raise InputError(unknown(path))
+                kind = checkpoint_in(path)[0].kind
+        else:
+            kind = "tensorflow" if is_tensorflow(path) else kind_of(path)
+            if kind is None and not set_of(path):
+                raise InputError(unknown(path))
+        if kind in _OF_RESNETS:
+            load(path).close()  # names and shapes; no weight is read
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -199,6 +213,9 @@ def _look_at_images(config: Any) -> None:
         for split in asked:
             opening.of_split(config.image_dir, split, asked=asked)
         return
+    opening.check_without_columns(
+        config.image_dir, **{name: getattr(config, name) for name in ("image_column", "label_column")}
+    )
     for split in asked:
         folder, _ = folders.place_of(config.image_dir, split, asked=asked)
         if split == getattr(config, "train_split", None):

@@ -10,13 +10,15 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tf_simclr.errors import InputError, check, meant
+from tf_simclr.errors import InputError, check, meant, shortened
 from tf_simclr.terminal import say
 
 _GROUPS = {
@@ -194,8 +196,8 @@ def read(
     """The options that words give, option → value.
 
     `--name value`, `--name=value`, with `-` or `_` between words of a name; of yes and no `--name`, `--no-name` and
-    `--name False`; of several values each up to the next option; what stands alone is positional.  Of an option that
-    is given twice the last one counts.
+    `--name False`; of several values each up to the next option; what stands alone is positional.  An option that is
+    given twice with two values is refused, as one of them would have no effect.
 
     Args:
         command: its name, for messages.
@@ -222,20 +224,22 @@ def read(
             continue
         name, equals, value = word[2:].partition("=")
         name, negated = _found(command, name.replace("-", "_"), known=known, old=old, say=say, advice=advice)
-        option = known[name]
+        option, found = known[name], None
         if option.truth:
-            given[name] = _truth(option, left, negated=negated, value=value if equals else None)
+            found = _truth(option, left, negated=negated, value=value if equals else None)
         elif option.several:
             here = [value] if equals else []
             while left and not left[0].startswith("--"):
                 here.append(left.pop(0))
-            given[name] = tuple(_converted(option, one) for one in here)
+            found = tuple(_converted(option, one) for one in here)
         else:
             if not equals:
                 follows = bool(left) and not left[0].startswith("--")
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
-            given[name] = _converted(option, value)
+            found = _converted(option, value)
+        once = given.setdefault(name, found) == found
+        check(once, f"--{name} must be given once, but it is given with two values", first=given[name], second=found)
     return _placed(command, known, alone=alone) | given
 
 
@@ -298,12 +302,17 @@ def _converted(option: Option, text: str) -> Any:
             return found
         if kind in (int, float):
             try:
-                return kind(text)
+                number = kind(text)
             except ValueError as error:
                 what = "a whole number" if kind is int else "a number"
-                raise InputError(f"{option.name} must be {what} ({error}). Received: {text!r}") from error
+                raise InputError(
+                    f"{option.name} must be {what} ({shortened(str(error))}). Received: {text!r}"
+                ) from error
+            vanished = number == 0 and re.search("[1-9]", re.split("e", text, flags=re.IGNORECASE)[0])
+            check(not vanished, f"{option.name} must be 0 or a number that is not taken for 0", **{option.name: text})
+            return number
         rule = f"--{option.name} must be followed by a value ({form(option.kind)}), but it is empty"
-        check(text or option.default == "", rule)
+        check(text.strip() or text == option.default == "", rule)
         return kind(text)
     raise AssertionError(f"{option.name} has no type that a word can have: {option.kind}")
 
@@ -318,7 +327,7 @@ def _placed(command: str, known: dict[str, Option], *, alone: list[str]) -> dict
             given[option.name] = _converted(option, alone.pop(0))
     if alone:
         rule = f"{command} takes options, --name value, and no other words there (`--help` explains them)"
-        raise InputError(f"{rule}. Received: {' '.join(alone[:3])}")
+        raise InputError(f"{rule}. Received: {shlex.join(alone[:3])}")
     return given
 
 

@@ -36,8 +36,15 @@ _BETWEEN = ("validation_fraction", "test_share")
 """Shares of which neither nothing nor all is one."""
 _BELOW_ONE = ("batch_norm_decay", "momentum", "key_momentum", "moco_momentum")
 """Options that must be smaller than 1: by 1 nothing would move."""
-_MOST: Mapping[str, float] = MappingProxyType({"sk_ratio": 1, "se_ratio": 1, "seed": 2**32 - 1})
-"""Option → its largest value."""
+_MOST: Mapping[str, float] = MappingProxyType({
+    "sk_ratio": 1,
+    "se_ratio": 1,
+    "seed": 2**32 - 1,
+    **dict.fromkeys(("image_size", "pixels", "direct"), 2**14),
+})  # fmt: skip
+"""Option → its largest value, where that is not `_COUNTED`."""
+_COUNTED = 2**31 - 1
+"""What frameworks count to: the largest value of any other whole number."""
 _WITHIN: Mapping[str, tuple[int, int]] = MappingProxyType({
     "fine_tune_after_block": (-1, 4),
     "unfreeze": (-1, 3),
@@ -90,5 +97,5 @@ def _check_range(name: str, value: float) -> None:
     least = _LEAST.get(name, 0)
     check(value >= least, f"{name} must be at least {least}", **received)
     check(name not in _BELOW_ONE or value < 1, f"{name} must lie in [0, 1)", **received)
-    if name in _MOST:
-        check(value <= _MOST[name], f"{name} must be at most {_MOST[name]}", **received)
+    most = _MOST.get(name, _COUNTED if isinstance(value, int) else math.inf)
+    check(value <= most, f"{name} must be at most {most}", **received)

@@ -66,9 +66,7 @@ def open_source(config: Images, split: str, *, labelled: bool | None = None, sev
         elif opening.are_at(config.image_dir):
             source = from_shards(config.image_dir, split, say=say, **options, **columns)
         else:
-            given = {name: value for name, value in columns.items() if value is not None}
-            rule = f"{' and '.join(given)} must be left out: {shown(config.image_dir)} holds pictures, and no shards"
-            check(not given, rule, **given)
+            opening.check_without_columns(config.image_dir, **columns)
             source = open_folder(config.image_dir, split, **options)
         divided = source.division is not None or config.validation_fraction is None
         rule = f"validation_fraction must be left out: {source.origin} has splits of its own"

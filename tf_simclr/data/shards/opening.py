@@ -162,6 +162,16 @@ def are_at(place: Path) -> bool:
     return found and (not place.is_dir() or all(reason for _, reason in entries(place)))
 
 
+def check_without_columns(place: Path, **columns: str | None) -> None:
+    """Refuses names of columns where pictures are.
+
+    Raises:
+        InputError: one of them is given.
+    """
+    given = {name: value for name, value in columns.items() if value is not None}
+    check(not given, f"{' and '.join(given)} must be left out: {shown(place)} holds pictures, and no shards", **given)
+
+
 def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[list[Path], str | None]:
     """The shards of a split: of a folder of its name, or with its name as a word in theirs.
 

@@ -123,8 +123,7 @@ def _splits(root: Path, columns: dict[str, Any], say: Say) -> dict[str, Source]:
         unnamed = len(groups.get("", ()))
         check(not (names and unnamed), f"each shard of {shown(root)} must be of a split, or none", without=unnamed)
         return {name: from_shards(root, name or "train", say=say, **columns) for name in names or [""]}
-    given = {name: value for name, value in columns.items() if value is not None}
-    check(not given, f"{' and '.join(given)} must be left out: {shown(root)} holds pictures, and no shards", **given)
+    opening.check_without_columns(root, **columns)
     looked = folders.look(root)
     if not folders.splits_of(root):
         return {"": from_folder(looked)}
