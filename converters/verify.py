@@ -1,5 +1,6 @@
 """`python -m converters.verify`: whether two checkpoints of any formats are one network."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from converters.command import asked, spare_threads
 from tf_simclr.config.options import POSITIONAL
-from tf_simclr.errors import InputError, exit_on_input_error
+from tf_simclr.errors import InputError, check, exit_on_input_error
 from tf_simclr.places import expand
 from tf_simclr.terminal import write
 
@@ -43,6 +44,8 @@ class Options:
 
     def __post_init__(self) -> None:
         expand(self)
+        fits = self.tolerance is None or 0 <= self.tolerance < math.inf
+        check(fits, "tolerance must be a finite number of at least 0", tolerance=self.tolerance)
 
 
 def main(line: Sequence[str] | None = None, program: str = "python -m converters.verify") -> None:

@@ -391,6 +391,8 @@ def _stored_config(words: list[str]) -> Any:
     text = taken(words, "--config", what="a config.json")
     if text is None:
         return None
+    both = [word for word in words if word.split("=")[0] == "--preset"]
+    check(not both, "--config and --preset each set all options; give one of them, and options that change it")
     path = local(text)
     inside = f": name {written(path / 'config.json')}" if (path / "config.json").is_file() else ""
     check(not path.is_dir(), f"--config must be followed by a file, but {shown(path)} is a folder{inside}")

@@ -191,7 +191,7 @@ def find(name: str) -> Official:
     Raises:
         InputError: there is none.
     """
-    near = meant_by(name)[:6] or list(CHECKPOINTS)[:6]
+    near = (meant_by(name) or [one for one in CHECKPOINTS if one.startswith(name.strip("/"))] or [*CHECKPOINTS])[:6]
     rule = f"name must be one of `checkpoints list`, such as {', '.join(near)}, or a gs:// address"
     check(name in CHECKPOINTS, rule, name=name)
     return CHECKPOINTS[name]

@@ -51,6 +51,15 @@ BASES = {
     "augmentations": "photo.png",
 }
 """Command → options with which nothing is wrong before a framework loads."""
+OVER = {
+    "augmentations": [("out", ["--out", place]) for place in ("photo.png", "images/../photo.png", "x.txt", "x")],
+    "embed": [("out", ["--out", "w.npz"])],
+    "export": [("out", ["--out", "w.npz"])],
+    "linear-eval": [("result", ["--result", "w.npz"]), ("figures", ["--figures", "images/test/a/x"])],
+    "finetune": [("model_dir", ["--model_dir", "images/train"])],
+    "pretrain": [("model_dir", ["--model_dir", place]) for place in ("images", "images/train", "images/train/a/run")],
+}
+"""Command → options that would write over what it reads, or put pictures among those that it reads."""
 CHECKPOINTS = ("checkpoint", "teacher", "adapted")
 OUTPUTS = ("model_dir", "out", "result", "figures", "cache_dir", "teacher_logits")
 WRONG = ("photo.png", "page.pth", "empty.keras", "images", "empty", "text.txt", "dense.npz", "optimizer.pth")
@@ -143,6 +152,7 @@ def of_command(command: str) -> Iterator[tuple[str, list[str]]]:
             yield "left out", [*words, *without(base, option.name)]
     if any(option.required and option.positional for option in known.values()):
         yield "left out", words
+    yield from (("over", [*words, *without(base, name), *spoilt]) for name, spoilt in OVER.get(command, ()))
     if command in ("pretrain", "finetune", "distill", "linear-eval"):
         sgd = ["--protocol", "sgd"] if command == "linear-eval" else []
         yield "batch", [*words, *without(base, "train_batch_size"), *sgd, "--train_batch_size", "1000"]
@@ -175,8 +185,9 @@ OTHERS = {
     "converters.torch2tf": CONVERTING,
     "converters.inspect": ("", "gone", "text.txt", "photo.png w.npz", "w.npz --opt", "empty"),
     "converters.verify": ("", "gone", "photo.png w.npz", "w.npz text.txt", "w.npz w.npz --toleranec 1"),
-    "converters.__main__": ("tf2torhc", "inspect gone", "inspect --hlep", "verify w.npz"),
-    "tf_simclr.run": ("", "--mode=trian", "--image_size=x", "--lerning_rate=1", "stray",
+    "converters.__main__": ("tf2torhc", "inspect gone", "inspect --hlep", "verify w.npz", "tf2torch w.npz w.npz",
+                            "verify w.npz w.npz --tolerance nan", "verify w.npz w.npz --tolerance=-1"),
+    "tf_simclr.run": ("", "--mode=trian", "--image_size=x", "--lerning_rate=1", "stray", "--model_dir=r --dataset=",
                       "--model_dir=r --resnet_depth=51", "--model_dir=r --learning_rate=nan",
                       "--model_dir=text.txt/x --train_mode=pretrain",
                       "--model_dir=r --train_mode=finetune --checkpoint=gone"),

@@ -45,6 +45,8 @@ _WRITTEN = (*_FOLDERS, "out", "result", "teacher_logits")
 """Options that name what a command writes; those of `_FOLDERS` are folders."""
 _INTO_FOLDERS = ("chest prepare", "chest explain", "chest evaluate", "prepare-shards")
 """Commands whose `out` is a folder, too."""
+_FILES = (("augmentations", "out"), ("embed", "out"), ("linear-eval", "result"))
+"""Commands and options whose values are files; others may be either."""
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "push_to": "huggingface_hub"}
 """Option → the package that it needs."""
 SPLITS = ("split", "train_split", "eval_split")
@@ -85,14 +87,18 @@ def look_first(config: Any) -> None:
         if isinstance(value, Path) and not made:
             _check_path(value, name)
             if name in _CHECKPOINTS:
-                _check_checkpoint(value, name)
+                averages = name != "adapted" and getattr(config, "ema", False)
+                _check_checkpoint(value, name, ema=averages and (name == "teacher" or not hasattr(config, "teacher")))
     for path in getattr(config, "others", ()):
         _check_path(path, "others")
+    _check_apart(config)
     for name in _WRITTEN:
         value = getattr(config, name, None)
         if isinstance(value, Path) and not is_address(value):
             folder = name in _FOLDERS or (name == "out" and command in _INTO_FOLDERS)
             _check_can_write(value, name, folder=folder)
+            rule = f"{name}: {shown(value)} must be a file, but a folder of that name is there"
+            check(not value.is_dir() or (command, name) not in _FILES, rule)
     for option, package in _PACKAGES.items():
         if getattr(config, option, None) is not None:
             check_installed(f"--{option}", package)
@@ -138,7 +144,7 @@ def _check_path(path: Path, name: str) -> None:
     )
 
 
-def _check_checkpoint(path: Path, name: str) -> None:
+def _check_checkpoint(path: Path, name: str, *, ema: bool) -> None:
     """Refuses a file or folder that holds no checkpoint, or one of another network, in the words of its reader.
 
     Raises:
@@ -157,9 +163,40 @@ def _check_checkpoint(path: Path, name: str) -> None:
             if kind is None and not set_of(path):
                 raise InputError(unknown(path))
         if kind in _OF_RESNETS:
-            load(path).close()  # names and shapes; no weight is read
+            load(path, ema=ema).close()  # names and shapes; no weight is read
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def _check_apart(config: Any) -> None:
+    """Refuses an output in the place of an input, which would be lost.
+
+    Raises:
+        InputError: so it is.
+    """
+    read = [getattr(config, name, None) for name in (*_GIVEN, "image_dir", "radiographs")]
+    read = [path for path in read if isinstance(path, Path)]
+    read += [*getattr(config, "images", ()), *getattr(config, "others", ())]
+    for name in _WRITTEN:
+        place = getattr(config, name, None)
+        if isinstance(place, Path) and not is_address(place) and place.exists():
+            same = [path for path in read if not is_address(path) and path.exists() and path.samefile(place)]
+            rule = f"{name}: {shown(place)} must be another place than what is read: it would be written over"
+            # A run's folder is looked at by whoever goes on with it.
+            check(not same or (place / "architecture.json").is_file(), rule)
+
+
+def _check_beside(config: Any, folder: Path) -> None:
+    """Refuses a folder of pictures to write among the pictures that are read, to which they would be added.
+
+    Raises:
+        InputError: so it is.
+    """
+    for name in ("model_dir", "figures"):
+        place = getattr(config, name, None)
+        if isinstance(place, Path) and not is_address(place):
+            rule = f"{name}: {shown(place)} must not lie in {shown(folder)}, whose pictures are read: it will hold some"
+            check(not place.resolve().is_relative_to(folder.resolve()), rule)
 
 
 def _check_can_write(path: Path, name: str, *, folder: bool) -> None:
@@ -218,6 +255,7 @@ def _look_at_images(config: Any) -> None:
     )
     for split in asked:
         folder, _ = folders.place_of(config.image_dir, split, asked=asked)
+        _check_beside(config, folder)
         if split == getattr(config, "train_split", None):
             wanted = _batch_of(config)
             count = len(list(itertools.islice(pictures(folder), wanted + 1)))

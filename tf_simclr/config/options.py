@@ -238,8 +238,10 @@ def read(
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
             found = _converted(option, value)
-        once = given.setdefault(name, found) == found
-        check(once, f"--{name} must be given once, but it is given with two values", first=given[name], second=found)
+        again = name in given and given[name] != found
+        rule = f"--{name} must be given once, but it is given with two values"
+        check(not again, rule, first=given.get(name), second=found)
+        given[name] = found
     return _placed(command, known, alone=alone) | given
 
 
@@ -312,6 +314,7 @@ def _converted(option: Option, text: str) -> Any:
             check(not vanished, f"{option.name} must be 0 or a number that is not taken for 0", **{option.name: text})
             return number
         rule = f"--{option.name} must be followed by a value ({form(option.kind)}), but it is empty"
+        rule = f"{option.name.upper()} must not be an empty word" if option.positional else rule
         check(text.strip() or text == option.default == "", rule)
         return kind(text)
     raise AssertionError(f"{option.name} has no type that a word can have: {option.kind}")

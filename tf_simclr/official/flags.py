@@ -166,6 +166,7 @@ def _value_of(flag: _Flag, text: str) -> Any:
     if flag.kind is bool:
         check(text.lower() in _TRUE + _FALSE, f"--{flag.name} must be True or False", **{flag.name: text})
         return text.lower() in _TRUE
+    check(text or flag.default is None, f"--{flag.name} must be followed by a value, but it is empty")
     try:
         return flag.kind(text) if flag.kind is not str else text or None
     except ValueError as error:
