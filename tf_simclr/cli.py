@@ -246,17 +246,18 @@ def parse(words: Sequence[str]) -> Any:
         InputError: there is no such command or preset, or the file is not a configuration.
         SystemExit: with code 0, after help.
     """
-    # `--help COMMAND` asks what `COMMAND --help` does.
-    words = [*words[1:], words[0]] if words and words[0] in options.HELP else list(words)
+    # `--help COMMAND` asks what `COMMAND --help` does, as does a help within a command of two words.
+    asked = [word for word in words if word in options.HELP]
+    words = [word for word in words if word not in asked]
     command = named(words)
-    # 1. A question for help is answered, whatever else is there.
-    if command is not None and (asked := [word for word in words if word in options.HELP]):
+    # 1. A file of options or a preset, which may name the command, too.
+    stored = None if command is not None and asked else _stored_config(words) or preset(words)
+    command = named(words)
+    # 2. A question for help is answered, whatever else is there.
+    if command is not None and asked:
         whole = any(word.startswith("--help") and word != "--help" for word in asked)
         write(options.explained(command, COMMANDS[command], whole=whole, more=besides(command)))
         raise SystemExit(0)
-    # 2. A file of options or a preset, which may name the command, too.
-    stored = _stored_config(words) or preset(words)
-    command = named(words)
     if command is None:
         start = " ".join(words[: 2 if group("".join(words[:1])) and words else 1])
         near = meant(start, COMMANDS) if words else ""

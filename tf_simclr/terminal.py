@@ -161,7 +161,16 @@ def _abandon(stream: TextIO) -> None:
 
 
 def forgive() -> None:
-    """Has standard output and errors write letters that they lack as `\\u2192`, whoever writes them."""
+    """Has standard output and errors write letters that they lack as `\\u2192`, whoever writes them.
+
+    Where one of the three streams is closed (`2>&-`, a daemon) it leads to nowhere from here on: the next file to be
+    opened would take its number, and what native libraries write to that number would stand in a checkpoint.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
     streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
     for stream in streams:
         if hasattr(stream, "reconfigure"):

@@ -110,7 +110,6 @@ def of_option(option: options.Option) -> Iterator[tuple[str, list[str]]]:
     yield "option", [f"--{typo(option.name)}", "1"]
     if option.truth:
         yield "choice", [f"{name}=maybe"]
-        yield "twice", [name, f"--no-{option.name}"]
         return
     if not option.several:
         yield "no value", [name]

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -592,14 +593,41 @@ def test_a_command_may_be_written_as_options_are():
     assert cli.parse(["linear_eval", "--checkpoint", "run"]) == cli.parse(["linear-eval", "--checkpoint", "run"])
 
 
-def test_help_may_stand_in_front(capsys):
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (
+            "pretrain",
+            ["--help pretrain", "pretrain --help", "pretrain --image_dir -h --seed 1", "--config FILE --help"],
+        ),
+        ("chest covid", ["--help chest covid", "chest --help covid", "chest covid -h --bogus", "chest covid x --help"]),
+    ],
+)
+def test_help_may_stand_anywhere(capsys, stored, command, lines):
     texts = []
-    for words in ("--help pretrain", "pretrain --help", "pretrain --image_dir -h --seed 1"):
+    for words in lines:
         with pytest.raises(SystemExit):
-            cli.execute(words)
+            cli.execute(words.replace("FILE", str(stored[0])))
         texts.append(capsys.readouterr().out)
     assert len(set(texts)) == 1
-    assert texts[0].startswith("usage: tf-simclr pretrain")
+    assert texts[0].startswith(f"usage: tf-simclr {command} ")
+
+
+def test_a_file_and_a_preset_each_once(stored, tmp_path):
+    for words, sentence in (
+        (f"--config {stored[0]} --config {stored[0]}", "--config must be given once"),
+        (f"pretrain --preset cifar10 --config {stored[0]}", "--config and --preset each set all options"),
+        ("pretrain --preset cifar10 --preset=imagenet", "--preset must be given once"),
+        (f"--config {tmp_path}", f"must be followed by a file, but {tmp_path} is a folder: name {stored[0]}"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            cli.parse(words.split())
+
+
+def test_an_option_given_twice_means_one_value():
+    assert cli.parse(["demo", "--seed", "1", "--seed", "1"]) == Demo(seed=1)
+    with pytest.raises(InputError, match=r"--seed must be given once, .* Received: first=1, second=2"):
+        cli.parse(["demo", "--seed", "1", "--seed=2"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_no_command_crashes_where_its_letters_cannot_be_shown(name, folder):
         assert done.returncode == FAIL.get(name, 0), (encoding, done.stderr)
         assert done.stdout or done.returncode == 2, encoding
     assert name != "compare" or list((folder / "figures→").iterdir())
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("name", ["list", "an option's error", "compare"])
+def test_streams_that_are_closed_change_nothing_and_are_no_file_s(name, closed, folder):
+    """Before: exit code 1 without a word, since there was no descriptor 2 to lead aside."""
+    command = " ".join(map(shlex.quote, [sys.executable, "-m", *commands(folder)[name]]))
+    done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == FAIL.get(name, 0), done.stderr
+    assert b"Traceback" not in done.stderr
+    assert bool(done.stderr) is (done.returncode == 2 and "2>" not in closed)
 
 
 @pytest.mark.parametrize("name", ["overview", "presets", "list", "official flags", "compare"])

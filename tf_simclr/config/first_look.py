@@ -49,6 +49,8 @@ _FILES = (("augmentations", "out"), ("embed", "out"), ("linear-eval", "result"))
 """Commands and options whose values are files; others may be either."""
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "push_to": "huggingface_hub"}
 """Option → the package that it needs."""
+_FIGURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg", ".eps", ".ps")
+"""Endings of the formats that a figure can be written in."""
 SPLITS = ("split", "train_split", "eval_split")
 """Options that name splits."""
 _TRAINING = ("pretrain", "finetune", "distill")
@@ -102,8 +104,11 @@ def look_first(config: Any) -> None:
     for option, package in _PACKAGES.items():
         if getattr(config, option, None) is not None:
             check_installed(f"--{option}", package)
-    for path in config.images if command == "augmentations" else ():  # `chest explain` goes on with the others
-        _check_path(path, "images")
+    if command == "augmentations":
+        rule = f"out must end in one of {' '.join(_FIGURES)}"
+        check(config.out.suffix.lower() in _FIGURES, rule, out=str(config.out))
+        for path in config.images:  # `chest explain` goes on with the others
+            _check_path(path, "images")
 
 
 def _look_at_code(config: Any) -> None:

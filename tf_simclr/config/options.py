@@ -197,7 +197,7 @@ def read(
 
     `--name value`, `--name=value`, with `-` or `_` between words of a name; of yes and no `--name`, `--no-name` and
     `--name False`; of several values each up to the next option; what stands alone is positional.  An option that is
-    given twice with two values is refused, as one of them would have no effect.
+    given twice with two values is refused, as one of them would have no effect; `--no-name` takes `--name` back.
 
     Args:
         command: its name, for messages.
@@ -238,7 +238,7 @@ def read(
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
             found = _converted(option, value)
-        again = name in given and given[name] != found
+        again = name in given and given[name] != found and not option.truth
         rule = f"--{name} must be given once, but it is given with two values"
         check(not again, rule, first=given.get(name), second=found)
         given[name] = found

@@ -60,11 +60,6 @@ class Augmentations(Augmentation):
     seed: int = 0
     """Seed of everything random."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        endings = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg", ".eps", ".ps")
-        check(self.out.suffix in endings, f"out must end in one of {' '.join(endings)}", out=str(self.out))
-
 
 LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "nt_xent": ("NTXent", ("temperature",)),
