@@ -179,13 +179,13 @@ def _check_apart(config: Any) -> None:
     Raises:
         InputError: so it is.
     """
-    read = [getattr(config, name, None) for name in (*_GIVEN, "image_dir", "radiographs")]
-    read = [path for path in read if isinstance(path, Path)]
-    read += [*getattr(config, "images", ()), *getattr(config, "others", ())]
+    given = [getattr(config, name, None) for name in (*_GIVEN, "image_dir", "radiographs")]
+    given += [*getattr(config, "images", ()), *getattr(config, "others", ())]
+    read = [path for path in given if isinstance(path, Path) and not is_address(path) and path.exists()]
     for name in _WRITTEN:
         place = getattr(config, name, None)
         if isinstance(place, Path) and not is_address(place) and place.exists():
-            same = [path for path in read if not is_address(path) and path.exists() and path.samefile(place)]
+            same = any(path.samefile(place) for path in read)
             rule = f"{name}: {shown(place)} must be another place than what is read: it would be written over"
             # A run's folder is looked at by whoever goes on with it.
             check(not same or (place / "architecture.json").is_file(), rule)

@@ -224,7 +224,8 @@ def read(
             continue
         name, equals, value = word[2:].partition("=")
         name, negated = _found(command, name.replace("-", "_"), known=known, old=old, say=say, advice=advice)
-        option, found = known[name], None
+        option = known[name]
+        found: Any
         if option.truth:
             found = _truth(option, left, negated=negated, value=value if equals else None)
         elif option.several:
