@@ -131,7 +131,7 @@ def of_option(option: options.Option) -> Iterator[tuple[str, list[str]]]:
             yield from [("model", [name, wrong]) for wrong in (*WRONG, "gone/nowhere")]
         elif option.name in OUTPUTS:
             ending = ".npz" if option.name == "out" else ""
-            yield from [("output", [name, place + ending]) for place in ("text.txt/below", "/proc/nowhere/x")]
+            yield from [("output", [name, place + ending]) for place in ("text.txt/{below}", "/proc/nowhere/x")]
         elif option.name in ("image_dir", "radiographs"):
             yield from [("source", [name, wrong]) for wrong in ("gone", "empty", "hollow", "text.txt")]
     elif option.name.endswith("split"):

@@ -215,9 +215,9 @@ def _check_can_write(path: Path, name: str, *, folder: bool) -> None:
     Raises:
         InputError: so it is.
     """
-    rule = f"{name}: {shown(path)} must be a {'folder' if folder else 'file'}, but a {{}} of that name is there"
     if folder:
-        check(not path.exists() or path.is_dir(), rule.format("file"))
+        rule = f"{name}: {shown(path)} must be a folder, but a file of that name is there"
+        check(not path.exists() or path.is_dir(), rule)
     above = path if folder else path.parent
     above = next((place for place in (above, *above.absolute().parents) if place.exists()), above)
     try:
