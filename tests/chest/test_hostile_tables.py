@@ -203,10 +203,19 @@ def test_a_column_of_parts_is_used_whatever_it_is_called(tmp_path, column):
     assert bool(found.problems) == (column.lower() != "split")  # said, where it was guessed
 
 
-def test_a_column_of_folds_is_said_to_be_none(tmp_path):
-    found = own(tmp_path, "path,label,patient,fold\na.png,x,1,0\nb.png,y,2,1\nc.png,y,3,2\n")
+@pytest.mark.parametrize("column", ["fold", "CV_folds", "train_test_split", "cohort subset", "test", "Train"])
+def test_a_column_of_folds_is_said_to_be_none(tmp_path, column):
+    found = own(tmp_path, f"path,label,patient,{column},folder\na.png,x,1,0,u\nb.png,y,2,1,v\nc.png,y,3,2,w\n")
     assert {entry.split for entry in found.entries} == {""}
-    assert found.problems == ("the column fold does not name parts to train and to test on, and is not used",)
+    assert found.problems == (f"the column {column} does not name parts to train and to test on, and is not used",)
+
+
+@pytest.mark.parametrize("column", ["is_test", "Is Train", "isval", "in_test_set", "is_validation_split"])
+def test_a_column_that_says_who_is_in_a_part_is_refused(tmp_path, column):
+    with pytest.raises(InputError, match=rf"must be one column, split.*\['{column}'\]"):
+        own(tmp_path, f"path,label,patient,{column}\na.png,x,1,0\nb.png,y,2,1\n")
+    text = f"path,label,patient,{column},split,is_smoker\na.png,x,1,0,train,1\nb.png,y,2,1,test,0\n"
+    assert [entry.split for entry in own(tmp_path, text).entries] == ["train", "test"]
 
 
 def test_two_columns_of_parts_that_differ_are_refused(tmp_path):

@@ -22,14 +22,16 @@ from tf_simclr.chest.collections.collection import (
     written_here,
     zero_one_or_unsure,
 )
-from tf_simclr.data.radiographs.splits import named
+from tf_simclr.data.radiographs.splits import NAMES, named
 from tf_simclr.errors import InputError, check
 
 DICOM = (".dcm", ".dicom", ".dic")
 _SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)
 """A number as a spreadsheet shows a long one, of which it has thrown the last digits away: `1.23E+11`."""
-_OF_SPLITS = ("split", "subset", "partition", "fold", "data split", "data_split", "dataset_split", "split_name")
-"""Columns, in small letters, that by their names divide images into parts."""
+_OF_SPLITS = re.compile(r"split|subset|partition|(?<![a-z])folds?(?![a-z])")
+"""In names of columns, in small letters, that divide images into parts."""
+_OF_A_PART = re.compile(r"(?:is|in)[ _-]?(\w+?)(?:[ _-]?(?:set|split))?")
+"""The name of a column, in small letters, that says which images are in one part: `is_test`, `in_val_set`."""
 
 
 def from_csv(
@@ -117,7 +119,7 @@ def _split_column(
     """The column that divides images into parts, or nothing, and what is to be said of it.
 
     Raises:
-        InputError: several do, each otherwise.
+        InputError: several do, each otherwise; or a column says of one part which images are in it.
     """
     # By its name; else by its cells: only a column whose every cell names a part can be a split.
     columns = [name for name in rows[0] if name not in (*without, LINE)] if rows else []
@@ -131,7 +133,11 @@ def _split_column(
     check(not differ, rule, columns=found)
     if found:
         return found[0], (f"the column {found[0]} is taken for the split",)
-    odd = [name for name in columns if name.lower() in _OF_SPLITS and any(row[name] for row in rows)]
+    filled = [name for name in columns if any(row[name] for row in rows)]
+    flags = [name for name in filled if (of := _OF_A_PART.fullmatch(name.lower())) and _named_or_none(of[1])]
+    rule = f"a split of {table} must be one column, split, whose cells name a part: {', '.join(NAMES)}"
+    check(not flags, rule, columns=flags)
+    odd = [name for name in filled if _OF_SPLITS.search(name.lower()) or _named_or_none(name)]
     return "", tuple(f"the column {name} does not name parts to train and to test on, and is not used" for name in odd)
 
 
