@@ -1,9 +1,11 @@
 """PNG and JPEG radiographs."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tf_simclr.chest.files.reading import read
@@ -23,6 +25,48 @@ def test_sixteen_bits_are_kept():
     shown = read(png(LEVELS))
     assert shown.bits == 16
     np.testing.assert_array_equal(np.rint(shown.pixels * 65535), LEVELS)
+
+
+def of_16_bits(levels: np.ndarray, channels: int, **options) -> tuple[np.ndarray, bytes]:
+    """Colours of 16 bits that differ a little, opaque, and their PNG by libpng with all of its filters."""
+    shift = np.array({2: [0], 3: [0, 40, 90], 4: [0, 40, 90]}[channels], np.uint16)
+    colours = levels[..., None] + shift
+    pixels = np.concatenate([colours, np.full_like(colours[..., :1], 65535)], -1) if channels != 3 else colours
+    return colours, tf.io.encode_png(pixels, **options).numpy()
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_are_kept_of_colours_and_beside_opacity(channels, bits):
+    rng = np.random.default_rng(channels)
+    levels = (np.add.outer(np.arange(48) ** 2, 30 * np.arange(60)) + rng.integers(0, 9, (48, 60))) * 2 ** (bits - 12)
+    colours, content = of_16_bits(np.clip(levels, 0, 2**bits - 100).astype(np.uint16), channels)
+    filters = np.frombuffer(zlib.decompress(idat(content)), np.uint8).reshape(48, -1)[:, 0]
+    assert len(set(filters.tolist())) > 1
+    np.testing.assert_array_equal(tf.io.decode_png(content, dtype=tf.uint16)[..., : colours.shape[-1]], colours)
+    shown = read(content)
+    wanted = colours[..., 0] if channels == 2 else np.rint(colours @ np.array([0.299, 0.587, 0.114]))
+    np.testing.assert_allclose(shown.pixels * (2**bits - 1), wanted, atol=0.01)
+    assert (shown.bits, shown.coloured) == (16, False)
+
+
+def idat(content: bytes) -> bytes:
+    """What a PNG's chunks of pixels hold together."""
+    found, at = b"", 8
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        found += content[at + 8 : at + 8 + length] * (content[at + 4 : at + 8] == b"IDAT")
+        at += 12 + length
+    return found
+
+
+def test_colours_of_16_bits_that_are_cut_off_or_interlaced_are_refused_and_strong_ones_are_told():
+    _, content = of_16_bits(LEVELS, 3)
+    with pytest.raises(InputError, match="hold all of its rows, but it is cut off"):
+        read(content[:-300])
+    with pytest.raises(InputError, match="must not be interlaced; save it as grey"):
+        read(content[:28] + b"\x01" + content[29:])
+    assert read(tf.io.encode_png(np.stack([LEVELS, LEVELS // 2, LEVELS // 3], -1)).numpy()).coloured
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])

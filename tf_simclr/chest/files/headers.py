@@ -11,7 +11,13 @@ References:
 import struct
 import zlib
 
+import numpy as np
+
 from tf_simclr.errors import check
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_COLOURS = {2: (3, 6), 4: (1, 4), 6: (3, 8)}
+"""Kind of a PNG (red, green and blue; grey and opacity; all four) → its colours, and bytes of a pixel of 16 bits."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """JPEG's markers SOF0 to SOF15, of which three are other things, and JPEG-LS' SOF55."""
@@ -28,7 +34,7 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
         (2, 3)
     """
     # IHDR is a PNG's first chunk: 8 bytes of mark, 4 of length, 4 of name, then the columns and the rows.
-    if stream.startswith(b"\x89PNG\r\n\x1a\n") and stream[12:16] == b"IHDR" and len(stream) >= 24:
+    if stream.startswith(_PNG) and stream[12:16] == b"IHDR" and len(stream) >= 24:
         columns, rows = struct.unpack_from(">II", stream, 16)
         return rows, columns
     if stream.startswith(b"\xff\xd8"):
@@ -41,6 +47,48 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
         right, bottom, left, top = struct.unpack_from(">IIII", stream, start + 8)
         return max(bottom - top, 0), max(right - left, 0)
     return None
+
+
+def colours_of_16_bits(stream: bytes) -> list[bytes]:
+    """The colours of a PNG that has 16 bits of each, as a grey PNG each; none for any other picture.
+
+    Pillow keeps 8 of them, so that of a detector's 12 bits in such a file 4 would be left.  PNG's filters foretell each
+    byte of a pixel from the same byte of its neighbours (ISO/IEC 15948, 9.2): a colour's bytes are taken out filtered
+    as they are, and behind the same filters they are a picture of their own.
+
+    Raises:
+        InputError: its rows are interlaced, or it is cut off.
+    """
+    # 1. IHDR, which is the first chunk.
+    if not stream.startswith(_PNG) or len(stream) < 33:
+        return []
+    columns, rows, depth, kind, *_, interlaced = struct.unpack_from(">IIBBBBB", stream, 16)
+    if depth != 16 or kind not in _COLOURS:
+        return []
+    check(not interlaced, "a PNG of 16 bits a colour must not be interlaced; save it as grey")
+    # 2. Chunks: a length, a name, so many bytes, a checksum.  Together the IDAT are one stream of zlib.
+    data, turned, at = [], b"", 8
+    while at + 8 <= len(stream):
+        (length,), name = struct.unpack_from(">I", stream, at), stream[at + 4 : at + 8]
+        content = stream[at + 8 : at + 8 + length]
+        data += [content] * (name == b"IDAT")
+        turned = _chunk(name, content) if name == b"eXIf" else turned
+        at += 12 + length
+    count, size = _COLOURS[kind]
+    wide = 1 + size * columns
+    lines = zlib.decompressobj().decompress(b"".join(data), rows * wide)  # no more, whatever it holds
+    check(len(lines) == rows * wide, "a PNG must hold all of its rows, but it is cut off", bytes=len(lines))
+    # 3. Rows (rows, 1 + size · columns) → filters (rows, 1) and pixels (rows, columns, size / 2, 2 bytes).
+    table = np.frombuffer(lines, np.uint8).reshape(rows, wide)
+    pixels = table[:, 1:].reshape(rows, columns, size // 2, 2)
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 16, 0, 0, 0, 0)) + turned
+    planes = [np.hstack([table[:, :1], pixels[:, :, colour].reshape(rows, -1)]) for colour in range(count)]
+    return [_PNG + head + _chunk(b"IDAT", zlib.compress(one.tobytes(), 1)) + _chunk(b"IEND", b"") for one in planes]
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:

@@ -6,13 +6,14 @@ DICOM, PNG and JPEG are told apart by their content.  What cannot be shown faith
 import io
 import stat
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from tf_simclr.chest.files import dicom
-from tf_simclr.chest.files.headers import stated_size
+from tf_simclr.chest.files.headers import colours_of_16_bits, stated_size
 from tf_simclr.chest.files.levels import of_words
 from tf_simclr.chest.files.radiograph import (
     MAX_BYTES,
@@ -28,6 +29,8 @@ from tf_simclr.errors import InputError, check
 _COLOURED = 32
 """Levels of 255 between the strongest and the weakest colour of a pixel above which it is not grey: the loss of a JPEG
 and the tint of a scan stay below."""
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""Of red, green and blue, as Pillow has it (ITU-R BT.601)."""
 _SCAN = b"\xff\xda"
 """The marker before each scan of a JPEG; compressed data cannot hold it."""
 _MAX_SCANS = 64
@@ -123,34 +126,50 @@ def picture(content: bytes, name: str) -> Radiograph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warning of large pictures: the limit below is lower
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-                width, height = opened.size  # of a stream whose header was not understood above
-                check(width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels")
-                check(getattr(opened, "n_frames", 1) == 1, f"{name} must hold one picture, not an animation")
-                opened.load()
-                return grey(ImageOps.exif_transpose(opened))
+            # Pillow keeps 8 bits of several colours of 16: each is read for itself.
+            return grey([_upright(one, name) for one in colours_of_16_bits(content) or [content]])
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
         raise InputError(f"{name} must be a whole picture ({type(error).__name__}: {error})") from error
 
 
-def grey(opened: Image.Image) -> Radiograph:
-    """The picture's grey levels in [0, 1], over its bits, or those in use where that is less than a quarter of them."""
+def _upright(content: bytes, name: str) -> Image.Image:
+    """What Pillow makes of the bytes, turned as its EXIF orientation says."""
+    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+        width, height = opened.size  # of a stream whose header was not understood before
+        check(width * height <= MAX_PIXELS, f"{name} must have at most {MAX_PIXELS:,} pixels")
+        check(getattr(opened, "n_frames", 1) == 1, f"{name} must hold one picture, not an animation")
+        opened.load()
+        return ImageOps.exif_transpose(opened)
+
+
+def grey(planes: Sequence[Image.Image]) -> Radiograph:
+    """The picture's grey levels in [0, 1], over its bits, or those in use where that is less than a quarter of them.
+
+    Args:
+        planes: the picture; or its red, green and blue, each of 16 bits.
+    """
     # PNGs of 16 bits open as I;16 or I, others are 8.
-    wide = opened.mode.startswith("I")  # 16 bits, in whatever order of bytes; 32 in memory
-    colours = opened if wide or opened.mode in ("L", "RGB", "1") else opened.convert("RGB")
+    first = planes[0]
+    wide = first.mode.startswith("I")  # 16 bits, in whatever order of bytes; 32 in memory
     bits = 16 if wide else 8
-    pixels, notes = of_words(np.asarray(colours.convert("I" if wide else "L"), np.int32), bits=bits)
+    colours = first if wide or first.mode in ("L", "RGB", "1") else first.convert("RGB")
+    apart: np.ndarray | None = None
+    if len(planes) > 1:
+        apart = np.stack([np.asarray(plane.convert("I"), np.int32) for plane in planes], axis=-1)  # (h, w, 3)
+        values = np.rint(apart @ _LUMINANCE).astype(np.int32)
+    else:
+        apart = np.asarray(colours) if colours.mode == "RGB" else None  # (h, w, 3)
+        values = np.asarray(colours.convert("I" if wide else "L"), np.int32)
+    pixels, notes = of_words(values, bits=bits)
     doubts = tuple(filter(None, [extreme(pixels), TURNED_ROUND if turned_round(pixels) else ""]))
-    return Radiograph(pixels=pixels, bits=bits, coloured=_is_coloured(colours), notes=notes, doubts=doubts)
+    coloured = apart is not None and _is_coloured(apart, strong=_COLOURED << (bits - 8))
+    return Radiograph(pixels=pixels, bits=bits, coloured=coloured, notes=notes, doubts=doubts)
 
 
-def _is_coloured(opened: Image.Image) -> bool:
-    """Whether more than a tenth of the pixels are in colour: a coloured arrow on a radiograph has less."""
-    if opened.mode != "RGB":
-        return False
-    values = np.asarray(opened)
+def _is_coloured(values: np.ndarray, *, strong: int) -> bool:
+    """Whether more than a tenth of the pixels `(h, w, 3)` are in colour: a coloured arrow on a radiograph has less."""
     # The spread of the three channels, which is 0 in a grey picture: (h, w, 3) → (h, w).
-    differ = values.max(axis=-1) - values.min(axis=-1) > _COLOURED
+    differ = values.max(axis=-1) - values.min(axis=-1) > strong
     return bool(differ.mean() > 0.1)
