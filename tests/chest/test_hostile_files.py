@@ -79,6 +79,15 @@ def test_unsigned_values_that_the_header_calls_signed_are_not_turned_over(bits):
     assert found.notes == ("its header calls values signed that are unsigned: taken as those",)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_what_the_bits_above_tell_of_signs_is_not_taken_back_where_no_neighbours_tell_otherwise(bits):
+    steps = np.array([[-0.9, -0.5, 0.5], [0.5, 0.6, -0.5], [-0.5, 0.6, 0.5]]) * 2 ** (bits - 1)
+    values = np.kron(steps, np.ones((20, 20))).astype(np.int16)
+    found = read(content(dataset(values.view(np.uint16), bits=bits)))
+    assert np.corrcoef(found.pixels.ravel(), values.ravel())[0, 1] > 0.9999
+    assert found.notes == ("its header calls values unsigned of which some are negative: taken as signed",)
+
+
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_values_that_are_signed_stay_so(bits):
     values = (real(2**bits - 1) - 2 ** (bits - 1)).astype(np.int16)

@@ -338,7 +338,8 @@ def _correct_sign(words: np.ndarray, about: Layout) -> None:
         other = np.where(declared == about.ends[1], declared, other)
     pro, contra = _neighbours(other, declared, levels=(2**about.stored, 2**about.stored))
     # No program leaves the bits above a negative value empty, so the header is wrong if no neighbours say otherwise.
-    bare = about.signed and about.stored < about.allocated and words.min() >= 0
+    above = (words >> about.stored) & (2 ** (about.allocated - about.stored) - 1)  # of words read with either sign
+    bare = about.signed and about.stored < about.allocated and not above.any()
     if pro > max(_FEW * words.size, _MANY * contra) or (bare and not contra):
         kinds = ("signed", "unsigned") if about.signed else ("unsigned", "signed")
         about.notes.append(f"its header calls values {kinds[0]} that are {kinds[1]}: taken as those")
