@@ -14,6 +14,7 @@ from tests.data import made
 from tf_simclr import prepare_shards
 from tf_simclr.commands.parts.images import same_classes
 from tf_simclr.data.shards import opening
+from tf_simclr.data.shards.hub import from_hub
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.errors import InputError
 
@@ -76,6 +77,19 @@ def test_words_lists_and_what_has_no_label(tmp_path, how):
         source = from_shards(saved(features, place, how, image=IMAGES, label=labels))
         assert not source.labelled
         assert note in " ".join(source.notes)
+
+
+def test_what_the_library_streams_is_what_is_read(tmp_path):
+    """A repository's files as they lie there: `datasets` streams them, and by their folder they are read."""
+    kinds = {"image": UNDECODED, "label": datasets.ClassLabel(names=["b", "a"])}
+    for number, rows in enumerate(([0, 1], [], [2, 3])):
+        columns = {"image": [IMAGES[row] for row in rows], "label": [row % 2 for row in rows]}
+        one = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+        one.to_parquet(tmp_path / f"train-{number:05}-of-00003.parquet")
+    options = {"split": "train", "streaming": True, "cache_dir": str(tmp_path / "cache")}
+    stream = datasets.load_dataset(str(tmp_path), **options).cast_column("image", UNDECODED)
+    assert [(one["image"]["bytes"], "ba"[one["label"]]) for one in stream] == what(from_shards(tmp_path))
+    assert what(from_hub(f"hf:{tmp_path}")) == what(from_shards(tmp_path))
 
 
 def test_several_classes_or_pictures_are_refused_with_the_list(tmp_path):
