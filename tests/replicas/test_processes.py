@@ -151,6 +151,29 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@needs_jax
+@pytest.mark.slow
+def test_processes_with_other_numbers_of_devices_are_refused():
+    """As where machines have different GPUs; before: a traceback of JAX in one, and an abort in the other."""
+    flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}"}
+    flags |= {"JAX_NUM_PROCESSES": "2", "PYTHONPATH": str(golden.ROOT)}
+    words, started = [sys.executable, "-m", "tests.replicas.meets"], []
+    for number in range(2):
+        own = {
+            "JAX_PROCESS_ID": str(number),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number + 1}",
+        }
+        started.append(
+            subprocess.Popen(words, cwd=golden.ROOT, env=os.environ | flags | own, stderr=subprocess.PIPE, text=True)
+        )
+    for one in started:
+        said = one.communicate(timeout=300)[1]
+        assert one.returncode == 2, said
+        assert "must have as many devices as the others" in said
+        assert "Received: process_0=1, process_1=2" in said
+        assert "Traceback" not in said
+
+
 STOPPED = """
 import os, signal, sys, time
 from tf_simclr.errors import exit_on_input_error

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,9 +107,12 @@ def _initialize(who: str, **place: Any) -> str:
     try:
         # Twice as long, so that ours is always the first.
         jax.distributed.initialize(**place, initialization_timeout=2 * patience)
-        jax.devices()  # here each connects to each
+        _check_even(jax.devices(), jax.process_count())  # asked for them, each connects to each
         # One seed for all, as for `keras.distribution.initialize`.
         initialize_rng()
+    except InputError:
+        leave(2)
+        raise
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
@@ -121,6 +125,17 @@ def _initialize(who: str, **place: Any) -> str:
     life.begin()
     atexit.register(_part, life)
     return who
+
+
+def _check_even(devices: list[Any], count: int) -> None:
+    """Refuses processes with different numbers of devices; JAX would fail on an assertion, in one after the other.
+
+    Raises:
+        InputError: so it is; all processes know of all devices, and say the same.
+    """
+    each = Counter(device.process_index for device in devices)
+    rule = "each process must have as many devices as the others, to share each batch with them evenly"
+    check(len(set(each.values())) == 1, rule, **{f"process_{number}": each[number] for number in range(count)})
 
 
 def _part(life: Life) -> None:
