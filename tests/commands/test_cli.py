@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -587,6 +588,16 @@ def test_who_names_no_command_sees_which_there_are(words, capsys):
     out = capsys.readouterr().out
     group = words.replace("--help", "").replace("-h", "").strip()
     assert {name for name in COMMANDS if f"\n  {name} " in out} == {n for n in COMMANDS if n.startswith(group)}
+
+
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_notes_of_tensorflow_are_left_out_unless_they_are_asked_for(asked, monkeypatch):
+    """Before: lines of XLA among those of the progress."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", asked or "")
+    if asked is None:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    cli.task("presets")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == (asked or "1")
 
 
 def test_a_command_may_be_written_as_options_are():

@@ -176,6 +176,15 @@ def test_what_is_printed_names_the_same_folder_whatever_its_name(name, network, 
     assert cli.parse(words).image_dir == Path(name) / "shards"
 
 
+def test_a_folder_behind_hf_has_the_splits_of_its_shards(at_home):
+    """Before: a pretraining on it ended with an error where it should have said what to type next."""
+    for split in ("train", "test"):
+        pictures.write(at_home / "pets" / split, per_class=1, size=8)
+    prepare_shards(at_home / "pets", at_home / "shards of pets")
+    config = Pretrain(dataset=f"hf:{at_home / 'shards of pets'}")
+    assert images.splits_to_test(config) == images.splits_to_test(Pretrain(image_dir=at_home / "shards of pets"))
+
+
 def test_no_split_to_test_on_is_no_command(at_home):
     pictures.write(at_home / "pets" / "train", per_class=1)
     with pytest.raises(LookupError):

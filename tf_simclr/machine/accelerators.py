@@ -308,8 +308,10 @@ def quietly() -> Iterator[_Noise]:
     """Keeps what native libraries write to standard error out of the user's way, for whom wants to look at it.
 
     Python's own standard error is the same file, and what Python writes there meanwhile is kept as well.  After an
-    error everything is written where it belongs: it may be the reason.
+    error everything is written where it belongs: it may be the reason.  What a TensorFlow that is loaded within notes
+    later, such as that XLA compiles, is left out unless the environment asks for it; its warnings are not.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # read when it is loaded
     noise = _Noise()
     with _aside() as file:
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -13,7 +13,7 @@ from tf_simclr.contents import digests, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.radiographs.settings import check_one_class
 from tf_simclr.data.shards import opening
-from tf_simclr.data.shards.hub import from_hub, is_hub, splits_of
+from tf_simclr.data.shards.hub import from_hub, here, is_hub, splits_of
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder, with_opacity
 from tf_simclr.errors import check
@@ -209,10 +209,11 @@ def splits_to_test(config: Any) -> list[str]:
     """
     # By what is there, not by what is usual: splits of prepared radiographs, shards, folders, sets.
     train, other = config.train_split, config.eval_split if hasattr(config, "eval_split") else None
+    root = config.image_dir or here(config.dataset)
     if other in (None, train) and config.radiographs is not None:
         other = "test" if train != "test" else "validation"
-    elif other in (None, train) and config.image_dir is not None and opening.are_at(config.image_dir):
-        there = opening.splits_in(config.image_dir)
+    elif other in (None, train) and root is not None and opening.are_at(root):
+        there = opening.splits_in(root)
         other = next((name for name in ("test", "validation") if name in there and name != train), None)
         if not there and train == "train":  # divided by content
             other = "test"

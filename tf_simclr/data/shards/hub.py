@@ -39,6 +39,12 @@ def is_hub(dataset: str) -> bool:
     return dataset.startswith(_START)
 
 
+def here(dataset: str) -> Path | None:
+    """The folder of this machine that `hf:FOLDER` names; None where it is a data set of the hub, or no `hf:` at all."""
+    place = expanded(dataset.removeprefix(_START)) if is_hub(dataset) else None
+    return place if place is not None and place.exists() else None
+
+
 def from_hub(
     dataset: str,
     split: str = "train",
@@ -69,8 +75,8 @@ def from_hub(
         InputError: there is no such data set, configuration, split or column, or the library is missing.
     """
     seen: dict[str, Any] = {"labelled": labelled, "exif_orientation": exif_orientation, "say": say}
-    place = expanded(dataset.removeprefix(_START))
-    if place.exists():
+    place = here(dataset)
+    if place is not None:
         return from_shards(place, split, **seen, image_column=image_column, label_column=label_column, **local)
     # 1. What is not here yet is downloaded by the library, and kept by it as Arrow files.
     builder = _builder(dataset, data_dir)
