@@ -1,12 +1,9 @@
 """Checkpoints of any format into memory."""
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from converters.names.network import Network, understand
 from converters.opening.folders import checkpoint_in
@@ -17,9 +14,9 @@ from converters.other.safetensors_files import open_safetensors
 from converters.published.by_name import located, official_at
 from converters.pytorch.state import open_legacy, open_state
 from converters.tensorflow.folders import is_tensorflow
-from converters.tensors import Source, Stored, itemsize_of
+from converters.tensors import Source, itemsize_of
 from tf_simclr.errors import InputError, check, whole_number
-from tf_simclr.foreign import Budget, checked_name, read_json, reading, spend_tensor
+from tf_simclr.foreign import checked_name, read_json, reading, spend_tensor
 from tf_simclr.frameworks import check_installed
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.places import expanded
@@ -116,27 +113,13 @@ def open_source(path: str | Path, *, step: int | None = None) -> Source:
     # A known official checkpoint tells what its file does not: which layer feeds the classifier.
     official = official_at(path)
     source.expected = official.selector if official is not None else None
-    source.tensors = {key: _guarded(path, stored, budget) for key, stored in source.tensors.items()}
+
+    # Damage that only a tensor's reading meets is a sentence, too.
+    def block() -> AbstractContextManager[object]:
+        return reading(path, "a readable checkpoint", budget=budget)
+
+    source.tensors = {key: stored.within(block) for key, stored in source.tensors.items()}
     return source
-
-
-def _guarded(path: Path, stored: Stored, budget: Budget) -> Stored:
-    """The same tensor; damage that only its reading meets is a sentence, too."""
-
-    def read() -> np.ndarray:
-        with reading(path, "a readable checkpoint", budget=budget):
-            return stored.read()
-
-    def chunks() -> Iterator[np.ndarray]:
-        inner = stored.chunks() if stored.chunks else iter(())
-        while True:  # the reading must not go on while this generator waits
-            with reading(path, "a readable checkpoint", budget=budget):
-                chunk = next(inner, None)
-            if chunk is None:
-                return
-            yield chunk
-
-    return replace(stored, read=read, chunks=chunks if stored.chunks else None)
 
 
 def _open_any(path: Path, *, step: int | None) -> Source:

@@ -7,7 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ class Stored:
             raise InputError(f"{where} must be a tensor of plain numbers to be read, but is {reason}")
 
         return cls(shape, dtype, refuse, reason=reason)
+
+    def within(self, block: Callable[[], AbstractContextManager[object]]) -> "Stored":
+        """The same tensor, of which each part is read in a block that says what is wrong with it.
+
+        A block does not go on while whoever asked for the chunks waits.
+        """
+
+        def read() -> np.ndarray:
+            with block():
+                return self.read()
+
+        def chunks() -> Iterator[np.ndarray]:
+            inner = self.chunks() if self.chunks else iter(())
+            while True:
+                with block():
+                    chunk = next(inner, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+        return replace(self, read=read, chunks=chunks if self.chunks else None)
 
     @property
     def unusable(self) -> str:

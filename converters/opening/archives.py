@@ -9,7 +9,6 @@ References:
 """
 
 import contextlib
-import dataclasses
 import re
 import shutil
 import stat
@@ -21,12 +20,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-import numpy as np
-
 from converters.opening.folders import PASSED, SeveralError
 from converters.opening.kinds import compression_of, head_of
 from converters.opening.zips import opened_zip
-from converters.tensors import Source, Stored
+from converters.tensors import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import TENSOR, checked_name, reading, spend
 
@@ -91,7 +88,7 @@ def open_archive(path: Path, *, kind: str, step: int | None, open_folder: Callab
         raise
     # What was unpacked is called by the archive's name in everything that a user sees.
     source.path, source.container = path, f"{source.container} in a {kind}"
-    source.tensors = {key: _renamed(path, folder, stored) for key, stored in source.tensors.items()}
+    source.tensors = {key: stored.within(lambda: _as_in(path, folder)) for key, stored in source.tensors.items()}
     source.notes = [_plain(note, path, folder) for note in source.notes]
     source.close = _both(source.close, temporary.cleanup)
     return source
@@ -108,21 +105,6 @@ def _as_in(path: Path, folder: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(_plain(str(error), path, folder)) from None
-
-
-def _renamed(path: Path, folder: Path, stored: Stored) -> Stored:
-    """A tensor whose errors name the archive."""
-    inner = stored.chunks
-
-    def read() -> np.ndarray:
-        with _as_in(path, folder):
-            return stored.read()
-
-    def chunks() -> Iterator[np.ndarray]:
-        with _as_in(path, folder):
-            yield from inner() if inner else ()
-
-    return dataclasses.replace(stored, read=read, chunks=chunks if inner else None)
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from tests.commands import pictures
 from tests.data import made
 from tf_simclr.commands import distill, pretrain, transfer
 from tf_simclr.commands.parts import images as parts_images
+from tf_simclr.commands.parts import plans
 from tf_simclr.config import Distill, Embed, Finetune, LinearEval, Pretrain, Transfer
 from tf_simclr.data import tfds_source
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
@@ -377,7 +378,7 @@ def test_supcon_and_a_probe_need_labels(sets):
         OTHERS["pretrain"](**sets, train_split="unlabelled", loss="supcon")
     source = OTHERS["pretrain"](**sets, train_split="unlabelled")
     assert pretrain.describe(Pretrain(**sets), source).num_classes == 0
-    plan = pretrain.plan_of(Pretrain(**sets), 12)
+    plan = plans.plan_of(Pretrain(**sets), 12)
     assert pretrain.watchers(Pretrain(**sets, collapse_images=0), source, plan=plan, views=None) == []
     config, source = Pretrain(**sets, eval_split="unlabelled", collapse_images=0), OTHERS["pretrain"](**sets)
     with pytest.raises(InputError, match=r"stl \(unlabelled\) must have labels"):

@@ -17,6 +17,7 @@ import pytest
 from tests import golden, tiny_runs
 from tests.commands import pictures
 from tf_simclr.commands import pretrain
+from tf_simclr.commands.parts import plans
 from tf_simclr.config import Pretrain, plain
 from tf_simclr.data.sources import from_arrays
 from tf_simclr.errors import InputError
@@ -132,7 +133,7 @@ def test_what_the_knobs_mean_for_the_network():
     ],
 )
 def test_steps_are_counted_as_the_official_code_counts_them(knobs, steps):
-    plan = pretrain.plan_of(Pretrain(**knobs), 1_281_167)
+    plan = plans.plan_of(Pretrain(**knobs), 1_281_167)
     assert (plan.total_steps, plan.steps_per_epoch, plan.checkpoint_steps) == steps
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tests import tiny_runs
 from tests.tiny_runs import PLAN, Stop
 from tf_simclr import training
-from tf_simclr.commands.pretrain import plan_of
+from tf_simclr.commands.parts.plans import plan_of
 from tf_simclr.config import Pretrain
 from tf_simclr.data import pipeline
 from tf_simclr.errors import InputError
