@@ -3,8 +3,6 @@
 For research, not for diagnosis.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +28,7 @@ from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED
 from tf_simclr.evaluation.maps import curve_band
 from tf_simclr.evaluation.reports import versions
-from tf_simclr.files import replacing, write_json
+from tf_simclr.files import csv_of, replacing, write_json
 from tf_simclr.terminal import say, show
 
 _RULES = {
@@ -231,19 +229,17 @@ def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     }
     write_json(config.out / "evaluation.json", content)
     # A row a subgroup, also those too small to be measured: a count is no secret of a patient.
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     metrics = ("auc", "sensitivity", "specificity", "called_positive")
     heads = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
     counts = ("column", "value", "images", "patients", "positives")
     note = " ".join([NOTICE, *found.warnings])
-    writer.writerow(["finding", *counts, *heads, "note"])
+    table = [["finding", *counts, *heads, "note"]]
     for finding, of in found.findings.items():
         for row in [*of["subgroups"], *of["small"]]:
             values = [row.get(metric, {}).get(key, "") for metric in metrics for key in ("value", "low", "high")]
-            writer.writerow([finding, *(row[key] for key in counts), *values, note])
+            table.append([finding, *(row[key] for key in counts), *values, note])
     with replacing(config.out / "subgroups.csv", config.out / "report.html") as [table_file, page_file]:
-        table_file.write(text.getvalue().encode())
+        table_file.write(csv_of(table))
         page_file.write(written(found).encode())
 
 
