@@ -12,10 +12,10 @@ from tf_simclr.config import COMMANDS, options
 HEAD = """# Commands and their options
 
 `tf-simclr COMMAND` and `python -m tf_simclr COMMAND` are the same. `--help` shows the options that matter, here in
-bold, `--help-all` all of them. Names may have `-` for `_`; an option of yes and no is given as `--name` or `--no-name`
+bold, `--help-all` all of them. Names may have `-` for `_`; a yes-or-no option is given as `--name` or `--no-name`
 (`--name False` works, too); `--name=value` and `--name value` are the same. `--config RUN/config.json` takes all
-options from a run; those beside it change them. A command that is given a run (`--checkpoint RUN`) takes from there
-which images it saw, and at which size, unless they are named. This page is made from the commands themselves.
+options from a run; options given beside it override them. A command that is given a run (`--checkpoint RUN`) takes from
+there which images it saw, and at which size, unless they are named. This page is made from the commands themselves.
 """
 
 
