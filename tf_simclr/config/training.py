@@ -138,7 +138,7 @@ class Contrast(Checked):
 class Pretrain(Data, Encoder, Optimization, Contrast, Augmentation, _Feeding, Monitoring, Placement, Memory, Storage):
     """Pretrains an encoder on images without labels.
 
-    `--preset NAME` sets the options of a preset (`tf-simclr presets` lists them); options given beside it override them.
+    `--preset NAME` sets the options of a preset (`tf-simclr presets` lists them); those given beside it override them.
     """
 
     view: str = ""
