@@ -635,10 +635,13 @@ def test_a_file_and_a_preset_each_once(stored, tmp_path):
             cli.parse(words.split())
 
 
-def test_an_option_given_twice_means_one_value():
+def test_of_an_option_given_twice_the_last_value_counts_and_it_is_said(capsys):
     assert cli.parse(["demo", "--seed", "1", "--seed", "1"]) == Demo(seed=1)
-    with pytest.raises(InputError, match=r"--seed must be given once, .* Received: first=1, second=2"):
-        cli.parse(["demo", "--seed", "1", "--seed=2"])
+    assert capsys.readouterr().err == ""
+    assert cli.parse(["demo", "--seed", "1", "--seed=2"]) == Demo(seed=2)
+    assert capsys.readouterr().err == "--seed is given twice: 2 counts, not 1\n"
+    assert cli.parse(["pretrain", "--remat", "--no-remat"]).remat is False
+    assert capsys.readouterr().err == "--remat is given twice: False counts, not True\n"
 
 
 @pytest.mark.parametrize(

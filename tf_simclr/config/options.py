@@ -196,8 +196,8 @@ def read(
     """The options that words give, option → value.
 
     `--name value`, `--name=value`, with `-` or `_` between words of a name; of yes and no `--name`, `--no-name` and
-    `--name False`; of several values each up to the next option; what stands alone is positional.  An option that is
-    given twice with two values is refused, as one of them would have no effect; `--no-name` takes `--name` back.
+    `--name False`; of several values each up to the next option; what stands alone is positional.  Of an option that is
+    given twice the last value counts, as who adds to a line expects, and it is said that the first one does not.
 
     Args:
         command: its name, for messages.
@@ -239,9 +239,8 @@ def read(
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
             found = _converted(option, value)
-        again = name in given and given[name] != found and not option.truth
-        rule = f"--{name} must be given once, but it is given with two values"
-        check(not again, rule, first=given.get(name), second=found)
+        if given.setdefault(name, found) != found:
+            say(f"--{name} is given twice: {found} counts, not {given[name]}")
         given[name] = found
     return _placed(command, known, alone=alone) | given
 

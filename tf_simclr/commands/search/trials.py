@@ -179,7 +179,7 @@ def last(config: Sweep, best: Values) -> tuple[dict[str, Any], int]:
 
 
 def final_folder(looks: int) -> str:
-    """Where the run of `final` lies that was the so-manieth."""
+    """The folder of the run of `final` that was this look at the test images."""
     return "final" if looks <= 1 else f"final-{looks}"
 
 
