@@ -379,8 +379,8 @@ def _where(holds: Callable, x, *, rule: str):
 
     Nothing fails in a step that XLA compiles: what it is given is looked at before (`models.base`).
     """
+    check(x.shape[0] is None or holds(x.shape[0]), rule)
     if x.shape[0] is not None or keras.backend.backend() != "tensorflow":
-        check(holds(x.shape[0]), rule)
         return x
     import tensorflow as tf
 
