@@ -130,7 +130,7 @@ MAY_IMPORT = {
     "tf_simclr.official": {"converters"} | COMMANDS,  # leaves SavedModels behind
     # the radiographs' wing
     "tf_simclr.chest": set(),
-    "tf_simclr.chest.html": set(),
+    "tf_simclr.chest.html": {"tf_simclr.plots"},
     "tf_simclr.chest.first_look": {"tf_simclr.chest.page"} | CHEST | LIBRARY,
     "tf_simclr.chest.files": LIBRARY,
     "tf_simclr.chest.collections": {"tf_simclr.chest.files"} | COMMANDS,

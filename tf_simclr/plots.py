@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from tf_simclr.errors import check
@@ -246,9 +247,23 @@ def save(figure: Figure | SubFigure, path: str | Path, *, dpi: int = 150, made_u
     path = Path(path)
     if made_up:
         figure.figure.supxlabel("made-up radiographs", x=0.01, ha="left", fontsize=9, color="#8a4b00")
+    as_written(figure.figure)
     with replacing(path) as [file]:
         figure.figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
     return path
+
+
+def as_written(figure: Any) -> None:
+    """Has each text of a figure stand as it is: names of classes and files may hold `$`, which would begin a formula.
+
+    Bytes of a name that are no UTF-8 become `\\xff`, as `places.shown` has them; no font has them.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(text.get_text().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"):
+        for label in axis.get_ticklabels():  # powers of ten are formulas
+            label.set_parse_math(True)
 
 
 class Curve(NamedTuple):

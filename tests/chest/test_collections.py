@@ -1,11 +1,15 @@
 """Tables and folders of the three kinds of collections, and what is wrong with some."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.chest.dicoms import content, dataset, stored
 from tf_simclr.chest.collections import nih, siim, tables
+from tf_simclr.chest.files.squares import pseudonym
 from tf_simclr.errors import InputError
 
 STUDIES = "id,Negative for Pneumonia,Typical Appearance,Indeterminate Appearance,Atypical Appearance\n"
@@ -159,6 +163,17 @@ def test_a_folder_of_class_folders(tmp_path):
         "sick/2.dcm": ((1, 0), ""),
         "well/3.jpg": ((0, 1), ""),
     }
+
+
+def test_names_that_are_no_utf_8_are_told_apart(tmp_path):
+    """They were a traceback when their pseudonyms were made."""
+    raw = os.fsencode(tmp_path)
+    for name in (b"roh\xff/1\xfe.png", "日本/1.png".encode()):
+        touch(Path(os.fsdecode(raw + b"/" + name)))
+    found = tables.from_folder(tmp_path)
+    assert found.classes == ("roh\\xff", "日本")
+    assert [pseudonym(one.image, salt="x") != "" for one in found.entries] == [True, True]
+    assert [one.path.is_file() for one in found.entries] == [True, True]
 
 
 TABLE = [

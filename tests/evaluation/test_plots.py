@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from tf_simclr import plots
 from tf_simclr.errors import InputError
+from tf_simclr.places import shown
 
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3))
 
@@ -75,3 +76,17 @@ def test_nothing_to_draw_is_refused():
 def test_figures_leave_matplotlibs_global_state_alone():
     code = "import sys, tf_simclr.plots as p; p.curves({'loss': [1.0]}); sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["$_$", "a$1$", "$", r"\frac", "b^{", "roh\udcff", "日本"])
+@pytest.mark.filterwarnings("ignore:Glyph")  # no font of ours has all letters
+def test_names_with_signs_of_formulas_are_drawn_as_they_are(tmp_path, name):
+    """A class folder called `$_$` was a traceback of a parser of formulas, before the numbers were written."""
+    labels = np.arange(8) % 2
+    for number, figure in enumerate((
+        plots.confusion(labels, labels[::-1], class_names=(shown(name), "b"), title=f"{name} beside {name}"),
+        plots.feature_map(IMAGES.reshape(6, -1)[:, :2], labels[:6], class_names=(shown(name), "b"), method="t-SNE"),
+        plots.search({name: [1, 10, 100]}, [0.1, 0.2, 0.3], metric=name),
+    )):  # fmt: skip
+        path = plots.save(figure, tmp_path / f"{number}.png")
+        assert imread(path).std() > 0

@@ -144,7 +144,10 @@ def picture(content: bytes, *, kind: str, alt: str, caption: str = "") -> _Marku
 
 def drawing(figure: Any, *, alt: str, caption: str = "") -> _Markup:
     """A figure of matplotlib as lines, sharp at any size and in print."""
+    from tf_simclr.plots import as_written
+
     content = io.BytesIO()
+    as_written(figure)
     figure.savefig(content, format="svg", metadata={"Date": None})
     return picture(content.getvalue(), kind="svg+xml", alt=alt, caption=caption)
 

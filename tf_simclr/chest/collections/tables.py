@@ -24,6 +24,7 @@ from tf_simclr.chest.collections.collection import (
 )
 from tf_simclr.data.radiographs.splits import NAMES, named
 from tf_simclr.errors import InputError, check
+from tf_simclr.places import shown
 
 DICOM = (".dcm", ".dicom", ".dic")
 _SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)
@@ -225,8 +226,8 @@ def from_folder(folder: Path) -> Collection:
         InputError: some of the folders are parts of a split, and others are not; or two are one class misspelt.
     """
     files = files_below(folder)
-    # Parts below the folder: `train/sick/7/0.png` is part, class, patient, file.
-    inside = {path: path.relative_to(folder).parts for path in files}
+    # Parts below the folder: `train/sick/7/0.png` is part, class, patient, file; a name may be no UTF-8.
+    inside = {path: tuple(map(shown, path.relative_to(folder).parts)) for path in files}
     tops = sorted({parts[0] for parts in inside.values() if len(parts) > 1})
     of_split = {top: _named_or_none(top) for top in tops}
     # Folders called train and test are a split, and the classes lie below them.
@@ -240,12 +241,12 @@ def from_folder(folder: Path) -> Collection:
     # One folder below a class may be anything; several are patients.
     below = {parts[above + 1] for parts in places.values() if len(parts) > above + 2}
     return Collection(
-        name=folder.name,
+        name=shown(folder.name),
         classes=classes,
         entries=tuple(
             Entry(
                 path=path,
-                image=path.relative_to(folder).as_posix(),
+                image="/".join(parts),
                 labels=tuple(int(name == parts[above]) for name in classes),
                 patient=parts[above + 1] if len(parts) > above + 2 and len(below) > 1 and _is_picture(path) else "",
                 split=(of_split[parts[0]] or "") if divided else "",

@@ -17,6 +17,7 @@ from tf_simclr.config import ChestExplain, plain
 from tf_simclr.data.radiographs.settings import check_findings
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
+from tf_simclr.places import shown
 from tf_simclr.terminal import say, show
 
 
@@ -36,7 +37,7 @@ def run(config: ChestExplain) -> None:
             show(explained(config, models, path=path))
         except InputError as error:
             say(str(error))
-            refused.append(path.name)
+            refused.append(shown(path.name))
     show(NOTE)
     if refused:
         raise InputError(f"every image must be a radiograph; {len(refused)} were not explained: {', '.join(refused)}")
@@ -51,13 +52,14 @@ def explained(config: ChestExplain, models: Sequence[Deployed], *, path: Path) -
     chosen = names.index(config.finding) if config.finding else likeliest
     model, found = models[chosen], every[chosen]
     shuffled = explain_image.after_shuffling(model, found, seed=config.seed) if config.shuffle else None
-    figure = plots.save(draw(model, found, name=path.name), config.out / f"{path.stem}.png")
-    content = {"image": path.name, **explain_image.numbers(model, found), "after_shuffling": shuffled}
+    name = shown(path.name)
+    figure = plots.save(draw(model, found, name=name), config.out / f"{path.stem}.png")
+    content = {"image": name, **explain_image.numbers(model, found), "after_shuffling": shuffled}
     if len(models) > 1:
         others = [explain_image.numbers(*pair) for pair in zip(models, every, strict=True)]
         content["findings"] = {of["class"]: {key: of[key] for key in _OF_A_FINDING} for of in others}
     write_json(config.out / f"{path.stem}.json", content | {"command": plain(config)})
-    lines = [summary(model, found, name=path.name), *(f"  {doubt}" for doubt in found.doubts)]
+    lines = [summary(model, found, name=name), *(f"  {doubt}" for doubt in found.doubts)]
     lines += [
         f"  {summary(one, of, name='also')}"
         for number, (one, of) in enumerate(zip(models, every, strict=True))
