@@ -17,6 +17,8 @@ Group = tuple[str, ...]
 """Rooms that need each other, or one alone."""
 ALONE = {"weights", "exports", "plots", "diagnostics", "run_folder", "cli", "run", "notebook"}
 """Modules of `tf_simclr` itself that are rooms of their own; the others are the ground."""
+OPTIONS = ["config", "options"]
+"""Words to values, for the command lines of both packages: a room of its own, below all that has options."""
 TENSORS = {"layout", "mapped", "streams", "tensors"}
 """Modules of `converters` itself that know nothing of networks; the others are the doors and the way."""
 LANES = {"converters": GREEN, "tf_simclr": BLUE, "chest": "#f6e7d8"}
@@ -41,6 +43,8 @@ def room(name: str) -> str | None:
         if (ROOT / package / rest[0]).is_dir():
             return f"converters/{rest[0]}"
         return "converters/tensors" if rest[0] in TENSORS else "converters"
+    if rest == OPTIONS:
+        return "options"
     if rest[0] == "chest":
         return f"chest/{rest[1]}" if len(rest) > 1 and (ROOT / package / "chest" / rest[1]).is_dir() else "chest"
     return rest[0] if rest[0] in ALONE or (ROOT / package / rest[0]).is_dir() else "ground"
