@@ -2,14 +2,18 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import golden
 from tests.commands import pictures
 from tests.replicas.forked import Forks, wait
-from tests.replicas.test_signals import COMMON, NET, start
+from tests.replicas.test_signals import COMMON, NET, prepare, start
+from tests.replicas.test_workers import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")]
 WORDS = ["pretrain", *COMMON.split(), "--train_steps", "2", "--proj_out_dim", "4", "--knn_epochs", "0"]
@@ -54,6 +58,23 @@ def test_another_option(forks, tmp_path):
         assert rule in text
         assert "'seed': 0" in text
         assert "'temperature': 0.5" in text
+
+
+def test_other_settings_of_the_environment(tmp_path):
+    """What JAX reads while it loads, so not by forks; before, numbers of two sizes ended one of them by SIGABRT."""
+    prepare(tmp_path, "jax")
+    flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}"}
+    flags |= {"JAX_NUM_PROCESSES": "2", "PYTHONPATH": f"{golden.ROOT}{os.pathsep}{tmp_path}"}
+    words = [sys.executable, "-m", "tf_simclr", *WORDS, "--model_dir", "run"]
+    started = []
+    for number in range(2):
+        own = {"JAX_PROCESS_ID": str(number), "JAX_ENABLE_X64": str(number)}
+        options = {"cwd": tmp_path, "env": os.environ | flags | own, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(words, **options))
+    for one in started:
+        text = one.communicate(timeout=300)[1]
+        assert one.returncode == 2, text
+        assert "worker 0 has {'jax_enable_x64': 'False'}; worker 1 has {'jax_enable_x64': 'True'}" in text
 
 
 def test_other_images_of_the_same_number(forks, tmp_path):

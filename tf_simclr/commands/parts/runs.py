@@ -106,18 +106,24 @@ def agree(config: Pretrain | Finetune | Distill, source: Source, *, devices: rep
     weights = _weights_of(config)  # these may lie elsewhere on each machine
     same = {name: value for name, value in plain(config).items() if name not in {*_OF_A_MACHINE, *weights}}
     seen = {"images": source.num_examples, "their names": source.roster, "classes": list(source.class_names)}
-    devices.agree("the options", same | seen | _versions())
+    devices.agree("the options", same | seen | _environment())
     devices.agree("the weights that options name", weights)
 
 
-def _versions() -> dict[str, str]:
-    """Of what computes and draws: processes of other versions would not train the same network."""
+def _environment() -> dict[str, str]:
+    """Versions and settings of what computes and draws: processes with others would not train the same network."""
     backend = keras.backend.backend()
     packages = ("tf_simclr", "keras", "numpy", *([backend] if backend != "numpy" else []))
     found = {name: getattr(importlib.import_module(name), "__version__", "") for name in packages}
-    return {"version of Python": ".".join(map(str, sys.version_info[:2]))} | {
-        f"version of {name}": str(version) for name, version in found.items()
-    }
+    told = {"version of Python": ".".join(map(str, sys.version_info[:2]))}
+    told |= {f"version of {name}": str(version) for name, version in found.items()}
+    # What variables of the environment and `keras.json` set; of numbers of two sizes Gloo aborts.
+    told |= {name: str(getattr(keras.config, name)()) for name in ("floatx", "epsilon", "image_data_format")}
+    if backend == "jax":
+        config = importlib.import_module("jax").config
+        names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
+        told |= {name: str(getattr(config, name, None)) for name in names}
+    return told
 
 
 def _weights_of(config: Any) -> dict[str, str]:
