@@ -357,8 +357,8 @@ def _classes(
         return None, (), []
     # 2. Words alone, or some images without a number: another way, or no labels.
     own = {one.classes for one in found if one.names}
-    first = {f"shard {number}": list(one[:_FEW]) for number, one in enumerate(sorted(own)[:2])}
-    check(len(own) == 1, f"the shards of {origin} must have the same classes, in the same order", **first)
+    two = {f"shard {number}": list(one[:_FEW]) for number, one in enumerate(sorted(own)[:2])}
+    check(len(own) == 1, f"the shards of {origin} must have the same classes, in the same order", **two)
     named = next(iter(own)) or _class_file(folder, base, way)
     numbers = labels[sound]
     if (numbers == NO_LABEL).all():
