@@ -113,8 +113,6 @@ def of_option(option: options.Option) -> Iterator[tuple[str, list[str]]]:
         return
     if not option.several:
         yield "no value", [name]
-    first, second = re.findall(r"'([^']+)'", kinds)[:2] if "Literal" in kinds else ("1", "2")
-    yield "twice", [name, first, name, second]
     yield "blank", [name, "   "]
     if "Path" in kinds:
         yield "long", [name, "a" * 300]

@@ -24,7 +24,7 @@ def test_each_mistake_is_answered_in_a_sentence_before_a_framework_loads(tmp_pat
     rows = found(tmp_path)
     assert len(rows) > 2000
     kinds = {"command", "stray", "left out", "batch", "option", "no value", "choice", "number", "checkpoint", "model"}
-    kinds |= {"output", "source", "split", "program", "twice", "blank", "long", "over"}
+    kinds |= {"output", "source", "split", "program", "blank", "long", "over"}
     assert {row["kind"] for row in rows} == kinds
     wrong = [
         f"{row['kind']}: {row['words']} → {row['code']} {row['said'][:200]!r}"

@@ -239,7 +239,7 @@ def read(
                 check(follows, f"--{name} must be followed by a value ({form(option.kind)})", received=word)
                 value = left.pop(0)
             found = _converted(option, value)
-        if given.setdefault(name, found) != found:
+        if name in given and given[name] != found:  # NaN is not even itself
             say(f"--{name} is given twice: {found} counts, not {given[name]}")
         given[name] = found
     return _placed(command, known, alone=alone) | given
