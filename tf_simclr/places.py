@@ -280,8 +280,12 @@ def _check_writable(name: str) -> None:
     Raises:
         InputError: so it is.
     """
-    rule = "a place to write must have a name in UTF-8; pictures that are read may have any"
-    check(not any("\ud800" <= letter <= "\udfff" for letter in name), rule, received=name)
+    # Its bytes count: where Python takes names for ASCII, letters that are UTF-8 come as the signs of odd bytes, too.
+    try:
+        os.fsencode(name).decode("utf-8")
+    except UnicodeError as error:
+        rule = "a place to write must have a name in UTF-8; pictures that are read may have any"
+        raise InputError(f"{rule}. Received: {shown(name)}") from error
 
 
 def _is_path(kind: Any) -> bool:

@@ -1,3 +1,4 @@
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -68,9 +69,19 @@ def test_a_class_without_training_examples_is_never_predicted():
     assert set(probe.predict(features)) == {0, 2, 5}
 
 
-def test_features_in_single_precision_stay_in_it():
+def test_features_in_single_precision_are_not_copied_into_double():
     features, labels = examples()
-    assert probes.logistic_regression(features.astype(np.float32), labels).weights.dtype == np.float32
+    probe = probes.logistic_regression(features.astype(np.float32), labels)
+    many = np.tile(features.astype(np.float32), (5000, 5))
+    probe = dataclasses.replace(probe, weights=np.tile(probe.weights, (5, 1)))
+    tracemalloc.start()
+    try:
+        scores = probe.scores(many)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - 2 * scores.nbytes < many.nbytes / 2
+    np.testing.assert_allclose(scores[:40], many[:40].astype(np.float64) @ probe.weights + probe.bias, rtol=1e-12)
 
 
 def test_a_probe_that_ran_out_of_iterations_says_so():

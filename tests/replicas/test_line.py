@@ -20,7 +20,7 @@ def ends(monkeypatch):
     """What is called instead of ending this process."""
     found = threading.Event()
     monkeypatch.setattr(line, "_GRACE", 0.2)
-    monkeypatch.setattr(Line, "_end", lambda self: found.set())
+    monkeypatch.setattr(line, "end", lambda sentence: found.set())
     return found
 
 
