@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 ALL = [(name, kind) for name in encoders.ENCODERS for kind in encoders.MODELS]
 QUICK = {("own class", "MoCo"), ("own class of one size", "SimCLR"), ("sequential of one size", "Classifier"),
          ("resizing first", "Classifier"), ("resizing first", "SimCLR"), ("feature maps", "MoCo"),
-         ("dict of one", "Distiller"), ("layer", "Classifier"), ("network", "Classifier")}  # fmt: skip
+         ("dict of one", "Distiller"), ("layer", "Classifier"), ("network", "Classifier"),
+         ("sequential of one size", "MoCo")}  # fmt: skip
 
 
 def python(*arguments: str, **environment: str) -> str:

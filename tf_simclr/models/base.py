@@ -144,9 +144,9 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         _check_any(x)
+        self.build_for(x)  # first: layers tell what may be alone in a batch
         size = _batch_size(rest, options, split=options.get("validation_split"))
         self.check_batches(x, batch_size=size, training=True)
-        self.build_for(x)
         held = options.get("validation_data")
         # (images, labels, weights): what comes behind the labels is handed on as it is.
         if isinstance(held, list | tuple) and len(held) > 1:
@@ -157,8 +157,8 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         _check_any(x)
-        self.check_batches(x, batch_size=_batch_size(rest, options), training=False)
         self.build_for(x)
+        self.check_batches(x, batch_size=_batch_size(rest, options), training=False)
         with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
 
