@@ -23,11 +23,10 @@ MADE_UP = "tf_simclr, made up"
 
 def described(data: pydicom.Dataset) -> dict[str, Any]:
     """Fields of a `Radiograph`."""
-    view, sides = _viewed(data), orientation(data)
-    part = re.sub(r"[^A-Z0-9 _-]", "", word(data, "BodyPartExamined"))[:16]
-    region = _meaning(data, "AnatomicRegionSequence")
-    shown = part or region
+    view, sides = word(data, "ViewPosition") or _meaning(data, "ViewCodeSequence"), orientation(data)
     # A header may name the part or, in newer files, a region by a code.
+    part = re.sub(r"[^A-Z0-9 _-]", "", word(data, "BodyPartExamined"))[:16]
+    shown = part or _meaning(data, "AnatomicRegionSequence")
     doubts = []
     if shown and not any(name in shown for name in CHEST):
         doubts.append(f"no chest by its header: {shown}")
@@ -38,7 +37,6 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
     if word(data, "PresentationIntentType") == "FOR PROCESSING":
         doubts.append("a detector's raw values by its header, which are for processing and not for a viewer")
     device = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
-    made_up = text(data, "Manufacturer") == MADE_UP
     # Coarse on purpose: a decade instead of an age, no date, no station, no number of a device.
     return {
         "view": view if view in VIEWS else "",
@@ -48,7 +46,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         "sex": sex if (sex := word(data, "PatientSex")[:1]) in ("M", "F", "O") else "",
         "age": decade(word(data, "PatientAge")),
         "device": device[:64],
-        "made_up": made_up,
+        "made_up": text(data, "Manufacturer") == MADE_UP,
         "doubts": tuple(doubts),
         "notes": (BURNED_IN,) if word(data, "BurnedInAnnotation") == "YES" else (),
     }
@@ -63,11 +61,6 @@ def _turned(sides: tuple[str, ...]) -> str:
     if row not in "LR" or column not in "HF":  # from front to back, or a plane that no radiograph has
         return ""
     return "upside down" if column == "H" else "mirrored" if row == "R" else ""
-
-
-def _viewed(data: pydicom.Dataset) -> str:
-    """The view position, else what the view's code means, in capitals."""
-    return word(data, "ViewPosition") or _meaning(data, "ViewCodeSequence")
 
 
 def _meaning(data: pydicom.Dataset, keyword: str) -> str:

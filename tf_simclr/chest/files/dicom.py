@@ -28,7 +28,7 @@ from tf_simclr.chest.files.radiograph import (
     extreme,
     turned_round,
 )
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, first_line
 
 _ANY = "ANY"
 """Stands for every modality, where the caller takes whatever is there."""
@@ -100,7 +100,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
         raise error if name in str(error) else InputError(f"{name}: {error}") from error
     except Exception as error:  # pydicom and the codecs raise what they like on damaged bytes
         raise InputError(
-            f"{name} must be a whole DICOM image ({type(error).__name__}: {_first_line(error)})"
+            f"{name} must be a whole DICOM image ({type(error).__name__}: {first_line(error)[:120]})"
         ) from error
 
 
@@ -125,11 +125,6 @@ def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: 
         known["doubts"] += (f"{odd}{', as its own window shows it' if pixels.windowed else ''}",)
     known["notes"] = tuple(dict.fromkeys([*notes, *known["notes"], *pixels.notes]))
     return Radiograph(pixels=levels, bits=pixels.stored, **known, **identities)
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, short; some hold whole data sets."""
-    return (str(error).splitlines() or [""])[0][:120]
 
 
 _IN_USE = "must be stored in a transfer syntax that is in use for radiographs"
@@ -281,8 +276,7 @@ def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
     # Before decoding: a header can claim any size, and memory is taken by it.
     fits = 0 < rows * columns <= MAX_PIXELS and rows > 0
     check(fits, f"{name} must have between 1 and {MAX_PIXELS:,} pixels", rows=rows, columns=columns)
-    syntax = UID(data.file_meta.TransferSyntaxUID)
-    if not syntax.is_compressed:
+    if not data.file_meta.TransferSyntaxUID.is_compressed:
         rule = "names no transfer syntax, and its pixels are compressed: nothing says how"
         check(
             not data["PixelData"].is_undefined_length, f"{name} must say how its pixels are compressed, but it {rule}"
@@ -303,14 +297,14 @@ def _check_size(data: pydicom.Dataset, about: Layout, *, name: str) -> None:
 
 def _check_codec(syntax: UID, name: str, *, bits: int) -> None:
     """Refuses a compression that nothing installed decodes, and names what would."""
-    if not UID(syntax).is_compressed:
+    if not syntax.is_compressed:
         return
     try:
         available = codecs.get_decoder(syntax).is_available
     except NotImplementedError as error:
-        raise InputError(f"{name} {_IN_USE}. Received: {UID(syntax).name}") from error
+        raise InputError(f"{name} {_IN_USE}. Received: {syntax.name}") from error
     # What pydicom says of codecs is right but for this one.
     twelve = syntax == JPEGExtended12Bit and bits > 8  # Pillow claims it and fails
     if not available or (twelve and find_spec("libjpeg") is None):
         package = _PACKAGES.get(str(syntax), "pylibjpeg")
-        raise InputError(f"{name} is compressed as {UID(syntax).name}, which needs a package: pip install {package}")
+        raise InputError(f"{name} is compressed as {syntax.name}, which needs a package: pip install {package}")

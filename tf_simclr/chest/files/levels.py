@@ -175,14 +175,12 @@ def shown(data: pydicom.Dataset, about: Layout, *, windowed: bool) -> np.ndarray
     _look_at_sides(data, about)
     padding = _padded(stored, data, about=about)
     values, ends = _behind_the_modality(stored, data, about=about, padding=padding)
-    pixels = _by_voi_lut(values, data, about=about) if windowed else None
-    if pixels is None and windowed:
-        pixels = _by_window(values, data, about=about)
+    pixels = _as_the_file_says(values, data, about=about) if windowed else None
     about.windowed = pixels is not None
-    if pixels is not None:
-        _look_at_window(pixels, values, about=about, padding=padding)
     if pixels is None:
         pixels = _over_range(values, ends, about=about, padding=padding)
+    else:
+        _look_at_window(pixels, values, about=about, padding=padding)
     # MONOCHROME1 shows the least white.
     pixels = 1 - pixels if about.inverted else pixels
     return np.where(padding, 0, pixels).astype(np.float32)
@@ -527,41 +525,29 @@ def _table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
     return words.astype("<u2").view(np.uint8)[:count]
 
 
-def _by_voi_lut(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
-    """Grey levels by the VOI LUT, of several the first; None where there is none."""
-    table = _look_up_table(data, "VOILUTSequence", about=about)
-    return None if table is None else np.clip(table.applied(values) / table.white, 0, 1)
-
-
-def _by_window(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
-    """Grey levels by the window, of several, which are views, the first that is one; None where there is none."""
+def _as_the_file_says(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
+    """Grey levels by the VOI LUT, else by the window, of several, which are views, the first that is one; or None."""
+    if (table := _look_up_table(data, "VOILUTSequence", about=about)) is not None:
+        return np.clip(table.applied(values) / table.white, 0, 1)
     # Several windows are alternatives for a viewer: the first is the one that it opens with.
     centres, widths = numbers(data, "WindowCenter"), numbers(data, "WindowWidth")
     pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
     function = word(data, "VOILUTFunction") or "LINEAR"
-    wide = [(centre, width) for centre, width in pairs if width >= _least_width(function)]
+    # A linear one spans a grey level at least (C.11.2.1.2.1), any other one something (C.11.2.1.3).
+    wide = [(c, w) for c, w in pairs if (w >= 1 if function == "LINEAR" else w > 0)]
     if len(wide) < len(pairs):  # 0 and 0 stand where a program had none to write
         about.notes.append("has a window without a width: as if absent")
     if not wide:
         return None
-    ((centre, width), *_) = wide
-    return window(values.astype(np.float64), centre, width=width, function=function)
+    return _window(values.astype(np.float64), *wide[0], function=function)
 
 
-def _least_width(function: str) -> float:
-    """The narrowest window that there is of a function (C.11.2.1.2.1, C.11.2.1.3)."""
-    return 1.0 if function == "LINEAR" else float(np.nextafter(0, 1))
-
-
-def window(values: np.ndarray, centre: float, *, width: float, function: str) -> np.ndarray:
+def _window(values: np.ndarray, centre: float, width: float, *, function: str) -> np.ndarray:
     """Grey levels in [0, 1] of a window (C.11.2.1.2 and C.11.2.1.3).
 
     Raises:
-        InputError: the width is too small, or the function is not one of the standard's.
+        InputError: the function is not one of the standard's.
     """
-    check(np.isfinite(centre), "WindowCenter must be a number", centre=centre)
-    rule = "WindowWidth must be at least 1, of other functions than LINEAR above 0"
-    check(_least_width(function) <= width < np.inf, rule, width=width)
     if function == "SIGMOID":
         # Bounded: `exp` of more is infinite, and the value is 0 or 1 long before.
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))

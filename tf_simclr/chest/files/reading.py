@@ -92,7 +92,7 @@ def is_radiograph_file(path: Path) -> bool:
             start = file.read(256)
     except OSError:
         return False
-    return start.startswith(_PICTURES) or start[128:132] == b"DICM" or dicom.begins(start)
+    return start.startswith(_PICTURES) or dicom.begins(start)
 
 
 def contents(path: Path) -> bytes:

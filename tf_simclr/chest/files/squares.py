@@ -14,7 +14,7 @@ from PIL import Image
 
 from tf_simclr.chest.files.radiograph import MODALITIES, Radiograph
 from tf_simclr.chest.files.reading import read
-from tf_simclr.chest.files.worker import SECONDS, once
+from tf_simclr.chest.files.worker import once
 from tf_simclr.data.radiographs import Fit
 from tf_simclr.errors import check
 
@@ -106,8 +106,13 @@ def resized(pixels: np.ndarray, size: int, *, fit: Fit = "stretch") -> np.ndarra
 def png(pixels: np.ndarray, *, bits: int) -> bytes:
     """Grey levels in [0, 1] as a PNG of 8 bits, or of 16 for a source with more than 8."""
     largest, kind = (255, np.uint8) if bits <= 8 else (65535, np.uint16)
+    return encoded(np.rint(pixels * largest).astype(kind))
+
+
+def encoded(values: np.ndarray, **options: Any) -> bytes:
+    """A picture as a PNG of its own type: uint8 or uint16 `(h, w)`, or uint8 `(h, w, colours)`."""
     file = io.BytesIO()
-    Image.fromarray(np.rint(pixels * largest).astype(kind)).save(file, "PNG")
+    Image.fromarray(values).save(file, "PNG", **options)
     return file.getvalue()
 
 
@@ -180,7 +185,7 @@ def open_picture(path: str, *, size: int, fit: Fit, windowed: bool) -> Picture:
         InputError: the file cannot be read as a radiograph.
     """
     request = {"source": path, "size": size, "fit": fit, "windowed": windowed}
-    return picture_of(once(PICTURED, request, seconds=SECONDS))
+    return picture_of(once(PICTURED, request))
 
 
 def picture_of(answer: bytes) -> Picture:
@@ -259,7 +264,6 @@ def _linear_window(levels: np.ndarray, shown: np.ndarray) -> tuple[float, float]
 
 def _every_pixel(pixels: np.ndarray, *, bits: int) -> bytes:
     """Grey levels in [0, 1] as a PNG that browsers read exactly: of 16 bits they keep 8, but of each colour."""
-    file = io.BytesIO()
     if bits <= 8:
         levels = np.rint(pixels * 255).astype(np.uint8)
     else:
@@ -267,5 +271,4 @@ def _every_pixel(pixels: np.ndarray, *, bits: int) -> bytes:
         levels = np.zeros((*pixels.shape, 3), np.uint8)
         # The high byte in red, the low one in green.
         levels[..., 0], levels[..., 1] = words >> 8, words & 255
-    Image.fromarray(levels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return encoded(levels, compress_level=1)

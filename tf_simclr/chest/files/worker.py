@@ -11,6 +11,7 @@ nothing a decoder was made to do reaches the parent but a picture.
 """
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -94,7 +95,8 @@ class _Worker:
                 self.ready = True
             reply = self.next_frame(self.seconds)
         except InputError:
-            self.restart()
+            self.close()
+            self.start()
             raise
         # `!` and a code: the child died. `+` and content: done. `-` and a sentence: refused.
         if reply[:1] == b"!":
@@ -134,13 +136,8 @@ class _Worker:
         else:
             self.process.kill()
 
-    def restart(self) -> None:
-        """Ends the process, if it has not ended, and starts another."""
-        self.close()
-        self.start()
-
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, if it has not ended."""
         self.kill()
         self.process.wait()
         for pipe in (self.requests, self.replies):
@@ -155,7 +152,7 @@ def _death(code: int | None, *, seconds: float) -> str:
     return f"the file must be decodable, but its decoder crashed (ended with code {code})"
 
 
-def frame(pipe: IO[bytes], *, largest: int = _LARGEST) -> bytes:
+def frame(pipe: IO[bytes]) -> bytes:
     """A length and as many bytes.
 
     Raises:
@@ -163,7 +160,7 @@ def frame(pipe: IO[bytes], *, largest: int = _LARGEST) -> bytes:
     """
     # A pipe that ends in the midst is an end, whatever was read of it.
     head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size or (length := _LENGTH.unpack(head)[0]) > largest:
+    if len(head) < _LENGTH.size or (length := _LENGTH.unpack(head)[0]) > _LARGEST:
         raise EOFError
     content = pipe.read(length)
     if len(content) < length:
@@ -189,11 +186,10 @@ def main() -> None:
             payload = frame(requests) if request["payload"] else None
         except EOFError:
             return
-        arguments = () if payload is None else (payload,)
-        one = Request(call, arguments, items=request["request"])
-        reply = _in_a_fork(one, private=(requests, replies), **settings) if FORKS else one.outcome()
+        job = functools.partial(call, *([] if payload is None else [payload]), **request["request"])
+        reply = _in_a_fork(job, private=(requests, replies), **settings) if FORKS else _reply(job)
         # A file's bytes are let go before the next are read.
-        del payload, arguments, one
+        del payload, job
         send(replies, reply)
 
 
@@ -204,26 +200,20 @@ def send(pipe: IO[bytes], content: bytes | bytearray) -> None:
     pipe.flush()
 
 
-class Request:
-    """One call of the function."""
-
-    def __init__(self, call: Callable[..., bytes], arguments: tuple[bytes, ...], *, items: dict[str, Any]):
-        self.call, self.arguments, self.items = call, arguments, items
-
-    def outcome(self) -> bytes:
-        """`+` and bytes, or `-` and the reason."""
-        try:
-            return b"+" + self.call(*self.arguments, **self.items)
-        except (InputError, MemoryError) as error:
-            reason = str(error) or "the file must be decodable in the memory that a decoder may have"
-            return b"-" + reason.encode(errors="replace")
+def _reply(job: Callable[[], bytes]) -> bytes:
+    """`+` and what a job returns, or `-` and the reason why it does not."""
+    try:
+        return b"+" + job()
+    except (InputError, MemoryError) as error:
+        reason = str(error) or "the file must be decodable in the memory that a decoder may have"
+        return b"-" + reason.encode(errors="replace")
 
 
-def _in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int, seconds: float) -> bytes:
-    """The outcome, computed in a child with its limits; `!` and a code where the child died.
+def _in_a_fork(job: Callable[[], bytes], *, private: tuple[IO[bytes], ...], memory: int, seconds: float) -> bytes:
+    """The reply, computed in a child with its limits; `!` and a code where the child died.
 
     Args:
-        request: what to call.
+        job: what to call.
         private: pipes that the child must not hold.
         memory: largest address space in bytes.
         seconds: of processor time.
@@ -242,7 +232,7 @@ def _in_a_fork(request: Request, *, private: tuple[IO[bytes], ...], memory: int,
                 os.dup2(nothing.fileno(), 2)  # decoders print what they find, too
             limit(memory, seconds=seconds)
             with os.fdopen(writing, "wb") as pipe:
-                pipe.write(request.outcome())
+                pipe.write(_reply(job))
             code = 0
         finally:
             os._exit(code)  # without the worker's own clean-up
@@ -310,7 +300,6 @@ def each(
     *,
     workers: int = 1,
     seconds: float = SECONDS,
-    memory: int = _MEMORY,
 ) -> Iterator[bytes | InputError]:
     """Yields for each request, in their order, what a function made of it, or the reason why it could not.
 
@@ -319,10 +308,9 @@ def each(
         requests: JSON types.
         workers: processes at a time.
         seconds: longest time for one request.
-        memory: largest address space of a decoder in bytes.
     """
     check(workers >= 1, "workers must be at least 1", workers=workers)
-    crew = [_Worker(function, memory=memory, seconds=seconds) for _ in range(workers)]
+    crew = [_Worker(function, seconds=seconds) for _ in range(workers)]
     asked = 0
     try:
         for request in requests:
@@ -346,13 +334,13 @@ def _outcome(worker: _Worker) -> bytes | InputError:
         return error
 
 
-def once(function: str, request: dict[str, Any], *, seconds: float = SECONDS, memory: int = _MEMORY) -> bytes:
+def once(function: str, request: dict[str, Any]) -> bytes:
     """One request in a process of its own.
 
     Raises:
         InputError: the reason why it was refused.
     """
-    result = next(each(function, [request], seconds=seconds, memory=memory))
+    result = next(each(function, [request]))
     if isinstance(result, InputError):
         raise result
     return result

@@ -4,11 +4,11 @@ The network sees a square that was made of the radiograph; here its places are p
 """
 
 import base64
-import io
 
 import numpy as np
 from PIL import Image
 
+from tf_simclr.chest.files.squares import encoded
 from tf_simclr.data.radiographs import Fit
 
 COLOURS = np.array([[255, 214, 0], [255, 140, 0], [214, 30, 30]], np.float32)
@@ -82,6 +82,4 @@ def layer(heat: np.ndarray) -> np.ndarray:
 
 def data_uri(pixels: np.ndarray) -> str:
     """A picture as text that a page can hold: 8-bit grey or RGB, as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encoded(pixels)).decode()
