@@ -1,6 +1,5 @@
 """A prepared folder without a preparation: flat pictures, each of its own grey, so that a view tells its image."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -51,8 +50,8 @@ def folder(
             for row, picture in zip(rows[part], pictures[part], strict=True):
                 writer.write(prepare.record(row, picture))
         write_json(path.with_suffix(".json"), {"rows": rows[part]})
-    settings = prepare.Settings(name="made", classes=CLASSES, images=len(rows), size=size, fit="stretch", windowed=True)
-    write_json(place / "settings.json", dataclasses.asdict(settings))
+    settings = {"name": "made", "classes": CLASSES, "images": len(rows), "size": size, "fit": "stretch"}
+    write_json(place / "settings.json", settings | {"windowed": True})
     return load(place)
 
 

@@ -113,7 +113,7 @@ def test_a_stopped_preparation_goes_on_where_it_was_and_ends_the_same(raw, prepa
     monkeypatch.setattr(prepare, "SHARD", 5)
     collection, calls = siim.collection(raw), []
 
-    def stop(done, total):
+    def stop(done):
         calls.append(done)
         if done == 7 and len(calls) == 7:
             raise KeyboardInterrupt

@@ -87,12 +87,11 @@ def collection(folder: Path) -> Collection:
                     place=f"{table.name}, line {row[LINE]}",
                 )
             )
-    problems = unmatched("a row has no file", missing)
     return Collection(
         name="CheXpert",
         classes=_OBSERVATIONS,
         entries=tuple(entries),
-        problems=problems,
+        problems=unmatched("a row has no file", missing),
         private=True,  # the names hold the patients' numbers
     )
 

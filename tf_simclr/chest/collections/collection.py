@@ -9,7 +9,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,24 +18,12 @@ from tf_simclr.data.radiographs import NOT_MENTIONED, UNCERTAIN
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import read_json, reading
 
-ENDINGS = (".dcm", ".dicom", ".dic", ".png", ".jpg", ".jpeg")
+_PICTURES = (".png", ".jpg", ".jpeg")
+ENDINGS = (".dcm", ".dicom", ".dic", *_PICTURES)
 """Files of a folder that count as radiographs, in any case of letters."""
-_OTHERS = (
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".json",
-    ".xml",
-    ".md",
-    ".pdf",
-    ".html",
-    ".zip",
-    ".gz",
-    ".tar",
-    ".py",
-    ".db",
-    ".xlsx",
-)
+TEXTS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".html", ".py", ".xlsx")
+"""Files that nobody takes for radiographs."""
+_OTHERS = (*TEXTS, ".pdf", ".zip", ".gz", ".tar", ".db")
 """Files that are not even looked into."""
 _ATTRIBUTES = {
     "sex": ("patient gender", "patient sex", "sex", "gender"),
@@ -311,16 +299,23 @@ def files_below(folder: Path) -> list[Path]:
     """
     check(folder.is_dir(), "the folder of radiographs must exist", folder=str(folder))
     # Sorted, so that a folder is the same collection on every system.
-    found, ours = [], written_here(folder)
-    for path in sorted(folder.rglob("*")):
+    found = []
+    for path in sorted(visible(folder)):
         ending = path.suffix.lower()
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        own = not ours.isdisjoint(path.parents)
-        if hidden or own or ending in _OTHERS or path.name.upper().startswith("DICOMDIR"):
+        if ending in _OTHERS or path.name.upper().startswith("DICOMDIR"):
             continue
         if ending in ENDINGS or (path.is_file() and is_radiograph_file(path)):
             found.append(path)
     return found
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """What lies below a folder, but for hidden files and what this program wrote."""
+    ours = written_here(folder)
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and ours.isdisjoint(path.parents):
+            yield path
 
 
 def written_here(folder: Path) -> set[Path]:
@@ -352,9 +347,24 @@ def files_by_name(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in files_below(folder):
-        # A DICOM's number has dots, too: only known endings are cut off.
-        name = path.stem if path.suffix.lower() in ENDINGS else path.name
+        name = without_ending(path.name)
         there = found.setdefault(name, path)
         same = there is path or filecmp.cmp(there, path, shallow=False)
         check(same, f"file names below {folder} must differ", name=name, first=str(there), second=str(path))
     return found
+
+
+def without_ending(name: str) -> str:
+    """The name of a file without an ending of radiographs: a DICOM's number has dots, too, which are none.
+
+    Example:
+        >>> without_ending("img/0.PNG"), without_ending("1.2.840.5")
+        ('0', '1.2.840.5')
+    """
+    path = Path(name)
+    return path.stem if path.suffix.lower() in ENDINGS else path.name
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a PNG or JPEG by its ending, which knows no patient, as a DICOM does."""
+    return path.suffix.lower() in _PICTURES

@@ -1,7 +1,5 @@
 """`tf-simclr chest prepare`: radiographs to records, once, and what is in them."""
 
-from typing import Any
-
 from tf_simclr.chest.collections import chexpert, nih, siim, synthetic, tables
 from tf_simclr.chest.collections.collection import Collection
 from tf_simclr.config import ChestPrepare
@@ -39,10 +37,5 @@ def opened(config: ChestPrepare) -> Collection:
         return chexpert.collection(config.raw)
     if config.source == "folder":
         return tables.from_folder(config.raw)
-    columns: dict[str, Any] = {
-        "path": config.path_column,
-        "label": config.label_column,
-        "patient": config.patient_column,
-    }
-    columns |= {"label": config.label_columns} if config.label_columns else {}
-    return tables.from_csv(config.raw, **columns)
+    label = config.label_columns or config.label_column
+    return tables.from_csv(config.raw, path=config.path_column, label=label, patient=config.patient_column)

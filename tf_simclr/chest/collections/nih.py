@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tf_simclr.chest.collections.collection import (
-    ENDINGS,
     LINE,
     Collection,
     Entry,
@@ -24,6 +23,7 @@ from tf_simclr.chest.collections.collection import (
     spelling,
     unmatched,
     within,
+    without_ending,
 )
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import reading
@@ -60,10 +60,18 @@ def collection(folder: Path) -> Collection:
     # 1. The tables. 2. The files by name without ending. 3. The official parts. 4. An entry a row.
     table = _entries_table(folder)
     rows = read_table(table, columns=("Image Index", "Finding Labels", "Patient ID"))
+    named = [(row, without_ending(row["Image Index"])) for row in rows]
     files, splits = files_by_name(folder), _official_split(folder)
-    names = [_stem(row["Image Index"]) for row in rows]
-    parts = dict(zip(there := [name for name in names if name in files], _parts_of(there, splits), strict=True))
-    listed = set(names)
+    there = [(row, name) for row, name in named if name in files]
+    parts = _parts_of([name for _, name in there], splits)
+    # What does not fit together.
+    fileless = [row["Image Index"] for row, name in named if name not in files]
+    misnamed = [
+        row["Image Index"]
+        for row, name in named
+        if (number := re.match(r"(\d{8})_", name)) and spelling(number[1]) != spelling(row["Patient ID"])
+    ]
+    rowless = [files[name].name for name in files.keys() - {name for _, name in named}]
     return Collection(
         name="NIH ChestX-ray14",
         classes=_CLASSES,
@@ -74,25 +82,14 @@ def collection(folder: Path) -> Collection:
                 labels=labels(row["Finding Labels"], where=f"{table}, line {row[LINE]}"),
                 patient=row["Patient ID"],
                 study=name,  # one image a visit
-                split=parts[name],
+                split=part,
                 attributes=attributes(row),
             )
-            for row, name in zip(rows, names, strict=True)
-            if name in files
+            for (row, name), part in zip(there, parts, strict=True)
         ),
-        problems=unmatched(
-            f"a row of {table.name} has no file",
-            (row["Image Index"] for row, name in zip(rows, names, strict=True) if name not in files),
-        )
-        + unmatched(
-            "a row's patient is not the one that its file is named after",
-            (
-                row["Image Index"]
-                for row, name in zip(rows, names, strict=True)
-                if (number := re.match(r"(\d{8})_", name)) and spelling(number[1]) != spelling(row["Patient ID"])
-            ),
-        )
-        + unmatched(f"a file has no row in {table.name}", (files[name].name for name in files.keys() - listed)),
+        problems=unmatched(f"a row of {table.name} has no file", fileless)
+        + unmatched("a row's patient is not the one that its file is named after", misnamed)
+        + unmatched(f"a file has no row in {table.name}", rowless),
     )
 
 
@@ -109,12 +106,6 @@ def _entries_table(folder: Path) -> Path:
     rule = f"the folder must hold one of {', '.join(_TABLES)}"
     check(len(contents) == 1, rule, folder=str(folder), found=[path.name for path in found])
     return found[0]
-
-
-def _stem(name: str) -> str:
-    """An image's name without the ending of a picture."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in ENDINGS else path.name
 
 
 def labels(text: str, *, where: str) -> tuple[int, ...]:
@@ -143,7 +134,7 @@ def _official_split(folder: Path) -> dict[str, set[str]]:
     lists = {part: _list_file(folder, name) for part, name in _LISTS.items()}
     with reading(folder, "a folder whose lists of images are text"):
         names = {
-            part: {_stem(within(name)) for name in re.split(r"[\s,;]+", decoded(path.read_bytes())) if name}
+            part: {without_ending(within(name)) for name in re.split(r"[\s,;]+", decoded(path.read_bytes())) if name}
             for part, path in lists.items()
             if path is not None
         }

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,6 @@ _LATER = ("content", "told")
 """Those that rows of earlier versions lack."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a prepared folder is made of; the same command must find the same settings there."""
-
-    name: str
-    classes: tuple[str, ...]
-    images: int
-    size: int
-    fit: Fit
-    windowed: bool
-    modalities: tuple[str, ...] = MODALITIES
-    made_up: bool = False
-
-
 def prepare(
     collection: Collection,
     folder: Path,
@@ -76,7 +62,7 @@ def prepare(
     modalities: tuple[str, ...] = MODALITIES,
     workers: int = 0,
     seconds: float = SECONDS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
     say: Say = silent,
 ) -> list[dict[str, Any]]:
     """Writes the shards that are missing and returns the rows of all, refused images among them.
@@ -90,7 +76,7 @@ def prepare(
         modalities: DICOM modalities that are read; `any` takes all.
         workers: processes that decode; 0: as many as there are cores.
         seconds: longest time for one image.
-        progress: called with the images done and all.
+        progress: called with how many images are done.
         say: takes a line for the user.
 
     Raises:
@@ -100,22 +86,16 @@ def prepare(
     # 1. In an order that does not depend on the disk, and with settings that a second run compares.
     folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
-    settings = Settings(
-        name=collection.name,
-        classes=collection.classes,
-        images=len(entries),
-        size=size,
-        fit=fit,
-        windowed=windowed,
-        modalities=tuple(modalities),
-        made_up=collection.made_up,
-    )
+    options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities)}
+    settings = {"name": collection.name, "classes": collection.classes, "images": len(entries)} | options
+    settings |= {"made_up": collection.made_up}
     # One process at a time: two would draw two salts, and patients of one collection would have two pseudonyms.
     with hold(folder, say=say):
-        _begin(folder, settings)
+        changed = begun_with(folder / "settings.json", settings, advice="take another folder")
+        check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
         salt = salt_of(folder, made_up=collection.made_up)
         names = Names(salt, private=collection.private)
-        options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities), "salt": salt}
+        options |= {"salt": salt}
         # 2. Shard by shard: one that has its rows is whole, and is not made again.
         parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
         rows: list[dict[str, Any]] = []
@@ -127,7 +107,7 @@ def prepare(
             contents = _known_by(part, salt=salt, say=say if made else silent)
             if not made:
                 answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
-                answers = counted(answers, progress, done=len(rows), total=len(entries))
+                answers = _counted(answers, progress, done=len(rows))
                 _write_shard(path, part, contents=contents, answers=answers, names=names)
             with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
                 kept = json.loads(path.with_suffix(".json").read_bytes())["rows"]
@@ -138,11 +118,8 @@ def prepare(
             say(f"{folder}: {earlier:,} images are of an earlier version, which did not note what files it read")
         # 3. Beside the folder, for its owner alone.
         names.write(beside(folder, ".names.csv"), entries=entries, problems=collection.problems)
-        check(
-            any(not row["refused"] for row in rows),
-            "at least one radiograph must be readable",
-            first=rows[0]["refused"],
-        )
+        readable = any(not row["refused"] for row in rows)
+        check(readable, "at least one radiograph must be readable", first=rows[0]["refused"])
         return rows
 
 
@@ -208,18 +185,11 @@ class Names:
             _write_for_owner(path, text.getvalue())
 
 
-def counted(answers: Iterator, progress: Callable[[int, int], None] | None, *, done: int, total: int) -> Iterator:
+def _counted(answers: Iterator, progress: Callable[[int], None], *, done: int) -> Iterator:
     """The same answers, each told."""
     for number, answer in enumerate(answers, done + 1):
-        if progress:
-            progress(number, total)
+        progress(number)
         yield answer
-
-
-def _begin(folder: Path, settings: Settings) -> None:
-    """Notes the settings, or checks that those there are the same."""
-    changed = begun_with(folder / "settings.json", asdict(settings), advice="take another folder")
-    check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
 
 
 def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: float) -> Iterator[bytes | InputError]:

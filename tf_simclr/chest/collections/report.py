@@ -23,6 +23,8 @@ from tf_simclr.terminal import Tally, say
 
 _EXAMPLES = 4
 """Radiographs in the picture of what the network sees."""
+_FIRST = 10
+"""Lines of what was refused, or does not fit together, that are shown."""
 _TOLD = 0.2
 """How far from 0.5 the AUC of a class by the mean or the spread of the grey levels is said; our choice."""
 _APART = 0.15
@@ -37,7 +39,6 @@ def prepared(config: ChestPrepare, collection: Collection) -> str:
         InputError: the folder holds another preparation, or no image could be read.
     """
     # 1. Every file to a record, in processes that may die.
-    counter = Tally(f"radiographs of {collection.name}", len(collection.entries))
     rows = prepare(
         collection,
         config.out,
@@ -47,7 +48,7 @@ def prepared(config: ChestPrepare, collection: Collection) -> str:
         modalities=config.modalities,
         workers=config.workers,
         seconds=config.seconds,
-        progress=lambda done, total: counter(done),
+        progress=Tally(f"radiographs of {collection.name}", len(collection.entries)),
         say=say,
     )
     # 2. What a person should know before training: said, and kept.
@@ -69,7 +70,6 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
         studies[patient].add(row["study"])
         kinds[patient].add(tuple(row["labels"]))
     alike = near_duplicates([row["hash"] for row in kept])
-    names = [(a, b, bits) for a, b, bits in alike]
     official = {part: np.flatnonzero(prepared.splits == part) for part in NAMES}
     return {
         "collection": prepared.name,
@@ -88,8 +88,8 @@ def report(prepared: Prepared, rows: list[dict[str, Any]], *, problems: list[str
         "notes": _gathered(kept, "notes"),
         "refused": {row["image"]: row["refused"] for row in rows if row["refused"]},
         "problems": problems,
-        "near_duplicates": [[kept[a]["image"], kept[b]["image"], bits] for a, b, bits in names],
-        "near_duplicates_of_different_patients": sum(prepared.patients[a] != prepared.patients[b] for a, b, _ in names),
+        "near_duplicates": [[kept[a]["image"], kept[b]["image"], bits] for a, b, bits in alike],
+        "near_duplicates_of_different_patients": sum(prepared.patients[a] != prepared.patients[b] for a, b, _ in alike),
         "near_duplicates_of_different_labels": sum(kept[a]["labels"] != kept[b]["labels"] for a, b, _ in alike),
         "near_duplicates_across_official_splits": sum(across(alike, official).values()),
     }
@@ -187,7 +187,7 @@ def text(found: dict[str, Any], out: Path) -> str:
     ]
     hidden = [f"files behind the names {beside(out, '.names.csv')}: for you alone"]
     lines = [
-        *([f"{MADE_UP[0].upper()}{MADE_UP[1:]}"] * found["made_up"]),
+        *([MADE_UP.capitalize()] * found["made_up"]),
         f"{found['collection']}: {found['images']:,} images of {found['studies']:,} studies of "
         f"{found['patients']:,} patients",
         labels,
@@ -227,7 +227,7 @@ def _grey_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _listed(what: str, lines: list[str], *, limit: int = 10) -> list[str]:
-    """A count, and up to `limit` lines."""
-    more = [f"    … and {len(lines) - limit} more"] if len(lines) > limit else []
-    return [f"{len(lines):,} {what}", *(f"    {line}" for line in lines[:limit]), *more]
+def _listed(what: str, lines: list[str]) -> list[str]:
+    """A count, and the first lines."""
+    more = [f"    … and {len(lines) - _FIRST} more"] if len(lines) > _FIRST else []
+    return [f"{len(lines):,} {what}", *(f"    {line}" for line in lines[:_FIRST]), *more]

@@ -17,6 +17,7 @@ from tf_simclr.chest.collections.collection import (
     Collection,
     Entry,
     files_by_name,
+    is_picture,
     read_table,
     unmatched,
     zero_or_one,
@@ -24,7 +25,6 @@ from tf_simclr.chest.collections.collection import (
 from tf_simclr.errors import InputError, check
 
 CLASSES = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
-_PICTURES = (".png", ".jpg", ".jpeg")
 MADE_UP = "MADE_UP.txt"
 """In the folder of what `synthetic` writes."""
 
@@ -41,15 +41,19 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
         InputError: a table or a column is missing, or a cell is not what it should be.
     """
     # 1. Studies carry the labels, images their boxes.
-    studies = _study_labels(folder / "train_study_level.csv")
-    rows = _image_rows(folder / "train_image_level.csv")
+    studies, table = _study_labels(folder / "train_study_level.csv"), folder / "train_image_level.csv"
+    rows = read_table(table, columns=("id", "boxes", "StudyInstanceUID"))
     files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder)
     made_up = (folder / MADE_UP).exists()
-    entries = [entry(row, files[row["image"]], labels=studies) for row in rows if row["image"] in files]
+    entries, listed = [], set()
+    for row in rows:
+        image, count = row["id"].removesuffix("_image"), boxes(row["boxes"], where=f"{table}, line {row[LINE]}")
+        listed.add(image)
+        if image in files:
+            entries.append(_entry(image, files[image], study=row["StudyInstanceUID"], boxes=count, labels=studies))
     # 2. Without `boxless_siblings`, an image without boxes is left out where another of its study has some.
     boxed = {e.study for e in entries if e.boxes}
     kept = [e for e in entries if boxless_siblings or e.boxes or e.study not in boxed]
-    listed = {row["image"] for row in rows}
     nameless = sum(bool(entry.patient) for entry in kept)
     return Collection(
         name="made-up radiographs in SIIM's layout" if made_up else "SIIM-FISABIO-RSNA COVID-19",
@@ -76,19 +80,6 @@ def _study_labels(path: Path) -> dict[str, tuple[int, ...]]:
     return labels
 
 
-def _image_rows(path: Path) -> list[dict]:
-    """Each image with its study and its number of boxes."""
-    rows = read_table(path, columns=("id", "boxes", "StudyInstanceUID"))
-    return [
-        {
-            "image": row["id"].removesuffix("_image"),
-            "study": row["StudyInstanceUID"],
-            "boxes": boxes(row["boxes"], where=f"{path}, line {row[LINE]}"),
-        }
-        for row in rows
-    ]
-
-
 def boxes(text: str, *, where: str) -> int:
     """Number of boxes in a Python literal, a list of dictionaries; an empty cell has none.
 
@@ -107,13 +98,12 @@ def boxes(text: str, *, where: str) -> int:
     return len(found)
 
 
-def entry(row: dict, path: Path, *, labels: dict[str, tuple[int, ...]]) -> Entry:
+def _entry(image: str, path: Path, *, study: str, boxes: int, labels: dict[str, tuple[int, ...]]) -> Entry:
     """An image with its study's label."""
-    study = row["study"]
     # The table and the folders must tell the same: a file in another study's folder was sorted in by mistake.
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
     other = [name for name in path.parts if name in labels and name != study]
     rule = "an image must lie in the folder of the study that train_image_level.csv gives it to"
-    check(not other or study in path.parts, rule, image=row["image"], table=study, folder=other)
-    patient = "" if path.suffix.lower() not in _PICTURES else study  # a study is of one patient
-    return Entry(path=path, image=row["image"], labels=labels[study], patient=patient, study=study, boxes=row["boxes"])
+    check(not other or study in path.parts, rule, image=image, table=study, folder=other)
+    patient = study if is_picture(path) else ""  # a study is of one patient
+    return Entry(path=path, image=image, labels=labels[study], patient=patient, study=study, boxes=boxes)

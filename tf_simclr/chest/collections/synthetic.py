@@ -4,7 +4,6 @@ They look like chests from afar: two dark lungs, ribs, a heart, noise; a patient
 "Typical" ones have hazy patches in the lower lungs.  What a network reaches on them says nothing about patients.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,7 @@ _RETAKEN = 0.15
 """Share of patients with a second study, whose appearance may differ."""
 
 
-def write(
-    folder: Path, patients: int, *, size: int = 256, seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> None:
+def write(folder: Path, patients: int, *, size: int = 256, seed: int = 0) -> None:
     """Writes `train/<study>/<series>/<image>.dcm` and the two tables; what is there already is written again alike.
 
     Args:
@@ -32,7 +29,6 @@ def write(
         patients: at least 8.
         size: side of the images in pixels.
         seed: of everything.
-        progress: called with the patients done and all.
 
     Raises:
         InputError: too few patients.
@@ -54,8 +50,6 @@ def write(
             save(path, values, patient=f"made-up-{number}", numbers=(seed, number, visit))
             studies.append([f"study{name}_study", *(int(kind == k) for k in range(len(CLASSES)))])
             images.append([f"image{name}_image", drawn(kind), "", f"study{name}"])
-        if progress:
-            progress(number + 1, patients)
     table(folder / "train_study_level.csv", ["id", *CLASSES], rows=studies)
     table(folder / "train_image_level.csv", ["id", "boxes", "label", "StudyInstanceUID"], rows=images)
 

@@ -10,14 +10,17 @@ from tf_simclr.chest.collections.collection import (
     EMPTY,
     ENDINGS,
     LINE,
+    TEXTS,
     Collection,
     Entry,
     attributes,
     check_classes,
     files_below,
+    is_picture,
     read_table,
     spelling,
     unmatched,
+    visible,
     within,
     written_here,
     zero_one_or_unsure,
@@ -26,7 +29,6 @@ from tf_simclr.data.radiographs.splits import NAMES, named
 from tf_simclr.errors import InputError, check
 from tf_simclr.places import shown
 
-DICOM = (".dcm", ".dicom", ".dic")
 _SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)
 """A number as a spreadsheet shows a long one, of which it has thrown the last digits away: `1.23E+11`."""
 _OF_SPLITS = re.compile(r"split|subset|partition|(?<![a-z])folds?(?![a-z])")
@@ -171,10 +173,9 @@ def _of_columns(
         InputError: a cell is none of 1, 0, -1 and empty.
     """
     check(len(set(columns)) == len(columns), "columns of findings must be named once each", received=list(columns))
-    where = [f"{table}, line {row[LINE]}" for row in rows]
     found = [
-        tuple(zero_one_or_unsure(row[column], where=f"{column} in {place}") for column in columns)
-        for row, place in zip(rows, where, strict=True)
+        tuple(zero_one_or_unsure(row[name], where=f"{name} in {table}, line {row[LINE]}") for name in columns)
+        for row in rows
     ]
     return tuple(columns), found
 
@@ -248,7 +249,7 @@ def from_folder(folder: Path) -> Collection:
                 path=path,
                 image="/".join(parts),
                 labels=tuple(int(name == parts[above]) for name in classes),
-                patient=parts[above + 1] if len(parts) > above + 2 and len(below) > 1 and _is_picture(path) else "",
+                patient=parts[above + 1] if len(parts) > above + 2 and len(below) > 1 and is_picture(path) else "",
                 split=(of_split[parts[0]] or "") if divided else "",
                 place="/".join(parts[: above + 1]),
             )
@@ -265,20 +266,10 @@ def _passed_over(folder: Path, files: Sequence[Path], *, homeless: int) -> tuple
     # Told of, so that nobody wonders where half a folder went.
     others = Counter(
         path.suffix.lower() or "without an ending"
-        for path in folder.rglob("*")
-        if path not in taken and path.suffix.lower() not in _TEXTS and path.is_file()
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and ours.isdisjoint(path.parents)
+        for path in visible(folder)
+        if path not in taken and path.suffix.lower() not in (*TEXTS, ".salt") and path.is_file()
     )
     kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
     lines = [f"radiographs that lie in no class's folder are passed over ({homeless:,})"] * bool(homeless)
     lines += [f"folders that this program wrote are passed over ({len(ours):,})"] * bool(ours)
     return (*lines, *[f"files that are no DICOM, PNG or JPEG are passed over ({kinds})"] * bool(others))
-
-
-_TEXTS = (".csv", ".tsv", ".txt", ".json", ".xml", ".md", ".html", ".py", ".xlsx", ".salt")
-"""Files that nobody takes for radiographs."""
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether a file is no DICOM by its ending, which would know its patient."""
-    return path.suffix.lower() in ENDINGS and path.suffix.lower() not in DICOM
