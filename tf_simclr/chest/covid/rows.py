@@ -106,7 +106,7 @@ def split(patients: Sequence[str], labels: np.ndarray, *, kind: str, test_share:
         parts = by_patient(patients, {"train": 1 - test_share, "test": test_share}, labels=labels, seed=seed)
     else:
         tested = max(1, round(len(labels) * test_share))
-        parts = by_image(len(labels), {"train": len(labels) - tested, "test": tested}, seed=seed)
+        parts = by_image(len(labels), tested=tested, seed=seed)
     # An AUC needs both.
     for name, rows in parts.items():
         both = len(np.unique(labels[rows])) > 1

@@ -14,7 +14,6 @@ from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared, Record
-from tf_simclr.data.radiographs.settings import ALL
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
 
@@ -64,11 +63,8 @@ def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None)
 
 def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0) -> Source:
     """As `partition.part`, with partners."""
-    every = {ALL: np.arange(len(prepared))}
-    if name not in every:
-        every |= partition.parts(prepared, positive=positive, seed=seed)
-    check(name in every, f"a split of {prepared.folder} must be one of {', '.join(every)}", received=name)
-    return source(prepared, every[name], positive=positive)
+    rows = partition.rows_of(prepared, name, positive=positive, seed=seed)
+    return source(prepared, rows, positive=positive)
 
 
 def bags(patients: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -74,6 +74,16 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
     return found
 
 
+def rows_of(prepared: Prepared, name: str, *, positive: str | None = None, seed: int = 0) -> np.ndarray:
+    """Rows of a part of `parts`, or of all images.
+
+    Raises:
+        InputError: there is no such part, or what `parts` refuses.
+    """
+    check_part(name, folder=prepared.folder)
+    return np.arange(len(prepared)) if name == ALL else parts(prepared, positive=positive, seed=seed)[name]
+
+
 def draws(prepared: Prepared, part: str = "train") -> bool:
     """Whether the seed of `parts` has a say in which images a part has."""
     if part == ALL:
@@ -125,8 +135,7 @@ def part(prepared: Prepared, name: str, *, positive: str | None = None, seed: in
     Raises:
         InputError: there is no such part, or what `parts` refuses.
     """
-    check_part(name, folder=prepared.folder)
-    rows = np.arange(len(prepared)) if name == ALL else parts(prepared, positive=positive, seed=seed)[name]
+    rows = rows_of(prepared, name, positive=positive, seed=seed)
     if several and positive is None and task(prepared, None)[0] is None:
         labels, findings_of = findings(prepared)
         return prepared.source(rows, labels, class_names=findings_of)
@@ -164,9 +173,8 @@ def findings(
     check(chosen, f"one of the classes must be a finding: {', '.join(prepared.classes)}")
     stated = prepared.stated[:, [prepared.classes.index(name) for name in chosen]]
     # What a table states → 1, 0, or −1 for unknown.
-    means = {UNCERTAIN: {"ignore": -1, "ones": 1, "zeros": 0}[uncertain], NOT_MENTIONED: -1}
-    means[NOT_MENTIONED] = 0 if not_mentioned == "zeros" else -1
+    means = {"ignore": -1, "ones": 1, "zeros": 0}
     rows = stated.copy()
-    for value, meaning in means.items():
-        rows[stated == value] = meaning
+    rows[stated == UNCERTAIN] = means[uncertain]
+    rows[stated == NOT_MENTIONED] = means[not_mentioned]
     return rows, chosen

@@ -1,8 +1,8 @@
 """A prepared folder as arrays of what is known, and as sources of what is seen."""
 
 import dataclasses
+import functools
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ class Prepared:
     """0 or 1, int64 `(n, classes)`."""
     patients: np.ndarray
     """`(n,)` strings that tell patients apart and name none; see `patients.reconciled`."""
-    studies: np.ndarray
     splits: np.ndarray
     """The collection's own split, or empty strings; see `partition.given`."""
     hashes: np.ndarray
@@ -185,7 +184,7 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
         check(whole, f"{folder} must be prepared to its end; run the same command again", images=len(rows))
         # 2. A column a property, of readable images.
         readable = [row for row in rows if not row["refused"]]
-        columns: dict[str, Any] = {name: np.array([row[key] for row in readable]) for name, key in COLUMNS.items()}
+        columns: dict[str, Any] = {name: np.array([row[key] for row in readable]) for name, key in _COLUMNS.items()}
         columns["labels"] = np.array([row["labels"] for row in readable], np.int64)
         if any("stated" in row for row in readable):
             columns["uncertain"] = np.array([row.get("stated", row["labels"]) for row in readable], np.int64)
@@ -204,12 +203,11 @@ def load(folder: Path, *, say: Say | None = None) -> Prepared:
     return found
 
 
+@functools.cache
 def once(line: str) -> None:
     """Says a line on standard error, the first time in a program."""
-    if line not in SAID:
-        SAID.add(line)
-        terminal.write(f"{line}\n", sys.stderr)
+    terminal.say(line)
 
 
-SAID: set[str] = set()
-COLUMNS = {"images": "image", "studies": "study", "splits": "split", "hashes": "hash"}
+_COLUMNS = {"images": "image", "splits": "split", "hashes": "hash"}
+"""Column → what the rows of a preparation call it."""

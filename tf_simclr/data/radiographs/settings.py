@@ -58,10 +58,7 @@ def check_class(name: str, classes: Sequence[str]) -> None:
 
 def check_findings(names: Sequence[str], classes: Sequence[str]) -> None:
     """Raises `InputError` unless a folder has these classes, each named once."""
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        near = meant(unknown[0], classes)
-        raise InputError(f"findings must be among {', '.join(classes)}{near}. Received: {', '.join(unknown)}")
+    _check_among(names, classes, rule="findings must be among")
     check(len(set(names)) == len(names), "findings must be named once each", received=list(names))
 
 
@@ -75,10 +72,15 @@ def check_part(name: str, *, folder: object) -> None:
 
 def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
     """Raises `InputError` unless subgroups can be made of these columns."""
-    unknown = [name for name in names if name not in columns]
+    _check_among(names, columns, rule="subgroups must be columns:")
+
+
+def _check_among(names: Sequence[str], known: Sequence[str], *, rule: str) -> None:
+    """Raises `InputError` unless all names are known; a rule is followed by what is."""
+    unknown = [name for name in names if name not in known]
     if unknown:
-        near = meant(unknown[0], columns)
-        raise InputError(f"subgroups must be columns: {', '.join(columns)}{near}. Received: {', '.join(unknown)}")
+        near = meant(unknown[0], known)
+        raise InputError(f"{rule} {', '.join(known)}{near}. Received: {', '.join(unknown)}")
 
 
 def check_one_class(folder: object, classes: Sequence[str], *, single: bool) -> None:
