@@ -29,7 +29,7 @@ def image(tiny_data):
 
 @pytest.fixture(scope="module")
 def found(model, image):
-    return explain_image.checked(model, explain_image.ask(model, image))
+    return tiny.checked(model, tiny.ask(model, image))
 
 
 def text_of(html):
@@ -69,20 +69,20 @@ def test_a_radiograph_that_was_learned_from_is_recognised_as_it_is_and_brighter(
     learned = image.with_name(f"{tiny.NAMES[4]}.png")
     with Image.open(learned) as picture:
         Image.fromarray((0.8 * np.asarray(picture) + 20).astype(np.uint8)).save(tmp_path / "brighter.png")
-    known = [explain_image.ask(model, path) for path in (learned, tmp_path / "brighter.png")]
+    known = [tiny.ask(model, path) for path in (learned, tmp_path / "brighter.png")]
     assert all(one.known for one in known)
     assert "has learned from a radiograph that looks the same" in app_page.answer(model, known[0])
-    assert not explain_image.ask(model, image).known
+    assert not tiny.ask(model, image).known
 
 
 def test_a_picture_in_colour_is_warned_of(model, image, tmp_path):
     with Image.open(image) as picture:
         red = Image.merge("RGB", [picture, picture.point(lambda level: level // 2), picture.point(lambda level: 0)])
     red.save(tmp_path / "red.png")
-    found = explain_image.ask(model, tmp_path / "red.png")
+    found = tiny.ask(model, tmp_path / "red.png")
     assert "This picture is in colour" in app_page.answer(model, found)
     assert explain_image.numbers(model, found)["in_colour"]
-    assert not explain_image.ask(model, image).picture.coloured
+    assert not tiny.ask(model, image).picture.coloured
 
 
 def test_a_map_of_four_places_is_not_said_to_be_confirmed(model, found):
@@ -159,7 +159,7 @@ def test_a_model_of_several_findings_answers_for_each(several, image):
     assert [model.positive for model in several] == ["Square", "Nothing"]
     found = explain_image.checked_all(several, explain_image.ask_all(several, image))
     for model, one in zip(several, found, strict=True):
-        alone = explain_image.checked(model, explain_image.ask(model, image))
+        alone = tiny.checked(model, tiny.ask(model, image))
         assert one.verdict.probability == pytest.approx(alone.verdict.probability, rel=1e-4)
         np.testing.assert_allclose(one.heat, alone.heat, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(one.covered, alone.covered, rtol=1e-3, atol=1e-5)
@@ -189,7 +189,7 @@ def test_a_network_without_places_is_served_without_a_map(tiny_data, image, tmp_
     flat = keras.Model(inputs, layers[1](layers[0](inputs)), name="encoder")
     tiny.save(tmp_path / "run" / "deployed", tiny_data, **tiny.with_encoder(flat, tiny_data))
     (model,) = opened(tmp_path / "run")
-    found = explain_image.checked(model, explain_image.ask(model, image))
+    found = tiny.checked(model, tiny.ask(model, image))
     text = text_of(app_page.result([model], [found]))
     assert "This network has no layer of places: there is no map" in text
     assert "Nothing speaks for Square" not in text

@@ -22,7 +22,6 @@ from tests.chest.page import PLAIN, SECONDS, everything, serving
 from tests.chest.test_headers import deflated
 from tf_simclr.chest.files import worker as bounded
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.gate import Gate, check_origin
 from tf_simclr.errors import InputError
@@ -56,7 +55,7 @@ def test_a_file_is_answered_step_by_step_with_what_the_model_says_of_it(served, 
     assert [line["step"] for line in steps if "step" in line] == ["reading the file", "asking the network"]
     assert not first["checked"]
     assert second["checked"]
-    found = explain_image.ask(model, image)
+    found = tiny.ask(model, image)
     assert probability(first["html"]) == f"{100 * found.verdict.probability:.0f}"
     assert second["said"].startswith(f"{100 * found.verdict.probability:.0f} % probability of Square, interval")
     assert second["said"].endswith("For research use, not a diagnosis.")
@@ -182,7 +181,7 @@ def test_equal_files_of_many_people_are_each_answered_whole(served, image):
 
 def test_what_others_send_at_the_same_time_is_not_mixed_up(served, model, tiny_data):
     paths = [tiny_data.folder.parent / "raw" / f"{name}.png" for name in tiny.NAMES]
-    expected = [explain_image.ask(model, path).verdict for path in paths]
+    expected = [tiny.ask(model, path).verdict for path in paths]
     with concurrent.futures.ThreadPoolExecutor(30) as people:
         answers = list(people.map(served.lines, [path.read_bytes() for path in paths]))
     shown = [f"{100 * verdict.probability:.0f}" for verdict in expected]

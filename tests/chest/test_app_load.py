@@ -20,7 +20,6 @@ from tests.chest import tiny_deployed as tiny
 from tests.chest.page import PLAIN
 from tf_simclr.chest.collections import synthetic
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model import explain as explain_image
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,7 +69,7 @@ def memory(process):
 
 def test_fifty_people_for_two_minutes(tiny_run, files, tmp_path, capsys):
     model = deployed.load(tiny_run)
-    expected = [shown(explain_image.ask(model, path).verdict.probability) for path in files]
+    expected = [shown(tiny.ask(model, path).verdict.probability) for path in files]
     contents = [path.read_bytes() for path in files]
     words = ["chest", "app", "--model", str(tiny_run), "--port", "0"]
     log = tmp_path / "log"

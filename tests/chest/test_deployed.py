@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit, logit
 
 from tests.chest import tiny_deployed as tiny
+from tf_simclr.chest.model import cases as case_files
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model.card import digest
 from tf_simclr.chest.model.cases import gather
@@ -65,7 +66,7 @@ def test_the_network_is_shown_what_it_was_shown_in_training(data, parts, side, t
 
 def test_the_probability_is_the_mean_log_odds_of_the_heads_calibrated(data, parts, folder, model):
     seen = model.see(model.open(file_of(data, 4)))
-    verdict = model.judge(seen)
+    verdict = tiny.judged(model, seen)
     features = parts["encoder"].predict_on_batch(seen[None])
     said = np.array([float(head.predict_on_batch(features)[0, 0]) for head in parts["heads"]])
     np.testing.assert_allclose(verdict.heads, said, rtol=1e-5)
@@ -98,7 +99,7 @@ def test_a_model_that_cannot_be_calibrated_is_left_with_raw_scores_and_says_so(t
         assert why in model.warnings[0]
         assert any(why in line for line in model.about["card"]["limits"])
         seen = np.full((tiny.SIZE, tiny.SIZE, 3), 0.5, np.float32)
-        verdict = model.judge(seen)
+        verdict = tiny.judged(model, seen)
         assert verdict.probability == pytest.approx(expit(np.mean(logit(verdict.heads))), abs=1e-6)
     said.clear()
     ten = parts | {"held_out": (probabilities[:, :10], labels[:10], patients[:10])}
@@ -127,7 +128,7 @@ def test_the_nearest_cases_are_those_that_a_loop_finds_one_a_patient(data, parts
         if data.patients[row] not in people:
             people.add(data.patients[row])
             expected.append(row)
-    found = model.nearest(query, 4)
+    found = model.cases.nearest(query, 4)
     np.testing.assert_allclose([case.similarity for case in found], np.array(cosine)[expected[:4]], atol=2e-3)
     assert [case.number for case in found] == expected[:4]
     assert [case.findings for case in found] == [("Square",) if tiny.LABELS[i] else ("Nothing",) for i in expected[:4]]
@@ -161,7 +162,7 @@ def test_what_was_measured_is_in_the_card(folder, model):
 
 def test_a_save_that_fails_leaves_what_was_there(copied, parts, monkeypatch):
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
-    monkeypatch.setattr(deployed.case_files, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(case_files, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(InputError, match="must be writable"):
         deployed.save(copied, **parts)
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before

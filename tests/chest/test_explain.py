@@ -17,7 +17,6 @@ from tf_simclr.chest.model import explain as asking
 from tf_simclr.chest.model import heat_maps as explain
 from tf_simclr.chest.model.card import MADE_UP
 from tf_simclr.chest.model.overlay import COLOURS, overlay, put_back
-from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
 
 IMAGE = np.random.default_rng(0).uniform(0.1, 1, (6, 6, 3)).astype(np.float32)
@@ -45,7 +44,7 @@ def test_answers_of_a_model_that_learned_from_nobody_and_of_a_picture_of_nobody_
     model = deployed.load(run)
     synthetic.write(tmp_path / "raw", 8, size=48)
     path = next((tmp_path / "raw").rglob("*.dcm"))
-    found = asking.ask(model, path)
+    found = tiny.ask(model, path)
     assert "made-up radiographs" in found.doubts[0]
     assert any("made up, of no patient" in doubt for doubt in found.doubts)
     assert asking.numbers(model, found)["doubts"] == found.doubts
@@ -73,7 +72,7 @@ def test_grad_cam_takes_mean_gradients_where_the_score_is_not_linear(linear):
     maps = IMAGE.reshape(3, 2, 3, 2, 3).mean((1, 3))
     features = maps.mean((0, 1))
     by_hand = (maps * (2 * features * WEIGHTS) / 9).sum(-1)
-    found = explain.grad_cam(linear, lambda x: tf.linalg.matvec(x**2, WEIGHTS), image=IMAGE, layer="maps")
+    found = explain.grad_cam(linear, lambda x: tf.linalg.matvec(x**2, WEIGHTS), image=IMAGE)
     np.testing.assert_allclose(found, by_hand, rtol=1e-5)
 
 
@@ -198,8 +197,6 @@ def test_an_encoder_without_places_has_no_map():
     scaled = keras.layers.Normalization(mean=0.5, variance=0.1)(keras.layers.Rescaling(2.0)(images))
     encoder = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(scaled)))
     np.testing.assert_array_equal(explain.grad_cam(encoder, squares, image=PICTURE), [[0]])
-    with pytest.raises(InputError, match=r"one of the encoder's with places.*'none'"):
-        explain.grad_cam(encoder, squares, image=PICTURE, layer="none")
 
 
 def test_a_model_of_one_channel_is_asked_about_the_luminance(tiny_data, tmp_path):
@@ -209,7 +206,7 @@ def test_a_model_of_one_channel_is_asked_about_the_luminance(tiny_data, tmp_path
     encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))
     tiny.save(tmp_path / "deployed", tiny_data, **tiny.with_encoder(encoder, tiny_data))
     model = deployed.load(tmp_path)
-    found = asking.checked(model, asking.ask(model, tiny_data.folder.parent / "raw" / "image-21.png"))
+    found = tiny.checked(model, tiny.ask(model, tiny_data.folder.parent / "raw" / "image-21.png"))
     np.testing.assert_allclose(found.verdict.features, tiny.features(encoder, tiny_data)[21], rtol=1e-4, atol=1e-6)
     assert found.heat.shape == (6, 6)
     assert found.mapped
@@ -336,7 +333,7 @@ def test_the_tiny_model_looks_at_the_square_that_its_label_comes_from():
     def score(x):
         return tf.matmul(x, kernel)[:, 0]
 
-    heat = explain.grad_cam(encoder, score, image=images[1], layer="group1_conv")
+    heat = explain.grad_cam(encoder, score, image=images[1])
     covered = explain.occlusion(lambda x: score(encoder(x)), images[1], grid=10)
     inside = np.zeros((10, 10), bool)
     inside[3:6, 2:6] = True  # of rows 10 to 26 and columns 8 to 24 the places that lie within

@@ -2,11 +2,13 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from tf_simclr.chest.collections import prepare
 from tf_simclr.chest.collections.collection import Collection, Entry
 from tf_simclr.chest.model import deployed, of_findings
+from tf_simclr.chest.model.explain import Explanation, ask_all, checked_all
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.evaluation.features import extract
@@ -75,8 +77,6 @@ def parts(data, *, side=None):
         "heads": heads,
         "positive": "Square",
         "image_size": SIZE,
-        "fit": data.fit,
-        "windowed": data.windowed,
         "held_out": (probabilities, data.column("Square"), np.arange(30)),
         "cases": (data, rows, values[rows]),
         "card": {"title": "Squares <b>", "limits": ["Only squares & nothing."]},
@@ -87,6 +87,21 @@ def parts(data, *, side=None):
 def save(folder, data, **changes) -> None:
     """Writes it."""
     deployed.save(folder, **parts(data) | changes)
+
+
+def ask(model, source) -> Explanation:
+    """What a model of one finding says, as a command asks it."""
+    return ask_all([model], source)[0]
+
+
+def checked(model, found) -> Explanation:
+    """The same with the occlusion check."""
+    return checked_all([model], [found])[0]
+
+
+def judged(model, seen):
+    """The verdict on what a network sees, `(s, s, 3)`."""
+    return model.verdict(model.features(tf.constant(seen[None])))
 
 
 def with_encoder(model, data):

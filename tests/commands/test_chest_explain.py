@@ -42,7 +42,7 @@ def test_each_image_gets_a_figure_and_numbers_and_a_wrong_one_is_named_at_the_en
     model = deployed.load(run_folder / "run")
     for path in images:
         found = json.loads((tmp_path / "out" / f"{path.stem}.json").read_text())
-        verdict = model.judge(model.see(model.open(path)))
+        verdict = tiny.judged(model, model.see(model.open(path)))
         assert found["probability"] == pytest.approx(verdict.probability)
         assert found["interval"] == pytest.approx([verdict.low, verdict.high])
         assert found["note"] == "For research use, not a diagnosis."

@@ -176,8 +176,6 @@ def _deploy(pipeline: Pipeline, found: Report) -> Path:
             heads=[deployed.linear_head(*classifier.get_weights())],
             positive=pipeline.positive,
             image_size=pipeline.config.image_size,
-            fit=pipeline.target.fit,
-            windowed=pipeline.target.windowed,
             held_out=(found.ways[0].test[:1], found.test.labels, found.test.patients),
             cases=(pipeline.target, rows[aligned(pipeline.target.images[rows], features.names)], features.values),
             card=_card(found),

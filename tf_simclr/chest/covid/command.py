@@ -143,8 +143,6 @@ def _deploy(study: covid_arms.Study, *, leak: dict) -> Path:
         heads=heads,
         positive=config.positive,
         image_size=config.image_size,
-        fit=data.fit,
-        windowed=data.windowed,
         held_out=(np.stack([fit.probabilities for fit in fits]), fits[0].labels, fits[0].patients),
         cases=(data, parts["train"], values[parts["train"]]),
         side=study.sizes[0],

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.chest.evaluate.models import Asked
-from tf_simclr.chest.files.squares import perceptual_hash
-from tf_simclr.chest.model.cases import directions, small_pictures
+from tf_simclr.chest.model.cases import directions, hash_of, small_pictures
 from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.evaluation import drift
@@ -105,8 +104,7 @@ def _nearest_similarity(own: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def alike(asked: Asked, theirs: np.ndarray) -> int:
     """How many of these pictures look the same as one that the model learned from."""
-    ours = np.asarray(asked.cases.pictures)
-    # Ours come first: a pair that crosses their number is one of each.
-    hashes = [perceptual_hash(picture.astype(np.float32) / 255) for pictures in (ours, theirs) for picture in pictures]
-    pairs = near_duplicates(hashes)
+    # The model's come first: a pair that crosses their number is one of each.
+    ours = asked.cases.hashes
+    pairs = near_duplicates([*ours, *map(hash_of, theirs)])
     return len({second for first, second, _ in pairs if first < len(ours) <= second})

@@ -12,6 +12,7 @@ from tf_simclr.errors import check
 from tf_simclr.foreign import parse_json, reading
 
 FORMAT = 1
+NOTE = "For research use, not a diagnosis."
 _MAX_CARD = 2**20
 """Largest card in bytes."""
 MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."

@@ -94,17 +94,22 @@ class Cases:
     @cached_property
     def hashes(self) -> list[str]:
         """Perceptual hashes of the pictures."""
-        return [perceptual_hash(np.asarray(picture, np.float32) / 255) for picture in self.pictures]
+        return [hash_of(picture) for picture in self.pictures]
 
     # Both are pictures of 96 pixels, so their hashes were made alike.
     def knows(self, picture: np.ndarray) -> bool:
         """Whether a case looks like this picture `(96, 96)`, by the rule for near-duplicates of a collection."""
-        return any(looks_like(perceptual_hash(np.asarray(picture, np.float32) / 255), self.hashes))
+        return any(looks_like(hash_of(picture), self.hashes))
 
     def case(self, number: int, similarity: float) -> Case:
         """One of them."""
         found = np.flatnonzero(self.labels[number])
         return Case(number, tuple(self.classes[i] for i in found), similarity, np.asarray(self.pictures[number]))
+
+
+def hash_of(picture: np.ndarray) -> str:
+    """The perceptual hash of a small picture, uint8 `(96, 96)`."""
+    return perceptual_hash(np.asarray(picture, np.float32) / 255)
 
 
 def directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -185,18 +190,10 @@ def read(folder: Path, *, classes: tuple[str, ...]) -> Cases:
     }
     # Each array is the others' length, and its type and axes were looked at as its header was read.
     count, width = found["features"].shape
-    wanted = {
-        "centre": (width,),
-        "labels": (count, len(classes)),
-        "people": (count,),
-        "pictures": (count, SIDE, SIDE),
-    }
+    wanted = {"centre": (width,), "labels": (count, len(classes)), "people": (count,), "pictures": (count, SIDE, SIDE)}
     shapes = {name: found[name].shape for name in wanted}
-    check(
-        shapes == wanted and count > 0,
-        f"the arrays of the cases in {folder} must have shapes that fit each other",
-        **shapes,
-    )
+    rule = f"the arrays of the cases in {folder} must have shapes that fit each other"
+    check(shapes == wanted and count > 0, rule, **shapes)
     finite = np.isfinite(found["features"]).all() and np.isfinite(found["centre"]).all()
     check(bool(finite), f"the cases of {folder} must have finite features")
     return Cases(classes=classes, **found)

@@ -9,7 +9,8 @@ from typing import Any
 
 from tf_simclr import plots
 from tf_simclr.chest.model import explain as explain_image
-from tf_simclr.chest.model.deployed import NOTE, Deployed
+from tf_simclr.chest.model.card import NOTE
+from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, laid_over
 from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.model.overlay import COLOURS

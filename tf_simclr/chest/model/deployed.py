@@ -1,7 +1,6 @@
-"""A model for radiographs in one folder, ready to be asked: encoder, heads, calibration, cases and a card.
+"""A model for radiographs in one folder (`folder`), ready to be asked: encoder, heads, calibration, cases and a card.
 
-The folder is checked when it is opened, as if a stranger had written it: digests of every file, Keras networks of plain
-layers only, arrays of the right type and shape, no pickle.  For research, not for diagnosis.
+For research, not for diagnosis.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,26 +15,23 @@ import tensorflow as tf
 
 from tf_simclr.buckets import local
 from tf_simclr.chest.files.squares import Picture, open_picture
-from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FORMAT, MADE_UP, check_files, digest, learned_from_made_up, read_card, within
-from tf_simclr.chest.model.cases import Case, Cases
-from tf_simclr.chest.model.heads import bare, check_heads, log_odds
+from tf_simclr.chest.model import folder as model_folder
+from tf_simclr.chest.model.card import FORMAT, MADE_UP, learned_from_made_up, read_card, within
+from tf_simclr.chest.model.cases import Cases, array
+from tf_simclr.chest.model.heads import bare, check_heads, log_odds, sigmoid_layer
 from tf_simclr.chest.model.trusted import load_network
 from tf_simclr.data.images import evaluation_view, to_rgb
-from tf_simclr.data.radiographs import Fit
 from tf_simclr.data.radiographs.prepared import Prepared, smaller
 from tf_simclr.errors import check
 from tf_simclr.evaluation import binary
 from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
-from tf_simclr.files import replacing_folder, write_json
 from tf_simclr.models.parts import as_taken
 
 # What is written of the intervals stands here, beside what
 # computes them: the app, the card and the command say it alike.
 FOLDER = "deployed"
 """Name of such a folder within a run."""
-NOTE = "For research use, not a diagnosis."
 _INTERVAL = (
     "The interval is the middle 95 % of what the single heads say, each under 200 redraws of the patients that the "
     "probability was calibrated on. It covers the spread between trainings and the few patients of the calibration; "
@@ -139,18 +135,6 @@ class Deployed:
 
         return run
 
-    def scores(self, images: tf.Tensor) -> tf.Tensor:
-        """The same of images `(n, image_size, image_size, 3)`."""
-        return self.score_of(self.features(images))
-
-    def judge(self, seen: np.ndarray) -> Verdict:
-        """The calibrated probability of what `see` gives, with its interval.
-
-        Raises:
-            InputError: the network's answer is not finite.
-        """
-        return self.verdict(self.features(tf.constant(seen[None])))
-
     def verdict(self, features: tf.Tensor) -> Verdict:
         """The calibrated probability of an image's features `(1, d)`, with its interval.
 
@@ -166,10 +150,6 @@ class Deployed:
         heads = 1 / (1 + np.exp(-scores[:, 0].astype(float)))
         # The middle of draws need not be the estimate itself; the interval always holds it.
         return Verdict(probability, min(low, probability), max(high, probability), heads, features.numpy()[0])
-
-    def nearest(self, features: np.ndarray, count: int = 5) -> list[Case]:
-        """The most similar training cases, at most one of each patient."""
-        return self.cases.nearest(features, count)
 
 
 def together(probabilities: np.ndarray) -> np.ndarray:
@@ -193,9 +173,7 @@ def linear_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
         bias: `(2,)`.
     """
     # softmax([a, b])[1] = 1 / (1 + exp(a − b)) = sigmoid(b − a): kernel and bias are differences of the two columns.
-    head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(1, "sigmoid")], name="linear_head")
-    head.layers[-1].set_weights([kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]])
-    return head
+    return sigmoid_layer(kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1], name="linear_head")
 
 
 def save(
@@ -205,8 +183,6 @@ def save(
     heads: Sequence[keras.Model],
     positive: str,
     image_size: int,
-    fit: Fit,
-    windowed: bool,
     held_out: tuple[np.ndarray, ...],
     cases: tuple[Prepared, np.ndarray, np.ndarray],
     card: dict[str, Any],
@@ -224,8 +200,6 @@ def save(
             `Dense(1, "sigmoid")`; `linear_head` makes one of a softmax classifier of two classes.
         positive: the class that the probability is of.
         image_size: side of the encoder's input in pixels.
-        fit: how `chest prepare` made the radiographs square.
-        windowed: whether it applied a DICOM's own window.
         held_out: probabilities and labels of images of patients that the heads did not see; the probabilities `(n,)`,
             or `(k, n)` of each head. A third array, the patients `(n,)`, makes intervals right where patients have
             several images; it is not stored.
@@ -251,14 +225,9 @@ def save(
     # 3. The card: how images must be made, what was measured, and what the caller knows of the data.
     about = {
         "format": FORMAT,
-        "note": NOTE,
         "positive": positive,
-        "classes": list(prepared.classes),
         "image_size": image_size,
-        "kept_size": prepared.size,
         "side": side or prepared.size,
-        "fit": fit,
-        "windowed": windowed,
         "crop_proportion": crop_proportion,
         "heads": len(heads),
         "calibration": {
@@ -272,15 +241,11 @@ def save(
         "card": card | {"limits": [*stated, _UNCALIBRATED.format(why=why) if why else _CALIBRATED]},
     }
     # 4. All files, then the card with their digests, in a folder that is put in place whole.
-    with replacing_folder(folder) as place:
-        bare(encoder).save(place / "encoder.keras")
+    with model_folder.written(folder, about, encoder=encoder, cases=cases, seed=seed) as place:
         for number, head in enumerate(heads):
             bare(head).save(place / f"head_{number}.keras")
-        case_files.write(case_files.gather(prepared, rows, features=features, seed=seed), place)
         np.save(place / "calibration_draws.npy", calibration.draws)
         np.save(place / "held_out.npy", np.stack([calibration.probabilities, calibration.labels], 1))
-        digests = {path.name: digest(path) for path in sorted(place.iterdir())}
-        write_json(place / "card.json", about | {"digests": digests})
 
 
 def leave(run: Path, *, say: Callable[[str], None], **parts: Any) -> Path:
@@ -328,26 +293,22 @@ def load(folder: str | Path, *, code: str = "") -> Deployed:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    # 1. The card, 2. that the files are the card's, 3. the networks, 4. the cases and the calibration.
+    # 1. The card, 2. that the files are the card's, encoder and cases, 3. the heads and the calibration.
     folder = within(local(folder), FOLDER)
     about = read_card(folder)
-    names = {f"head_{i}.keras" for i in range(about["heads"])} | {f"case_{kind}.npy" for kind in case_files.KINDS}
-    names |= {"encoder.keras", "calibration_draws.npy", "held_out.npy"}
-    check_files(folder, about["digests"], names=names)
-    encoder = load_network(folder / "encoder.keras", code=code)
-    heads = tuple(load_network(folder / f"head_{i}.keras") for i in range(about["heads"]))
+    names = [f"head_{i}.keras" for i in range(about["heads"])]
+    others = {*names, "calibration_draws.npy", "held_out.npy"}
+    encoder, cases = model_folder.opened(folder, about, others=others, code=code)
+    heads = tuple(load_network(folder / name) for name in names)
     check_heads(encoder, heads)
-    found = case_files.read(folder, classes=tuple(about["classes"]))
-    fits = found.features.shape[1] == encoder.output_shape[1]
-    check(fits, f"the cases of {folder} must have the encoder's features", features=found.features.shape[1])
-    return Deployed(encoder, heads, _read_calibration(folder, about["calibration"]), found, about)
+    return Deployed(encoder, heads, _read_calibration(folder, about["calibration"]), cases, about)
 
 
 def _read_calibration(folder: Path, stored: dict[str, Any]) -> Calibration:
     """The calibration of a card and its two arrays."""
     # Two columns each: slope and intercept of a draw; probability and label of a held-out image.
-    draws = case_files.array(folder / "calibration_draws.npy", kind=np.float64, axes=2, what="calibrations")
-    held_out = case_files.array(folder / "held_out.npy", kind=np.float64, axes=2, what="probabilities")
+    draws = array(folder / "calibration_draws.npy", kind=np.float64, axes=2, what="calibrations")
+    held_out = array(folder / "held_out.npy", kind=np.float64, axes=2, what="probabilities")
     pairs = draws.shape[1] == held_out.shape[1] == 2 and len(draws) > 0 and len(held_out) > 0
     finite = pairs and np.isfinite(draws).all() and np.isfinite(held_out).all()
     check(bool(finite), f"the calibration of {folder} must be finite numbers")

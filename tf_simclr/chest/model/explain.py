@@ -10,16 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr.chest.files.squares import Picture
+from tf_simclr.chest.model.card import NOTE
 from tf_simclr.chest.model.cases import Case, small_picture
-from tf_simclr.chest.model.deployed import NOTE, Deployed, Verdict
-from tf_simclr.chest.model.heat_maps import (
-    agreement,
-    grad_cam,
-    grad_cams,
-    occlusion,
-    shades,
-    shuffled_networks,
-)
+from tf_simclr.chest.model.deployed import Deployed, Verdict
+from tf_simclr.chest.model.heat_maps import agreement, grad_cam, grad_cams, occlusion, shades, shuffled_networks
 from tf_simclr.chest.model.overlay import layer, overlay, put_back
 from tf_simclr.data.images import to_rgb
 
@@ -78,11 +72,6 @@ class Explanation:
         return [*self.warnings, *of_file, *(sentence for sentence, so in holds.items() if so)]
 
 
-def ask(deployed: Deployed, source: str | Path | Picture, *, neighbours: int = 5) -> Explanation:
-    """`ask_all` of a model of one finding."""
-    return ask_all([deployed], source, neighbours=neighbours)[0]
-
-
 def ask_all(
     models: Sequence[Deployed], source: str | Path | Picture, *, neighbours: int = 5
 ) -> tuple[Explanation, ...]:
@@ -102,7 +91,7 @@ def ask_all(
     seen = first.see(picture)
     features = first.features(tf.constant(seen[None]))
     verdicts = [model.verdict(features) for model in models]
-    cases = first.nearest(verdicts[0].features, neighbours)
+    cases = first.cases.nearest(verdicts[0].features, neighbours)
     heats = grad_cams(first.encoder, [model.score_of for model in models], image=seen)
     similar = cases[0].similarity >= first.cases.usual
     known = first.cases.knows(small_picture(to_rgb(tf.constant(picture.kept))).numpy())
@@ -110,11 +99,6 @@ def ask_all(
         Explanation(picture, seen, verdict, heat, cases, similar, known, warnings=model.warnings)
         for model, verdict, heat in zip(models, verdicts, heats, strict=True)
     )
-
-
-def checked(deployed: Deployed, found: Explanation) -> Explanation:
-    """`checked_all` of a model of one finding."""
-    return checked_all([deployed], [found])[0]
 
 
 def checked_all(models: Sequence[Deployed], found: Sequence[Explanation]) -> tuple[Explanation, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_simclr.errors import check
@@ -17,6 +18,13 @@ def log_odds(head: keras.Model, features: tf.Tensor) -> tf.Tensor:
         x = layer(x, training=False) if isinstance(layer, keras.layers.Dropout) else layer(x)
     last = head.layers[-1]
     return tf.matmul(x, last.kernel) + last.bias
+
+
+def sigmoid_layer(kernel: np.ndarray, bias: np.ndarray, *, name: str) -> keras.Model:
+    """A head of one layer: features to the sigmoid of `kernel` `(d, 1)` and `bias` `(1,)`."""
+    head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(1, "sigmoid")], name=name)
+    head.layers[-1].set_weights([kernel, bias])
+    return head
 
 
 def bare(model: keras.Model) -> keras.Model:

@@ -31,30 +31,25 @@ _Score = Callable[[Any], Any]
 """Features `(n, d)`, or images, to one number each, `(n,)`: the larger, the more speaks for the class."""
 
 
-def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray, layer: str | None = None) -> np.ndarray:
+def grad_cam(encoder: keras.Model, score: _Score, *, image: np.ndarray) -> np.ndarray:
     """How much each place of a layer speaks for the class, float32 `(h', w')`; below 0 it speaks against.
 
     The channels of the layer, each times the mean gradient of the score by that channel, added up.  Selvaraju et al.
-    (Equation 2) set negative places to 0; they are kept here for the checks, and `shades` leaves them out.
+    (Equation 2) set negative places to 0; they are kept here for the checks, and `shades` leaves them out.  It is
+    the last layer with places that the score hangs on; of a transformer its tokens are places.
 
     Args:
         encoder: images `(n, h, w, 3)`, or grey ones, to features `(n, d)`.
         score: of features.
         image: `(h, w, 3)` in [0, 1].
-        layer: by default the last one with places that the score hangs on; of a transformer its tokens are places.
 
     Returns:
         The map; one place of 0 where no layer has places.
-
-    Raises:
-        InputError: the layer is none of the encoder's, or has no places.
     """
-    return grad_cams(encoder, [score], image=image, layer=layer)[0]
+    return grad_cams(encoder, [score], image=image)[0]
 
 
-def grad_cams(
-    encoder: keras.Model, scores: Sequence[_Score], *, image: np.ndarray, layer: str | None = None
-) -> list[np.ndarray]:
+def grad_cams(encoder: keras.Model, scores: Sequence[_Score], *, image: np.ndarray) -> list[np.ndarray]:
     """The same for several scores of the same features: the encoder runs once."""
     # Grad-CAM (Selvaraju et al. 2017): 1. the maps A, (1, h', w', c), and the scores y that follow from them;
     # 2. weights α, (1, 1, 1, c): the mean over places of ∂y/∂A, as far as each channel speaks for the class;
@@ -64,8 +59,7 @@ def grad_cams(
         tape.watch(images)  # else nothing is recorded of a frozen encoder
         features = encoder(as_taken(images, encoder), training=False)
         totals = [tf.reduce_sum(score(features)) for score in scores]
-    maps = _with_places([(name, x) for name, x in heard if layer in (None, name)], image.shape[:2])
-    check(bool(maps) or layer is None, "the layer to look at must be one of the encoder's with places", layer=layer)
+    maps = _with_places(heard, image.shape[:2])
     if not maps:
         return [np.zeros((1, 1), np.float32) for _ in scores]
     found: list[np.ndarray] = []
@@ -88,9 +82,9 @@ _LISTENING = threading.Lock()
 
 
 @contextlib.contextmanager
-def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
-    """Within, the name of each layer and what it gives, as they are called; of networks within networks, too."""
-    found: list[tuple[str, Any]] = []
+def _heard(encoder: keras.Model) -> Iterator[list[Any]]:
+    """Within, what each layer gives, as they are called; of networks within networks, too."""
+    found: list[Any] = []
     learned, listener = not encoder.weights, threading.get_ident()
 
     def listened(layer: keras.layers.Layer) -> Callable[..., Any]:
@@ -105,7 +99,7 @@ def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
             # What only scales or pads an image has its places, and nothing of what was learned.
             learned |= bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
             if learned and tf.is_tensor(outputs):
-                found.append((layer.name, outputs))
+                found.append(outputs)
             return outputs
 
         return call
@@ -122,11 +116,11 @@ def _heard(encoder: keras.Model) -> Iterator[list[tuple[str, Any]]]:
                 vars(layer).pop("call", None)
 
 
-def _with_places(heard: Sequence[tuple[str, Any]], sides: tuple[int, ...]) -> list[tuple[Any, _Grid]]:
+def _with_places(heard: Sequence[Any], sides: tuple[int, ...]) -> list[tuple[Any, _Grid]]:
     """What layers give that has more than one place, in their order, with its grid."""
     found: list[tuple[Any, _Grid]] = []
     squares: set[tuple[int, int]] = set()
-    for _, x in heard:
+    for x in heard:
         grid = None
         if len(x.shape) == 4:
             rows, columns = int(x.shape[1]), int(x.shape[2])

@@ -1,7 +1,6 @@
 """What `chest findings` leaves for `chest evaluate`: an encoder, a last layer, and what they say of held-out images.
 
-The folder is checked as that of `chest.model.deployed`: digests of every file, Keras networks of plain layers only,
-arrays of the right type and shape, no pickle.  For research, not for diagnosis.
+For research, not for diagnosis.
 """
 
 from dataclasses import dataclass
@@ -12,18 +11,14 @@ import keras
 import numpy as np
 
 from tf_simclr.buckets import local
-from tf_simclr.chest.model import cases as case_files
-from tf_simclr.chest.model.card import FINDINGS, check_files, digest, read_card, within
+from tf_simclr.chest.model import folder as model_folder
+from tf_simclr.chest.model.card import FINDINGS, read_card, within
 from tf_simclr.chest.model.cases import Cases, array
-from tf_simclr.chest.model.heads import bare
-from tf_simclr.chest.model.trusted import load_network
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.errors import check
-from tf_simclr.files import replacing_folder, write_json
 
 FOLDER = "model"
 """Name of such a folder within a run."""
-_NOTE = "For research use, not a diagnosis."
 _ARRAYS = {"kernel": 2, "bias": 1, "held_scores": 2, "held_labels": 2}
 """Array, float64 → its number of axes."""
 
@@ -94,38 +89,28 @@ def save(
         card: what a reader must know, JSON types.
         seed: of the cases' numbers.
     """
-    prepared, rows, features = cases
+    prepared, rows, _ = cases
     # The names of the arrays in the order in which they come: kernel, bias, held-out scores, held-out labels.
     arrays = dict(zip(_ARRAYS, (*layer, *held[:2]), strict=True))
-    labels = prepared.labels[rows]
     about = {
         "format": FINDINGS.format,
-        "note": _NOTE,
         "findings": list(findings),
-        "classes": list(prepared.classes),
         "image_size": image_size,
-        "kept_size": prepared.size,
-        "fit": prepared.fit,
-        "windowed": prepared.windowed,
         "crop_proportion": crop_proportion,
         "card": card,
         "learned_from": {
             "images": len(rows),
             "patients": len(np.unique(prepared.patients[rows])),
-            "positives": dict(zip(prepared.classes, labels.sum(axis=0).tolist(), strict=True)),
+            "positives": dict(zip(prepared.classes, prepared.labels[rows].sum(axis=0).tolist(), strict=True)),
         },
     }
-    with replacing_folder(folder) as place:
-        bare(encoder).save(place / "encoder.keras")
-        case_files.write(case_files.gather(prepared, rows, features=features, seed=seed), place)
+    with model_folder.written(folder, about, encoder=encoder, cases=cases, seed=seed) as place:
         for name, values in arrays.items():
             np.save(place / f"{name}.npy", np.asarray(values, np.float64), allow_pickle=False)
         if len(held) > 2:
             people = np.unique(np.asarray(held[2]), return_inverse=True)[1]
             drawn = np.random.default_rng(seed).permutation(people.max() + 1)  # their order would tell pseudonyms
             np.save(place / _PEOPLE, drawn[people].astype(np.int64), allow_pickle=False)
-        digests = {path.name: digest(path) for path in sorted(place.iterdir())}
-        write_json(place / "card.json", about | {"digests": digests})
 
 
 def load(folder: str | Path, *, code: str = "") -> FindingsModel:
@@ -138,13 +123,11 @@ def load(folder: str | Path, *, code: str = "") -> FindingsModel:
     Raises:
         InputError: it is none, damaged, or holds anything but numbers and plain networks.
     """
-    # The card, its files by their digests, the network, the arrays, then whether all belongs together.
+    # The card, its files by their digests, the network and its cases, the arrays, then whether all belongs together.
     folder = within(local(folder), FOLDER)
     about = read_card(folder, FINDINGS)
-    names = {"encoder.keras", *(f"{name}.npy" for name in _ARRAYS), *(f"case_{kind}.npy" for kind in case_files.KINDS)}
-    names |= {_PEOPLE} & set(about["digests"])
-    check_files(folder, about["digests"], names=names)
-    encoder = load_network(folder / "encoder.keras", code=code)
+    others = {f"{name}.npy" for name in _ARRAYS} | ({_PEOPLE} & set(about["digests"]))
+    encoder, cases = model_folder.opened(folder, about, others=others, code=code)
     found = {
         name: np.asarray(array(folder / f"{name}.npy", kind=np.float64, axes=axes, what="numbers"))
         for name, axes in _ARRAYS.items()
@@ -152,19 +135,12 @@ def load(folder: str | Path, *, code: str = "") -> FindingsModel:
     count, width = len(about["findings"]), encoder.output_shape[-1]
     fits = found["kernel"].shape == (width, count) and found["bias"].shape == (count,)
     fits = fits and found["held_scores"].shape == found["held_labels"].shape and found["held_labels"].shape[1] == count
-    check(
-        fits,
-        f"the arrays in {folder} must have shapes that fit each other and the findings",
-        findings=count,
-        kernel=found["kernel"].shape,
-    )
+    rule = f"the arrays in {folder} must have shapes that fit each other and the findings"
+    check(fits, rule, findings=count, kernel=found["kernel"].shape)
     check(all(np.isfinite(x).all() for x in found.values()), f"{folder} must hold finite numbers")
     check(set(about["findings"]) <= set(about["classes"]), f"the findings of {folder} must be among its classes")
     people = None
-    if _PEOPLE in names:
+    if _PEOPLE in others:
         people = np.asarray(array(folder / _PEOPLE, kind=np.int64, axes=1, what="patients"))
         check(len(people) == len(found["held_labels"]), f"{folder} must name a patient for each held-out image")
-    known = case_files.read(folder, classes=tuple(about["classes"]))
-    fits = known.features.shape[1] == width
-    check(fits, f"the cases of {folder} must have the encoder's features", features=known.features.shape[1])
-    return FindingsModel(encoder, **found, cases=known, about=about, held_people=people)
+    return FindingsModel(encoder, **found, cases=cases, about=about, held_people=people)

@@ -6,13 +6,13 @@ the cases that it learned from.
 
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tf_simclr.buckets import local
 from tf_simclr.chest.model import deployed, of_findings
 from tf_simclr.chest.model.card import FINDINGS, place_of
 from tf_simclr.chest.model.deployed import Deployed
+from tf_simclr.chest.model.heads import sigmoid_layer
 from tf_simclr.chest.model.of_findings import FindingsModel
 from tf_simclr.errors import check
 from tf_simclr.evaluation.calibration import calibrate
@@ -71,12 +71,7 @@ def _part(model: FindingsModel, number: int, *, rows: np.ndarray) -> Deployed:
         "measured": deployed.measured(scores, labels, patients=patients, calibration=calibration),
         "learned_from": model.learned_from(finding),
     }
-    return Deployed(model.encoder, (_head(model, number),), calibration, model.cases, about)
-
-
-def _head(model: FindingsModel, number: int) -> keras.Model:
-    """A column of the last layer as a head."""
-    kernel, bias = model.kernel[:, number : number + 1], model.bias[number : number + 1]
-    head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(1, "sigmoid")], name=f"finding_{number}")
-    head.layers[-1].set_weights([kernel, bias])
-    return head
+    # A column of the last layer as a head.
+    column = slice(number, number + 1)
+    head = sigmoid_layer(model.kernel[:, column], model.bias[column], name=f"finding_{number}")
+    return Deployed(model.encoder, (head,), calibration, model.cases, about)

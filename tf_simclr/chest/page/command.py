@@ -3,7 +3,7 @@
 For research, not for diagnosis.
 """
 
-from tf_simclr.chest.model.deployed import NOTE
+from tf_simclr.chest.model.card import NOTE
 from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.app import Limits

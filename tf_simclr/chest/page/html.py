@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tf_simclr.chest.model.card import NOTE
 from tf_simclr.chest.model.cases import Case
-from tf_simclr.chest.model.deployed import NOTE, Deployed
+from tf_simclr.chest.model.deployed import Deployed
 from tf_simclr.chest.model.explain import Explanation, in_words, map_alone
 from tf_simclr.chest.model.overlay import data_uri
 
