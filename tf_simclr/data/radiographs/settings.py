@@ -19,7 +19,7 @@ and model, the mean and the standard deviation of the grey levels."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class _Settings:
     """Of `settings.json`."""
 
     name: str
@@ -37,7 +37,7 @@ class Settings:
         return f"{folder} (made up)" if self.made_up else str(folder)
 
 
-def settings(folder: Path) -> Settings:
+def settings(folder: Path) -> _Settings:
     """Of a prepared folder.
 
     Raises:
@@ -46,7 +46,7 @@ def settings(folder: Path) -> Settings:
     with reading(folder, "a whole prepared folder", advice="prepare it with `python -m tf_simclr chest prepare`"):
         found = json.loads((folder / _FILE).read_bytes())
         kept = {name: found[name] for name in ("name", "images", "size", "fit", "windowed")}
-        return Settings(classes=tuple(map(str, found["classes"])), made_up=bool(found.get("made_up")), **kept)
+        return _Settings(classes=tuple(map(str, found["classes"])), made_up=bool(found.get("made_up")), **kept)
 
 
 def check_class(name: str, classes: Sequence[str]) -> None:
