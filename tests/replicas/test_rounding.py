@@ -5,6 +5,7 @@ rows in another order, which changes nothing but the order of sums, either.
 """
 
 import importlib.util
+import itertools
 import os
 
 import numpy as np
@@ -20,21 +21,23 @@ pytestmark = pytest.mark.slow
 EXACT = 1e-12
 """Of the largest magnitude, in float64: loss, metrics, gradients, weights after five steps; there was 3e-13."""
 LOSS = 1e-5
-"""Likewise of losses and their means, in float32."""
+"""Likewise of losses and their means, in float32, from those of one device with its rows in one of these orders."""
 ORDERS = (1, 2, 3, 4, 5, 6)
-"""Seeds of other orders of rows.  Five of them end 1e-5 apart after five steps and one 2e-3: where two numbers are
-nearly alike, as in a ReLU or a maximum, rounding decides, and is multiplied."""
-AS_MUCH = 2.0
-"""Times the most that other orders of rows change."""
+"""Seeds of other orders of rows.  Weights of five of them end 1e-5 apart after five steps, their losses 1e-6; of one
+2e-3 and 2e-5: where two numbers are nearly alike, as in a ReLU or a maximum, rounding decides, and is multiplied."""
 
 
-def assert_rounding(single: dict[str, np.ndarray], expected: dict[str, np.ndarray], orders: list[dict]) -> None:
-    """What came of several devices in float32 is as near as rounding leaves it, beside that of other orders."""
-    for name in (name for name in expected if name.startswith(("1/logs", "5/logs")) and "loss" in name):
-        np.testing.assert_allclose(single[name], expected[name], rtol=LOSS)
-    found, baseline = tiny.differences(single, expected), [tiny.differences(one, expected) for one in orders]
-    for kind, value in found.items():
-        assert value <= AS_MUCH * max(one[kind] for one in baseline), (kind, value, baseline)
+def assert_rounding(found: dict[str, np.ndarray], orders: list[dict[str, np.ndarray]]) -> None:
+    """What came of several devices in float32 is as near as rounding leaves it: as one device's orders of rows are."""
+    # Which way a near tie goes differs between processors: the losses are those of some order, not always of the first.
+    losses = [name for name in found if name.startswith(("1/logs", "5/logs")) and "loss" in name]
+    apart = [max(float(np.abs(found[name] / one[name] - 1).max()) for name in losses) for one in orders]
+    assert min(apart) <= LOSS, apart
+    each = [tiny.differences(one, other) for one, other in itertools.combinations(orders, 2)]
+    near = [tiny.differences(found, one) for one in orders]
+    for kind in near[0]:
+        values, most = [one[kind] for one in near], max(one[kind] for one in each)
+        assert min(values) <= most, (kind, values, most)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
@@ -60,12 +63,12 @@ def test_processes_of_jax(tmp_path):
         return tiny_runs.arrays(tmp_path / f"{name}.npz")
 
     with Forks("jax") as forks:
-        exact, single = trained("float64", 1), trained("float32", 1, *ORDERS)
-        orders = [tiny_runs.arrays(tmp_path / f"float32-1-{seed}.npz") for seed in ORDERS]
+        exact, orders = trained("float64", 1), [trained("float32", 1, *ORDERS)]
+        orders += [tiny_runs.arrays(tmp_path / f"float32-1-{seed}.npz") for seed in ORDERS]
         for processes in (2, 4):
             found = tiny.differences(trained("float64", processes), exact)
             assert max(found.values()) <= EXACT, (processes, found)
-            assert_rounding(trained("float32", processes), single, orders)
+            assert_rounding(trained("float32", processes), orders)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -73,9 +76,9 @@ def test_replicas_of_tensorflow_in_float32(count, monkeypatch):
     """In float64: `test_equality`.  Variances of several replicas are E(x²) − E(x)², which one device does better."""
     with monkeypatch.context() as patched:
         patched.setattr("tf_simclr.models.normalization.replicas.synchronize", lambda: True)
-        single = tiny.trained(replicas.ONE_DEVICE, optimizer="momentum")
         orders = [
-            tiny.trained(replicas.ONE_DEVICE, optimizer="momentum", stream=tiny.permuted(seed)) for seed in ORDERS
+            tiny.trained(replicas.ONE_DEVICE, optimizer="momentum", stream=stream)
+            for stream in (tiny.stream, *map(tiny.permuted, ORDERS))
         ]
     devices = replicas.find("mirrored", num_replicas=count)
-    assert_rounding(tiny.trained(devices, optimizer="momentum"), single, orders)
+    assert_rounding(tiny.trained(devices, optimizer="momentum"), orders)
