@@ -155,6 +155,32 @@ def test_a_store_that_is_away_does_not_stop_a_run(proxy, bucket, monkeypatch):
     assert any("is reached again" in line for line in said)
 
 
+def test_a_manifest_that_could_not_be_written_is_written_when_nothing_else_is_new(proxy, bucket, monkeypatch):
+    """Before, the next look found nothing to send, and said that all was there."""
+    monkeypatch.setattr(patience, "PATIENCE", 0.2)
+    said = []
+    one = Sending(bucket, say=said.append)
+    one.begin()
+    for beat in one.beats:
+        beat.stop()
+    sent_run.write(one.path, 1)
+    one.look()
+    proxy.fault = lambda method, path, body: "503" if method == "PUT" and MANIFEST in path else None
+    for step in range(2, 7):
+        sent_run.write(one.path, step)
+        one.look()
+        one.look()
+    assert one.trouble is not None
+    assert not any("is reached again" in line for line in said)
+    assert check_whole(bucket) == [1]
+    proxy.fault = lambda *_: None
+    one.look()
+    assert any("is reached again" in line for line in said)
+    assert check_whole(bucket) == [4, 5, 6]
+    one.close()
+    assert check_whole(bucket) == [4, 5, 6]
+
+
 def test_what_could_not_be_sent_is_sent_by_the_same_command_later(proxy, bucket, monkeypatch):
     monkeypatch.setattr(patience, "PATIENCE", 0.2)
     one = begun(bucket)
@@ -170,6 +196,55 @@ def test_what_could_not_be_sent_is_sent_by_the_same_command_later(proxy, bucket,
     assert sent_run.steps(again.path) == [1, 2]
     again.close()
     assert check_whole(bucket) == [1, 2]
+
+
+@pytest.mark.parametrize("lost", ["all", "manifest"])
+def test_what_could_not_be_sent_at_all_is_sent_by_the_same_command_later(proxy, bucket, machine, monkeypatch, lost):
+    """As where rights to write are lost behind the lock; before, the second start removed what the first had made."""
+    monkeypatch.setattr(patience, "PATIENCE", 0.2)
+    machine(1)
+    one = begun(bucket)
+    proxy.fault = lambda method, path, body: "403" if method == "PUT" and (lost == "all" or MANIFEST in path) else None
+    sent_run.write(one.path, 1)
+    one.look()
+    sent_run.write(one.path, 2)
+    with pytest.raises(
+        InputError, match=rf"must be open to you.*lies in {one.path}, from which the same command sends"
+    ):
+        one.close()
+    proxy.fault = lambda *_: None
+    assert read_manifest(Store(bucket)) is None
+    again = begun(bucket)
+    assert sent_run.steps(again.path) == [1, 2]
+    sent_run.write(again.path, 3)
+    again.close()
+    assert check_whole(bucket) == [1, 2, 3]
+    # Somebody else has removed it: what is here was there, and is not brought back.
+    Store(bucket).delete(Store(bucket).find())
+    anew = begun(bucket)
+    assert sent_run.steps(anew.path) == []
+    anew.close()
+
+
+def test_a_run_that_another_machine_began_meanwhile_counts(proxy, bucket, machine, monkeypatch):
+    monkeypatch.setattr(patience, "PATIENCE", 0.2)
+    machine(1)
+    one = begun(bucket)
+    proxy.fault = lambda method, path, body: "403" if method == "PUT" else None
+    sent_run.write(one.path, 1)
+    with pytest.raises(InputError, match="must be open to you"):
+        one.close()
+    proxy.fault = lambda *_: None
+    machine(2)
+    two = begun(bucket)
+    for step in (1, 2, 3, 4):
+        sent_run.write(two.path, step)
+    two.close()
+    machine(1)
+    again = begun(bucket)
+    assert sent_run.steps(again.path) == [2, 3, 4]
+    again.close()
+    assert check_whole(bucket) == [2, 3, 4]
 
 
 def test_a_folder_that_was_copied_there_by_hand_goes_on(bucket):

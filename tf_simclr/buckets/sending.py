@@ -38,6 +38,9 @@ LOOKS = 1.0
 _OF_LOGS = 30.0
 """Seconds between two sendings of logs, which grow all the time and are sent whole."""
 
+_UNSENT = {"writer": "", "number": 0}
+"""Note of a working folder of which no manifest has come into the bucket yet: all that is known of the run is here."""
+
 SENDING: dict[Path, "Sending"] = {}
 """Working folder → what sends it, of this process."""
 
@@ -84,6 +87,8 @@ class Sending:
         self.lock = Lock(self.store, say=say)
         self.writer = uuid.uuid4().hex
         self.manifest = Manifest({}, writer=self.writer, number=0, version=ABSENT)
+        # What the manifest in the bucket names: what was sent behind it is nobody's until it is written again.
+        self.named: dict[str, tuple[int, int]] = {}
         self.sent: dict[str, tuple[int, int, int]] = {}
         self.lost: InputError | None = None
         self.trouble: InputError | None = None
@@ -148,9 +153,13 @@ class Sending:
         there = {name: one for name, one in there.items() if name not in ("", LOCK, MANIFEST)}
         if found is not None:
             self.manifest = Manifest(found.files, writer=self.writer, number=found.number, version=found.version)
-        # What is here may be newer than what is there: a command that could not send its last files.
+        # What is here may be newer than what is there: a command that could not send its last files, or any.
+        if found is None and self._noted() == _UNSENT and self.path.is_dir():
+            return
         if not self._is_newer(found):
             _clear(self.path, keep=set(there))
+            if found is None:
+                write_json(self.note, _UNSENT)
             for name, one in there.items():
                 if self._has(name, one.size, one.crc32c):
                     continue
@@ -175,13 +184,16 @@ class Sending:
 
     def _is_newer(self, found: Manifest | None) -> bool:
         """Whether the working folder is what this machine wrote last, with what it could not send."""
-        try:
-            noted = parse_json(self.note.read_bytes())
-        except DAMAGED:
-            return False
         # The same writer and number: nobody has written since.
-        same = found is not None and noted == {"writer": found.writer, "number": found.number}
+        same = found is not None and self._noted() == {"writer": found.writer, "number": found.number}
         return same and self.path.is_dir()
+
+    def _noted(self) -> object:
+        """What this machine noted last of the folder; None where it noted nothing."""
+        try:
+            return parse_json(self.note.read_bytes())
+        except DAMAGED:
+            return None
 
     def _has(self, name: str, size: int, checksum: int | None) -> bool:
         """Whether a file is here as it is there."""
@@ -213,8 +225,8 @@ class Sending:
         # 1. What is new, the oldest first.  2. The manifest, which then names it.  3. What it names no more goes.
         files = _files(self.path)
         fresh = [name for name, mark in files.items() if self.sent.get(name) != mark and (logs or not _is_log(name))]
-        missing = [name for name in self.manifest.files if name not in files]
-        if not fresh and not missing:
+        missing = [name for name in self.named | self.manifest.files if name not in files]
+        if not fresh and not missing and self.named == self.manifest.files:
             return
         for name in fresh:
             self._send_file(name)
@@ -260,7 +272,7 @@ class Sending:
         except Raced:
             # There is one of this name, and the manifest is still ours: it is left of one that was killed.
             found = read_manifest(self.store)
-            if found is None or found.version != self.manifest.version:
+            if (ABSENT if found is None else found.version) != self.manifest.version:
                 raise
             self.store.put(name, content, only=ANY)
 
@@ -274,7 +286,7 @@ class Sending:
         new = Manifest(old.files, writer=self.writer, number=old.number + 1, version=old.version)
         # On the condition that it is still the one that this process wrote or read.
         new.version = self.store.put(MANIFEST, new.text(), only=old.version)
-        self.manifest = new
+        self.manifest, self.named = new, dict(new.files)
         write_json(self.note, {"writer": new.writer, "number": new.number})
 
     def _lost_by(self, error: Raced) -> InputError:
