@@ -51,7 +51,7 @@ def bring(path: Path, *, last: str = "", say: Callable[[str], None]) -> None:
         if (last or "") not in found:
             return
         for name, one in sorted(found.items(), key=lambda item: item[0] == last):
-            file = path / name if name else path
+            file = path / name
             if _is_known(file, one):
                 continue
             got = fetched(store, name, path=file, wanted=one)

@@ -43,7 +43,7 @@ class Lock:
             if not _is_gone(former):
                 self._wait(former)
         try:
-            self._write()
+            self.renew()
         # Of two that saw the same one, the store takes the first; the other reads whose it is now.
         except Raced as error:
             found = self.store.read(LOCK)
@@ -54,13 +54,16 @@ class Lock:
                 raise self._refusal({})
 
     def renew(self) -> None:
-        """Shows life.
+        """Shows life, by writing the object anew where it still is as it was seen.
 
         Raises:
             Raced: another process has taken it over.
             InputError: the store cannot be asked.
         """
-        self._write()
+        # The count makes every beat another content, and so another version.
+        self.beats += 1
+        content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
+        self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
 
     def free(self) -> None:
         """Removes it if it is this process's."""
@@ -76,12 +79,6 @@ class Lock:
     def _refusal(self, former: dict[str, Any]) -> InputError:
         advice = "wait for it, stop it, or take another folder"
         return InputError(f"{self.store.address} is in use by {named(former)}; {advice}")
-
-    def _write(self) -> None:
-        # The count makes every beat another content, and so another version.
-        self.beats += 1
-        content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
-        self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
 
     def _wait(self, former: dict[str, Any]) -> None:
         """Waits until a holder has shown no life for `SILENCE` seconds.

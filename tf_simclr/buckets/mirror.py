@@ -67,7 +67,7 @@ def mirrored(address: str) -> Path:
     for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
         manifest = read_manifest(store)
         listed = store.find() if manifest is None else manifest.objects()
-        wanted = {_joined(path, name): (store, name, one) for name, one in listed.items() if not _is_spared(name)}
+        wanted = {path / name: (store, name, one) for name, one in listed.items() if not _is_spared(name)}
         wanted |= _answers(store, path) if listed.keys() == {""} else {}
         if not listed:
             # A checkpoint's prefix, `model.ckpt-7`, is no object: its files lie beside it, and are mirrored there.
@@ -140,9 +140,8 @@ def _as_expression(pattern: str) -> str:
     """A shell's pattern as a regular expression, whose wildcards stay within a folder."""
     inside = {"*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*|\?|\[[^\]]+\])", pattern)
-    return (
-        "".join(inside.get(one, one.replace("[!", "[^") if one[:1] == "[" else re.escape(one)) for one in pieces) + "$"
-    )
+    plain = (one.replace("[!", "[^") if one[:1] == "[" else re.escape(one) for one in pieces)
+    return "".join(inside.get(one, other) for one, other in zip(pieces, plain, strict=True)) + "$"
 
 
 def place_of(address: str, part: str) -> Path:
@@ -160,10 +159,6 @@ def is_fixed(name: str) -> bool:
         (True, False)
     """
     return _CHECKPOINT.search(name) is not None
-
-
-def _joined(path: Path, name: str) -> Path:
-    return path / name if name else path
 
 
 def _is_spared(name: str) -> bool:
@@ -235,11 +230,11 @@ def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = No
         others: whether what else lies at the path is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An object and a folder of one name cannot lie on a disk together.
-    if path.is_file() and path not in wanted:  # there was an object where there is a folder now
+    # An object and a folder of one name cannot lie on a disk together: there was an object where there is a folder now.
+    if path.is_file() and path not in wanted:
         path.unlink()
+    # Under a lock, as two processes would fetch the same files over each other.
     with _alone(address), contextlib.closing(_Index(address)) as index:
-        # Under a lock, as two processes would fetch the same files over each other.
         versions = index.rows(known or path)
         if others:
             _remove_others(path, wanted, index=index)
@@ -248,9 +243,8 @@ def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = No
         size = sum(wanted[p][2].size for p in fresh)
         free = shutil.disk_usage(path.parent).free
         rule = f"the disk of {cache_folder()} must hold what lies at {address} (TF_SIMCLR_CACHE names another)"
-        check(
-            size + _SPARE <= free or not fresh, rule, needed=f"{size / 2**30:,.1f} GiB", free=f"{free / 2**30:,.1f} GiB"
-        )
+        amounts = {"needed": f"{size / 2**30:,.1f} GiB", "free": f"{free / 2**30:,.1f} GiB"}
+        check(size + _SPARE <= free or not fresh, rule, **amounts)
         tell = _progress(address, len(fresh), size)
         return index.filled(fresh, wanted, tell=tell)
 
@@ -291,9 +285,8 @@ def fetched(store: Store, name: str, *, path: Path, wanted: Object, exact: bool 
             os.replace(aside, path)
         return got
     except OSError as error:
-        raise InputError(
-            f"{path} must be writable: {error.strerror or error}; TF_SIMCLR_CACHE names another place"
-        ) from error
+        rule = f"{path} must be writable: {error.strerror or error}"
+        raise InputError(f"{rule}; TF_SIMCLR_CACHE names another place") from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -330,17 +323,14 @@ class _Index:
             # Checkpoints never change: of those another content is damage, and no newer version.
             return one, fetched(store, name, path=one, wanted=there, exact=is_fixed(name) and there.crc32c is not None)
 
-        waiting: set[concurrent.futures.Future[tuple[Path, Object | None]]] = set()
         todo, rows = iter(fresh), 0
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            # A few more are waiting than are fetched: enough for all threads, too few to fill the memory.
+            waiting = {pool.submit(get, one) for one in itertools.islice(todo, 4 * AT_ONCE)}
             try:
-                while True:
-                    # A few more are waiting than are fetched: enough for all threads, too few to fill the memory.
-                    while len(waiting) < 4 * AT_ONCE and (one := next(todo, None)) is not None:
-                        waiting.add(pool.submit(get, one))
-                    if not waiting:
-                        break
+                while waiting:
                     ready, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                    waiting |= {pool.submit(get, one) for one in itertools.islice(todo, len(ready))}
                     for done in ready:
                         place, got = done.result()
                         if got is None:
@@ -372,10 +362,9 @@ def _remove_others(path: Path, wanted: _Wanted, *, index: _Index) -> None:
     others = []
     # The deepest folders first, so that those that become empty can go.
     for folder, _, names in os.walk(path, topdown=False):
-        others += [str(one) for name in names if (one := Path(folder, name)) not in wanted]
-        for name in names:
-            if Path(folder, name) not in wanted:
-                Path(folder, name).unlink()
+        for other in {Path(folder, name) for name in names} - wanted.keys():
+            other.unlink()
+            others.append(str(other))
         with contextlib.suppress(OSError):  # one that holds something stays
             Path(folder).rmdir()
     index.forget(others)

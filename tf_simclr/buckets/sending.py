@@ -165,8 +165,8 @@ class Sending:
                     continue
                 exact = found is not None and is_fixed(name)
                 got = fetched(self.store, name, path=self.path / name, wanted=one, exact=exact)
-                gone = got is None and found is not None and is_fixed(name)
-                check(not gone, f"{self.address} must hold what its {MANIFEST} names, but lacks {shown(name)}")
+                rule = f"{self.address} must hold what its {MANIFEST} names, but lacks {shown(name)}"
+                check(got is not None or not exact, rule)
         if not there:
             return
         # What is here already as it is there need not be sent.
@@ -180,7 +180,7 @@ class Sending:
         self._write_manifest()  # from now on a former holder is refused
         # Checkpoints that no manifest names: of a process that was killed between both.
         orphans = [name for name in listed if is_fixed(name) and name not in self.manifest.files]
-        self.store.delete(orphans)  # of one that was killed before it wrote the manifest
+        self.store.delete(orphans)
 
     def _is_newer(self, found: Manifest | None) -> bool:
         """Whether the working folder is what this machine wrote last, with what it could not send."""

@@ -48,7 +48,7 @@ def staged(config: _C, *, say: Callable[[str], None], several: bool = False) -> 
     with contextlib.ExitStack() as stack:
         values: dict[str, Any] = {}
         # What is written comes first: a second writer is refused before anything is fetched.
-        for name in (name for name in asked if name in FOLDERS | WRITTEN.keys()):  # first: a second writer is refused
+        for name in (name for name in asked if name in FOLDERS | WRITTEN.keys()):
             if several and name in FOLDERS:
                 values[name] = asked[name]
                 continue
@@ -79,8 +79,7 @@ def _read(name: str, value: Any, *, others: Mapping[str, Any]) -> Any:
 
 
 def _of_tfds(address: str, dataset: str) -> Path:
-    """The folder of TensorFlow Datasets' data sets, with the one that is asked for; it reads gs:// by itself."""
-    # TensorFlow's own file system reads gs:// by itself.
+    """The folder of TensorFlow Datasets' data sets, with the one that is asked for; gs:// it reads by itself."""
     if normal(address).startswith("gs://"):
         return Path(address)
     folder = place_of(address, "read")

@@ -5,6 +5,7 @@ have read", is asked of S3 (`If-Match`, `If-None-Match`) and of Google Cloud Sto
 other stores the version is looked at just before, which leaves a moment for another writer (`Store.conditional`).
 """
 
+import base64
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from tf_simclr import contents
 from tf_simclr.buckets.patience import is_refused, patiently
@@ -190,15 +192,6 @@ class Store:
 
         return patiently(ask, self.at(name))
 
-    def get(self, name: str, path: Path) -> None:
-        """Downloads an object to a path, once; whoever calls compares it with what it must be, and tries again.
-
-        Raises:
-            FileNotFoundError: it is not there.
-            Exception: whatever the store's package raises.
-        """
-        self.fs.get_file(self._path(name), str(path))
-
     def patiently_get(self, name: str, path: Path, *, wanted: Object, exact: bool = False) -> Object | None:
         """Downloads an object to a path, until its size, and its checksum where one is known, are what they must be.
 
@@ -214,26 +207,23 @@ class Store:
         Raises:
             InputError: the store cannot be asked, or the object is damaged.
         """
-        # Lists, as the inner function changes them.
-        expected, left = [wanted], [_TRIES]
+        left = _TRIES
 
         def ask() -> Object | None:
+            nonlocal wanted, left
             try:
-                self.get(name, path)
+                self.fs.get_file(self._path(name), str(path))
             except FileNotFoundError:
                 return None
-            one = expected[0]
             # Cut downloads are common and look whole: size and checksum decide.
-            if path.stat().st_size != one.size or (one.crc32c is not None and crc32c(path) != one.crc32c):
-                left[0] -= 1
-                rule = f"{self.at(name)} must be what was written there, but its content is another: it is damaged"
-                check(left[0] > 0, f"{rule}; remove it, or what names it")
-                # It may have been written anew meanwhile: then its new version is what is expected.
-                now = None if exact else self.stat(name)
-                if now is not None:
-                    expected[0] = now
-                raise OSError("what came is not what the store has: it was cut, or written anew meanwhile")
-            return one
+            if path.stat().st_size == wanted.size and (wanted.crc32c is None or wanted.crc32c == crc32c(path)):
+                return wanted
+            left -= 1
+            rule = f"{self.at(name)} must be what was written there, but its content is another: it is damaged"
+            check(left > 0, f"{rule}; remove it, or what names it")
+            # It may have been written anew meanwhile: then its new version is what is expected.
+            wanted = (None if exact else self.stat(name)) or wanted
+            raise OSError("what came is not what the store has: it was cut, or written anew meanwhile")
 
         return patiently(ask, self.at(name))
 
@@ -315,23 +305,18 @@ class Store:
         Raises:
             InputError: so it is.
         """
-        if self.protocol in ("gs", "s3"):
-            bucket = self.root.split("/")[0]
-            try:
-                exists = self._bucket_exists(bucket)
-            except FileNotFoundError:
-                exists = False
-            check(exists, f"{self.address} must be in a bucket that is there: {self.protocol}://{bucket} is not")
-
-    def _bucket_exists(self, bucket: str) -> bool:
-        if self.protocol == "s3":
-            self.fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
-        else:
-            self.fs.call("GET", "b/{}/o", bucket, maxResults=1, json_out=True)
-        return True
+        bucket = self.root.split("/")[0]
+        try:
+            if self.protocol == "s3":
+                self.fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+            elif self.protocol == "gs":
+                self.fs.call("GET", "b/{}/o", bucket, maxResults=1, json_out=True)
+        except FileNotFoundError as error:
+            rule = f"{self.address} must be in a bucket that is there: {self.protocol}://{bucket} is not"
+            raise InputError(rule) from error
 
     def _put(self, name: str, content: bytes | Path, only: str) -> str:
-        """One try at `put`; a refusal is whatever the store's package makes of it (`_is_refused`)."""
+        """One try at `put`; a refusal is whatever the store's package makes of it (`is_refused`)."""
         path = self._path(name)
         bucket, _, key = path.partition("/")
         if isinstance(content, bytes) and self.protocol == "s3":
@@ -340,14 +325,11 @@ class Store:
             return str(self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **when)["ETag"])
         if isinstance(content, bytes) and self.protocol == "gs":
             return _put_gs(self.fs, bucket, key, content, only)
-        # Neither condition nor lock: looked at just before, which leaves a moment.
-        if not self.conditional and only != ANY:
+        # What the store does not compare itself is looked at just before, which leaves a moment: all of other stores,
+        # and versions of large objects, which S3 and Google take in parts.
+        if only != ANY and not (self.conditional and only == ABSENT):
             there = self.stat(name)
             if (there.version if there is not None else ABSENT) != only:
-                raise FileExistsError(path)
-        if self.conditional and only not in (ANY, ABSENT):  # a large one: what S3 and Google take in parts
-            there = self.stat(name)
-            if there is None or there.version != only:
                 raise FileExistsError(path)
         # Stores have no folders; disks have.
         with contextlib.suppress(NotImplementedError):
@@ -417,17 +399,14 @@ def _filesystem(protocol: str, address: str) -> Any:
         import fsspec
 
         kind = fsspec.get_filesystem_class(protocol)
-        if protocol == "gs":
-            kind = importlib.import_module(
-                "gcsfs.core"
-            ).GCSFileSystem  # not the one that asks gRPC of the bucket's kind
+        if protocol == "gs":  # not the one that asks gRPC of the bucket's kind
+            kind = importlib.import_module("gcsfs.core").GCSFileSystem
     except ImportError as error:
         raise InputError(f"{address} needs {package}: {to_install(package)}") from error
     except ValueError as error:
         rule = "an address must be of a store that fsspec knows, such as gs://bucket/folder or s3://bucket/folder"
         raise InputError(f"{rule}. Received: {address!r}") from error
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is tried again
-    # The memory file system is one a process.
     if protocol == "memory":  # it lives in the process, by fsspec's own instance
         return kind()
     # The environment is part of the key: another endpoint is another file system.
@@ -461,8 +440,6 @@ def _object(info: Mapping[str, Any]) -> Object:
         version = f"{version}-{info['ino']}"
     known = info.get("crc32c")
     try:
-        import base64
-
         # Google gives the checksum in base64.
         checksum = int.from_bytes(base64.b64decode(known), "big") if isinstance(known, str) and known else None
     except ValueError:
@@ -472,29 +449,14 @@ def _object(info: Mapping[str, Any]) -> Object:
 
 def _put_gs(fs: Any, bucket: str, key: str, content: bytes, only: str) -> str:
     """Writes to Google Cloud Storage on a condition, with the checksum by which it refuses what was damaged."""
-    import base64
-    from urllib.parse import quote
-
     value = base64.b64encode(contents.crc32c(content).to_bytes(4, "big")).decode()
     header = json.dumps({"name": key, "crc32c": value})
     # A mark between both parts of the request, which must not occur in them.
-    mark = hashlib.blake2b(content, digest_size=16).hexdigest()  # not in the content, so that it can part it
-    body = b"".join(
-        [
-            f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{header}\r\n".encode(),
-            f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n".encode(),
-            content,
-            f"\r\n--{mark}--\r\n".encode(),
-        ]
-    )
+    mark = hashlib.blake2b(content, digest_size=16).hexdigest()
+    start = f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{header}\r\n"
+    start += f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n"
+    body = b"".join([start.encode(), content, f"\r\n--{mark}--\r\n".encode()])
     when = {} if only == ANY else {"ifGenerationMatch": "0" if only == ABSENT else only}
-    answer = fs.call(
-        "POST",
-        f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o",
-        uploadType="multipart",
-        headers={"Content-Type": f'multipart/related; boundary="{mark}"'},
-        data=body,
-        json_out=True,
-        **when,
-    )
-    return str(answer["generation"])
+    sent = {"headers": {"Content-Type": f'multipart/related; boundary="{mark}"'}, "data": body, "json_out": True}
+    place = f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o"
+    return str(fs.call("POST", place, uploadType="multipart", **sent, **when)["generation"])
