@@ -72,10 +72,9 @@ class Devices:
             return "auto" if wanted is None else wanted
         tpu = self.description.startswith("TPU")
         # TensorFlow's XLA compiles a replica's function, in which collectives of MirroredStrategy cannot be.
-        rule = (
-            "jit_compile must be None or False with several TensorFlow replicas; JAX compiles on any number of devices"
-        )
-        check(tpu or not wanted, rule, jit_compile=wanted, replicas=self.count)
+        rule = "jit_compile must be None or False with several TensorFlow replicas"
+        advice = "JAX compiles on any number of devices"
+        check(tpu or not wanted, f"{rule}; {advice}", jit_compile=wanted, replicas=self.count)
         return False  # a TPU's program is compiled as a whole
 
     def fit(self, model: keras.Model, stream: Callable, *, step: int = 0, **options) -> dict[str, list[float]]:
@@ -100,9 +99,8 @@ class Devices:
             if keras.backend.backend() != "tensorflow":
                 stack.enter_context(self.scope())
             stack.enter_context(self.together())
-            return model.fit(
-                feed(self.strategy, stream, step=step, process=self.process), shuffle=False, **options
-            ).history
+            data = feed(self.strategy, stream, step=step, process=self.process)
+            return model.fit(data, shuffle=False, **options).history
 
     @property
     def process(self) -> tuple[int, int]:
@@ -121,7 +119,15 @@ class Devices:
             >>> Devices().collect({"step": 3})
             [{'step': 3}]
         """
-        return collect(self.strategy, value) if self.process[1] > 1 else [value]
+        if self.process[1] == 1:
+            return [value]
+        # JSON as numbers, one int32 a byte: collectives take no strings.
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+        # The longest first, so that all rows can be padded to one shape.
+        longest = int(exchange(self.strategy, np.array([len(text)], np.int32)).max())
+        # JSON ignores spaces behind it.
+        rows = exchange(self.strategy, np.pad(text, (0, longest - len(text)), constant_values=ord(" "))[None])
+        return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
 
     def agree(self, what: str, value: Any) -> None:
         """Raises `InputError` in every process unless all of them give the same value.
@@ -236,17 +242,6 @@ def process(strategy) -> tuple[int, int]:
     chiefs = len(cluster.get("chief", ()))
     number = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
     return number, max(1, chiefs + len(cluster.get("worker", ())))
-
-
-def collect(strategy, value: Any) -> list[Any]:
-    """What each process gives, plain JSON types, in the order of their numbers."""
-    # JSON as numbers, one int32 a byte: collectives take no strings.
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
-    # The longest first, so that all rows can be padded to one shape.
-    longest = int(exchange(strategy, np.array([len(text)], np.int32)).max())
-    # JSON ignores spaces behind it.
-    rows = exchange(strategy, np.pad(text, (0, longest - len(text)), constant_values=ord(" "))[None])
-    return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
 
 
 def exchange(strategy, row: np.ndarray) -> np.ndarray:
@@ -439,9 +434,8 @@ def gather(x):
 
     context = tf.distribute.get_replica_context()
     if context is None:  # Keras traces a step once outside of the replicas, for its shapes alone
-        return ops.concatenate([x] * replicas)
+        return ops.concatenate([x] * replicas)  # (count · n, …), values that nobody reads
     # (n, …) → (count, n, …) with this replica's rows in its own place and zeros elsewhere → their sum → (count · n, …).
-    # (n, …) → (count · n, …): shapes as they will be, values that nobody reads.
     # The sum's gradient is a sum, too: what every replica owes this one's rows comes back to them.
     x = even(x)
     # (count,) with 1 at this replica's place → (count, 1, …, 1) · (1, n, …) → (count, n, …)

@@ -60,18 +60,13 @@ def find(
         check(fits, "strategy must be auto, one or (JAX) data_parallel here", strategy=strategy, KERAS_BACKEND=backend)
         leave_processors_to_input()
         if backend == "jax":
-            return _on_jax(
-                strategy,
-                num_replicas,
-                met=processes.join(coordinator, num_processes=num_processes, process_id=process_id),
-            )
+            met = processes.join(coordinator, num_processes=num_processes, process_id=process_id)
+            return _on_jax(strategy, num_replicas, met=met)
         return Devices(1, f"{backend}: one device")
     # 2. TensorFlow: what is not its own is refused, then "auto" is settled.
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    rule = (
-        "coordinator, num_processes and process_id are JAX's (KERAS_BACKEND=jax); TensorFlow's workers are in TF_CONFIG"
-    )
-    check(all(value is None for value in given.values()), rule, **given)
+    rule = "coordinator, num_processes and process_id are JAX's (KERAS_BACKEND=jax)"
+    check(all(value is None for value in given.values()), f"{rule}; TensorFlow's workers are in TF_CONFIG", **given)
     check(strategy != "data_parallel", "data_parallel must be run with KERAS_BACKEND=jax", KERAS_BACKEND=backend)
     if strategy == "auto":
         strategy = _fitting_strategy(tpu_name, num_replicas)
@@ -169,9 +164,8 @@ def mirrored(wanted: int, *, always: bool = False) -> Devices:
         return Devices(1, name)
     # The default reduces with NCCL, and on CPUs by collectives that several strategies of one process confuse.
     reduction = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
-    return Devices(
-        len(taken), f"{name}: MirroredStrategy", tf.distribute.MirroredStrategy(taken, cross_device_ops=reduction)
-    )
+    strategy = tf.distribute.MirroredStrategy(taken, cross_device_ops=reduction)
+    return Devices(len(taken), f"{name}: MirroredStrategy", strategy)
 
 
 def _divide_cpu(wanted: int) -> None:
@@ -205,10 +199,9 @@ def multi_worker() -> Devices:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, tf.errors.OpError) as error:
-        raise InputError(
-            f"worker {number} of TF_CONFIG ({addresses[number]}) must be started once, before TensorFlow computes "
-            f"anything, and reach all others, but TensorFlow says: {first_line(error)}"
-        ) from error
+        rule = "must be started once, before TensorFlow computes anything, and reach all others"
+        who = f"worker {number} of TF_CONFIG ({addresses[number]})"
+        raise InputError(f"{who} {rule}, but TensorFlow says: {first_line(error)}") from error
     count = strategy.num_replicas_in_sync
     found = f"TF_CONFIG: worker {number} of {len(addresses)}, {count} replicas in all: MultiWorkerMirroredStrategy"
     return Devices(count, found, strategy)
@@ -234,18 +227,15 @@ def _on_tpu(name: str | None, **place: str | None) -> Devices:
             tf.tpu.experimental.initialize_tpu_system(resolver)
             strategy = tf.distribute.TPUStrategy(resolver)
         except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
-            failures.append(
-                f"{address or 'TPU_NAME, COLAB_TPU_ADDR and the metadata of the machine'}: {first_line(error)}"
-            )
+            asked = address or "TPU_NAME, COLAB_TPU_ADDR and the metadata of the machine"
+            failures.append(f"{asked}: {first_line(error)}")
             continue
         count, hosts = strategy.num_replicas_in_sync, max(1, strategy.extended.num_hosts)
         where = f"{count} cores, {hosts} host{'s' if hosts > 1 else ''}"
         return Devices(count, f"TPU {resolver.master() or 'local'}: {where}: TPUStrategy", strategy)
-    tried = "; ".join(failures)
-    raise InputError(
-        f"strategy tpu must find a TPU that this TensorFlow can use, but it found none. Tried: {tried}. "
-        "Today's Colab and Cloud TPU machines are reached through JAX: KERAS_BACKEND=jax and strategy auto"
-    )
+    rule = f"strategy tpu must find a TPU that this TensorFlow can use, but it found none. Tried: {'; '.join(failures)}"
+    advice = "Today's Colab and Cloud TPU machines are reached through JAX: KERAS_BACKEND=jax and strategy auto"
+    raise InputError(f"{rule}. {advice}")
 
 
 def _on_jax(strategy: str, wanted: int, *, met: str = "") -> Devices:

@@ -152,9 +152,8 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
         rows = keras.tree.flatten(data.element_spec)[0].shape[0]
         check(rows is not None, "a stream's batches must have one known size: batch(…, drop_remainder=True)")
         # A process's share of a batch → one piece a replica, in order.
-        return data.rebatch(context.get_per_replica_batch_size(rows * share[1]), drop_remainder=True).prefetch(
-            tf.data.AUTOTUNE
-        )
+        size = context.get_per_replica_batch_size(rows * share[1])
+        return data.rebatch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(of_process)
 
@@ -174,10 +173,8 @@ def evenly(model: keras.Model) -> Iterator[None]:
         settle(model)
         if type(error).__name__ != "IndivisibleError":  # a class that JAX does not publish
             raise
-        raise InputError(
-            "JAX's devices must share each batch evenly: give a batch_size and a number of examples that are multiples "
-            f"of the number of devices, or evaluate on one. {error}"
-        ) from error
+        advice = "a batch_size and a number of examples that are multiples of the number of devices, or evaluate on one"
+        raise InputError(f"JAX's devices must share each batch evenly: give {advice}. {error}") from error
 
 
 _CARRIED = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")

@@ -114,10 +114,9 @@ def _initialize(who: str, **place: Any) -> str:
         leave(2)
         raise
     except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"all processes must meet before JAX computes anything, each with a number of its own ({who}), but this "
-            f"one could not join: {first_line(error)}; start all of them, with the same coordinator and num_processes"
-        ) from error
+        rule = f"all processes must meet before JAX computes anything, each with a number of its own ({who})"
+        advice = "start all of them, with the same coordinator and num_processes"
+        raise InputError(f"{rule}, but this one could not join: {first_line(error)}; {advice}") from error
     finally:
         late.cancel()
     line = _LINES[0] if _LINES else None
@@ -182,10 +181,9 @@ def check_free(address: str, *, what: str) -> None:
         try:
             one.bind(("", int(port)))
         except OSError as error:
-            raise InputError(
-                f"port {port} of {what}, {address}, must be free there, but it is taken ({error.strerror}): by "
-                "another training, or by this one started twice; stop that, or choose another port"
-            ) from error
+            rule = f"port {port} of {what}, {address}, must be free there, but it is taken ({error.strerror})"
+            advice = "stop that, or choose another port"
+            raise InputError(f"{rule}: by another training, or by this one started twice; {advice}") from error
 
 
 def _timeout(environment: Mapping[str, str] = os.environ) -> int:

@@ -112,12 +112,10 @@ def call(place: tuple[str, int], count: int, *, seconds: float, who: str, more: 
             wrong = roll.turn(max(0.0, min(1.0, end - time.monotonic())))
         absent = roll.missing()
         if wrong is None and absent:
-            named = f"process{'es' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
-            wrong = (
-                f"all processes must meet within {seconds:.0f} s ({who}), but this one could not join: {named} of "
-                f"{count} ha{'ve' if len(absent) > 1 else 's'} not come, or ended meanwhile; start all of them again, "
-                f"{more}"
-            )
+            named, have = ("process", "has") if len(absent) == 1 else ("processes", "have")
+            reason = f"{named} {', '.join(map(str, absent))} of {count} {have} not come, or ended meanwhile"
+            wrong = f"all processes must meet within {seconds:.0f} s ({who}), but this one could not join"
+            wrong = f"{wrong}: {reason}; start all of them again, {more}"
         roll.tell(_GO if wrong is None else wrong)
     if wrong is not None:
         raise InputError(wrong)
@@ -158,8 +156,7 @@ def answer(place: tuple[str, int], number: int, *, count: int, seconds: float) -
             if isinstance(error, InputError):
                 raise
             if time.monotonic() > end:
-                raise InputError(
-                    f"the coordinator {place[0]}:{place[1]} must answer within {seconds:.0f} s, but process {number} "
-                    f"does not reach it ({error}); start process 0 there, and look whether a firewall is between"
-                ) from error
+                rule = f"the coordinator {place[0]}:{place[1]} must answer within {seconds:.0f} s"
+                advice = "start process 0 there, and look whether a firewall is between"
+                raise InputError(f"{rule}, but process {number} does not reach it ({error}); {advice}") from error
         time.sleep(0.5)
