@@ -32,7 +32,7 @@ COMMANDS = {"tf_simclr.commands"} | LIBRARY
 CONVERSION = {f"converters.{name}" for name in ("layout", "tensors")}
 FILES_OF_ANY_KIND = {f"converters.{name}" for name in ("keras_files", "opening", "other", "pytorch", "tensorflow")}
 WAY = {f"converters.{path.stem}" for path in (ROOT / "converters").glob("[a-z]*.py")} - CONVERSION
-CHEST = {f"tf_simclr.chest.{room}" for room in ("collections", "files", "html", "model")}
+CHEST = {f"tf_simclr.chest.{room}" for room in ("collections", "files", "html", "kept", "model")}
 
 MAY_IMPORT = {
     # the ground
@@ -131,6 +131,7 @@ MAY_IMPORT = {
     # the radiographs' wing
     "tf_simclr.chest": set(),
     "tf_simclr.chest.html": {"tf_simclr.plots"},
+    "tf_simclr.chest.kept": LIBRARY,
     "tf_simclr.chest.first_look": {"tf_simclr.chest.page"} | CHEST | LIBRARY,
     "tf_simclr.chest.files": LIBRARY,
     "tf_simclr.chest.collections": {"tf_simclr.chest.files"} | COMMANDS,

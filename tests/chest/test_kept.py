@@ -10,7 +10,7 @@ import pytest
 from tests.chest import made
 from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid.rows import Fit
-from tf_simclr.chest.covid.store import Kept
+from tf_simclr.chest.kept import Kept
 from tf_simclr.config import ChestCovid
 from tf_simclr.contents import of_array
 from tf_simclr.errors import InputError
@@ -23,40 +23,43 @@ def fit(seed: int = 0, count: int = 6) -> Fit:
     return Fit(history, rng.random(count).astype(np.float32), rng.integers(0, 2, count), patients, rng.random(3))
 
 
+def store(folder, *say) -> Kept[Fit]:
+    return Kept(folder, Fit, 1, *say)
+
+
 def same(first: Fit, second: Fit) -> None:
     assert first.history == second.history
     for name in ("probabilities", "labels", "patients", "pace"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), strict=True)
 
 
-def never():
+def never(_):
     raise AssertionError("trained, though it was kept")
 
 
 def test_a_training_is_done_once_and_comes_back_bit_by_bit(tmp_path):
-    kept = Kept(tmp_path / "fits")
-    first = kept.fetch({"seed": 0}, fit)
-    assert first.seconds > 0
-    again = Kept(tmp_path / "fits")
+    kept = store(tmp_path / "fits")
+    first = kept.fetch({"seed": 0}, lambda _: dataclasses.replace(fit(), seconds=1.5))
+    again = store(tmp_path / "fits")
     found = again.fetch({"seed": 0}, never)
     same(first, found)
-    assert (found.seconds, kept.found, again.found) == (first.seconds, 0, 1)
-    same(again.fetch({"seed": 1}, lambda: fit(1)), fit(1))
+    assert (first.seconds, found.seconds, kept.found, again.found) == (1.5, 1.5, 0, 1)
+    same(again.fetch({"seed": 1}, lambda _: fit(1)), fit(1))
     assert len(list((tmp_path / "fits").iterdir())) == 2
 
 
 def test_what_was_stopped_leaves_nothing(tmp_path):
-    def stopped():
+    def stopped(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Kept(tmp_path / "fits").fetch({"seed": 0}, stopped)
+        store(tmp_path / "fits").fetch({"seed": 0}, stopped)
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def foreign(path):
-    other = Kept(path.parent / "other")
-    other.fetch({"seed": 7}, lambda: fit(7))
+    other = store(path.parent / "other")
+    other.fetch({"seed": 7}, lambda _: fit(7))
     next(other.folder.iterdir()).replace(path)
 
 
@@ -90,11 +93,11 @@ def flipped(path):
 )
 def test_a_damaged_or_foreign_file_is_made_again_with_a_sentence(tmp_path, damage, reason):
     told = []
-    kept = Kept(tmp_path / "fits", told.append)
-    kept.fetch({"seed": 0}, fit)
+    kept = store(tmp_path / "fits", told.append)
+    kept.fetch({"seed": 0}, lambda _: fit())
     path = next(kept.folder.glob("*.npz"))
     damage(path)
-    same(kept.fetch({"seed": 0}, fit), fit())
+    same(kept.fetch({"seed": 0}, lambda _: fit()), fit())
     assert kept.found == 0
     assert len(told) == 1
     assert "made again" in told[0]
@@ -103,7 +106,7 @@ def test_a_damaged_or_foreign_file_is_made_again_with_a_sentence(tmp_path, damag
 
 
 def test_the_longest_time_is_remembered_whatever_lies_there(tmp_path):
-    kept = Kept(tmp_path)
+    kept = store(tmp_path)
     assert [kept.longest({"of": 1}, seconds) for seconds in (3.0, 0.5, 4.0)] == [3, 3, 4]
     next(tmp_path.glob("*.json")).write_text(json.dumps({"seconds": "long"}))
     assert kept.longest({"of": 1}, 2.0) == 2
@@ -173,6 +176,7 @@ def test_a_study_that_was_stopped_trains_what_is_left_and_ends_as_if_it_had_not_
     config = ChestCovid(positive="ARDS", model_dir=tmp_path / "straight", seeds=2, tuning_seeds=2, test_share=0.5)
     straight, trained = arms(config, data), list(learner.done)
     assert len(trained) == 12
+    assert all(one.seconds > 0 for one in flat(straight))
     again = dataclasses.replace(config, model_dir=tmp_path / "stopped")
     learner.left, learner.done = 9, []
     with pytest.raises(KeyboardInterrupt):

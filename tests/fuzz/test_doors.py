@@ -158,9 +158,10 @@ def trusted(path: Path) -> None:
 
 
 def kept_fit(path: Path) -> None:
-    from tf_simclr.chest.covid.store import read
+    from tf_simclr.chest.covid.rows import Fit
+    from tf_simclr.chest.kept import read
 
-    read(path, "{}")
+    read(path, Fit, text="{}")
 
 
 def cases(path: Path) -> None:

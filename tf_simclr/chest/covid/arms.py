@@ -1,9 +1,11 @@
 """What the COVID-19 study compares: its six rows, and what lies beyond them, each on both splits with several seeds."""
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,7 +13,7 @@ import numpy as np
 
 from tf_simclr.chest.covid.learner import Learner
 from tf_simclr.chest.covid.rows import CHOICE, ROWS, Fit, Row, split
-from tf_simclr.chest.covid.store import Kept
+from tf_simclr.chest.kept import Kept
 from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands.parts.networks import encoder_from
 from tf_simclr.config import ChestCovid
@@ -26,6 +28,8 @@ from tf_simclr.models.resnet import resnet
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder
 
+_FORM = 2
+"""Of kept fits, and of what their settings do not tell: how a head is made and trained."""
 SPLITS = ("image", "patient")
 """As the study drew it, and so that no patient is on both sides."""
 Arms = dict[str, dict[str, list[Fit]]]
@@ -44,9 +48,9 @@ class Study:
     learners: dict[tuple, Learner] = field(default_factory=dict)
 
     @functools.cached_property
-    def kept(self) -> Kept:
+    def kept(self) -> Kept[Fit]:
         """The trainings that are done."""
-        return Kept(self.config.model_dir / "fits", say)
+        return Kept(self.config.model_dir / "fits", Fit, _FORM, say)
 
     @functools.cached_property
     def own(self) -> dict[str, np.ndarray] | None:
@@ -180,16 +184,12 @@ class Study:
         """A fit a seed on each split; those that an earlier run has done are kept in the study's folder."""
         fits: dict[str, list[Fit]] = {kind: [] for kind in SPLITS}
         known = {"labels": of_array(labels), "patients": of_array(self.data.patients)}
-        for kind, seed in self.draws(seeds):
+        for kind, seed in itertools.product(SPLITS, range(self.config.seed, self.config.seed + seeds)):
             parts = self.parts(labels, kind=kind, seed=seed)
             options = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
             whole = dict(settings) | known | options | {part: of_array(rows) for part, rows in parts.items()}
-            fits[kind].append(self.kept.fetch(whole, functools.partial(train, parts=parts, **options)))
+            fits[kind].append(self.kept.fetch(whole, functools.partial(_timed, train, parts=parts, **options)))
         return fits
-
-    def draws(self, seeds: int) -> list[tuple[str, int]]:
-        """Each split with each seed."""
-        return [(kind, self.config.seed + i) for kind in SPLITS for i in range(seeds)]
 
     def parts(self, labels: np.ndarray, *, kind: str, seed: int) -> dict[str, np.ndarray]:
         """`train` and `test` rows; by patient those of the collection's own split, where it has one."""
@@ -197,6 +197,12 @@ class Study:
         if kind == "patient" and self.own is not None:
             return self.own
         return split(list(self.data.patients), labels, kind=kind, test_share=self.config.test_share, seed=seed)
+
+
+def _timed(train: Callable[..., Fit], _: Path, **options: Any) -> Fit:
+    """A training with how long it took; it leaves nothing to go on from."""
+    began = time.monotonic()
+    return replace(train(**options), seconds=time.monotonic() - began)
 
 
 def table(study: Study) -> Arms:

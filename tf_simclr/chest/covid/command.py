@@ -13,7 +13,7 @@ from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid import tables as covid_tables
 from tf_simclr.chest.covid.rows import CHOICE
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import MADE_UP, NOTE
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import code_of, encoder_name
 from tf_simclr.config import ChestCovid, plain
@@ -36,8 +36,8 @@ def run(config: ChestCovid) -> None:
     """Runs what is asked for on both splits; the same command goes on where it was stopped."""
     with hold(config.model_dir, say=say):
         write_json(config.model_dir / "config.json", plain(config))
-        size = {"size": _SYNTHETIC_SIZE, "seed": config.seed}
-        _perform(covid_arms.Study(config, made_up.or_prepared(config.radiographs, config.model_dir, **size)))
+        data = made_up.or_prepared(config.radiographs, config.model_dir, size=_SYNTHETIC_SIZE, seed=config.seed)
+        _perform(covid_arms.Study(config, data))
 
 
 def _perform(study: covid_arms.Study) -> None:
@@ -69,7 +69,7 @@ def _perform(study: covid_arms.Study) -> None:
             show(text + "\n")
             figures.append(covid_tables.draw_classes(study, fits, names=names))
     # 5. All numbers in one file, and how to read them.
-    numbers = {"results": found, "classes": classes, "seconds": study.seconds, "leak": leak, "note": covid_tables.NOTE}
+    numbers = {"results": found, "classes": classes, "seconds": study.seconds, "leak": leak, "note": NOTE}
     numbers |= {"made_up": study.data.made_up, "data": study.data.name, "study": covid_tables.of_the_study(study)}
     write_json(config.model_dir / "result.json", {"command": plain(config), "versions": versions(), **numbers})
     show(covid_tables.footnotes(study, leak))
@@ -103,16 +103,9 @@ def _ways_on(study: covid_arms.Study, folder: Path) -> list[str]:
         lines.append(f"more    {typed(*again, '--study', 'all')}: larger inputs, LARS, unfrozen groups, four classes")
     elif config.adapted is None and config.checkpoint is not None:
         adapted = f"{config.model_dir}_adapted"
-        words = [
-            "--preset",
-            "radiographs",
-            "--radiographs",
-            study.data.folder,
-            "--checkpoint",
-            config.checkpoint,
-            *code,
-        ]
-        lines.append(f"adapt   {typed('pretrain', *words, '--model_dir', adapted)}")
+        images = ["--preset", "radiographs", "--radiographs", study.data.folder]
+        words = [*images, "--checkpoint", config.checkpoint, *code, "--model_dir", adapted]
+        lines.append(f"adapt   {typed('pretrain', *words)}")
         lines.append(f"then    {typed(*again, '--study', 'beyond', '--adapted', adapted)}")
     return lines
 
@@ -127,14 +120,11 @@ def _deploy(study: covid_arms.Study, *, leak: dict) -> Path:
     # By patient, whatever the study did: what is measured must hold for people whom the model has not seen.
     learner = study.learner(values.shape[1], CHOICE, optimizer=config.optimizer)
     parts = study.parts(study.labels, kind="patient", seed=config.seed)
-    options: dict[str, Any] = {
-        "epochs": CHOICE.epochs,
-        "batch_size": config.train_batch_size,
-        "patients": data.patients,
-    }
+    options: dict[str, Any] = {"epochs": CHOICE.epochs, "batch_size": config.train_batch_size}
     fits, heads = [], []
     for number in range(config.seeds):
-        fits.append(learner.on_features(values, study.labels, parts=parts, seed=config.seed + number, **options))
+        options["seed"] = config.seed + number
+        fits.append(learner.on_features(values, study.labels, parts=parts, patients=data.patients, **options))
         heads.append(learner.trained_head())
     return deployed.leave(
         config.model_dir,

@@ -128,7 +128,8 @@ class Learner:
             batch_size: images a step.
         """
         self.restart(seed)
-        train = data.source(parts["train"], labels, class_names=names(labels), side=sizes[0])
+        names = tuple(map(str, range(int(labels.max()) + 1)))
+        train = data.source(parts["train"], labels, class_names=names, side=sizes[0])
         batch_size, pace = min(batch_size, len(parts["train"])), Pace()
         history = self.model.fit(
             batches(train, size=sizes[1], batch_size=batch_size, seed=seed),
@@ -140,13 +141,8 @@ class Learner:
             verbose=0,
         )
         rows = np.sort(parts["test"])
-        seen: dict[str, Any] = {
-            "side": sizes[0],
-            "image_size": sizes[1],
-            "crop_proportion": 1.0,
-            "batch_size": batch_size,
-        }
-        said = answers(self.model, data, rows=rows, **seen)
+        seen: dict[str, Any] = {"image_size": sizes[1], "crop_proportion": 1.0, "batch_size": batch_size}
+        said = answers(self.model, data, rows=rows, side=sizes[0], **seen)
         return self.fitted(pace, said, labels=labels[rows], patients=data.patients[rows], history=history)
 
     def fitted(
@@ -207,8 +203,3 @@ def batches(source: Any, *, size: int, batch_size: int, seed: int) -> tf.data.Da
         unreadable=Unreadable(),
         cache=True,
     )
-
-
-def names(labels: np.ndarray) -> tuple[str, ...]:
-    """The classes by their numbers."""
-    return tuple(str(number) for number in range(int(labels.max()) + 1))

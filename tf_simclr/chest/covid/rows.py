@@ -84,6 +84,10 @@ class Fit:
     seconds: float = 0.0
     """Of the whole training."""
 
+    def __post_init__(self) -> None:
+        whole = len(self.probabilities) == len(self.labels) == len(self.patients) > 0
+        check(whole, "a training must have an answer, a label and a patient for each image")
+
 
 def head(features: int, row: Row, *, classes: int = 1) -> keras.Model:
     """The study's classifier: features `(n, d)` to a probability `(n, 1)`, or to one for each of several classes."""
@@ -131,7 +135,8 @@ def summary(fits: Sequence[Fit], *, draws: int = DRAWS, seed: int = 0) -> dict[s
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     limits = {name: middle(values[1:]) for name, values in means.items()}
     if "auc" in means:  # the bootstrap's is too narrow where patients are few
-        limits["auc"] = tuple(np.mean([_own_interval(fit) for fit in fits], axis=0))
+        own = [auc_interval(fit.probabilities, fit.labels, patients=fit.patients) for fit in fits]
+        limits["auc"] = tuple(np.mean(own, axis=0))
     return trained(fits) | {
         name: {"mean": float(values[0]), "low": float(limits[name][0]), "high": float(limits[name][1])}
         for name, values in means.items()
@@ -144,11 +149,6 @@ def trained(fits: Sequence[Fit]) -> dict[str, dict[str, float]]:
     if not last:
         return {}
     return {"train_accuracy": {"mean": float(np.mean(last)), "low": float(min(last)), "high": float(max(last))}}
-
-
-def _own_interval(fit: Fit) -> tuple[float, float]:
-    """The interval of one fit's AUC over its test patients."""
-    return auc_interval(fit.probabilities, fit.labels, patients=fit.patients)
 
 
 def measured(fit: Fit, weights: np.ndarray) -> dict[str, np.ndarray]:

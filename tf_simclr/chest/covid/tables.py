@@ -7,11 +7,11 @@ from typing import Any
 from tf_simclr import plots
 from tf_simclr.chest.covid.arms import SPLITS, TRAINS, Arms, Study
 from tf_simclr.chest.covid.rows import CHOICE, ENCODER, IMAGES, ROWS, STUDY, Fit, one_class, summary
-from tf_simclr.data.radiographs.prepared import MADE_UP
+from tf_simclr.chest.model.card import NOTE
+from tf_simclr.data.radiographs import MADE_UP
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_area, curve_band
 
-NOTE = "For research use, not a diagnosis."
 _WIDTHS = 34, 17
 """Of the names and of a cell."""
 COLUMNS = {
@@ -41,7 +41,7 @@ def results(arms: Arms, *, seed: int) -> _Results:
 def title(study: Study) -> str:
     """What is being told from what."""
     config, data = study.config, study.data
-    made_up = f"{MADE_UP[0].upper()}{MADE_UP[1:]}.\n" if data.made_up else ""
+    made_up = f"{MADE_UP.capitalize()}.\n" if data.made_up else ""
     return made_up + (
         f"{config.positive}: {len(data):,} images of {len(set(data.patients)):,} patients, {study.labels.sum():,} "
         f"positive; {study.seen}; seeds: {config.seeds}"
@@ -137,7 +137,7 @@ def footnotes(study: Study, leak: dict) -> str:
         *(["Its numbers are of other radiographs than these."] * (not siim)),
     ]
     text = [
-        *([f"{MADE_UP[0].upper()}{MADE_UP[1:]}; no study's numbers stand beside theirs."] * made_up),
+        *([f"{MADE_UP.capitalize()}; no study's numbers stand beside theirs."] * made_up),
         "Means over seeds (95 % bootstrap intervals over patients); sensitivity is that at a specificity of 90 %.",
         "Training accuracy is the last epoch's, with dropout on, as Keras prints it (least to most of the seeds).",
         *(of_the_study * (not made_up)),

@@ -21,7 +21,6 @@ from tf_simclr.chest.model.seen import answers
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import encoder_name
 from tf_simclr.config import ChestFindings, plain
-from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.recipe import evaluation_proportion
 from tf_simclr.evaluation import multi_label
@@ -102,8 +101,7 @@ def _introduction(task: Task, parts: dict[str, dict[str, Any]]) -> list[str]:
         without = [name for name, count in of["positives"].items() if count == 0]
         note = f"; none with {', '.join(without)}" if without else ""
         lines.append(f"  {part:<12}{of['images']:,} images of {of['patients']:,} patients{note}")
-    alike = across(near_duplicates(list(task.data.hashes)), task.rows)
-    lines += [f"  {number:,} pairs of images look the same in {names}" for names, number in alike.items()]
+    lines += [f"  {number:,} pairs of images look the same in {names}" for names, number in task.alike.items()]
     return lines
 
 
@@ -133,13 +131,12 @@ def _title(line: _Line) -> str:
 def _told_of(task: Task, numbers: dict, *, fits: dict[Any, list[Fit]], parts: dict, chosen: _Line) -> Told:
     """All that the page and the files tell."""
     test = parts["test"]
-    alike = across(near_duplicates(list(task.data.hashes)), task.rows)
     return Told(
         collection=task.data.name,
         synthetic=task.data.made_up,
         official=official(task.data),
         parts=parts,
-        alike=sum(alike.values()),
+        alike=sum(task.alike.values()),
         numbers={_title(line): of for line, of in numbers.items()},
         learned={_title(line): [fit.notes for fit in found] for line, found in fits.items()},
         chosen=_title(chosen),

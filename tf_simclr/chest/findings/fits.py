@@ -1,12 +1,11 @@
 """Trainings that tell findings: regressions on frozen features, and fine-tuned networks, each kept once it is done.
 
-A fit is a file of what it says of validation and test images, named after a digest of all that it depends on; it
-appears whole or not at all.  A fine-tuning that was stopped goes on from its last checkpoint.
+A fit is a file of what it says of validation and test images (`kept`).  A fine-tuning that was stopped goes on from its
+last checkpoint.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 
 from tf_simclr import contents
+from tf_simclr.chest.kept import Kept
 from tf_simclr.chest.model import seen
 from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands import finetune
@@ -23,20 +23,19 @@ from tf_simclr.commands.parts.images import told_seed
 from tf_simclr.commands.parts.networks import drawn_encoder
 from tf_simclr.config import ChestFindings, Finetune
 from tf_simclr.data.radiographs import partition
+from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import Split
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Extractor, weights_digest
 from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
 from tf_simclr.evaluation.probes import chosen_regression, logistic_regression
-from tf_simclr.files import replacing
 from tf_simclr.replicas import Devices
-from tf_simclr.run_folder import read_arrays
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model
 
-_FORMAT = 2
-"""Of the files, and of what their settings do not tell."""
+_FORM = 2
+"""Of kept fits, and of what their settings do not tell."""
 TITLES = {"linear": "frozen features", "finetune": "fine-tuned"}
 _UNTRAINED = "random weights"
 
@@ -62,6 +61,11 @@ class Task:
         """What is tested: the same, but an uncertain label counts as nothing whatever was learned from it."""
         options = {"uncertain": "ignore", "not_mentioned": self.config.not_mentioned}
         return partition.findings(self.data, self.config.findings, **options)[0]
+
+    @cached_property
+    def alike(self) -> dict[str, int]:
+        """Pairs of images that look the same, by the parts that they are in."""
+        return across(near_duplicates(list(self.data.hashes)), self.rows)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,7 +139,6 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
     # 2. All that the fit depends on, by content.
     known = (task.labelled[0], drawn["train"], drawn["validation"], task.rows["validation"], task.rows["test"])
     settings = {
-        "format": _FORMAT,
         "way": way,
         "network": weights_digest(task.networks[network]),
         "data": task.data.content(),
@@ -144,30 +147,12 @@ def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) ->
         "seed": seed,
     }
     # 3. A regression or a fine-tuning, unless there is one of these settings.
+    kept = Kept(config.model_dir / "fits", Fit, _FORM, say)
     if way == "linear":
-        return kept(config, settings | {"l2": config.l2_strengths}, make=lambda _: linear(task, network, drawn=drawn))
+        return kept.fetch(settings | {"l2": config.l2_strengths}, lambda _: linear(task, network, drawn=drawn))
     knobs = ("train_epochs", "train_batch_size", "learning_rate", "weight_decay", "augment", "mixed_precision")
     own = {knob: getattr(config, knob) for knob in knobs}
-    return kept(config, settings | own, make=lambda place: tuned(task, network, drawn=drawn, seed=seed, folder=place))
-
-
-def kept(config: ChestFindings, settings: Mapping[str, Any], *, make: Callable[[Path], Fit]) -> Fit:
-    """A fit from its file, or made in a folder of its own beside it and written."""
-    # Its name is a digest of what it depends on; a file that cannot be read is made again.
-    text = json.dumps(settings, sort_keys=True)
-    path = config.model_dir / "fits" / f"{contents.of_bytes(text.encode())}.npz"
-    if path.exists():
-        try:
-            arrays = read_arrays(path)
-            check(str(arrays.pop("settings")) == text, f"{path} must be of the settings that its name stands for")
-            return Fit(**arrays | {"notes": json.loads(str(arrays["notes"]))})
-        except (InputError, KeyError, TypeError, ValueError) as error:
-            say(f"a kept training is made again: {error}")
-    fit = make(path.with_suffix(""))
-    columns = {name: getattr(fit, name) for name in ("validation", "test", "kernel", "bias")}
-    with replacing(path) as [file]:
-        np.savez_compressed(file, settings=np.array(text), notes=np.array(json.dumps(fit.notes)), **columns)
-    return fit
+    return kept.fetch(settings | own, lambda place: tuned(task, network, drawn=drawn, seed=seed, folder=place))
 
 
 def features_of(task: Task, network: str) -> np.ndarray:

@@ -4,44 +4,45 @@ A file is named after a digest of all that its training depends on, and holds th
 at all; one that is damaged, or of other settings than its name says, is made again.
 """
 
+import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from tf_simclr import contents
-from tf_simclr.chest.covid.rows import Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json, replacing, write_json
 from tf_simclr.foreign import parse_json, reading
 from tf_simclr.run_folder import read_arrays
 
-_FORMAT = 2
-"""Of the files, and of what the settings do not tell: how a head is made and trained."""
-_ARRAYS = ("settings", "history", "probabilities", "labels", "patients", "pace", "seconds")
+_Fit = TypeVar("_Fit")
 
 
 @dataclass
-class Kept:
+class Kept(Generic[_Fit]):
     """A folder of fits."""
 
     folder: Path
     """Made when it is needed."""
+    kind: type[_Fit]
+    """Of the fits: a dataclass of arrays, numbers, and dictionaries of JSON types; it refuses parts that do not fit."""
+    form: int
+    """Of the files, and of what the settings do not tell: how such a fit is made."""
     say: Callable[[str], None] = lambda line: None
     """Takes one line for the user at a time."""
     found: int = 0
     """How many trainings were spared so far."""
 
-    def fetch(self, settings: Mapping[str, Any], train: Callable[[], Fit]) -> Fit:
+    def fetch(self, settings: Mapping[str, Any], train: Callable[[Path], _Fit]) -> _Fit:
         """The fit of these settings: from its file, or trained and kept.
 
         Args:
             settings: JSON types; all that the training depends on.
-            train: makes it.
+            train: makes it; given a folder that is its own, in which it may leave what it goes on from.
 
         Raises:
             InputError: nothing can be written in the folder.
@@ -50,16 +51,16 @@ class Kept:
         path, text = self.place(settings, ".npz")
         if path.exists():
             try:
-                fit = read(path, text)
+                fit = read(path, self.kind, text=text)
             except InputError as error:
                 self.say(f"a kept training is made again: {error}")
             else:
                 self.found += 1
                 return fit
-        began = time.monotonic()
-        fit = train()
-        fit = replace(fit, seconds=time.monotonic() - began)
-        _write(path, fit, text=text)
+        fit = train(path.with_suffix(""))
+        columns = {name: json.dumps(of) if isinstance(of, dict) else of for name, of in vars(fit).items()}
+        with replacing(path) as [file]:
+            np.savez_compressed(file, settings=np.array(text), **columns)
         return fit
 
     def longest(self, settings: Mapping[str, Any], seconds: float) -> float:
@@ -77,11 +78,11 @@ class Kept:
     def place(self, settings: Mapping[str, Any], ending: str) -> tuple[Path, str]:
         """The file of these settings, and they as text."""
         # Sorted keys: one text for the same settings, whose digest is the file's name.
-        text = json.dumps({"format": _FORMAT, **settings}, sort_keys=True)
+        text = json.dumps({"format": self.form, **settings}, sort_keys=True)
         return self.folder / f"{contents.of_bytes(text.encode())}{ending}", text
 
 
-def read(path: Path, text: str) -> Fit:
+def read(path: Path, kind: type[_Fit], *, text: str) -> _Fit:
     """The fit in a file.
 
     Raises:
@@ -89,19 +90,15 @@ def read(path: Path, text: str) -> Fit:
     """
     arrays = read_arrays(path)
     # The name is a digest of the settings; within, they are compared as a whole.
-    check(set(arrays) == set(_ARRAYS), f"{path} must hold a training", received=sorted(arrays))
-    check(str(arrays["settings"]) == text, f"{path} must be of the settings that its name stands for")
+    wanted = {"settings", *(field.name for field in dataclasses.fields(kind))}  # type: ignore[arg-type]
+    check(set(arrays) == wanted, f"{path} must hold a training", received=sorted(arrays))
+    check(str(arrays.pop("settings")) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
-        history = parse_json(str(arrays["history"]))
-        columns = {name: arrays[name] for name in _ARRAYS[2:6]}
-        fit = Fit(history=history, **columns, seconds=float(arrays["seconds"]))
-    whole = len(fit.probabilities) == len(fit.labels) == len(fit.patients) > 0
-    check(whole, f"{path} must have an answer, a label and a patient for each image")
-    return fit
+        return kind(**{name: _value(array) for name, array in arrays.items()})
 
 
-def _write(path: Path, fit: Fit, *, text: str) -> None:
-    """Keeps a fit with its settings."""
-    columns: dict[str, Any] = {name: np.asarray(getattr(fit, name)) for name in _ARRAYS[2:]}
-    with replacing(path) as [file]:
-        np.savez_compressed(file, settings=np.array(text), history=np.array(json.dumps(fit.history)), **columns)
+def _value(array: np.ndarray) -> Any:
+    """An array, or what one without axes stands for: a number, or a text of JSON."""
+    if array.ndim > 0:
+        return array
+    return parse_json(str(array)) if array.dtype.kind == "U" else array.item()
