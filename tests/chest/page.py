@@ -10,7 +10,7 @@ import httpx
 
 from tf_simclr.chest.page import server as app_server
 from tf_simclr.chest.page.app import Limits, Page
-from tf_simclr.chest.page.gate import CONTENT, Gate
+from tf_simclr.chest.page.gate import CONTENT, Gate, listen
 
 PLAIN = {"Content-Type": CONTENT}
 SECONDS = 120
@@ -74,7 +74,7 @@ def serving(model, *, host="127.0.0.1", max_bytes=2**20, origin="", times=app_se
 
     said, real = [], app.PICTURED
     app.PICTURED = function or real
-    listening = app_server.listen(host, 0)
+    listening = listen(host, 0)
     port = listening.getsockname()[1]
     gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
     page = Page(

@@ -14,6 +14,7 @@ from tf_simclr.chest.model import explain as explain_image
 from tf_simclr.chest.model.opened import opened
 from tf_simclr.chest.page import html as app_page
 from tf_simclr.chest.page import server as app_server
+from tf_simclr.chest.page.gate import listen
 from tf_simclr.errors import InputError
 
 
@@ -136,7 +137,7 @@ def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 must be free"):
-            app_server.listen("127.0.0.1", port)
+            listen("127.0.0.1", port)
 
 
 def test_without_a_server_the_page_says_what_to_install(monkeypatch):

@@ -4,7 +4,7 @@ A file is named after a digest of all that its training depends on, and holds th
 at all; one that is damaged, or of other settings than its name says, is made again.
 """
 
-import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ class Kept(Generic[_Fit]):
                 self.found += 1
                 return fit
         fit = train(path.with_suffix(""))
-        columns = {name: json.dumps(of) if isinstance(of, dict) else of for name, of in vars(fit).items()}
+        columns: dict[str, Any] = {
+            name: json.dumps(of) if isinstance(of, dict) else of for name, of in vars(fit).items()
+        }
         with replacing(path) as [file]:
             np.savez_compressed(file, settings=np.array(text), **columns)
         return fit
@@ -90,8 +92,8 @@ def read(path: Path, kind: type[_Fit], *, text: str) -> _Fit:
     """
     arrays = read_arrays(path)
     # The name is a digest of the settings; within, they are compared as a whole.
-    wanted = {"settings", *(field.name for field in dataclasses.fields(kind))}  # type: ignore[arg-type]
-    check(set(arrays) == wanted, f"{path} must hold a training", received=sorted(arrays))
+    whole = set(arrays) == {"settings", *inspect.signature(kind).parameters}
+    check(whole, f"{path} must hold a training", received=sorted(arrays))
     check(str(arrays.pop("settings")) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
         return kind(**{name: _value(array) for name, array in arrays.items()})

@@ -46,7 +46,9 @@ def run(config: ChestArds) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with hold(config.model_dir, say=say):
         # 1. The radiographs and their parts, which every stage takes.
-        pipeline = _opened(config)
+        data = made_up.or_prepared(config.radiographs, config.model_dir, size=config.image_size, seed=config.seed)
+        # Made-up ones have hazy patches in the lower lungs.
+        pipeline = Pipeline(config, data, config.positive or siim.CLASSES[1], replicas.find())
         ards.check_split(pipeline.target, pipeline.rows, positive=pipeline.positive)
         write_json(config.model_dir / "config.json", plain(config))
 
@@ -55,13 +57,6 @@ def run(config: ChestArds) -> None:
         #    test patients, once; report writes what they found.
         for name in STAGES if config.stage == "all" else [config.stage]:
             _perform(pipeline, pipeline.stage(name))
-
-
-def _opened(config: ChestArds) -> Pipeline:
-    """The knobs with the radiographs."""
-    data = made_up.or_prepared(config.radiographs, config.model_dir, size=config.image_size, seed=config.seed)
-    # Made-up ones have hazy patches in the lower lungs.
-    return Pipeline(config, data, config.positive or siim.CLASSES[1], replicas.find())
 
 
 def _perform(pipeline: Pipeline, stage: Stage) -> None:

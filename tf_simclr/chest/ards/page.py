@@ -78,7 +78,8 @@ def written(found: Report) -> str:
         f"Radiographs: {found.collection}.",
         *_in_short(found),
         *who(found),
-        *_what_was_done(found),
+        tag("h2", "What was done"),
+        listed(found.steps, ordered=True),
         *results(found),
         *_figures(found.ways, found.estimates, test=found.test),
         *_choices(found),
@@ -145,11 +146,6 @@ def who(found: Report) -> list[str]:
         f"{own['patients with several images']:,} of these patients have several."
     )
     return [tag("h2", "Whose radiographs"), table(heads, rows, caption=caption), tag("p", unlabelled)]
-
-
-def _what_was_done(found: Report) -> list[str]:
-    """The stages in words."""
-    return [tag("h2", "What was done"), listed(found.steps, ordered=True)]
 
 
 def results(found: Report) -> list[str]:

@@ -55,8 +55,8 @@ def _gathered(pipeline: Pipeline) -> Report:
     others = _compared(pipeline)
     folders = {"simclr": places["evaluate"], **{name: places["compare"] / name for name in others}}
     asked = {part: images(pipeline, read_answers(folders["simclr"] / f"{part}.json")) for part in _PARTS}
-    ways = [tuned(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
-    ways += [probed(title, places["evaluate"], probe=probe, asked=asked) for probe, title in _FROZEN.items()]
+    ways = [_way(ards.WAYS[name], folder, asked=asked) for name, folder in folders.items()]
+    ways += [_way(title, places["evaluate"], asked=asked, probe=probe) for probe, title in _FROZEN.items()]
     pairs = places["pretrain"] / "run" / "pairs.png"
     return Report(
         positive=pipeline.positive,
@@ -88,23 +88,16 @@ def images(pipeline: Pipeline, answers: Answers) -> Asked:
     return Asked(answers.names, answers.labels, pipeline.target.patients[rows])
 
 
-def tuned(title: str, folder: Path, *, asked: dict[str, Asked]) -> Way:
-    """What the networks of a way say, a row a seed."""
-    return Way(title, **{part: _said(read_answers(folder / f"{part}.json"), asked[part]) for part in _PARTS})
-
-
-def _said(answers: Answers, asked: Asked, *, probe: str | None = None) -> np.ndarray:
-    """Probabilities of the finding `(seeds, n)`, in the order of the images asked about."""
-    # In the order asked about, whatever order a network answered in.
-    rows = aligned(answers.names, asked.names)
-    names = [name for name in answers.scores if probe in (None, name)]
-    return np.stack([positives(answers.scores[name])[rows] for name in names])
-
-
-def probed(title: str, folder: Path, *, probe: str, asked: dict[str, Asked]) -> Way:
-    """What a logistic regression on frozen features says."""
-    found = {part: _said(read_answers(folder / f"linear_{part}.json"), asked[part], probe=probe) for part in _PARTS}
-    return Way(title, **found)
+def _way(title: str, folder: Path, *, asked: dict[str, Asked], probe: str = "") -> Way:
+    """What the networks of a way say, a row a seed; or a logistic regression on frozen features, by its name."""
+    said = {}
+    for part, images_asked in asked.items():
+        answers = read_answers(folder / (f"linear_{part}.json" if probe else f"{part}.json"))
+        # In the order asked about, whatever order a network answered in.
+        rows = aligned(answers.names, images_asked.names)
+        names = [probe] if probe else list(answers.scores)
+        said[part] = np.stack([positives(answers.scores[name])[rows] for name in names])
+    return Way(title, **said)
 
 
 def frozen(folder: Path, networks: list[str]) -> list[tuple[str, float, float]]:

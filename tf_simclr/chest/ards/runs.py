@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.stages import Stage
@@ -239,17 +240,14 @@ def classifiers(
     return networks
 
 
-def answer(pipeline: Pipeline, networks: list[Path], *, part: str, result: Path) -> Answers:
-    """What networks say of a part's images, written for `compare`: a column of probabilities a class."""
+def answer(pipeline: Pipeline, networks: list[Path], *, part: str, result: Path) -> None:
+    """Writes what networks say of a part's images, for `compare`: a column of probabilities a class."""
     scores: dict[str, np.ndarray] = {}
     for number, network in enumerate(networks):
         found = logits(pipeline, network, part=part)
-        # Softmax with the largest taken off, so that nothing overflows: (n, classes).
-        odds = np.exp(found.values - found.values.max(axis=1, keepdims=True))
-        scores[f"seed {pipeline.config.seed + number}"] = odds / odds.sum(axis=1, keepdims=True)
+        scores[f"seed {pipeline.config.seed + number}"] = softmax(found.values, axis=1)  # (n, classes)
     answers = Answers(found.names, found.labels, scores)
     write_report(result, command=plain(pipeline.config), results={}, answers=answers, part=part)
-    return answers
 
 
 def logits(pipeline: Pipeline, network: Path, *, part: str) -> Features:

@@ -101,18 +101,14 @@ class Stage:
             rule = f"stage {self.name} must have stage {stage.name} before it; run it, or all, in {self.root}"
             check("result" in stage.noted(), rule)
         then = {name: value for name, value in defaults.items() if name in settings}
+        # A digest, and not the settings: those before may hold much, and only have to be the same.
+        earlier = {f"stage {stage.name}": contents.of_values(stage.noted()["settings"]) for stage in self.before()}
         note = self.path / "stage.json"
-        changed = begun_with(note, self.whole_settings(settings), within="settings", defaults=then)
+        changed = begun_with(note, {**settings, **earlier}, within="settings", defaults=then)
         advice = "give the same ones, or another model_dir, or remove this stage's folder and those behind it"
         both = {name: f"{there!r} there, {here!r} here" for name, (there, here) in changed.items()}
         check(not changed, f"{self.path} must be of the same settings; {advice}", **both)
         return "result" not in self.noted()
-
-    def whole_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Its own, and a digest of those before it."""
-        # A digest, and not the settings: those before may hold much, and only have to be the same.
-        earlier = {stage.name: contents.of_values(stage.noted()["settings"]) for stage in self.before()}
-        return dict(settings) | {f"stage {name}": found for name, found in earlier.items()}
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Notes the result: the stage is whole."""

@@ -86,7 +86,7 @@ def prepare(
     # 1. In an order that does not depend on the disk, and with settings that a second run compares.
     folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
-    options = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities)}
+    options: dict[str, Any] = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities)}
     settings = {"name": collection.name, "classes": collection.classes, "images": len(entries)} | options
     settings |= {"made_up": collection.made_up}
     # One process at a time: two would draw two salts, and patients of one collection would have two pseudonyms.

@@ -27,6 +27,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.intervals import SEPARATED
 from tf_simclr.evaluation.maps import curve_band
+from tf_simclr.evaluation.multi_label import cell
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import csv_of, replacing, write_json
 from tf_simclr.terminal import say, show
@@ -82,7 +83,8 @@ def run(config: ChestEvaluate) -> None:
     found = Evaluation(
         title=first.title,
         collection=data.name,
-        warnings=_warnings(data.made_up, first.made_up),
+        # Of radiographs that were asked about, or learned from.
+        warnings=(*([MADE_UP_NUMBERS] * data.made_up), *([f"The model: {MADE_UP}"] * first.made_up)),
         part=config.split,
         images=len(rows),
         patients=len(np.unique(data.patients[rows])),
@@ -197,11 +199,6 @@ def drawn(told: Told, *, seed: int) -> dict[str, Any]:
     }
 
 
-def _warnings(of_data: bool, of_model: bool) -> tuple[str, ...]:
-    """What is to be said of made-up radiographs, which were asked about or learned from."""
-    return (*((MADE_UP_NUMBERS,) if of_data else ()), *((f"The model: {MADE_UP}",) if of_model else ()))
-
-
 def _leave(config: ChestEvaluate, found: Evaluation) -> None:
     """Writes `evaluation.json`, `subgroups.csv` and `report.html`."""
     decisions = {
@@ -256,14 +253,14 @@ def _summary(config: ChestEvaluate, found: Evaluation) -> str:
             for key in ("sensitivity", "specificity")
             if "value" in point[key]
         )
-        told = f"slope {_cell(slope)}" if "low" in slope else f"slope: {slope.get('why', 'not known')}"
-        lines.append(f"  {name}: AUC {_cell(of['auc'])}, at home {_cell(of['home']['auc'])}")
+        told = f"slope {cell(slope)}" if "low" in slope else f"slope: {slope.get('why', 'not known')}"
+        lines.append(f"  {name}: AUC {cell(of['auc'])}, at home {cell(of['home']['auc'])}")
         lines.append(f"    threshold {point['threshold']:.3f} carried over: {shares}; calibration: {told}")
         if of["subgroups"] or of["small"]:
             lines.append(f"    {len(of['subgroups'])} subgroups, and {len(of['small'])} too small to be shown")
         for row in found.comparisons.get(name, []):
             gain = row["difference"]
-            lines.append(f"    minus {row['second']}: {_cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
+            lines.append(f"    minus {row['second']}: {cell(gain)}, p {row['p_delong_adjusted']:.3f} (DeLong, Holm)")
             if of_second := row["second_learned_from"]:
                 lines.append(f"    {of_second:,} look the same as one that {row['second']} learned from")
     moved = found.drift
@@ -275,8 +272,3 @@ def _summary(config: ChestEvaluate, found: Evaluation) -> str:
         f"  {moved['alike']:,} look the same as one that was learned from; patients in both are not known (salted)"
     )
     return "\n".join([*lines, *found.warnings, NOTICE, f"report  {config.out / 'report.html'}"])
-
-
-def _cell(of: Mapping[str, float]) -> str:
-    """A value and its interval."""
-    return f"{of['value']:.3f} ({of['low']:.3f}–{of['high']:.3f})"

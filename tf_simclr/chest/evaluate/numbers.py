@@ -1,12 +1,20 @@
 """What a model is worth on another hospital's radiographs: of all of them, and of subgroups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tf_simclr.evaluation.binary import brier, expected_calibration_error, measures, net_benefit, reliability, threshold
+from tf_simclr.evaluation.binary import (
+    brier,
+    expected_calibration_error,
+    measures,
+    net_benefit,
+    ranking,
+    reliability,
+    threshold,
+)
 from tf_simclr.evaluation.calibration import Calibration, logit, recalibration
 from tf_simclr.evaluation.intervals import (
     areas,
@@ -18,7 +26,7 @@ from tf_simclr.evaluation.intervals import (
     share_interval,
 )
 from tf_simclr.evaluation.multi_label import missing
-from tf_simclr.evaluation.patients import bootstrap, middle, weightings
+from tf_simclr.evaluation.patients import bootstrap, middle
 
 _DRAWS = 500
 """Of patients, where an interval is a bootstrap's."""
@@ -203,17 +211,17 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
     scores = np.stack([tolds[name].probabilities for name in names])  # (models, n)
     # DeLong for an exact interval of differences on the same patients, and draws of patients beside it.
     found = areas(scores, first.labels, patients=first.patients)
-    drawn = list(weightings(first.patients, labels=first.labels, draws=_DRAWS, seed=seed, stratified=True))
-    rows = []
+
+    # Weights (k, n) of drawn patients → the AUC of each model, (k, models).
+    def of_draws(weights: np.ndarray) -> np.ndarray:
+        return np.stack([ranking(said, first.labels, weights=weights)["auc"] for said in scores], axis=1)
+
+    options: dict[str, Any] = {"labels": first.labels, "draws": _DRAWS, "seed": seed, "stratified": True}
+    drawn = bootstrap(of_draws, first.patients, **options)
+    rows: list[dict[str, Any]] = []
     for number in range(1, len(names)):
         gain = paired_difference(found, first=0, second=number)
-        draws = np.concatenate(
-            [
-                measures(scores[0], first.labels, weights=weights)["auc"]
-                - measures(scores[number], first.labels, weights=weights)["auc"]
-                for weights in drawn
-            ]
-        )
+        draws = drawn[:, 0] - drawn[:, number]
         low, high = middle(draws)
         # Two-sided, and never 0: the sample itself counts as one draw.
         tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
@@ -229,13 +237,8 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
                 "p_bootstrap": float(min(1.0, 2 * tail)),
             }
         )
-    return _adjusted(rows)
-
-
-def _adjusted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with p-values adjusted for the number of comparisons."""
     # Holm's correction, for each kind of test apart.
-    delong, drawn = (holm([row[key] for row in rows]) for key in ("p_delong", "p_bootstrap"))
-    return [
-        row | {"p_delong_adjusted": a, "p_bootstrap_adjusted": b} for row, a, b in zip(rows, delong, drawn, strict=True)
-    ]
+    for key in ("p_delong", "p_bootstrap"):
+        for row, p in zip(rows, holm([row[key] for row in rows]), strict=True):
+            row[f"{key}_adjusted"] = p
+    return rows

@@ -130,17 +130,8 @@ def _results(found: Evaluation) -> list[str]:
     """AUC of each finding, here and where the model comes from."""
     rows = []
     for name, of in found.findings.items():
-        here = of["why"] if of["why"] else measured(of["auc"])
-        home = f"{of['home']['positives']:,} of {of['home']['images']:,}"
-        rows.append(
-            [
-                name,
-                f"{of['positives']:,} of {of['images']:,}",
-                here,
-                measured(of["home"]["auc"]),
-                home,
-            ]
-        )
+        here, home = (f"{place['positives']:,} of {place['images']:,}" for place in (of, of["home"]))
+        rows.append([name, here, of["why"] or measured(of["auc"]), measured(of["home"]["auc"]), home])
     heads = ["Finding", "With it here", "AUC here", "AUC where it comes from", "With it there"]
     caption = "Below each its 95 % interval over patients; that of the model's own held-out radiographs over images."
     return [tag("h2", "Results"), table(heads, rows, caption=caption)]
@@ -213,11 +204,8 @@ def _grouped(found: Evaluation, of: Mapping[str, Any]) -> list[str]:
         for row in of["subgroups"]
     ]
     small = [f"{row['column']} {row['value']} ({row['patients']:,} patients)" for row in of["small"]]
-    told = (
-        f"Not shown, with fewer than {found.fewest} patients with or without the finding: {', '.join(small)}."
-        if small
-        else ""
-    )
+    rule = f"Not shown, with fewer than {found.fewest} patients with or without the finding"
+    told = f"{rule}: {', '.join(small)}." if small else ""
     heads = ["Subgroup", "Patients", "With it", "AUC", "Sensitivity", "Specificity"]
     caption = "At the same threshold. Of many groups some differ by chance. " + told
     if not rows:

@@ -3,10 +3,13 @@
 For research, not for diagnosis.
 """
 
+import contextlib
+
 from tf_simclr.chest.model.card import NOTE
 from tf_simclr.chest.model.opened import opened
-from tf_simclr.chest.page import server as app_server
-from tf_simclr.chest.page.app import Limits
+from tf_simclr.chest.page.app import Limits, Page
+from tf_simclr.chest.page.gate import LOCAL, Gate, listen
+from tf_simclr.chest.page.server import serve
 from tf_simclr.config import ChestApp
 from tf_simclr.frameworks import imported
 from tf_simclr.terminal import say
@@ -23,15 +26,11 @@ def run(config: ChestApp) -> None:
     title = models[0].about["card"].get("title", "a model without a title")
     say(f"{config.model}: {title}; tells {', '.join(model.positive for model in models)}")
     imported("uvicorn", "the page")
-    if config.host not in app_server.LOCAL:
+    if config.host not in LOCAL:
         say(f"listening on {config.host}: others can reach this page, unencrypted and without a password")
-    app_server.serve(
-        models,
-        host=config.host,
-        port=config.port,
-        max_bytes=config.max_megabytes << 20,
-        neighbours=config.neighbours,
-        origin=config.origin,
-        limits=Limits(places=config.places, all_bytes=config.all_megabytes << 20, decoders=config.decoders),
-        say=say,
-    )
+    limits = Limits(places=config.places, all_bytes=config.all_megabytes << 20, decoders=config.decoders)
+    # The socket is opened here, so that a taken port is one sentence and port 0 is known.
+    with contextlib.closing(listen(config.host, config.port)) as listening:
+        port, most = listening.getsockname()[1], config.max_megabytes << 20
+        gate = Gate(host=config.host, port=port, max_bytes=most, origin=config.origin)
+        serve(Page(models, gate=gate, neighbours=config.neighbours, limits=limits, say=say), listening)

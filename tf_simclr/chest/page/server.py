@@ -4,15 +4,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Iterator
 from typing import Any
 
-from tf_simclr.chest.model.deployed import Deployed
-from tf_simclr.chest.page.app import Limits, Page
-from tf_simclr.chest.page.gate import LOCAL, Gate, check_origin, listen
+from tf_simclr.chest.page.app import Page
 from tf_simclr.frameworks import imported
-
-__all__ = ["LOCAL", "Times", "listen", "serve"]
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals on which the decoders are ended, too; Windows has no second one."""
@@ -92,46 +89,23 @@ def _timed(times: type[Times] = Times) -> type[asyncio.Protocol]:
     return Timed
 
 
-def serve(
-    models: Sequence[Deployed],
-    *,
-    host: str,
-    port: int,
-    max_bytes: int,
-    neighbours: int = 5,
-    origin: str = "",
-    limits: Limits | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Serves the page until it is interrupted.
+def serve(page: Page, listening: socket.socket) -> None:
+    """Serves the page until it is interrupted, and ends its decoders; it tells its address when it can be opened.
 
     Args:
-        models: the model, a part for each finding.
-        host: address to listen on.
-        port: 0 for any that is free.
-        max_bytes: of an upload.
-        neighbours: training cases to show.
-        origin: address of a proxy before the page, as browsers see it.
-        limits: what the page takes upon itself at a time.
-        say: told the page's address when it can be opened, and one line for each upload that is refused.
+        page: the application.
+        listening: a socket at the address of its gate.
 
     Raises:
-        InputError: uvicorn is not installed, or nobody can listen there.
+        InputError: uvicorn is not installed.
     """
-    imported("uvicorn", "the page")
-    check_origin(origin)
-    # The socket is opened here, so that a taken port is one sentence and port 0 is known.
-    with contextlib.closing(listen(host, port)) as listening:
-        port = listening.getsockname()[1]
-        gate = Gate(host=host, port=port, max_bytes=max_bytes, origin=origin)
-        page = Page(models, gate=gate, neighbours=neighbours, limits=limits, say=say)
-        server = server_of(page)
-        for number in _ENDINGS:
-            signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
-        with contextlib.closing(page), _quiet_end(server), contextlib.suppress(KeyboardInterrupt):
-            shown = f"[{host}]" if ":" in host else host
-            say(f"open http://{shown}:{port} in a browser; Ctrl+C ends it")
-            server.run(sockets=[listening])
+    server, gate = server_of(page), page.gate
+    for number in _ENDINGS:
+        signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
+    with contextlib.closing(page), _quiet_end(server), contextlib.suppress(KeyboardInterrupt):
+        shown = f"[{gate.host}]" if ":" in gate.host else gate.host
+        page.say(f"open http://{shown}:{gate.port} in a browser; Ctrl+C ends it")
+        server.run(sockets=[listening])
 
 
 def server_of(page: Page, *, times: type[Times] = Times) -> Any:
