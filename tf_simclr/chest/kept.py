@@ -58,9 +58,8 @@ class Kept(Generic[_Fit]):
                 self.found += 1
                 return fit
         fit = train(path.with_suffix(""))
-        columns: dict[str, Any] = {
-            name: json.dumps(of) if isinstance(of, dict) else of for name, of in vars(fit).items()
-        }
+        columns: dict[str, Any] = dict(vars(fit))
+        columns |= {name: json.dumps(of) for name, of in columns.items() if isinstance(of, dict)}
         with replacing(path) as [file]:
             np.savez_compressed(file, settings=np.array(text), **columns)
         return fit

@@ -106,7 +106,7 @@ def prepare(
             # Before the files are decoded, so that the next run notices one that is replaced meanwhile.
             contents = _known_by(part, salt=salt, say=say if made else silent)
             if not made:
-                answers = decoded(part, options=options, workers=workers or os.cpu_count() or 1, seconds=seconds)
+                answers = decoded(part, options=options, workers=workers, seconds=seconds)
                 answers = _counted(answers, progress, done=len(rows))
                 _write_shard(path, part, contents=contents, answers=answers, names=names)
             with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):
@@ -192,10 +192,12 @@ def _counted(answers: Iterator, progress: Callable[[int], None], *, done: int) -
         yield answer
 
 
-def decoded(entries: Sequence[Entry], *, options: dict, workers: int, seconds: float) -> Iterator[bytes | InputError]:
-    """What the workers make of each file."""
+def decoded(
+    entries: Sequence[Entry], *, options: dict, workers: int = 0, seconds: float = SECONDS
+) -> Iterator[bytes | InputError]:
+    """What the workers make of each file; 0 of them: as many as there are cores."""
     requests = [{"path": str(entry.path), **options} for entry in entries]
-    return each(SHRUNK, requests, workers=min(workers, len(requests)), seconds=seconds)
+    return each(SHRUNK, requests, workers=min(workers or os.cpu_count() or 1, len(requests)), seconds=seconds)
 
 
 def _known_by(entries: Sequence[Entry], *, salt: str, say: Say = silent) -> list[str]:

@@ -11,7 +11,6 @@ patient in each example, as a pseudonym: split by it.
 
 import dataclasses
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tf_simclr.chest.collections import siim
-from tf_simclr.chest.collections.prepare import Names, described, salt_of
-from tf_simclr.chest.files.squares import SHRUNK
-from tf_simclr.chest.files.worker import each
+from tf_simclr.chest.collections.prepare import Names, decoded, described, salt_of
 from tf_simclr.data.radiographs.prepared import MADE_UP
 from tf_simclr.errors import check
 
@@ -83,11 +80,9 @@ class SiimCovid19(tfds.core.GeneratorBasedBuilder):
         # All sizes share one salt, so that a patient has the same pseudonym in each.
         beside = Path(self.data_dir).parents[2] / "siim_covid19"  # what all sizes are kept in
         salt = salt_of(beside, made_up=collection.made_up)
-        requests = [{"path": str(entry.path), "size": self.builder_config.size, "salt": salt} for entry in entries]
-        workers = min(os.cpu_count() or 1, len(requests))
-        found = 0
-        names = Names(salt, private=False)
-        for entry, answer in zip(entries, each(SHRUNK, requests, workers=workers), strict=True):
+        answers = decoded(entries, options={"size": self.builder_config.size, "salt": salt})
+        found, names = 0, Names(salt, private=False)
+        for entry, answer in zip(entries, answers, strict=True):
             row, picture = described(entry, answer, names=names)
             if not picture:
                 logging.warning("%s is left out: %s", entry.image, row["refused"])

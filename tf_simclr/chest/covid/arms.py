@@ -143,12 +143,8 @@ class Study:
         # Compiling takes longer than training on features: a learner is made once a form, and started again a fit.
         key = width, row.hidden, row.dropout, classes, optimizer
         if key not in self.learners:
-            options: dict[str, Any] = {
-                "classes": classes,
-                "optimizer": optimizer,
-                "learning_rate": self.rate(optimizer),
-            }
-            self.learners[key] = Learner(width, row, **options)
+            rate = self.rate(optimizer)
+            self.learners[key] = Learner(width, row, classes=classes, optimizer=optimizer, learning_rate=rate)
         return self.learners[key]
 
     def rate(self, optimizer: str) -> float | None:
@@ -186,7 +182,7 @@ class Study:
         known = {"labels": of_array(labels), "patients": of_array(self.data.patients)}
         for kind, seed in itertools.product(SPLITS, range(self.config.seed, self.config.seed + seeds)):
             parts = self.parts(labels, kind=kind, seed=seed)
-            options = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
+            options: dict[str, Any] = {"epochs": epochs, "seed": seed, "batch_size": self.config.train_batch_size}
             whole = dict(settings) | known | options | {part: of_array(rows) for part, rows in parts.items()}
             fits[kind].append(self.kept.fetch(whole, functools.partial(_timed, train, parts=parts, **options)))
         return fits

@@ -5,7 +5,7 @@ would cost more than to train it.
 """
 
 import time
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +20,6 @@ from tf_simclr.models.classifier import check_freezable, group_of, settle
 from tf_simclr.models.network import leaves
 from tf_simclr.optimizers import LARS
 
-_HeadOptimizer = Literal["sgd", "lars"]
 _RATES = {"sgd": 0.01, "lars": 0.1}
 """Keras' default for SGD, which the study took; of LARS, whose steps are relative to the weights, our choice."""
 
@@ -32,7 +31,7 @@ class Learner:
         features: width of the features.
         row: of the study: width of the head and whether it has dropout.
         classes: 1 for a probability, else the number of classes.
-        optimizer: of all that trains.
+        optimizer: of all that trains, `sgd` or `lars`.
         learning_rate: constant; by default the optimizer's of `_RATES`.
         encoder: images to features; its weights are copied.  None: `fit` takes features.
         after_block: block groups of the encoder up to this one stay as they are; -1: all train, 4: none.
@@ -47,7 +46,7 @@ class Learner:
         row: Row,
         *,
         classes: int = 1,
-        optimizer: _HeadOptimizer = "sgd",
+        optimizer: str = "sgd",
         learning_rate: float | None = None,
         encoder: keras.Model | None = None,
         after_block: int = -1,

@@ -4,7 +4,7 @@ A split by patient is as good as what is known of patients.  What is not known, 
 split is made of it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,25 +50,21 @@ def reconciled(
     own = np.array([t or f or image for t, f, image in zip(table, files, images, strict=True)], dtype=object)
     # Two sources may name one person differently: whom either takes for one is one, so that no split tears a patient.
     merged, contradicted = _joined(table, files, own=own)
-    if contradicted:
-        # Unless that joins most images to one: then a source is wrong.
-        largest = max(np.unique(merged.astype(str), return_counts=True)[1]) / count
-        several = "patient" if contradicted == 1 else "patients"
-        contradict = f"the table and the files contradict each other in {contradicted:,} {several}"
-        if largest > _MOST and len(set(own)) > 2:
-            said.append(f"{contradict}; together they would be one patient of most images, so the table's count")
-        else:
-            own = merged
-            said.append(f"{contradict}: images that either gives to one are one patient’s")
+    several = "patient" if contradicted == 1 else "patients"
+    contradict = f"the table and the files contradict each other in {contradicted:,} {several}"
+    # Unless that joins most images to one: then a source is wrong.
+    if contradicted and len(set(own)) > 2 and Counter(merged).most_common(1)[0][1] > _MOST * count:
+        said.append(f"{contradict}; together they would be one patient of most images, so the table's count")
     else:
-        own = merged  # the table may know one image's patient and the file another's of the same
+        own = merged  # without a contradiction, too: the table may know one image's patient and the file another's
+        said += [f"{contradict}: images that either gives to one are one patient’s"] * bool(contradicted)
     nameless = sum(not (t or f) for t, f in zip(table, files, strict=True))
     if nameless:
         said.append(
             f"{nameless:,} of {count:,} images name no patient: each counts as a patient of its own, so that one "
             "person may be in two parts of a split"
         )
-    most = int(np.unique(own.astype(str), return_counts=True)[1].max()) if count else 0
+    most = max(Counter(own).values(), default=0)
     if count >= _SEVERAL and most > _MOST * count and len(set(own)) > 1:
         said.append(f"one patient has {most:,} of {count:,} images, as a placeholder such as ANONYMOUS would")
     if count > 1 and len(set(own)) == 1:
