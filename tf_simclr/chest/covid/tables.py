@@ -130,7 +130,7 @@ def classes_text(arms: Arms, names: tuple[str, ...], *, seed: int) -> tuple[str,
 def footnotes(study: Study, leak: dict) -> str:
     """What the numbers are, and what they are not."""
     seconds, config, made_up = study.seconds, study.config, study.data.made_up
-    siim = study.data.name.startswith("SIIM")
+    siim, tunes = study.data.name.startswith("SIIM"), any(name.startswith("an epoch") for name in seconds)
     of_the_study = [
         f"The study: {STUDY}, Table 3.2: SIIM's radiographs, {IMAGES['train']:,} to train on and {IMAGES['test']:,} to "
         f"test, by image; encoder {ENCODER}.",
@@ -145,16 +145,11 @@ def footnotes(study: Study, leak: dict) -> str:
         f"{leak['share_of_test_images']:.0%} of the images to test on are of patients to learn from.",
         f"Images that look alike in both parts: {leak['alike_by_image']:,} by image, {leak['alike_by_patient']:,} by "
         "patient.",
-        *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * _tunes(study)),
+        *([f"Where the encoder trains: epochs {config.tuning_epochs}, seeds {config.tuning_seeds}."] * tunes),
         f"Spent: features {seconds['features']:.0f} s, heads {seconds['heads']:.0f} s.{_ratio(study)}",
         f"{NOTE}  All numbers: {config.model_dir}/result.json",
     ]
     return "\n".join(text)
-
-
-def _tunes(study: Study) -> bool:
-    """Whether an encoder was in the loop."""
-    return any(name.startswith("an epoch") for name in study.seconds)
 
 
 def _ratio(study: Study) -> str:

@@ -109,12 +109,7 @@ def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: 
     # Their identities, which the caller replaces by pseudonyms before anything is kept.
     identities: dict[str, Any] = {
         field: str(data.get(keyword) or "").strip(" \0")
-        for field, keyword in (
-            ("patient", "PatientID"),
-            ("study", "StudyInstanceUID"),
-            ("series", "SeriesInstanceUID"),
-            ("image", "SOPInstanceUID"),
-        )
+        for field, keyword in (("patient", "PatientID"), ("study", "StudyInstanceUID"))
     }
     known = header_says.described(data)  # before the pixels: what was emptied is filled in for the decoder
     levels = shown(data, pixels, windowed=windowed)

@@ -65,8 +65,6 @@ class Radiograph:
     """Where the file was not taken at its word: phrases."""
     patient: str = ""
     study: str = ""
-    series: str = ""
-    image: str = ""
 
 
 def extreme(pixels: np.ndarray) -> str:

@@ -61,8 +61,9 @@ def run(config: ChestFindings) -> None:
         }
 
         # 4. What is left: numbers, table, page, and the model that did best on validation patients.
-        # By the share of labels first: a line that learned from fewer is never left.
-        chosen = max(fits, key=lambda line: (line[2], _order(validation_auc(task, fits[line][0]))))
+        # By the share of labels first: a line that learned from fewer is never left.  Without a mean AUC it comes last.
+        aucs = {line: np.nan_to_num(validation_auc(task, found[0]), nan=-1.0) for line, found in fits.items()}
+        chosen = max(fits, key=lambda line: (line[2], aucs[line]))
         told = _told_of(task, numbers, fits=fits, parts=parts, chosen=chosen)
         _leave(config.model_dir, told)
         left = _left_model(task, chosen, fit=fits[chosen][0])
@@ -70,11 +71,6 @@ def run(config: ChestFindings) -> None:
         named = words_to_open(left / "encoder.keras", encoder=encoder_name(config))
         asked = typed("chest", "evaluate", "--model", config.model_dir, *named, "--radiographs")
         show(f"model   {left}: {asked} OTHER")
-
-
-def _order(value: float) -> float:
-    """A mean AUC to choose by; where there is none it comes last."""
-    return -1.0 if np.isnan(value) else value
 
 
 def counts(task: Task) -> dict[str, dict[str, Any]]:

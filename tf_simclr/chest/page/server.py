@@ -12,7 +12,7 @@ from tf_simclr.chest.page.app import Page
 from tf_simclr.frameworks import imported
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals on which the decoders are ended, too; Windows has no second one."""
+"""Signals that end the program as Ctrl+C does, and so the decoders, too; Windows has no second one."""
 _CONNECTIONS = 512
 """Most at a time; further ones are closed at once."""
 
@@ -101,7 +101,7 @@ def serve(page: Page, listening: socket.socket) -> None:
     """
     server, gate = server_of(page), page.gate
     for number in _ENDINGS:
-        signal.signal(number, interrupted)  # uvicorn ends well and then raises the signal anew
+        signal.signal(number, signal.default_int_handler)  # uvicorn ends well and then raises the signal anew
     with contextlib.closing(page), _quiet_end(server), contextlib.suppress(KeyboardInterrupt):
         shown = f"[{gate.host}]" if ":" in gate.host else gate.host
         page.say(f"open http://{shown}:{gate.port} in a browser; Ctrl+C ends it")
@@ -145,8 +145,3 @@ def _quiet_end(server: Any) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(told)
-
-
-def interrupted(number: int, frame: Any) -> None:
-    """Ends the program as Ctrl+C does."""
-    raise KeyboardInterrupt
