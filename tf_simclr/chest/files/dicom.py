@@ -9,7 +9,6 @@ import struct
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import pydicom
 from pydicom import encaps
@@ -107,10 +106,7 @@ def read(content: bytes, name: str, *, windowed: bool, modalities: tuple[str, ..
 def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: list[str]) -> Radiograph:
     """The radiograph with what the header says of it."""
     # Their identities, which the caller replaces by pseudonyms before anything is kept.
-    identities: dict[str, Any] = {
-        field: str(data.get(keyword) or "").strip(" \0")
-        for field, keyword in (("patient", "PatientID"), ("study", "StudyInstanceUID"))
-    }
+    patient, study = (str(data.get(name) or "").strip(" \0") for name in ("PatientID", "StudyInstanceUID"))
     known = header_says.described(data)  # before the pixels: what was emptied is filled in for the decoder
     levels = shown(data, pixels, windowed=windowed)
     known["doubts"] += tuple(pixels.doubts)
@@ -119,7 +115,7 @@ def _described(data: pydicom.Dataset, pixels: Layout, *, windowed: bool, notes: 
     if odd := extreme(levels):
         known["doubts"] += (f"{odd}{', as its own window shows it' if pixels.windowed else ''}",)
     known["notes"] = tuple(dict.fromkeys([*notes, *known["notes"], *pixels.notes]))
-    return Radiograph(pixels=levels, bits=pixels.stored, **known, **identities)
+    return Radiograph(pixels=levels, bits=pixels.stored, patient=patient, study=study, **known)
 
 
 _IN_USE = "must be stored in a transfer syntax that is in use for radiographs"

@@ -400,9 +400,9 @@ def _behind_the_modality(
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Values behind the modality LUT or the rescaling, and the least and the largest that they can be."""
     # A table or a line: with the table the rescaling does not count (C.11.1).
-    if (table := _look_up_table(data, "ModalityLUTSequence", about=about)) is not None:
-        values = table.applied(stored)
-        return values, _used_range(values[~padding], (0, table.white), signed=False, about=about)
+    if (found := _looked_up(stored, data, "ModalityLUTSequence", about=about)) is not None:
+        values, white = found
+        return values, _used_range(values[~padding], (0, white), signed=False, about=about)
     slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     # The ends go through the same line as the values: a negative slope turns them round, so they are sorted.
@@ -458,27 +458,13 @@ def _sampled(values: np.ndarray) -> np.ndarray:
     return values.ravel()[:: max(1, values.size // _SAMPLE)]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A look-up table."""
+def _looked_up(
+    values: np.ndarray, data: pydicom.Dataset, keyword: str, *, about: Layout
+) -> tuple[np.ndarray, float] | None:
+    """What the first table of a sequence that has entries makes of values, float64, and its level that is shown white.
 
-    entries: np.ndarray
-    first: int
-    """The value that the first entry stands for; below it the first counts, above the last."""
-    white: float
-    """The level that is shown white."""
-
-    def applied(self, values: np.ndarray) -> np.ndarray:
-        """The entries of these values, float64."""
-        # Below the first entry the first counts, above the last the last (C.11.1.1).
-        places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
-        return np.asarray(self.entries[places], np.float64)
-
-
-def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Table | None:
-    """The first table of a sequence that has entries; None where there is none or anonymising has emptied it.
-
-    A table declares the bits of its entries.  Where they need more or fewer, white is the largest of them.
+    None where there is no such table or anonymising has emptied it.  A table declares the bits of its entries.  Where
+    they need more or fewer, white is the largest of them.
 
     Raises:
         InputError: the table is damaged.
@@ -507,7 +493,9 @@ def _look_up_table(data: pydicom.Dataset, keyword: str, *, about: Layout) -> _Ta
     if not 8 <= bits <= 16 or int(entries.max()).bit_length() != bits:
         white = int(entries.max())
         about.notes.append(f"its look-up table's entries do not have the {bits} bits declared: the largest is white")
-    return _Table(entries, first, float(white))
+    # Below the first entry the first counts, above the last the last (C.11.1.1).
+    places = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.int64)
+    return np.asarray(entries[places], np.float64), float(white)
 
 
 def _table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
@@ -527,8 +515,9 @@ def _table_entries(content: Any, count: int, *, little: bool) -> np.ndarray:
 
 def _as_the_file_says(values: np.ndarray, data: pydicom.Dataset, *, about: Layout) -> np.ndarray | None:
     """Grey levels by the VOI LUT, else by the window, of several, which are views, the first that is one; or None."""
-    if (table := _look_up_table(data, "VOILUTSequence", about=about)) is not None:
-        return np.clip(table.applied(values) / table.white, 0, 1)
+    if (found := _looked_up(values, data, "VOILUTSequence", about=about)) is not None:
+        entries, white = found
+        return np.clip(entries / white, 0, 1)
     # Several windows are alternatives for a viewer: the first is the one that it opens with.
     centres, widths = numbers(data, "WindowCenter"), numbers(data, "WindowWidth")
     pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
