@@ -4,60 +4,12 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 NOTICE = "Research use, not a diagnosis."
 MADE_UP_NUMBERS = "These radiographs are made up: the numbers show that the program runs, and nothing else."
-STYLE = """
-:root { --ink: #1c2733; --soft: #5b6875; --line: #d5dbe1; --back: #f4f6f8; --accent: #0b5cad; --warn: #8a4b00; }
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: #fff; font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans",
-  sans-serif; -webkit-text-size-adjust: 100%; }
-main { max-width: 62rem; margin: 0 auto; padding: 0 1.25rem 3rem; }
-.notice { position: sticky; top: 0; z-index: 1; background: #fff4e0; color: var(--warn); border-bottom: 1px solid
-  #f0d3a3; padding: .5rem 1.25rem; text-align: center; font-weight: 600; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 1.6rem 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-p, ul, ol, dl { max-width: 46rem; }
-.lead { font-size: 1.08rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-ul.short { background: var(--back); border-left: 4px solid var(--accent); padding: .8rem 1.2rem .8rem 2.1rem;
-  max-width: none; border-radius: 0 .4rem .4rem 0; }
-ul.short li + li { margin-top: .4rem; }
-table { border-collapse: collapse; width: 100%; margin: .6rem 0 1rem; font-size: .92rem; }
-th, td { padding: .45rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid var(--ink); font-weight: 600; vertical-align: bottom; }
-tbody tr.first { background: #eaf2fb; }
-td b { font-weight: 600; font-variant-numeric: tabular-nums; }
-td span { display: block; color: var(--soft); font-size: .82rem; white-space: nowrap; }
-figure { margin: .8rem 0; }
-figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.2rem; }
-dt { font-weight: 600; margin-top: .6rem; }
-dd { margin: 0; }
-@media (max-width: 44rem) {
-  h1 { font-size: 1.5rem; }
-  .pair { grid-template-columns: 1fr; }
-  table, tbody, tr, td { display: block; width: 100%; }
-  thead { display: none; }
-  tr { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .8rem; padding: .2rem .7rem; }
-  td { display: flex; justify-content: space-between; gap: 1rem; border-bottom: 1px solid var(--back); padding: .3rem 0;
-    text-align: right; }
-  td::before { content: attr(data-name); color: var(--soft); text-align: left; }
-  td:first-child { font-weight: 600; text-align: left; }
-  td:first-child::before { content: none; }
-  td span { white-space: normal; }
-}
-@media print {
-  .notice { position: static; }
-  body { font-size: 10pt; }
-  h2, figure, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
-  main { padding: 0; max-width: none; }
-}
-@page { margin: 1.6cm; }
-"""
+_STYLE = files("tf_simclr.chest").joinpath("report.css").read_text()
 
 
 class _Markup(str):
@@ -181,7 +133,7 @@ def page(title: str, about: str, *body: object, words: Mapping[str, str], made: 
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">",
             tag("title", title),
-            tag("style", _Markup(STYLE)),
+            tag("style", _Markup(_STYLE)),
         ]
     )
     notice = tag("div", NOTICE, kind="notice", role="note")
