@@ -1,5 +1,6 @@
 """A folder with a model: it answers as it was trained, tells nobody's name, and is checked before it is believed."""
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -275,6 +276,13 @@ def test_a_card_with_an_impossible_entry_is_refused(copied, change):
     reseal(copied, **change)
     with pytest.raises(InputError):
         deployed.load(copied)
+
+
+def test_files_of_any_size_have_their_digest_on_every_python(tmp_path, monkeypatch):
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)  # which came with Python 3.11
+    content = bytes(range(256)) * 5000  # more than a piece
+    (tmp_path / "x").write_bytes(content)
+    assert digest(tmp_path / "x") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_folder_that_holds_no_model_says_who_writes_one(tmp_path):
