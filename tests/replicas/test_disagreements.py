@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import golden
+from tests.backends import blocked
 from tests.commands import pictures
 from tests.replicas.forked import Forks, wait
 from tests.replicas.test_signals import COMMON, NET, prepare, start
@@ -60,21 +62,34 @@ def test_another_option(forks, tmp_path):
         assert "'temperature': 0.5" in text
 
 
-def test_other_settings_of_the_environment(tmp_path):
-    """What JAX reads while it loads, so not by forks; before, numbers of two sizes ended one of them by SIGABRT."""
+@pytest.mark.parametrize(
+    ("variables", "missing", "told"),
+    [
+        ({"JAX_ENABLE_X64": "1"}, "-", "{'jax_enable_x64': 'False'}; worker 1 has {'jax_enable_x64': 'True'}"),
+        ({}, blocked.NO_TENSORFLOW, f"{{'version of tensorflow': '{tf.__version__}'}}; worker 1 has {{'version of"),
+    ],
+    ids=["numbers of two sizes", "one without TensorFlow"],
+)
+def test_other_settings_of_the_environment(tmp_path, variables, missing, told):
+    """What counts while a framework loads, so not by forks.
+
+    Before, numbers of two sizes ended one of them by SIGABRT; and of more images than are shuffled at once one without
+    TensorFlow took others than its share.
+    """
     prepare(tmp_path, "jax")
     flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}"}
     flags |= {"JAX_NUM_PROCESSES": "2", "PYTHONPATH": f"{golden.ROOT}{os.pathsep}{tmp_path}"}
-    words = [sys.executable, "-m", "tf_simclr", *WORDS, "--model_dir", "run"]
     started = []
     for number in range(2):
-        own = {"JAX_PROCESS_ID": str(number), "JAX_ENABLE_X64": str(number)}
+        own = {"JAX_PROCESS_ID": str(number)} | (variables if number else {})
+        words = [sys.executable, "-m", "tests.backends.blocked", missing if number else "-", "tf_simclr", *WORDS]
         options = {"cwd": tmp_path, "env": os.environ | flags | own, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(words, **options))
+        started.append(subprocess.Popen([*words, "--model_dir", "run"], **options))
     for one in started:
         text = one.communicate(timeout=300)[1]
         assert one.returncode == 2, text
-        assert "worker 0 has {'jax_enable_x64': 'False'}; worker 1 has {'jax_enable_x64': 'True'}" in text
+        assert f"worker 0 has {told}" in text
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_other_images_of_the_same_number(forks, tmp_path):

@@ -21,6 +21,7 @@ from tf_simclr.contents import of_bytes
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import source_digest
+from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import is_bucket, written
@@ -113,8 +114,11 @@ def agree(config: Pretrain | Finetune | Distill, source: Source, *, devices: rep
 def _environment() -> dict[str, str]:
     """Versions and settings of what computes and draws: processes with others would not train the same network."""
     backend = keras.backend.backend()
-    packages = ("tf_simclr", "keras", "numpy", *([backend] if backend != "numpy" else []))
-    found = {name: getattr(importlib.import_module(name), "__version__", "") for name in packages}
+    packages = {"tf_simclr", "keras", "numpy", backend}
+    # It makes the views of other backends, too; without it they are others, and of many images in another order.
+    packages |= {"tensorflow"} if has_tensorflow() else set()
+    found = {"tensorflow": "none"}
+    found |= {name: getattr(importlib.import_module(name), "__version__", "") for name in sorted(packages)}
     told = {"version of Python": ".".join(map(str, sys.version_info[:2]))}
     told |= {f"version of {name}": str(version) for name, version in found.items()}
     # What variables of the environment and `keras.json` set; of numbers of two sizes Gloo aborts.
