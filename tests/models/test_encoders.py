@@ -62,6 +62,78 @@ def test_models_of_any_encoder_on_jax(names, kinds):
     assert all(line.startswith("jax: ") for line in lines)
 
 
+class Batches(keras.utils.PyDataset):
+    """Two batches of two."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return tuple(array[2 * number : 2 * number + 2] for array in self.arrays)
+
+
+def _generator(*arrays):
+    yield from (Batches(*arrays)[number] for number in range(2))
+
+
+def _loader(*arrays):
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.tensor, arrays)), batch_size=2)
+
+
+WAYS = {
+    "arrays": lambda *arrays: arrays,
+    "tf.data": lambda *arrays: (tf.data.Dataset.from_tensor_slices(arrays).batch(2),),
+    "PyDataset": lambda *arrays: (Batches(*arrays),),
+    "generator": lambda *arrays: (_generator(*arrays),),
+    "DataLoader": lambda *arrays: (_loader(*arrays),),
+}
+"""Images and labels as `fit` takes them; of all but arrays in batches of two."""
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of every generator
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["SimCLR", "MoCo", "Classifier"])
+def test_whatever_brings_the_first_batch_builds_the_model(kind, way):
+    random = np.random.default_rng(0)
+    shape = (4, 16, 16, 3) if kind == "Classifier" else (4, 2, 16, 16, 3)
+    images, labels = random.uniform(size=shape).astype("float32"), np.arange(4) % 2
+
+    def unbuilt():
+        model = encoders.MODELS[kind](encoders.Flat())
+        model.compile(keras.optimizers.SGD(0.1))
+        assert not model.built
+        return model
+
+    # Each twice: what a model does that is not built yet, and the same weights' answer when they are.
+    model = unbuilt()
+    logs = model.fit(*WAYS[way](images, labels), shuffle=False, verbose=0).history
+    assert np.isfinite(logs["loss"][0])
+    model = unbuilt()
+    first, again = (model.evaluate(*WAYS[way](images, labels), verbose=0, return_dict=True) for _ in range(2))
+    if kind != "MoCo":  # its queue is filled by the first
+        assert first == again
+    model = unbuilt()
+    first, again = (keras.tree.flatten(model.predict(*WAYS[way](images), verbose=0)) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
+@pytest.mark.parametrize("kind", ["SimCLR", "MoCo", "Classifier"])
+def test_one_batch_builds_the_model(kind, method):
+    model = encoders.MODELS[kind](encoders.Flat())
+    model.compile(keras.optimizers.SGD(0.1))
+    shape = (2, 16, 16, 3) if kind == "Classifier" else (2, 2, 16, 16, 3)
+    answer = getattr(model, method)(np.random.default_rng(0).uniform(size=shape).astype("float32"), *(
+        [] if method == "predict_on_batch" else [np.arange(2)]))  # fmt: skip
+    assert all(np.isfinite(np.asarray(one)).all() for one in keras.tree.flatten(answer))
+
+
 def test_two_replicas_build_by_the_first_batch():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
     views = np.random.default_rng(0).uniform(size=(4, 2, 16, 16, 3)).astype("float32")

@@ -91,21 +91,34 @@ class Trained(replicas.FitOnReplicas, keras.Model):
             # The last three of (n, h, w, c), and of (n, 2, h, w, c).
             self.build_parts((None, *images_shape[-3:]))
 
-    def build_for(self, data) -> None:
-        """Builds for data whose shape is known what is not built yet: callbacks such as BackupAndRestore need it."""
-        if self.built:
-            return
-        # A tf.data.Dataset tells its elements' shapes, an array its own; (images, labels) has the images first.
-        spec = data.element_spec if hasattr(data, "element_spec") else data
-        while isinstance(spec, list | tuple) and spec and not hasattr(spec, "shape"):
-            spec = spec[0]
-        spec = {name: one.shape for name, one in spec.items()} if isinstance(spec, dict) else spec
-        if isinstance(spec, dict) or getattr(spec, "shape", None) is not None:
+    def build_for(self, data):
+        """Builds by the first batch of data what is not built yet: callbacks such as BackupAndRestore need it.
+
+        Returns:
+            What to read in place of the data: a generator has the batch that was looked at in front again.
+        """
+        if self.built or data is None:
+            return data
+        # A tf.data.Dataset tells its elements' shapes, an array its own; anything else is asked for a batch.
+        first = getattr(data, "element_spec", data)
+        if first is data and not isinstance(data, dict | list | tuple) and not hasattr(data, "shape"):
+            batches = iter(data)
+            first = next(batches, None)
+            if batches is data:
+                data = _with_first(first, batches)
+        # (images, labels) has the images first.
+        while isinstance(first, list | tuple) and first and not hasattr(first, "shape"):
+            first = first[0]
+        shape = {name: one.shape for name, one in first.items()} if isinstance(first, dict) else None
+        if shape is None and getattr(first, "shape", None) is not None:
+            shape = tuple(first.shape)
+        if shape is not None:
             # Variables made within the strategy's scope are mirrored
             # on its replicas; outside they would be on one device.
             strategy = strategy_of(self)
             with strategy.scope() if strategy else contextlib.nullcontext():
-                self.build(spec if isinstance(spec, dict) else tuple(spec.shape))
+                self.build(shape)
+        return data
 
     def maker(self, **received) -> MakesViews:
         """What makes views of batches.
@@ -144,7 +157,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def fit(self, x=None, y=None, *rest, **options):
         """As Keras' own; labels that lie in memory are looked at before the first step."""
         _check_any(x)
-        self.build_for(x)  # first: layers tell what may be alone in a batch
+        x = self.build_for(x)  # first: layers tell what may be alone in a batch
         size = _batch_size(rest, options, split=options.get("validation_split"))
         self.check_batches(x, batch_size=size, training=True)
         held = options.get("validation_data")
@@ -157,13 +170,14 @@ class Trained(replicas.FitOnReplicas, keras.Model):
     def evaluate(self, x=None, y=None, *rest, **options):
         """As Keras' own; every number is a mean over examples, however they are in batches."""
         _check_any(x)
-        self.build_for(x)
+        x = self.build_for(x)
         self.check_batches(x, batch_size=_batch_size(rest, options), training=False)
         with replicas.evenly(self):
             return super().evaluate(x, self.given(y, options), *rest, **options)
 
     def predict(self, x, *rest, **options):
         """As Keras' own."""
+        x = self.build_for(x)
         with replicas.evenly(self):
             return super().predict(x, *rest, **options)
 
@@ -171,14 +185,20 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """As Keras' own."""
         # Keras gives weights by position, too: `given` has to see them to refuse them.
         weights = dict(zip(("sample_weight", "class_weight"), rest, strict=False))
+        x = self.build_for(x)
         with replicas.evenly(self):
             return super().train_on_batch(x, self.given(y, weights | options), *rest, **options)
 
     def test_on_batch(self, x, y=None, *rest, **options):
         """As Keras' own."""
         weights = dict(zip(("sample_weight",), rest, strict=False))
+        x = self.build_for(x)
         with replicas.evenly(self):
             return super().test_on_batch(x, self.given(y, weights | options), *rest, **options)
+
+    def predict_on_batch(self, x):
+        """As Keras' own."""
+        return super().predict_on_batch(self.build_for(x))
 
     def check_batches(self, x, *, batch_size: int | None, training: bool) -> None:
         """Refuses examples in memory that make a batch which the model cannot use, before the first step.
@@ -414,6 +434,12 @@ def _check_any(x) -> None:
     check(
         not counted or x.shape[0] != 0, "there must be at least one example", shape=tuple(x.shape) if counted else None
     )
+
+
+def _with_first(first, rest: Iterator) -> Iterator:
+    """A batch that was taken from a generator, and those behind it; a generator, which is what Keras takes."""
+    yield first
+    yield from rest
 
 
 def _all_finite(values):
