@@ -11,11 +11,8 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import tf_simclr
-from tf_simclr.buckets import local
-from tf_simclr.buckets.staging import staged
 from tf_simclr.config import COMMANDS, Pretrain, options
 from tf_simclr.config.effects import check_effect, passed_over
-from tf_simclr.config.first_look import look_first
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
@@ -24,7 +21,7 @@ from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
 from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, settle_tensorflow, unused
 from tf_simclr.machine.launchers import launched, meeting, started
 from tf_simclr.own.named import find, is_code
-from tf_simclr.places import expanded, is_bucket, shown, written
+from tf_simclr.places import is_bucket, shown, written
 from tf_simclr.terminal import say, typed, write
 
 _ELSEWHERE = {
@@ -75,6 +72,8 @@ def execute(words: str | Sequence[str]) -> None:
     # 2. Words → a configuration, which has checked itself.
     asked = parse(words)
     # 3. Addresses in buckets → folders here, and back at the end; 4. the task itself.
+    from tf_simclr.buckets.staging import staged  # not above: --help waits for no NumPy
+
     with staged(asked, say=say, several=several(asked)) as config:
         _run(config)
 
@@ -93,6 +92,8 @@ def _run(config: Any) -> None:
         InputError: something in it cannot be used.
     """
     # 1. What would fail later is asked first: inputs, packages, several processes.
+    from tf_simclr.config.first_look import look_first  # not above: --help waits for no NumPy
+
     name = next(name for name, kind in COMMANDS.items() if kind is type(config))
     look_first(config)
     if name.startswith("chest "):
@@ -328,7 +329,7 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
         return {}
     # The run folder that a checkpoint is in, or the checkpoint's own.
-    folder = local(place) if is_bucket(place) else expanded(place)
+    folder = _here(place)
     values = _run_values(folder)
     if not values:
         return {}
@@ -387,6 +388,13 @@ def named(words: Sequence[str]) -> str | None:
     return next((name for n in (2, 1) if (name := " ".join(dashed[:n])) in COMMANDS), None)
 
 
+def _here(place: str | Path) -> Path:
+    """A path, of an address in a bucket that of its copy here."""
+    from tf_simclr.buckets import local  # not above: --help waits for no NumPy
+
+    return local(place)
+
+
 def _stored_config(words: list[str]) -> Any:
     """Takes `--config FILE` out of the words and puts the command that it names in front, if there is none."""
     text = taken(words, "--config", what="a config.json")
@@ -394,7 +402,7 @@ def _stored_config(words: list[str]) -> Any:
         return None
     both = [word for word in words if word.split("=")[0] == "--preset"]
     check(not both, "--config and --preset each set all options; give one of them, and options that change it")
-    path = local(text)
+    path = _here(text)
     inside = f": name {written(path / 'config.json')}" if (path / "config.json").is_file() else ""
     check(not path.is_dir(), f"--config must be followed by a file, but {shown(path)} is a folder{inside}")
     stored = read_config(path)
