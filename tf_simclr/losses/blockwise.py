@@ -9,7 +9,7 @@ from keras import ops
 
 from tf_simclr import replicas
 from tf_simclr.errors import check
-from tf_simclr.losses.similarity import MASKED
+from tf_simclr.losses.similarity import MASKED, own_rows
 
 BLOCK = 256
 """Examples a block where the batch is large."""
@@ -52,7 +52,7 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
     # Each replica needs the totals and u of all, (N, 2) numbers, and nothing else from the others.
     @ops.custom_gradient
     def of_rows(rows):
-        every, places = replicas.gather(rows), _global_rows(rows)
+        every, places = replicas.gather(rows), own_rows(ops.shape(rows)[0])
 
         def sums(_, block):
             # rows of a block (b, d) → similarities (b, N) → one number a row, (b,); the (b, N) are forgotten with the
@@ -89,12 +89,6 @@ def log_sum_exp(views, temperature: float, *, block_size: int):
     # (n, 2, d) → (2n, d) → (2n,) → (n, 2)
     rows = ops.reshape(views, (-1, views.shape[2]))  # the views of an example follow each other
     return ops.reshape(of_rows(rows), (-1, 2))
-
-
-def _global_rows(rows):
-    """The rows of this replica among those of all, `(n,)`."""
-    n = ops.shape(rows)[0]
-    return ops.arange(n, dtype="int32") + replicas.index() * n
 
 
 def logits(rows, places, *, every, temperature: float):

@@ -87,19 +87,11 @@ class NTXent(ContrastiveLoss):
         InputError: the temperature is not above 0, or the block size not at least 1.
     """
 
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        hidden_norm: bool = True,
-        block_size: int | None = None,
-        name: str = "nt_xent",
-        **kwargs,
-    ):
+    def __init__(self, temperature: float = 0.1, *, hidden_norm: bool = True, block_size: int | None = None, **kwargs):
         check_temperature(temperature)
         blockwise.check_block_size(block_size)
         options = {"temperature": temperature, "hidden_norm": hidden_norm, "block_size": block_size}
-        super().__init__(nt_xent, options, name=name, **kwargs)
+        super().__init__(nt_xent, options, **kwargs)
 
 
 def contrastive_accuracy(ab, targets):

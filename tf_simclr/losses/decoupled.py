@@ -220,19 +220,11 @@ class DCL(ContrastiveLoss):
         InputError: the temperature or sigma is not above 0.
     """
 
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        sigma: float | None = None,
-        hidden_norm: bool = True,
-        name: str = "dcl",
-        **kwargs,
-    ):
+    def __init__(self, temperature: float = 0.1, *, sigma: float | None = None, hidden_norm: bool = True, **kwargs):
         check_temperature(temperature)
         _check_sigma(sigma)
         options = {"temperature": temperature, "sigma": sigma, "hidden_norm": hidden_norm}
-        super().__init__(dcl, options, name=name, **kwargs)
+        super().__init__(dcl, options, **kwargs)
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -251,13 +243,12 @@ class GeneralizedContrastive(ContrastiveLoss):
         prior: str = "logsumexp",
         hidden_norm: bool = True,
         seed: int | None = None,
-        name: str = "generalized_contrastive",
         **kwargs,
     ):
         _check_generalized(temperature, weight, prior)
         options = {"temperature": temperature, "weight": weight, "prior": prior}
         options |= {"hidden_norm": hidden_norm, "seed": seed}
-        super().__init__(generalized_contrastive, options, name=name, **kwargs)
+        super().__init__(generalized_contrastive, options, **kwargs)
 
     def at(self, step) -> Callable:
         """The loss of a step: another step, another draw from the prior, if that is one that is drawn from."""

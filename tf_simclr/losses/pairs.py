@@ -174,18 +174,10 @@ class NTLogistic(ContrastiveLoss):
         InputError: the temperature is not above 0.
     """
 
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        semi_hard: bool = False,
-        hidden_norm: bool = True,
-        name: str = "nt_logistic",
-        **kwargs,
-    ):
+    def __init__(self, temperature: float = 0.1, *, semi_hard: bool = False, hidden_norm: bool = True, **kwargs):
         check_temperature(temperature)
         options = {"temperature": temperature, "semi_hard": semi_hard, "hidden_norm": hidden_norm}
-        super().__init__(nt_logistic, options, name=name, **kwargs)
+        super().__init__(nt_logistic, options, **kwargs)
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -196,18 +188,10 @@ class MarginTriplet(ContrastiveLoss):
         InputError: the margin is below 0.
     """
 
-    def __init__(
-        self,
-        margin: float = 0.4,
-        *,
-        semi_hard: bool = False,
-        hidden_norm: bool = True,
-        name: str = "margin_triplet",
-        **kwargs,
-    ):
+    def __init__(self, margin: float = 0.4, *, semi_hard: bool = False, hidden_norm: bool = True, **kwargs):
         check_at_least("margin", margin, least=0)
         options = {"margin": margin, "semi_hard": semi_hard, "hidden_norm": hidden_norm}
-        super().__init__(margin_triplet, options, name=name, **kwargs)
+        super().__init__(margin_triplet, options, **kwargs)
 
 
 @keras.saving.register_keras_serializable("tf_simclr")
@@ -218,6 +202,6 @@ class Hadsell(ContrastiveLoss):
         InputError: the margin is not above 0.
     """
 
-    def __init__(self, margin: float = 1.0, *, hidden_norm: bool = True, name: str = "hadsell", **kwargs):
+    def __init__(self, margin: float = 1.0, *, hidden_norm: bool = True, **kwargs):
         check_scale("margin", margin)
-        super().__init__(hadsell, {"margin": margin, "hidden_norm": hidden_norm}, name=name, **kwargs)
+        super().__init__(hadsell, {"margin": margin, "hidden_norm": hidden_norm}, **kwargs)

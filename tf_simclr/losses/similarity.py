@@ -62,12 +62,8 @@ def _check_pair(z1, z2) -> None:
     fits = len(shapes[0]) == len(shapes[1]) == 2
     # None is a number that is not known while the step is built; the step itself fails where it then differs.
     fits = fits and all(a == b or None in (a, b) for a, b in zip(*shapes, strict=True))
-    check(
-        fits,
-        "z1 and z2 must have the shape (n, d) each, one projection an example and view",
-        z1=shapes[0],
-        z2=shapes[1],
-    )
+    rule = "z1 and z2 must have the shape (n, d) each, one projection an example and view"
+    check(fits, rule, z1=shapes[0], z2=shapes[1])
 
 
 def prepare(z1, z2, *, hidden_norm: bool = True):
@@ -81,8 +77,13 @@ def gather_views(z1, z2):
     """First and second views of all replicas, `(N, d)` each, and the rows of this replica's in them, `(n,)`."""
     n = ops.shape(z1)[0]
     every = replicas.gather(ops.stack([z1, z2], axis=1))  # (n, 2, d) → (N, 2, d); one collective instead of two
-    # Replica r holds rows r · n to r · n + n of what was gathered: replicas have batches of one size.
-    return every[:, 0], every[:, 1], ops.arange(n, dtype="int32") + replicas.index() * n
+    return every[:, 0], every[:, 1], own_rows(n)
+
+
+def own_rows(n):
+    """The rows of this replica's `n` in what was gathered of all, `(n,)`: replicas have batches of one size."""
+    # Replica r holds rows r · n to r · n + n.
+    return ops.arange(n, dtype="int32") + replicas.index() * n
 
 
 def contrastive_logits(z1, z2, temperature: float = 0.1, *, hidden_norm: bool = True):
@@ -119,6 +120,7 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         function: takes `z1`, `z2` and the options by name, returns one value per example.
         options: what the constructor of the subclass takes, so that a saved loss comes back the same.
+        name: by default the function's.
 
     Attributes:
         temperature: for the contrastive metrics; 1, the cosine itself, where the loss has none.
@@ -131,8 +133,8 @@ class ContrastiveLoss(keras.losses.Loss):
     needs_labels = False
     needs_others = True
 
-    def __init__(self, function, options: dict, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, function, options: dict, *, name: str | None = None, **kwargs):
+        super().__init__(name=name or getattr(function, "__name__", None), **kwargs)
         self.function, self.options = function, options
         self.temperature = options.get("temperature", 1.0)
         self.hidden_norm = options.get("hidden_norm", True)

@@ -66,9 +66,9 @@ class SupCon(ContrastiveLoss):
 
     needs_labels = True
 
-    def __init__(self, temperature: float = 0.1, *, hidden_norm: bool = True, name: str = "sup_con", **kwargs):
+    def __init__(self, temperature: float = 0.1, *, hidden_norm: bool = True, **kwargs):
         check_temperature(temperature)
-        super().__init__(sup_con, {"temperature": temperature, "hidden_norm": hidden_norm}, name=name, **kwargs)
+        super().__init__(sup_con, {"temperature": temperature, "hidden_norm": hidden_norm}, **kwargs)
 
     def call(self, y_true, y_pred):
         """Loss of each example, `(n,)`, from its label, `(n,)`, and the pair of projections, `(n, d)` each."""

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from tf_simclr.errors import check
+from tf_simclr.optimizers.lars import trust_ratio
 
 
 class Moments(keras.optimizers.Adam):
@@ -106,7 +107,4 @@ class Lamb(Moments):
 
     def direction(self, step, variable):
         """The step in the length of the weights."""
-        w, s = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, step))
-        # As in `LARS.trust_ratio`: a length of 0 means a plain step, and the division never sees a 0.
-        defined = ops.logical_and(w > 0, s > 0)
-        return ops.where(defined, w / ops.where(defined, s, ops.ones_like(s)), ops.ones_like(s)) * step
+        return trust_ratio(variable, step) * step

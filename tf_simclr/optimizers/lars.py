@@ -63,6 +63,16 @@ class Momentum(keras.optimizers.Optimizer):
         return super().get_config() | {"momentum": self.momentum, "use_nesterov": self.use_nesterov}
 
 
+def trust_ratio(variable, direction, *, coefficient: float = 1.0):
+    """`coefficient * |variable| / |direction|`, a scalar; 1 where that has no meaning."""
+    # Lengths over all of the variable, scalars.
+    w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
+    # A variable that starts at zero has |w| = 0, one without a gradient |g| = 0: both take a plain step.  Dividing
+    # by 1 there computes no 0 / 0, which a debugger of numbers would stop at.
+    defined = ops.logical_and(w > 0, g > 0)
+    return ops.where(defined, coefficient * w / ops.where(defined, g, ops.ones_like(g)), ops.ones_like(g))
+
+
 @keras.saving.register_keras_serializable("tf_simclr")
 class LARS(Momentum):
     """Momentum whose step is scaled, variable by variable, to the length of its weights.
@@ -158,22 +168,15 @@ class LARS(Momentum):
         adapted = self.adapted[index]
         # Classic: v holds steps in weights' units, each with the rate of its own day.
         if self.options["classic_momentum"]:
-            step = self.accumulate(rate * self.trust_ratio(variable, gradient, adapted=adapted) * gradient, variable)
+            step = self.accumulate(rate * self.ratio(variable, gradient, adapted=adapted) * gradient, variable)
         else:
             step = self.accumulate(gradient, variable)
-            step = rate * self.trust_ratio(variable, step, adapted=adapted) * step
+            step = rate * self.ratio(variable, step, adapted=adapted) * step
         self.assign_sub(variable, step)
 
-    def trust_ratio(self, variable, direction, *, adapted: bool):
-        """`eeta * |variable| / |direction|`, 1 where that has no meaning."""
-        if not adapted:
-            return 1.0
-        # Lengths over all of the variable, scalars.
-        w, g = (ops.sqrt(ops.sum(ops.square(value))) for value in (variable, direction))
-        # A variable that starts at zero has |w| = 0, one without a gradient |g| = 0: both take a plain step.  Dividing
-        # by 1 there computes no 0 / 0, which a debugger of numbers would stop at.
-        defined = ops.logical_and(w > 0, g > 0)
-        return ops.where(defined, self.options["eeta"] * w / ops.where(defined, g, ops.ones_like(g)), ops.ones_like(g))
+    def ratio(self, variable, direction, *, adapted: bool):
+        """The trust ratio of a variable that is adapted, 1 of others."""
+        return trust_ratio(variable, direction, coefficient=self.options["eeta"]) if adapted else 1.0
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         """Refused: Keras' exclusion works on its own, decoupled decay."""
