@@ -64,30 +64,24 @@ class Architecture:
         # Whole numbers come as such: True, 2.0 and "2" are refused, as they may come from a file by somebody else.
         for name in ("depth", "num_proj_layers", "proj_out_dim", "num_classes", "ft_proj_selector"):
             whole_number(getattr(self, name), name)
-        for name in ("sk_ratio", "se_ratio"):
-            number = isinstance(getattr(self, name), float | int) and not isinstance(getattr(self, name), bool)
-            check(number, f"{name} must be a number", **{name: getattr(self, name)})
+        for name, ratio in (("sk_ratio", self.sk_ratio), ("se_ratio", self.se_ratio)):
+            number = isinstance(ratio, float | int) and not isinstance(ratio, bool)
+            check(number, f"{name} must be a number", **{name: ratio})
+            check(0 <= ratio <= 1, f"{name} must lie in [0, 1]", **{name: ratio})
         check(self.depth in BLOCKS, f"depth must be one of {', '.join(map(str, BLOCKS))}", depth=self.depth)
         integer = isinstance(self.width, int) and not isinstance(self.width, bool)
         check(integer and 1 <= self.width <= 4, "width must be the integer 1, 2, 3 or 4", width=self.width)
-        for name in ("sk_ratio", "se_ratio"):
-            check(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]", **{name: getattr(self, name)})
         check(self.sk_ratio == 0 or self.bottleneck, "sk_ratio must be 0 for depth 18 and 34", sk_ratio=self.sk_ratio)
+        # A head that is not known allows no number of layers at all: (1, 0).
         least, most = {"none": (0, 0), "linear": (1, 1), "nonlinear": (1, 1000)}.get(self.proj_head_mode, (1, 0))
         check(least <= most, "proj_head_mode must be none, linear or nonlinear", proj_head_mode=self.proj_head_mode)
-        check(
-            least <= self.num_proj_layers <= most,
-            f"num_proj_layers does not fit proj_head_mode={self.proj_head_mode}",
-            num_proj_layers=self.num_proj_layers,
-        )
+        rule = f"num_proj_layers does not fit proj_head_mode={self.proj_head_mode}"
+        check(least <= self.num_proj_layers <= most, rule, num_proj_layers=self.num_proj_layers)
         check(self.proj_out_dim >= 1, "proj_out_dim must be at least 1", proj_out_dim=self.proj_out_dim)
         whole_number(self.channels, "channels", least=1, most=MOST_CHANNELS)
         check(self.num_classes >= 0, "num_classes must be at least 0", num_classes=self.num_classes)
-        check(
-            0 <= self.ft_proj_selector <= self.num_proj_layers,
-            f"ft_proj_selector must lie in 0..{self.num_proj_layers}",
-            ft_proj_selector=self.ft_proj_selector,
-        )
+        rule = f"ft_proj_selector must lie in 0..{self.num_proj_layers}"
+        check(0 <= self.ft_proj_selector <= self.num_proj_layers, rule, ft_proj_selector=self.ft_proj_selector)
 
     @property
     def title(self) -> str:
@@ -104,7 +98,6 @@ class Architecture:
         """Whether a block has three convolutions and an output four times as wide as its middle."""
         return self.depth >= 50
 
-    # A head that is not known allows no number of layers at all: (1, 0).
     @property
     def feature_dim(self) -> int:
         """Length of the pooled features."""

@@ -84,6 +84,7 @@ class Classifier(Trained):
     FEWEST = 2
     """Classes, at least; see `TOO_FEW`."""
     TOO_FEW = "num_classes must be at least 2: of one, every guess is right"
+    LABELS = "labels"
 
     def __init__(
         self,
@@ -158,14 +159,18 @@ class Classifier(Trained):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The replica's part of the loss: cross entropy and weight decay."""
-        check(y is not None, "Classifier needs labels: give batches of (images, labels)")
+        check(y is not None, f"{type(self).__name__} needs labels: give batches of (images, {self.LABELS})")
         # Logits in float32: a softmax of float16 loses the small classes.
-        y_pred, y = ops.cast(y_pred, keras.config.floatx()), self.prepared(y)
-        self.observe("supervised_acc", labelled.hits(y, y_pred))
+        logits = ops.cast(y_pred, keras.config.floatx())
         # Sample weights weigh the loss; accuracy counts every image once, as Keras' own metrics do.
-        cross_entropy = share(weighed(labelled.cross_entropy(y, y_pred), sample_weight))
+        cross_entropy = share(weighed(self.cross_entropies(self.prepared(y), logits), sample_weight))
         losses = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
-        return self.observe_losses(losses, examples=ops.shape(y_pred)[0])
+        return self.observe_losses(losses, examples=ops.shape(logits)[0])
+
+    def cross_entropies(self, y, logits):
+        """The loss of each example, `(n,)`, from prepared labels; counts its accuracy."""
+        self.observe("supervised_acc", labelled.hits(y, logits))
+        return labelled.cross_entropy(y, logits)
 
     def l2_loss(self):
         """This replica's part of the weight decay that the optimizer leaves to the loss."""
@@ -198,6 +203,7 @@ class MultiLabelClassifier(Classifier):
 
     FEWEST = 1
     TOO_FEW = "num_classes must be at least 1: the findings to tell"
+    LABELS = "rows of findings"
 
     def label_range(self) -> tuple[int, int] | None:
         """None: labels are rows of findings."""
@@ -213,11 +219,8 @@ class MultiLabelClassifier(Classifier):
         labelled.check_findings(y, classes=self.num_classes)
         return y
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The replica's part of the loss: masked binary cross entropies and weight decay."""
-        check(y is not None, "MultiLabelClassifier needs labels: give batches of (images, rows of findings)")
-        y = self.prepared(y)
-        logits = ops.cast(y_pred, keras.config.floatx())
+    def cross_entropies(self, y, logits):
+        """The mean over the findings of an image, `(n,)`, from rows; counts the accuracy of what is known."""
         known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
         # (n, classes), 0 where nothing is known of a finding.
@@ -227,9 +230,7 @@ class MultiLabelClassifier(Classifier):
         # (n,): the share of an image's known findings that is right, weighed by how many these are.
         self.observe("supervised_acc", ops.sum(right, axis=1) / ops.maximum(count, 1), weight=count)
         # Divided by all findings, not by the known ones: else one known finding would weigh as much as fourteen.
-        cross_entropy = share(weighed(ops.sum(losses, axis=1) / self.num_classes, sample_weight))
-        parts_of_loss = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
-        return self.observe_losses(parts_of_loss, examples=ops.shape(logits)[0])
+        return ops.sum(losses, axis=1) / self.num_classes
 
 
 def group_of(name: str) -> int:
@@ -293,22 +294,18 @@ def selected(last: int, selector: int) -> int:
 def freeze(model: Classifier) -> None:
     """Sets which weights train and which BatchNorm layers stay in inference mode."""
     if model.fine_tune_after_block >= 0:  # else what the encoder itself has frozen stays so, and nothing more
+        all_frozen = model.fine_tune_after_block == ALL
+        # Whether frozen layers of the encoder keep their moving statistics.
+        still = all_frozen if model.frozen_layers == "tf1" else model.frozen_layers == "still"
         for layer in network.leaves(model.encoder):
             if layer.weights:
-                settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=_encoder_still(model))
+                settle(layer, trains=group_of(layer.name) > model.fine_tune_after_block, still=still)
     if model.projection is not None:
         # The head trains with the encoder; how far, the three ways of freezing have different rules.
         for layer in network.leaves(model.projection):
             if layer.weights:
                 found = re.match(r"proj(\d+)_", layer.name)
                 _settle_projection(model, layer, place=int(found[1]) if found else 1)
-
-
-def _encoder_still(model: Classifier) -> bool:
-    """Whether frozen layers of the encoder keep their moving statistics."""
-    if model.frozen_layers == "tf1":
-        return model.fine_tune_after_block == ALL
-    return model.frozen_layers == "still"
 
 
 def _settle_projection(model: Classifier, layer: keras.layers.Layer, *, place: int) -> None:

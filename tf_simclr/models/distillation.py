@@ -156,9 +156,6 @@ class Distiller(Classifier):
         found = super().get_metrics_result()
         return {name: v for name, v in found.items() if self.alpha < 1 or not name.startswith("supervised_")}
 
-    def get_config(self):
-        return super().get_config() | {"temperature": self.temperature, "alpha": self.alpha}
-
 
 def answer(teacher: Callable, images):
     """The teacher's logits in inference mode; of a network with endpoints those of its classifier."""

@@ -22,17 +22,10 @@ _SHARPNESS = -0.75
 def _taps() -> np.ndarray:
     """Weights `(STEPS + 1, 4)` of the pixels at -1, 0, 1, 2 from the floor of a position, for each step behind it."""
     # Keys' cubic convolution: two polynomials, by the distance of a pixel from the position.
-    a, offset = _SHARPNESS, np.arange(_STEPS + 1) / _STEPS
-
-    def inner(x: np.ndarray) -> np.ndarray:  # of pixels up to 1 away
-        return ((a + 2) * x - (a + 3)) * x * x + 1
-
-    def outer(x: np.ndarray) -> np.ndarray:  # of pixels 1 to 2 away
-        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-
-    # Distances of the four pixels from the position, the offset behind the second: 1 + o, o, 1 - o, 2 - o.
-    weights = [outer(offset + 1), inner(offset), inner(1 - offset), outer(2 - offset)]
-    return np.stack(weights, axis=-1).astype(np.float32)
+    a, x = _SHARPNESS, np.abs(np.arange(_STEPS + 1)[:, None] / _STEPS - np.arange(-1, 3))
+    inner = ((a + 2) * x - (a + 3)) * x * x + 1  # of pixels up to 1 away
+    outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a  # of pixels 1 to 2 away
+    return np.where(x <= 1, inner, outer).astype(np.float32)
 
 
 @keras.saving.register_keras_serializable(package="tf_simclr")

@@ -93,7 +93,8 @@ class GradientCache(Recomputed):
             outputs, moved, owed = linearized(lambda *w: self.pure([images, *w], states=own), weights)
             return (_add_moves(moves, states, moved=moved), owed), outputs
 
-        start = [_no_move(s) for s in states]
+        # The start of a state's moves: zero, and for the state of a random generator that state.
+        start = [ops.zeros_like(s) if _is_float(s) else s for s in states]
         (moves, owed), outputs = _in_turn(step, start, count=count - 1, outputs=self.outputs, last=last)
         n = keras.tree.flatten(x)[0].shape[0] or -1
         outputs = [ops.reshape(y, (n, *y.shape[1:])) for y in outputs]  # the same rows; the loop has lost their number
@@ -148,10 +149,9 @@ def check_local(parts) -> None:
     """Raises `InputError` if BatchNorm has to gather statistics: replicas can exchange nothing within a loop."""
     layers = (layer for part in parts for layer in part._flatten_layers())
     if replicas.synchronize() and any(getattr(layer, "synchronized", False) for layer in layers):
-        raise InputError(
-            "microbatch_size on several replicas needs BatchNorm with statistics of each piece, as replicas without "
-            f"global BatchNorm have; give global_bn=False. Received: global_bn=True, {replicas.count()} replicas"
-        )
+        rule = "microbatch_size on several replicas needs BatchNorm with statistics of each piece"
+        advice = "as replicas without global BatchNorm have; give global_bn=False"
+        raise InputError(f"{rule}, {advice}. Received: global_bn=True, {replicas.count()} replicas")
 
 
 def check_pieces(parts, *, microbatch_size: int) -> None:
@@ -165,11 +165,6 @@ def check_pieces(parts, *, microbatch_size: int) -> None:
 
 def _is_float(x) -> bool:
     return keras.backend.is_float_dtype(x.dtype)
-
-
-def _no_move(state):
-    """The start of a state's moves: zero, and for the state of a random generator that state."""
-    return ops.zeros_like(state) if _is_float(state) else state
 
 
 def _begun(states, moves):

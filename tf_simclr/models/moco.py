@@ -168,11 +168,10 @@ class MoCo(SimCLR):
     def catch_up(self):
         """Gives the keys' encoder the encoder's weights, after these were set from elsewhere."""
         for model, copy in self.pairs():
-            check(
-                # A model by its constructor may be made of other layers the second time, as at random.
-                [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in model.weights],
-                f"{type(model).__name__}'s get_config() must make a model with the same weights, for the keys",
-            )
+            # A model by its constructor may be made of other layers the second time, as at random.
+            shapes, theirs = ([tuple(w.shape) for w in one.weights] for one in (model, copy))
+            rule = f"{type(model).__name__}'s get_config() must make a model with the same weights, for the keys"
+            check(shapes == theirs, rule)
             copy.set_weights(model.get_weights())
 
     def follow(self):

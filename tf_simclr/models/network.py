@@ -59,7 +59,8 @@ def connect(
     projections = [features]
     if projection is not None:
         projections = parts.projections_of(projection, features, training=None)
-        endpoints |= _projection_endpoints(projections)
+        layers = {f"proj_{i}": output for i, output in enumerate(projections) if i > 0}
+        endpoints |= {"proj_head_input": projections[0], **layers, "proj_head_output": projections[-1]}
     if logits is not None:
         endpoints["logits_sup"] = logits(projections[ft_proj_selector])
     # One of Keras' own class loads without this package.
@@ -80,15 +81,8 @@ class Network(keras.Model):
 
 def build_encoder(architecture: Architecture, normalization: Normalization = Normalization()) -> keras.Model:
     """The encoder of this architecture: images `(n, h, w, 3)` to pooled features."""
-    return resnet(
-        architecture.depth,
-        architecture.width,
-        sk_ratio=architecture.sk_ratio,
-        se_ratio=architecture.se_ratio,
-        cifar_stem=architecture.cifar_stem,
-        channels=architecture.channels,
-        normalization=normalization,
-    )
+    names = ("depth", "width", "sk_ratio", "se_ratio", "cifar_stem", "channels")
+    return resnet(**{name: getattr(architecture, name) for name in names}, normalization=normalization)
 
 
 def _is_resnet(encoder: keras.Model) -> bool:
@@ -151,12 +145,6 @@ def _encoder_endpoints(encoder: keras.Model) -> dict:
         # The last block of a group, in the order in which the layers were made.
         layers[f"block_group{group}"] = [n for n in names if n.startswith(f"group{group}_") and n.endswith("_out")][-1]
     return {end: encoder.get_layer(name).output for end, name in layers.items()} | {"final_avg_pool": encoder.output}
-
-
-def _projection_endpoints(projections: list) -> dict:
-    """Name to output of each layer of a projection head."""
-    endpoints = {f"proj_{i}": output for i, output in enumerate(projections) if i > 0}
-    return {"proj_head_input": projections[0], **endpoints, "proj_head_output": projections[-1]}
 
 
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:

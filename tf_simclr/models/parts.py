@@ -17,13 +17,10 @@ def _check_encoder(encoder) -> None:
     # Channels first would read (n, h, w, 3) as h channels of w × 3 pixels, without an error in most layers.
     layers = encoder._flatten_layers()
     first = next((layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"), None)
-    moved = any(isinstance(layer, keras.layers.Permute) for layer in encoder._flatten_layers())
-    check(
-        first is None or moved,
-        "encoder must take images with the channels last, (n, h, w, 3), but a layer of it wants them first: make it "
-        'with data_format="channels_last", or set image_data_format in ~/.keras/keras.json',
-        layer=getattr(first, "name", None),
-    )
+    moved = any(isinstance(layer, keras.layers.Permute) for layer in layers)
+    rule = "encoder must take images with the channels last, (n, h, w, 3), but a layer of it wants them first"
+    advice = 'make it with data_format="channels_last", or set image_data_format in ~/.keras/keras.json'
+    check(first is None or moved, f"{rule}: {advice}", layer=getattr(first, "name", None))
 
 
 def images_shape(encoder) -> tuple | None:
@@ -110,12 +107,9 @@ def as_taken(images, model):
     given = images.shape[-1]
     if wanted in (None, given) or given is None:
         return images
-    check(
-        (given, wanted) in ((3, 1), (4, 2)),
-        f"the network takes images of {wanted} channels: RGB images are made grey for one of one channel, those with "
-        "opacity for one of two, for no other",
-        channels=given,
-    )
+    only = "RGB images are made grey for one of one channel, those with opacity for one of two, for no other"
+    rule = f"the network takes images of {wanted} channels: {only}"
+    check((given, wanted) in ((3, 1), (4, 2)), rule, channels=given)
     # (…, 3) · (3,) summed → (…, 1)
     weights = ops.cast(ops.convert_to_tensor(_LUMINANCE), images.dtype)
     grey = ops.sum(images[..., :3] * weights, axis=-1, keepdims=True)
@@ -126,12 +120,9 @@ def pooled(outputs):
     """The features among an encoder's outputs; maps are averaged over their positions."""
     features = one_of(outputs)
     rank = len(features.shape)
-    check(
-        rank in (2, 4),
-        "encoder must give features (n, d), or maps (n, h, w, d), which are averaged; end it with a layer such as "
-        "keras.layers.GlobalAveragePooling1D() or Flatten()",
-        output_shape=tuple(features.shape),
-    )
+    rule = "encoder must give features (n, d), or maps (n, h, w, d), which are averaged"
+    advice = "end it with a layer such as keras.layers.GlobalAveragePooling1D() or Flatten()"
+    check(rank in (2, 4), f"{rule}; {advice}", output_shape=tuple(features.shape))
     # (n, h, w, d) → (n, d), the mean over positions, as a ResNet's last layer.
     return ops.mean(features, axis=(1, 2)) if rank == 4 else features
 
@@ -191,7 +182,6 @@ def copied(model, *, prefix: str):
     try:
         return type(model).from_config(model.get_config())
     except NotImplementedError as error:
-        raise InputError(
-            f"{type(model).__name__} must have a get_config() that gives the arguments of its constructor, as MoCo "
-            "makes a second one for the keys; see keras.io/guides/serialization_and_saving"
-        ) from error
+        rule = f"{type(model).__name__} must have a get_config() that gives the arguments of its constructor"
+        reason = "MoCo makes a second one for the keys; see keras.io/guides/serialization_and_saving"
+        raise InputError(f"{rule}, as {reason}") from error

@@ -45,9 +45,7 @@ class Recomputed(keras.layers.Layer):
 
             def backward(*upstream):
                 owed = of_outputs(upstream, count=len(outputs))
-                # 1. What the outputs are owed comes first.  2. Then the
-                #    inputs, not before it.  3. Then all is computed again,
-                # and differentiated.
+                # First what the outputs are owed, then the inputs; then all is computed again, and differentiated.
                 inputs = after(owed, [x, *weights])  # compilers would find the forward pass's results otherwise
                 return pullback(lambda *i: self.pure(i, states=states), inputs, upstream=owed)[0]
 

@@ -253,10 +253,9 @@ class SimCLR(Trained):
 
     def observe_contrast(self, z1, z2):
         """Updates the contrastive metrics; for a loss that has no temperature at 1."""
+        loss = self.contrastive_loss
         defaults = {"temperature": 1.0, "hidden_norm": True, "block_size": None}
-        options: dict[str, Any] = {
-            name: getattr(self.contrastive_loss, name, default) for name, default in defaults.items()
-        }
+        options: dict[str, Any] = {name: getattr(loss, name, default) for name, default in defaults.items()}
         accuracy, entropy = contrastive_metrics(z1, z2, **options)
         self.means["contrast_acc"].update_state(accuracy)
         self.means["contrast_entropy"].update_state(entropy)
