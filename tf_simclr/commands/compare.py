@@ -11,7 +11,7 @@ from tf_simclr.config import Compare
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_area, curve_band
-from tf_simclr.evaluation.metrics import bootstrap_interval
+from tf_simclr.evaluation.metrics import hit_rate
 from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
 from tf_simclr.places import shown
 from tf_simclr.terminal import show
@@ -54,8 +54,8 @@ def table(rows: _Rows, *, seed: int) -> str:
     first = next(iter(rows.values()))
     for number, (name, (answers, method)) in enumerate(rows.items()):
         hits = answers.hits(method)
-        low, high = bootstrap_interval(np.mean, [hits], seed=seed)
-        cells = f"{len(hits):>9,}{f'{100 * hits.mean():.1f} ({100 * low:.1f}–{100 * high:.1f})':>22}"
+        mean, low, high = (100 * number for number in hit_rate(hits, seed=seed).values())
+        cells = f"{len(hits):>9,}{f'{mean:.1f} ({low:.1f}–{high:.1f})':>22}"
         lines.append(f"{name:<{width}}{cells}{difference((answers, method), first, seed=seed) if number else '':>24}")
     return "\n".join([*lines, "95 % bootstrap intervals over images; differences are paired, in points"])
 

@@ -25,7 +25,7 @@ from tf_simclr.commands.parts.networks import (
     check_images,
     own_encoder,
     resnet_of,
-    stem_warning,
+    warn_of_new_stem,
     warn_of_stem,
 )
 from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
@@ -99,10 +99,13 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
     keras.utils.set_random_seed(config.seed)  # behind the teacher, whose layers draw weights that are then replaced
     given = _student_start(config, devices=devices)
     architecture = describe(config, test.num_classes, given=given)
-    model = None
-    if isinstance(given, GivenOwn):
+
+    def made() -> Distiller:
+        asked = teacher if config.teacher_views == "same" else None  # in each step, or its answers are kept
         with devices.scope(), precision(config.mixed_precision):
-            model = student(config, architecture, teacher=_taught(config, teacher), encoder=given.encoder)
+            return student(config, architecture, teacher=asked, given=given)
+
+    model = made() if isinstance(given, GivenOwn) else None
     blueprint = None if model is None else plain(model.network()).to_json()
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
@@ -117,10 +120,8 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
 
     # 4. The student.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     keras.utils.set_random_seed(config.seed)
+    model = model or made()
     with devices.scope():
-        if model is None:
-            with precision(config.mixed_precision):
-                model = student(config, architecture, teacher=_taught(config, teacher))
         rule = optimizer_of(config, steps=plan.total_steps, num_examples=source.num_examples)
         compile_on(devices, model, optimizer=rule, config=config)
 
@@ -129,8 +130,7 @@ def distill(config: Distill, source: Source, *, test: Source, devices: Devices =
         given.fill(model)
     say(_introduction(config, source, architecture=architecture, plan=plan))
     warn_of_stem(teacher, config.image_size)
-    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, config.image_size)):
-        say(warning)
+    warn_of_new_stem(architecture, config.image_size)
 
     # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
     job = Job(config, folder, plan=plan, test=test, notes={"teacher": str(config.teacher)}, devices=devices)
@@ -150,11 +150,6 @@ def load_teacher(config: Distill, num_classes: int) -> keras.Model:
     rule = f"{config.teacher} must tell as many classes apart as {config.eval_split} has"
     check(logits.shape[-1] == num_classes, rule, teacher=logits.shape[-1], classes=num_classes)
     return keras.Model(network.input, logits, name="teacher")
-
-
-def _taught(config: Distill, teacher: keras.Model) -> keras.Model | None:
-    """The teacher to ask in each step; None where its answers are kept."""
-    return teacher if config.teacher_views == "same" else None
 
 
 def _student_start(config: Distill, *, devices: Devices) -> Given | GivenOwn | None:
@@ -203,12 +198,13 @@ def describe(config: Distill, num_classes: int, *, given: Given | GivenOwn | Non
 
 
 def student(
-    config: Distill, architecture: Architecture | Own, *, teacher: Callable | None, encoder: keras.Model | None = None
+    config: Distill, architecture: Architecture | Own, *, teacher: Callable | None, given: Given | GivenOwn | None
 ) -> Distiller:
-    """The model, with new weights but where the encoder is given."""
+    """The model, with new weights but for an encoder of another kind."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
+    own = given.encoder if isinstance(given, GivenOwn) else None
     return Distiller(
-        encoder if encoder is not None else build_encoder(cast(Architecture, architecture), normalization),
+        own or build_encoder(cast(Architecture, architecture), normalization),
         num_classes=architecture.num_classes,
         teacher=teacher,
         temperature=config.distillation_temperature,

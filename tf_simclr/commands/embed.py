@@ -1,7 +1,7 @@
 """`tf-simclr embed`: the features of every image into one file."""
 
 from tf_simclr.commands.parts.images import open_source
-from tf_simclr.commands.parts.networks import check_channels, warn_of_stem
+from tf_simclr.commands.parts.networks import NO_IDENTITY, fitting
 from tf_simclr.config import Embed, plain
 from tf_simclr.data.pipeline import Unreadable
 from tf_simclr.evaluation.embeddings import embed
@@ -14,24 +14,11 @@ def run(config: Embed) -> None:
     """Embeds as configured and says what the file holds."""
     # 1. The images and the network.
     source = open_source(config, config.split)
-    network, unreadable = load_model(config.checkpoint, ema=config.ema), Unreadable()
-    warn_of_stem(network, config.image_size)
-    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
+    network, unreadable = fitting(load_model(config.checkpoint, ema=config.ema), config), Unreadable()
 
     # 2. What the features depend on, by content; places and sizes of batches do not count.  Parts that lie there are of
     #    the same, or are refused.
-    apart = (
-        "eval_batch_size",
-        "out",
-        "image_dir",
-        "data_dir",
-        "radiographs",
-        "download",
-        "checkpoint",
-        "ema",
-        "encoder",
-    )
-    identity = {key: value for key, value in plain(config).items() if key not in apart}
+    identity = {key: value for key, value in plain(config).items() if key not in NO_IDENTITY}
     identity |= {"weights": weights_digest(network), "images": source.num_examples, "data": source_digest(source, say)}
 
     # 3. The features, part by part, then the file.

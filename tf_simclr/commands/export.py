@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_simclr import exports
-from tf_simclr.commands.parts.networks import check_channels, warn_of_stem
+from tf_simclr.commands.parts.networks import fitting
 from tf_simclr.commands.parts.runs import beside, check_push, push
 from tf_simclr.config import Export
 from tf_simclr.config.parts import WITH_OPACITY
@@ -30,9 +30,7 @@ def run(config: Export) -> None:
     """Exports as configured and prints how far the file differs."""
     # 1. The network, and how it is served.
     check_push(config)
-    network = load_model(config.checkpoint, ema=config.ema)
-    warn_of_stem(network, config.image_size)
-    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
+    network = fitting(load_model(config.checkpoint, ema=config.ema), config)
     known = known_of(located(config.checkpoint))
     logits = network.output.get("logits_sup")
     named = tuple(known["classes"]) if logits is not None and len(known["classes"]) == logits.shape[-1] else ()

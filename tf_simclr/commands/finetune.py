@@ -18,7 +18,7 @@ from tf_simclr.commands.parts.networks import (
     check_images,
     own_encoder,
     resnet_of,
-    stem_warning,
+    warn_of_new_stem,
 )
 from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
@@ -29,9 +29,8 @@ from tf_simclr.data.subsets import labelled_part
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor
-from tf_simclr.models.network import build_encoder, in_precision, plain, weights_by_name
+from tf_simclr.models.network import build_encoder, build_projection, in_precision, plain, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision, share_statistics
-from tf_simclr.models.resnet import projection_head
 from tf_simclr.optimizers.layerwise import layerwise
 from tf_simclr.own import encoders
 from tf_simclr.replicas import ONE_DEVICE, Devices
@@ -71,10 +70,12 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     keras.utils.set_random_seed(config.seed)
     given = start(config, devices=devices)
     architecture = describe(config, source.num_classes, given=given)
-    model = None
-    if isinstance(given, GivenOwn):
+
+    def made() -> Classifier:
         with devices.scope(), precision(config.mixed_precision):
-            model = classifier(config, architecture, several=source.several, given=given)
+            return classifier(config, architecture, several=source.several, given=given)
+
+    model = made() if isinstance(given, GivenOwn) else None
     blueprint = None if model is None else plain(model.network()).to_json()
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
@@ -89,10 +90,8 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
 
     # 4. The model.  The seed comes first: weights are drawn from it, in the order in which layers are built.
     keras.utils.set_random_seed(config.seed)
+    model = model or made()
     with devices.scope():
-        if model is None:
-            with precision(config.mixed_precision):
-                model = classifier(config, architecture, several=source.several)
         rule = optimizer_of(config, steps=plan.total_steps, num_examples=source.num_examples)
         compile_on(devices, model, optimizer=_by_depth(config, model, rule=rule), config=config)
 
@@ -100,8 +99,7 @@ def finetune(config: Finetune, source: Source, *, test: Source, devices: Devices
     if given is not None:
         given.fill(model, head=config.restore_logits_layer)
     say(_introduction(config, source, architecture=architecture, plan=plan))
-    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, config.image_size)):
-        say(warning)
+    warn_of_new_stem(architecture, config.image_size)
 
     # 6. The training, from the newest whole checkpoint on; then the test, the network, and last the result.
     job = Job(config, folder, plan=plan, test=test, notes={"labels": drawn}, devices=devices)
@@ -203,21 +201,18 @@ def start(config: Finetune, *, devices: Devices = ONE_DEVICE) -> Given | GivenOw
         given_resnet = Given.read(config.checkpoint, ema=config.ema)
         check_channels(given_resnet.architecture.channels, config, what=str(config.checkpoint))
         return given_resnet
-    check(
-        not config.ema, f"{config.checkpoint} has an encoder that is no ResNet of ours, and no averages: leave ema out"
-    )
+    rule = f"{config.checkpoint} has an encoder that is no ResNet of ours, and no averages: leave ema out"
+    check(not config.ema, rule)
     check_images(network, config.image_size)
     check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
     rule = f"layer_decay must be 1 for {config.checkpoint}: it goes by the block groups of a ResNet"
     check(config.layer_decay == 1, rule, layer_decay=config.layer_decay)
     given = GivenOwn.of(network, name=config.encoder or str(config.checkpoint))
     # In the precision of the command, whatever it was saved with.
+    policy = "float32" if config.mixed_precision == "float32" else f"mixed_{config.mixed_precision}"
     for part in (given.encoder, given.projection):
         if part is not None:
-            in_precision(
-                part,
-                config.mixed_precision if config.mixed_precision == "float32" else f"mixed_{config.mixed_precision}",
-            )
+            in_precision(part, policy)
             with devices.scope():
                 told = share_statistics(part, global_bn=config.global_bn)
             # Said once, of the encoder.
@@ -242,21 +237,19 @@ def describe(config: Finetune, num_classes: int, *, given: Given | GivenOwn | No
 
 
 def classifier(
-    config: Finetune, architecture: Architecture | Own, *, several: bool = False, given: GivenOwn | None = None
+    config: Finetune, architecture: Architecture | Own, *, several: bool = False, given: Given | GivenOwn | None = None
 ) -> Classifier:
-    """The model, with new weights but where parts are given; `several`: of images of any number of classes."""
-    normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
-    projection = None if given is None else given.projection
-    if isinstance(architecture, Architecture) and architecture.num_proj_layers:
-        projection = projection_head(
-            architecture.feature_dim,
-            architecture.num_proj_layers,
-            proj_out_dim=architecture.proj_out_dim,
-            normalization=normalization,
-        )
+    """The model: the parts of an encoder of another kind, else new ones; `several`: images of any number of classes."""
+    if isinstance(given, GivenOwn):
+        encoder, projection = given.encoder, given.projection
+    else:
+        network = cast(Architecture, architecture)
+        normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
+        encoder = build_encoder(network, normalization)
+        projection = build_projection(network, normalization) if network.num_proj_layers else None
     kind = MultiLabelClassifier if several else Classifier
     return kind(
-        given.encoder if given is not None else build_encoder(cast(Architecture, architecture), normalization),
+        encoder,
         projection,
         num_classes=architecture.num_classes,
         fine_tune_after_block=config.fine_tune_after_block,

@@ -29,7 +29,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation.features import WHOLE, Extractor, Features, text
 from tf_simclr.evaluation.maps import planar
-from tf_simclr.evaluation.metrics import METRICS
+from tf_simclr.evaluation.metrics import hit_rate
 from tf_simclr.evaluation.probes import chosen_regression, hold_out, knn_scores, nearest, train_head
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow
@@ -101,11 +101,27 @@ def pixels(image_size: int) -> keras.Model:
 
 
 def _draw_features(config: LinearEval, encoder: keras.Model, *, sources: tuple[Source, Source]) -> list[Path]:
-    """Figures of the checkpoint's features, which the probes have left on the disk."""
-    extractor = extractor_of(config, encoder)
-    train, test = (extractor.features(s, image_size=config.image_size, crop_proportion=WHOLE) for s in sources)
-    folder = config.figures or Path()
-    return _draw((train, test), sources, folder=folder, image_size=config.image_size, seed=config.seed)
+    """Draws `feature_map.png` and `neighbours.png` of the checkpoint's features, which the probes left on the disk."""
+    from tf_simclr import plots
+
+    extractor, seed, image_size = extractor_of(config, encoder), config.seed, config.image_size
+    train, test = (extractor.features(s, image_size=image_size, crop_proportion=WHOLE) for s in sources)
+    # One order for the map and the queries, drawn by the seed.
+    order = np.random.default_rng(seed).permutation(len(test.values))
+    mapped, asked = order[:_MAPPED], order[:_QUERIES]
+    names = sources[1].class_names
+    places = planar(test.values[mapped], seed=seed)
+    figures: dict[str, Any] = {
+        "feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")
+    }
+    close, cosines = nearest(test.values[asked], train.values, k=min(_NEIGHBOURS, len(train.values)))
+    queries = pictures(sources[1], test.names[asked], image_size=image_size)
+    others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)
+    others = others.reshape(*close.shape, *others.shape[1:])  # (asked · k, size, size, 3) → (asked, k, size, size, 3)
+    same = train.labels[close] == test.labels[asked][:, None]
+    figures["neighbours"] = plots.nearest_neighbours(queries, others, cosines=cosines, same=same)
+    made_up, folder = any(told_made_up(source.notes) for source in sources), config.figures or Path()
+    return [plots.save(figure, folder / f"{name}.png", made_up=made_up) for name, figure in figures.items()]
 
 
 _Tested = tuple[dict, Features, dict[str, np.ndarray]]
@@ -173,11 +189,7 @@ def _steps_said(steps: int, label: str) -> Any:
 
 def _accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int) -> dict[str, dict[str, float]]:
     """Top-1 accuracy of each probe's scores with its 95 % bootstrap interval over the test images."""
-    top, found = METRICS["accuracy"], {}
-    for probe, given in scores.items():
-        low, high = top.interval(given, labels, seed=seed)
-        found[probe] = {"accuracy": top(given, labels), "low": low, "high": high}
-    return found
+    return {probe: hit_rate(given.argmax(axis=1) == labels, seed=seed) for probe, given in scores.items()}
 
 
 def default_result(config: LinearEval) -> Path:
@@ -199,39 +211,6 @@ def table(results: dict) -> str:
     for name, scores in results.items():
         lines.append(f"{name:<12}" + "".join(f"{_cell(scores[probe]):>24}" for probe in shown))
     return "\n".join([*lines, f"top-1 accuracy in % on {scores['test_images']:,} images (95 % bootstrap interval)"])
-
-
-def _draw(
-    found: tuple[Features, Features], sources: tuple[Source, Source], *, folder: Path, image_size: int, seed: int
-) -> list[Path]:
-    """Draws `feature_map.png` and `neighbours.png` into the folder.
-
-    Args:
-        found: features of the training and of the test images, with labels and names.
-        sources: where those images are.
-        folder: of the figures.
-        image_size: side of the pictures that are drawn.
-        seed: of the images that are drawn.
-    """
-    from tf_simclr import plots
-
-    train, test = found
-    # One order for the map and the queries, drawn by the seed.
-    order = np.random.default_rng(seed).permutation(len(test.values))
-    mapped, asked = order[:_MAPPED], order[:_QUERIES]
-    names = sources[1].class_names
-    places = planar(test.values[mapped], seed=seed)
-    figures: dict[str, Any] = {
-        "feature_map": plots.feature_map(places, test.labels[mapped], class_names=names, method="t-SNE")
-    }
-    close, cosines = nearest(test.values[asked], train.values, k=min(_NEIGHBOURS, len(train.values)))
-    queries = pictures(sources[1], test.names[asked], image_size=image_size)
-    others = pictures(sources[0], train.names[close.ravel()], image_size=image_size)
-    others = others.reshape(*close.shape, *others.shape[1:])  # (asked · k, size, size, 3) → (asked, k, size, size, 3)
-    same = train.labels[close] == test.labels[asked][:, None]
-    figures["neighbours"] = plots.nearest_neighbours(queries, others, cosines=cosines, same=same)
-    made_up = any(told_made_up(source.notes) for source in sources)
-    return [plots.save(figure, folder / f"{name}.png", made_up=made_up) for name, figure in figures.items()]
 
 
 def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarray:

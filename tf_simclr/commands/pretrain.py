@@ -17,7 +17,7 @@ from tf_simclr.commands.parts.images import check_labels, open_source, splits_to
 from tf_simclr.commands.parts.networks import code_of, own_encoder, resnet_of
 from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
-from tf_simclr.config import Distill, Finetune, Pretrain
+from tf_simclr.config import Pretrain
 from tf_simclr.config.parts import WITH_OPACITY
 from tf_simclr.config.training import LOSSES, Contrast
 from tf_simclr.data import pipeline
@@ -31,10 +31,9 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
-from tf_simclr.models.network import Network, build_encoder, variables_by_name, weights_by_name
+from tf_simclr.models.network import Network, build_encoder, build_projection, variables_by_name, weights_by_name
 from tf_simclr.models.network import plain as plain_network
 from tf_simclr.models.normalization import Normalization, precision
-from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.own import encoders, named
 from tf_simclr.replicas import ONE_DEVICE, Devices
@@ -63,34 +62,6 @@ def run(config: Pretrain) -> None:
         result = pretrain(config, source, devices=devices)
     show(f"\n{summary(config, result, source=source)}")
     push(config, config.model_dir, devices=devices)
-
-
-def to_pretrain_on(config: Pretrain) -> Source:
-    """The images of the training split; with pairs of a patient's images each knows its partners."""
-    by_labels = config.method == "simclr" and config.loss == "supcon"
-    if config.pairs == "image" or config.radiographs is None:
-        source = open_source(config, config.train_split, labelled=True if by_labels else None)
-    else:
-        from tf_simclr.data.radiographs import bags, partition, prepared
-
-        known = prepared.load(config.radiographs)
-        rule = "cache must be none with pairs of a patient's images, which are read as they are prepared"
-        check(config.cache == "none", rule, cache=config.cache)
-        source = bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
-        told_seed(source.origin, config.split_seed, drawn=partition.draws(known, config.train_split))
-        if by_labels:
-            check_labels(source)
-    return probed(source)
-
-
-def probed(source: Source) -> Source:
-    """The source, without its labels where they are of one class: a probe of them would be right whatever happens."""
-    # One class is right whatever a probe says.
-    only = source.class_names[0] if source.num_classes == 1 else source.only
-    if not only:
-        return source
-    say(f"{source.origin} has one class, {only}: it is taken without labels, and there is no probe")
-    return dataclasses.replace(source, class_names=(), only="")
 
 
 def pretrain(
@@ -128,18 +99,21 @@ def pretrain(
     if encoder is not None:
         check(not config.remat, "remat must be left out with --encoder: it recomputes a ResNet's blocks", remat=True)
     architecture = architecture or describe(config, source)
-    known = architecture if encoder is None else _own_architecture(config, encoder, architecture=architecture)
+    known: Architecture | Own = architecture
+    if encoder is not None:  # what a run notes of an encoder of another kind, with the heads of the architecture
+        heads = {name: getattr(architecture, name) for name in ("num_proj_layers", "num_classes", "ft_proj_selector")}
+        known = Own(config.encoder, encoder.output_shape[-1], **heads)
     check_reports(config)
-    views_of = views_on_device(
-        config, source, recipe=Recipe.of(config), devices=devices, against=_against(config, custom=view is not None)
-    )
+    # What keeps views from being made on the device, whichever that is.
+    against = ["views of one's own are made on the host"] if view is not None else []
+    against += ["the workers of data_service make the views"] if config.data_service is not None else []
+    views_of = views_on_device(config, source, recipe=Recipe.of(config), devices=devices, against=against)
 
     # 2. The run folder: begun now, or begun with the same options earlier; nothing is left to do in a finished one.
     plan = plan_of(config, source.num_examples)
     made: dict[str, Any] = {"plan": plan, "num_examples": source.num_examples, "devices": devices}
-    model = None
-    if encoder is not None:  # the run notes what the network is made of
-        model = _compiled(config, architecture, **made, encoder=encoder)
+    # With an encoder of another kind the run notes what the network is made of.
+    model = None if encoder is None else _compiled(config, architecture, **made, encoder=encoder)
     blueprint = None if model is None else plain_network(model.network()).to_json()
     folder = begin_run(config, source, architecture=known, devices=devices, notes=notes, blueprint=blueprint)
     if (there := finished_result(folder)) is not None:
@@ -168,7 +142,11 @@ def pretrain(
 
     # 6. What watches: it measures before an epoch's numbers are written, the result and the reports come after.
     result = Result(folder, unreadable, devices=devices, division=source.division, notes=source.notes)
-    watched, reports = _watching(config, source, plan=plan, run=folder, views=views) if devices.chief else ([], [])
+    watched: list[Watch] = []
+    reports: list[Any] = []
+    if devices.chief:
+        _show_pairs(folder, views, source=source)
+        watched, reports = watchers(config, source, plan=plan, views=views), reports_of(config, folder)
 
     # 7. The training, from the newest whole checkpoint on.
     with contextlib.ExitStack() as stack:
@@ -191,6 +169,36 @@ def pretrain(
     return written
 
 
+# 1. What is asked for: the images, the network that the knobs describe, and views of one's own.
+
+
+def to_pretrain_on(config: Pretrain) -> Source:
+    """The images of the training split; with pairs of a patient's images each knows its partners."""
+    by_labels = config.method == "simclr" and config.loss == "supcon"
+    if config.pairs == "image" or config.radiographs is None:
+        source = open_source(config, config.train_split, labelled=True if by_labels else None)
+    else:
+        from tf_simclr.data.radiographs import bags, partition, prepared
+
+        known = prepared.load(config.radiographs)
+        rule = "cache must be none with pairs of a patient's images, which are read as they are prepared"
+        check(config.cache == "none", rule, cache=config.cache)
+        source = bags.part(known, config.train_split, positive=config.positive, seed=config.split_seed)
+        told_seed(source.origin, config.split_seed, drawn=partition.draws(known, config.train_split))
+        if by_labels:
+            check_labels(source)
+    return probed(source)
+
+
+def probed(source: Source) -> Source:
+    """The source, without its labels where they are of one class: a probe of them would be right whatever happens."""
+    only = source.class_names[0] if source.num_classes == 1 else source.only
+    if not only:
+        return source
+    say(f"{source.origin} has one class, {only}: it is taken without labels, and there is no probe")
+    return dataclasses.replace(source, class_names=(), only="")
+
+
 def describe(config: Pretrain, source: Source) -> Architecture:
     """The network that the knobs ask for; the probe has the source's classes."""
     layers = {"none": 0, "linear": 1, "nonlinear": config.num_proj_layers}[config.proj_head_mode]
@@ -201,14 +209,6 @@ def describe(config: Pretrain, source: Source) -> Architecture:
         proj_out_dim=config.proj_out_dim,
         num_classes=source.num_classes if config.lineareval_while_pretraining else 0,
     )
-
-
-def _own_architecture(
-    config: Pretrain | Finetune | Distill, encoder: keras.Model, *, architecture: Architecture
-) -> Own:
-    """What a run notes of an encoder of another kind, with the heads of an architecture."""
-    heads = {name: getattr(architecture, name) for name in ("num_proj_layers", "num_classes", "ft_proj_selector")}
-    return Own(config.encoder, encoder.output_shape[-1], **heads)
 
 
 def _own_view(config: Pretrain) -> Callable | None:
@@ -242,6 +242,9 @@ def _own_view(config: Pretrain) -> Callable | None:
     return views
 
 
+# 3. The model, and the loss that it is compiled with.
+
+
 def _compiled(
     config: Pretrain,
     architecture: Architecture,
@@ -251,131 +254,25 @@ def _compiled(
     devices: Devices,
     encoder: keras.Model | None = None,
 ) -> SimCLR:
-    """The model with its optimizer and loss, on the devices."""
-    # Variables are made within the scope, in the precision.
-    with devices.scope():
-        with precision(config.mixed_precision):
-            model = _assembled(config, architecture, encoder=encoder)
-        rule = optimizer_of(config, steps=plan.total_steps, num_examples=num_examples)
-        compile_on(devices, model, optimizer=rule, config=config, loss=objective(config, seed=config.seed))
-    return model
-
-
-def _assembled(config: Pretrain, architecture: Architecture, *, encoder: keras.Model | None = None) -> SimCLR:
-    """The method with its encoder, by default the architecture's, its heads and what is said of them."""
+    """The method with its encoder, by default the architecture's, its heads, optimizer and loss, on the devices."""
     normalization = Normalization(batch_norm_decay=config.batch_norm_decay, global_bn=config.global_bn)
     queue: dict[str, Any] = {"queue_length": config.queue_length, "key_momentum": config.key_momentum}
     method: Callable[..., SimCLR] = functools.partial(MoCo, **queue) if config.method == "moco" else SimCLR
-    encoder = encoder or build_encoder(architecture, normalization)
-    return method(
-        encoder,
-        projection_head(
-            encoder.output_shape[-1],
-            architecture.num_proj_layers,
-            proj_out_dim=architecture.proj_out_dim,
-            normalization=normalization,
-        ),
-        num_classes=architecture.num_classes,
-        weight_decay=config.weight_decay,
-        microbatch_size=config.microbatch_size,
-        remat=config.remat,
-    )
-
-
-def _feed(
-    config: Pretrain,
-    source: Source,
-    *,
-    view: View | None,
-    unreadable: Unreadable,
-    batch_size: int | None = None,
-    views_of: DeviceViews | None = None,
-) -> Feed:
-    """First step to the batches from it on; for a look at a few images of another size than those to train on.
-
-    Where `views_of` makes the views, batches are what it makes them of.
-    """
-    looks = batch_size is not None
-    stream = pipeline.Stream(
-        batch_size=batch_size or config.train_batch_size,
-        buffer=pipeline.buffer_size(batch_size or config.train_batch_size, image_size=config.image_size),
-        seed=config.seed,
-        cache=config.cache_dataset and not looks,  # which would read all
-        deterministic=config.deterministic_input or looks,
-        data_service=None if looks else config.data_service,
-    )
-
-    def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        # A function of the step, and of this process's share.
-        here = dataclasses.replace(stream, start_step=step, share=share)
-        if view is not None:
-            return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
-        make: Callable = pipeline.training_views
-        if views_of is not None:
-            make = functools.partial(pipeline.packed_views, held=views_of.held is not None)
-        size, recipe = config.image_size, Recipe.of(config)
-        return make(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
-
-    return batches
-
-
-def _against(config: Pretrain, *, custom: bool) -> list[str]:
-    """What keeps views from being made on the device, whichever that is."""
-    reasons = {
-        "views of one's own are made on the host": custom,
-        "the workers of data_service make the views": config.data_service is not None,
-    }
-    return [reason for reason, holds in reasons.items() if holds]
-
-
-def _introduction(config: Pretrain, source: Source, *, architecture: Architecture | Own, plan: Plan) -> str:
-    """What is about to happen."""
-    changed = {
-        field.name: getattr(architecture, field.name)
-        for field in dataclasses.fields(architecture)
-        if getattr(architecture, field.name) != field.default
-        and field.name not in ("depth", "width", "encoder", "feature_dim")
-    }
-    extras = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return (
-        f"{_METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: "
-        f"{architecture.title.removesuffix(')')}; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
-        f"{config.train_batch_size} images, into {config.model_dir}"
-    )
-
-
-def summary(config: Pretrain, result: dict, *, source: Source) -> str:
-    """What came of it, and what to do with it: whole commands, which take what they need from the run."""
-    model_dir = config.model_dir
-    loss = f"; loss {result['loss']:.3f}" if isinstance(result.get("loss"), float) else ""
-    lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes{loss}"]
-    if result["unreadable"]:
-        lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
-    lines += [
-        f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
-        _next_command(config, source),
-        _onward(model_dir, encoder=config.encoder),
-        f"curves:   {typed('--logdir', Path(model_dir) / 'logs', program='tensorboard')}, or {model_dir}/history.csv",
-    ]
-    return "\n".join(lines)
-
-
-def _onward(model_dir: Path, *, encoder: str) -> str:
-    """The command that carries a network elsewhere: to PyTorch, or where it is no ResNet to ONNX."""
-    if not encoder:
-        return f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}"
-    return f"ONNX:     {typed('export', '--checkpoint', model_dir, '--to', 'onnx', *code_of(encoder))}"
-
-
-def _next_command(config: Pretrain, source: Source) -> str:
-    """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
-    # The weights' code is named again, as a file's word runs nothing.
-    known = ["--checkpoint", config.model_dir, *code_of(config.encoder)]
-    with contextlib.suppress(LookupError):
-        if source.labelled and source.num_classes >= 2:
-            return f"test it:  {typed('linear-eval', *known, *splits_to_test(config))}"
-    split = ["--split", config.train_split] if config.train_split != "train" else []
-    return f"features: {typed('embed', *known, *split, '--out', Path(config.model_dir) / 'features.npz')}"
+    # Variables are made within the scope, in the precision.
+    with devices.scope():
+        with precision(config.mixed_precision):
+            encoder = encoder or build_encoder(architecture, normalization)
+            model = method(
+                encoder,
+                build_projection(architecture, normalization, features=encoder.output_shape[-1]),
+                num_classes=architecture.num_classes,
+                weight_decay=config.weight_decay,
+                microbatch_size=config.microbatch_size,
+                remat=config.remat,
+            )
+        rule = optimizer_of(config, steps=plan.total_steps, num_examples=num_examples)
+        compile_on(devices, model, optimizer=rule, config=config, loss=objective(config, seed=config.seed))
+    return model
 
 
 def objective(config: Contrast, *, seed: int) -> losses.ContrastiveLoss | losses.InfoNCE:
@@ -422,6 +319,25 @@ def _own_loss(config: Contrast) -> losses.ContrastiveLoss:
     for name in (name for name, value in knobs.items() if name not in taken and value != usual[name]):
         say(f"without effect: {name}={knobs[name]}; {config.loss} does not take it")
     return loss
+
+
+def _introduction(config: Pretrain, source: Source, *, architecture: Architecture | Own, plan: Plan) -> str:
+    """What is about to happen."""
+    changed = {
+        field.name: getattr(architecture, field.name)
+        for field in dataclasses.fields(architecture)
+        if getattr(architecture, field.name) != field.default
+        and field.name not in ("depth", "width", "encoder", "feature_dim")
+    }
+    extras = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return (
+        f"{_METHODS[config.method]} on {source.num_examples:,} images of {source.origin}: "
+        f"{architecture.title.removesuffix(')')}; {extras}) at {config.image_size} px, {plan.total_steps:,} steps of "
+        f"{config.train_batch_size} images, into {config.model_dir}"
+    )
+
+
+# 4. Weights to start from.
 
 
 _HEADS = {"projection": "projection head", "probe": "linear probe"}
@@ -476,22 +392,55 @@ def differing(wanted: dict, given: dict) -> list[str]:
     return [name for name, weight in wanted.items() if name not in given or given[name].shape != weight.shape]
 
 
+# 5. The images.
+
+
+def _feed(
+    config: Pretrain,
+    source: Source,
+    *,
+    view: View | None,
+    unreadable: Unreadable,
+    batch_size: int | None = None,
+    views_of: DeviceViews | None = None,
+) -> Feed:
+    """First step to the batches from it on; for a look at a few images of another size than those to train on.
+
+    Where `views_of` makes the views, batches are what it makes them of.
+    """
+    looks = batch_size is not None
+    stream = pipeline.Stream(
+        batch_size=batch_size or config.train_batch_size,
+        buffer=pipeline.buffer_size(batch_size or config.train_batch_size, image_size=config.image_size),
+        seed=config.seed,
+        cache=config.cache_dataset and not looks,  # which would read all
+        deterministic=config.deterministic_input or looks,
+        data_service=None if looks else config.data_service,
+    )
+
+    def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        # A function of the step, and of this process's share.
+        here = dataclasses.replace(stream, start_step=step, share=share)
+        if view is not None:
+            return pipeline.training_batches(source, view, stream=here, unreadable=unreadable)
+        make: Callable = pipeline.training_views
+        if views_of is not None:
+            make = functools.partial(pipeline.packed_views, held=views_of.held is not None)
+        size, recipe = config.image_size, Recipe.of(config)
+        return make(source, stream=here, image_size=size, unreadable=unreadable, recipe=recipe)
+
+    return batches
+
+
+# 6. What watches.
+
+
 _FEWEST = 10
 """Images that a test by nearest neighbours takes at least."""
 _VIEWS_AT_ONCE = 32
 """Images a batch of those that show a collapse."""
-
-
 Views = Callable[[int], Any]
 """Batch size → endless batches of the training's views, from its first image on."""
-
-
-def _watching(
-    config: Pretrain, source: Source, *, plan: Plan, run: RunFolder, views: Views
-) -> tuple[list[Watch], list[Any]]:
-    """Draws the sheet of pairs, and makes the callbacks that measure and those that report."""
-    _show_pairs(run, views, source=source)
-    return watchers(config, source, plan=plan, views=views), reports_of(config, run)
 
 
 def watchers(config: Pretrain, source: Source, *, plan: Plan, views: Views) -> list[Watch]:
@@ -548,3 +497,37 @@ def _show_pairs(run: RunFolder, views: Views, *, source: Source) -> None:
     if not (run.path / "pairs.png").exists():
         batch, *_ = next(iter(views(min(PAIRS, source.num_examples))))
         draw_pairs(keras.ops.convert_to_numpy(batch), run, made_up=told_made_up(source.notes))
+
+
+# What a person reads at the end.
+
+
+def summary(config: Pretrain, result: dict, *, source: Source) -> str:
+    """What came of it, and what to do with it: whole commands, which take what they need from the run."""
+    model_dir = config.model_dir
+    loss = f"; loss {result['loss']:.3f}" if isinstance(result.get("loss"), float) else ""
+    lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes{loss}"]
+    if result["unreadable"]:
+        lines.append(f"{len(result['unreadable'])} unreadable images were skipped; result.json names them")
+    # What carries the network elsewhere: to PyTorch, or where it is no ResNet to ONNX.
+    onward = f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}"
+    if config.encoder:
+        onward = f"ONNX:     {typed('export', '--checkpoint', model_dir, '--to', 'onnx', *code_of(config.encoder))}"
+    lines += [
+        f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model, load_encoder)",
+        _next_command(config, source),
+        onward,
+        f"curves:   {typed('--logdir', Path(model_dir) / 'logs', program='tensorboard')}, or {model_dir}/history.csv",
+    ]
+    return "\n".join(lines)
+
+
+def _next_command(config: Pretrain, source: Source) -> str:
+    """The command that tests the encoder where there are labels to test it with, else the one that takes features."""
+    # The weights' code is named again, as a file's word runs nothing.
+    known = ["--checkpoint", config.model_dir, *code_of(config.encoder)]
+    with contextlib.suppress(LookupError):
+        if source.labelled and source.num_classes >= 2:
+            return f"test it:  {typed('linear-eval', *known, *splits_to_test(config))}"
+    split = ["--split", config.train_split] if config.train_split != "train" else []
+    return f"features: {typed('embed', *known, *split, '--out', Path(config.model_dir) / 'features.npz')}"

@@ -18,8 +18,8 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.evaluation import binary, multi_label
 from tf_simclr.evaluation.features import Features, extract, source_digest
-from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, separated
-from tf_simclr.evaluation.metrics import bootstrap_interval, top_k_hits
+from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, estimate, separated
+from tf_simclr.evaluation.metrics import hit_rate, top_k_hits
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.models.classifier import Classifier, thaw
@@ -103,35 +103,25 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
 
 def report(job: Job, found: Features, *, before: dict) -> dict:
     """Adds the test to `result.json`, which says that a run is finished; the answers go into `result.npz`."""
-    config = job.config
-    if job.test.several:
-        return _report_of_findings(job, found, before=before)
-    scores = _accuracies(found, seed=config.seed)
-    tested = _tested_on(job, found)
-    answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=job.test.class_names)
-    tested |= {} if job.test.division is None else {"eval_division": job.test.division}
-    tested |= _noted(job, before)
-    # What was there, what was tested, and how it came about.
-    more = before | scores | ranked(found) | tested | job.notes
+    # 1. The measures; images of any number of classes have AUCs, and no single answer.  Intervals are over images.
+    config, test, classes = job.config, job.test, job.test.class_names
+    scores: dict[str, Any]
+    if test.several:
+        more = scores = multi_label.measured(found.values, found.labels, names=classes)
+    else:
+        scores = _accuracies(found, seed=config.seed)
+        more = scores | ranked(found)
+    answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=() if test.several else classes)
+    # 2. What was tested, and what is to be known of the images to learn from and of those to test on.
+    tested: dict[str, Any] = {"eval_split": config.eval_split, "eval_images": len(found.values)}
+    content, notes = source_digest(test), list(dict.fromkeys([*before.get("notes", ()), *test.notes]))
+    tested |= {} if content is None else {"eval_content": content}
+    tested |= {} if test.division is None else {"eval_division": test.division}
+    tested |= {"notes": notes} if notes else {}
+    # 3. What was there, what was tested, and how it came about.
+    more = before | more | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
-
-
-def _report_of_findings(job: Job, found: Features, *, before: dict) -> dict:
-    """As `report`, of images that may be of any number of classes; intervals are over images."""
-    config, tested = job.config, multi_label.measured(found.values, found.labels, names=job.test.class_names)
-    answers = Answers(found.names, found.labels, {"classifier": found.values})
-    more = before | tested | _tested_on(job, found) | job.notes
-    more |= _noted(job, before)
-    write_report(job.folder.result, command=plain(config), results={"classifier": tested}, answers=answers, **more)
-    return more
-
-
-def _tested_on(job: Job, found: Features) -> dict[str, Any]:
-    """What `result.json` says of the images to test on."""
-    known = {"eval_split": job.config.eval_split, "eval_images": len(found.values)}
-    content = source_digest(job.test)
-    return known if content is None else known | {"eval_content": content}
 
 
 def finished(folder: RunFolder, config: Finetune | Distill, *, test: Source) -> dict | None:
@@ -214,12 +204,8 @@ def tested(model: Classifier) -> keras.Model:
 
 def _accuracies(found: Features, *, seed: int) -> dict[str, dict[str, float]]:
     """Top-1 and top-5 accuracy (of fewer classes top-n) with their 95 % bootstrap intervals over the test images."""
-    scores = {}
-    for k in (1, min(_TOP, found.values.shape[1])):
-        right = top_k_hits(found.values, found.labels, k=k)
-        low, high = bootstrap_interval(np.mean, [right], seed=seed)
-        scores[f"top{k}"] = {"accuracy": float(right.mean()), "low": low, "high": high}
-    return scores
+    ranks = (1, min(_TOP, found.values.shape[1]))
+    return {f"top{k}": hit_rate(top_k_hits(found.values, found.labels, k=k), seed=seed) for k in ranks}
 
 
 def ranked(found: Features) -> dict[str, dict[str, float]]:
@@ -230,8 +216,7 @@ def ranked(found: Features) -> dict[str, dict[str, float]]:
     scores = found.values[:, 1] - found.values[:, 0]
     if separated(scores, found.labels):
         say(SEPARATED)
-    low, high = auc_interval(scores, found.labels)
-    return {"auc": {"value": binary.roc_auc(scores, found.labels), "low": low, "high": high}}
+    return {"auc": estimate(binary.roc_auc(scores, found.labels), auc_interval(scores, found.labels))}
 
 
 def summary(config: Finetune | Distill, result: dict) -> str:
@@ -252,16 +237,7 @@ def summary(config: Finetune | Distill, result: dict) -> str:
         f"network:  {model_dir}/network.keras (Keras), {model_dir} (tf_simclr.load_model)",
         f"figures:  {typed('compare', model_dir, '--figures', Path(model_dir) / 'figures')}",
         f"export:   {typed('export', '--checkpoint', model_dir, *code_of(config.encoder))}",
-        *(
-            []
-            if RunFolder(model_dir).blueprint.exists()
-            else [f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}"]
-        ),
     ]
+    if not RunFolder(model_dir).blueprint.exists():
+        lines.append(f"PyTorch:  {typed(Path(model_dir), program='python -m converters.tf2torch')}")
     return "\n".join(lines)
-
-
-def _noted(job: Job, before: dict) -> dict:
-    """What is to be known of the images: of those to learn from, and of those to test on."""
-    notes = list(dict.fromkeys([*before.get("notes", ()), *job.test.notes]))
-    return {"notes": notes} if notes else {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_simclr.commands.parts.images import check_labels, open_folder, upright
-from tf_simclr.commands.parts.networks import extractor_of, load_features_network
+from tf_simclr.commands.parts.networks import NO_IDENTITY, extractor_of, load_features_network
 from tf_simclr.commands.parts.runs import beside
 from tf_simclr.config import Transfer, plain
 from tf_simclr.config.parts import WITH_OPACITY
@@ -28,21 +28,6 @@ from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.evaluation.transfer_sets import TRANSFER_SETS, TransferSet, chosen_sets, folders, how_to_get
 from tf_simclr.files import read_json
 from tf_simclr.terminal import say, show
-
-_PLACES = (
-    "datasets",
-    "eval_batch_size",
-    "cache_features",
-    "cache_dir",
-    "data_dir",
-    "image_dir",
-    "download",
-    "result",
-    "checkpoint",
-    "ema",
-    "encoder",
-)
-"""Knobs that do not change a data set's numbers, or do so by the images and weights, which are told by content."""
 
 
 def run(config: Transfer) -> None:
@@ -87,12 +72,14 @@ class _NotThere(InputError):
 def _finished_or_new(config: Transfer, name: str, *, extractor: Extractor, path: Path) -> dict:
     """The numbers of a data set: those that lie there, if they are of the same features and knobs, else new ones."""
     # What numbers depend on: options without places, weights and images by content.
-    knobs = {key: value for key, value in plain(config).items() if key not in _PLACES} | {"weights": extractor.weights}
+    knobs = {key: value for key, value in plain(config).items() if key not in NO_IDENTITY} | {
+        "weights": extractor.weights
+    }
     sources = open_sets(config, name)
     data = {split: source_digest(source, say) for split, source in sources.items()}
     stored = _stored(path)
     known = stored.get("knobs")
-    known = {key: value for key, value in known.items() if key not in _PLACES} if isinstance(known, dict) else None
+    known = {key: value for key, value in known.items() if key not in NO_IDENTITY} if isinstance(known, dict) else None
     numbers = stored.get("results")
     there = numbers.get("logistic_regression") if isinstance(numbers, dict) else None
     # The same of all: finished.

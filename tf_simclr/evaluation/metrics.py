@@ -166,6 +166,12 @@ def bootstrap_interval(
     return middle(bootstrap(values, np.arange(n), draws=draws, seed=seed), level=level)
 
 
+def hit_rate(hits: np.ndarray, *, seed: int = 0) -> dict[str, float]:
+    """The `accuracy` of answers that are right or wrong `(n,)`, with the `low` and `high` end of its 95 % interval."""
+    low, high = bootstrap_interval(np.mean, [hits], seed=seed)
+    return {"accuracy": float(hits.mean()), "low": low, "high": high}
+
+
 METRICS = {
     "accuracy": Metric("top-1 accuracy", accuracy),
     "mean_per_class_accuracy": Metric("mean per-class accuracy", mean_per_class_accuracy),

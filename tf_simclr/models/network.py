@@ -20,16 +20,8 @@ def build(architecture: Architecture, normalization: Normalization = Normalizati
         supervised head `logits_sup`, fed by projection layer `ft_proj_selector` (0: the pooled features).
     """
     encoder = build_encoder(architecture, normalization)
-    projection = logits = None
-    if architecture.num_proj_layers:
-        projection = projection_head(
-            architecture.feature_dim,
-            architecture.num_proj_layers,
-            proj_out_dim=architecture.proj_out_dim,
-            normalization=normalization,
-        )
-    if architecture.num_classes:
-        logits = supervised_head(architecture.num_classes)
+    projection = build_projection(architecture, normalization) if architecture.num_proj_layers else None
+    logits = supervised_head(architecture.num_classes) if architecture.num_classes else None
     return connect(encoder, projection, logits=logits, ft_proj_selector=architecture.ft_proj_selector)
 
 
@@ -83,6 +75,18 @@ def build_encoder(architecture: Architecture, normalization: Normalization = Nor
     """The encoder of this architecture: images `(n, h, w, 3)` to pooled features."""
     names = ("depth", "width", "sk_ratio", "se_ratio", "cifar_stem", "channels")
     return resnet(**{name: getattr(architecture, name) for name in names}, normalization=normalization)
+
+
+def build_projection(
+    architecture: Architecture, normalization: Normalization = Normalization(), *, features: int | None = None
+) -> keras.Model:
+    """The projection head of this architecture, on features of that length, by default those of its encoder."""
+    return projection_head(
+        features or architecture.feature_dim,
+        architecture.num_proj_layers,
+        proj_out_dim=architecture.proj_out_dim,
+        normalization=normalization,
+    )
 
 
 def _is_resnet(encoder: keras.Model) -> bool:

@@ -11,7 +11,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Extractor
 from tf_simclr.files import read_json
-from tf_simclr.models.architecture import Architecture
+from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.network import in_precision
 from tf_simclr.models.normalization import precision, share_statistics
 from tf_simclr.models.resnet import resnet
@@ -26,6 +26,10 @@ from tf_simclr.weights import load_encoder, load_model, located
 _SMALL = 32
 """Side of images, in pixels, up to which networks are built with the stem for small ones."""
 _POOLED = "final_avg_pool"
+NO_IDENTITY: tuple[str, ...] = ("checkpoint", "ema", "encoder", "image_dir", "data_dir", "radiographs", "download")
+NO_IDENTITY += ("datasets", "eval_batch_size", "cache_features", "cache_dir", "out", "result")
+"""Knobs that do not change features and what is measured of them, or do so by weights and images, which are told by
+content."""
 
 
 def code_of(encoder: str) -> list[str]:
@@ -106,15 +110,27 @@ def load_features_network(config: LinearEval | Transfer) -> keras.Model:
     Raises:
         InputError: the checkpoint cannot be read, or has no such features.
     """
-    whole = config.layer == _POOLED
-    model = load_encoder(config.checkpoint, ema=config.ema) if whole else load_model(config.checkpoint, ema=config.ema)
-    warn_of_stem(model, config.image_size)
-    check_channels(model.input_shape[-1], config, what=str(config.checkpoint))
-    if whole:
-        return model
+    if config.layer == _POOLED:
+        return fitting(load_encoder(config.checkpoint, ema=config.ema), config)
+    model = fitting(load_model(config.checkpoint, ema=config.ema), config)
     flat = [name for name, output in model.output.items() if len(output.shape) == 2]
     check(config.layer in flat, f"layer must be one of {', '.join(flat)}", layer=config.layer)
     return keras.Model(model.input, model.output[config.layer], name="features")
+
+
+def fitting(network: keras.Model, config: Any) -> keras.Model:
+    """The network of a command's checkpoint, if it takes its images; what is unlike its training's is said.
+
+    Args:
+        network: of the checkpoint.
+        config: with `checkpoint`, `image_size` and `channels`.
+
+    Raises:
+        InputError: it takes images of another size or of other channels.
+    """
+    warn_of_stem(network, config.image_size)
+    check_channels(network.input_shape[-1], config, what=str(config.checkpoint))
+    return network
 
 
 def extractor_of(config: Probing, network: keras.Model, *, label: str = "") -> Extractor:
@@ -200,6 +216,12 @@ def stem_warning(cifar_stem: bool, image_size: int) -> str:
             f"{-(-image_size // 32)} × {-(-image_size // 32)} places; is a larger --image_size meant?"
         )
     return ""
+
+
+def warn_of_new_stem(architecture: Architecture | Own, image_size: int) -> None:
+    """As `warn_of_stem`, of a network that is to be built."""
+    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, image_size)):
+        say(warning)
 
 
 def warn_of_stem(network: keras.Model, image_size: int) -> None:

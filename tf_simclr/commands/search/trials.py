@@ -95,15 +95,13 @@ def _outcome(config: Sweep, folder: Path, *, changes: Values) -> float | None:
     if result is None:
         return None
     value: Any = result
+    rule = "metric must name a number in a trial's result.json"
     # `top1.accuracy` → result["top1"]["accuracy"].
     for name in metric_of(config).split("."):
         known = isinstance(value, dict) and name in value
-        check(
-            known, "metric must name a number in a trial's result.json", metric=metric_of(config), has=_keys_of(value)
-        )
+        check(known, rule, metric=metric_of(config), has=_keys_of(value))
         value = value[name]
-    number = type(value) in (int, float)
-    check(number, "metric must name a number in a trial's result.json", metric=metric_of(config), has=_keys_of(value))
+    check(type(value) in (int, float), rule, metric=metric_of(config), has=_keys_of(value))
     if not math.isfinite(value):
         say(f"  failed: its {metric_of(config)} is {value}")
         return None
