@@ -173,17 +173,8 @@ def _check_backend(name: str) -> None:
         check_chosen()
 
 
-_COMPUTING: tuple[str, ...] = (
-    "pretrain",
-    "finetune",
-    "distill",
-    "linear-eval",
-    "transfer",
-    "embed",
-    "demo",
-    "official",
-)
-_COMPUTING += ("chest covid", "chest ards", "chest explain")
+_COMPUTING: tuple[str, ...] = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo")
+_COMPUTING += ("official", "chest covid", "chest ards", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 _LOOKING: tuple[str, ...] = ("compare", "checkpoints list", "checkpoints get", "doctor", "presets", "augmentations")
 """Commands that each of several processes may run: they write nothing that another one writes, or hold it alone."""

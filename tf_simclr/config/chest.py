@@ -14,6 +14,9 @@ from tf_simclr.places import Place
 class _OwnEncoder(OwnCode):
     """An encoder of another kind, which takes radiographs as it needs them: in three equal channels, or in one."""
 
+    encoder: Place = ""
+    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
+    module:function that made it, where it has classes of its own."""
     channels: Annotated[int, HIDDEN] = 0
 
 
@@ -78,9 +81,6 @@ class ChestCovid(_OwnEncoder):
     checkpoint: Path | None = None
     """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
     without one an untrained ResNet-50 is tested.  The study's is simclrv2/finetuned_100pct/r50_1x_sk0."""
-    encoder: Place = ""
-    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
-    module:function that made it, where it has classes of its own."""
     study: Literal["table", "beyond", "all"] = "table"
     """table: the study's six rows; beyond: larger inputs, LARS, unfrozen groups, from scratch, four classes; all: both.
     beyond trains whole networks, which takes a GPU."""
@@ -155,9 +155,6 @@ class ChestArds(_OwnEncoder):
     checkpoint: Path | None = None
     """Encoder to begin with, of any kind that converters reads, such as an official ImageNet SimCLR; none: from
     scratch."""
-    encoder: Place = ""
-    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
-    module:function that made it, where it has classes of its own."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     model_dir: Path = Path("runs/ards")
@@ -287,9 +284,6 @@ class ChestFindings(_OwnEncoder):
     checkpoint: Path | None = None
     """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo;
     none: an untrained ResNet."""
-    encoder: Place = ""
-    """Without a checkpoint: an encoder with random weights instead of a ResNet, named as `pretrain` takes it; with one:
-    module:function that made it, where it has classes of its own."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
     ways: tuple[Literal["linear", "finetune"], ...] = ("linear",)

@@ -37,17 +37,11 @@ def _absent(name: str) -> Callable[[Any], bool]:
     return lambda config: not getattr(config, name)
 
 
-_SGD: tuple[str, ...] = (
-    "train_batch_size",
-    "train_epochs",
-    "train_steps",
-    "learning_rate",
-    "learning_rate_scaling",
-    "warmup_epochs",
-)
-_SGD += ("weight_decay", "optimizer", "momentum")
+_SGD: tuple[str, ...] = ("train_batch_size", "train_epochs", "train_steps", "learning_rate", "learning_rate_scaling")
+_SGD += ("warmup_epochs", "weight_decay", "optimizer", "momentum")
 _TUNED = ("train_epochs", "train_batch_size", "learning_rate", "weight_decay", "augment", "mixed_precision")
-_RESNET = ("resnet_depth", "width_multiplier", "sk_ratio", "se_ratio")
+RESNET = ("resnet_depth", "width_multiplier", "sk_ratio", "se_ratio")
+"""Options that say what a ResNet is made of."""
 _JITTER = ("brightness", "contrast", "saturation", "hue", "color_jitter_strength", "additive_brightness")
 _VIEWS = tuple(field.name for field in dataclasses.fields(Augmentation))
 WITHOUT_TEMPERATURE = ("margin_triplet", "hadsell")
@@ -104,10 +98,10 @@ ROWS = (
         lambda c: c.color_jitter_strength > 0, "with --color_jitter_strength 0, which multiplies them"),
     Row(("knn_images",), ("knn_epochs",), lambda c: c.knn_epochs > 0, "with --knn_epochs 0: nothing is tested"),
     # the network
-    Row(_RESNET, ("frozen_layers", "checkpoint"), lambda c: not c.checkpoint,
+    Row(RESNET, ("frozen_layers", "checkpoint"), lambda c: not c.checkpoint,
         "with --checkpoint, whose network is taken"),
-    Row(_RESNET, ("teacher", "checkpoint"), lambda c: not c.checkpoint, "with --checkpoint, whose encoder is taken"),
-    Row(_RESNET, ("teacher", "self_distillation"), lambda c: not c.self_distillation,
+    Row(RESNET, ("teacher", "checkpoint"), lambda c: not c.checkpoint, "with --checkpoint, whose encoder is taken"),
+    Row(RESNET, ("teacher", "self_distillation"), lambda c: not c.self_distillation,
         "with --self_distillation, by which the student has the teacher's encoder"),
     Row(("batch_norm_decay",), ("encoder", "labels_fraction"), lambda c: not c.encoder,
         "with --encoder, whose layers have their own"),

@@ -12,15 +12,21 @@ from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing(OwnCode):
-    """Which features, and how they are tested."""
-
-    RENAMED: ClassVar = {"endpoint": "layer"}
+class _Given(OwnCode):
+    """A network that is looked at as it is."""
 
     checkpoint: Path
     """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
     ema: bool = False
     """Take the moving averages, where a checkpoint has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing(_Given):
+    """Which features, and how they are tested."""
+
+    RENAMED: ClassVar = {"endpoint": "layer"}
+
     layer: str = "final_avg_pool"
     """Features to test: final_avg_pool, or proj_1, proj_2 … of the projection head."""
     eval_batch_size: int = 256
@@ -149,15 +155,11 @@ class Sweep(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(OwnCode, Publishing):
+class Export(_Given, Publishing):
     """Writes a network for another runtime, and puts the file in place if it answers there as the network does here."""
 
     RENAMED: ClassVar = {"endpoints": "layer", "endpoint": "layer"}
 
-    checkpoint: Path
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
-    ema: bool = False
-    """Take the moving averages, where a checkpoint has them."""
     to: Literal["keras", "savedmodel", "onnx", "tflite", "tflite-int8"] = "savedmodel"
     """Format; onnx and tflite need the extra `export`."""
     out: Path | None = None
@@ -183,15 +185,11 @@ class Export(OwnCode, Publishing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(Images, OwnCode):
+class Embed(Images, _Given):
     """Writes the features of every image of a folder or a data set to one file, with the images' names."""
 
     RENAMED: ClassVar = {"train_split": "split"}
 
-    checkpoint: Path
-    """A run, a checkpoint of any kind, an official name (`checkpoints list`) or hf://user/repo."""
-    ema: bool = False
-    """Take the moving averages, where a checkpoint has them."""
     layer: str = "final_avg_pool"
     """Which features: final_avg_pool, proj_1, proj_2 … of the projection head, or logits_sup."""
     split: str = "train"

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,9 @@ def look_first(config: Any) -> None:
         _look_at_images(config)
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs), positive=getattr(config, "positive", None))
-    if (
-        command in ("export", "transfer", "prepare-shards")
-        and config.image_dir is not None
-        and not is_address(config.image_dir)
-    ):
-        _look_at_folder(config.image_dir, sets=command != "export")
+    if command in ("export", "transfer", "prepare-shards"):
+        for _, folder_of_images in _here(config, ["image_dir"]):
+            _look_at_folder(folder_of_images, sets=command != "export")
     for name in _GIVEN:
         value = getattr(config, name, None)
         made = name == "raw" and getattr(config, "source", "") == "synthetic"
@@ -94,13 +91,11 @@ def look_first(config: Any) -> None:
     for path in getattr(config, "others", ()):
         _check_path(path, "others")
     _check_apart(config)
-    for name in _WRITTEN:
-        value = getattr(config, name, None)
-        if isinstance(value, Path) and not is_address(value):
-            folder = name in _FOLDERS or (name == "out" and command in _INTO_FOLDERS)
-            _check_can_write(value, name, folder=folder)
-            rule = f"{name}: {shown(value)} must be a file, but a folder of that name is there"
-            check(not value.is_dir() or (command, name) not in _FILES, rule)
+    for name, value in _here(config, _WRITTEN):
+        folder = name in _FOLDERS or (name == "out" and command in _INTO_FOLDERS)
+        _check_can_write(value, name, folder=folder)
+        rule = f"{name}: {shown(value)} must be a file, but a folder of that name is there"
+        check(not value.is_dir() or (command, name) not in _FILES, rule)
     for option, package in _PACKAGES.items():
         if getattr(config, option, None) is not None:
             check_installed(f"--{option}", package)
@@ -109,6 +104,15 @@ def look_first(config: Any) -> None:
         check(config.out.suffix.lower() in _FIGURES, rule, out=str(config.out))
         for path in config.images:  # `chest explain` goes on with the others
             _check_path(path, "images")
+
+
+def _here(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yields option and path, of those of the options that a configuration has and that are paths of this machine."""
+    for name in names:
+        value = getattr(config, name, None)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and not is_address(path):
+                yield name, path
 
 
 def _look_at_code(config: Any) -> None:
@@ -179,16 +183,14 @@ def _check_apart(config: Any) -> None:
     Raises:
         InputError: so it is.
     """
-    given = [getattr(config, name, None) for name in (*_GIVEN, "image_dir", "radiographs")]
-    given += [*getattr(config, "images", ()), *getattr(config, "others", ())]
-    read = [path for path in given if isinstance(path, Path) and not is_address(path) and path.exists()]
-    for name in _WRITTEN:
-        place = getattr(config, name, None)
-        if isinstance(place, Path) and not is_address(place) and place.exists():
-            same = any(path.samefile(place) for path in read)
-            rule = f"{name}: {shown(place)} must be another place than what is read: it would be written over"
-            # A run's folder is looked at by whoever goes on with it.
-            check(not same or (place / "architecture.json").is_file(), rule)
+    read = [
+        path for _, path in _here(config, (*_GIVEN, "image_dir", "radiographs", "images", "others")) if path.exists()
+    ]
+    for name, place in _here(config, _WRITTEN):
+        same = place.exists() and any(path.samefile(place) for path in read)
+        rule = f"{name}: {shown(place)} must be another place than what is read: it would be written over"
+        # A run's folder is looked at by whoever goes on with it.
+        check(not same or (place / "architecture.json").is_file(), rule)
 
 
 def _check_beside(config: Any, folder: Path) -> None:
@@ -197,11 +199,9 @@ def _check_beside(config: Any, folder: Path) -> None:
     Raises:
         InputError: so it is.
     """
-    for name in ("model_dir", "figures"):
-        place = getattr(config, name, None)
-        if isinstance(place, Path) and not is_address(place):
-            rule = f"{name}: {shown(place)} must not lie in {shown(folder)}, whose pictures are read: it will hold some"
-            check(not place.resolve().is_relative_to(folder.resolve()), rule)
+    for name, place in _here(config, ("model_dir", "figures")):
+        rule = f"{name}: {shown(place)} must not lie in {shown(folder)}, whose pictures are read: it will hold some"
+        check(not place.resolve().is_relative_to(folder.resolve()), rule)
 
 
 def _check_can_write(path: Path, name: str, *, folder: bool) -> None:

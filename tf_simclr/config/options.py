@@ -21,45 +21,28 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from tf_simclr.errors import InputError, check, meant, shortened
 from tf_simclr.terminal import say
 
-_GROUPS = {
-    "Images": "data",
-    "Data": "data",
-    "Feeding": "data",
-    "Viewing": "augmentation",
-    "Encoder": "model",
-    "OwnCode": "model",
-    "_OwnEncoder": "model",
-    "Contrast": "method",
-    "Augmentation": "augmentation",
-    "Optimization": "optimisation",
-    "Supervision": "training with labels",
-    "Memory": "devices",
-    "_Precision": "devices",
-    "Placement": "devices",
-    "Monitoring": "run",
-    "Kept": "run",
-    "Publishing": "run",
-    "Probing": "test",
+_PARTS = {
+    "data": ("Images", "Data", "Feeding"),
+    "model": ("Encoder", "OwnCode", "_OwnEncoder"),
+    "method": ("Contrast",),
+    "training with labels": ("Supervision",),
+    "test": ("Probing",),
+    "optimisation": ("Optimization",),
+    "augmentation": ("Augmentation", "Viewing"),
+    "devices": ("Memory", "_Precision", "Placement"),
+    "run": ("Monitoring", "Kept", "Publishing"),
 }
-"""Part of a configuration → the group of its options; what a command adds itself is in the first group."""
-PLACES = {
-    "model_dir": "run",
-    "seed": "run",
-    "out": "run",
-    "result": "run",
-    "figures": "run",
-    "cache_dataset": "data",
-    "cache_dir": "run",
-    "cache_features": "run",
-    "checkpoint": "model",
-    "teacher": "model",
-    "ema": "model",
-    "eval_split": "data",
-    "layer": "model",
-    "pairs": "method",
+"""Group → the parts of a configuration whose options it shows; what a command adds itself is in the first group."""
+_GROUP_OF_PART = {part: group for group, parts in _PARTS.items() for part in parts}
+_OPTIONS = {
+    "data": ("cache_dataset", "eval_split"),
+    "model": ("checkpoint", "teacher", "ema", "layer"),
+    "method": ("pairs",),
+    "run": ("model_dir", "seed", "out", "result", "figures", "cache_dir", "cache_features"),
 }
-"""Option → its group, where that is not its part's."""
-ORDER = ("data", "model", "method", "training with labels", "test", "optimisation", "augmentation", "devices", "run")
+"""Group → its options that are not there by their part."""
+_GROUP_OF_OPTION = {name: group for group, names in _OPTIONS.items() for name in names}
+ORDER = tuple(_PARTS)
 _COMMON = ("image_dir", "radiographs", "dataset", "image_size")
 MATTER = {
     "pretrain": (*_COMMON, "checkpoint", "encoder", "resnet_depth", "method", "temperature", "train_batch_size",
@@ -141,7 +124,7 @@ def options(kind: Any) -> dict[str, Option]:
         if HIDDEN in marks:
             continue
         owner = next(part for part in reversed(kind.__mro__) if field.name in inspect.get_annotations(part))
-        group = PLACES.get(field.name) or _GROUPS.get(owner.__name__, "")
+        group = _GROUP_OF_OPTION.get(field.name) or _GROUP_OF_PART.get(owner.__name__, "")
         known = field.name, _bare(field.type), field.default, texts.get(field.name, "")
         found[field.name] = Option(*known, group=group, positional=POSITIONAL in marks)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from tf_simclr.config.effects import check_effect
+from tf_simclr.config.effects import RESNET, check_effect
 from tf_simclr.config.ranges import check_ranges
 from tf_simclr.errors import check, meant
 from tf_simclr.own.named import OF_LIBRARIES, application_names, is_named
@@ -199,13 +199,9 @@ class Encoder(Checked):
         check_encoder(self.encoder)
         _check_channels(self.channels)
         if self.encoder:
-            set_here = [name for name in _RESNET if getattr(self, name) != getattr(Encoder, name)]
+            set_here = [name for name in RESNET if getattr(self, name) != getattr(Encoder, name)]
             rule = f"{' and '.join(set_here)} must be left out with --encoder: these are options of a ResNet"
             check(not set_here, rule, encoder=self.encoder)
-
-
-_RESNET = ("resnet_depth", "width_multiplier", "sk_ratio", "se_ratio")
-"""Options that say what a ResNet is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -355,16 +355,9 @@ def read_history(run: RunFolder) -> list[dict[str, float]]:
         return rows
 
 
-_SHOWN: tuple[str, ...] = (
-    "contrast_loss",
-    "contrast_acc",
-    "contrast_entropy",
-    "distillation_loss",
-    "agreement",
-    "supervised_loss",
-)
+_SHOWN: tuple[str, ...] = ("contrast_loss", "contrast_acc", "contrast_entropy", "distillation_loss", "agreement")
 _TESTED = ("top1", "knn_acc")
-_SHOWN += ("supervised_acc", *_TESTED, "projection_std")
+_SHOWN += ("supervised_loss", "supervised_acc", *_TESTED, "projection_std")
 """Metrics of the progress line, those that there are; `_TESTED` come from a test, not from each step."""
 _KEPT = {"epoch": 5.0, "step": 60.0}
 """Seconds after a line that stays until another may: at the end of an epoch, and in the midst of one in a file."""
