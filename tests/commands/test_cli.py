@@ -483,6 +483,14 @@ def test_pretrains_help_has_the_groups_of_its_dozen(capfd):
     ]
 
 
+def test_every_part_that_help_has_a_group_for_is_a_part_of_a_configuration():
+    parts = {part.__name__ for kind in COMMANDS.values() for part in kind.__mro__}
+    assert options._GROUP_OF_PART.keys() <= parts
+    known = options.options(COMMANDS["pretrain"])
+    assert known["data_service"].group == "data"
+    assert known["checkpoint_steps"].group == known["wandb"].group == "run"
+
+
 @pytest.mark.parametrize("words", ["--version", "-V", "pretrain --version", "chest covid --radiographs x --version"])
 def test_the_version_is_told(capfd, words):
     cli.execute(words)

@@ -22,7 +22,7 @@ from tf_simclr.errors import InputError, check, meant, shortened
 from tf_simclr.terminal import say
 
 _PARTS = {
-    "data": ("Images", "Data", "Feeding"),
+    "data": ("Images", "Data", "_Feeding"),
     "model": ("Encoder", "OwnCode", "_OwnEncoder"),
     "method": ("Contrast",),
     "training with labels": ("Supervision",),
@@ -30,7 +30,7 @@ _PARTS = {
     "optimisation": ("Optimization",),
     "augmentation": ("Augmentation", "Viewing"),
     "devices": ("Memory", "_Precision", "Placement"),
-    "run": ("Monitoring", "Kept", "Publishing"),
+    "run": ("Monitoring", "Storage", "Publishing"),
 }
 """Group → the parts of a configuration whose options it shows; what a command adds itself is in the first group."""
 _GROUP_OF_PART = {part: group for group, parts in _PARTS.items() for part in parts}
