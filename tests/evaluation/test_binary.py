@@ -26,16 +26,6 @@ def test_average_precision_is_the_step_sum():
     assert binary.average_precision(SCORES, LABELS) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.8, 0.9, 1.0])
-def test_sensitivity_is_the_best_of_all_thresholds(specificity):
-    best = 0.0
-    for threshold in [*SCORES, np.inf]:
-        kept = (SCORES[LABELS == 0] < threshold).mean()
-        if kept >= specificity - 1e-12:
-            best = max(best, (SCORES[LABELS == 1] >= threshold).mean())
-    assert binary.sensitivity_at(SCORES, LABELS, specificity=specificity) == pytest.approx(best)
-
-
 def test_calibration_is_the_mean_gap_of_the_bins():
     gaps = []
     for low in np.arange(10) / 10:

@@ -5,7 +5,8 @@ import pytest
 
 from tf_simclr.errors import InputError
 from tf_simclr.evaluation.metrics import bootstrap_interval
-from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers, read_report, write_report
+from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers, write_report
+from tf_simclr.files import read_json
 
 RNG = np.random.default_rng(0)
 ANSWERS = Answers(
@@ -18,7 +19,7 @@ def test_a_report_comes_back_with_its_answers_and_what_made_it(tmp_path):
     write_report(
         path, command={"command": "linear-eval", "seed": 3}, results={"knn": {"accuracy": 2 / 3}}, answers=ANSWERS
     )
-    report, answers = read_report(path), read_answers(path)
+    report, answers = read_json(path), read_answers(path)
     assert report["command"]["seed"] == 3
     assert report["results"] == {"knn": {"accuracy": 2 / 3}}
     assert {"python", "tensorflow", "keras"} <= report["versions"].keys()
@@ -28,8 +29,6 @@ def test_a_report_comes_back_with_its_answers_and_what_made_it(tmp_path):
 
 def test_what_is_no_report_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match=r"x\.json must be the result of an evaluation"):
-        read_report(tmp_path / "x.json")
     with pytest.raises(InputError, match=r"x\.npz must be the answers"):
         read_answers(tmp_path / "x.json")
 

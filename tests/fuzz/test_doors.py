@@ -75,12 +75,6 @@ def record(path: Path) -> None:
     assert not is_whole(path.parent, "gs://bucket/folder")
 
 
-def report(path: Path) -> None:
-    from tf_simclr.evaluation.reports import read_report
-
-    read_report(path)
-
-
 def answers(path: Path) -> None:
     from tf_simclr.evaluation.reports import read_answers
 
@@ -171,7 +165,7 @@ def cases(path: Path) -> None:
 
 
 DOORS: list[Callable[[Path], None]] = [
-    checkpoint, network, arrays, json_of_a_run, config, history, lock, record, report, answers, kept_features,
+    checkpoint, network, arrays, json_of_a_run, config, history, lock, record, answers, kept_features,
     parts_of_features, identity_of_features, radiograph, table, nih, siim, prepared, card, trusted, kept_fit, cases,
 ]  # fmt: skip
 

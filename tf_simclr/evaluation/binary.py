@@ -36,27 +36,12 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(metrics.average_precision_score(labels, scores))
 
 
-def sensitivity_at(scores: np.ndarray, labels: np.ndarray, *, specificity: float = 0.9) -> float:
-    """Largest share of yeses found by a threshold that keeps at least this share of noes.
-
-    Example:
-        >>> sensitivity_at(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), specificity=0.9)
-        0.5
-    """
-    check(0 <= specificity <= 1, "specificity must lie in [0, 1]", specificity=specificity)
-    check_both(labels)
-    # Every cut that there is, not only the corners of the curve: a specificity is asked for, between corners.
-    false, true, _ = metrics.roc_curve(labels, scores, drop_intermediate=False)
-    # 1e-12: 1 - 0.9 is not exactly the 0.1 that a rate of 0.1 is.
-    return float(true[false <= 1 - specificity + 1e-12].max())
-
-
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean squared distance of probabilities from what was; 0 is best, 0.25 a coin's."""
     return float(np.mean((probabilities - labels) ** 2))
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 10) -> float:
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean distance, over images, of a bin's mean probability from its share of yeses (arXiv:1706.04599, Section 2).
 
     Bins are of equal width.
@@ -65,13 +50,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
         >>> expected_calibration_error(np.array([0.95, 0.95, 0.95, 0.95]), np.array([1, 1, 1, 0]))
         0.2
     """
-    said, was, counts = reliability(probabilities, labels, bins=bins)
+    said, was, counts = reliability(probabilities, labels)
     # Rounded where sums of floats differ by their order: the same images in another order give the same number.
     return float(np.round((np.abs(said - was) * counts).sum() / counts.sum(), 12))
 
 
 def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 10
+    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = _BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean probability, share of yeses and number of images of each bin that is not empty."""
     check(bins >= 1, "bins must be at least 1", bins=bins)
@@ -103,11 +88,8 @@ def threshold(probabilities: np.ndarray, labels: np.ndarray, *, rule: str = "you
         >>> threshold(np.array([0.1, 0.2, 0.6, 0.8]), np.array([0, 0, 1, 1]))
         0.4
     """
-    check(
-        rule in ("youden", "sensitivity", "specificity"),
-        "rule must be youden, sensitivity or specificity",
-        received=rule,
-    )
+    known = rule in ("youden", "sensitivity", "specificity")
+    check(known, "rule must be youden, sensitivity or specificity", received=rule)
     check(len(set(labels.tolist())) == 2, "the validation patients must have both classes")
     # Cuts halfway between neighbouring probabilities, and one below all: no image lies on a cut.
     values = np.unique(probabilities)
@@ -182,9 +164,7 @@ def measures(probabilities: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
     }
 
 
-def ranking(
-    scores: np.ndarray, labels: np.ndarray, *, weights: np.ndarray, specificity: float = 0.9
-) -> dict[str, np.ndarray]:
+def ranking(scores: np.ndarray, labels: np.ndarray, *, weights: np.ndarray) -> dict[str, np.ndarray]:
     """What depends on the order of the scores alone: `auc`, `average_precision` and `sensitivity_at_90`."""
     # The best score first.  Sums along the order are counts above each cut: (draws, n) → (draws, cuts).
     order = np.argsort(-scores, kind="stable")
@@ -194,7 +174,7 @@ def ranking(
     # What each step adds, (draws, cuts): yeses upwards and noes to the right, of the ROC curve.
     true_steps, false_steps = (np.diff(x, axis=1, prepend=0) for x in (true, false))
     precision = true / np.maximum(true + false, 1e-300)  # before the first weight there is neither
-    within = false <= (1 - specificity + 1e-12) * no
+    within = false <= (1 - 0.9 + 1e-12) * no  # 1e-12: 1 - 0.9 is not exactly the 0.1 that a rate of 0.1 is
     return {
         # Trapezoids: of equal scores, yeses and noes of one step, half counts.
         "auc": ((true - true_steps / 2) * false_steps).sum(axis=1) / (yes * no)[:, 0],

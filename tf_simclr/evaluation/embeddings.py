@@ -113,11 +113,9 @@ def parts(paths: list[Path]) -> Any:
 def _write_npz(paths: list[Path], out: Path, *, notes: Sequence[str]) -> int:
     """Joins the parts to one `.npz`; the file is what memory holds here once."""
     values, labels, names = (np.concatenate(column) for column in zip(*parts(paths), strict=True))
+    told: dict[str, Any] = {"notes": np.array(notes)} if notes else {}
     with replacing(out) as [file]:
-        if notes:
-            np.savez(file, values=values, labels=labels, names=names, notes=np.array(notes))
-        else:
-            np.savez(file, values=values, labels=labels, names=names)
+        np.savez(file, values=values, labels=labels, names=names, **told)
     return len(values)
 
 

@@ -87,9 +87,8 @@ def vectors(outputs: Any, endpoint: str) -> np.ndarray:
     if isinstance(outputs, dict):
         check(endpoint in outputs, f"endpoint must be one of {', '.join(outputs)}", endpoint=endpoint)
         outputs = outputs[endpoint]
-    check(
-        len(outputs.shape) == 2, "features must be one vector an image", shape=tuple(outputs.shape), endpoint=endpoint
-    )
+    rule, shape = "features must be one vector an image", tuple(outputs.shape)
+    check(len(shape) == 2, rule, shape=shape, endpoint=endpoint)
     return np.asarray(outputs, np.float32)
 
 
@@ -107,9 +106,7 @@ def join(parts: list[np.ndarray]) -> np.ndarray:
 
 def text(names: np.ndarray) -> np.ndarray:
     """File names as strings; tf.data gives bytes."""
-    return np.array(
-        [name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names]
-    )
+    return np.array([n.decode(errors="backslashreplace") if isinstance(n, bytes) else str(n) for n in names])
 
 
 FORMAT = 3

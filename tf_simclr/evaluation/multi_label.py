@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_simclr.errors import check
 from tf_simclr.evaluation.binary import average_precision, roc_auc
-from tf_simclr.evaluation.intervals import areas, corrected, precision_interval, separated
+from tf_simclr.evaluation.intervals import areas, corrected, estimate, precision_interval, separated
 from tf_simclr.evaluation.metrics import Metric
 
 _FAR = 1.959964
@@ -67,13 +67,11 @@ def measured(
             continue
         own = areas(said, truth, patients=whose).mean()
         low, high = own.interval()
-        found[name]["auc"] = {"value": float(own.values[0]), "low": low, "high": high}
+        found[name]["auc"] = estimate(float(own.values[0]), (low, high))
         # Of each head, and their ends' mean.
         ends = np.array([precision_interval(row, truth, patients=whose, seed=seed) for row in said])
         precision = float(np.mean([average_precision(row, truth) for row in said]))
-        found[name]["average_precision"] = dict(
-            zip(("value", "low", "high"), (precision, *ends.mean(axis=0).tolist()), strict=True)
-        )
+        found[name]["average_precision"] = estimate(precision, ends.mean(axis=0).tolist())
         found[name]["separated"] = bool(all(separated(row, truth) for row in said))
         # What each patient adds to this AUC, by its number among all patients, 0 for who is not in it.
         spread = np.zeros(people.max() + 1)
@@ -149,8 +147,8 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     width = max(len(name) for name in result["findings"])
     text = [f"{'':<{width}}{'images':>9}{'positive':>10}{'AUC':>22}{'average precision':>22}"]
     for name, of in result["findings"].items():
-        counts = f"{name:<{width}}{of['images']:>9,}{of['positives']:>10,}"
-        text.append(counts + (f"  {of['why']}" if of["why"] else _cells(of)))
+        cells = f"  {of['why']}" if of["why"] else f"{cell(of['auc']):>22}{cell(of['average_precision']):>22}"
+        text.append(f"{name:<{width}}{of['images']:>9,}{of['positives']:>10,}{cells}")
     mean = result["mean_auc"]
     if mean is None:
         return [*text, "no finding has an AUC"]
@@ -167,11 +165,6 @@ def findings(count: int) -> str:
         ('1 finding', '14 findings')
     """
     return f"{count:,} finding{'' if count == 1 else 's'}"
-
-
-def _cells(of: Mapping[str, Any]) -> str:
-    """AUC and average precision of a finding."""
-    return f"{cell(of['auc']):>22}{cell(of['average_precision']):>22}"
 
 
 def cell(of: Mapping[str, float]) -> str:

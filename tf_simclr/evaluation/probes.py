@@ -80,7 +80,6 @@ def chosen_regression(
     held: np.ndarray,
     grid: Sequence[float] | np.ndarray = L2_GRID,
     metric: Metric = METRICS["accuracy"],
-    max_iterations: int = 1000,
 ) -> _Choice:
     """SimCLR, Appendix B.8: the L2 strength that does best on validation, then a fit to all examples.
 
@@ -105,7 +104,7 @@ def chosen_regression(
     _check_examples(features, labels)
     check(len(grid) > 0, "grid must hold at least one strength", grid=list(grid))
     check(0 < held.sum() < len(held) == len(labels), "held must be some of the examples", held=int(held.sum()))
-    solver, found = Solver(features, labels, held=held, max_iterations=max_iterations), {}
+    solver, found = Solver(features, labels, held=held), {}
     validation, truth = features[held], labels[held]
     # The strongest first: its weights are near 0, where the path begins, and each next one starts near its end.
     strengths = sorted(map(float, grid), reverse=True)
@@ -195,9 +194,8 @@ def block_nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     values = cosines if columns is None else np.take_along_axis(cosines, columns, axis=1)
     # Partition first, sort the k alone.
     best = np.argpartition(values, -k, axis=1)[:, -k:]
-    best = np.take_along_axis(
-        best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1
-    )
+    order = np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
     values = np.take_along_axis(values, best, axis=1)
     return (best if columns is None else np.take_along_axis(columns, best, axis=1)), values
 
@@ -219,7 +217,7 @@ def candidates(cosines: np.ndarray, k: int) -> np.ndarray | None:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a row of zeros stays, and is equally far from all."""
+    """Rows `(n, d)` scaled to length 1; a row of zeros stays, and is equally far from all."""
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
@@ -264,12 +262,9 @@ def _check_examples(features: np.ndarray, labels: np.ndarray) -> None:
     """Raises `InputError` unless features are a matrix with one label from 0, or one row of 1, 0 and -1, a row."""
     check(features.ndim == 2, "features must have the shape (n, d)", shape=features.shape)
     check(features.dtype in (np.float32, np.float64), "features must be float32 or float64", dtype=str(features.dtype))
-    check(
-        labels.shape[:1] == features.shape[:1] and labels.ndim in (1, 2),
-        "each row of features needs one label or one row of labels",
-        labels=labels.shape,
-        features=features.shape,
-    )
+    paired = labels.shape[:1] == features.shape[:1] and labels.ndim in (1, 2)
+    rule = "each row of features needs one label or one row of labels"
+    check(paired, rule, labels=labels.shape, features=features.shape)
     least, most = (0, np.inf) if labels.ndim == 1 else (-1, 1)
     whole = labels.dtype.kind in "iu" and labels.size > 0 and least <= labels.min() and labels.max() <= most
     check(whole, "labels must be integers from 0, or rows of 1, 0 and -1", dtype=str(labels.dtype))
@@ -421,21 +416,19 @@ def compare(
     labels: tuple[np.ndarray, np.ndarray],
     *,
     draws: Sequence[np.ndarray],
-    l2: float = 1.0,
 ) -> Comparison:
     """Fits a standardised `logistic_regression` to each draw of each representation and tests it.
+
+    The L2 strength is 1 for all: few labels leave none to choose it by.
 
     Args:
         representations: name → the training and the test images in it, `(n, d)` and `(m, d)`.
         labels: the training images' `(n,)`, of which each draw sees its own rows only, and the test images' `(m,)`.
         draws: at least two row sets, from `few_label_draws`.
-        l2: the same for all; few labels leave none to choose it by.
     """
     check(len(draws) > 1, "a spread needs at least two draws", draws=len(draws))
-
-    accuracies: dict[str, list[float]] = {name: [] for name in representations}
+    accuracies: dict[str, np.ndarray] = {}
     for name, (train, test) in representations.items():
-        for rows in draws:
-            probe = logistic_regression(train[rows], labels[0][rows], l2=l2)
-            accuracies[name].append(accuracy(probe.predict(test), labels[1]))
-    return Comparison({name: np.array(values) for name, values in accuracies.items()})
+        probes = (logistic_regression(train[rows], labels[0][rows]) for rows in draws)
+        accuracies[name] = np.array([accuracy(probe.predict(test), labels[1]) for probe in probes])
+    return Comparison(accuracies)

@@ -16,7 +16,7 @@ import numpy as np
 from tf_simclr.errors import check
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
-from tf_simclr.foreign import parse_json, reading
+from tf_simclr.foreign import reading
 
 _PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -65,9 +65,8 @@ def write_report(
     # The `.npz` first, the `.json` last: whoever finds the numbers finds the answers.
     if answers is not None:
         with replacing(path.with_suffix(".npz")) as [file]:
-            scores: dict[str, Any] = {
-                f"scores/{name}": values.astype(np.float32) for name, values in answers.scores.items()
-            }
+            scores: dict[str, Any]
+            scores = {f"scores/{name}": values.astype(np.float32) for name, values in answers.scores.items()}
             scores |= {"classes": np.array(answers.classes)} if answers.classes else {}
             np.savez_compressed(file, names=answers.names.astype(str), labels=answers.labels, **scores)
     write_json(path, {"command": dict(command), "versions": versions(), "results": dict(results), **more})
@@ -88,18 +87,6 @@ def read_answers(path: Path) -> Answers:
         scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
         classes = stored["classes"].tolist() if "classes" in stored else ()
         return Answers(stored["names"], stored["labels"], scores, classes=tuple(map(str, classes)))
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A report's numbers.
-
-    Raises:
-        InputError: it is none.
-    """
-    with reading(path, "the result of an evaluation", advice="evaluate again"):
-        report = parse_json(path.read_bytes())
-    check(isinstance(report, dict) and "results" in report, f"{path} must be the result of an evaluation")
-    return dict(report)
 
 
 def paired_difference(hits: np.ndarray, baseline: np.ndarray, *, seed: int = 0) -> dict[str, float]:
@@ -129,7 +116,6 @@ def aligned(answers: Answers, baseline: Answers) -> tuple[np.ndarray, np.ndarray
     # By name, in sorted order: both runs may have seen them in another.
     _, rows, others = np.intersect1d(answers.names, baseline.names, return_indices=True)
     check(len(rows) > 0, "both runs must have been tested on some of the same images", in_common=0)
-    check(
-        bool((answers.labels[rows] == baseline.labels[others]).all()), "an image must have the same label in both runs"
-    )
+    alike = bool((answers.labels[rows] == baseline.labels[others]).all())
+    check(alike, "an image must have the same label in both runs")
     return rows, others

@@ -111,9 +111,8 @@ def chosen_sets(names: str) -> dict[str, TransferSet]:
         return {name: one for name, one in TRANSFER_SETS.items() if one.tfds}
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = sorted(set(wanted) - set(TRANSFER_SETS))
-    check(
-        len(wanted) > 0 and not unknown, f"datasets must be all, or some of {','.join(TRANSFER_SETS)}", unknown=unknown
-    )
+    rule = f"datasets must be all, or some of {','.join(TRANSFER_SETS)}"
+    check(len(wanted) > 0 and not unknown, rule, unknown=unknown)
     return {name: TRANSFER_SETS[name] for name in wanted}
 
 

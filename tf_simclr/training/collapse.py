@@ -8,11 +8,7 @@ References:
 
 import numpy as np
 
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows `(n, d)` as float64, divided by their length; a row of zeros stays."""
-    rows = rows.astype(np.float64)
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+from tf_simclr.evaluation.probes import unit
 
 
 def spread(rows: np.ndarray) -> float:
@@ -71,10 +67,10 @@ def indicators(features: np.ndarray, projections: np.ndarray) -> dict[str, float
         features: of the encoder, `(n, 2, d)`.
         projections: `(n, 2, k)`.
     """
-    pairs = {"feature": features, "projection": projections}
+    pairs = {"feature": features.astype(np.float64), "projection": projections.astype(np.float64)}
     # (n, 2, d) → (2n, d): views of an example are rows of their own.
     flat = {name: views.reshape(-1, views.shape[2]) for name, views in pairs.items()}
     numbers = {f"{name}_std": spread(rows) for name, rows in flat.items()}
     numbers |= {f"{name}_rank": _effective_rank(rows) for name, rows in flat.items()}
-    first, second = projections[:, 0], projections[:, 1]
+    first, second = pairs["projection"].swapaxes(0, 1)
     return numbers | {"alignment": alignment(first, second), "uniformity": uniformity(first)}

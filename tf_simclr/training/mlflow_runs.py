@@ -39,7 +39,7 @@ class MlflowReport(keras.callbacks.Callback):
         InputError: the package is not installed.
     """
 
-    def __init__(self, run: RunFolder, *, experiment: str, config: Mapping):
+    def __init__(self, run: RunFolder, experiment: str, *, config: Mapping):
         super().__init__()
         self.run, self.experiment, self.config = run, experiment, dict(config)
         self.client = imported("mlflow", "--mlflow").MlflowClient()
@@ -59,9 +59,8 @@ class MlflowReport(keras.callbacks.Callback):
             self._send()
         except Exception as error:  # of its client, its store and its server
             if not self.silent:
-                say(
-                    f"MLflow did not take this epoch's numbers, which are sent with the next ones: {in_one_line(error)}"
-                )
+                why = in_one_line(error)
+                say(f"MLflow did not take this epoch's numbers, which are sent with the next ones: {why}")
             self.silent = True
         else:
             self.silent = False

@@ -24,9 +24,6 @@ def check_reports(config: Any) -> None:
 
 def reports(config: Any, run: RunFolder) -> list[Any]:
     """The callbacks that report, to be told of the end by `finish()`; of several processes the chief has them."""
-    found: list[Any] = []
-    if config.wandb is not None:
-        found.append(weights_and_biases.Report(run, project=config.wandb, config=read_json(run.config)))
-    if config.mlflow is not None:
-        found.append(mlflow_runs.MlflowReport(run, experiment=config.mlflow, config=read_json(run.config)))
-    return found
+    kinds: dict[str, Any] = {"wandb": weights_and_biases.Report, "mlflow": mlflow_runs.MlflowReport}
+    asked = {name: place for name in kinds if (place := getattr(config, name)) is not None}
+    return [kinds[name](run, place, config=read_json(run.config)) for name, place in asked.items()]

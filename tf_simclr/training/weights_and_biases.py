@@ -44,7 +44,7 @@ class Report(keras.callbacks.Callback):
         InputError: the package is not installed.
     """
 
-    def __init__(self, run: RunFolder, *, project: str, config: Mapping):
+    def __init__(self, run: RunFolder, project: str, *, config: Mapping):
         super().__init__()
         self.run, self.wandb = run, imported("wandb", "--wandb")
         self.options = {
