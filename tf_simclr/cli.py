@@ -149,10 +149,11 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     # Importing a framework is when its libraries complain: what they say is kept, and shown if an accelerator is idle.
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
-        backend = _loaded_backend()
+        keras = sys.modules.get("keras")  # if the task has loaded it
         settle_tensorflow()
-        computing = backend if name in _COMPUTING else None
-        if computing == "jax" and _meets_others(coordinator):
+        computing = keras.config.backend() if hasattr(keras, "config") and name in _COMPUTING else None
+        met = coordinator is None and meeting() is None and launched() is None
+        if computing == "jax" and not met:
             computing = None  # JAX must not look at its devices before its processes have met
         devices = seen(computing) if computing is not None else []
     if computing is not None:
@@ -184,11 +185,6 @@ TOLD: list[Accelerator] = []
 """Accelerators whose idleness was said in this process."""
 
 
-def _meets_others(coordinator: str | None) -> bool:
-    """Whether this is one of several processes of JAX, by its options or its environment."""
-    return coordinator is not None or meeting() is not None or launched() is not None
-
-
 def _check_alone(name: str) -> None:
     """Refuses to compute the same in each of several processes, which would write the same files.
 
@@ -198,12 +194,6 @@ def _check_alone(name: str) -> None:
     who = started()
     rule = f"{name} must be started once, in one process, but {who} has started several; start it without that"
     check(who is None, rule)
-
-
-def _loaded_backend() -> str | None:
-    """What Keras computes with, if a task has loaded it."""
-    keras = sys.modules.get("keras")
-    return None if keras is None or not hasattr(keras, "config") else keras.config.backend()
 
 
 @contextlib.contextmanager

@@ -183,18 +183,12 @@ class RunFolder:
 
     def noted_weights(self) -> dict[str, str]:
         """Option → what tells the weights that the run was begun from; nothing where that was not noted."""
-        try:
-            found = read_json(self.data).get("weights") if self.data.is_file() else {}
-        except InputError:  # damaged: said where a run resumes
-            return {}
+        found = noted(self.data).get("weights")
         return dict(found) if isinstance(found, dict) else {}
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that the run was trained on, by number; none where they were not noted."""
-        try:
-            found = read_json(self.data).get("classes", []) if self.data.is_file() else []
-        except InputError:  # damaged: said where a run resumes, and no name of it is worth an error here
-            return ()
+        found = noted(self.data).get("classes", [])
         known = isinstance(found, list) and all(isinstance(name, str) for name in found)
         return tuple(found) if known else ()
 
@@ -227,6 +221,14 @@ class RunFolder:
         _check_same_data(self.data, stored, given=given)
         if "content" in given.keys() - stored.keys():
             write_json(self.data, stored | {"content": given["content"]})
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """What a JSON file in a folder holds; nothing where there is none, or it is damaged: said where it is needed."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except InputError:
+        return {}
 
 
 def _check_same_data(path: Path, stored: dict, *, given: dict) -> None:
@@ -293,15 +295,6 @@ def write_state(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     members: dict[str, Any] = {STREAM_KEY: np.int64(stream_version()), **arrays}
     with replacing(path, durable=True) as [file]:
         np.savez(file, **members)
-
-
-def save_state(path: Path, model: "keras.Model") -> None:
-    """Writes the state of a training, `captured` now.
-
-    Raises:
-        InputError: a number in it is not finite, or it cannot be written.
-    """
-    write_state(path, captured(model))
 
 
 def _check_stream(path: Path, version: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tf_simclr import SimCLR
 from tf_simclr.losses import GeneralizedContrastive, generalized_contrastive
-from tf_simclr.run_folder import restore_state, save_state
+from tf_simclr.run_folder import captured, restore_state, write_state
 
 VIEWS = np.random.default_rng(0).uniform(size=(16, 2, 4, 4, 3)).astype("float32")
 
@@ -39,7 +39,7 @@ def test_a_resumed_training_draws_what_a_straight_one_does(tmp_path, eager):
     straight = model(eager=eager)
     for _ in range(2):
         straight.train_on_batch(VIEWS)
-    save_state(tmp_path / "step.npz", straight)
+    write_state(tmp_path / "step.npz", captured(straight))
     resumed = model(eager=eager)
     resumed.optimizer.build(resumed.trainable_variables)
     restore_state(tmp_path / "step.npz", resumed)

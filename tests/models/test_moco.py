@@ -20,7 +20,7 @@ from tf_simclr.models.moco import MoCo, Queue
 from tf_simclr.models.network import build_encoder
 from tf_simclr.models.normalization import Normalization
 from tf_simclr.models.resnet import projection_head
-from tf_simclr.run_folder import RunFolder, restore_state, save_state
+from tf_simclr.run_folder import RunFolder, captured, restore_state, write_state
 from tf_simclr.weights import load_encoder, load_model
 
 LENGTH, DIM, RATE, MOMENTUM = 20, 4, 0.5, 0.9
@@ -172,13 +172,13 @@ def test_a_checkpoint_brings_back_queue_and_keys_encoder(tmp_path):
         model.optimizer.build(model.trainable_variables)
     for step in range(4):
         if step == 2:
-            save_state(tmp_path / "half.npz", straight)
+            write_state(tmp_path / "half.npz", captured(straight))
         straight.train_on_batch(*batch(step))
     restore_state(tmp_path / "half.npz", resumed)
     for step in (2, 3):
         resumed.train_on_batch(*batch(step))
-    save_state(tmp_path / "straight.npz", straight)
-    save_state(tmp_path / "resumed.npz", resumed)
+    write_state(tmp_path / "straight.npz", captured(straight))
+    write_state(tmp_path / "resumed.npz", captured(resumed))
     tiny_runs.assert_same_bits(tmp_path / "resumed.npz", tmp_path / "straight.npz")
     held = tiny_runs.arrays(tmp_path / "half.npz").keys()
     assert {"model/queue/keys", "model/key_dense/kernel", "model/key_bn/moving_mean", "model/dense/kernel"} <= held
@@ -223,7 +223,7 @@ def test_a_run_of_a_resnet_loads_as_an_encoder(tmp_path):
     model.train_on_batch(views)
     run = RunFolder(tmp_path)
     run.begin({"command": "pretrain"}, architecture)
-    save_state(run.checkpoint(1), model)
+    write_state(run.checkpoint(1), captured(model))
     expected = model.network()(views[:, 0], training=False)["final_avg_pool"]
     np.testing.assert_array_equal(load_encoder(tmp_path)(views[:, 0], training=False), expected)
 

@@ -19,7 +19,16 @@ from tf_simclr.models.network import build_encoder
 from tf_simclr.models.resnet import projection_head
 from tf_simclr.models.simclr import SimCLR
 from tf_simclr.optimizers import LARS
-from tf_simclr.run_folder import STREAM_KEY, RunFolder, read_arrays, read_json, restore_state, save_state, state
+from tf_simclr.run_folder import (
+    STREAM_KEY,
+    RunFolder,
+    captured,
+    read_arrays,
+    read_json,
+    restore_state,
+    state,
+    write_state,
+)
 from tf_simclr.weights import load_encoder, load_model
 
 
@@ -32,7 +41,7 @@ def saved(tmp_path_factory):
     """A checkpoint after two steps, and what it should hold."""
     model, path = tiny_runs.model(), tmp_path_factory.mktemp("saved") / "step-00000002.npz"
     model.fit(tiny_runs.stream(0), steps_per_epoch=2, shuffle=False, verbose=0)
-    save_state(path, model)
+    write_state(path, captured(model))
     return path, values(model)
 
 
@@ -169,7 +178,7 @@ def test_the_random_state_of_layers_is_part_of_a_checkpoint(tmp_path):
     model.compile("sgd", "mse")
     model.optimizer.build(model.trainable_variables)
     assert [name for name in state(model) if name.startswith("random/")] == ["random/0000"]
-    save_state(tmp_path / "before.npz", model)
+    write_state(tmp_path / "before.npz", captured(model))
     first = model(np.ones((2, 3)), training=True)
     second = model(np.ones((2, 3)), training=True)
     assert np.any(first != second)
@@ -222,7 +231,7 @@ def run_folder(tmp_path_factory):
     model.optimizer.build(model.trainable_variables)
     run = RunFolder(tmp_path_factory.mktemp("run"))
     run.begin(CONFIG, architecture)
-    save_state(run.checkpoint(7), model)
+    write_state(run.checkpoint(7), captured(model))
     return run.path
 
 

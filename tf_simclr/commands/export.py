@@ -65,9 +65,8 @@ def pictures(
     What resizes by itself gets images as they are, of several sizes; else they are seen as evaluation sees them, and a
     file that takes any size gets a second one, unless the network takes `one_size`; one of one channel gets them grey.
     """
-    found, origin = (
-        (_made_up(config), "made-up images") if config.image_dir is None else folder(config, config.image_dir)
-    )
+    own = None if config.image_dir is None else folder(config, config.image_dir)
+    found, origin = own or (_made_up(config), "made-up images")
     # A view is made outside of the file where the file does not make it.
     if not config.resize:
         sides = [config.image_size]
@@ -149,11 +148,8 @@ def summary(config: Export, path: Path, *, serving: exports.Serving, report: exp
     for name in serving.endpoints:
         shape = tuple(serving.network.output[name].shape)
         lines.append(f"Gives    {name} {shape}: differs by {report.differences[name]:.1e} of its largest magnitude")
-    same = (
-        "the largest logit is the same"
-        if report.judged_by == "logits_sup"
-        else f"{report.judged_by} points the same way"
-    )
+    judged = report.judged_by
+    same = "the largest logit is the same" if judged == "logits_sup" else f"{judged} points the same way"
     lines.append(
         f"Compared in its own runtime, together and one at a time, {_sizes(report.sizes)}, "
         f"on {report.images} {origin}: {same} on {report.same:.1%}"

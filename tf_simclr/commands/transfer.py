@@ -133,27 +133,21 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
         check(divided, rule, validation_fraction=config.validation_fraction)
         for line in (line for source in found.values() for line in source.notes):
             say(line)
-        return _seen(config, found)
-    place = str(config.data_dir or "~/tensorflow_datasets")
-    if one.tfds is None:
-        raise _NotThere(how_to_get(name, data_dir=place))
-    from tf_simclr.data.tfds_source import from_tfds, is_prepared
+    else:
+        how = how_to_get(name, data_dir=str(config.data_dir or "~/tensorflow_datasets"))
+        if one.tfds is None:
+            raise _NotThere(how)
+        from tf_simclr.data.tfds_source import from_tfds, is_prepared
 
-    if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
-        raise _NotThere(how_to_get(name, data_dir=place))
-    names: dict[str, str | None] = {"train": one.train, "validation": one.validation, "test": one.test}
-    found = {
-        split: from_tfds(one.tfds, part, label_key=one.label_key, data_dir=config.data_dir, download=config.download)
-        for split, part in names.items()
-        if part
-    }
-    found = {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
-    return _seen(config, found)
-
-
-def _seen(config: Transfer, found: dict[str, Source]) -> dict[str, Source]:
-    """The sources, with the opacity of their pictures where that is a channel."""
-    return {split: with_opacity(one) for split, one in found.items()} if config.channels in WITH_OPACITY else found
+        if not config.download and not is_prepared(one.tfds, data_dir=config.data_dir):
+            raise _NotThere(how)
+        names: dict[str, str | None] = {"train": one.train, "validation": one.validation, "test": one.test}
+        where: dict[str, Any] = {"data_dir": config.data_dir, "download": config.download}
+        known = {split: part for split, part in names.items() if part}
+        found = {s: from_tfds(one.tfds, part, label_key=one.label_key, **where) for s, part in known.items()}
+        found = {split: upright(source) for split, source in found.items()} if config.exif_orientation else found
+    # With the opacity of their pictures where that is a channel.
+    return {split: with_opacity(s) for split, s in found.items()} if config.channels in WITH_OPACITY else found
 
 
 def evaluate(
@@ -177,11 +171,9 @@ def evaluate(
     scores = choice.classifier.scores(test.values)
     low, high = metric.interval(scores, test.labels, seed=config.seed)
     # Rows of several classes an image are no single answer.
-    answers = (
-        None
-        if metric.ranks
-        else Answers(test.names, test.labels, {"logistic_regression": scores}, classes=classes["test"])
-    )
+    answers = None
+    if not metric.ranks:
+        answers = Answers(test.names, test.labels, {"logistic_regression": scores}, classes=classes["test"])
     found = {
         "metric": one.metric,
         "value": metric(scores, test.labels),

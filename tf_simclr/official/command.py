@@ -136,15 +136,12 @@ def _l2_loss(network: keras.Model, call: Call) -> float:
     See docs/official-code.md#weight-decay.
     """
     named = {name: np.asarray(weight) for name, weight in weights_by_name(network).items()}
-    decayed = ["logits_sup/kernel"] if call.config.optimizer == "lars" else [n for n in named if _decays(n)]
+    # Else of all that trains and belongs to no BatchNorm.
+    every = [name for name in named if name.endswith(("/kernel", "/bias"))]
+    decayed = ["logits_sup/kernel"] if call.config.optimizer == "lars" else every
     # ½ λ Σ w², in float64, as of millions of weights.
     squares = sum(np.square(named[name], dtype=np.float64).sum() for name in decayed)
     return float(0.5 * call.config.weight_decay * squares)
-
-
-def _decays(name: str) -> bool:
-    """Whether a weight is trained and belongs to no BatchNorm."""
-    return name.rsplit("/", 1)[1] in ("kernel", "bias")
 
 
 def write(call: Call, result: dict[str, float]) -> None:

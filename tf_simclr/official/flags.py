@@ -223,13 +223,9 @@ def _heads_of(flags: dict[str, Any]) -> dict[str, Any]:
 HEAD = "head_supervised"
 
 
-def _table() -> list[tuple[str, str, str]]:
-    """Name, official default, and what becomes of it, of each flag."""
-    return [(flag.name, str(flag.default), flag.here or f"`--{flag.name}`") for flag in FLAGS]
-
-
 def overview() -> str:
-    """What `--help` says."""
-    lines = [f"  --{name:<30}{default:<15}{here.replace('`', '')}" for name, default, here in _table()]
+    """What `--help` says: name, official default, and what becomes of it, of each flag."""
+    here = {flag.name: flag.here.replace("`", "") or f"--{flag.name}" for flag in FLAGS}
+    lines = [f"  --{flag.name:<30}{flag.default!s:<15}{here[flag.name]}" for flag in FLAGS]
     head = ["usage: python -m tf_simclr.run --flag=value …", "", "The official run.py's flags, with their defaults"]
     return "\n".join([*head, "", *lines, ""])

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.data.radiographs import MADE_UP, told_made_up
-from tf_simclr.errors import InputError
-from tf_simclr.files import read_json
 from tf_simclr.places import expanded
-from tf_simclr.run_folder import RunFolder
+from tf_simclr.run_folder import RunFolder, noted
 
 FILE = "about.json"
 """What a repository of the hub, and an export that is a folder, keeps it in."""
@@ -27,9 +25,9 @@ def known_of(checkpoint: Any) -> dict[str, Any]:
     place = expanded(checkpoint)
     # A `network.keras` stands for the run that it lies in.
     place = place.parent if place.name == "network.keras" else place
-    run, pushed = RunFolder(place), _read(place / FILE)
+    run, pushed = RunFolder(place), noted(place / FILE)
     # The run's own notes, else what was pushed or exported with the network.
-    options = _read(run.config)
+    options = noted(run.config)
     classes = run.class_names() or tuple(pushed.get("classes") or ())
     size = options.get("image_size", pushed.get("image_size"))
     return {
@@ -42,20 +40,11 @@ def known_of(checkpoint: Any) -> dict[str, Any]:
 def _is_made_up(place: Path, depth: int = 0) -> bool:
     """Whether made-up data is among what a network learned from, in its run or in one that it began with."""
     # Its own card, its own result, then those of the weights that it began with.
-    if MADE_UP in (_read(place / FILE).get("notes") or ()):
+    if MADE_UP in (noted(place / FILE).get("notes") or ()):
         return True
-    notes = _read(RunFolder(place).result).get("notes")
+    notes = noted(RunFolder(place).result).get("notes")
     if isinstance(notes, list) and told_made_up(note for note in notes if isinstance(note, str)):
         return True
-    options = _read(RunFolder(place).config)
+    options = noted(RunFolder(place).config)
     before = [options[name] for name in ("checkpoint", "teacher") if isinstance(options.get(name), str)]
     return depth < _DEEPEST and any(_is_made_up(Path(path), depth + 1) for path in before)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file's entries; none where there is no such file, or no such entries."""
-    try:
-        found = read_json(path) if path.is_file() else {}
-    except InputError:  # damaged: said where it is needed
-        return {}
-    return found if isinstance(found, dict) else {}
