@@ -215,6 +215,16 @@ def checked_name(text: str) -> str:
 
 
 @contextlib.contextmanager
+def archived(path: Path, what: str, *, advice: str) -> Iterator[Any]:
+    """The arrays of an `.npz` by name, as NumPy's archive; errors and arguments are those of `reading`."""
+    import numpy as np
+
+    # Opened here: NumPy leaves what it opens itself open where it is damaged.
+    with reading(path, what, advice=advice), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        yield stored
+
+
+@contextlib.contextmanager
 def reading(
     path: str | Path,
     what: str = "an intact file",

@@ -20,7 +20,7 @@ from tf_simclr.buckets import check_sent
 from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
-from tf_simclr.foreign import checked_name, reading, spend
+from tf_simclr.foreign import archived, checked_name, reading, spend
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import expand
 
@@ -312,11 +312,7 @@ def _check_newest_stream(checkpoints: list[Path]) -> None:
     """`_check_stream` of the newest whole one; damaged ones are told when they are read."""
     for path in checkpoints:
         try:
-            with (
-                reading(path, "a whole checkpoint", advice="remove it"),
-                path.open("rb") as content,
-                np.load(content, allow_pickle=False) as file,
-            ):
+            with archived(path, "a whole checkpoint", advice="remove it") as file:
                 version = int(file[STREAM_KEY]) if STREAM_KEY in file.files else 1
         except InputError:
             continue
@@ -369,11 +365,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is damaged.
     """
-    with (
-        reading(path, "a whole checkpoint", advice="remove it"),
-        path.open("rb") as content,
-        np.load(content, allow_pickle=False) as file,
-    ):
+    with archived(path, "a whole checkpoint", advice="remove it") as file:
         members = file.zip.infolist()
         spend(made=sum(member.file_size for member in members), items=len(members))
         arrays = {checked_name(name): file[name] for name in file.files}

@@ -14,7 +14,7 @@ from tf_simclr.data.sources import Sequential, Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.files import begun_with, replacing, replacing_path
-from tf_simclr.foreign import reading
+from tf_simclr.foreign import archived
 
 PART = 4096
 """Images a part."""
@@ -101,11 +101,7 @@ def save_part(path: Path, features: Features) -> None:
 def parts(paths: list[Path]) -> Any:
     """Yields values, labels and names of each part."""
     for path in paths:
-        with (
-            reading(path, "a whole part of the features", advice="remove it"),
-            path.open("rb") as file,  # NumPy leaves what it opens itself open where it is damaged
-            np.load(file, allow_pickle=False) as stored,
-        ):
+        with archived(path, "a whole part of the features", advice="remove it") as stored:
             columns = stored["values"], stored["labels"], stored["names"]
         yield columns
 

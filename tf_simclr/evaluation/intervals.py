@@ -94,7 +94,7 @@ class _Areas:
         values, positive, negative = (shares @ x for x in (self.values, self.positive, self.negative))
         return _Areas(np.atleast_1d(values), np.atleast_2d(positive), np.atleast_2d(negative), self.has, self.worth)
 
-    def interval(self, number: int = 0, *, level: float = LEVEL) -> _Interval:
+    def interval(self, number: int = 0) -> _Interval:
         """The interval of one of the AUCs."""
         # What DeLong says of the one AUC; what the formula says of an AUC at each true value.
         value, variance = float(self.values[number]), float(self.covariance[number, number])
@@ -103,7 +103,7 @@ class _Areas:
         def expected(at: np.ndarray) -> np.ndarray:
             return _formula(at, positives=positives, negatives=negatives)
 
-        return _score_interval(value, variance, expected=expected, independent=fewest, level=level)
+        return _score_interval(value, variance, expected=expected, independent=fewest)
 
 
 def corrected(count: int) -> float:
@@ -182,7 +182,6 @@ def _score_interval(
     *,
     expected: Callable[[np.ndarray], np.ndarray],
     independent: float,
-    level: float = LEVEL,
 ) -> _Interval:
     """The true values from which `value` is not too far away.
 
@@ -191,7 +190,6 @@ def _score_interval(
         variance: of it, as the data say; 0 where they do not (all alike).
         expected: true value to the variance that `value` then has, at least.
         independent: patients.
-        level: coverage.
     """
     # At 0 and 1 the formula is 0: the value is kept off them for the comparison alone.
     formula = float(expected(np.array(np.clip(value, 1e-3, 1 - 1e-3))))
@@ -201,7 +199,7 @@ def _score_interval(
     # How much more or less the data vary than the formula says, believed as far as they are many.
     factor = (max(variance, 1e-12) / formula) ** belief
     # 1.96 at 95 %.
-    far = float(ndtri((1 + level) / 2))
+    far = float(ndtri((1 + LEVEL) / 2))
 
     def limit(inside: float, outside: float) -> float:
         # Bisection between a value that is near enough and one that may not be, 60 times: to the last digit.
@@ -215,9 +213,7 @@ def _score_interval(
     return limit(value, 0.0), limit(value, 1.0)
 
 
-def auc_interval(
-    scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequence | None = None, level: float = LEVEL
-) -> _Interval:
+def auc_interval(scores: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | Sequence | None = None) -> _Interval:
     """The 95 % interval of an AUC; arguments as of `areas`; of several scores that of their mean AUC.
 
     Example:
@@ -225,7 +221,7 @@ def auc_interval(
         >>> round(low, 2), high
         (0.64, 1.0)
     """
-    return areas(scores, labels, patients=patients).mean().interval(level=level)
+    return areas(scores, labels, patients=patients).mean().interval()
 
 
 def estimate(value: float, interval: tuple[float, float]) -> dict[str, float]:
@@ -269,7 +265,6 @@ def precision_interval(
     patients: np.ndarray | Sequence | None = None,
     draws: int = 200,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> _Interval:
     """The interval of an average precision: as of a share of the positives (Boyd et al.), spread as draws of patients.
 
@@ -302,7 +297,7 @@ def precision_interval(
 
     def about(centre: float, variance: float) -> _Interval:
         independent = float(member.max()) + 1
-        return _score_interval(centre, variance, expected=expected, independent=independent, level=level)
+        return _score_interval(centre, variance, expected=expected, independent=independent)
 
     low, high = about(inside, _BELOW * float(spread)), about(value, float(spread))
     # The lower end about what is likely true, the upper about what was found.
@@ -321,7 +316,7 @@ class _Difference:
     """DeLong's, two-sided, of the hypothesis that the true AUCs are equal."""
 
 
-def paired_difference(found: _Areas, *, first: int, second: int, level: float = LEVEL) -> _Difference:
+def paired_difference(found: _Areas, *, first: int, second: int) -> _Difference:
     """The difference of two AUCs, whose interval is made of their own two (Donner and Zou), and DeLong's test.
 
     The ends of both intervals are joined by the correlation of the AUCs, so that it has a width even where one or both
@@ -335,7 +330,7 @@ def paired_difference(found: _Areas, *, first: int, second: int, level: float = 
         return _Difference(a - b, a - b, a - b, 1.0)
     scale = float(np.sqrt(covariance[0, 0] * covariance[1, 1]))
     correlation = float(np.clip(covariance[0, 1] / scale, -1, 1)) if scale > 1e-12 else 0.0
-    (low_a, high_a), (low_b, high_b) = (found.interval(i, level=level) for i in (first, second))
+    (low_a, high_a), (low_b, high_b) = (found.interval(i) for i in (first, second))
 
     def apart(one: float, other: float) -> float:
         # Donner and Zou: each limit's distance is made of both AUCs' own distances and their correlation.

@@ -16,7 +16,7 @@ import numpy as np
 from tf_simclr.errors import check
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
-from tf_simclr.foreign import reading
+from tf_simclr.foreign import archived
 
 _PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -79,11 +79,7 @@ def read_answers(path: Path) -> Answers:
         InputError: there are none, or the file is damaged.
     """
     place = path.with_suffix(".npz")
-    with (
-        reading(place, "the answers of an evaluation", advice="evaluate again"),
-        place.open("rb") as file,  # NumPy leaves what it opens itself open where it is damaged
-        np.load(file, allow_pickle=False) as stored,
-    ):
+    with archived(place, "the answers of an evaluation", advice="evaluate again") as stored:
         scores = {key.removeprefix("scores/"): stored[key] for key in stored if key.startswith("scores/")}
         classes = stored["classes"].tolist() if "classes" in stored else ()
         return Answers(stored["names"], stored["labels"], scores, classes=tuple(map(str, classes)))
