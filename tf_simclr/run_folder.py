@@ -9,7 +9,7 @@ not at all.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -106,12 +106,7 @@ class RunFolder:
         *,
         defaults: Mapping = MappingProxyType({}),
         blueprint: str | None = None,
-        images: int | None = None,
-        origin: str | None = None,
-        roster: str | None = None,
-        content: str | None = None,
-        classes: Sequence[str] = (),
-        weights: Mapping[str, str] = MappingProxyType({}),
+        data: dict[str, Any] | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Notes what the run is, or checks that it is the run that lies here.
@@ -123,26 +118,22 @@ class RunFolder:
             architecture: of the network.
             blueprint: what the network is made of, in Keras' form, where its encoder is no ResNet.
             defaults: of the command's options; a run that was begun before an option came had its default.
-            images: how many are trained on; their number decides which of them each step sees.
-            origin: where they are from; they may lie somewhere else when the run resumes.
-            roster: tells their list of names from others, wherever they lie; None: nothing does.
-            content: tells the images themselves from others, with names and labels; None: nothing does.
-            classes: names of their classes, in the order of their numbers.
-            weights: option of `WEIGHTS` → what tells the weights that it means from others, wherever they lie.
+            data: what `data.json` holds of the images, and of the weights to begin with.  `images`: how many are
+                trained on; their number decides which of them each step sees.  `origin`: where they are from; they may
+                lie somewhere else when the run resumes.  As far as they are known, `roster`: tells their list of names
+                from others, wherever they lie; `content`: tells the images themselves from others, with names and
+                labels; `classes`: their names, in the order of their numbers; `weights`: option of `WEIGHTS` → what
+                tells the weights that it means from others, wherever they lie.
             say: takes a line for the user where what is noted of the images is damaged.
 
         Raises:
             InputError: the folder holds a run with another configuration, on other images or from other weights.
         """
-        data: dict[str, Any] = {"images": images, "origin": origin} | ({} if roster is None else {"roster": roster})
-        data |= {} if content is None else {"content": content}
-        data |= {"classes": list(classes)} if classes else {}
-        data |= {"weights": dict(weights)} if weights else {}
         if self.check_options(config, defaults):
-            if images is not None and self.data.exists():
+            if data is not None and self.data.exists():
                 self.check_data(data, say)
             return
-        if images is not None:
+        if data is not None:
             write_json(self.data, data)
         write_json(self.architecture, dataclasses.asdict(architecture))
         if blueprint is not None:

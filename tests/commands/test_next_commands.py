@@ -79,7 +79,7 @@ def pretrained(words: list[str], network: Path, *, model_dir: str) -> str:
     """What a pretraining of these words says at its end, and its run folder with this network."""
     config = cli.parse(["pretrain", *words, "--image_size", "32", "--train_batch_size", "4", "--model_dir", model_dir])
     source = pretrain.to_pretrain_on(config)
-    RunFolder(config.model_dir).begin(plain(config), SMALLEST, images=source.num_examples)
+    RunFolder(config.model_dir).begin(plain(config), SMALLEST, data={"images": source.num_examples})
     shutil.copy(network, RunFolder(config.model_dir).network)
     return pretrain.summary(config, {"step": 1, "seconds": 1, "unreadable": []}, source=source)
 

@@ -160,13 +160,13 @@ def test_a_run_resumes_from_another_place_and_with_another_number_of_kept_checkp
 
 def test_a_run_resumes_on_as_many_images_as_it_was_begun_with(tmp_path):
     run = RunFolder(tmp_path)
-    run.begin(CONFIG, ARCHITECTURE, images=50_000, origin="cifar10 train")
+    run.begin(CONFIG, ARCHITECTURE, data={"images": 50_000, "origin": "cifar10 train"})
     assert json.loads(run.data.read_text()) == {"images": 50_000, "origin": "cifar10 train"}
     run.checkpoint(1).parent.mkdir()
     run.checkpoint(1).touch()
-    run.begin(CONFIG, ARCHITECTURE, images=50_000, origin="/elsewhere/cifar10")
+    run.begin(CONFIG, ARCHITECTURE, data={"images": 50_000, "origin": "/elsewhere/cifar10"})
     with pytest.raises(InputError) as caught:
-        run.begin(CONFIG, ARCHITECTURE, images=49_999, origin="/data/train")
+        run.begin(CONFIG, ARCHITECTURE, data={"images": 49_999, "origin": "/data/train"})
     assert str(caught.value) == (
         f"{tmp_path} must resume on the images it was begun with, 50,000 of cifar10 train, but there are 49,999 of "
         "/data/train; bring those back, or take another folder to start anew"

@@ -68,7 +68,7 @@ def begun(folder: Path, **changes) -> list[str]:
     """Begins, or resumes, and what that says."""
     said: list[str] = []
     notes = {"images": 12, "origin": "here", "roster": "abc"} | changes
-    RunFolder(folder).begin({"command": "pretrain"}, ARCHITECTURE, **notes, say=said.append)
+    RunFolder(folder).begin({"command": "pretrain"}, ARCHITECTURE, data=notes, say=said.append)
     return said
 
 

@@ -47,8 +47,8 @@ def run(tmp_path, network):
     folder = RunFolder(tmp_path / SECRET)
     config = {"command": "finetune", "image_size": 32, "radiographs": f"/data/{SECRET}", "checkpoint": f"/{SECRET}",
               "train_batch_size": 8, "model_dir": str(folder.path), "dataset": "cifar10"}  # fmt: skip
-    folder.begin(config, Architecture(depth=18, cifar_stem=True, num_classes=2), images=12, origin=f"/data/{SECRET}",
-                 classes=("healthy", "ill"))  # fmt: skip
+    data = {"images": 12, "origin": f"/data/{SECRET}", "classes": ["healthy", "ill"]}
+    folder.begin(config, Architecture(depth=18, cifar_stem=True, num_classes=2), data=data)
     network.save(folder.network)
     result = {"step": 7, "seconds": 2.5, "unreadable": [SECRET], "eval_images": 5, "notes": [SECRET],
               "command": config, "top1": {"accuracy": 0.75, "low": 0.5, "high": 1.0}, "loss": float("nan"),

@@ -220,11 +220,8 @@ def _own_view(config: Pretrain) -> Callable | None:
     if not config.view:
         return None
     one = named.find(config.view, "view")
-    check(
-        has_tensorflow(),
-        "view must be left out without TensorFlow, of whose tensors it is a function",
-        view=config.view,
-    )
+    rule = "view must be left out without TensorFlow, of whose tensors it is a function"
+    check(has_tensorflow(), rule, view=config.view)
     say(f"views are made by {config.view}; the options of the augmentation count for nothing")
     size, channels = config.image_size, 4 if config.channels in WITH_OPACITY else 3
 
@@ -233,9 +230,7 @@ def _own_view(config: Pretrain) -> Callable | None:
         both = [tf.cast(one(image, draw), tf.float32) for draw in tf.unstack(tf.random.split(seed, 2))]
         for seen in both:
             rule = f"{config.view} must give a view of {size} × {size} pixels, as --image_size says"
-            fits = seen.shape.rank == 3 and all(
-                a in (None, b) for a, b in zip(seen.shape, (size, size, channels), strict=True)
-            )
+            fits = seen.shape.is_compatible_with((size, size, channels)) and seen.shape.rank is not None
             check(fits, rule, shape=tuple(seen.shape) if seen.shape.rank else None)
         return tf.ensure_shape(tf.stack(both), (2, size, size, channels))
 
@@ -477,9 +472,8 @@ def _neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
     other = None
     if config.eval_split not in (None, config.train_split):
         other = open_source(config, config.eval_split, labelled=True)
-        check(
-            other.labelled, f"eval_split must have labels, but {other.origin} has none; leave it out, or name another"
-        )
+        rule = f"eval_split must have labels, but {other.origin} has none; leave it out, or name another"
+        check(other.labelled, rule)
         rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
         check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
     # At most 256 at once: the look takes place beside a training that fills the memory.

@@ -6,12 +6,12 @@ split, SimCLR holds out a part of the training images that it does not number; t
 (arXiv:2006.07733, Appendix D), which follows the same protocol, reports.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from tf_simclr.errors import check
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TransferSet:
     """One of them."""
 
@@ -21,6 +21,7 @@ class TransferSet:
     """Its name in TensorFlow Datasets; None: it is not there."""
     sizes: tuple[int, int, int]
     """Images to train on, to validate on and to test on, as reported."""
+    _: KW_ONLY
     metric: str = "accuracy"
     """A name of `metrics.METRICS`."""
     train: str = "train"
@@ -42,58 +43,26 @@ class TransferSet:
 
 _PER_CLASS = "mean_per_class_accuracy"
 TRANSFER_SETS = {
-    "food101": TransferSet(title="Food-101", tfds="food101", sizes=(68175, 7575, 25250), test="validation"),
-    "cifar10": TransferSet(title="CIFAR-10", tfds="cifar10", sizes=(45000, 5000, 10000)),
-    "cifar100": TransferSet(title="CIFAR-100", tfds="cifar100", sizes=(44933, 5067, 10000)),
-    "birdsnap": TransferSet(
-        title="Birdsnap",
-        tfds=None,
-        sizes=(42405, 4981, 2443),
-        note="its creators give out links to photographs, of which ever more are dead",
-    ),
-    "sun397": TransferSet(
-        title="SUN397",
-        tfds="sun397/standard-part1-120k",
-        sizes=(15880, 3970, 19850),
-        note="the first of ten partitions, its images at most 120,000 pixels",
-    ),
-    "cars196": TransferSet(title="Stanford Cars", tfds="cars196", sizes=(6494, 1650, 8041)),
-    "aircraft": TransferSet(
-        title="FGVC Aircraft",
-        tfds=None,
-        sizes=(3334, 3333, 3333),
-        metric=_PER_CLASS,
-        validation="validation",
-        note="its creators' archive has an image list of each split",
-    ),
-    "voc2007": TransferSet(
-        title="PASCAL VOC 2007",
-        tfds="voc/2007",
-        sizes=(2501, 2510, 4952),
-        metric="mean_average_precision",
-        validation="validation",
-        label_key="labels",
-        note="a logistic regression a class; images where a class is marked difficult do not count for that class",
-    ),
-    "dtd": TransferSet(
-        title="DTD", tfds="dtd", sizes=(1880, 1880, 1880), validation="validation", note="the first of ten splits"
-    ),
-    "pets": TransferSet(title="Oxford-IIIT Pets", tfds="oxford_iiit_pet", sizes=(2940, 740, 3669), metric=_PER_CLASS),
-    "caltech101": TransferSet(
-        title="Caltech-101",
-        tfds="caltech101",
-        sizes=(2550, 510, 6084),
-        metric=_PER_CLASS,
-        note="30 random images a class to train and validate on: tfds' draw, not the paper's, which nobody published",
-    ),
-    "flowers102": TransferSet(
-        title="Oxford 102 Flowers",
-        tfds="oxford_flowers102",
-        sizes=(1020, 1020, 6149),
-        metric=_PER_CLASS,
-        validation="validation",
-    ),
-}
+    "food101": TransferSet("Food-101", "food101", (68175, 7575, 25250), test="validation"),
+    "cifar10": TransferSet("CIFAR-10", "cifar10", (45000, 5000, 10000)),
+    "cifar100": TransferSet("CIFAR-100", "cifar100", (44933, 5067, 10000)),
+    "birdsnap": TransferSet("Birdsnap", None, (42405, 4981, 2443),
+        note="its creators give out links to photographs, of which ever more are dead"),
+    "sun397": TransferSet("SUN397", "sun397/standard-part1-120k", (15880, 3970, 19850),
+        note="the first of ten partitions, its images at most 120,000 pixels"),
+    "cars196": TransferSet("Stanford Cars", "cars196", (6494, 1650, 8041)),
+    "aircraft": TransferSet("FGVC Aircraft", None, (3334, 3333, 3333), metric=_PER_CLASS, validation="validation",
+        note="its creators' archive has an image list of each split"),
+    "voc2007": TransferSet("PASCAL VOC 2007", "voc/2007", (2501, 2510, 4952), metric="mean_average_precision",
+        validation="validation", label_key="labels",
+        note="a logistic regression a class; images where a class is marked difficult do not count for that class"),
+    "dtd": TransferSet("DTD", "dtd", (1880, 1880, 1880), validation="validation", note="the first of ten splits"),
+    "pets": TransferSet("Oxford-IIIT Pets", "oxford_iiit_pet", (2940, 740, 3669), metric=_PER_CLASS),
+    "caltech101": TransferSet("Caltech-101", "caltech101", (2550, 510, 6084), metric=_PER_CLASS,
+        note="30 random images a class to train and validate on: tfds' draw, not the paper's, which nobody published"),
+    "flowers102": TransferSet("Oxford 102 Flowers", "oxford_flowers102", (1020, 1020, 6149), metric=_PER_CLASS,
+        validation="validation"),
+}  # fmt: skip
 """By the name that the command line takes, in the paper's order."""
 
 

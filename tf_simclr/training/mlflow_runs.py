@@ -1,10 +1,9 @@
 """A run on MLflow, where its package is installed: a server's, or the folder that MLFLOW_TRACKING_URI names."""
 
-import contextlib
 import importlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,16 @@ class MlflowReport(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if self.session is not None:  # an epoch that was begun and the whole ones are two calls of `fit`
             return
-        with _told():
+        try:
             self.session = self._identity()
             self.client.update_run(self.session, status="RUNNING")
+        except InputError:
+            raise
+        except Exception as error:  # of its client, its store and its server
+            raise InputError(
+                "MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: "
+                f"{in_one_line(error)}"
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         try:
@@ -115,17 +121,3 @@ class MlflowReport(keras.callbacks.Callback):
         if pairs.exists():
             self.client.log_artifact(name, str(pairs))
         return str(name)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """A block in which what MLflow raises becomes a sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # of its client, its store and its server
-        raise InputError(
-            "MLflow must take what is reported (is MLFLOW_TRACKING_URI right?), or leave --mlflow out: "
-            f"{in_one_line(error)}"
-        ) from error

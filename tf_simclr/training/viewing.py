@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,18 +22,8 @@ from tf_simclr.terminal import say
 _NONE = "no accelerator trains"
 
 
-class _Asks(Protocol):
-    """The options that matter here."""
-
-    @property
-    def augment_on(self) -> Literal["auto", "host", "device"]: ...
-
-    @property
-    def image_size(self) -> int: ...
-
-
 def views_on_device(
-    config: _Asks,
+    config: Any,
     source: Source,
     *,
     recipe: Recipe,
@@ -44,7 +34,7 @@ def views_on_device(
     """What makes the views within a step, where the device does; None where the host makes them.
 
     Args:
-        config: who is asked to.
+        config: with `augment_on` and `image_size`.
         source: of the images.
         recipe: of the views.
         devices: that train.

@@ -157,9 +157,8 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
         both = draw(source, count, seed=seed)
         found = len(_keys(both))
         asked = max(1, found // 5)
-        check(
-            found > 1, f"{source.origin} must have at least two labelled images for a test by neighbours", found=found
-        )
+        rule = f"{source.origin} must have at least two labelled images for a test by neighbours"
+        check(found > 1, rule, found=found)
         return _piece(source, both.skip(asked), count=found - asked), _piece(source, both.take(asked), count=asked)
     # Two sources: what is asked first, then what votes, without what is asked.
     tested = draw(other, count, seed=seed)

@@ -190,11 +190,8 @@ def check_images(network: keras.Model, image_size: int) -> None:
     """
     sides = network.input_shape[1:3]
     fits = all(side in (None, image_size) for side in sides)
-    check(
-        fits,
-        f"the network takes images of {sides[0]} × {sides[1]} pixels: give --image_size {sides[0]}",
-        image_size=image_size,
-    )
+    rule = f"the network takes images of {sides[0]} × {sides[1]} pixels: give --image_size {sides[0]}"
+    check(fits, rule, image_size=image_size)
 
 
 def stem_warning(cifar_stem: bool, image_size: int) -> str:

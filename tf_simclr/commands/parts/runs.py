@@ -176,23 +176,13 @@ def begin_run(
     content = source_digest(source, say)
     tested = None if test is None else source_digest(test, say)
     devices.agree("the images", {"to train on": content, "to test on": tested})
+    data: dict[str, Any] = {"images": source.num_examples, "origin": source.origin}
+    known = {"roster": source.roster, "content": content, "classes": list(source.class_names), "weights": weights}
+    data |= {name: value for name, value in known.items() if value not in (None, [], {})}
 
-    def begin() -> None:
-        folder.begin(
-            noted,
-            architecture,
-            blueprint=blueprint,
-            defaults=plain_defaults(noted["command"]),
-            images=source.num_examples,
-            origin=source.origin,
-            roster=source.roster,
-            content=content,
-            classes=source.class_names,
-            weights=weights,
-            say=say,
-        )
-
-    devices.by_chief(begin)
+    # The chief alone writes.
+    told: dict[str, Any] = {"blueprint": blueprint, "defaults": plain_defaults(noted["command"]), "say": say}
+    devices.by_chief(lambda: folder.begin(noted, architecture, data=data, **told))
     see(folder, devices)
     _check_shared(folder, devices)
     return folder

@@ -209,11 +209,8 @@ def note_plan(config: Sweep) -> None:
     note, plan = config.model_dir / "plan.json", plain(config)
     # A journal of Optuna's, of before searches were noted here.
     older = (config.model_dir / "journal.log").exists()
-    check(
-        not older,
-        f"{config.model_dir} holds a search of an earlier version; take another folder",
-        journal="journal.log",
-    )
+    rule = f"{config.model_dir} holds a search of an earlier version; take another folder"
+    check(not older, rule, journal="journal.log")
     # Images and weights by content, so that moved ones are known and exchanged ones refused.
     content = _contents_of(config)
     noted = read_json(note).get("contents") if note.exists() else content
