@@ -403,10 +403,10 @@ def _feed(
 
     Where `views_of` makes the views, batches are what it makes them of.
     """
-    looks = batch_size is not None
+    looks, batch_size = batch_size is not None, batch_size or config.train_batch_size
     stream = pipeline.Stream(
-        batch_size=batch_size or config.train_batch_size,
-        buffer=pipeline.buffer_size(batch_size or config.train_batch_size, image_size=config.image_size),
+        batch_size=batch_size,
+        buffer=pipeline.buffer_size(batch_size, image_size=config.image_size),
         seed=config.seed,
         cache=config.cache_dataset and not looks,  # which would read all
         deterministic=config.deterministic_input or looks,

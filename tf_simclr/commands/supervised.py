@@ -144,18 +144,15 @@ def _feed(
 
     Where `views_of` makes the views, batches are what it makes them of.
     """
-    stream = pipeline.Stream(
-        batch_size=config.train_batch_size,
-        buffer=pipeline.buffer_size(config.train_batch_size, image_size=config.image_size),
-        seed=config.seed,
-        cache=config.cache_dataset,
-    )
+    batch, size = config.train_batch_size, config.image_size
+    buffer = pipeline.buffer_size(batch, image_size=size)
+    stream = pipeline.Stream(batch_size=batch, buffer=buffer, seed=config.seed, cache=config.cache_dataset)
 
     def batches(step: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         return pipeline.single_views(
             source,
             stream=replace(stream, start_step=step, share=share),
-            image_size=config.image_size,
+            image_size=size,
             unreadable=unreadable,
             augment=config.augment,
             packed=views_of is not None,

@@ -7,6 +7,7 @@ again; one that is missing or cannot be tested is named, with what to do, and th
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
     """The sources of a data set by split: train, validation where it is apart, test.
 
     Raises:
-        NotThere: it is not prepared, or tfds does not have it.
+        _NotThere: it is not prepared, or tfds does not have it.
         InputError: a folder of one's own is no data set.
     """
     one = TRANSFER_SETS[name]
@@ -121,13 +122,8 @@ def open_sets(config: Transfer, name: str) -> dict[str, Source]:
             "fraction": config.validation_fraction,
             "exif_orientation": config.exif_orientation,
         }
-        shards = opening.are_at(own)
-        found = {
-            split: from_shards(own, split, **options, whole=False, say=say)
-            if shards
-            else open_folder(own, split, **options)
-            for split in asked
-        }
+        opened = partial(from_shards, whole=False, say=say) if opening.are_at(own) else open_folder
+        found = {split: opened(own, split, **options) for split in asked}
         divided = config.validation_fraction is None or any(source.division for source in found.values())
         rule = f"validation_fraction must be left out: {own} has splits of its own"
         check(divided, rule, validation_fraction=config.validation_fraction)

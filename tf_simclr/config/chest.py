@@ -27,6 +27,8 @@ class _OwnModel(_OwnEncoder):
     encoder: Place = ""
     """What made the model's encoder, where it has more than plain layers of Keras: module:function or keras_hub:PRESET;
     code is run only if you name it."""
+    model: Path
+    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +220,6 @@ class ChestExplain(_OwnModel):
 
     images: Annotated[tuple[Path, ...], POSITIONAL]
     """DICOM, PNG or JPEG files."""
-    model: Path
-    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
     finding: str = ""
     """Finding to draw, where the model has several; by default the likeliest.  Numbers are given for all."""
     out: Path = Path("explained")
@@ -243,8 +243,6 @@ class ChestExplain(_OwnModel):
 class ChestApp(_OwnModel):
     """Serves a page on this machine that reads one radiograph at a time; nothing is stored or sent anywhere."""
 
-    model: Path
-    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
     host: str = "127.0.0.1"
     """Address to listen on; any other than 127.0.0.1 lets other machines in, unencrypted and without a password."""
     origin: str = ""
@@ -347,8 +345,6 @@ class ChestEvaluate(_OwnModel):
 
     RENAMED: ClassVar = {"data": "radiographs", "part": "split"}
 
-    model: Path
-    """A run of `chest covid`, `chest ards` or `chest findings`, or the folder of the model in it."""
     radiographs: Path
     """The other hospital's radiographs, made by `chest prepare` at the size that the model learned from."""
     others: tuple[Path, ...] = ()

@@ -121,7 +121,8 @@ def push_to_hub(
 def _told(name: str, error: BaseException) -> str:
     """What went wrong on the hub, in a sentence."""
     # The first answer of a server among the causes of the error.
-    status = next((code for one in _chain(error) if (code := _status(one))), None)
+    answers = (getattr(one, "response", None) for one in _chain(error))
+    status = next((code for answer in answers if (code := getattr(answer, "status_code", None))), None)
     reasons = {
         401: "the hub does not know the token; log in with `hf auth login`, or set HF_TOKEN",
         403: "the token may not write there; take one that may, or another name",
@@ -134,11 +135,6 @@ def _told(name: str, error: BaseException) -> str:
 def _chain(error: BaseException | None) -> list[BaseException]:
     """An error and those that it came from."""
     return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
-
-
-def _status(error: BaseException) -> int | None:
-    """The code of the answer that an error is of."""
-    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _fill(folder: Path, run_or_model: Any, *, name: str, files: Sequence[Path]) -> None:
