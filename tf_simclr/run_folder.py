@@ -49,6 +49,16 @@ class OtherStream(InputError):
     """A checkpoint of a training whose images came in an order that is no more."""
 
 
+class _Inside:
+    """An attribute that is the path of a run's file, by its name in the folder."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, run: "RunFolder | None", _: type) -> Path:
+        return Path(self.name) if run is None else run.path / self.name  # None: asked of the class, as by documentation
+
+
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """A run's files."""
@@ -58,38 +68,15 @@ class RunFolder:
     def __post_init__(self) -> None:
         expand(self)
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def architecture(self) -> Path:
-        return self.path / "architecture.json"
-
-    @property
-    def blueprint(self) -> Path:
-        """What a network with an encoder of one's own is made of, in Keras' form."""
-        return self.path / "network.json"
-
-    @property
-    def data(self) -> Path:
-        return self.path / "data.json"
-
-    @property
-    def history(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def network(self) -> Path:
-        return self.path / "network.keras"
-
-    @property
-    def result(self) -> Path:
-        return self.path / "result.json"
+    config = _Inside("config.json")
+    architecture = _Inside("architecture.json")
+    blueprint = _Inside("network.json")
+    """What a network with an encoder of one's own is made of, in Keras' form."""
+    data = _Inside("data.json")
+    history = _Inside("history.csv")
+    logs = _Inside("logs")
+    network = _Inside("network.keras")
+    result = _Inside("result.json")
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.npz"

@@ -71,7 +71,8 @@ def run(config: Demo) -> None:
     difference = _torch_difference(load(weights), trained, seen=_batches(digits.test))
     # 6. What is left behind, and said.
     picture = _draw(folder, digits, features=features["pretrained"])
-    write_json(folder.result, result | _numbers(comparison, difference))
+    accuracy = {n: {"mean": comparison.mean(n), "std": comparison.spread(n)} for n in comparison.accuracies}
+    write_json(folder.result, result | {"accuracy": accuracy, "torch_relative_difference": difference})
     show(_report(config, comparison, difference=difference, result=result, picture=picture))
 
 
@@ -141,14 +142,6 @@ def _draw(folder: RunFolder, digits: Digits, *, features: tuple[np.ndarray, np.n
         same=digits.train_labels[found] == digits.test_labels[queries][:, None],
     )
     return plots.save(figure, folder.path / "demo.png")
-
-
-def _numbers(comparison: Comparison, difference: float) -> dict:
-    """What the table says, for `result.json`."""
-    return {
-        "accuracy": {n: {"mean": comparison.mean(n), "std": comparison.spread(n)} for n in comparison.accuracies},
-        "torch_relative_difference": difference,
-    }
 
 
 def _report(config: Demo, comparison: Comparison, *, difference: float, result: dict, picture: Path) -> str:

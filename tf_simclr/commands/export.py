@@ -129,9 +129,8 @@ def folder(config: Export, root: Path) -> tuple[list[np.ndarray], str]:
 def _default_path(config: Export) -> Path:
     """In a run `export` with the format's ending; elsewhere the checkpoint's own name with it."""
     folder, ending = beside(config.checkpoint), exports.FORMATS[config.to].ending or "_savedmodel"
-    return folder / (
-        f"export{ending}" if folder == config.checkpoint else config.checkpoint.name.split(".")[0] + ending
-    )
+    name = "export" if folder == config.checkpoint else config.checkpoint.name.split(".")[0]
+    return folder / f"{name}{ending}"
 
 
 def summary(config: Export, path: Path, *, serving: exports.Serving, report: exports.Report, origin: str) -> str:

@@ -194,9 +194,8 @@ def _accuracies(scores: dict[str, np.ndarray], labels: np.ndarray, *, seed: int)
 
 def default_result(config: LinearEval) -> Path:
     """By the protocol, so that one does not replace the other."""
-    return beside(config.checkpoint) / (
-        "linear_eval.json" if config.protocol == "transfer" else f"linear_eval_{config.protocol}.json"
-    )
+    ending = "" if config.protocol == "transfer" else f"_{config.protocol}"
+    return beside(config.checkpoint) / f"linear_eval{ending}.json"
 
 
 def _cell(score: dict[str, float]) -> str:

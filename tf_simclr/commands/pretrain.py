@@ -149,12 +149,11 @@ def pretrain(
         watched, reports = watchers(config, source, plan=plan, views=views), reports_of(config, folder)
 
     # 7. The training, from the newest whole checkpoint on.
-    with contextlib.ExitStack() as stack:
-        stopping = stack.enter_context(Stopping())
-        with contextlib.ExitStack() as during:
-            served = [during.enter_context(Served(config.data_service, say=say))] if config.data_service else []
+    with Stopping() as stopping:
+        served = Served(config.data_service, say=say) if config.data_service else None
+        with served or contextlib.nullcontext():
+            callbacks = [result, *reports] if served is None else [served, result, *reports]
             options: dict[str, Any] = {"devices": devices, "stopping": stopping}
-            callbacks = [*served, result, *reports]
             train(model, batches, plan=plan, run=folder, say=say, watchers=watched, callbacks=callbacks, **options)
         if unreadable.names:
             say(unreadable.report())
