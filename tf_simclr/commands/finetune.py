@@ -154,15 +154,13 @@ class GivenOwn:
     projection: keras.Model | None = None
     head: tuple[np.ndarray, ...] = ()
     """Kernel and bias of the classifier, if there is one."""
-    selector: int = 0
-    """The projection layer that feeds it."""
 
     @classmethod
-    def of(cls, network: keras.Model, *, name: str, selector: int = 0) -> "GivenOwn":
+    def of(cls, network: keras.Model, *, name: str) -> "GivenOwn":
         """The parts of a network by its endpoints."""
         there = [layer for layer in network.layers if layer.name == "logits_sup"]
         head = tuple(there[0].get_weights()) if there else ()
-        return cls(name, encoders.encoder_of(network), encoders.projection_of(network), head, selector)
+        return cls(name, encoders.encoder_of(network), encoders.projection_of(network), head)
 
     @property
     def architecture(self) -> Own:
