@@ -49,16 +49,11 @@ WITHOUT_TEMPERATURE = ("margin_triplet", "hadsell")
 
 ROWS = (
     # which images
-    *(
-        row
-        for source in ("image_dir", "radiographs")
-        for absent in (_absent(source),)
-        for row in (
-            Row(("dataset",), (source,), absent, f"with --{source}: both name the images; give one of them"),
-            Row(("data_dir", "download"), (source, "dataset"), absent,
-                f"with --{source}: they are of --dataset's images, and these come from elsewhere", refused=False),
-        )
-    ),
+    *(Row(("dataset",), (source,), _absent(source), f"with --{source}: both name the images; give one of them")
+      for source in ("image_dir", "radiographs")),
+    *(Row(("data_dir", "download"), (source, "dataset"), _absent(source),
+        f"with --{source}: they are of --dataset's images, and these come from elsewhere", refused=False)
+      for source in ("image_dir", "radiographs")),
     Row(("split_seed",), ("dataset", "image_dir", "radiographs"),
         lambda c: c.image_dir or c.radiographs or c.dataset.startswith("hf:"),
         "with a data set of TensorFlow Datasets, which has its splits: train[:90%] and train[90%:] are parts of one"),

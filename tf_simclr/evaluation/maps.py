@@ -58,7 +58,6 @@ def curve_area(
         >>> [round(number, 2) for number in curve_area(np.arange(14.0), np.repeat([0, 1], [8, 6]), kind="roc")]
         [1.0, 0.64, 1.0]
     """
-    check_both(labels)
     check(kind in ("roc", "pr"), "kind must be roc or pr", kind=kind)
     value, interval = (roc_auc, auc_interval) if kind == "roc" else (average_precision, precision_interval)
     low, high = interval(scores, labels, patients=groups)
