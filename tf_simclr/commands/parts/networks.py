@@ -194,11 +194,11 @@ def check_images(network: keras.Model, image_size: int) -> None:
     check(fits, rule, image_size=image_size)
 
 
-def stem_warning(cifar_stem: bool, image_size: int) -> str:
+def _stem_warning(cifar_stem: bool, image_size: int) -> str:
     """What to say of a network whose first layers are for images of another size; nothing where they fit.
 
     Example:
-        >>> stem_warning(True, 32), stem_warning(False, 224)
+        >>> _stem_warning(True, 32), _stem_warning(False, 224)
         ('', '')
     """
     if cifar_stem and image_size > 2 * _SMALL:
@@ -217,7 +217,7 @@ def stem_warning(cifar_stem: bool, image_size: int) -> str:
 
 def warn_of_new_stem(architecture: Architecture | Own, image_size: int) -> None:
     """As `warn_of_stem`, of a network that is to be built."""
-    if isinstance(architecture, Architecture) and (warning := stem_warning(architecture.cifar_stem, image_size)):
+    if isinstance(architecture, Architecture) and (warning := _stem_warning(architecture.cifar_stem, image_size)):
         say(warning)
 
 
@@ -231,5 +231,5 @@ def warn_of_stem(network: keras.Model, image_size: int) -> None:
             say("images in [0, 1] are brought to the range that the encoder's own first layers take")
     # Stride 1 is the stem for small images.
     strides = getattr(layers.get("stem_conv1"), "strides", None)
-    if strides is not None and (warning := stem_warning(tuple(strides) == (1, 1), image_size)):
+    if strides is not None and (warning := _stem_warning(tuple(strides) == (1, 1), image_size)):
         say(warning)
