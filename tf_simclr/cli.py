@@ -149,9 +149,10 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
     # Importing a framework is when its libraries complain: what they say is kept, and shown if an accelerator is idle.
     with quietly() as noise:
         module = importlib.import_module(f"tf_simclr.{place(name)}")
-        keras = sys.modules.get("keras")  # if the task has loaded it
         settle_tensorflow()
-        computing = keras.config.backend() if hasattr(keras, "config") and name in _COMPUTING else None
+        # What Keras computes with, if the task has loaded it.
+        keras = sys.modules.get("keras") if name in _COMPUTING else None
+        computing = keras.config.backend() if keras is not None and hasattr(keras, "config") else None
         met = coordinator is None and meeting() is None and launched() is None
         if computing == "jax" and not met:
             computing = None  # JAX must not look at its devices before its processes have met
