@@ -4,7 +4,6 @@
 test images and each method's scores.
 """
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.metrics import bootstrap_interval
 from tf_simclr.files import replacing, write_json
 from tf_simclr.foreign import archived
+from tf_simclr.machine.accelerators import version
 
 _PACKAGES = ("tf-simclr", "tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -41,13 +41,7 @@ class Answers:
 
 def versions() -> dict[str, str]:
     """Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {name: version(name) or "not installed" for name in _PACKAGES}
 
 
 def write_report(
