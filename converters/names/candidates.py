@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from converters.names.infer import territory
+from converters.names.infer import component, territory
+from converters.names.naming import TRACKED
 from converters.names.recognise import Match, matches_by_place
 from converters.tensors import Stored
 from tf_simclr.errors import InputError
@@ -64,10 +65,6 @@ class Candidate:
     def title(self) -> str:
         """The prefix, for messages."""
         return self.prefix or "(no prefix)"
-
-    def holds(self, key: str) -> bool:
-        """Whether a key lies below its prefix."""
-        return key.startswith(self.prefix)
 
 
 def unwrapped(keys: Collection[str]) -> dict[str, str]:
@@ -155,16 +152,16 @@ def candidates(keys: Collection[str], *, naming: str | None = None, writer: str 
     return sorted(found, key=lambda one: one.prefix)
 
 
-def _words(prefix: str) -> list[set[str]]:
-    """The words of each component."""
+def _words(prefix: str) -> set[str]:
+    """The words of all components."""
     # `targetEncoder` → `target_encoder`
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", prefix)
     # Words by underscores, hyphens and capitals: `EMA_model`, `ema-model`, `emaModel`.
-    return [set(filter(None, re.split(r"[_\-<> ]+", part.lower()))) for part in re.split(r"[./]", spaced) if part]
+    return set(re.split(r"[./_\-<> ]+", spaced.lower())) - {""}
 
 
 def _role(prefix: str, outer: str, keys: Collection[str], writer: str) -> _Role:
-    words = set[str]().union(*_words(prefix))
+    words = _words(prefix)
     average = bool(words & _AVERAGES)
     # Roles by words first; three libraries say it otherwise.
     # torch.optim.swa_utils.AveragedModel: a wrapper `module.` with a counter beside it.
@@ -252,12 +249,11 @@ def _one(found: list[Candidate], tensors: Mapping[str, Stored], *, what: str) ->
 def _is_plain(one: Candidate) -> bool:
     """Whether all words before the network's names are those of trained networks."""
     usual = _PLAIN | _USUAL | _AVERAGES
-    words = set[str]().union(*_words(one.prefix))
-    return one.match.outer == "" or all(word in usual or word.isdigit() for word in words)
+    return one.match.outer == "" or all(word in usual or word.isdigit() for word in _words(one.prefix))
 
 
 def _is_usual(one: Candidate) -> bool:
-    return one.match.outer == "" or any(words & _USUAL for words in _words(one.prefix))
+    return one.match.outer == "" or bool(_words(one.prefix) & _USUAL)
 
 
 def listed(found: Iterable[Candidate]) -> str:
@@ -269,7 +265,7 @@ def listed(found: Iterable[Candidate]) -> str:
 def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored]) -> str:
     """What tells two networks apart: names, shapes, or values from some tensor on; reads until they differ."""
     a, b = (
-        {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if c.holds(key) and _is_encoders(c, key)}
+        {key.removeprefix(c.prefix): stored for key, stored in tensors.items() if _is_encoders(c, key)}
         for c in (one, other)
     )
     # Names and shapes first, which cost nothing; values are read until the first that differs.
@@ -290,9 +286,8 @@ def compared(one: Candidate, other: Candidate, *, tensors: Mapping[str, Stored])
 
 
 def _is_encoders(one: Candidate, key: str) -> bool:
-    """Whether a key below a candidate's prefix is of its encoder."""
+    """Whether a key lies below a candidate's prefix and is of its encoder."""
     # Heads do not count: two copies of one encoder may have different ones.
     rest = key.removeprefix(one.prefix)
-    return re.split(r"[./]", rest, maxsplit=1)[0] in territory(one.match.naming)[1] and not rest.endswith(
-        "batches_tracked"
-    )
+    within = key.startswith(one.prefix) and component(rest) in territory(one.match.naming)[1]
+    return within and not rest.endswith(TRACKED)

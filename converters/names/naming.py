@@ -107,13 +107,9 @@ def _tf1_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
             yield layer, f"head_supervised/linear_layer/{base}"
 
 
-def _tf2_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    return ((layer, f"model/{_tf2_path(layer, architecture)}") for layer in walk(architecture))
-
-
-def tf2_keys_below_any_name(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    """The same where the model has another name in its checkpoint than `model`, as `tf.train.Checkpoint` allows."""
-    return ((layer, _tf2_path(layer, architecture)) for layer in walk(architecture))
+def tf2_keys(architecture: Architecture, *, model: str = "model/") -> Iterator[tuple[Layer, str]]:
+    """Object paths below the model's name in its checkpoint, which `tf.train.Checkpoint` lets be any."""
+    return ((layer, model + _tf2_path(layer, architecture)) for layer in walk(architecture))
 
 
 def _tf2_path(layer: Layer, architecture: Architecture) -> str:
@@ -182,5 +178,5 @@ def _tf2_refuses(architecture: Architecture) -> str | None:
 KERAS = Naming("keras", _keras_keys, _slashed, origin="converters/names/walk.py")
 TF1 = Naming("tf1", _tf1_keys, _slashed, origin="google-research/simclr resnet.py, model_util.py")
 TF2 = Naming(
-    "tf2", _tf2_keys, _slashed, refuses=_tf2_refuses, origin="google-research/simclr tf2/resnet.py, tf2/model.py"
+    "tf2", tf2_keys, _slashed, refuses=_tf2_refuses, origin="google-research/simclr tf2/resnet.py, tf2/model.py"
 )

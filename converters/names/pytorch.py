@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from converters.names.naming import Naming
 from converters.names.walk import Layer, walk
@@ -120,13 +119,8 @@ def bare_sequential_keys(architecture: Architecture) -> Iterator[tuple[Layer, st
 
 
 def _separius_keys(architecture: Architecture) -> Iterator[tuple[Layer, str]]:
-    for layer in walk(architecture):
-        if layer.part == "encoder":
-            yield layer, "resnet." + _separius_trunk(layer, architecture)
-        elif layer.part == "supervised":
-            yield layer, "resnet.fc"
-        else:
-            yield layer, f"head.layers.{3 * (layer.block - 1) + (layer.kind == 'bn')}"
+    trunk = partial(_separius_trunk, architecture=architecture)
+    return _keys("resnet.", trunk, partial(_numbered, "head.layers", "resnet.fc"), architecture)
 
 
 def _torchvision_refuses(architecture: Architecture) -> str | None:
@@ -162,12 +156,22 @@ def _both(first: _Refusal, second: _Refusal, architecture: Architecture) -> str 
     return first(architecture) or second(architecture)
 
 
-def _library(name: str, prefix: str, heads: _Head, origin: str, **options: Any) -> Naming:
+def _library(
+    name: str,
+    prefix: str,
+    heads: _Head,
+    origin: str,
+    *,
+    trunk: Callable[[Layer], str] = _torchvision_trunk,
+    wrapper: str = "state_dict",
+) -> Naming:
     """A project that wraps torchvision's ResNet."""
     # Prefix and trunk are bound: what is left takes the architecture.
-    keys = partial(_keys, prefix, options.pop("trunk", _torchvision_trunk), heads)
+    keys = partial(_keys, prefix, trunk, heads)
     refuses = partial(_both, _torchvision_refuses, _selector_refuses)
-    return Naming(name, keys, _dotted, torch=True, affine=True, refuses=refuses, origin=origin, **options)
+    return Naming(
+        name, keys, _dotted, torch=True, refuses=refuses, wrapper=wrapper, affine=True, library=True, origin=origin
+    )
 
 
 TWIN = Naming(
@@ -193,68 +197,51 @@ TORCHVISION = _library(
     "",
     partial(_classifier, "fc"),
     "pytorch/vision torchvision/models/resnet.py; timm/models/resnet.py",
-    library=True,
+    wrapper="",
 )
-TONYLINS = _library(
-    "tonylins",
-    "",
-    partial(_classifier, "fc"),
-    "tonylins/simclr-converter resnet_wider.py, convert.py",
-    wrapper="state_dict",
-    library=True,
-)
+TONYLINS = _library("tonylins", "", partial(_classifier, "fc"), "tonylins/simclr-converter resnet_wider.py, convert.py")
+_LIGHTLY = partial(_numbered, "projection_head.layers", "online_classifier.classification_head")
 _MM_NECK = "open-mmlab/mmpretrain mmpretrain/models/necks/nonlinear_neck.py (fc0, bn0, …), models/heads/linear_head.py"
 
 LIBRARIES: tuple[Naming, ...] = (
     _library(
         "lightly",
         "backbone.",
-        partial(_numbered, "projection_head.layers", "online_classifier.classification_head"),
+        _LIGHTLY,
         "lightly-ai/lightly benchmarks/imagenet/resnet50/simclr.py, lightly/models/modules/heads.py",
-        wrapper="state_dict",
-        library=True,
     ),
     _library(
         "lightly-sequential",
         "backbone.",
-        partial(_numbered, "projection_head.layers", "online_classifier.classification_head"),
+        _LIGHTLY,
         "lightly-ai/lightly examples/pytorch/simclr.py: nn.Sequential(*list(resnet.children())[:-1])",
         trunk=_sequential_trunk,
-        wrapper="state_dict",
-        library=True,
     ),
     _library(
         "solo-learn",
         "backbone.",
         partial(_classifier, "classifier"),
         "vturrisi/solo-learn solo/methods/base.py, simclr.py (its projector has biases and no normalisation)",
-        wrapper="state_dict",
-        library=True,
     ),
     _library(
         "lightning-bolts",
         "encoder.",
         _trunk_only,
         "Lightning-Universe/lightning-bolts src/pl_bolts/models/self_supervised/simclr/simclr_module.py",
-        wrapper="state_dict",
-        library=True,
     ),
-    _library("mmselfsup", "backbone.", partial(_mm_neck, "head.fc"), _MM_NECK, wrapper="state_dict", library=True),
+    _library("mmselfsup", "backbone.", partial(_mm_neck, "head.fc"), _MM_NECK),
     _library(
         "vissl",
         "trunk._feature_blocks.",
         _trunk_only,
         "facebookresearch/vissl vissl/models/trunks/resnext.py, extra_scripts/convert_vissl_to_torchvision.py",
         wrapper="classy_state_dict/base_model/model/{}",
-        library=True,
     ),
     _library(
         "moco",
         "module.encoder_q.",
         _trunk_only,
         "facebookresearch/moco moco/builder.py, main_lincls.py (module.encoder_q., its fc is MoCo's own head)",
-        wrapper="state_dict",
-        library=True,
     ),
 )
 """Projects that people pretrain with; what of their heads does not fit SimCLR's is left behind."""

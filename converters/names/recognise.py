@@ -30,7 +30,7 @@ NAMINGS: dict[str, Naming] = {
 
 
 _ALSO: tuple[Naming, ...] = (
-    replace(namings.TF2, keys=namings.tf2_keys_below_any_name),
+    replace(namings.TF2, keys=functools.partial(namings.tf2_keys, model="")),
     replace(NAMINGS["lightly-sequential"], keys=torch_namings.bare_sequential_keys),
 )
 """Spellings that are read, too, and never written: an official TF2 model under another name than `model`, and the
