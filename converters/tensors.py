@@ -60,6 +60,11 @@ def checked_shape(shape: Any, name: str, *, itemsize: int) -> tuple[int, ...]:
     return sizes
 
 
+def bytes_of(array: np.ndarray) -> memoryview:
+    """An array's bytes, row by row and without gaps, as checksums and files take them."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 WEIGHTS = frozenset({"float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64"})
 """Types that a weight can have: what all formats know, and float32 holds in its range or nearly."""
 
@@ -120,6 +125,10 @@ class Stored:
 
         return replace(self, read=read, chunks=chunks if self.chunks else None)
 
+    def changed(self, change: Callable[[np.ndarray], np.ndarray], **described: Any) -> "Stored":
+        """What `change` makes of the tensor, at once whenever it is read; `described`: its other shape or dtype."""
+        return replace(self, read=lambda: change(self.read()), chunks=None, **described)
+
     @property
     def unusable(self) -> str:
         """What it is, where it can be no weight; empty: it can.
@@ -132,9 +141,7 @@ class Stored:
 
     def byte_chunks(self) -> Iterator[memoryview]:
         """Its bytes, without gaps, as they are read."""
-        # Contiguous, as bytes: what checksums and files take.
-        for chunk in self.chunks() if self.chunks else (self.read(),):
-            yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+        yield from map(bytes_of, self.chunks() if self.chunks else (self.read(),))
 
     @property
     def nbytes(self) -> int:

@@ -7,7 +7,7 @@ With kernel' = f · kernel, mean' = f · mean and variance' = f² (variance + ε
 """
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
 
 _EPSILON = 1e-5
-Change = Callable[[np.ndarray, float, str], np.ndarray]
 
 
 def rescaled(network: Network, factor: float) -> Network:
@@ -32,10 +31,8 @@ def rescaled(network: Network, factor: float) -> Network:
     scaled = dict(network.weights)
     # γ (w x - μ) / √(σ² + ε) stays as it is where w, μ and √(σ² + ε) grow by one factor.
     for conv, norm in normalised(network.architecture).items():
-        for name, change in ((f"{conv}/kernel", _multiply), (f"{norm}/moving_mean", _multiply)):
-            scaled[name] = _changed(network.weights[name], change, factor, name)
-        name = f"{norm}/moving_variance"
-        scaled[name] = _changed(network.weights[name], _variance, factor, name)
+        for name in (f"{conv}/kernel", f"{norm}/moving_mean", f"{norm}/moving_variance"):
+            scaled[name] = network.weights[name].changed(partial(_grown, factor=factor, name=name))
     return dataclasses.replace(network, weights=scaled)
 
 
@@ -62,26 +59,17 @@ def kernel_scale(network: Network) -> float:
     return float(np.median(scales))
 
 
-def _changed(stored: Stored, change: Change, factor: float, name: str) -> Stored:
-    def read() -> np.ndarray:
-        array = stored.read()
-        # Computed in double precision, stored in the type that came.
-        return change(array.astype(np.float64), factor, name).astype(array.dtype)
-
-    return Stored(stored.shape, stored.dtype, read)
-
-
-def _multiply(array: np.ndarray, factor: float, name: str) -> np.ndarray:
-    return array * factor
-
-
-def _variance(array: np.ndarray, factor: float, name: str) -> np.ndarray:
+def _grown(array: np.ndarray, *, factor: float, name: str) -> np.ndarray:
+    # Computed in double precision, stored in the type that came.
+    wide = array.astype(np.float64)
+    if not name.endswith("/moving_variance"):
+        return (wide * factor).astype(array.dtype)
     # √(s' + ε) = f √(s + ε), solved for s': a small f can take it below zero.
-    scaled = factor**2 * (array + _EPSILON) - _EPSILON
+    scaled = factor**2 * (wide + _EPSILON) - _EPSILON
     if scaled.size and scaled.min() < 0:
-        least = float(np.sqrt(_EPSILON / (array.min() + _EPSILON)))
+        least = float(np.sqrt(_EPSILON / (wide.min() + _EPSILON)))
         raise InputError(f"the factor must be at least {least:.3g} for {name} not to become negative: {factor:g}")
-    return scaled
+    return scaled.astype(array.dtype)
 
 
 WARNING = "WARNING: "
@@ -100,9 +88,8 @@ def _unfit(array: np.ndarray) -> str | None:
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         # In double precision while that is cheap; of a large array a sum of its own type is one pass over it.
-        total = np.sum(
-            array, dtype=np.float64 if array.size < 1 << 16 else None
-        )  # one pass; NaN and infinity survive it
+        # NaN and infinity survive it.
+        total = np.sum(array, dtype=np.float64 if array.size < 1 << 16 else None)
     if np.isfinite(total):
         return None
     # The sum of large finite numbers may overflow, too: only here each is looked at.
@@ -140,8 +127,7 @@ def _is_integer(dtype: str) -> bool:
 
 
 def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bool) -> Stored:
-    def read() -> np.ndarray:
-        array = stored.read()
+    def watch(array: np.ndarray) -> np.ndarray:
         wrong = _unfit(array)
         if wrong and name not in told:
             # Once a weight, however often it is read: by the writer, by the proof, by rescaling.
@@ -149,7 +135,7 @@ def _watch(name: str, stored: Stored, notes: list[str], told: set[str], cast: bo
             notes.append(f"{WARNING}{name} has {wrong}.")
         return array.astype(np.float32) if cast else array
 
-    return Stored(stored.shape, "float32" if cast else stored.dtype, read)
+    return stored.changed(watch, dtype="float32" if cast else stored.dtype)
 
 
 def tidy(network: Network) -> None:

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from converters.other import integrity
-from converters.tensors import Stored, checked_shape
+from converters.tensors import Stored, bytes_of, checked_shape
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import AXES, checked_name, deeper, spend
 
@@ -154,13 +154,9 @@ def seal(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         outline, description = _outline(file)
         # Array by array, so that one at a time is in memory.
-        checksums = {key: integrity.checksum([_bytes(np.asarray(file[key][()]))]) for key in outline}
+        checksums = {key: integrity.checksum([bytes_of(np.asarray(file[key][()]))]) for key in outline}
         file.attrs[integrity.ABOUT] = json.dumps({"form": "Keras weights"})
         file.attrs[integrity.SEAL] = integrity.seal(outline, checksums, description=description)
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _outline(root: h5py.Group) -> tuple[integrity.Outline, str]:

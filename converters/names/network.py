@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def understand(
         InputError: no architecture fits, weights are missing or unexpected, there are no moving averages, or several
             networks and none of them clearly meant.
     """
-    check(part in _PARTS, f"part must be one of {', '.join(_PARTS)}", part=part)
+    check(part in _CUT, f"part must be one of {', '.join(_CUT)}", part=part)
     what = str(source.path)
     # 1. Names without what wrappers put into them; optimizer state aside.
     # Averages of TF1 come under names of their own; then they are no slots.
@@ -168,7 +169,6 @@ _CUT: dict[str, set[str]] = {
     "all": set(),
 }
 """What is chosen → the heads that are cut off."""
-_PARTS = tuple(_CUT)
 
 
 def _about_parts(networks: list[Candidate], chosen: Candidate, tensors: dict[str, Stored]) -> list[str]:
@@ -364,13 +364,10 @@ def without(architecture: Architecture, part: str) -> Architecture:
 
 
 def _hub_weights(naming: Naming, architecture: Architecture, tensors: dict[str, Stored]) -> dict[str, Stored]:
-    shapes = weights(architecture)
-    return {hub: _hub(tensors[key], shapes[hub], naming) for hub, key in naming.table(architecture).items()}
-
-
-def _hub(stored: Stored, shape: tuple[int, ...], naming: Naming) -> Stored:
     # Read late, laid out as TensorFlow has it.
-    return Stored(shape, stored.dtype, lambda: from_layout(stored.read(), torch=naming.torch))
+    shapes, laid_out = weights(architecture), partial(from_layout, torch=naming.torch)
+    table = naming.table(architecture).items()
+    return {hub: tensors[key].changed(laid_out, shape=shapes[hub]) for hub, key in table}
 
 
 _ASSUMED = (

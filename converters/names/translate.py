@@ -1,7 +1,8 @@
 """A network under a naming: keys, arrays in the naming's layout, and what the naming has beside weights."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,8 @@ def arrays(network: Network, naming: Naming) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _laid_out(stored: Stored, *, torch: bool) -> Stored:
-    shape = layout_shape(stored.shape, torch=torch)
-
-    def whole() -> np.ndarray:
-        return to_layout(stored.read(), torch=torch)
-
-    return Stored(shape, stored.dtype, whole, lambda: chunks_in_layout(stored.read(), torch=torch))
+    whole = stored.changed(partial(to_layout, torch=torch), shape=layout_shape(stored.shape, torch=torch))
+    return replace(whole, chunks=lambda: chunks_in_layout(stored.read(), torch=torch))
 
 
 def _constant(array: np.ndarray) -> Stored:

@@ -5,7 +5,6 @@ names, dtypes, shapes and checksums, and what else the file says of itself – t
 order of names.  All are CRC-32C's: they find damage, and are no signature.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.tensors import Stored
+from converters.tensors import Stored, bytes_of
 from tf_simclr.contents import crc32c
 from tf_simclr.errors import InputError, check
 
@@ -87,20 +86,12 @@ def unseal(text: str, outline: Outline, *, path: Path, description: str = "") ->
 def compared_when_read(stored: Stored, crc: int, *, name: str, path: Path) -> Stored:
     """The tensor, whose bytes are compared with their checksum whenever it is read."""
 
-    def read() -> np.ndarray:
-        array = stored.read()
-        _check_bytes(array, crc, name=name, path=path)
+    def compared(array: np.ndarray) -> np.ndarray:
+        check(
+            crc32c(bytes_of(array)) == crc,
+            f"tensor {name} of {path} must match the checksum that this project wrote with it, but its bytes were "
+            "changed; copy the file again",
+        )
         return array
 
-    return dataclasses.replace(stored, read=read, chunks=None)
-
-
-def _check_bytes(array: np.ndarray, crc: int, *, name: str, path: Path) -> None:
-    """Raises `InputError` unless the array's bytes have this checksum."""
-    # The bytes as the file has them: in memory a tensor may have steps between its numbers.
-    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    check(
-        crc32c(content) == crc,
-        f"tensor {name} of {path} must match the checksum that this project wrote with it, but its bytes were changed; "
-        "copy the file again",
-    )
+    return stored.changed(compared)
