@@ -21,7 +21,7 @@ import numpy as np
 
 from converters.tensorflow.sstable import read_table, write_table
 from converters.tensorflow.wire import Message, encode, encode_fixed32, encode_varint, varint
-from converters.tensors import MappedFile
+from converters.tensors import MappedFile, bytes_of
 from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError, check, shortened
 from tf_simclr.files import replacing
@@ -171,35 +171,23 @@ def _parse_extent(extent: Message) -> _Extent:
 # Reading.
 
 
-def open_bundle(prefix: str | Path, *, verify: bool = True) -> "Bundle":
-    """Opens the checkpoint `<prefix>.index`; tensors are read when asked for.
+class Bundle(Mapping[str, np.ndarray]):
+    """The open checkpoint `<prefix>.index`: tensor name -> array, in the order of names; usable in a `with` statement.
 
-    Args:
-        prefix: The files' common start, e.g. `folder/model.ckpt-250228`; `folders.resolve_prefix` finds it.
-        verify: Whether to check each tensor that is read against its checksum.
+    Tensors are read when asked for, and checked against their checksums then.  Arrays are read-only views of the file
+    where its alignment permits, and stay valid after closing.
 
-    Returns:
-        A mapping from name to array, usable in a `with` statement.  Arrays are read-only views of the file where its
-        alignment permits, and stay valid after closing.
+    Attributes:
+        prefix: Common start of the files, e.g. `folder/model.ckpt-250228`; `folders.resolve_prefix` finds it.
+        entries: Tensor name -> what the index says of it.
 
     Raises:
         InputError: the index or a data file is missing, cut off or damaged; later, when a tensor is read, that its
             bytes do not match their checksum.
     """
-    return Bundle(prefix, verify=verify)
 
-
-class Bundle(Mapping[str, np.ndarray]):
-    """An open checkpoint: tensor name -> array, in the order of names.
-
-    Attributes:
-        prefix: Common start of the files.
-        entries: Tensor name -> what the index says of it.
-    """
-
-    def __init__(self, prefix: str | Path, *, verify: bool = True):
+    def __init__(self, prefix: str | Path):
         self.prefix = Path(prefix)
-        self._verify = verify
         self._shards, self._parsed = read_index(self.index)
         # Keys that begin with a zero are of slices, and no names.
         self._slices = {key: entry for key, entry in self._parsed.items() if isinstance(key, bytes)}
@@ -286,11 +274,6 @@ class Bundle(Mapping[str, np.ndarray]):
             raise InputError(f"tensor {name} of {self.index} has TensorFlow's dtype {number}, which no weight has")
         return DTYPES[number]
 
-    def nbytes(self, name: str) -> int:
-        """Bytes of the tensor in memory (of a string tensor: in the file)."""
-        entry = self.entries[name]
-        return entry.size if entry.dtype == STRING else entry.count * self.dtype(name).itemsize
-
     def __getitem__(self, name: str) -> np.ndarray:
         """Reads and checks one tensor.
 
@@ -300,25 +283,23 @@ class Bundle(Mapping[str, np.ndarray]):
         """
         dtype, entry = self.dtype(name), self.entries[name]
         if dtype.hasobject:  # strings: their checksum covers more than the bytes
-            return _read_strings(self._content(name, entry, verify=False), entry, name=f"{name} of {self.index}")
+            content = self._maps[entry.shard].view(entry.offset, entry.size)
+            return _read_strings(content, entry, name=f"{name} of {self.index}")
         if entry.slices:
             return self._assemble(name, entry)
         return self._array(name, entry)
 
     def _array(self, key: str | bytes, entry: _Entry) -> np.ndarray:
-        flat = np.frombuffer(self._content(key, entry), DTYPES[entry.dtype])
-        return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
-
-    # The checksum in the index is masked, as the data may hold checksums of their own.
-    def _content(self, key: str | bytes, entry: _Entry, *, verify: bool | None = None) -> memoryview:
-        """The bytes of a tensor."""
+        """A tensor, or a slice of one, that lies in one piece."""
         content = self._maps[entry.shard].view(entry.offset, entry.size)
-        if (self._verify if verify is None else verify) and mask(crc32c(content)) != entry.crc:
+        # The checksum in the index is masked, as the data may hold checksums of their own.
+        if mask(crc32c(content)) != entry.crc:
             raise InputError(
                 f"tensor {_title(key)} must match its checksum, but its bytes in {self._shard_path(entry.shard)} were "
                 "changed; copy the file again"
             )
-        return content
+        flat = np.frombuffer(content, DTYPES[entry.dtype])
+        return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
 
     # Slices are found by keys made of the tensor's name and their extents.
     def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
@@ -440,8 +421,8 @@ def _append(file: BinaryIO, value: np.ndarray | bytes, *, name: str) -> bytes:
         dtype, (content, crc) = STRING, _encode_string(value)
     else:
         dtype, shape = _number_of(name, value), value.shape
-        # Little-endian, row by row, as bytes: what the checksum is of, and what lies in the file.
-        content = value.astype(DTYPES[dtype], order="C", copy=False).reshape(-1).view(np.uint8).data
+        # Little-endian: what the checksum is of, and what lies in the file.
+        content = bytes_of(value.astype(DTYPES[dtype], copy=False))
         crc = crc32c(content)
     file.write(content)
     # A shape is a message of dimensions, each a message with its size.

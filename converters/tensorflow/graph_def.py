@@ -10,9 +10,7 @@ References:
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from converters.tensorflow.wire import MESSAGE, Message
 from tf_simclr.errors import InputError, check
@@ -25,24 +23,11 @@ _TEXT_LINE = re.compile(r'^( *)(?:(node|node_def|function) \{|(name|op|input): "
 """A line of a graph as TensorFlow prints it in text: a node's fields are indented by two more than it, those of its
 attributes by more."""
 
-_Answer = TypeVar("_Answer")
 Graph = dict[str, tuple[str, list[str]]]
 """Node name -> its operation and the names of the nodes that it reads."""
 
 
-@dataclass(frozen=True)
-class _Selector:
-    """The projection layer that feeds the classifier; 0: the pooled features.
-
-    Attributes:
-        file: That tells.
-    """
-
-    value: int
-    file: Path
-
-
-def find_selector(prefix: str | Path) -> _Selector | None:
+def find_selector(prefix: str | Path) -> tuple[int | None, str]:
     """Looks for the selector beside a checkpoint: in its `.meta`, `graph.pbtxt`, `saved_model.pb`,
     `saved_model.pbtxt` or `flags.json`.
 
@@ -50,7 +35,8 @@ def find_selector(prefix: str | Path) -> _Selector | None:
         prefix: A checkpoint's prefix (a SavedModel's is `variables/variables`), or a folder.
 
     Returns:
-        What the first file with an answer says; None where none does.
+        The projection layer that feeds the classifier (0: the pooled features) by the first file with an answer, and
+        this file's name; None and no name where none has one.
 
     Raises:
         InputError: a file is damaged.
@@ -59,8 +45,8 @@ def find_selector(prefix: str | Path) -> _Selector | None:
     for path, read in _files_that_tell(Path(prefix)):
         value = read(path) if path.is_file() else None
         if value is not None:
-            return _Selector(value, path)
-    return None
+            return value, path.name
+    return None, ""
 
 
 def _files_that_tell(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int | None]]]:
@@ -78,17 +64,15 @@ def _files_that_tell(prefix: Path) -> Iterator[tuple[Path, Callable[[Path], int 
 
 def in_meta(path: Path) -> int | None:
     """The selector of a `.meta` file: a serialised `MetaGraphDef`."""
-    return _in_graph(path, lambda data: _agreed(_graphs_of(Message(data))))
+    with reading(path, "an intact graph"):
+        return _agreed(_graphs_of(Message(path.read_bytes())))
 
 
 def _in_saved_model(path: Path) -> int | None:
     """The selector of a `saved_model.pb`."""
-    return _in_graph(path, lambda data: _agreed(g for meta in Message(data).messages(2) for g in _graphs_of(meta)))
-
-
-def _in_graph(path: Path, read: Callable[[bytes], _Answer]) -> _Answer:
     with reading(path, "an intact graph"):
-        return read(path.read_bytes())
+        metas = Message(path.read_bytes()).messages(2)
+        return _agreed(graph for meta in metas for graph in _graphs_of(meta))
 
 
 def in_pbtxt(path: Path) -> int | None:
@@ -146,10 +130,14 @@ def _graphs_of(meta: Message) -> Iterator[Graph]:
     """The graph of a `MetaGraphDef` and those of its functions, as far as the classifier is in them."""
     definition = meta.message(2)
     yield _graph_of(map(Message, definition.raw(1)))
+    yield from _functions_of(definition, _MARKS)
+
+
+def _functions_of(definition: Message, marks: Iterable[bytes]) -> Iterator[Graph]:
+    """The graphs of a `GraphDef`'s functions that hold one of these names; the hundreds of others are not parsed."""
     for function in definition.message(2).raw(1):
         content = bytes(function)
-        # Functions without the classifier are not parsed: there are hundreds.
-        if any(mark in content for mark in _MARKS):  # a SavedModel has hundreds of others
+        if any(mark in content for mark in marks):
             yield _graph_of(map(Message, Message(content).raw(3)))
 
 
@@ -203,18 +191,13 @@ def layers_before(prefix: Path, first: str) -> list[str]:
         first: Name of the convolution's layer; operations are named after the layers that hold them, with a number.
     """
     path = prefix.parent.parent / "saved_model.pb"
-    found: list[str] = []
     if not path.is_file():
-        return found
-
-    def read(data: bytes) -> None:
-        for meta in Message(data).messages(2):
-            for function in meta.message(2).message(2).raw(1):
-                content = bytes(function)
-                if first.encode() in content:
-                    found.extend(_on_the_way(_graph_of(map(Message, Message(content).raw(3))), first))
-
-    _in_graph(path, read)
+        return []
+    found: list[str] = []
+    with reading(path, "an intact graph"):
+        for meta in Message(path.read_bytes()).messages(2):
+            for graph in _functions_of(meta.message(2), [first.encode()]):
+                found += _on_the_way(graph, first)
     return list(dict.fromkeys(reversed(found)))
 
 

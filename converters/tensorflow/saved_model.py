@@ -5,16 +5,14 @@ the version of Keras that wrote it.  The stored object graph tells what they are
 variable, else by the variable's name.
 """
 
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from converters.names.walk import ENDPOINTS
 from converters.tensorflow.bundle import Bundle
-from converters.tensorflow.object_graph import SLOT, Variable, canonical, read_variables
+from converters.tensorflow.object_graph import SLOT, Variable, canonical
 from tf_simclr.errors import InputError, check
 from tf_simclr.models.architecture import Architecture
 
@@ -44,38 +42,28 @@ class _Named:
     head: str
 
 
-@dataclass(frozen=True)
-class _Variables:
-    """The weights of a TensorFlow checkpoint by names that do not depend on what wrote it.
-
-    Attributes:
-        naming: `tf2`: object paths, `model/resnet_model/…/kernel`; `tf1`: TF1 variable names, `base_model/…/kernel`.
-        keys: Name in that naming -> key in the bundle; optimizer slots included.
-    """
-
-    naming: Literal["tf1", "tf2"]
-    keys: dict[str, str]
-
-
-def variable_keys(bundle: Bundle, variables: list[Variable] | None = None) -> _Variables:
+def variable_keys(bundle: Bundle, variables: list[Variable]) -> dict[str, str]:
     """Finds out what the keys of a TF1 checkpoint, a TF2 object checkpoint or a SavedModel stand for.
 
     Args:
         bundle: Opened.
-        variables: What `read_variables` found in it, where that is known.
+        variables: What `read_variables` found in it.
+
+    Returns:
+        Name that does not depend on what wrote the checkpoint -> key in the bundle; optimizer slots included.  Names
+        are object paths, `model/resnet_model/…/kernel`, or TF1's variable names, `base_model/…/kernel`.
 
     Raises:
-        InputError: the object graph is damaged, or tells neither by attributes nor by names what a variable is.
+        InputError: the object graph tells neither by attributes nor by names what a variable is.
     """
-    variables = read_variables(bundle) if variables is None else variables
     if not variables:
-        return _Variables("tf1", {key: key for key in bundle})
+        return {key: key for key in bundle}
     weights = [variable for variable in variables if SLOT not in (variable.path or "")]
     # Keras' own export reaches some variables through numbered lists only: their names tell then.
     # One variable without a path: then all go by their names, which both kinds of export have.
     if any(variable.path is None for variable in weights):
-        return _Variables("tf1", by_name(weights, bundle.index))
-    return _Variables("tf2", {canonical(v.path): v.key for v in variables if v.path is not None})
+        return by_name(weights, bundle.index)
+    return {canonical(v.path): v.key for v in variables if v.path is not None}
 
 
 def by_name(variables: list[Variable], index: object) -> dict[str, str]:
@@ -127,7 +115,7 @@ def _tf1_name(named: _Named, ranks: dict[str, dict[int, int]]) -> str:
     return f"base_model/{named.kind}_{rank}/{named.weight}" if rank else f"base_model/{named.kind}/{named.weight}"
 
 
-def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture: Architecture) -> Path:
+def write_saved_model(folder: Path, model: "keras.Model", *, architecture: Architecture) -> None:
     """Writes a SavedModel that is used like the official ones.
 
     `tf.saved_model.load(folder)(images, trainable=True)` takes images `(n, h, w, 3)` in [0, 1] and returns a dict of
@@ -135,36 +123,22 @@ def write_saved_model(folder: str | Path, model: "keras.Model", *, architecture:
     The variables hang on the official model's attributes, so that readers of those find them.
 
     Args:
-        folder: Must not exist, or be empty.
+        folder: Must not exist: TensorFlow writes into whatever is there, and a mixture of two models would load.
         model: What `tf_simclr.models.network.build(architecture)` builds.
 
-    Returns:
-        The folder.
-
     Raises:
-        InputError: the folder is taken or cannot be written, or the architecture has no official TF2 form.
+        InputError: the folder cannot be written, or the architecture has no official TF2 form.
     """
     import tensorflow as tf
 
-    folder = Path(folder)
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    # TensorFlow writes into whatever is there: a mixture of two models would load.
-    check(not taken, "the folder of a SavedModel must be new or empty; choose another", folder=str(folder))
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    root = exported(model, architecture=architecture)
+    root = _exported(model, architecture=architecture)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its place, and renamed when it is whole.
-        tf.saved_model.save(root, str(temporary))
-        temporary.replace(folder)
-    except (OSError, tf.errors.OpError) as error:
+        tf.saved_model.save(root, str(folder))
+    except tf.errors.OpError as error:
         raise InputError(f"{folder} must be writable: {error}; choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
-def exported(model: "keras.Model", *, architecture: Architecture) -> Any:
+def _exported(model: "keras.Model", *, architecture: Architecture) -> Any:
     """The object to save: the official attributes around the variables, and the function."""
     import tensorflow as tf
 

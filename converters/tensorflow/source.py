@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.keras_files.layers import STEM
 from converters.opening.kinds import check_itself
-from converters.tensorflow.bundle import DTYPES, OTHER_DTYPES, STRING, Bundle, open_bundle
+from converters.tensorflow.bundle import DTYPES, OTHER_DTYPES, STRING, Bundle
 from converters.tensorflow.folders import GRAPHS, STATE, Resolved, is_v1_table, resolve_prefix
 from converters.tensorflow.graph_def import find_selector, layers_before
 from converters.tensorflow.keras_objects import holds_keras, open_objects
@@ -27,29 +27,29 @@ def open_tensorflow(path: Path, *, step: int | None = None) -> Source:
         step: Which of a folder's checkpoints; by default the newest.
 
     Raises:
-        InputError: as `resolve_prefix`, `open_bundle` and `variable_keys` say.
+        InputError: as `resolve_prefix`, `Bundle` and `variable_keys` say.
     """
     if is_v1_table(path):
         return _by_tensorflow(path)
     resolved = resolve_prefix(path, step=step)
     # A pointer of Git LFS in place of data would be "damaged"; this says what to do.
     _check_downloaded(resolved)
-    bundle = open_bundle(resolved.prefix)
+    bundle = Bundle(resolved.prefix)
     # 1. An object graph, if there is one; 2. a Keras model of this project in it; 3. else the official code's names.
     variables = read_variables(bundle)
     if holds_keras(variables):
         return _keras(path, resolved, bundle=bundle, variables=variables)
-    keys = variable_keys(bundle, variables).keys
+    keys = variable_keys(bundle, variables)
     tensors = {name: _stored(bundle, key) for name, key in keys.items()}
-    selector = find_selector(resolved.prefix)
+    selector, told_by = find_selector(resolved.prefix)
     return Source(
         path,
         _container(resolved, bundle),
         tensors,
         slots=frozenset(name for name in keys if _is_slot(name, keys)),
         step=_step(tensors),
-        selector=selector.value if selector else None,
-        selector_from=selector.file.name if selector else "",
+        selector=selector,
+        selector_from=told_by,
         notes=list(resolved.notes),
         close=bundle.close,
     )
@@ -61,9 +61,8 @@ def _keras(path: Path, resolved: Resolved, *, bundle: Bundle, variables: list[Va
     before = layers_before(resolved.prefix, STEM) if resolved.saved_model else []
     read = partial(_stored, bundle)
     source = open_objects(path, container, bundle=bundle, variables=variables, read=read, before=before)
-    selector = find_selector(resolved.prefix) if source.selector is None else None
-    if selector:
-        source.selector, source.selector_from = selector.value, selector.file.name
+    if source.selector is None:
+        source.selector, source.selector_from = find_selector(resolved.prefix)
     source.notes = [*resolved.notes, *source.notes]
     return source
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.tensorflow.bundle import open_bundle, ordered_signed, write_bundle
+from converters.tensorflow.bundle import Bundle, ordered_signed, write_bundle
 from converters.tensorflow.object_graph import GRAPH_KEY
 from converters.tensorflow.sstable import BLOCK_SIZE, read_table, write_table
 from tests.converters import official
@@ -20,7 +20,7 @@ DTYPES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "c8"
 def equal_to_tensorflow(prefix) -> int:
     """Compares every tensor with TensorFlow's own reader; returns their number."""
     reader = tf.train.load_checkpoint(str(prefix))
-    with open_bundle(prefix) as bundle:
+    with Bundle(prefix) as bundle:
         assert set(bundle) == set(reader.get_variable_to_shape_map())
         for name in bundle:
             theirs = reader.get_tensor(name)
@@ -30,7 +30,6 @@ def equal_to_tensorflow(prefix) -> int:
             assert bundle[name].dtype == bundle.dtype(name) == theirs.dtype
             assert bundle[name].shape == bundle.shape(name) == theirs.shape
             assert bundle[name].tobytes() == theirs.tobytes()
-            assert bundle.nbytes(name) == theirs.nbytes
         return len(bundle)
 
 
@@ -75,7 +74,7 @@ def test_an_index_of_several_blocks_is_read_and_written_as_tensorflow_does(tmp_p
     assert (tmp_path / "theirs.index").stat().st_size > BLOCK_SIZE
     write_bundle(tmp_path / "ours", values.items())
     assert files(tmp_path / "ours") == files(tmp_path / "theirs")
-    with open_bundle(tmp_path / "theirs") as bundle:
+    with Bundle(tmp_path / "theirs") as bundle:
         assert {name: bundle[name] for name in bundle} == values
 
 
@@ -94,7 +93,7 @@ def test_a_checkpoint_in_many_files_with_partitioned_tensors_is_put_together(tmp
     tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=prefixes, destination_prefix=str(tmp_path / "whole"))
     assert (tmp_path / "whole.data-00003-of-00004").is_file()
     assert equal_to_tensorflow(tmp_path / "whole") == 2
-    with open_bundle(tmp_path / "whole") as bundle:
+    with Bundle(tmp_path / "whole") as bundle:
         np.testing.assert_array_equal(bundle["w"], values)
         assert bundle.shape("w") == (1000, 7)
 
@@ -106,7 +105,7 @@ def test_ordered_numbers_sort_like_their_values(value):
 
 def test_what_is_written_equals_tensorflows_files_byte_for_byte(tmp_path, tf1, tf2):
     for prefix in (tf1, tf2):
-        with open_bundle(prefix) as bundle:
+        with Bundle(prefix) as bundle:
             names = in_stored_order(bundle)
             write_bundle(tmp_path / "ours", ((n, bundle[n].item() if n == GRAPH_KEY else bundle[n]) for n in names))
         assert files(tmp_path / "ours") == files(prefix)
@@ -125,7 +124,7 @@ def test_tensorflow_reads_what_is_written(tmp_path, dtype):
 def test_transposed_views_and_foreign_byte_order_are_written_by_value(tmp_path):
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     write_bundle(tmp_path / "ours", [("view", values.T), ("big_endian", values.astype(">f4"))])
-    with open_bundle(tmp_path / "ours") as bundle:
+    with Bundle(tmp_path / "ours") as bundle:
         np.testing.assert_array_equal(bundle["view"], values.T)
         np.testing.assert_array_equal(bundle["big_endian"], values)
 
@@ -139,7 +138,7 @@ def test_arrays_are_aligned_and_read_only_and_stay_valid_after_closing(tmp_path)
     write_bundle(
         tmp_path / "ours", [("odd", np.ones(3, np.uint8)), ("w", np.arange(4.0)), ("x", np.arange(4, dtype="u1"))]
     )
-    with open_bundle(tmp_path / "ours") as bundle:
+    with Bundle(tmp_path / "ours") as bundle:
         aligned, view = bundle["w"], bundle["x"]
     assert aligned.flags.aligned
     assert not view.flags.writeable
@@ -150,17 +149,15 @@ def test_reading_some_tensors_leaves_the_damage_of_others_alone(tmp_path):
     write_bundle(tmp_path / "ours", [("kernel", np.ones(8)), ("kernel/Momentum", np.ones(8))])
     data = tmp_path / "ours.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1] + b"\xff")
-    with open_bundle(tmp_path / "ours") as bundle:
+    with Bundle(tmp_path / "ours") as bundle:
         assert bundle["kernel"].sum() == 8
         with pytest.raises(InputError, match="tensor kernel/Momentum must match its checksum"):
             bundle["kernel/Momentum"]
-    with open_bundle(tmp_path / "ours", verify=False) as bundle:
-        assert bundle["kernel/Momentum"].shape == (8,)
 
 
 def test_a_missing_tensor_is_a_key_error(tmp_path):
     write_bundle(tmp_path / "ours", [("kernel", np.ones(8))])
-    with open_bundle(tmp_path / "ours") as bundle, pytest.raises(KeyError):
+    with Bundle(tmp_path / "ours") as bundle, pytest.raises(KeyError):
         bundle["bias"]
 
 
@@ -168,7 +165,7 @@ def test_writing_and_reading_stream_a_tensor_at_a_time(tmp_path):
     size = 1 << 22
     tracemalloc.start()
     write_bundle(tmp_path / "ours", ((f"v{i}", np.full(size // 4, i, np.float32)) for i in range(16)))
-    with open_bundle(tmp_path / "ours") as bundle:
+    with Bundle(tmp_path / "ours") as bundle:
         assert [float(bundle[name][-1]) for name in bundle] == sorted(map(float, range(16)), key=str)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

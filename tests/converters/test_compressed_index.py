@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from converters.loading import load
-from converters.tensorflow.bundle import HEADER, NUMBERS, open_bundle, read_index
+from converters.tensorflow.bundle import HEADER, NUMBERS, Bundle, read_index
 from converters.tensorflow.snappy import decompress
 from converters.tensorflow.sstable import FOOTER, TRAILER, handle, read_table
 from converters.tensorflow.wire import encode
@@ -145,7 +145,7 @@ def test_a_compressed_index_is_read_as_tensorflow_reads_it(checkpoints, tmp_path
     tables.compress_index(prefix, how, rows=rows, interval=interval)
     assert read_index(prefix.with_name(prefix.name + ".index")) == plain
     reader = tf.train.load_checkpoint(str(prefix))
-    with open_bundle(prefix) as bundle:
+    with Bundle(prefix) as bundle:
         assert {key: list(bundle.shape(key)) for key in bundle} == reader.get_variable_to_shape_map()
         for key in list(bundle)[::10]:
             np.testing.assert_array_equal(bundle[key], reader.get_tensor(key))
@@ -188,7 +188,7 @@ def test_the_compressed_index_of_every_golden_network_is_read_as_tensorflow_read
     with (tmp_path / "model.ckpt-7.data-00000-of-00001").open("wb") as file:
         file.truncate(offset)
     reader = tf.train.load_checkpoint(str(tmp_path / "model.ckpt-7"))
-    with open_bundle(tmp_path / "model.ckpt-7") as bundle:
+    with Bundle(tmp_path / "model.ckpt-7") as bundle:
         assert {key: list(bundle.shape(key)) for key in bundle} == reader.get_variable_to_shape_map()
         types = reader.get_variable_to_dtype_map()
         assert {key: bundle.dtype(key) for key in bundle} == {key: types[key].as_numpy_dtype for key in types}
@@ -204,7 +204,7 @@ def test_a_flipped_bit_anywhere_in_a_compressed_index_is_refused_or_does_no_harm
         index.write_bytes(content)
         flip(index, position, position % 8)
         try:
-            with open_bundle(tmp_path / "model.ckpt-7") as bundle:
+            with Bundle(tmp_path / "model.ckpt-7") as bundle:
                 found = {name: bundle[name] for name in bundle}
         except InputError as error:
             refusals += str(index) in str(error)

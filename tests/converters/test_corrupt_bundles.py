@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.tensorflow.bundle import HEADER, open_bundle, slice_key
+from converters.tensorflow.bundle import HEADER, Bundle, slice_key
 from converters.tensorflow.folders import resolve_prefix
+from converters.tensorflow.object_graph import read_variables
 from converters.tensorflow.saved_model import variable_keys
 from converters.tensorflow.sstable import FOOTER, append_block, write_table
 from converters.tensorflow.wire import encode, encode_fixed32, encode_varint
@@ -53,8 +54,8 @@ def data_of(folder: Path) -> Path:
 
 def read_all(folder: Path) -> dict[str, np.ndarray]:
     """Reads every tensor, as a conversion does."""
-    with open_bundle(resolve_prefix(folder).prefix) as bundle:
-        return {name: bundle[key] for name, key in variable_keys(bundle).keys.items()}
+    with Bundle(resolve_prefix(folder).prefix) as bundle:
+        return {name: bundle[key] for name, key in variable_keys(bundle, read_variables(bundle)).items()}
 
 
 def flip(path: Path, position: int, bit: int) -> None:
@@ -87,11 +88,11 @@ def test_the_intact_checkpoint_is_read(folder):
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_flipped_bit_is_found_in_its_tensor_and_in_no_other(folder, name, seed):
-    with open_bundle(folder / "model.ckpt-7") as bundle:
+    with Bundle(folder / "model.ckpt-7") as bundle:
         entry = bundle.entries[name]
     random = np.random.RandomState(seed)
     flip(data_of(folder), entry.offset + random.randint(entry.size), random.randint(8))
-    with open_bundle(folder / "model.ckpt-7") as bundle:
+    with Bundle(folder / "model.ckpt-7") as bundle:
         for other in VALUES:
             if other != name:
                 np.testing.assert_array_equal(bundle[other], VALUES[other])
@@ -178,7 +179,7 @@ def test_a_missing_index_and_an_empty_folder_are_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"must hold a TensorFlow checkpoint, but no \*.index file is in it")
     with pytest.raises(InputError, match="must exist"):
-        open_bundle(folder / "model.ckpt-7")
+        Bundle(folder / "model.ckpt-7")
 
 
 # Tables with right checksums and wrong contents
@@ -341,5 +342,5 @@ def test_bytes_between_tensors_do_no_harm(folder):
     pairs = [(b"", HEADER), (b"a", entry(crc=checked(DATA[:8]))), (b"b", entry(offset=32, crc=checked(DATA[32:40])))]
     index_of(folder).write_bytes(write_table(pairs))
     data_of(folder).write_bytes(DATA)
-    with open_bundle(folder / "model.ckpt-7") as bundle:
+    with Bundle(folder / "model.ckpt-7") as bundle:
         assert [bundle[name].tobytes() for name in bundle] == [DATA[:8], DATA[32:40]]

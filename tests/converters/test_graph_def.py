@@ -41,9 +41,7 @@ def test_meta_tells_the_layer_that_feeds_the_classifier(stored, selector):
 def test_saved_model_tells_the_layer_that_feeds_the_classifier(tmp_path, selector):
     official.write_saved_model(tmp_path / "saved", "r18_1x_sk0_cifar", selector=selector)
     for path in (tmp_path / "saved", tmp_path / "saved" / "variables" / "variables"):
-        found = find_selector(path)
-        assert found.value == selector
-        assert found.file == tmp_path / "saved" / "saved_model.pb"
+        assert find_selector(path) == (selector, "saved_model.pb")
 
 
 def as_text(folder) -> None:
@@ -80,26 +78,26 @@ def test_a_text_without_a_graph_is_refused(tmp_path, content):
 
 def test_the_meta_file_of_the_checkpoint_goes_before_the_folders_graph(stored, tmp_path):
     stored("1", "graph.pbtxt")
-    assert find_selector(tmp_path / "model.ckpt-7").value == 1
+    assert find_selector(tmp_path / "model.ckpt-7")[0] == 1
     stored("2", "meta")
-    assert find_selector(tmp_path / "model.ckpt-7").value == 2
-    assert find_selector(tmp_path / "model.ckpt-8").file.name == "graph.pbtxt"
+    assert find_selector(tmp_path / "model.ckpt-7")[0] == 2
+    assert find_selector(tmp_path / "model.ckpt-8")[1] == "graph.pbtxt"
 
 
 def test_flags_json_tells_where_no_graph_does(tmp_path):
     for stored, value in ((0, 0), (2, 2), (-1, 3), (-4, 0)):  # below 0: counted from the last layer
         (tmp_path / "flags.json").write_text(json.dumps({"ft_proj_selector": stored, "num_proj_layers": 3}))
-        assert find_selector(tmp_path / "ckpt-7").value == value
+        assert find_selector(tmp_path / "ckpt-7")[0] == value
 
 
 def test_nothing_is_claimed_without_a_file_or_without_a_classifier(tmp_path):
-    assert find_selector(tmp_path / "model.ckpt-7") is None
+    assert find_selector(tmp_path / "model.ckpt-7") == (None, "")
     (tmp_path / "flags.json").write_text("{}")
     with tf.Graph().as_default() as graph:
         tf.matmul(tf.ones([2, 2]), tf.ones([2, 2]), name="other")
         tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt")
         tf.compat.v1.train.export_meta_graph(str(tmp_path / "model.ckpt-7.meta"))
-    assert find_selector(tmp_path / "model.ckpt-7") is None
+    assert find_selector(tmp_path / "model.ckpt-7") == (None, "")
 
 
 def classifier(features):

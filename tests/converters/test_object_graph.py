@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converters.tensorflow.bundle import open_bundle, write_bundle
+from converters.tensorflow.bundle import Bundle, write_bundle
 from converters.tensorflow.object_graph import (
     GRAPH_KEY,
     SUFFIX,
@@ -40,12 +40,12 @@ def bundle_with(tmp_path, nodes: list[Node], *tensors: str):
     """A checkpoint with this object graph."""
     values = [(name, np.ones(2, np.float32)) for name in tensors]
     write_bundle(tmp_path / "ckpt-1", [*values, (GRAPH_KEY, encode_graph(nodes))])
-    return open_bundle(tmp_path / "ckpt-1")
+    return Bundle(tmp_path / "ckpt-1")
 
 
 def test_every_key_of_an_official_checkpoint_is_the_path_that_the_graph_gives(written):
     name, prefix = written
-    with open_bundle(prefix) as bundle:
+    with Bundle(prefix) as bundle:
         keys = object_keys(bundle)
     assert {path + SUFFIX: key for path, key in keys.items()} == {key: key for key in keys.values()}
     assert set(keys.values()) == set(golden.data(f"manifests/tf2/{name}.json")["checkpoint_keys"]) - {GRAPH_KEY}
@@ -53,7 +53,7 @@ def test_every_key_of_an_official_checkpoint_is_the_path_that_the_graph_gives(wr
 
 def test_slots_come_after_the_variables(written):
     _, prefix = written
-    with open_bundle(prefix) as bundle:
+    with Bundle(prefix) as bundle:
         slots = ["/.OPTIMIZER_SLOT/" in variable.path for variable in read_variables(bundle)]
     assert any(slots)
     assert slots == sorted(slots)
@@ -61,7 +61,7 @@ def test_slots_come_after_the_variables(written):
 
 def test_tensorflow_restores_what_is_written_slots_too(written, tmp_path):
     name, prefix = written
-    with open_bundle(prefix) as bundle:
+    with Bundle(prefix) as bundle:
         expected = {path: bundle[key] for path, key in object_keys(bundle).items()}
     ours = write_tf2(tmp_path / "ours", expected.items(), step=11)
     empty = {key: np.zeros_like(value) for key, value in official.tf2_values(name).items()}
@@ -106,7 +106,7 @@ def test_generated_edges_are_passed_by_even_where_they_are_shorter(tmp_path):
 
 def test_a_checkpoint_without_an_object_graph_has_no_objects(tmp_path):
     write_bundle(tmp_path / "model.ckpt-1", [("base_model/conv2d/kernel", np.ones(2))])
-    with open_bundle(tmp_path / "model.ckpt-1") as bundle:
+    with Bundle(tmp_path / "model.ckpt-1") as bundle:
         assert read_variables(bundle) == []
 
 
@@ -134,5 +134,5 @@ def test_a_graph_that_points_at_nothing_is_refused(tmp_path, nodes, message):
 )
 def test_a_graph_of_damaged_bytes_is_refused_and_the_file_named(tmp_path, graph):
     write_bundle(tmp_path / "ckpt-1", [(GRAPH_KEY, graph)])
-    with open_bundle(tmp_path / "ckpt-1") as bundle, pytest.raises(InputError, match=r"object graph in .*ckpt-1.index"):
+    with Bundle(tmp_path / "ckpt-1") as bundle, pytest.raises(InputError, match=r"object graph in .*ckpt-1.index"):
         read_variables(bundle)
