@@ -122,10 +122,6 @@ def _key(key: Any) -> Any:
     return key if plain else OddKey(key)
 
 
-def _listed(items: Iterable = ()) -> list:
-    return list(items)
-
-
 def _bytes(*arguments: Any) -> bytes:
     """`bytes()`, `bytearray(bytes)`, `bytearray(text, encoding)`; never of a length, which costs nothing to claim."""
     if not arguments:
@@ -156,11 +152,11 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": _mapping,
     "collections defaultdict": lambda factory=None, *items: _mapping(*items),
     "collections Counter": _mapping,
-    "collections deque": lambda items=(), *_: _listed(items),
+    "collections deque": lambda items=(), *_: list(items),
     "_codecs encode": _encoded,
 }
 for _module in ("builtins", "__builtin__"):
-    _CONTAINERS |= {f"{_module} {name}": _listed for name in ("set", "frozenset", "list", "tuple")}
+    _CONTAINERS |= {f"{_module} {name}": list for name in ("set", "frozenset", "list", "tuple")}
     _CONTAINERS |= {f"{_module} dict": _mapping, f"{_module} bytearray": _bytes, f"{_module} bytes": _bytes}
     _CONTAINERS[f"{_module} getattr"] = _attribute
 """Containers that are nothing but their items.  Sets become lists: their items are not hashed."""
@@ -279,18 +275,12 @@ class _Machine:
         # Protocol 0 writes True as 01, and long numbers with an L behind.
         self.push({"00": False, "01": True}[text] if text in ("00", "01") else int(text.removesuffix("L")))
 
-    def float_line(self) -> None:
-        self.push(float(self.line()))
-
     def tuple_(self, count: int | None = None) -> None:
         items = self.since_mark() if count is None else [self.stack.pop() for _ in range(count)][::-1]
         self.push(tuple(items))
 
     def put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
-
-    def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
 
     def get(self, place: int) -> None:
         self.push(self.memo[place])
@@ -304,13 +294,11 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         # Keys and values in turn.
-        target, pairs = self.stack[-1], _keyed(zip(items[::2], items[1::2], strict=True))
-        if isinstance(target, Placeholder):
-            target.pairs.update(pairs)
-        elif isinstance(target, dict):
-            target.update(pairs)
-        else:
+        top, pairs = self.stack[-1], _keyed(zip(items[::2], items[1::2], strict=True))
+        target = top.pairs if isinstance(top, Placeholder) else top
+        if not isinstance(target, dict):
             raise TypeError("items by key belong to no dictionary")
+        target.update(pairs)
 
     def dictionary(self) -> None:
         items = self.since_mark()
@@ -318,24 +306,19 @@ class _Machine:
         self.set_items(items)
 
     def append(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, Placeholder):
-            target.items.extend(items)
-        elif isinstance(target, list):
-            target.extend(items)
-        else:
+        top = self.stack[-1]
+        target = top.items if isinstance(top, Placeholder) else top
+        if not isinstance(target, list):
             raise TypeError("items belong to no list")
+        target.extend(items)
 
     def persistent(self, identity: Any) -> None:
         self.push(self.persistent_id(identity))
 
     def call(self) -> None:
+        """`REDUCE` calls a function, `NEWOBJ` a class: here both are a name and arguments."""
         arguments, function = self.stack.pop(), self.stack.pop()
         self.push(self.made(function, arguments))
-
-    def new(self) -> None:
-        arguments, kind = self.stack.pop(), self.stack.pop()
-        self.push(self.made(kind, arguments))
 
     def new_by_keyword(self) -> None:
         named, arguments, kind = self.stack.pop(), self.stack.pop(), self.stack.pop()
@@ -359,7 +342,7 @@ class _Machine:
         if not isinstance(function, Name):
             kind = function.kind if isinstance(function, Placeholder) else type(function).__name__
             return Placeholder(f"a call of {kind}", arguments)
-        if function.text == "copy_reg _reconstructor" or function.text == "copyreg _reconstructor":
+        if function.text in ("copyreg _reconstructor", "copy_reg _reconstructor"):
             kind, _, items = (*arguments, None, None, None)[:3]
             return self.made(kind, (items,) if isinstance(items, (dict, list)) else ())
         if function.text in ("copyreg __newobj__", "copy_reg __newobj__"):
@@ -381,9 +364,6 @@ class _Machine:
         if hasattr(target, "state"):
             target.state = state
 
-    def frame(self) -> None:
-        self.number("<Q")
-
     def unsupported(self, what: str) -> None:
         raise DamagedPickleError(f"its pickle has {what}, which only the program that wrote it can read")
 
@@ -392,7 +372,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     ord(opcode): action
     for opcode, action in {
         "\x80": _Machine.protocol,
-        "\x95": _Machine.frame,
+        "\x95": lambda m: m.number("<Q"),  # a frame's length
         "(": _Machine.mark,
         "0": _Machine.pop,
         "1": lambda m: m.since_mark(),
@@ -410,7 +390,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
         "G": lambda m: m.push(m.number(">d")),
         "I": _Machine.whole_line,
         "L": _Machine.whole_line,
-        "F": _Machine.float_line,
+        "F": lambda m: m.push(float(m.line())),
         "\x8a": lambda m: m.whole("<B"),
         "\x8b": lambda m: m.whole("<i"),
         "X": lambda m: m.text("<I"),
@@ -438,7 +418,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
         "q": lambda m: m.put(m.number("<B")),
         "r": lambda m: m.put(m.number("<I")),
         "p": lambda m: m.put(int(m.line())),
-        "\x94": _Machine.memoize,
+        "\x94": lambda m: m.put(len(m.memo)),
         "h": lambda m: m.get(m.number("<B")),
         "j": lambda m: m.get(m.number("<I")),
         "g": lambda m: m.get(int(m.line())),
@@ -450,7 +430,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
         "Q": lambda m: m.persistent(m.stack.pop()),
         "P": lambda m: m.persistent(m.line()),
         "R": _Machine.call,
-        "\x81": _Machine.new,
+        "\x81": _Machine.call,
         "\x92": _Machine.new_by_keyword,
         "i": _Machine.instance,
         "o": _Machine.object_,

@@ -27,6 +27,7 @@ from converters.pytorch.state_pickle import (
     OddTensor,
     Storage,
     Tensor,
+    decode,
     described,
     storage,
 )
@@ -57,14 +58,11 @@ def open_state(path: Path) -> Source:
     """
     with reading(path, _WHOLE):
         archive = _Archive(path)
-        content = inert_pickle.read(archive.content("data.pkl"), calls=CALLS, persistent=storage)[0]
+        content = decode(archive.content("data.pkl"))
         # Files of big-endian machines say so in a member.
         big = "byteorder" in archive.members and bytes(archive.content("byteorder")) == b"big"
         script = "constants.pkl" in archive.members
-
-        read = _Reader(
-            lambda name: archive.size("data/" + name), lambda name: archive.content("data/" + name), ">" if big else "<"
-        )
+        read = _Reader(archive.size, lambda name: archive.content(f"data/{name}"), ">" if big else "<")
         source = _source(path, "TorchScript file" if script else "PyTorch file", content, read)
     source.notes += [] if archive.checked else [_UNCHECKED]
     source.notes += ["TorchScript's program was not read: its weights alone were."] if script else []
@@ -174,13 +172,13 @@ class _Archive:
         self.checked = any(member.CRC for member in found if member.file_size)
         self.seen: set[str] = set()
 
-    def size(self, name: str) -> int:
-        """Bytes of a member.
+    def size(self, storage: str) -> int:
+        """Bytes of a storage.
 
         Raises:
             KeyError: there is none of this name.
         """
-        return self.members[name].file_size
+        return self.members[f"data/{storage}"].file_size
 
     def content(self, name: str) -> memoryview:
         """A member's bytes.

@@ -79,7 +79,8 @@ def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "")
         content = _split(content) if key == NESTED else {key: content}
     fixed = {"data.pkl": encode(content), **_MARKS}
     # 2. Members are laid out; 3. they are written in any order, from two threads; 4. the directory comes last.
-    members = _places({name: len(data) for name, data in fixed.items()} | _sizes(described, tensors))
+    sizes = {f"data/{tensor.storage}": tensors[key].nbytes for key, tensor in described.items()}
+    members = _places({name: len(data) for name, data in fixed.items()} | sizes)
     with replacing(path) as (file,):
         zip_file = _Zip(file.fileno(), members)
         for name, data in fixed.items():
@@ -91,10 +92,6 @@ def write_state(path: Path, tensors: Mapping[str, Stored], *, wrapper: str = "")
 def _described(number: str, stored: Stored) -> Tensor:
     count = int(np.prod(stored.shape, dtype=np.int64))
     return Tensor(number, stored.dtype, count, stored.shape, contiguous(stored.shape))
-
-
-def _sizes(described: Mapping[str, Tensor], tensors: Mapping[str, Stored]) -> dict[str, int]:
-    return {f"data/{tensor.storage}": tensors[key].nbytes for key, tensor in described.items()}
 
 
 def _split(state: Mapping[str, Any]) -> Content:
