@@ -13,14 +13,9 @@ from tf_simclr.errors import InputError, check
 ANY_LAYER = re.compile(r"(stem|group[1-4]_block\d{1,3})_\w+|proj\d{1,2}_\w+|final_avg_pool|logits_sup")
 """Names of this project's layers, those without weights too."""
 _HARMLESS = {
-    "Dropout",
-    "SpatialDropout2D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
+    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+    *("ActivityRegularization", "Identity", "InputLayer"),
 }
-_HARMLESS |= {"Identity", "InputLayer"}
 """Layers that do nothing in inference."""
 _SHOWN = {
     "Dense": ("units",),
@@ -143,19 +138,15 @@ def _is_operation(child: _Node, siblings: list[_Node]) -> bool:
     return selective and isinstance(module, str) and ".ops." in module
 
 
-def _inputs(entry: Any) -> Iterator[str]:
-    """Names of the layers whose outputs a layer takes; Keras 2 gives them as `[name, node, output, …]`."""
-    if isinstance(entry, dict):
-        history = entry.get("keras_history")
-        # Keras 3 describes a tensor by its history: layer, node, output.
-        if isinstance(history, list) and history and isinstance(history[0], str):
-            yield history[0]
-        entry = list(entry.values())
-    elif isinstance(entry, list) and len(entry) >= 3 and [type(x) for x in entry[:3]] == [str, int, int]:
-        yield entry[0]
-    if isinstance(entry, list):
-        for value in entry:
-            yield from _inputs(value)
+def _inputs(entry: Any) -> Iterator[tuple[str, int]]:
+    """The layers whose outputs a layer takes, and which of their outputs.
+
+    Keras 2 gives each as `[name, node, output, …]`, Keras 3 as a tensor's `keras_history` of the same form.
+    """
+    if isinstance(entry, list) and [type(x) for x in entry[:3]] == [str, int, int]:
+        yield entry[0], entry[2]
+    for value in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _inputs(value)
 
 
 def _graph(node: _Node, children: list[_Node]) -> dict[str, set[str]]:
@@ -163,7 +154,7 @@ def _graph(node: _Node, children: list[_Node]) -> dict[str, set[str]]:
     # In a Sequential each layer takes the one before.
     if node.kind == "Sequential":
         return {name: {before} for before, name in itertools.pairwise(child.name for child in children)}
-    return {child.name: set(_inputs(child.entry.get("inbound_nodes"))) for child in children}
+    return {child.name: {name for name, _ in _inputs(child.entry.get("inbound_nodes"))} for child in children}
 
 
 def _reach(graph: dict[str, set[str]], names: set[str]) -> set[str]:
@@ -248,24 +239,9 @@ def _selector(root: _Node, nodes: list[_Node]) -> int | None:
     classifier = next((node for node in nodes if node.name == "logits_sup"), None)
     if classifier is None or "inbound_nodes" not in classifier.entry:
         return None
-    name, output = _history(classifier.entry["inbound_nodes"])
+    # The head has an output a layer.
+    name, output = next(_inputs(classifier.entry["inbound_nodes"]), ("", 0))
     return output if name == "projection_head" else 0
-
-
-def _history(node: Any) -> tuple[str, int]:
-    """Layer and output of the first `keras_history` in a node's description."""
-    if isinstance(node, dict):
-        history = node.get("keras_history")
-        # Three entries: layer, node, output; the output tells which of the head's layers feeds the classifier.
-        if isinstance(history, list) and len(history) == 3 and type(history[2]) is int:
-            return str(history[0]), history[2]
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            found = _history(child)
-            if found[0]:
-                return found
-    return "", 0
 
 
 def _snake_case(name: str) -> str:

@@ -7,7 +7,7 @@ surroundings: listed, and left behind.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,14 +67,12 @@ class Surroundings:
         after: The other layers around the encoder.
         uncertain: Whether it is not known which of these stand before the encoder.
         selector: Which projection layer feeds the classifier; None: it does not tell.
-        notes: What the user should know.
     """
 
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     uncertain: bool = False
     selector: int | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def kind_of(name: str) -> str:
@@ -89,7 +87,14 @@ def kind_of(name: str) -> str:
     return "conv" if "conv" in name else "dense"
 
 
-def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], around: Surroundings) -> Source:
+def assemble(
+    path: Path,
+    container: str,
+    *,
+    layers: Sequence[LayerArrays],
+    around: Surroundings,
+    close: Callable[[], None] = lambda: None,
+) -> Source:
     """The source whose keys are the layers' and weights' names; of several networks, each in its scope.
 
     Args:
@@ -97,6 +102,7 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
         container: What it is, in words.
         layers: All with weights.
         around: From the configuration, where there is one.
+        close: Releases the file.
 
     Raises:
         InputError: none of the layers is this project's, or one has weights that it cannot have.
@@ -122,9 +128,9 @@ def assemble(path: Path, container: str, *, layers: Sequence[LayerArrays], aroun
         tensors |= {f"{MOCO_KEYS}encoder/{layer.name}/{weight}": array for weight, array in _named(layer).items()}
     # 3. All else is listed, with a reason for each kind.
     others = [layer for layer in layers if layer not in ours and layer not in keys]
-    source = Source(path, container, tensors, slots=frozenset(_keys(others, OPTIMIZER)))
-    source.left = _left(others)
-    source.notes = [*around.notes, *_sentences(around)]
+    slots = {f"{one.path}/{weight}" for one in others if OPTIMIZER.search(one.path) for weight in one.arrays}
+    source = Source(path, container, tensors, slots=frozenset(slots), close=close)
+    source.left, source.notes = _left(others), _sentences(around)
     source.selector, source.selector_from = _selector(ours, around)
     return source
 
@@ -152,10 +158,6 @@ def _named(layer: LayerArrays) -> dict[str, Stored]:
     # Keras numbers a layer's weights; the kind says which number is which.
     names = _ORDER[kind_of(layer.name)].get(len(arrays), tuple(arrays))
     return {name: arrays[str(i)] for i, name in enumerate(names)}
-
-
-def _keys(layers: Iterable[LayerArrays], sign: re.Pattern) -> list[str]:
-    return [f"{layer.path}/{weight}" for layer in layers if sign.search(layer.path) for weight in layer.arrays]
 
 
 def _left(others: list[LayerArrays]) -> dict[str, list[str]]:

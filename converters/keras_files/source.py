@@ -74,12 +74,7 @@ def _open_model(path: Path, container: str, *, file: h5py.File, config: Any) -> 
     # The configuration first: it names the groups in the file, and refuses another network before weights are read.
     around = read_config(config)
     layers = list(_layers(path, file, layer_groups_of(config)))
-    return _closing(assemble(path, container, layers=layers, around=around), file)
-
-
-def _closing(source: Source, file: h5py.File) -> Source:
-    source.close = file.close
-    return source
+    return assemble(path, container, layers=layers, around=around, close=file.close)
 
 
 def _open_weights(path: Path, file: h5py.File) -> Source:
@@ -92,7 +87,7 @@ def _open_weights(path: Path, file: h5py.File) -> Source:
         "alike; load it into its model, and save that as .keras",
         layers=[layer.path for layer in layers][:5],
     )
-    return _closing(assemble(path, ".weights.h5 file", layers=layers, around=_around_of_groups(file)), file)
+    return assemble(path, ".weights.h5 file", layers=layers, around=_around_of_groups(file), close=file.close)
 
 
 def _open_sharded(path: Path) -> Source:
@@ -224,7 +219,7 @@ def _open_legacy(path: Path, file: h5py.File) -> Source:
         names = [key for key, item in hdf5.objects(file["optimizer_weights"]) if isinstance(item, h5py.Dataset)]
         layers.append(LayerArrays("optimizer", "", "", dict.fromkeys(names, NOT_READ)))
     container = "legacy Keras .h5 file" if whole else "legacy Keras .h5 file of weights"
-    return _closing(assemble(path, container, layers=layers, around=around), file)
+    return assemble(path, container, layers=layers, around=around, close=file.close)
 
 
 def _legacy_layer(path: Path, layer: str, inner: str, *, arrays: dict[str, h5py.Dataset]) -> LayerArrays:

@@ -86,9 +86,8 @@ def open_objects(
         )
     found = [_layer(scope, name, arrays=arrays, read=read) for (scope, name), arrays in layers.items()]
     found += [LayerArrays("optimizer", "", "", {_short(key): NOT_READ for key in slots})]
-    source = assemble(path, container, layers=found, around=Surroundings(before=before) if before else _around(weights))
-    source.close = bundle.close
-    return source
+    around = Surroundings(before=before) if before else _around(weights)
+    return assemble(path, container, layers=found, around=around, close=bundle.close)
 
 
 def _short(key: str) -> str:
