@@ -73,24 +73,22 @@ def open_archive(path: Path, *, kind: str, step: int | None, open_folder: Callab
         InputError: a member would be written outside of the folder, the archive is damaged, or holds no checkpoint.
     """
     # Gone with the source's end, and at once where opening fails.
-    temporary = tempfile.TemporaryDirectory(prefix="simclr-")
-    folder = Path(temporary.name)
-    try:
-        with _as_in(path, folder):
-            _unpack(path, folder, kind=kind)
-            source = open_folder(folder, step=step)
-    except SeveralError as error:
-        temporary.cleanup()
-        several = str(error).replace("name the file you mean, or its folder", "unpack it, and name the one you mean")
-        raise SeveralError(several) from None
-    except BaseException:
-        temporary.cleanup()
-        raise
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="simclr-")))
+        try:
+            with _as_in(path, folder):
+                _unpack(path, folder, kind=kind)
+                source = open_folder(folder, step=step)
+        except SeveralError as error:
+            text = str(error).replace("name the file you mean, or its folder", "unpack it, and name the one you mean")
+            raise SeveralError(text) from None
+        opened.callback(source.close)
+        close = opened.pop_all().close
     # What was unpacked is called by the archive's name in everything that a user sees.
     source.path, source.container = path, f"{source.container} in a {kind}"
     source.tensors = {key: stored.within(lambda: _as_in(path, folder)) for key, stored in source.tensors.items()}
     source.notes = [_plain(note, path, folder) for note in source.notes]
-    source.close = _both(source.close, temporary.cleanup)
+    source.close = close
     return source
 
 
@@ -107,14 +105,6 @@ def _as_in(path: Path, folder: Path) -> Iterator[None]:
         raise type(error)(_plain(str(error), path, folder)) from None
 
 
-def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
-    def close() -> None:
-        first()
-        second()
-
-    return close
-
-
 def _unpack(path: Path, folder: Path, *, kind: str) -> None:
     """Writes every member that a checkpoint may need."""
     # Three limits for the whole: items, bytes by the archive's own claim, and room on the disk.
@@ -122,7 +112,8 @@ def _unpack(path: Path, folder: Path, *, kind: str) -> None:
     free = shutil.disk_usage(folder).free
     most, total = max(SMALLEST, RATIO * path.stat().st_size), 0
     names: list[str] = []
-    with reading(path, what), contextlib.closing(_members(path, kind=kind)) as members:
+    unpacked = (_zip_members if kind == "zip" else _tar_members)(path)
+    with reading(path, what), contextlib.closing(unpacked) as members:
         for member in members:
             spend(items=_MEMBER)
             name = _place(path, checked_name(member.name), kind=member.kind)
@@ -172,10 +163,6 @@ def _extract(member: _Member, target: Path) -> None:
             check(left >= 0, f"member {member.name} must be as long as the archive says", bytes=member.size)
             sink.write(block)
     check(left == 0, f"member {member.name} must be as long as the archive says, but ends early", bytes=member.size)
-
-
-def _members(path: Path, *, kind: str) -> Generator[_Member, None, None]:
-    return _zip_members(path) if kind == "zip" else _tar_members(path)
 
 
 def _zip_members(path: Path) -> Generator[_Member, None, None]:

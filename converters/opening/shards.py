@@ -6,6 +6,7 @@ References:
     huggingface_hub, "Serialization", `split_state_dict_into_shards_factory`
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,13 +86,14 @@ def open_shards(shards: Shards, *, open_file: Callable[[Path], Source]) -> Sourc
     missing = [name for name in files if not (folder / name).is_file()]
     rule = f"{folder} must hold every file of {shards.name}; {len(missing)} of {len(files)} are missing: copy them, too"
     check(not missing, rule, missing=missing[:5])
-    opened: list[Source] = []
-    try:
-        opened += [open_file(folder / name) for name in files]
-        return _joined(shards, opened, places=places)
-    except BaseException:
-        _close(opened)
-        raise
+    with contextlib.ExitStack() as opened:
+        sources = []
+        for name in files:
+            sources.append(open_file(folder / name))
+            opened.callback(sources[-1].close)
+        source = _joined(shards, sources, places=places)
+        source.close = opened.pop_all().close
+    return source
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -145,10 +147,4 @@ def _joined(shards: Shards, sources: list[Source], *, places: dict[str, str] | N
     for source in sources:
         for kind, found in source.skipped.items():
             result.skipped.setdefault(kind, []).extend(found)
-    result.close = lambda: _close(sources)
     return result
-
-
-def _close(sources: list[Source]) -> None:
-    for source in sources:
-        source.close()
