@@ -1,7 +1,7 @@
 """Checkpoints of any format into memory."""
 
 import zipfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,8 @@ def load_torch(path: str | Path, **selection: Any) -> "TwinResNet":
     check_installed("load_torch", "torch")
     from converters.networks.in_torch import build_twin
 
-    network = load(path, **selection)
-    try:
+    with closing(load(path, **selection)) as network:
         return build_twin(network)
-    finally:
-        network.close()
 
 
 def open_source(path: str | Path, *, step: int | None = None) -> Source:
@@ -204,9 +201,9 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     run = RunFolder(folder)
     # Training states are complete checkpoints, `network.keras` is there once the run has ended: the former go first.
     # Names are step-00000001.npz: what else lies there is named, and not taken for a checkpoint.
-    states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
+    states, steps = run.checkpoints(), run.steps()
     there = (folder / "checkpoints").iterdir() if (folder / "checkpoints").is_dir() else ()
-    strays = sorted(path.name for path in there if path not in states.values())
+    strays = sorted(path.name for path in there if path not in states)
     architecture = read_json(run.architecture, "a run's architecture")
     check(isinstance(architecture, dict), f"{run.architecture} must hold a JSON object", content=architecture)
     own = architecture.get("encoder")
@@ -219,13 +216,13 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     if architecture:
         with reading(run.architecture, "a run's architecture"):
             Architecture(**architecture)
-    if states:
-        check(step is None or step in states, f"--step must be one of {sorted(states)}", step=step)
-        newest = max(states) if step is None else step
-        source = open_npz(states[newest])
-        source.step = newest
-        others = sorted(states.keys() - {newest})
-        source.notes += [f"Took step {newest}; {others} also there (--step takes another)."] if others else []
+    if steps:
+        check(step is None or step in steps, f"--step must be one of {sorted(steps)}", step=step)
+        taken = steps[0] if step is None else step
+        source = open_npz(run.checkpoint(taken))
+        source.step = taken
+        others = sorted(set(steps) - {taken})
+        source.notes += [f"Took step {taken}; {others} also there (--step takes another)."] if others else []
     else:
         check(run.network.is_file(), f"{folder} must hold a checkpoint; the run has saved none yet", checkpoints=0)
         source = _open_file(run.network, step=step)

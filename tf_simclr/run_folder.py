@@ -86,6 +86,10 @@ class RunFolder:
         found = (self.path / "checkpoints").glob("step-*.npz")
         return sorted((path for path in found if _CHECKPOINT.fullmatch(path.name)), reverse=True)
 
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints, the newest first."""
+        return [int(path.stem.removeprefix("step-")) for path in self.checkpoints()]
+
     def begin(
         self,
         config: Mapping,

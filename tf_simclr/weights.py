@@ -58,9 +58,8 @@ def own_network(path: Any) -> "keras.Model | None":
 
 def _own(path: Any, selection: Mapping[str, Any]) -> "keras.Model | None":
     from converters.loading import load
-    from converters.published.by_name import located
 
-    place = located(expanded(path))
+    place = located(path)
     run = RunFolder(place)
     if _is_own(run):
         network = _of_run(run, step=selection.get("step"))
@@ -97,10 +96,10 @@ def _of_run(run: RunFolder, *, step: int | None) -> "keras.Model":
 
     if step is None and run.network.is_file():
         return encoders.as_network(encoders.load(run.network))
-    states = {int(path.stem.split("-")[1]): path for path in run.checkpoints()}
-    check(states, f"{run.path} must hold a checkpoint; the run has saved none yet", checkpoints=0)
-    check(step is None or step in states, f"step must be one of {sorted(states)}", step=step)
-    arrays = read_arrays(states[max(states) if step is None else step])
+    steps = run.steps()
+    check(steps, f"{run.path} must hold a checkpoint; the run has saved none yet", checkpoints=0)
+    check(step is None or step in steps, f"step must be one of {sorted(steps)}", step=step)
+    arrays = read_arrays(run.checkpoint(steps[0] if step is None else step))
     network = encoders.drawn(run.blueprint.read_bytes(), where=str(run.blueprint))
     encoder = encoders.encoder_of(network)
     with reading(run.path, "a whole run"):
@@ -123,11 +122,8 @@ def read_network(path: Any, **selection: Any) -> tuple[Architecture, dict[str, n
     """
     from converters.loading import load
 
-    network = load(path, **selection)
-    try:
+    with contextlib.closing(load(path, **selection)) as network:
         return network.architecture, {name: network[name] for name in network.weights}
-    finally:
-        network.close()
 
 
 def content_of(path: Any, *, ema: bool = False) -> str:
@@ -143,9 +139,7 @@ def content_of(path: Any, *, ema: bool = False) -> str:
     Raises:
         InputError: as `load_model`.
     """
-    from converters.published.by_name import located
-
-    place = located(expanded(path))
+    place = located(path)
     run = RunFolder(place)
     if _is_own(run):
         states = [run.blueprint, *run.checkpoints()[:1]]
@@ -205,7 +199,6 @@ def write_safetensors(network: "keras.Model", path: Path) -> bool:
         path: the file.
     """
     import converters
-    from tf_simclr.errors import InputError
 
     with tempfile.TemporaryDirectory() as folder:
         network.save(Path(folder) / "network.keras")

@@ -92,7 +92,7 @@ def _total_steps(call: Call) -> int:
 
 def _steps_of(call: Call) -> list[int]:
     """The steps of the run's checkpoints, the first one first."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in RunFolder(call.config.model_dir).checkpoints())
+    return sorted(RunFolder(call.config.model_dir).steps())
 
 
 def evaluate(call: Call, step: int) -> dict[str, float]:

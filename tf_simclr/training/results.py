@@ -88,8 +88,8 @@ class Result(keras.callbacks.Callback):
         content: dict = {}
         if self.devices.chief:
             seconds = round(self.before["seconds"] + time.monotonic() - self.began, 1)
-            last = (int(path.stem.removeprefix("step-")) for path in self.folder.checkpoints())
-            rows = read_history(self.folder) or [{"step": next(last, 0)}]  # it was lost, and nothing is left to train
+            last = next(iter(self.folder.steps()), 0)
+            rows = read_history(self.folder) or [{"step": last}]  # it was lost, and nothing is left to train
             numbers = {name: value for name, value in rows[-1].items() if name not in self.without}
             content = {**numbers, "seconds": seconds}
         # Each process has met unreadable images of its own.
