@@ -389,15 +389,8 @@ def _name_axes(serving: Serving, path: Path, *, sides: tuple[int | None, ...]) -
         for dim, axis in zip(value.type.tensor_type.shape.dim, axes.get(value.name, ()), strict=False):
             if dim.dim_value <= 0:
                 dim.dim_param = axis
-    told = {
-        "input_axes": about["images"]["axes"],
-        "input_range": about["images"]["range"],
-        "input_channels": about["images"]["channels"],
-        "preprocessing": about["preprocessing"],
-        "classes": about["classes"],
-        "notes": about["notes"],
-        "about": about,
-    }
+    told = {f"input_{name}": about["images"][name] for name in ("axes", "range", "channels")}
+    told |= {name: about[name] for name in ("preprocessing", "classes", "notes")} | {"about": about}
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
     onnx.helper.set_model_props(model, words)
     onnx.save(model, path)

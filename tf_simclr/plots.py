@@ -44,6 +44,12 @@ def _heading(title: str, count: str = "", *, width: int = 56) -> str:
     return "\n".join(line for text in (title, count) for line in textwrap.wrap(text, width))
 
 
+def _panel(width: float, height: float) -> tuple[Figure, Any]:
+    """A figure so many inches wide and high, and its only axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 def _panels(count: int, figure: Figure | SubFigure | None) -> tuple[Figure | SubFigure, list[Any]]:
     """A figure with so many panels, two in a row, and their axes."""
     columns = min(count, 2)
@@ -310,8 +316,7 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, *, class_names: Seque
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     few = count <= _NAMED_CLASSES
     side = max(4.0, 0.38 * count + 1.0) if few else 7.6
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(side + 0.8, side)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(table) if few else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
@@ -339,8 +344,7 @@ def bands(
         title: above it; by default what kind of curve it is.
         count: how many images of how many patients.
     """
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(5.2, 5.4)
     wide = False
     for number, (name, given) in enumerate(curves.items()):
         curve = Curve(*given)
@@ -360,14 +364,14 @@ def bands(
     )
     axes.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     title = title or ("ROC curve" if kind == "roc" else "Precision and recall")
-    axes.set_title(_heading(f"{title}{'; shaded: 95 % interval' * wide}", count), fontsize="medium")
-    axes.grid(alpha=0.3)
-    _legend_below(figure)
+    _finish(figure, axes, f"{title}{'; shaded: 95 % interval' * wide}", count)
     return figure
 
 
-def _legend_below(figure: Figure) -> None:
-    """The legend below the axes, where it hides no line."""
+def _finish(figure: Figure, axes: Any, title: str, count: str) -> None:
+    """Title and grid, and the legend below the axes, where it hides no line."""
+    axes.set_title(_heading(title, count), fontsize="medium")
+    axes.grid(alpha=0.3)
     figure.legend(frameon=False, fontsize="medium", loc="outside lower center", ncols=1)
 
 
@@ -378,8 +382,7 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *
         bins: name → mean probabilities, shares of positives, and counts.
         title: above it.
     """
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(5.2, 5.4)
     for number, (name, (said, was, counts)) in enumerate(bins.items()):
         style = _series(number)
         told = f"{name} (n = {int(np.sum(counts)):,})"
@@ -388,9 +391,7 @@ def reliability(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], *
     axes.plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
     axes.set(xlabel="mean predicted probability", ylabel="observed share of positives")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set_title(_heading(title, "larger points: more images"), fontsize="medium")
-    axes.grid(alpha=0.3)
-    _legend_below(figure)
+    _finish(figure, axes, title, "larger points: more images")
     return figure
 
 
@@ -409,8 +410,7 @@ def decision(
         share: of the positives.
         title: above it.
     """
-    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(5.2, 5.0)
     for number, (name, (middle, low, high)) in enumerate(curves.items()):
         style = _series(number)
         axes.plot(at, middle, label=name, **style)
@@ -420,16 +420,13 @@ def decision(
     axes.set(xlabel="threshold (probability)", ylabel="net benefit (true positives per image)")
     axes.set(xlim=(0, 1), ylim=(-0.1 * max(share, 0.1), 1.1 * max(share, 0.05)))
     count = f"{100 * share:.0f} % of the images are positive; shaded: 95 % interval"
-    axes.set_title(_heading(title, count), fontsize="medium")
-    axes.grid(alpha=0.3)
-    _legend_below(figure)
+    _finish(figure, axes, title, count)
     return figure
 
 
 def levels(histograms: Mapping[str, np.ndarray], *, title: str = "Grey levels") -> Figure:
     """Histograms `(bins,)` of grey levels from black to white, each of sum 1."""
-    figure = Figure(figsize=(6.6, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(6.6, 3.2)
     for number, (name, shares) in enumerate(histograms.items()):
         edges = np.linspace(0, 1, len(shares) + 1)
         filled: dict[str, Any] = {"fill": True, "alpha": 0.45} if number == 0 else {"linewidth": 1.6}
@@ -454,8 +451,7 @@ def intervals(
     """
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
     height = (0.42 + 0.1 * max(0, len(series) - 3)) * len(rows) + 0.22 * len(series) + 1.4
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(7.2, height)
     for number, name in enumerate(series):
         offset = min(0.3, 0.8 / len(series)) * (number - (len(series) - 1) / 2)
         there = [(i + offset, *row[name]) for i, row in enumerate(rows.values()) if name in row]
@@ -488,8 +484,7 @@ def feature_map(places: np.ndarray, labels: np.ndarray, *, class_names: Sequence
         class_names: in the order of the labels.
         method: what laid them out, for the title.
     """
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(7.0, 5.0)
     for number in sorted(set(labels.tolist())):
         rows = labels == number
         named = class_names[number] if 0 <= number < len(class_names) else "no label"
