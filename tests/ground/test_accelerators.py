@@ -27,35 +27,38 @@ from tf_simclr.machine.accelerators import (
 
 
 @pytest.fixture
-def machine(tmp_path):
-    """Makes the folders of a machine with these PCI devices (vendor, device) and device files."""
+def machine(tmp_path, monkeypatch):
+    """Makes this a machine with these PCI devices (vendor, device) and device files."""
 
-    def make(*devices: tuple[str, str], files: tuple[str, ...] = ()) -> dict:
+    def make(*devices: tuple[str, str], files: tuple[str, ...] = ()) -> None:
         for i, (vendor, device) in enumerate(devices):
-            place = tmp_path / "pci" / f"0000:00:0{i}.0"
+            place = tmp_path / "sys/bus/pci/devices" / f"0000:00:0{i}.0"
             place.mkdir(parents=True)
             (place / "vendor").write_text(vendor + "\n")
             (place / "device").write_text(device + "\n")
         (tmp_path / "dev").mkdir()
         for name in files:
             (tmp_path / "dev" / name).touch()
-        return {"pci": tmp_path / "pci", "dev": tmp_path / "dev"}
+        monkeypatch.setenv(MACHINE, str(tmp_path))
 
     return make
 
 
 def test_a_tpu_is_known_by_its_number_and_goes_before_a_gpu(machine):
-    found = machine(("0x8086", "0x1237"), ("0x1ae0", "0x0042"), ("0x1ae0", "0x0063"), files=("nvidia0",))
-    assert find_accelerator(**found) == "TPU v5e"
+    machine(("0x8086", "0x1237"), ("0x1ae0", "0x0042"), ("0x1ae0", "0x0063"), files=("nvidia0",))
+    assert find_accelerator() == "TPU v5e"
 
 
 def test_googles_network_card_is_no_tpu(machine):
-    assert find_accelerator(**machine(("0x1ae0", "0x0042"))) == "CPU"
+    machine(("0x1ae0", "0x0042"))
+    assert find_accelerator() == "CPU"
 
 
-def test_a_gpu_is_known_by_its_file_and_a_bare_machine_is_a_cpu(machine, tmp_path):
-    assert find_accelerator(**machine(files=("nvidia0", "nvidiactl"))) == "GPU"
-    assert find_accelerator(pci=tmp_path / "none", dev=tmp_path / "none") == "CPU"
+def test_a_gpu_is_known_by_its_file_and_a_bare_machine_is_a_cpu(machine, tmp_path, monkeypatch):
+    machine(files=("nvidia0", "nvidiactl"))
+    assert find_accelerator() == "GPU"
+    monkeypatch.setenv(MACHINE, str(tmp_path / "none"))
+    assert find_accelerator() == "CPU"
 
 
 @pytest.fixture
@@ -100,21 +103,25 @@ def made_machine(root: Path, *, gpu: str = "", driver: bool = True, tpu: bool = 
     return root
 
 
+def found(root: Path, **environ: str) -> list[Accelerator]:
+    return accelerators({MACHINE: str(root), **environ})
+
+
 def test_a_gpu_has_its_name_from_the_driver_and_is_seen_without_one(tmp_path):
     driven = made_machine(tmp_path / "a", gpu="NVIDIA H100 80GB HBM3")
-    assert accelerators(driven, environ={}) == [Accelerator("GPU", "NVIDIA H100 80GB HBM3")]
+    assert found(driven) == [Accelerator("GPU", "NVIDIA H100 80GB HBM3")]
     bare = made_machine(tmp_path / "b", gpu="any", driver=False)
-    assert accelerators(bare, environ={}) == [Accelerator("GPU", "NVIDIA GPU", driven=False)]
-    assert accelerators(made_machine(tmp_path / "c"), environ={}) == []
+    assert found(bare) == [Accelerator("GPU", "NVIDIA GPU", driven=False)]
+    assert found(made_machine(tmp_path / "c")) == []
 
 
 def test_a_tpu_is_seen_by_its_device_its_file_or_the_environment(tmp_path):
-    assert accelerators(made_machine(tmp_path / "a", tpu=True), environ={}) == [Accelerator("TPU", "TPU v5e")]
+    assert found(made_machine(tmp_path / "a", tpu=True)) == [Accelerator("TPU", "TPU v5e")]
     (made_machine(tmp_path / "b") / "dev/accel0").touch()
-    assert accelerators(tmp_path / "b", environ={}) == [Accelerator("TPU", "TPU")]
+    assert found(tmp_path / "b") == [Accelerator("TPU", "TPU")]
     (made_machine(tmp_path / "c") / "dev/accel").mkdir()  # Linux's folder for any accelerators, such as laptops' NPUs
-    assert accelerators(tmp_path / "c", environ={}) == []
-    assert accelerators(tmp_path / "c", environ={"TPU_ACCELERATOR_TYPE": "v3-8"}) == [Accelerator("TPU", "v3-8")]
+    assert found(tmp_path / "c") == []
+    assert found(tmp_path / "c", TPU_ACCELERATOR_TYPE="v3-8") == [Accelerator("TPU", "v3-8")]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,7 @@ def test_a_tpu_is_seen_by_its_device_its_file_or_the_environment(tmp_path):
 )
 def test_a_gpu_is_idle_where_the_framework_sees_none_and_nobody_hid_it(tmp_path, backend, devices, environ, idle):
     machine = made_machine(tmp_path, gpu="NVIDIA A10")
-    assert (unused(backend, devices, root=machine, environ=environ) is not None) is idle
+    assert (unused(backend, devices, environ={MACHINE: str(machine), **environ}) is not None) is idle
 
 
 GPU, TPU = Accelerator("GPU", "NVIDIA A10"), Accelerator("TPU", "TPU v5e")
@@ -151,8 +158,10 @@ GPU, TPU = Accelerator("GPU", "NVIDIA A10"), Accelerator("TPU", "TPU v5e")
         ("jax", TPU, False, "pip install 'tf-simclr[tpu]'"),
     ],
 )
-def test_the_cure_is_what_is_missing(backend, accelerator, libraries, advice):
-    assert advice in cure(backend, accelerator, has_libraries=libraries)
+def test_the_cure_is_what_is_missing(monkeypatch, backend, accelerator, libraries, advice):
+    there = {"nvidia-cudnn-cu12": "9.1"} if libraries else {}
+    monkeypatch.setattr("tf_simclr.machine.accelerators.version", lambda package: there.get(package, ""))
+    assert advice in cure(backend, accelerator)
 
 
 NOISE = """\

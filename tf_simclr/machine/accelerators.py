@@ -58,25 +58,15 @@ class Accelerator:
     driven: bool = True
 
 
-def accelerators(
-    root: Path | None = None,
-    *,
-    pci: Path | None = None,
-    dev: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> list[Accelerator]:
+def accelerators(environ: Mapping[str, str] = os.environ) -> list[Accelerator]:
     """The accelerators of this machine, TPUs first, each model once.
 
     Args:
-        root: where `dev`, `proc` and `sys` are; by default `/`, or what TF_SIMCLR_MACHINE says.
-        pci: where Linux lists PCI devices, and
-        dev: where it has device files, if not there.
-        environ: environment variables.
+        environ: environment variables; TF_SIMCLR_MACHINE says where `dev`, `proc` and `sys` are, by default in `/`.
     """
-    # Of the three roots each may be given alone: containers mount them elsewhere.
-    root = root or Path(environ.get(MACHINE) or "/")
-    dev, proc = dev or root / "dev", root / "proc"
-    devices = _pci_devices(pci or root / "sys" / "bus" / "pci" / "devices")
+    root = Path(environ.get(MACHINE) or "/")
+    dev, proc = root / "dev", root / "proc"
+    devices = _pci_devices(root / "sys" / "bus" / "pci" / "devices")
     found = [Accelerator("TPU", _TPUS[one["device"]]) for one in devices if _is_tpu(one)]
     # A TPU may be passed on without its PCI device: then its device files or the environment tell of it.
     if not found and (has(dev, _TPU_FILES) or any(environ.get(name) for name in TPU_VARIABLES)):
@@ -122,16 +112,11 @@ def has(folder: Path, patterns: Sequence[str]) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
-def find_accelerator(*, pci: Path | None = None, dev: Path | None = None) -> str:
-    """The first kind that there is: a TPU by its name, `GPU` or `CPU`.
-
-    Args:
-        pci: where Linux lists PCI devices, and
-        dev: where it has device files, if not in the usual places.
-    """
+def find_accelerator() -> str:
+    """The first kind that there is: a TPU by its name, `GPU` or `CPU`."""
     # TPUs elsewhere, of which only a variable tells, do not decide what this machine computes with.
     environ = {name: value for name, value in os.environ.items() if name not in TPU_VARIABLES}
-    first = next((one for one in accelerators(pci=pci, dev=dev, environ=environ) if one.driven), None)
+    first = next((one for one in accelerators(environ) if one.driven), None)
     return "CPU" if first is None else first.name if first.kind == "TPU" else "GPU"
 
 
@@ -191,9 +176,7 @@ def seen(backend: str) -> list[str]:
     return ["GPU"] * torch.cuda.device_count() or ["CPU"]
 
 
-def unused(
-    backend: str, devices: Sequence[str], *, root: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> Accelerator | None:
+def unused(backend: str, devices: Sequence[str], *, environ: Mapping[str, str] = os.environ) -> Accelerator | None:
     """An accelerator of this machine that a framework does not see, though nobody has hidden it; None for none.
 
     Where the framework computes on one accelerator, the others are its own business.
@@ -201,8 +184,7 @@ def unused(
     Args:
         backend: the framework.
         devices: what it sees, as `seen`.
-        root: as in `accelerators`.
-        environ: environment variables; a TPU that they name is looked for when training begins, with an error of its
+        environ: as in `accelerators`; a TPU that they name is looked for when training begins, with an error of its
             own.
     """
     if any(device != "CPU" for device in devices):
@@ -210,21 +192,15 @@ def unused(
     # The variable is then no idle accelerator: TensorFlow would have reached it.
     if backend == "tensorflow":  # it connects to a TPU of that address
         environ = {name: value for name, value in environ.items() if name not in TPU_VARIABLES}
-    return next((one for one in accelerators(root, environ=environ) if not hidden(one.kind, environ=environ)), None)
+    return next((one for one in accelerators(environ) if not hidden(one.kind, environ=environ)), None)
 
 
 _NVIDIA_LIBRARIES = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 """Packages that come with every pip install of CUDA."""
 
 
-def cure(backend: str, accelerator: Accelerator, *, has_libraries: bool | None = None) -> str:
-    """What to do so that a framework can use an accelerator.
-
-    Args:
-        backend: the framework.
-        accelerator: which one.
-        has_libraries: whether pip has installed CUDA's libraries; by default it is looked up.
-    """
+def cure(backend: str, accelerator: Accelerator) -> str:
+    """What to do so that a framework can use an accelerator."""
     # In the order of what must be right first: the driver, then libraries, then the framework's own build.
     if accelerator.kind == "TPU":
         jax = "pip install 'tf-simclr[tpu]'"
@@ -234,10 +210,9 @@ def cure(backend: str, accelerator: Accelerator, *, has_libraries: bool | None =
             "install NVIDIA's driver, so that `nvidia-smi` lists the GPU; a container must be started with it "
             "(docker run --gpus all)"
         )
-    if has_libraries is None:
-        has_libraries = any(version(name) for name in _NVIDIA_LIBRARIES)
     if backend == "torch":
         return "install a PyTorch for CUDA (pytorch.org, Get started), not the CPU's"
+    has_libraries = any(map(version, _NVIDIA_LIBRARIES))
     if has_libraries and (backend == "tensorflow" or version("jax-cuda12-plugin") or version("jax-cuda13-plugin")):
         return (
             "the CUDA libraries are installed but cannot be loaded; compare the driver's version (nvidia-smi) with "
