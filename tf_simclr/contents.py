@@ -133,11 +133,13 @@ def digests(paths: Sequence[str | os.PathLike], *, say: Say = silent) -> list[st
         say(f"reading {len(missing):,} files ({size / 2**30:,.1f} GiB) once, to know them again by their content …")
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         # 3. Read by threads, as disks serve several at once and hashing lets go of Python's lock; remembered in pieces.
-        for numbers in _pieces(missing, _AT_ONCE):
+        for start in range(0, len(missing), _AT_ONCE):
+            numbers = missing[start : start + _AT_ONCE]
             read = list(pool.map(hashed, [os.path.join(*places[i]) for i in numbers]))
             for i, (value, _) in zip(numbers, read, strict=True):
                 found[i] = value
-            memory.keep([(*places[i], stamp, value) for i, (value, stamp) in zip(numbers, read, strict=True) if stamp])
+            stamped = zip(numbers, read, strict=True)
+            memory.keep([(*places[i], stamp, value) for i, (value, stamp) in stamped if stamp and value])
     return [None if one is None else one.hex() for one in found]
 
 
@@ -167,11 +169,6 @@ def of_values(*values: Any) -> str:
     """The digest of values of JSON's types; the order of a dictionary's keys does not count."""
     # Sorted keys and no spaces: one text for one value.
     return of_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _pieces(items: Sequence, size: int) -> Iterator[Sequence]:
-    """The items, so many at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _stamp_of(path: bytes | int) -> _Stamp | None:
@@ -265,9 +262,8 @@ class _Memory:
                     whole = isinstance(value, bytes) and len(value) == SIZE
                     found[i] = value if whole and tuple(stamp) == stamps[i] else None
             # Reading is over here; the note of when the folders were used needs the lock for writing but for a moment.
-            if connection:
-                connection.commit()
-                touch(connection, {folder for folder, _ in places})
+            connection.commit()
+            touch(connection, {folder for folder, _ in places})
         return found
 
     def keep(self, entries: Sequence[tuple[bytes, bytes, _Stamp, bytes]]) -> None:
@@ -331,7 +327,7 @@ def touch(connection: sqlite3.Connection, folders: set[bytes]) -> None:
 
 
 def _number_of(connection: sqlite3.Connection, folder: bytes, *, now: int) -> int:
-    """The number of a folder, which is asked for now."""
+    """A folder's number in the memory, after noting `now` as when it was last used."""
     connection.execute(
         "INSERT INTO folders (path, used) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET used = excluded.used",
         (folder, now),

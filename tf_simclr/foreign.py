@@ -136,12 +136,7 @@ class Budget:
         if self.items < 0:
             raise InputError("it has more parts than any checkpoint")
         # Asking the system for the time costs more than the arithmetic above.
-        if self._calls % _CLOCK == 0:
-            self.look_at_clock()
-
-    def look_at_clock(self) -> None:
-        """Raises `InputError` when the time is over."""
-        if time.thread_time() - self._begin > self.seconds:
+        if self._calls % _CLOCK == 0 and time.thread_time() - self._begin > self.seconds:
             raise InputError(f"its outline takes more than {self.seconds:.0f} seconds to read")
 
     @contextlib.contextmanager
@@ -156,29 +151,15 @@ class Budget:
             self.depth += 1
 
 
-class _Unlimited(Budget):
-    """What is in force outside of any `reading`."""
-
-    def spend(self, *, made: int = 0, items: int = 0, outline: int = 0) -> None:
-        pass
-
-    @contextlib.contextmanager
-    def deeper(self) -> Iterator[None]:
-        yield
-
-
 _CURRENT: ContextVar[Budget | None] = ContextVar("budget", default=None)
-_UNLIMITED = _Unlimited()
-
-
-def current() -> Budget:
-    """The budget of the `reading` that is going on."""
-    return _CURRENT.get() or _UNLIMITED
+"""The budget of the `reading` that is going on; outside of any nothing is limited."""
 
 
 def spend(*, made: int = 0, items: int = 0, outline: int = 0) -> None:
     """Takes from the budget of the `reading` that is going on; see `Budget.spend`."""
-    current().spend(made=made, items=items, outline=outline)
+    budget = _CURRENT.get()
+    if budget is not None:
+        budget.spend(made=made, items=items, outline=outline)
 
 
 def spend_tensor(shape: tuple[int, ...], itemsize: int) -> int:
@@ -197,7 +178,8 @@ def spend_tensor(shape: tuple[int, ...], itemsize: int) -> int:
 
 def deeper() -> contextlib.AbstractContextManager[None]:
     """One level down in the budget of the `reading` that is going on."""
-    return current().deeper()
+    budget = _CURRENT.get()
+    return contextlib.nullcontext() if budget is None else budget.deeper()
 
 
 def checked_name(text: str) -> str:

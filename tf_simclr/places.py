@@ -23,10 +23,12 @@ _MARK = "tf_simclr.places"
 Place = Annotated[str, _MARK]
 """Type of a knob that is a word of its own, such as `synthetic`, or else a path."""
 
+NAMED = ("checkpoint", "teacher", "adapted", "source", "path", "a", "b")
+"""Knobs for which other addresses (`hf://`, `https://`) are answers, too, or have sentences of their own."""
 READ = {
     **dict.fromkeys(("image_dir", "radiographs", "pretrain_radiographs", "raw", "images"), "images"),
     "data_dir": "a data set of TensorFlow Datasets, which reads gs:// by itself",
-    **dict.fromkeys(("checkpoint", "teacher", "adapted", "source", "path", "a", "b"), "a checkpoint"),
+    **dict.fromkeys(NAMED, "a checkpoint"),
     **dict.fromkeys(("runs", "model", "others"), "runs and models"),
     "subgroup_table": "a table",
     **dict.fromkeys(("encoder", "teacher_encoder"), "a network's file, FILE.keras"),
@@ -41,23 +43,11 @@ WRITTEN = {
     "figures": "pictures",
 }
 """Knobs for which what a command has made is sent to an address in a bucket."""
-NAMED = ("checkpoint", "teacher", "adapted", "source", "path", "a", "b")
-"""Knobs for which other addresses (`hf://`, `https://`) are answers, too, or have sentences of their own."""
 
-_STORES_NOT = (
-    "http",
-    "https",
-    "ftp",
-    "hf",
-    "grpc",
-    "data",
-    "github",
-    "git",
-    "jupyter",
-    "dir",
-    "simplecache",
-    "filecache",
-)
+_STORES_NOT = {
+    *("http", "https", "ftp", "hf", "grpc", "data", "github", "git", "jupyter"),
+    *("dir", "simplecache", "filecache"),
+}
 """What addresses begin with that are in no bucket."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -172,6 +162,10 @@ def expanded(path: str | Path) -> Path:
     return Path(start + _VARIABLE.sub(variable, rest))
 
 
+_IMPOSSIBLE = {errno.ENAMETOOLONG: "is too long", errno.ELOOP: "goes round in a circle of links"}
+"""What the system answers where no file can have a name → why."""
+
+
 def _check_possible(text: str) -> None:
     """Refuses what no file can be called: whoever asks for one of that name would fail, each in its own way.
 
@@ -185,9 +179,6 @@ def _check_possible(text: str) -> None:
         except OSError as error:
             why = _IMPOSSIBLE.get(error.errno or 0)
     check(why is None, f"a path must be one that a file can have, and this one {why}: {shortened(text, 100)!r}")
-
-
-_IMPOSSIBLE = {errno.ENAMETOOLONG: "is too long", errno.ELOOP: "goes round in a circle of links"}
 
 
 def home(text: str) -> tuple[str, str]:
