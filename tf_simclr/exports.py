@@ -406,29 +406,13 @@ def _open_onnx(path: Path) -> Callable[[np.ndarray], _Outputs]:
     return lambda images: dict(zip(names, session.run(None, {taken: images}), strict=True))
 
 
-def _write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
-    """A TensorFlow Lite file in float32."""
-    path.write_bytes(_converted(serving.model(), serving, samples=samples))
-    _describe_tflite(serving, path, samples=samples)
+def _write_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray], int8: bool = False) -> None:
+    """A TensorFlow Lite file, in float32 or with weights and activations in int8; inputs and outputs stay as they are.
 
-
-def _write_int8(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
-    """A TensorFlow Lite file whose weights and activations are int8; inputs and outputs stay as they are."""
-
-    def quantize(converter: Any) -> None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([image[None]] for batch in samples for image in batch)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-
-    path.write_bytes(_converted(serving.model(fixed_point=True), serving, samples=samples, prepare=quantize))
-    _describe_tflite(serving, path, samples=samples)
-
-
-def _describe_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray]) -> None:
-    """Appends what is known of a TensorFlow Lite file, where such files have what belongs to them: a zip at their end.
-
-    `about.json` is as of the other formats, `labels.txt` has a class a line; the runtime reads neither.
+    What is known of it is appended where such files have what belongs to them, in a zip at their end: `about.json` is
+    as of the other formats, `labels.txt` has a class a line; the runtime reads neither.
     """
+    path.write_bytes(_converted(serving.model(fixed_point=int8), serving, samples=samples, int8=int8))
     sides = _signature_of(serving, samples)[0][1:3]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("about.json", json.dumps(serving.about(sides), indent=1) + "\n")
@@ -436,13 +420,7 @@ def _describe_tflite(serving: Serving, path: Path, *, samples: list[np.ndarray])
             archive.writestr("labels.txt", "".join(f"{name}\n" for name in serving.classes))
 
 
-def _converted(
-    model: keras.Model,
-    serving: Serving,
-    *,
-    samples: list[np.ndarray],
-    prepare: Callable[[Any], None] = lambda converter: None,
-) -> bytes:
+def _converted(model: keras.Model, serving: Serving, *, samples: list[np.ndarray], int8: bool) -> bytes:
     """TensorFlow Lite's form of the model, for batches of any length."""
     shape = tf.TensorSpec(*_signature_of(serving, samples), name="images")
     call = tf.function(lambda images: model(images, training=False), autograph=False)
@@ -455,7 +433,10 @@ def _converted(
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(served, folder, signatures=served.call.get_concrete_function(shape))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        prepare(converter)
+        if int8:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([image[None]] for batch in samples for image in batch)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()
 
 
@@ -478,6 +459,8 @@ FORMATS = {
     "savedmodel": _Format("", _write_savedmodel, _open_savedmodel, any_size=True),
     "onnx": _Format(".onnx", _write_onnx, _open_onnx, needs=("tf2onnx", "onnx", "onnxruntime")),
     "tflite": _Format(".tflite", _write_tflite, _open_tflite, needs=_LITERT),
-    "tflite-int8": _Format(".int8.tflite", _write_int8, _open_tflite, needs=_LITERT, least=0.97),
+    "tflite-int8": _Format(
+        ".int8.tflite", functools.partial(_write_tflite, int8=True), _open_tflite, needs=_LITERT, least=0.97
+    ),
 }
 """Format → how it is written and run."""
