@@ -11,10 +11,11 @@ Whatever is named becomes one model, images `(n, h, w, c)` in [0, 1] to features
 before and behind stands as layers of Keras.
 """
 
+import contextlib
 import importlib
 import inspect
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,8 @@ def build(name: str, *, image_size: int, say: _Say, channels: int | None = None)
         say(f"{name} takes values of 0 to 255, by its first layer: images in [0, 1] are multiplied by 255 before it")
     if scale is not None:
         x = keras.layers.Rescaling(scale, offset, name=RANGE)(x)
-    try:
+    with _told(f"{name} must take images {(*size, channels)}"):
         x = _vectors(made(x), name=name, say=say)
-    except InputError:
-        raise
-    except Exception as error:  # whatever its layers raise
-        raise InputError(f"{name} must take images {(*size, channels)}; {named.told(error)}") from error
     # 4. A head behind it must know d, and a file of it must say what it is made of.
     rule = f"{name} must give features of a known length; make it for images of one size, by keras.Input((h, w, 3))"
     check(x.shape[-1] is not None, rule, output=tuple(x.shape))
@@ -113,7 +110,7 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
     function = named.find(name, "encoder")
     _register_named()
     knobs = {"image_size": image_size, "channels": channels}
-    try:
+    with _told(f"{name} must make a Keras model"):
         # Only arguments that it has are given; one without a default that we do not know cannot be given.
         known = inspect.signature(function).parameters
         needed = [
@@ -126,10 +123,17 @@ def _made(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any,
         if isinstance(made, keras.layers.Layer) and not _takes_bytes(made):
             say(f"{name} sees images in [0, 1]")
         return made, None, None
+
+
+@contextlib.contextmanager
+def _told(rule: str) -> Iterator[None]:
+    """A block in which whatever somebody's code raises becomes a sentence: what must hold, and what it said."""
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{name} must make a Keras model; {named.told(error)}") from error
+        raise InputError(f"{rule}; {named.told(error)}") from error
 
 
 def _application(name: str, *, image_size: int, say: _Say, channels: int) -> tuple[Any, Any, Any]:
@@ -158,13 +162,8 @@ def _backbone(preset: str, *, say: _Say) -> tuple[Any, Any, Any]:
     imported("keras_hub", f"the encoder keras_hub:{preset}")
     keras_hub: Any = importlib.import_module("keras_hub")
     place = str(expanded(preset)) if Path(expanded(preset)).is_dir() else preset
-    try:
+    with _told("keras_hub must be followed by the preset of an image backbone, its name or its folder"):
         made = keras_hub.models.Backbone.from_preset(place)
-    except Exception as error:
-        raise InputError(
-            f"keras_hub must be followed by the preset of an image backbone, its name or its folder; "
-            f"{named.told(error)}"
-        ) from error
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(place)
     except Exception:  # a preset without one
@@ -229,18 +228,14 @@ def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
 
 def _check_told(model: keras.Model, *, name: str) -> None:
     """Refuses an encoder that cannot say what it is made of: nothing could load what comes of it."""
-    try:
+    with _told(
+        f"{name} must be saved with what comes of it: each class of its own needs a get_config() that gives the "
+        "arguments of its constructor"
+    ):
         # As a file would say it, and as it would be loaded: whatever fails there fails now.
         known = keras.saving.serialize_keras_object(model)
         _check_code(known, where=name)
         type(model).from_config(model.get_config())
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{name} must be saved with what comes of it: each class of its own needs a get_config() that gives the "
-            f"arguments of its constructor; {named.told(error)}"
-        ) from error
 
 
 # Files.
