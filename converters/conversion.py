@@ -214,9 +214,8 @@ def _prove(done: Conversion, place: Path, *, engine: str) -> None:
         inputs = verification.images(done.architecture, done.precision)
         # Two ways that share no code: NumPy on the source's weights, the target's own framework on the written file.
         ours = verification.numpy_endpoints(done.network, inputs, torchvision_pool=_torchvision_takes(done))
-        theirs = verification.written_endpoints(place, written, inputs=inputs, to=done.to, engine=engine)
+        theirs, done.engine = verification.written_endpoints(place, written, inputs=inputs, to=done.to, engine=engine)
         done.differences = verification.compare(ours, theirs)
-        done.engine = verification.ran_by(written, to=done.to, engine=engine)
         if TORCHVISION in ours:
             done.torchvision = verification.difference(ours["final_avg_pool"], ours[TORCHVISION], name="final_avg_pool")
     _within(done)
@@ -278,7 +277,10 @@ def _staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{target} must be writable: {error.strerror or error}; choose another place") from error
     finally:
-        _remove(place)
+        # A folder, or a file; the folder around it may be missing, which the error tells.
+        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            place.unlink(missing_ok=True)
 
 
 def _settle(place: Path, target: Path) -> None:
@@ -292,11 +294,3 @@ def _settle(place: Path, target: Path) -> None:
         goal = target / path.relative_to(place)
         goal.parent.mkdir(parents=True, exist_ok=True)
         path.replace(goal)
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place)
-    else:
-        with contextlib.suppress(OSError):  # the folder itself may be missing; the error tells
-            place.unlink(missing_ok=True)

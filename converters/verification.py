@@ -172,23 +172,24 @@ def engine_of(name: str) -> str:
     return ("torch" if installed("torch") else "numpy") if name == "auto" else name
 
 
-def ran_by(written: Network, *, to: str, engine: str) -> str:
-    """What `written_endpoints` runs a file with, as a person calls it."""
-    if NAMINGS[written.naming].torch:
-        return {"torch": "PyTorch", "numpy": "NumPy"}[engine]
-    return ("TensorFlow" if to == "savedmodel" else "Keras") if to in IN_FLOAT32 else "NumPy"
-
-
 def written_endpoints(
     path: Path, written: Network, *, inputs: np.ndarray, to: str, engine: str
-) -> dict[str, np.ndarray]:
-    """Endpoints of a written file: Keras' and TensorFlow's by these, PyTorch's by `engine`, checkpoints by NumPy."""
+) -> tuple[dict[str, np.ndarray], str]:
+    """Endpoints of a written file: Keras' and TensorFlow's by these, PyTorch's by `engine`, checkpoints by NumPy.
+
+    Returns:
+        The endpoints, and what computed them, as a person calls it.
+    """
+    if NAMINGS[written.naming].torch and engine == "torch":
+        return torch_endpoints(written, inputs), "PyTorch"
     if NAMINGS[written.naming].torch:
-        return torch_endpoints(written, inputs) if engine == "torch" else _file_endpoints(path, written, inputs=inputs)
+        return _file_endpoints(path, written, inputs=inputs), "NumPy"
     if to not in IN_FLOAT32:
-        return numpy_endpoints(written, inputs)
+        return numpy_endpoints(written, inputs), "NumPy"
     from converters.networks import in_keras
 
-    if to == "h5":
-        return in_keras.run_weights_file(path, inputs, network=written)
-    return (in_keras.run_keras_file if to == "keras" else in_keras.run_saved_model)(path, inputs)
+    if to == "savedmodel":
+        return in_keras.run_saved_model(path, inputs), "TensorFlow"
+    if to == "keras":
+        return in_keras.run_keras_file(path, inputs), "Keras"
+    return in_keras.run_weights_file(path, inputs, network=written), "Keras"

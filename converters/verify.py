@@ -74,7 +74,8 @@ def run(options: Options) -> tuple[bool, list[str]]:
     ours, theirs = verification.numpy_endpoints(a, inputs), _forward(b, options)(b, inputs)
     ends = verification.compare(ours, theirs)
     values = [verification.difference(a[name], b[name], name=name) for name in a.weights if name in b.weights]
-    lines = [_summary("weights", values), *(_line(d) for d in ends), *_only(a, b)]
+    of_ends = [f"{d.name:<18} differs by {d.largest:.2e}, {d.relative:.1e} of its largest magnitude" for d in ends]
+    lines = [_summary(values), *of_ends, *_only(a, b)]
     return _verdict(values, ends, limit, lines)
 
 
@@ -117,17 +118,13 @@ def _forward(b: "Network", options: Options) -> "Callable[[Network, np.ndarray],
     return engines[engine]
 
 
-def _line(d: "Difference") -> str:
-    return f"{d.name:<18} differs by {d.largest:.2e}, {d.relative:.1e} of its largest magnitude"
-
-
-def _summary(what: str, values: list["Difference"]) -> str:
+def _summary(values: list["Difference"]) -> str:
     unequal = [d for d in values if d.largest != 0]
     if not unequal:
-        return f"{what}: {len(values)} compared, all equal"
+        return f"weights: {len(values)} compared, all equal"
     # The worst of the unequal ones, by its own size.
     worst = max(unequal, key=lambda d: d.relative)
-    return f"{what}: {len(values)} compared, {len(unequal)} differ, most {worst.name} by {worst.relative:.1e}"
+    return f"weights: {len(values)} compared, {len(unequal)} differ, most {worst.name} by {worst.relative:.1e}"
 
 
 def _only(a: "Network", b: "Network") -> list[str]:

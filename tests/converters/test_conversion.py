@@ -147,7 +147,8 @@ def test_a_file_that_computes_something_else_is_found(tf1, tmp_path, monkeypatch
     true = verification.written_endpoints
 
     def wrong(*args, **options):
-        return {name: x * (1 + 1e-6) for name, x in true(*args, **options).items()}
+        ends, engine = true(*args, **options)
+        return {name: x * (1 + 1e-6) for name, x in ends.items()}, engine
 
     monkeypatch.setattr(verification, "written_endpoints", wrong)
     with pytest.raises(InputError, match=r"/out\.pth must .* initial_conv differs by 1\.0e-06 .* not put there"):
@@ -178,7 +179,7 @@ def test_a_file_with_other_weights_is_found(tf1, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_proven_leaves_the_files_that_were_there(tf1, tmp_path, monkeypatch, to):
     from converters import verification
 
-    nothing = {"initial_conv": np.zeros(1)}
+    nothing = {"initial_conv": np.zeros(1)}, "NumPy"
     monkeypatch.setattr(verification, "written_endpoints", lambda *args, **options: nothing)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checkpoint").write_text("older")
