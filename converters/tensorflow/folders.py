@@ -208,10 +208,15 @@ def write_tf1(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, 
     Returns:
         The checkpoint's prefix.
     """
-    prefix = Path(folder) / f"model.ckpt-{step}"
-    prefix.parent.mkdir(parents=True, exist_ok=True)
     weights = (pair for pair in tensors if pair[0] != "global_step")
     # The step first, as TensorFlow's own saver writes it.
-    write_bundle(prefix, chain([("global_step", np.asarray(step, np.int64))], weights))
-    write_state(folder, prefix.name)
+    values = chain([("global_step", np.asarray(step, np.int64))], weights)
+    return write_checkpoint(Path(folder) / f"model.ckpt-{step}", values)
+
+
+def write_checkpoint(prefix: Path, tensors: Iterable[tuple[str, np.ndarray | bytes]]) -> Path:
+    """Writes a bundle at a prefix, whose folder is made if it is missing, and the `checkpoint` file that names it."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(prefix, tensors)
+    write_state(prefix.parent, prefix.name)
     return prefix

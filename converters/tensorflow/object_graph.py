@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.tensorflow.bundle import Bundle, write_bundle
-from converters.tensorflow.folders import write_state
+from converters.tensorflow.bundle import Bundle
+from converters.tensorflow.folders import write_checkpoint
 from converters.tensorflow.wire import Message, encode
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import checked_name
@@ -144,11 +144,7 @@ def write_tf2(folder: str | Path, tensors: Iterable[tuple[str, np.ndarray]], *, 
     Returns:
         The checkpoint's prefix, `<folder>/ckpt-<step>`.
     """
-    prefix = Path(folder) / f"ckpt-{step}"
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    write_bundle(prefix, _with_graph(tensors, step=step))
-    write_state(folder, prefix.name)
-    return prefix
+    return write_checkpoint(Path(folder) / f"ckpt-{step}", _with_graph(tensors, step=step))
 
 
 def _with_graph(tensors: Iterable[tuple[str, np.ndarray]], *, step: int) -> Iterator[tuple[str, np.ndarray | bytes]]:
