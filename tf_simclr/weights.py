@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +40,22 @@ def load_model(path: Any, **selection: Any) -> "keras.Model":
     from converters.loading import load
     from converters.networks.in_keras import build_keras
 
-    if (own := _own(path, selection)) is not None:
+    if (own := own_network(path, **selection)) is not None:
         return own
     with contextlib.closing(load(path, **selection)) as network:
         return build_keras(network)
 
 
-def own_network(path: Any) -> "keras.Model | None":
+def own_network(path: Any, **selection: Any) -> "keras.Model | None":
     """The network of a checkpoint whose encoder is no ResNet of ours; None where it is one.
+
+    Args:
+        path: as in `load_model`.
+        **selection: as in `load_model`.
 
     Raises:
         InputError: it is damaged, not whole, or made of code that nobody has named.
     """
-    return _own(path, {})
-
-
-def _own(path: Any, selection: Mapping[str, Any]) -> "keras.Model | None":
     from converters.loading import load
 
     place = located(path)

@@ -28,14 +28,14 @@ def open_hdf5(path: Path, content: bytes | None = None) -> h5py.File:
     return h5py.File(io.BytesIO(content) if content is not None else path, "r")
 
 
-def objects(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+def objects(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     """Path and object of everything below a group, a group before what it holds, in the order of names.
 
     Raises:
         InputError: a link leads elsewhere, an object has two names, or a data set's bytes are not in this file.
     """
     # Addresses in the file tell objects apart, whatever their names.
-    yield from _objects(group, prefix, {_address(group)})
+    yield from _objects(group, "", {_address(group)})
 
 
 def _address(item: h5py.Group | h5py.Dataset) -> int:

@@ -181,7 +181,9 @@ def _tar_members(path: Path) -> Generator[_Member, None, None]:
     with compression[1](path) if compression else path.open("rb") as content:
         with tarfile.open(fileobj=cast(Any, _Careful(content)), mode="r:") as archive:
             for info in archive:
-                yield _Member(info.name, info.size, _kind_of(info), partial(_opened, archive, info))
+                # Of a plain file, which is all that is opened, there is always something to open.
+                opened = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
+                yield _Member(info.name, info.size, _kind_of(info), opened)
         left = _TAIL
         while compression and (block := content.read(_BLOCK)):
             left -= len(block)
@@ -195,13 +197,6 @@ def _kind_of(info: tarfile.TarInfo) -> str:
     if info.isdir():
         return "folder"
     return "file" if info.isreg() and not info.issparse() else "a device or another special file"
-
-
-def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = archive.extractfile(info)
-    if file is None:
-        raise InputError(f"member {info.name} must have content")
-    return file
 
 
 class _Careful:

@@ -91,9 +91,10 @@ def files(address: str) -> list[Remote]:
         InputError: there is none, the bucket cannot be listed or reached, or a name would lead out of the folder.
     """
     bucket, path = split(address)
-    listed = list(items(bucket, path))
+    listed = list(pages(bucket, prefix=path))
     with reading(address, "a folder that its bucket lists as it should"):
-        found = [remote(bucket, path, item=item) for item in listed if not item["name"].endswith("/")]
+        items = (item for page in listed for item in page.get("items", []))
+        found = [remote(bucket, path, item=item) for item in items if not item["name"].endswith("/")]
     # The listing is by prefix: `r50_1x` begins `r50_1x_sk1` as well.
     inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/" if path else "")]
     check(bool(inside), f"{address} must hold a file; there is none in the bucket")
@@ -114,14 +115,6 @@ def remote(bucket: str, folder: str, *, item: dict[str, Any]) -> Remote:
     size, md5, crc = int(item["size"]), item.get("md5Hash", ""), item.get("crc32c", "")
     check(size >= 0, f"files in gs://{bucket} must have sizes; nothing was downloaded", size=size, name=path)
     return Remote(bucket, checked_name(path), relative, size, str(md5), str(crc))
-
-
-def items(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    """The bucket's own description of every file whose path begins so, page by page."""
-    for page in pages(bucket, prefix=prefix):
-        with reading(f"gs://{bucket}", "a bucket that is listed with its files"):
-            found = list(page.get("items", []))
-        yield from found
 
 
 def folders(address: str) -> list[str]:

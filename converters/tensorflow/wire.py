@@ -29,17 +29,17 @@ class Message:
             # A repeated field has several values, in the order of the file.
             self.fields.setdefault(number, []).append(value)
 
-    def integer(self, number: int, default: int = 0) -> int:
+    def integer(self, number: int) -> int:
         # The last one counts, as protocol buffers have it.
-        value = self.fields.get(number, [default])[-1]
+        value = self.fields.get(number, [0])[-1]
         if not isinstance(value, int):
             raise InputError(f"field {number} of a protocol buffer must be a number; the file is damaged")
         return value
 
-    def signed(self, number: int, default: int = 0) -> int:
+    def signed(self, number: int) -> int:
         """A number whose negative values are stored as two's complement of 64 bits."""
         # 64 bits: the highest is the sign.
-        value = self.integer(number, default)
+        value = self.integer(number)
         return value - (1 << 64) if value >> 63 else value
 
     def text(self, number: int) -> str:
