@@ -44,6 +44,7 @@ def main(line: Sequence[str] | None = None, program: str = "python -m converters
         options = asked(Options, line, program=program, description=main.__doc__)
         from converters.loading import load
 
+        # Its other fields are what `load` takes, by name.
         network = load(options.path, **{k: v for k, v in vars(options).items() if k != "path"})
         write("\n".join(f"{head:<12}{text}" for head, text in describe_network(network)) + "\n")
 
@@ -53,7 +54,6 @@ def describe_network(network: "Network") -> list[tuple[str, str]]:
     from converters.names.describe import describe, some, tensors, version
     from converters.values import kernel_scale
 
-    # Its other fields are what `load` takes, by name.
     # From what it is to what it computes, then what is odd, then what was left behind.
     a = network.architecture
     style = version(a, container=network.container, has_ema=network.has_ema)

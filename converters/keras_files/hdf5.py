@@ -47,8 +47,8 @@ def _objects(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[s
         for name in group:
             spend(items=1)
             path = checked_name(f"{prefix}/{name}" if prefix else str(name))
-            check(isinstance(group.get(name, getlink=True), h5py.HardLink), "a link in it leads elsewhere", link=path)
             # By the kind of link before it is followed: a soft or external link could lead out of the file.
+            check(isinstance(group.get(name, getlink=True), h5py.HardLink), "a link in it leads elsewhere", link=path)
             item = group[name]
             # A second hard link to an object: a circle, or a tensor with two names.
             check(_address(item) not in seen, "an object in it has two names", name=path)

@@ -190,8 +190,8 @@ def _tar_members(path: Path) -> Generator[_Member, None, None]:
             check(left >= 0, f"{path} must end behind its last member", bytes=_TAIL)
 
 
-# Neither links nor devices: either could make a later member go to another place.
 def _kind_of(info: tarfile.TarInfo) -> str:
+    # Neither links nor devices are unpacked: either could make a later member go to another place.
     if info.issym() or info.islnk():
         return "a link"
     if info.isdir():

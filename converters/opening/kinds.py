@@ -70,9 +70,10 @@ def head_of(path: Path) -> bytes:
         return file.read(_HEAD)
 
 
-# By content alone; an ending may be anything.
 def kind_of(path: Path) -> str | None:
     """`torch`, `keras`, `hdf5`, `safetensors`, `npz`, `zip` or `tar`; None: nothing that tells itself by its bytes.
+
+    By content alone, as an ending may be anything.
 
     Raises:
         InputError: it is a zip that is not whole.

@@ -124,8 +124,8 @@ def _all_of(shards: Shards) -> list[str]:
     return [f"{start}{number:05d}{end}" for number in range(1, int(match["count"]) + 1)]
 
 
-# Each tensor once, and where the index says.
 def _joined(shards: Shards, sources: list[Source], *, places: dict[str, str] | None) -> Source:
+    """One source of all: each tensor once, and where the index says."""
     tensors: dict[str, Any] = {}
     for source in sources:
         for key, stored in source.tensors.items():

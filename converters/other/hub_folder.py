@@ -34,9 +34,9 @@ def _config(network: Network, naming: Naming) -> dict:
     """
     a = network.architecture
     ours = {"library_name": "tf_simclr", "tf_simclr": asdict(a), "naming": naming.name}
-    # In timm's words what our networks see: [0, 1], so a mean of 0 and a deviation of 1, and the same crop.
     if not _timm_reads(a, naming):
         return ours
+    # In timm's words what our networks see: [0, 1], so a mean of 0 and a deviation of 1, and the same crop.
     size = 32 if a.cifar_stem else 224
     pretrained = {
         "input_size": [3, size, size],

@@ -229,9 +229,6 @@ class _Machine:
 
     # What opcodes do.
 
-    def mark(self) -> None:
-        self.marks.append(len(self.stack))
-
     def protocol(self) -> None:
         version = self.number("<B")
         if version > 5:
@@ -249,9 +246,6 @@ class _Machine:
 
     def text(self, form: str) -> None:
         self.push(self.copy(form).decode("utf-8", "surrogatepass"))
-
-    def bytes_(self, form: str) -> None:
-        self.push(self.copy(form))
 
     def string(self, form: str) -> None:
         """Python 2's `str`: text where it is ASCII."""
@@ -282,9 +276,6 @@ class _Machine:
     def put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
 
-    def get(self, place: int) -> None:
-        self.push(self.memo[place])
-
     def pop(self) -> None:
         # A mark on top is what is popped.
         if self.marks and self.marks[-1] == len(self.stack):
@@ -311,9 +302,6 @@ class _Machine:
         if not isinstance(target, list):
             raise TypeError("items belong to no list")
         target.extend(items)
-
-    def persistent(self, identity: Any) -> None:
-        self.push(self.persistent_id(identity))
 
     def call(self) -> None:
         """`REDUCE` calls a function, `NEWOBJ` a class: here both are a name and arguments."""
@@ -373,7 +361,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     for opcode, action in {
         "\x80": _Machine.protocol,
         "\x95": lambda m: m.number("<Q"),  # a frame's length
-        "(": _Machine.mark,
+        "(": lambda m: m.marks.append(len(m.stack)),
         "0": _Machine.pop,
         "1": lambda m: m.since_mark(),
         "2": lambda m: m.push(m.stack[-1]),
@@ -400,10 +388,10 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
         "S": _Machine.string_line,
         "T": lambda m: m.string("<i"),
         "U": lambda m: m.string("<B"),
-        "B": lambda m: m.bytes_("<I"),
-        "C": lambda m: m.bytes_("<B"),
-        "\x8e": lambda m: m.bytes_("<Q"),
-        "\x96": lambda m: m.bytes_("<Q"),  # a bytearray
+        "B": lambda m: m.push(m.copy("<I")),
+        "C": lambda m: m.push(m.copy("<B")),
+        "\x8e": lambda m: m.push(m.copy("<Q")),
+        "\x96": lambda m: m.push(m.copy("<Q")),  # a bytearray
         "\x97": lambda m: m.unsupported("buffers beside it"),
         "\x98": lambda m: None,
         "c": _Machine.name_of_lines,
@@ -419,16 +407,16 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
         "r": lambda m: m.put(m.number("<I")),
         "p": lambda m: m.put(int(m.line())),
         "\x94": lambda m: m.put(len(m.memo)),
-        "h": lambda m: m.get(m.number("<B")),
-        "j": lambda m: m.get(m.number("<I")),
-        "g": lambda m: m.get(int(m.line())),
+        "h": lambda m: m.push(m.memo[m.number("<B")]),
+        "j": lambda m: m.push(m.memo[m.number("<I")]),
+        "g": lambda m: m.push(m.memo[int(m.line())]),
         "s": lambda m: m.set_items([m.stack.pop() for _ in range(2)][::-1]),
         "u": lambda m: m.set_items(m.since_mark()),
         "a": lambda m: m.append([m.stack.pop()]),
         "e": lambda m: m.append(m.since_mark()),
         "\x90": lambda m: m.append(m.since_mark()),
-        "Q": lambda m: m.persistent(m.stack.pop()),
-        "P": lambda m: m.persistent(m.line()),
+        "Q": lambda m: m.push(m.persistent_id(m.stack.pop())),
+        "P": lambda m: m.push(m.persistent_id(m.line())),
         "R": _Machine.call,
         "\x81": _Machine.call,
         "\x92": _Machine.new_by_keyword,

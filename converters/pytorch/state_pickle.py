@@ -304,14 +304,10 @@ def described(array: Array) -> tuple[str, tuple[int, ...], bool, bytes] | None:
     if type(array.state) is not tuple or len(array.state) != 5:
         return None
     _, shape, dtype, fortran, data = array.state
-    code = (
-        dtype.arguments[0] if isinstance(dtype, Placeholder) and dtype.kind == "numpy.dtype" and dtype.arguments else ""
-    )
-    order = (
-        dtype.state[1]
-        if isinstance(dtype, Placeholder) and type(dtype.state) is tuple and len(dtype.state) > 1
-        else "|"
-    )
+    if not (isinstance(dtype, Placeholder) and dtype.kind == "numpy.dtype" and dtype.arguments):
+        return None
+    code = dtype.arguments[0]
+    order = dtype.state[1] if type(dtype.state) is tuple and len(dtype.state) > 1 else "|"
     plain = type(code) is str and re.fullmatch(r"[fiuc](1|2|4|8|16)|b1", code) and code not in ("f1", "f16", "c1")
     if not plain or order not in ("<", ">", "|", "=") or type(data) not in (bytes, bytearray):
         return None

@@ -214,9 +214,9 @@ class Bundle(Mapping[str, np.ndarray]):
             raise InputError(f"{path} must exist: {self.index} has tensors in it; copy it as well")
         return MappedFile(path)
 
-    # 1. Within the file; 2. as long as the shape says; 3. together no more than the files; 4. one behind the other.
     def _check_places(self) -> None:
         """Every tensor lies within its file and is as long as its shape says; no bytes belong to two tensors."""
+        # 1. Within the file; 2. as long as the shape says; 3. together no more than the files; 4. one behind the other.
         for key, entry in self._stored().items():
             size = len(self._maps[entry.shard])
             if entry.offset + entry.size > size:
@@ -301,9 +301,9 @@ class Bundle(Mapping[str, np.ndarray]):
         flat = np.frombuffer(content, DTYPES[entry.dtype])
         return np.require(flat.reshape(entry.shape), requirements="A")  # TensorFlow aligns nothing; torch needs it
 
-    # Slices are found by keys made of the tensor's name and their extents.
     def _assemble(self, name: str, entry: _Entry) -> np.ndarray:
         """Puts a partitioned tensor together: every slice is there, and every element is in exactly one."""
+        # Slices are found by keys made of the tensor's name and their extents.
         stored = {extents: self._slices.get(slice_key(name, extents)) for extents in entry.slices}
         slices = {extents: one for extents, one in stored.items() if one and one.dtype == entry.dtype}
         if len(slices) < len(entry.slices) or sum(one.count for one in slices.values()) != entry.count:

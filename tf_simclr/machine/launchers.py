@@ -30,8 +30,10 @@ class Meeting:
         rule = f"process_id must be from 0 to {self.processes - 1}, another one for each process"
         check(0 <= self.number < self.processes, rule, process_id=self.number)
 
-    @property  # the last colon is the port's, also behind an address of IPv6, which is in brackets
+    @property
     def place(self) -> tuple[str, int]:
+        """Host and port."""
+        # The last colon is the port's, also behind an address of IPv6, which is in brackets.
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 

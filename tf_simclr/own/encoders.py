@@ -350,10 +350,10 @@ def encoder_of(model: keras.Model) -> keras.layers.Layer:
     """The encoder within a network by its endpoints; of other models the model itself."""
     if not isinstance(model, network.Network):
         return model
+    # In the order of layers: the first with weights is the encoder, the heads come behind it.
     return next(layer for layer in model.layers if layer.weights)
 
 
-# In the order of layers: the first with weights is the encoder, the heads come behind it.
 def projection_of(model: keras.Model) -> keras.layers.Layer | None:
     """The projection head within a network by its endpoints, if there is one."""
     return next((layer for layer in model.layers if layer.name == "projection_head"), None)
