@@ -97,7 +97,7 @@ def read_config(config: Any) -> Surroundings:
     # Names promise an architecture: settings that contradict them are another network.
     for node in nodes:
         _check_settings(node, names)
-    around = Surroundings(selector=_selector(root, nodes))
+    around = Surroundings(selector=_selector(nodes))
     _surroundings(root, around)
     return around
 
@@ -227,7 +227,7 @@ def _check_settings(node: _Node, names: set[str]) -> None:
         )
 
 
-def _selector(root: _Node, nodes: list[_Node]) -> int | None:
+def _selector(nodes: list[_Node]) -> int | None:
     """Which output of the projection head feeds the classifier; None: there is no classifier, or it is not told."""
     for node in nodes:
         value = node.config.get("ft_proj_selector")

@@ -10,7 +10,7 @@ from tf_simclr.models.architecture import Architecture
 NESTED = "{}"
 """Last component of a wrapper that stands for one dictionary per first component of the keys."""
 
-_Head = Callable[[Layer, Architecture], str | None]
+_Head = Callable[[Layer], str | None]
 _Refusal = Callable[[Architecture], str | None]
 
 _TORCH = {
@@ -77,19 +77,19 @@ _SEPARIUS_SK = {
 }
 
 
-def _trunk_only(layer: Layer, architecture: Architecture) -> None:
+def _trunk_only(layer: Layer) -> None:
     return None
 
 
-def _classifier(name: str, layer: Layer, architecture: Architecture) -> str | None:
+def _classifier(name: str, layer: Layer) -> str | None:
     return name if layer.part == "supervised" else None
 
 
-def _twin_heads(layer: Layer, architecture: Architecture) -> str:
+def _twin_heads(layer: Layer) -> str:
     return "fc" if layer.part == "supervised" else f"projection_head.{layer.block - 1}.{layer.role}"
 
 
-def _numbered(prefix: str, classifier: str, layer: Layer, architecture: Architecture) -> str | None:
+def _numbered(prefix: str, classifier: str, layer: Layer) -> str:
     """Linear, normalisation, ReLU, linear, … numbered in one list."""
     if layer.part == "supervised":
         return classifier
@@ -97,7 +97,7 @@ def _numbered(prefix: str, classifier: str, layer: Layer, architecture: Architec
     return f"{prefix}.{3 * (layer.block - 1) + (layer.kind == 'bn')}"
 
 
-def _mm_neck(classifier: str, layer: Layer, architecture: Architecture) -> str:
+def _mm_neck(classifier: str, layer: Layer) -> str:
     if layer.part == "supervised":
         return classifier
     return f"neck.{'fc' if layer.kind == 'dense' else 'bn'}{layer.block - 1}"
@@ -109,7 +109,7 @@ def _keys(
     for layer in walk(architecture):
         if layer.part == "encoder":
             yield layer, prefix + trunk(layer)
-        elif (name := heads(layer, architecture)) is not None:
+        elif (name := heads(layer)) is not None:
             yield layer, name
 
 

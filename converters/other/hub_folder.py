@@ -85,17 +85,15 @@ def _card(network: Network, naming: Naming) -> str:
         f'features = model(images)["final_avg_pool"]  # images (n, {a.channels}, h, w)',
         "```",
     ]
-    return "\n".join(lines + (_timm_usage(a) if _timm_reads(a, naming) else [])) + "\n"
-
-
-def _timm_usage(architecture: Architecture) -> list[str]:
-    return [
-        "",
-        "With timm, the pooling must be TensorFlow's for the same features:",
-        "",
-        "```python",
-        "import timm, converters.networks.in_torch",
-        'model = timm.create_model("local-dir:this/folder", pretrained=True)',
-        POOL,
-        "```",
-    ]
+    if _timm_reads(a, naming):
+        lines += [
+            "",
+            "With timm, the pooling must be TensorFlow's for the same features:",
+            "",
+            "```python",
+            "import timm, converters.networks.in_torch",
+            'model = timm.create_model("local-dir:this/folder", pretrained=True)',
+            POOL,
+            "```",
+        ]
+    return "\n".join(lines) + "\n"

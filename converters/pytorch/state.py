@@ -230,9 +230,9 @@ class _Reader:
         if isinstance(tensor, OddTensor):
             check(tensor.dtype != BROKEN, f"tensor {key} must lie within its storage, but is {tensor.reason}")
             return Stored.odd(tensor.shape, tensor.dtype, where=f"{path}: {key}", reason=tensor.reason)
-        return _array(path, key, tensor) if isinstance(tensor, Array) else self._tensor(path, key, tensor)
+        return _array(path, key, tensor) if isinstance(tensor, Array) else self._tensor(key, tensor)
 
-    def _tensor(self, path: Path, key: str, tensor: Tensor) -> Stored:
+    def _tensor(self, key: str, tensor: Tensor) -> Stored:
         """A tensor that lies within its storage, and a storage that is as long as it says; PyTorch does not look."""
         try:
             dtype, size = dtype_of(tensor.dtype), self.size(tensor.storage)
