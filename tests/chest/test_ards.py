@@ -8,7 +8,7 @@ import pytest
 from tests.chest import made
 from tf_simclr.chest.ards import stages as ards
 from tf_simclr.chest.ards.runs import Pipeline
-from tf_simclr.chest.ards.stages import NEEDS, STAGES, Stage
+from tf_simclr.chest.ards.stages import STAGES, Stage
 from tf_simclr.config import ChestArds
 from tf_simclr.data.radiographs import partition
 from tf_simclr.errors import InputError
@@ -24,7 +24,7 @@ def whole(root, name: str, **settings) -> Stage:
 def test_there_are_eight_stages_and_each_needs_earlier_ones_only():
     names = list(STAGES)
     assert len(names) == 8
-    assert all(names.index(needed) < names.index(name) for name in names for needed in NEEDS[name])
+    assert all(names.index(needed) < names.index(name) for name, (_, needs) in STAGES.items() for needed in needs)
 
 
 def test_a_stage_is_done_once_and_goes_on_where_it_was_stopped(tmp_path):

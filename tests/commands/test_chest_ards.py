@@ -57,7 +57,8 @@ def calls(monkeypatch):
         return [note("trained", folder / "seed-0")(pipeline, folder, **options)] * pipeline.config.seeds
 
     found = {"best": {}, "trial": "trial-000", "trials": []}
-    monkeypatch.setitem(chest_ards.STEPS, "initial", note("initial", {"architecture": {}, "counts": {}}))
+    initial = note("initial", {"architecture": {}, "counts": {}}), chest_ards.STEPS["initial"][1]
+    monkeypatch.setitem(chest_ards.STEPS, "initial", initial)
     monkeypatch.setattr(chest_ards, "run_pretraining", note("pretrained", {"step": 1}))
     monkeypatch.setattr(chest_ards, "run_finetuning", note("fine-tuned", {}))
     monkeypatch.setattr(chest_ards, "search", note("searched", found))

@@ -67,35 +67,14 @@ def _perform(pipeline: Pipeline, stage: Stage) -> None:
         say(f"{stage.title}: whole in {stage.path}")
         return
     say(stage.title)
-    stage.finish(STEPS[stage.name](pipeline, stage.path))
-
-
-_KNOBS = {
-    "initial": ("checkpoint", "encoder", "ema", "resnet_depth", "image_size", "split_seed", "seed"),
-    "pretrain": (
-        "pairs",
-        "pretrain_epochs",
-        "pretrain_steps",
-        "pretrain_batch_size",
-        "pretrain_learning_rate",
-        "temperature",
-        "mixed_precision",
-    ),
-    "linear": (),
-    "finetune": ("finetune_epochs", "finetune_learning_rate", "finetune_batch_size"),
-    "grid": ("grid_learning_rates", "grid_weight_decays", "grid_epochs", "finetune_batch_size"),
-    "evaluate": (),
-    "compare": ("moco_queue", "moco_momentum"),
-    "report": (),
-}
-"""Stage → the knobs that it is made with, besides those of the stages that it needs.  `seeds` and `moco` are none:
-there may be more of them when a run goes on."""
+    step, _ = STEPS[stage.name]
+    stage.finish(step(pipeline, stage.path))
 
 
 def settings(pipeline: Pipeline, name: str) -> dict[str, Any]:
     """What a stage is made with."""
     values = plain(pipeline.config)
-    found = {knob: values[knob] for knob in _KNOBS[name]}
+    found = {knob: values[knob] for knob in STEPS[name][1]}
     if name == "initial":
         found |= {"positive": pipeline.positive, "radiographs": ards.identity(pipeline.target)}
         found |= _weights(pipeline, there=pipeline.stage(name).noted().get("settings", {}))
@@ -236,14 +215,21 @@ def report(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     return {"page": "report.html"}
 
 
-STEPS: dict[str, Callable[[Pipeline, Path], dict[str, Any]]] = {
-    "initial": initial,
-    "pretrain": pretrained,
-    "linear": linear,
-    "finetune": _finetuned,
-    "grid": grid,
-    "evaluate": _evaluated,
-    "compare": _compared,
-    "report": report,
+STEPS: dict[str, tuple[Callable[[Pipeline, Path], dict[str, Any]], tuple[str, ...]]] = {
+    "initial": (initial, ("checkpoint", "encoder", "ema", "resnet_depth", "image_size", "split_seed", "seed")),
+    "pretrain": (
+        pretrained,
+        (
+            *("pairs", "pretrain_epochs", "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate"),
+            *("temperature", "mixed_precision"),
+        ),
+    ),
+    "linear": (linear, ()),
+    "finetune": (_finetuned, ("finetune_epochs", "finetune_learning_rate", "finetune_batch_size")),
+    "grid": (grid, ("grid_learning_rates", "grid_weight_decays", "grid_epochs", "finetune_batch_size")),
+    "evaluate": (_evaluated, ()),
+    "compare": (_compared, ("moco_queue", "moco_momentum")),
+    "report": (report, ()),
 }
-"""Stage → what runs it in its folder, and gives its result."""
+"""Stage → what runs it in its folder and gives its result, and the knobs that it is made with, besides those of the
+stages that it needs.  `seeds` and `moco` are none: there may be more of them when a run goes on."""

@@ -60,11 +60,7 @@ def estimates(
     weights = np.concatenate([np.ones((1, len(test.labels))), *drawn])
     # 1. Metrics by the bootstrap over patients.
     found = [
-        # The sample's, and the middle 95 % of the draws'.
-        {
-            name: estimate(float(values[0]), middle(values[1:]))
-            for name, values in _measured(way, test=test, weights=weights).items()
-        }
+        {name: _estimate(values) for name, values in _measured(way, test=test, weights=weights).items()}
         | _at_threshold(way, validation=validation, test=test)
         for way in ways
     ]
@@ -99,3 +95,8 @@ def _at_threshold(way: Way, *, validation: Asked, test: Asked) -> dict[str, Esti
     for name, right, rows in (("sensitivity", said, test.labels == 1), ("specificity", 1 - said, test.labels == 0)):
         found[name] = estimate(float(right[rows].mean()), share_interval(right[rows], patients=test.patients[rows]))
     return found
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    """The first of the values, and the middle 95 % of the others."""
+    return estimate(float(values[0]), middle(values[1:]))

@@ -19,28 +19,20 @@ from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import check
 from tf_simclr.files import begun_with, read_json, write_json
 
-STAGES = {
-    "initial": "the encoder to begin with",
-    "pretrain": "SimCLR on the radiographs, without labels",
-    "linear": "what the frozen features are worth, on validation patients",
-    "finetune": "fine-tuning with SGD and cross-entropy, on validation patients",
-    "grid": "search of the fine-tuning's knobs, on validation patients",
-    "evaluate": "the choice on test patients, once",
-    "compare": "the same for the other ways to train",
-    "report": "one page for readers, and the model for `chest app`",
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "initial": ("the encoder to begin with", ()),
+    "pretrain": ("SimCLR on the radiographs, without labels", ("initial",)),
+    "linear": ("what the frozen features are worth, on validation patients", ("pretrain",)),
+    "finetune": ("fine-tuning with SGD and cross-entropy, on validation patients", ("pretrain",)),
+    "grid": ("search of the fine-tuning's knobs, on validation patients", ("pretrain",)),
+    "evaluate": ("the choice on test patients, once", ("grid",)),
+    "compare": ("the same for the other ways to train", ("evaluate",)),
+    "report": (
+        "one page for readers, and the model for `chest app`",
+        ("linear", "finetune", "evaluate"),  # and whatever there is to compare with
+    ),
 }
-"""Stage → what it does, in order."""
-NEEDS: dict[str, tuple[str, ...]] = {
-    "initial": (),
-    "pretrain": ("initial",),
-    "linear": ("pretrain",),
-    "finetune": ("pretrain",),
-    "grid": ("pretrain",),
-    "evaluate": ("grid",),
-    "compare": ("evaluate",),
-    "report": ("linear", "finetune", "evaluate"),  # and whatever there is to compare with
-}
-"""Stage → those that it builds on."""
+"""Stage → what it does, and those that it builds on; in order."""
 WAYS = {
     "simclr": "SimCLR on radiographs, fine-tuned",
     "checkpoint": "The checkpoint, fine-tuned directly",
@@ -69,7 +61,7 @@ class Stage:
     @property
     def title(self) -> str:
         """What a line of progress calls it."""
-        return f"stage {self.number} of {len(STAGES)}, {self.name}: {STAGES[self.name]}"
+        return f"stage {self.number} of {len(STAGES)}, {self.name}: {STAGES[self.name][0]}"
 
     def noted(self) -> dict[str, Any]:
         """What `stage.json` holds; nothing where it has not begun."""
@@ -84,7 +76,7 @@ class Stage:
 
     def before(self) -> "list[Stage]":
         """The stages that it needs."""
-        return [Stage(self.root, name) for name in NEEDS[self.name]]
+        return [Stage(self.root, name) for name in STAGES[self.name][1]]
 
     def begin(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any] = MappingProxyType({})) -> bool:
         """Notes the settings, or checks that those there are the same; whether there is something to do.
