@@ -26,6 +26,24 @@ def draws(function, count: int, salt: int = 0) -> np.ndarray:
     return np.concatenate([batch.numpy() for batch in batches])
 
 
+def adjusted(image, order, *, brightness, contrast, saturation, hue, additive_brightness: bool = False) -> tf.Tensor:
+    """`colors.adjust_planes` of an image (h, w, 3)."""
+    amounts, planes = (brightness, contrast, saturation, hue), colors.planes(image)
+    changed = colors.adjust_planes(planes, order, amounts=amounts, additive_brightness=additive_brightness)
+    return colors.joined(changed)
+
+
+def box(shape, size: tuple[int, int], *, seed, min_area: float = 0.08, max_aspect: float = 4 / 3) -> tf.Tensor:
+    """The box that a crop cuts out: (offset_y, offset_x, height, width)."""
+    begin, extent = augment._sampled(shape, size, seed, min_area=min_area, max_aspect=max_aspect)
+    return tf.concat([begin[:2], extent[:2]], 0)
+
+
+def distorted(image, recipe: Recipe):
+    """Seed → the image changed by a recipe, but for its crop."""
+    return lambda s: augment.distort(tf.constant(image), tf.random.stateless_uniform((10,), s), recipe=recipe)
+
+
 def assert_same_mean(found: np.ndarray, mean: float, std: float, count: int):
     error = np.hypot(found.std() / np.sqrt(len(found)), std / np.sqrt(count))
     assert abs(found.mean() - mean) <= 4 * error, (found.mean(), mean, error)
@@ -55,7 +73,7 @@ def test_colour_changes_equal_loops(amount):
     }
     for name, expected in oracle.items():
         amount_in_range = (amount + 1) % 2 - 1 if name == "hue" else amount
-        found = colors.adjust_colors(COLOR, tf.range(4), **UNCHANGED | {name: amount_in_range})
+        found = adjusted(COLOR, tf.range(4), **UNCHANGED | {name: amount_in_range})
         np.testing.assert_allclose(found, np.clip(expected, 0, 1), atol=1e-4, err_msg=name)
 
 
@@ -68,7 +86,7 @@ def test_single_colour_changes_are_the_references():
         kind, amount = name.rsplit("_", 1)
         additive = kind == "brightness_add"
         amounts = UNCHANGED | ({"brightness": 0.0} if additive else {}) | {arguments.get(kind, kind): float(amount)}
-        found = colors.adjust_colors(COLOR, tf.range(4), **amounts, additive_brightness=additive)
+        found = adjusted(COLOR, tf.range(4), **amounts, additive_brightness=additive)
         tolerance = 1e-4 if kind in ("hue", "saturation") else 1e-5
         np.testing.assert_allclose(found, expected[name], atol=tolerance, err_msg=name)
 
@@ -81,7 +99,7 @@ CHAINS = [(1.3, 0.6, 1.5, 0.1), (0.5, 1.7, 0.3, -0.15), (1.8, 1.8, 1.8, 0.2), (0
 def test_chains_of_colour_changes_in_any_order_are_the_references(version, order):
     expected = golden.arrays("preprocess/color.npz")
     for k, (brightness, contrast, saturation, hue) in enumerate(CHAINS):
-        found = colors.adjust_colors(
+        found = adjusted(
             COLOR,
             tf.constant([int(digit) for digit in order[5:] or "0123"]),
             brightness=brightness - 1 if version == 1 else brightness,
@@ -99,7 +117,7 @@ def test_grayscale_is_the_luma_and_the_references():
 
 
 def test_jitter_of_strength_zero_changes_nothing():
-    found = draws(lambda s: augment.random_jitter(COLOR, seed=s, recipe=Recipe(color_jitter_strength=0.0)), 24)
+    found = draws(distorted(COLOR, Recipe(color_jitter_strength=0.0).only("jitter")), 24)
     np.testing.assert_allclose(found, np.broadcast_to(COLOR, found.shape), atol=1e-5)
 
 
@@ -127,7 +145,8 @@ def test_blur_is_the_references():
 
 def test_each_image_draws_its_own_blur_half_of_the_time():
     edge = tf.cast(tf.range(40)[None, :, None] > 20, tf.float32) * tf.ones((40, 40, 3))
-    found = draws(lambda s: augment.random_blur(edge, seed=s)[20, 20, 0], 2000)
+    blurred = distorted(edge, Recipe.of(Recipe().only(), blur_probability=0.5))
+    found = draws(lambda s: blurred(s)[20, 20, 0], 2000)
     rate = golden.data("preprocess/augment_stats_tf2.json")["blur_rate"]
     blurred = found > 1e-4  # smaller ones come from a sigma whose kernel is a delta
     assert_same_mean(blurred.astype(float), rate["rate"], np.sqrt(rate["rate"] * (1 - rate["rate"])), rate["n"])
@@ -141,7 +160,7 @@ def test_each_image_draws_its_own_blur_half_of_the_time():
 def test_crops_have_the_references_areas_and_aspects(name):
     expected = golden.data("preprocess/augment_stats_tf2.json")[name]
     shape = tf.constant([*expected["image"], 3])
-    boxes = draws(lambda s: augment.random_box(shape, tuple(expected["target"]), seed=s), 10_000)
+    boxes = draws(lambda s: box(shape, tuple(expected["target"]), seed=s), 10_000)
     height, width = boxes[:, 2].astype(float), boxes[:, 3].astype(float)
     area, log_aspect = height * width / np.prod(expected["image"]), np.log(width / height)
     assert_same_mean(area, expected["area_mean"], expected["area_std"], expected["n"])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests import golden
+from tests.data.test_augment import box
 from tf_simclr.data import augment, draws, images
 from tf_simclr.data.recipe import Recipe
 
@@ -47,7 +48,7 @@ def test_boxes(min_area, max_aspect):
     shapes[:30], shapes[30:60, 1], shapes[60:70] = 32, RANDOM.randint(1, 9, 30), 1
     seeds = RANDOM.randint(-(2**62), 2**62, (150, 2))
     options = {"min_area": min_area, "max_aspect": max_aspect}
-    sample = tf.function(lambda shape, seed: augment.random_box(shape, (9, 9), seed=seed, **options))
+    sample = tf.function(lambda shape, seed: box(shape, (9, 9), seed=seed, **options))
     expected = by_tensorflow(sample, np.concatenate([shapes, np.full((150, 1), 3)], 1).astype(np.int32), seeds)
     np.testing.assert_array_equal(draws.boxes(seeds, shapes, **options), expected)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import golden
 from tests.data import oracles
-from tests.data.test_augment import COLOR, UNCHANGED, assert_same_mean, draws, seed
+from tests.data.test_augment import COLOR, UNCHANGED, adjusted, assert_same_mean, draws, seed
 from tf_simclr.data import augment, colors, operators
 from tf_simclr.errors import InputError
 
@@ -103,7 +103,7 @@ def test_equal_seeds_give_equal_images_and_others_others(operator):
 def test_colours_and_blur_compile_under_xla_to_the_same_numbers():
     def changed(image, order):
         changes = UNCHANGED | {"brightness": 0.9, "contrast": 1.4, "saturation": 1.3, "hue": 0.1}
-        image = colors.grayscale(image) * 0.1 + colors.adjust_colors(image, order, **changes) * 0.9
+        image = colors.grayscale(image) * 0.1 + adjusted(image, order, **changes) * 0.9
         return operators.blur(image, sigma=0.7, kernel_size=3)
 
     order = tf.constant([3, 1, 0, 2])

@@ -49,46 +49,16 @@ def random_crop_and_resize(
     return images.resize(part, size, bicubic=bicubic)
 
 
-def random_box(
-    shape: tf.Tensor,
-    size: tuple[int, int],
-    *,
-    seed: tf.Tensor,
-    min_area: float = SIMCLR.crop_min_area,
-    max_aspect: float = SIMCLR.crop_max_aspect,
-) -> tf.Tensor:
-    """The box that `random_crop_and_resize` cuts out: int32 (offset_y, offset_x, height, width)."""
-    begin, extent = _sampled(shape, size, seed, min_area=min_area, max_aspect=max_aspect)
-    # TensorFlow gives (y, x, 0) and (height, width, -1): the third number is of the channels.
-    return tf.concat([begin[:2], extent[:2]], 0)
-
-
 def random_flip(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     """The image, mirrored left to right with probability 0.5."""
     # Both are computed and one is taken: at this size a branch costs more than a reversed copy.
     return tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
-def random_jitter(image: tf.Tensor, *, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
-    """Random brightness, contrast, saturation and hue, in random order, as strong as the recipe says."""
-    # Order, brightness, contrast, saturation, hue.
-    draws = tf.random.stateless_uniform((5,), seed)
-    return colors.joined(_jittered(colors.planes(image), draws, recipe))
-
-
 def random_color(image: tf.Tensor, *, seed: tf.Tensor, recipe: Recipe = SIMCLR) -> tf.Tensor:
-    """Colour distortion: with the recipe's probabilities first jitter (see `random_jitter`), then grayscale."""
+    """Colour distortion: with the recipe's probabilities first jitter, in random order, then grayscale."""
     draws = tf.random.stateless_uniform((7,), seed)
     return colors.joined(_colored(colors.planes(image), draws, recipe))
-
-
-def random_blur(image: tf.Tensor, *, seed: tf.Tensor, probability: float = SIMCLR.blur_probability) -> tf.Tensor:
-    """With a probability a Gaussian blur with sigma within 0.1 … 2 pixels and a kernel of a tenth of the height.
-
-    Each image draws its own sigma, as the paper says (Appendix A); the reference's code draws one for the whole batch.
-    """
-    draws = tf.random.stateless_uniform((2,), seed)
-    return colors.joined(_blurred(colors.planes(image), draws, probability=probability))
 
 
 def crop_and_flip(image: tf.Tensor, *, size: int, seed: tf.Tensor, bicubic: Bicubic = "tf1") -> tf.Tensor:
@@ -141,30 +111,6 @@ def two_views_of_raw(raw: tf.Tensor, *, size: int, seed: tf.Tensor, recipe: Reci
 
     *parts, unit = images.to_rgb(raw, parts_of)
     return _viewed(parts, unit, size=size, seed=seed, recipe=recipe, compiled=size >= COMPILED_FROM)
-
-
-def one_sided_views(
-    image: tf.Tensor, changes: Sequence[_Operator], *, size: int, seed: tf.Tensor, recipe: Recipe = SIMCLR
-) -> tf.Tensor:
-    """The pair of SimCLR's Figure 5: two crops, one of which goes through the operators in their order.
-
-    Args:
-        image: (h, w, 3) in [0, 1].
-        changes: image and `seed=` to image, such as `random_jitter`, `operators.random_cutout`, or a `partial` of one.
-        size: side of the views in pixels.
-        seed: (2,).
-        recipe: its crops.
-
-    Returns:
-        (2, size, size, 3) in [0, 1].
-    """
-    # One seed for each crop and each operator.
-    seeds = tf.random.split(seed, 2 + len(changes))
-    parts = [_recipes_part(image, seeds[i], size=size, recipe=recipe) for i in range(2)]
-    plain, changed = (images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts)
-    for i, change in enumerate(changes):
-        changed = change(tf.clip_by_value(changed, 0, 1), seed=seeds[2 + i])
-    return tf.clip_by_value(tf.stack([plain, changed]), 0, 1)
 
 
 def distort(crop: tf.Tensor, draws: tf.Tensor, *, recipe: Recipe) -> tf.Tensor:

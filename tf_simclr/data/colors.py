@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -37,38 +38,21 @@ def clipped(channels: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(channels, 0, 1)
 
 
-def adjust_colors(
-    image: tf.Tensor,
-    order: tf.Tensor,
-    *,
-    brightness: tf.Tensor,
-    contrast: tf.Tensor,
-    saturation: tf.Tensor,
-    hue: tf.Tensor,
-    additive_brightness: bool = False,
-) -> tf.Tensor:
-    """Four colour changes in the given order, clipped to [0, 1] after each.
-
-    Args:
-        image: (h, w, 3).
-        order: (4,) permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
-        brightness: factor, or summand with `additive_brightness`.
-        contrast: factor of the distance from each channel's mean.
-        saturation: factor of HSV's saturation.
-        hue: summand of HSV's hue, in turns, -1 … 1.
-    """
-    amounts = (brightness, contrast, saturation, hue)
-    return joined(adjust_planes(planes(image), order, amounts=amounts, additive_brightness=additive_brightness))
-
-
 def adjust_planes(
     channels: tf.Tensor, order: tf.Tensor, *, amounts: Sequence[tf.Tensor], additive_brightness: bool = False
 ) -> tf.Tensor:
-    """`adjust_colors` of planes; `amounts` are those of brightness, contrast, saturation and hue.
+    """Four colour changes in the given order, clipped to [0, 1] after each.
 
     A loop, since XLA would take minutes to compile four conditionals in a row.
+
+    Args:
+        channels: (3, h, w).
+        order: (4,) permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
+        amounts: of brightness a factor, or with `additive_brightness` a summand; of contrast a factor of the distance
+            from each channel's mean; of saturation a factor of HSV's; of hue a summand of HSV's, in turns, -1 … 1.
+        additive_brightness: whether brightness is added.
     """
-    changes = (_add if additive_brightness else _multiply, _contrast, _saturation, _hue)
+    changes = (operator.add if additive_brightness else operator.mul, _contrast, _saturation, _hue)
     amounts = [tf.cast(amount, tf.float32) for amount in amounts]
 
     def change(step: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -91,14 +75,6 @@ def gray_planes(channels: tf.Tensor) -> tf.Tensor:
     # Σ weight · channel, (h, w), in all three channels.
     luma = tf.add_n([weight * x for weight, x in zip(LUMA, tf.unstack(channels, 3), strict=True)])
     return tf.stack([luma] * 3)
-
-
-def _multiply(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    return channels * factor
-
-
-def _add(channels: tf.Tensor, summand: tf.Tensor) -> tf.Tensor:
-    return channels + summand
 
 
 def _contrast(channels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
