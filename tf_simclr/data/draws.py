@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.recipe import Recipe, evaluation_proportion
 
 DRAWS = (
     *("flip", "jitter", "order", "brightness", "contrast", "saturation", "hue", "grayscale", "blur", "sigma"),
@@ -54,6 +54,7 @@ def batch(
     size: int,
     recipe: Recipe,
     views: int = 2,
+    central: bool = False,
 ) -> dict[str, np.ndarray]:
     """All that the views at positions of a stream depend on, besides the images.
 
@@ -64,6 +65,7 @@ def batch(
         size: side of the views in pixels.
         recipe: how they come about.
         views: of each position; with 1 they are those of `augment.crop_and_flip` and `augment.view`.
+        central: whether the boxes are the squares that evaluation sees; else they are drawn.
 
     Returns:
         `boxes`, int32 `(n, views, 4)`: offset_y, offset_x, height, width; `draws`, float32 `(n, views, 17)`, see
@@ -71,13 +73,21 @@ def batch(
     """
     # Seeds of positions, one a place of the stream: whoever makes the batch, the numbers are the same.
     seeds = fold_in((seed, VIEWS), positions)
+    return of_seeds(seeds, shapes=shapes, size=size, recipe=recipe, views=views, central=central)
+
+
+def of_seeds(
+    seeds: np.ndarray, *, shapes: np.ndarray, size: int, recipe: Recipe, views: int, central: bool = False
+) -> dict[str, np.ndarray]:
+    """As `batch`, by the seeds `(n, 2)` of the positions."""
     # One shape an image for all views, or one a view.
     shapes = np.broadcast_to(shapes if np.ndim(shapes) == 3 else shapes[:, None], (len(seeds), views, 2))
-    own = split(seeds, views) if views > 1 else seeds[:, None]
-    drawn = {
-        "boxes": boxes(own, shapes, min_area=recipe.crop_min_area, max_aspect=recipe.crop_max_aspect),
-        "draws": numbers(seeds, recipe, views=views),
-    }
+    if central:
+        taken = central_boxes(shapes, proportion=evaluation_proportion(size))
+    else:
+        own = split(seeds, views) if views > 1 else seeds[:, None]
+        taken = boxes(own, shapes, min_area=recipe.crop_min_area, max_aspect=recipe.crop_max_aspect)
+    drawn = {"boxes": taken, "draws": numbers(seeds, recipe, views=views)}
     return drawn | ({"noise": noise(seeds, recipe, views=views, size=size)} if recipe.noise_probability > 0 else {})
 
 
@@ -139,9 +149,8 @@ def boxes(seeds: np.ndarray, shapes: np.ndarray, *, min_area: float, max_aspect:
         # An attempt takes four words at most.
         if at[open_].max() + 4 > drawn.shape[1]:
             drawn = words(seeds, 4 * drawn.shape[1])
-        box, ok, at[open_] = _attempt(
-            drawn[open_], at[open_], shape=(full_h[open_], full_w[open_]), aspects=(low, high), min_area=min_area
-        )
+        shape = full_h[open_], full_w[open_]
+        box, ok, at[open_] = _attempt(drawn[open_], at[open_], shape=shape, aspects=(low, high), min_area=min_area)
         found[open_[ok]] = box[ok]
         open_ = open_[~ok]
     return found.astype(np.int32).reshape(*lead, 4)

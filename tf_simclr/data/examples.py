@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_simclr.data import draws, images
 from tf_simclr.data.kept.pictures import Pictures, Places
-from tf_simclr.data.recipe import Recipe, evaluation_proportion
+from tf_simclr.data.recipe import Recipe
 from tf_simclr.data.sources import Source, in_graph
 from tf_simclr.errors import InputError
 from tf_simclr.frameworks import tf
@@ -292,11 +292,9 @@ class Packing:
         """The same of images in [0, 1], one for all views; or one for each, padded."""
         # [0, 1] → 16 bits: what made them may have had more than 8.
         made = [self.flat(tf.cast(tf.round(one * 65535), tf.uint16)) for one in (image, *others)]
-        return (
-            made[0]
-            if len(made) == 1
-            else tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *map(self.padded, made))
-        )
+        if not others:
+            return made[0]
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *map(self.padded, made))
 
     def holds(self, source: Source) -> bool:
         """Whether a batch of a source's pixels can be seen at once."""
@@ -313,7 +311,7 @@ class Packing:
             raw = tf.pad(raw, ((0, 0), (0, below), (0, right), (0, 0)))
         shapes = tf.broadcast_to([height, width], (tf.shape(raw)[0], 1, 2))
         # (n, h, w, c) → (n, 1, h, w, c): one image for all of its views.
-        return {"images": in_bits(raw, deep=self.deep)[:, None], "shapes": shapes}
+        return {"images": images.in_bits(raw, deep=self.deep)[:, None], "shapes": shapes}
 
     def of_kept(self, source: Source) -> Places | None:
         """Places of a cache's pictures, where most of them can be read a batch at once."""
@@ -329,7 +327,7 @@ class Packing:
     def flat(self, pixels: tf.Tensor) -> _Batch:
         """Integers `(h, w, channels)`, made to fit, as `(1, h, channels w)`: of few dimensions, so that whole rows are
         taken into a batch."""
-        pixels = in_bits(self.fitting(pixels), deep=self.deep)
+        pixels = images.in_bits(self.fitting(pixels), deep=self.deep)
         shape = tf.shape(pixels)
         rows = tf.reshape(pixels, (1, shape[0], -1))
         return {"images": tf.ensure_shape(rows, (1, None, None)), "shapes": tf.ensure_shape(shape[None, :2], (1, 2))}
@@ -373,24 +371,8 @@ class Packing:
 
     def drawn(self, positions: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
         """Boxes and draws, and noise where there is any, of images `(n, 1 or views, 2)`."""
-        shapes = np.broadcast_to(shapes, (len(shapes), self.views, 2))
-        found = draws.batch(
-            self.seed, positions, shapes=shapes, size=self.image_size, recipe=self.recipe, views=self.views
-        )
-        if self.central:
-            proportion = evaluation_proportion(self.image_size)
-            found["boxes"] = draws.central_boxes(shapes, proportion=proportion)
-        return list(found.values())
-
-
-def in_bits(pixels: tf.Tensor, *, deep: bool) -> tf.Tensor:
-    """Integers over their full range as those of 16 or 8 bits; only what has more bits than asked for loses any."""
-    if deep == (pixels.dtype == tf.uint16):
-        return pixels
-    if deep:
-        # 8 bits times 257 are 16 bits: 255 → 65,535, both ways without a loss.
-        return tf.cast(pixels, tf.uint16) * 257
-    return tf.cast(tf.round(tf.cast(pixels, tf.float32) / 257), tf.uint8)
+        how: dict[str, Any] = {"size": self.image_size, "recipe": self.recipe, "views": self.views}
+        return list(draws.batch(self.seed, positions, shapes=shapes, central=self.central, **how).values())
 
 
 Finish = Callable[["tf.Tensor", _Batch], _Batch]

@@ -7,13 +7,13 @@ removed: that is what the networks take.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tf_simclr.data import rasters
 from tf_simclr.data.recipe import CROP_PROPORTION, Bicubic, evaluation_proportion
-from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
 _JPEG, _PNG, _BMP, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
@@ -22,6 +22,16 @@ _JPEG, _PNG, _BMP, _RIFF, _WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", 
 def scaled(pixels: tf.Tensor) -> tf.Tensor:
     """Integers over their full range as numbers in [0, 1]."""
     return tf.cast(pixels, tf.float32) * (1 / pixels.dtype.max)
+
+
+def in_bits(pixels: tf.Tensor, *, deep: bool) -> tf.Tensor:
+    """Integers over their full range as those of 16 or 8 bits; only what has more bits than asked for loses any."""
+    if deep == (pixels.dtype == tf.uint16):
+        return pixels
+    if deep:
+        # 8 bits times 257 are 16 bits: 255 → 65,535, both ways without a loss.
+        return tf.cast(pixels, tf.uint16) * 257
+    return tf.cast(tf.round(tf.cast(pixels, tf.float32) / 257), tf.uint8)
 
 
 def to_rgb(raw: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any:
@@ -50,9 +60,7 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
         tf.errors.InvalidArgumentError: the bytes are no image, or damaged.
     """
 
-    def starts(text: bytes, position: int = 0) -> tf.Tensor:
-        # By the first bytes: names are not asked, which may lie.
-        return tf.equal(tf.strings.substr(encoded, position, len(text)), text)
+    starts = partial(_has, encoded)
 
     def finished(pixels: tf.Tensor) -> Any:
         return then(tf.ensure_shape(pixels, (None, None, 3)))
@@ -62,10 +70,8 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
         return tf.cond(tf.size(deep) > 0, lambda: finished(deep), lambda: finished(shallow))
 
     def png() -> Any:
-        deep, shallow = (
-            lambda kind=kind: finished(tf.io.decode_png(encoded, 3, kind)) for kind in (tf.uint16, tf.uint8)
-        )
-        return tf.cond(starts(b"\x10", 24), deep, shallow)
+        deep, shallow = (partial(tf.io.decode_png, encoded, 3, kind) for kind in (tf.uint16, tf.uint8))
+        return tf.cond(starts(b"\x10", 24), lambda: finished(deep()), lambda: finished(shallow()))
 
     def others() -> Any:
         # Only the plain kind of BMP, 24 bits and no compression: TensorFlow reads others wrongly.
@@ -82,6 +88,11 @@ def decode(encoded: tf.Tensor, then: Callable[[tf.Tensor], Any] = scaled) -> Any
     # JPEG first, since most are: questions cost time, too.
     plain = lambda: finished(tf.io.decode_jpeg(encoded, 3))  # noqa: E731
     return tf.cond(starts(_JPEG), plain, lambda: tf.cond(starts(_PNG), png, seldom(others)))
+
+
+def _has(encoded: tf.Tensor, text: bytes, position: int = 0) -> tf.Tensor:
+    """Whether bytes have these at a position: formats are told by them, as names may lie."""
+    return tf.equal(tf.strings.substr(encoded, position, len(text)), text)
 
 
 def seldom(branch: Callable[[], Any]) -> Callable[[], Any]:
@@ -117,18 +128,16 @@ def with_opacity(raw: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes are no image, or damaged.
     """
 
-    # (h, w, 3 or 4) of 8 or 16 bits → (h, w, 4) of 16: 255 · 257 = 65535, so white stays white; opaque where it lacks.
+    # (h, w, 3 or 4) of 8 or 16 bits → (h, w, 4) of 16; opaque where it lacks.
     def deep(pixels: tf.Tensor) -> tf.Tensor:
-        pixels = pixels if pixels.dtype == tf.uint16 else tf.cast(pixels, tf.uint16) * 257
+        pixels = in_bits(pixels, deep=True)
         if pixels.shape[-1] != 4:
             pixels = tf.concat([pixels, tf.fill((*tf.unstack(tf.shape(pixels)[:2]), 1), _FULL)], 2)
         return tf.ensure_shape(pixels, (None, None, 4))
 
     if raw.dtype != tf.string:
         return from_pixels(raw, deep)
-
-    def starts(text: bytes, position: int = 0) -> tf.Tensor:
-        return tf.equal(tf.strings.substr(raw, position, len(text)), text)
+    starts = partial(_has, raw)
 
     def by_pillow() -> tf.Tensor:
         return deep(tf.ensure_shape(tf.numpy_function(_rgba, [raw], tf.uint16), (None, None, 4)))
@@ -225,8 +234,7 @@ def evaluation_view(
     Raises:
         InputError: a number is out of its range.
     """
-    proportion = crop_proportion or evaluation_proportion(size)
-    check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=crop_proportion)
+    proportion = evaluation_proportion(size, crop_proportion)
     square = crop(image, central_box(tf.shape(image), proportion=proportion))
     # At equal sizes both cubics are the identity; TensorFlow's kernel then returns its input exactly.
     return tf.clip_by_value(resize(square, (size, size), bicubic=bicubic), 0, 1)

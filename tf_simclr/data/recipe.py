@@ -27,14 +27,19 @@ _MAX_STRENGTH = 1.25
 """Above it a contrast or saturation factor 1 - 0.8 × strength would be negative."""
 
 
-def evaluation_proportion(size: int) -> float:
-    """Share of the shorter side that evaluation keeps at an image size.
+def evaluation_proportion(size: int, asked: float | None = None) -> float:
+    """Share of the shorter side that evaluation keeps at an image size, unless another one is asked for.
+
+    Raises:
+        InputError: what is asked for is out of its range.
 
     Example:
-        >>> evaluation_proportion(224), evaluation_proportion(32)
-        (0.875, 1.0)
+        >>> evaluation_proportion(224), evaluation_proportion(32), evaluation_proportion(32, 0.5)
+        (0.875, 1.0, 0.5)
     """
-    return CROP_PROPORTION if size > _UNCROPPED_SIZE else 1.0
+    proportion = asked or (CROP_PROPORTION if size > _UNCROPPED_SIZE else 1.0)
+    check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=asked)
+    return proportion
 
 
 @dataclass(frozen=True, kw_only=True)

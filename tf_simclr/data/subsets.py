@@ -16,7 +16,7 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data import images, in_python
-from tf_simclr.data.examples import SMALL, in_bits
+from tf_simclr.data.examples import SMALL
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
@@ -54,9 +54,8 @@ def listing(source: Source) -> _Listing:
     if not has_tensorflow():
         # Without TensorFlow a source is a list of rows.
         rows = in_python.rows_of(source)
-        return _Listing(
-            np.array([name.encode() for name in rows.names]), np.asarray(rows.labels), np.zeros(len(rows), np.int64)
-        )
+        names = np.array([name.encode() for name in rows.names])
+        return _Listing(names, np.asarray(rows.labels), np.zeros(len(rows), np.int64))
 
     @in_graph
     def entry(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
@@ -185,7 +184,7 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
 
     @in_graph
     def decoded(record: Record) -> Record:
-        pixels = images.to_rgb(source.read(record["image"]), lambda pixels: in_bits(pixels, deep=True))
+        pixels = images.to_rgb(source.read(record["image"]), lambda pixels: images.in_bits(pixels, deep=True))
         return record | {"image": tf.ensure_shape(pixels, (*sides, source.channels))}
 
     found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

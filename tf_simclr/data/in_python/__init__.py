@@ -9,12 +9,11 @@ more than 65,536 in another one), with the same boxes and draws; pixels differ b
 """
 
 from tf_simclr.data.in_python.evaluation import evaluation_batches, evaluation_view
-from tf_simclr.data.in_python.reading import Batches, all_pixels, order, rows_of
+from tf_simclr.data.in_python.reading import all_pixels, order, rows_of
 from tf_simclr.data.in_python.training import ONLY_FLIP, picture_views, training_views
 
 __all__ = [
     "ONLY_FLIP",
-    "Batches",
     "all_pixels",
     "evaluation_batches",
     "evaluation_view",

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_simclr.data import draws
+from tf_simclr.data.examples import Unreadable
 from tf_simclr.data.in_python.reading import Batches, check_readable, rows_of
 from tf_simclr.data.recipe import Bicubic, evaluation_proportion
+from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 from tf_simclr.foreign import DAMAGED
-
-if TYPE_CHECKING:
-    from tf_simclr.data.examples import Unreadable
-    from tf_simclr.data.sources import Source
 
 
 def evaluation_batches(
@@ -32,8 +29,7 @@ def evaluation_batches(
     """Every readable image once, in the source's order: `(images, labels, names)`, as `pipeline.evaluation_batches`."""
     rows = rows_of(source)
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
-    proportion = crop_proportion or evaluation_proportion(image_size)
-    check(0 < proportion <= 1, "crop_proportion must be above 0 and at most 1", crop_proportion=crop_proportion)
+    proportion = evaluation_proportion(image_size, crop_proportion)
     check_readable(source)
 
     def seen(number: int) -> np.ndarray | None:
@@ -48,7 +44,8 @@ def evaluation_batches(
         with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
             # What cannot be read is left out, so batches are filled up from the next images: only the last is smaller.
             found: list[tuple[np.ndarray, int]] = []
-            for numbers in _pieces(range(len(rows)), batch_size):
+            for begin in range(0, len(rows), batch_size):
+                numbers = range(begin, min(begin + batch_size, len(rows)))
                 found += [(one, i) for one, i in zip(pool.map(seen, numbers), numbers, strict=True) if one is not None]
                 while len(found) >= batch_size:
                     yield together(found[:batch_size])
@@ -64,11 +61,6 @@ def evaluation_batches(
         return np.stack([one for one, _ in found]), labels, np.array([str(rows.names[i]) for i in numbers])
 
     return Batches(stream)
-
-
-def _pieces(numbers: range, size: int) -> Iterable[range]:
-    """Consecutive numbers, so many at a time."""
-    return (numbers[i : i + size] for i in range(0, len(numbers), size))
 
 
 def evaluation_view(pixels: np.ndarray, *, size: int, proportion: float, bicubic: Bicubic = "tf1") -> np.ndarray:

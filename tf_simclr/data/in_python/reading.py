@@ -8,26 +8,19 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from tf_simclr.data import draws
+from tf_simclr.data import draws, examples
+from tf_simclr.data.examples import Unreadable
+from tf_simclr.data.sources import Rows, Source
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import needs_tensorflow
 
-if TYPE_CHECKING:
-    from tf_simclr.data.examples import Unreadable
-    from tf_simclr.data.sources import Rows, Source
-
 _ORDER = 2
 """What the seed draws for `sources`, too: orders of examples."""
-_ROOM, _STEP = 2.2, 64
-"""Images are padded to so many view sides, up to a multiple of a step: 512 for 224; larger ones are shrunk to that."""
-
-
 _READ_AT_ONCE = 1024
 
 
@@ -92,10 +85,8 @@ class Reader:
         for number in (np.arange(first, first + len(self.rows)) % len(self.rows)).tolist():
             if (pixels := self.read(number)) is not None:
                 return pixels, number
-        origin = self.source.origin
-        raise InputError(
-            f"at least one image of {origin} must stay readable while it is trained on, but none is any more"
-        )
+        rule = f"at least one image of {self.source.origin} must stay readable while it is trained on"
+        raise InputError(f"{rule}, but none is any more")
 
     def read(self, number: int) -> np.ndarray | None:
         """The pixels of a row, small enough to be padded; None where it cannot be read, which is noted."""
@@ -114,8 +105,8 @@ def order(seed: int, epoch: int, *, count: int) -> np.ndarray:
 
 
 def side_for(image_size: int, rows: Rows) -> tuple[int, int]:
-    """Height and width that images are padded to."""
-    side = -(-int(_ROOM * image_size) // _STEP) * _STEP
+    """Height and width that images are padded to; larger ones are shrunk to that."""
+    side = examples.side_for(image_size)
     known = rows.images.shape[1:3] if rows.images.ndim > 1 else (side, side)
     return min(side, known[0]), min(side, known[1])
 
@@ -134,9 +125,8 @@ def _fitting(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
 
     if pixels.dtype == np.uint8:
         return means(pixels)
-    planes = [
-        means(pixels[..., i].astype(np.float32)) for i in range(pixels.shape[-1])
-    ]  # Pillow has no colours of 16 bits
+    # Pillow has no colours of 16 bits.
+    planes = [means(pixels[..., i].astype(np.float32)) for i in range(pixels.shape[-1])]
     return np.rint(np.stack(planes, -1)).astype(pixels.dtype)
 
 
@@ -146,9 +136,8 @@ def padded(pixels: list[np.ndarray], side: tuple[int, int]) -> np.ndarray:
     made = np.zeros((len(pixels), 1, *side, pixels[0].shape[-1]), np.uint16 if deep else np.uint8)
     for place, one in zip(made, pixels, strict=True):
         # 8 bits to 16: 255 · 257 = 65535, so white stays white.
-        place[0, : one.shape[0], : one.shape[1]] = (
-            one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
-        )
+        whole = one.astype(np.uint16) * 257 if deep and one.dtype == np.uint8 else one
+        place[0, : one.shape[0], : one.shape[1]] = whole
     return made
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_simclr.data import draws
+from tf_simclr.data.examples import Unreadable
 from tf_simclr.data.in_python.reading import Batches, Reader, check_readable, padded, rows_of, side_for
-from tf_simclr.data.recipe import Recipe, evaluation_proportion
+from tf_simclr.data.recipe import Recipe
+from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 
 if TYPE_CHECKING:
-    from tf_simclr.data.examples import Unreadable
     from tf_simclr.data.pipeline import Stream
-    from tf_simclr.data.sources import Source
 
 _AHEAD = 2
 """Batches that are made before they are asked for."""
@@ -52,6 +52,8 @@ def training_views(
     Raises:
         InputError: as `pipeline.training_batches`.
     """
+    from tf_simclr.data.device_views import Held
+
     rows = rows_of(source)
     seed, batch_size, share = stream.seed, stream.batch_size, stream.share
     check(not stream.data_service, "data_service is tf.data's and needs TensorFlow", data_service=stream.data_service)
@@ -63,7 +65,8 @@ def training_views(
     check_readable(source)
     side = side_for(image_size, rows) if source.pixels is None else source.pixels.shape[1:3]
     reader = Reader(source, rows, seed=seed, unreadable=unreadable, side=side)
-    held = None if source.pixels is None else _held(source.pixels)
+    # All images where the views are made, if they are few and small: rows to images (n, 1, h, w, 3).
+    held = None if source.pixels is None else Held(source.pixels)
 
     def batch(step: int, pool: ThreadPoolExecutor) -> Callable[[], tuple]:
         """Begins a batch; what it returns waits for its images and finishes it."""
@@ -82,11 +85,9 @@ def training_views(
         return lambda: finished(positions, found, shapes=shapes, images=padded(pixels, side))
 
     def finished(positions: np.ndarray, numbers: list[int], *, shapes: np.ndarray, images: Any) -> tuple:
-        drawn = draws.batch(seed, positions, shapes=shapes, size=image_size, recipe=recipe, views=views)
-        if central:
-            proportion = evaluation_proportion(image_size)
-            drawn["boxes"] = np.repeat(draws.central_boxes(shapes, proportion=proportion)[:, None], views, axis=1)
-        made = _on_device(size=image_size, recipe=recipe)({"images": images, **drawn})
+        how: dict[str, Any] = {"size": image_size, "recipe": recipe}
+        drawn = draws.batch(seed, positions, shapes=shapes, views=views, central=central, **how)
+        made = _on_device(**how)({"images": images, **drawn})
         # (n, 1, size, size, 3) → (n, size, size, 3) of single views.
         made = made[:, 0] if views == 1 else made
         if not source.labelled:
@@ -125,23 +126,10 @@ def picture_views(picture: np.ndarray, seeds: np.ndarray, *, size: int, recipe: 
         float32 `(n, size, size, 3)` in [0, 1].
     """
     pixels = np.rint(picture * np.iinfo(np.uint16).max).astype(np.uint16)  # 8 bits are the same numbers in 16
-    shapes = np.broadcast_to(picture.shape[:2], (len(seeds), 1, 2))
-    limits = {"min_area": recipe.crop_min_area, "max_aspect": recipe.crop_max_aspect}
-    batch = {
-        "images": padded([pixels] * len(seeds), pixels.shape[:2]),
-        "boxes": draws.boxes(seeds[:, None], shapes, **limits),
-        "draws": draws.numbers(seeds, recipe, views=1),
-    }
-    if recipe.noise_probability > 0:
-        batch["noise"] = draws.noise(seeds, recipe, views=1, size=size)
+    shapes = np.broadcast_to(picture.shape[:2], (len(seeds), 2))
+    batch = draws.of_seeds(seeds, shapes=shapes, size=size, recipe=recipe, views=1)
+    batch["images"] = padded([pixels] * len(seeds), pixels.shape[:2])
     return np.asarray(_on_device(size=size, recipe=recipe)(batch))[:, 0]
-
-
-def _held(pixels: np.ndarray) -> Callable[[np.ndarray], Any]:
-    """All images where the views are made: rows to images `(n, 1, h, w, 3)`."""
-    from tf_simclr.data.device_views import Held
-
-    return Held(pixels)
 
 
 @functools.cache
