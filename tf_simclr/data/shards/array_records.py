@@ -35,13 +35,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
             if record is None:
                 found.add(str(row), (row, 0, tfrecords.NOTHING), damaged=True)
             else:
-                try:
-                    one = tfrecords.example(record, 0, end=len(record), columns=columns, found=found)
-                except tfrecords.WithoutImage as error:
-                    found.leave_out(tfrecords.WITHOUT, error)
-                    continue
-                (offset, size), label, text, origin = one
-                found.add(str(row), (row, offset, size), label=label, text=text, origin=origin)
+                tfrecords.note(found, str(row), place=(row,), data=record, start=0, end=len(record), columns=columns)
     reader.close()
     return found.not_empty()
 
@@ -54,8 +48,7 @@ def _opened(path: Path) -> Any:
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
-    place = opening.on_disk(path)
-    reader = ArrayRecordReader(str(place), _OPTIONS)
+    reader = ArrayRecordReader(str(path), _OPTIONS)
     if not reader.ok():  # the engine says why when it is asked for a record
         reader.read([0])
         raise ValueError("it is no whole ArrayRecord file")

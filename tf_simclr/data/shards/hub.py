@@ -150,12 +150,8 @@ def _builder(dataset: str, data_dir: str | Path | None) -> Any:
     with _quietly(dataset):
         import datasets
 
-        builder = datasets.load_dataset_builder(
-            found["name"],
-            found["config"],
-            revision=found["revision"],
-            cache_dir=None if data_dir is None else str(expanded(data_dir)),
-        )
+        where = {"revision": found["revision"], "cache_dir": None if data_dir is None else str(expanded(data_dir))}
+        builder = datasets.load_dataset_builder(found["name"], found["config"], **where)
     if found["revision"] is not None:
         _check_revision(builder, found["name"], found["revision"], dataset=dataset)
     return builder

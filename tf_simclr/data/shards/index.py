@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,6 +58,11 @@ class Columns:
     anywhere: bool = False
 
 
+_NUMBERS = ("checksums", "labels", "damaged")
+_NOTED = ("left_out", "classes", "column", "origins", "doubt", "copied")
+"""Fields of a `Listing` that are kept as an array of integers each, and together as JSON."""
+
+
 @dataclass
 class Listing:
     """The examples of a shard, in its order.
@@ -95,11 +100,6 @@ class Listing:
     file: Path = Path()
     stamp: tuple[int, int] = (0, 0)
     why: ValueError | None = None
-
-    def leave_out(self, reason: str, error: ValueError) -> None:
-        """Counts what is no example, and keeps why, for the case that nothing is one (`not_empty`)."""
-        self.left_out[reason] += 1
-        self.why = error
 
     def not_empty(self) -> "Listing":
         """Itself.
@@ -143,18 +143,11 @@ class Listing:
     def packed(self) -> bytes:
         """As it is kept."""
         file = io.BytesIO()
-        noted = {
-            "left_out": self.left_out,
-            "classes": self.classes,
-            "column": self.column,
-            "origins": self.origins,
-            "doubt": self.doubt,
-            "copied": self.copied,
-        }
+        noted = {name: getattr(self, name) for name in _NOTED}
         # Texts as one array of bytes each, parted by zeros: a million strings would be a million objects.
         texts = {"names": "\0".join(self.names), "texts": "\0".join(self.texts), "noted": json.dumps(noted)}
         columns: dict[str, Any] = {key: np.frombuffer(os.fsencode(value), np.uint8) for key, value in texts.items()}
-        for key in ("places", "checksums", "labels", "damaged"):
+        for key in ("places", *_NUMBERS):
             columns[key] = np.array(getattr(self, key), np.int64)
         np.savez(file, **columns)
         return file.getvalue()
@@ -166,19 +159,13 @@ class Listing:
             count = len(kept["labels"])
             text = {key: os.fsdecode(kept[key].tobytes()) for key in ("names", "texts", "noted")}
             noted = parse_json(text["noted"])
+            noted |= {name: Counter(noted[name]) for name in ("left_out", "origins")}
             found = cls(
                 names=text["names"].split("\0") if count else [],
-                places=[tuple(place) for place in kept["places"].tolist()],
-                checksums=kept["checksums"].tolist(),
-                labels=kept["labels"].tolist(),
                 texts=text["texts"].split("\0") if count else [],
-                left_out=Counter(noted["left_out"]),
-                damaged=kept["damaged"].tolist(),
-                classes=tuple(noted["classes"]),
-                column=noted["column"],
-                origins=Counter(noted["origins"]),
-                doubt=noted["doubt"],
-                copied=noted["copied"],
+                places=[tuple(place) for place in kept["places"].tolist()],
+                **{key: kept[key].tolist() for key in _NUMBERS},
+                **{name: noted[name] for name in _NOTED} | {"classes": tuple(noted["classes"])},
             )
         if len({count, len(found.names), len(found.places), len(found.checksums), len(found.texts)}) != 1:
             raise ValueError("columns of different lengths")
@@ -232,7 +219,7 @@ Reader = Callable[..., Listing]
 """(path, columns, copy=) → the index of a shard."""
 
 
-def of_shard(path: Path, read: Reader, *, what: str, columns: Columns | None = None) -> Listing:
+def of_shard(path: Path, read: Reader, *, what: str, columns: Columns = Columns()) -> Listing:
     """The index of a shard, by its reader or from an earlier time.
 
     Args:
@@ -244,13 +231,12 @@ def of_shard(path: Path, read: Reader, *, what: str, columns: Columns | None = N
     Raises:
         InputError: the shard is damaged or cut off, or the disk has no room for what must be copied.
     """
-    columns = columns or Columns()
     with reading(path, what, budget=Budget(made=1 << 40, outline=2 << 30, items=50_000_000, seconds=1e6)):
         if not path.is_file():
             raise FileNotFoundError(2, "it is not there")
         # Kept by content, not by name.  The stamp tells whether somebody writes it meanwhile.
         before = opening.stamp(path)
-        key = contents.of_values(_FORMAT, what, *dataclasses.astuple(columns), opening.content(path))
+        key = contents.of_values(_FORMAT, what, *dataclasses.astuple(columns), contents.digest(path))
         kept = contents.cache_folder() / "shards" / f"{key}.npz"
         found = _known(kept, path)
         if found is None:
@@ -326,7 +312,7 @@ def _made(path: Path, read: Reader, *, columns: Columns, usable: bool, kept: Pat
     return found  # an index that cannot be kept costs time, nothing else
 
 
-def of_all(paths: list[Path], read: Reader, *, what: str, say: Say, columns: Columns | None = None) -> list[Listing]:
+def of_all(paths: Sequence[Path], read: Reader, *, what: str, say: Say, columns: Columns = Columns()) -> list[Listing]:
     """The indices of all shards; where much has to be read, that is said."""
     total = sum(path.stat().st_size for path in paths if path.exists())
     if total >= 2**30:

@@ -1,13 +1,12 @@
-"""Which shards there are, and their bytes: the one place through which they are listed and opened.
+"""Which shards there are, of which split, and their bytes.
 
-Whoever brings another store (a bucket) does so here.  All that readers call is
+Those of a bucket lie in its mirror (`buckets`).  All that readers call is
 
     listed(place)                  the shards at a place
-    content(path), stamp(path)     by what a shard is known again, by what it is known not to have changed
+    stamp(path)                    by what a shard is known not to have changed
     written(path)                  the same in short, asked before each picture
-    opened(path), mapped(file)     a shard to read and seek in, and all of its bytes, read where they are looked at
+    mapped(file)                   all of its bytes, read where they are looked at
     bytes_at(path, offset, size)   a range of it, from any thread
-    on_disk(path)                  a file of this machine with its bytes, for engines that open files themselves
 
 Nothing here loads a framework.
 """
@@ -21,7 +20,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tf_simclr import contents
 from tf_simclr.data.folders import PARTS, entries
 from tf_simclr.data.folders import listed as first_of
 from tf_simclr.errors import InputError, check
@@ -222,9 +220,8 @@ def _instead(place: Path) -> str:
         return ""
     below = [entry.name for entry in sorted(os.scandir(place), key=lambda one: one.name) if entry.is_dir()]
     found = [name for name in below[:_LOOKED_AT] if any(map(kind_of, os.listdir(place / name)))]
-    return (
-        f"; some lie in {first_of([*map(shown, found)])}: give one of these, or a pattern such as */*" if found else ""
-    )
+    advice = "give one of these, or a pattern such as */*"
+    return f"; some lie in {first_of([*map(shown, found)])}: {advice}" if found else ""
 
 
 _LOOKED_AT = 1000
@@ -277,26 +274,8 @@ def written(path: Path) -> tuple[int, int]:
     Raises:
         OSError: it is gone.
     """
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
-def content(path: Path) -> str:
-    """By what a shard is known again wherever it lies: the digest of its bytes, which is remembered.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    return contents.digest(path)
-
-
-def opened(path: Path) -> BinaryIO:
-    """A shard, to read and to seek in.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return open(path, "rb")
+    size, time, _ = stamp(path)
+    return size, time
 
 
 def mapped(file: BinaryIO) -> Any:
@@ -308,28 +287,15 @@ def mapped(file: BinaryIO) -> Any:
         return file.read()
 
 
-def on_disk(path: Path) -> Path:
-    """A file of this machine with the bytes of a shard, for engines that open files by their names alone."""
-    return path
-
-
 def bytes_at(path: Path, offset: int, *, size: int) -> bytes:
     """A range of a shard; from any thread.
 
     Raises:
         OSError: it cannot be read, or is shorter.
     """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        data = os.pread(file, size, offset) if hasattr(os, "pread") else _sought(file, offset, size)
-    finally:
-        os.close(file)
+    with path.open("rb", buffering=0) as file:  # a descriptor of its own, so that threads do not move each other's
+        file.seek(offset)
+        data = file.read(size)
     if len(data) != size:
         raise OSError(f"{path} has been cut off")
     return data
-
-
-def _sought(file: int, offset: int, size: int) -> bytes:
-    """The same on Windows."""
-    os.lseek(file, offset, os.SEEK_SET)
-    return os.read(file, size)

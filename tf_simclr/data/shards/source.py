@@ -7,6 +7,7 @@ are stored; a run goes on exactly; and a process reads the bytes of its own rows
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labe
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import DAMAGED, reading
 from tf_simclr.frameworks import tf
-from tf_simclr.places import expanded, shown
+from tf_simclr.places import shown
 
 _Fetch = Callable[[Path, tuple[int, ...]], bytes]
 """Where a shard's images are read, and the place of one → its bytes."""
@@ -107,8 +108,8 @@ def from_shards(
             can be read in two ways, or labels that do not fit.
     """
     place = local(place)
-    paths, part = opening.of_split(Path(place), split, asked=asked)
-    groups = opening.by_split(Path(place), names=(split, *asked))
+    paths, part = opening.of_split(place, split, asked=asked)
+    groups = opening.by_split(place, names=(split, *asked))
     # Nothing is held back from a training without labels that asks for no test.
     if part == "train" and whole:
         part = None
@@ -119,9 +120,9 @@ def from_shards(
         division = folders.Division.of(part, asked=asked, fraction=fraction, seed=seed)
     return of_files(
         paths,
-        base=opening.base_of(Path(place)),
-        origin=f"{shown(expanded(place))} ({split})",
-        place=shown(expanded(place)),
+        base=opening.base_of(place),
+        origin=f"{shown(place)} ({split})",
+        place=shown(place),
         beside=[path for name in groups if name in wanted for path in groups[name] if path not in paths],
         further=[path for name in groups if name not in wanted for path in groups[name] if path not in paths],
         columns=Columns(image=image_column, label=label_column),
@@ -151,8 +152,8 @@ def all_of(
     return of_files(
         [path for _, files in sorted(groups.items()) for path in files],
         base=opening.base_of(place),
-        origin=shown(expanded(place)),
-        place=shown(expanded(place)),
+        origin=shown(place),
+        place=shown(place),
         columns=Columns(image=image_column),
         labelled=False,
         exif_orientation=exif_orientation,
@@ -168,7 +169,7 @@ def of_files(
     place: str,
     beside: Sequence[Path] = (),
     further: Sequence[Path] = (),
-    columns: Columns | None = None,
+    columns: Columns,
     labelled: bool | None = None,
     division: folders.Division | None = None,
     taken: np.ndarray | None = None,
@@ -194,10 +195,11 @@ def of_files(
     Raises:
         InputError: as `from_shards`.
     """
-    paths, columns = list(paths), columns or Columns()
+    paths = list(paths)
     kind = KINDS[str(opening.kind_of(paths[0]))]
     # 1. What is in each shard: names, places and classes, read once and kept for the shard's content.
-    found = index.of_all(paths, kind.listing, what=kind.what, columns=columns, say=say)
+    listings = partial(index.of_all, read=kind.listing, what=kind.what, columns=columns, say=say)
+    found = listings(paths)
     left_out = sum((one.left_out for one in found), Counter())
     count = sum(len(one.names) for one in found)
     check(count > 0, f"the shards of {place} must hold at least one image", shards=len(paths), **_few(left_out))
@@ -215,8 +217,8 @@ def of_files(
     if labelled is not False:
         labels, class_names, notes = _classes(
             found,
-            lambda: index.of_all(list(beside), kind.listing, what=kind.what, columns=columns, say=say),
-            lambda: index.of_all(list(further), kind.listing, what=kind.what, columns=columns, say=say),
+            lambda: listings(beside),
+            lambda: listings(further),
             base=base,
             folder=paths[0].parent,
             damaged=damaged,
@@ -236,9 +238,8 @@ def of_files(
             raise OSError(f"{shown(one.file)} was written anew since it was opened")
         data = kind.fetch(one.file, one.places[row])
         if one.checksums[row] not in (index.OWN, contents.crc32c(data)):
-            raise ValueError(
-                f"a picture of {shown(one.file)} is damaged: it is not what it was when its index was made"
-            )
+            reason = "it is not what it was when its index was made"
+            raise ValueError(f"a picture of {shown(one.file)} is damaged: {reason}")
         return data
 
     # 3. Which of them are taken: all, those that a split's syntax names, or a part by content.

@@ -50,7 +50,7 @@ def parquet(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with opening.opened(path) as file:
+    with path.open("rb") as file:
         data = opening.mapped(file)
         table = pq.ParquetFile(
             pa.BufferReader(pa.py_buffer(data)),
@@ -108,7 +108,7 @@ def arrow(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     """
     import pyarrow as pa
 
-    with opening.opened(path) as file:
+    with path.open("rb") as file:
         magic = file.read(6)
         whole = pa.py_buffer(opening.mapped(file))
 

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import ENDINGS
-from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import parse_json, spend
@@ -86,7 +85,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
     # 1. One pass over the headers: what each member says goes to its example.
     found = Listing()
     samples: dict[str, _Sample] = {}
-    with opening.opened(path) as given:
+    with path.open("rb") as given:
         file = unpacked(given, copy)
         for key, ending, member in _members(file, found):
             sample = samples.setdefault(key, _Sample())

@@ -60,7 +60,7 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
             examples.
     """
     found = Listing()
-    with opening.opened(path) as given:
+    with path.open("rb") as given:
         file = given if _begins_as_record(given) else unpacked(given, copy, packings=_PACKINGS)
         if not file.seek(0, 2):
             return found
@@ -68,16 +68,11 @@ def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
         file.flush()
         data = opening.mapped(file)
         for number, (start, end, whole) in enumerate(records(data, len(data))):
-            if not whole:
-                found.add(str(number), (start, end - start, 0, NOTHING), damaged=True)
-                continue
-            try:
-                (offset, size), label, text, origin = example(data, start, end=end, columns=columns, found=found)
-            except WithoutImage as error:
-                found.leave_out(WITHOUT, error)
-                continue
-            place = (start, end - start, offset - start, size)
-            found.add(str(number), place, label=label, text=text, origin=origin)
+            place = (start, end - start)
+            if whole:
+                note(found, str(number), place=place, data=data, start=start, end=end, columns=columns)
+            else:
+                found.add(str(number), (*place, 0, NOTHING), damaged=True)
     return found.not_empty()
 
 
@@ -150,22 +145,36 @@ def records(data: Any, length: int) -> Iterator[tuple[int, int, bool]]:
         place = end + 4
 
 
-class WithoutImage(ValueError):
+class _WithoutImage(ValueError):
     """An Example has none."""
 
 
-WITHOUT = "records without an encoded image"
+def note(
+    found: Listing, name: str, *, place: tuple[int, ...], data: Any, start: int, end: int, columns: Columns
+) -> None:
+    """Adds an Example, whose place is followed by that of its image within it; one without an image is counted.
+
+    Raises:
+        ValueError: it is no Example.
+        InputError: it has no such columns.
+    """
+    try:
+        (offset, size), label, text, origin = _example(data, start, end=end, columns=columns, found=found)
+    except _WithoutImage as error:
+        found.left_out["records without an encoded image"] += 1
+        found.why = error  # for the case that nothing is an example (`not_empty`)
+    else:
+        found.add(name, (*place, offset - start, size), label=label, text=text, origin=origin)
 
 
-def example(
+def _example(
     data: Any, start: int, *, end: int, columns: Columns, found: Listing
 ) -> tuple[tuple[int, int], int, str, str]:
     """Of an Example's bytes, or of a picture's, the place of the image, the label, its words and where they stand.
 
     Raises:
-        WithoutImage: so it is.
-        ValueError: it is no Example.
-        InputError: it has no such columns.
+        _WithoutImage: so it is.
+        ValueError, InputError: as `note`.
     """
     # 1. Some files have pictures for records, without an Example around them.
     begins = bytes(data[start : min(end, start + _LOOK)])
@@ -187,7 +196,7 @@ def example(
         raise InputError(f"image_column must name a feature with an encoded image; one of its records has {has}")
     if not images:
         rule = f"its records must be Examples with an encoded image ({', '.join(_IMAGES[:3])}, …)"
-        raise WithoutImage(f"{rule}; one has {has}")
+        raise _WithoutImage(f"{rule}; one has {has}")
     found.left_out["further images of a record"] += len(images) - 1
     # 4. The class: a number, or where there is none words, under its own name or under those that go with it.
     labelled = columns.label or next((name for name in _LABELS if name in features), "")

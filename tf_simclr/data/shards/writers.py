@@ -4,10 +4,11 @@ A picture's bytes stay as they are.  The same examples give the same bytes of a 
 """
 
 import io
+import itertools
 import json
 import struct
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,23 +124,12 @@ def _write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     options |= {"write_page_checksum": True}  # by which flipped bits are known
     with pq.ParquetWriter(path, schema, **options) as writer:
-        for some in _batches(examples):
+        left = iter(examples)
+        while some := [*itertools.islice(left, _ROWS)]:
             content: dict[str, list] = {"image": [{"bytes": one.encoded, "path": one.name} for one in some]}
             if classes:
                 content["label"] = [one.label for one in some]
             writer.write_table(pa.table(content, schema=schema))
-
-
-def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """The examples, some at a time."""
-    some: list[Example] = []
-    for one in examples:
-        some.append(one)
-        if len(some) == _ROWS:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 @dataclass(frozen=True, kw_only=True)
