@@ -65,9 +65,8 @@ class DeviceViews:
         """The views `(n, views, size, size, 3)` of a batch; see `views`."""
         batch = self.with_images(batch)
         if keras.backend.backend() == "tensorflow":
-            found = compiled(self.size, recipe=self.recipe)(
-                {name: ops.convert_to_tensor(x) for name, x in batch.items()}
-            )
+            tensors = {name: ops.convert_to_tensor(x) for name, x in batch.items()}
+            found = compiled(self.size, recipe=self.recipe)(tensors)
         else:
             found = views(batch, size=self.size, recipe=self.recipe)
         return found[:, 0] if self.single else found
@@ -78,8 +77,8 @@ class DeviceViews:
         JAX calls it before a step: in a compiled one, what is held would be a constant of the program.
         """
         if self.held is None or not isinstance(batch, dict) or "rows" not in batch:
-            # `rows` is taken out: nothing else reads it.
             return batch
+        # `rows` is taken out: nothing else reads it.
         return {name: part for name, part in batch.items() if name != "rows"} | {"images": self.held(batch["rows"])}
 
 
@@ -286,9 +285,8 @@ def interpolation(offset, extent, *, length: int, size: int, bicubic: Bicubic):
 
     A result lies between four pixels; at a border `tf1` takes the last one again, `tf2` leaves out what is missing.
     """
-    before, weights = (
-        ops.take(ops.convert_to_tensor(x), extent, axis=0) for x in cubic_table(length, size, bicubic=bicubic)
-    )
+    tables = map(ops.convert_to_tensor, cubic_table(length, size, bicubic=bicubic))
+    before, weights = (ops.take(table, extent, axis=0) for table in tables)
     # (n, views, size) positions and (n, views, size, 4) weights of each extent that was drawn.
     offset, last = offset[..., None], extent[..., None] - 1
     columns = ops.arange(length, dtype="int32")

@@ -107,14 +107,11 @@ class Folder:
         # All loose: there are no classes.  Some loose: whose class would they be?
         loose = self.loose
         if loose and len(loose) == len(self.files):
-            raise InputError(
-                f"images with labels must lie in class folders, {_LAYOUT}; those of {root} lie in it itself"
-            )
+            rule = f"images with labels must lie in class folders, {_LAYOUT}"
+            raise InputError(f"{rule}; those of {root} lie in it itself")
         if loose:
-            raise InputError(
-                f"each image of a labelled folder must lie in a class folder, but {shown(loose[0])} does not; "
-                "move it, or read the folder without labels"
-            )
+            rule = f"each image of a labelled folder must lie in a class folder, but {shown(loose[0])} does not"
+            raise InputError(f"{rule}; move it, or read the folder without labels")
         names = {name.lower() for name in self.classes}
         # Folders that are all named as splits are splits, and not classes named so.
         if names & PARTS.keys() and names <= PARTS.keys() | _OTHER_SPLITS:
@@ -141,9 +138,8 @@ def look(folder: str | Path) -> Folder:
         endings = f"{', '.join(('.jpg', '.png', '.gif', '.bmp', '.webp', '.tif'))} and {len(ENDINGS) - 6} more"
         others = [shown(path.relative_to(root)) for path, _ in left_out]
         came = {"others": f"{len(others):,} files: {listed(others)}"} if others else {}
-        check(
-            False, f"a folder of images must hold at least one file of the kinds {endings}", folder=shown(root), **came
-        )
+        rule = f"a folder of images must hold at least one file of the kinds {endings}"
+        check(False, rule, folder=shown(root), **came)
     return Folder(root, files, left_out)
 
 
@@ -196,11 +192,6 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _has_pictures(folder: Path) -> bool:
-    """Whether any picture is below a folder."""
-    return any(not reason for _, reason in entries(folder))
-
-
 def _folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones are passed over."""
     with os.scandir(folder) as listing:
@@ -209,7 +200,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 def _sub_folders(folder: Path) -> list[str]:
     """Names of the folders in a folder that hold pictures, sorted."""
-    return [name for name in _folders_in(folder) if _has_pictures(folder / name)]
+    return [name for name in _folders_in(folder) if any(not reason for _, reason in entries(folder / name))]
 
 
 def split_folder(root: Path, split: str, *, asked: Collection[str] = ()) -> Path | None:

@@ -107,14 +107,11 @@ def training_views(
     if stream is None:
         stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
     # 1. Without TensorFlow Python makes them.  2. Small images a batch at a time.  3. Else one image after the other.
+    common: dict[str, Any] = {"stream": stream, "image_size": image_size, "unreadable": unreadable, "recipe": recipe}
     if not has_tensorflow():
-        return in_python.training_views(
-            source, stream=stream, unreadable=unreadable, image_size=image_size, recipe=recipe
-        )
+        return in_python.training_views(source, **common)
     if stream.data_service is None and in_batches(source, image_size=image_size, recipe=recipe):
-        batches = packed_views(
-            source, stream=stream, image_size=image_size, unreadable=unreadable, recipe=recipe, tuned=False
-        )
+        batches = packed_views(source, **common, tuned=False)
         # As many batches as memory has room for, at 24 bytes a pixel: two views of three float32s.
         at_once = min(os.cpu_count() or 1, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
         made = augment.views_of_packed(size=image_size, recipe=recipe)
@@ -388,35 +385,25 @@ def evaluation_batches(
         InputError: no image can be read, or a number is out of its range.
     """
     check(batch_size > 0, "batch_size must be at least 1", batch_size=batch_size)
+    how: dict[str, Any] = {"crop_proportion": crop_proportion, "bicubic": bicubic}
     if not has_tensorflow():
-        return in_python.evaluation_batches(
-            source,
-            batch_size=batch_size,
-            image_size=image_size,
-            unreadable=unreadable,
-            crop_proportion=crop_proportion,
-            bicubic=bicubic,
-        )
+        common: dict[str, Any] = {"batch_size": batch_size, "image_size": image_size, "unreadable": unreadable}
+        return in_python.evaluation_batches(source, **common, **how)
     _check_readable(source)
 
     @in_graph
     def example(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        common: dict[str, Any] = {"record": record, "unreadable": unreadable}
         # A placeholder stands for what cannot be read, and is filtered out: it never reaches a batch.
-        loaded, readable = loaded_or(lambda: _placeholder(record, source.channels), source, **common)
-        seen = images.evaluation_view(
-            loaded["image"], size=image_size, crop_proportion=crop_proportion, bicubic=bicubic
-        )
+        nothing = record | {"image": tf.zeros((1, 1, source.channels)), "name": ""}
+        placeholder = partial(tf.data.Dataset.from_tensors, nothing)
+        loaded, readable = loaded_or(placeholder, source, record=record, unreadable=unreadable)
+        seen = images.evaluation_view(loaded["image"], size=image_size, **how)
         label = loaded.get("label", tf.constant(-1, tf.int64))
         return readable, (seen, label, loaded["name"])
 
     examples = source.ordered().map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     kept = examples.filter(lambda readable, _: readable).map(lambda _, example: example)
     return _tuned(kept.batch(batch_size))
-
-
-def _placeholder(record: dict[str, tf.Tensor], channels: int) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensors(record | {"image": tf.zeros((1, 1, channels)), "name": ""})
 
 
 def _check_readable(source: Source) -> None:
@@ -437,9 +424,8 @@ def _is_deep(source: Source) -> bool:
     decoded = source.ordered().map(in_graph(lambda record: images.to_rgb(source.read(record["image"]), looked)))
     deep = [bool(deep) for _, deep in decoded.ignore_errors().take(1)]
     if not deep:
-        raise InputError(
-            f"at least one image of {source.origin} must be readable, but none of {source.num_examples} is"
-        )
+        rule = f"at least one image of {source.origin} must be readable"
+        raise InputError(f"{rule}, but none of {source.num_examples} is")
     return deep[0]
 
 
@@ -486,6 +472,5 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except OSError as error:
-        raise InputError(
-            f"a dispatcher of tf.data's service must listen at data_service. Received: {address} ({error})"
-        ) from error
+        rule = "a dispatcher of tf.data's service must listen at data_service"
+        raise InputError(f"{rule}. Received: {address} ({error})") from error

@@ -419,15 +419,12 @@ def from_folder(
     found = folder if isinstance(folder, Folder) else look(folder)
     # Pictures in the folder itself have no class.
     labelled = not found.loose if labelled is None else labelled
-    labels = found.labels() if labelled else None
     chosen = range(len(found.files)) if numbers is None else numbers
     files = [found.files[row] for row in chosen]
-    if labels is not None:
-        labels = labels.astype(np.int64) if numbers is None else labels[numbers].astype(np.int64)
     rows = Rows(
         images=np.array([os.fsencode(file) for file in files], object),
         names=np.array([shown(file) for file in files], object),
-        labels=labels,
+        labels=found.labels()[chosen] if labelled else None,
         upright=exif_orientation,
     )
     names = [shown(found.below[row]) for row in chosen]

@@ -46,10 +46,8 @@ def from_tfds(
     """
     builder = _builder(name, data_dir)
     if not builder.is_prepared() and not download:
-        raise InputError(
-            f"the data set {name} must be prepared, but is not in {builder.data_dir}; "
-            f"allow its download, or point data_dir to where it is"
-        )
+        rule = f"the data set {name} must be prepared, but is not in {builder.data_dir}"
+        raise InputError(f"{rule}; allow its download, or point data_dir to where it is")
     _prepare(builder)
     features = builder.info.features
     image = _image_key(builder, image_key)
@@ -69,8 +67,8 @@ def from_tfds(
         return examples(seed).map(record)
 
     @in_graph
-    # Encoded, as it is stored: decoding is the stream's.
     def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
+        # The image is encoded, as it is stored: decoding is the stream's.
         target = {} if label is None else {"label": _label(example, label, kind=features[label])}
         return {"image": example[image], "name": example["tfds_id"]} | target
 
@@ -131,10 +129,8 @@ def _label(example: dict[str, Any], key: str, *, kind: tfds.features.FeatureConn
 
 def _refuse(key: bytes) -> np.int64:
     """Never a label."""
-    raise InputError(
-        f"each image must have a label, or none of the first {LOOKED_AT:,}, but a {key.decode()} further on is -1; "
-        "give a split whose images have labels"
-    )
+    rule = f"each image must have a label, or none of the first {LOOKED_AT:,}, but a {key.decode()} further on is -1"
+    raise InputError(f"{rule}; give a split whose images have labels")
 
 
 def _files(builder: tfds.core.DatasetBuilder, split: str, *, say: Say) -> list[list[Any]]:
@@ -173,9 +169,8 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
         return tfds.builder(name, data_dir=None if data_dir is None else _place(data_dir))
     except (ValueError, AssertionError, ImportError) as error:
         # tfds lists every set it knows below the first line.
-        raise InputError(
-            f"the data set must be one that tfds finds. Received: {name!r} ({first_line(error)})"
-        ) from error
+        rule = "the data set must be one that tfds finds"
+        raise InputError(f"{rule}. Received: {name!r} ({first_line(error)})") from error
 
 
 def _place(data_dir: str | Path) -> str:

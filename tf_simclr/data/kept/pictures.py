@@ -29,6 +29,10 @@ _BEGINS, _ENDS = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG begins and ends with."""
 
 
+_Filled = tuple["tf.Tensor", "tf.Tensor"]
+"""The number of a batch, and which of its rows it has, `(n,)`."""
+
+
 class Pictures(Reader):
     """A reader that knows the shapes of its pictures.
 
@@ -53,10 +57,8 @@ class Pictures(Reader):
         """Whether most of them can be decoded at once for batches of 16 bits, or of 8."""
 
     @abstractmethod
-    def fill(
-        self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The number of a batch with pictures of rows `(n,)`, and which of these it has, `(n,)`."""
+    def fill(self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool) -> _Filled:
+        """Begins a batch with the pictures of rows `(n,)` that can be decoded at once."""
 
 
 class Jpegs(Pictures):
@@ -65,16 +67,13 @@ class Jpegs(Pictures):
     def suits(self, *, deep: bool) -> bool:
         return not deep
 
-    def fill(
-        self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def fill(self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool) -> _Filled:
         """Each call of the decoder is an operation of its own: a data set of pictures would cost a tenth more."""
         # 1. Python reads and checks the files; what is damaged or does not fit is a picture of one pixel meanwhile.
         count = rows.shape[0]
         part = max(size for size in range(1, min(count, _PART) + 1) if count % size == 0)
-        encoded, good = tf.numpy_function(
-            functools.partial(self._plain, sides=sides), [rows], [tf.string, tf.bool], stateful=False
-        )
+        plain = functools.partial(self._plain, sides=sides)
+        encoded, good = tf.numpy_function(plain, [rows], [tf.string, tf.bool], stateful=False)
         # 2. (count,) → (rounds, part): a graph has `part` decoders side by side, and goes round them.
         parts, numbers = tf.reshape(encoded, (-1, part)), tf.reshape(tf.range(count), (-1, part))
         number = tf.numpy_function(batches.begin, [], tf.int64)
@@ -138,9 +137,7 @@ class Raw(Pictures):
     def suits(self, *, deep: bool) -> bool:
         return bool(np.mean(self.deep == deep) > 0.5)
 
-    def fill(
-        self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def fill(self, batches: Batches, rows: tf.Tensor, *, sides: tuple[int, int], deep: bool) -> _Filled:
         """Read, checked and copied by Python: there is nothing to decode."""
 
         # What fits and has the batch's bits is read and checked; any other place gets a picture of no pixel.

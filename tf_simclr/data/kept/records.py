@@ -39,9 +39,8 @@ class Reader:
 
     def __init__(self, folder: Path):
         files = shards(folder)
-        self.places = np.array(
-            [(number, *place) for number, path in enumerate(files) for place in _framed(path, self.anew)], np.int64
-        )
+        places = [(number, *place) for number, path in enumerate(files) for place in _framed(path, self.anew)]
+        self.places = np.array(places, np.int64)
         self.paths = [str(path) for path in files]
         self._tensors = tf.constant(self.places), tf.constant(self.paths)
 

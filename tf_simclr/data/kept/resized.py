@@ -27,7 +27,7 @@ from tf_simclr import contents
 from tf_simclr.contents import Say, silent
 from tf_simclr.data import images
 from tf_simclr.data.kept.pictures import Jpegs, Raw
-from tf_simclr.data.sources import Indexed, Source, in_graph
+from tf_simclr.data.sources import Indexed, Rows, Source, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import clear_unfinished, replacing_path, write_json
 from tf_simclr.foreign import reading
@@ -79,28 +79,24 @@ def resized(
         if old.exists():
             say(f"the cache in {old} is of an older version, and nothing reads it any more: remove it")
     # 2. Made by one process, which the others wait for; if it dies, the next one goes on with what is there.
+    told = False
     while not (folder / "whole.json").exists():
         try:
-            with hold(folder, say=say):
+            with hold(folder, say=silent if told else say):
                 make(source, folder, size=size, kind=kind, say=say, settled=lambda: known(silent) == identity()[0])
         except InUse as error:  # another run, or another process of this one, makes the same: it is waited for
-            say(f"{error.args[0].split(';')[0]}, which shrinks the same images; waiting for it …")
-            while _is_held(folder):
-                time.sleep(_PATIENCE)
+            if not told:
+                say(f"{error.args[0].split(';')[0]}, which shrinks the same images; waiting for it …")
+            told = True
+            time.sleep(_PATIENCE)
     # 3. A source of what was kept.  Names, labels and shapes are in memory, pictures are read by their number.
-    rows = _listed(folder, source.num_examples)
-    shapes = np.array([row["shape"][:2] for row in rows], np.int64).reshape(-1, 2)
-    columns: dict[str, Any] = {"image": np.arange(len(rows)), "name": [row["name"] for row in rows]}
-    if source.labelled:
-        columns["label"] = np.array([row["label"] for row in rows], np.int64)
-    content = functools.cache(lambda: {name: tf.constant(value) for name, value in columns.items()})
-
-    @in_graph
-    def record(index: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.init_scope():
-            known = content()
-        return {name: tf.gather(value, index) for name, value in known.items()}
-
+    found = _listed(folder, source.num_examples)
+    shapes = np.array([one["shape"][:2] for one in found], np.int64).reshape(-1, 2)
+    rows = Rows(
+        images=np.arange(len(found)),
+        names=np.array([one["name"] for one in found], object),
+        labels=np.array([one["label"] for one in found], np.int64) if source.labelled else None,
+    )
     height, width = source.sides or (0, 0)
     tall, wide = shapes.max(0).tolist()
     largest = (max(tall, 1), max(wide, 1))  # 0: none can be read
@@ -113,24 +109,13 @@ def resized(
         "channels": 3,
     }
     pictures = (Jpegs if kind == "jpeg" else Raw)(folder, shapes)
-    return Indexed(**(source.told() | others), read=pictures, record=record, gathers=True)
+    return Indexed(**(source.told() | others), read=pictures, record=rows.tensors(), gathers=True)
 
 
 def _folder(source: Source, identity: list[Any], *, place: Path | None) -> Path:
     """Where the pictures of an identity lie."""
     key = contents.of_values(source.num_examples, list(source.class_names), identity)
     return (place or contents.cache_folder() / "resized") / key
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether another process still makes what is not whole."""
-    if (folder / "whole.json").exists():
-        return False
-    try:
-        with hold(folder):
-            return False
-    except InUse:
-        return True
 
 
 def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, settled: Callable[[], bool]) -> None:
