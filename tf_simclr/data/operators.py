@@ -8,6 +8,9 @@ References:
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 from tf_simclr.data.colors import joined, planes
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
@@ -33,15 +36,8 @@ def blur_planes(channels: tf.Tensor, *, sigma: tf.Tensor, kernel_size: int) -> t
     # (3, h, w) → (3, h + 2r, w + 2r), zeros around.
     padded = tf.pad(channels, ((0, 0), (radius, radius), (radius, radius)))
     _, height, width = channels.shape
-    down = _sum([weight * padded[:, i : i + height] for i, weight in enumerate(kernel)])
-    return _sum([weight * down[:, :, i : i + width] for i, weight in enumerate(kernel)])
-
-
-def _sum(terms: list[tf.Tensor]) -> tf.Tensor:
-    total, *rest = terms
-    for term in rest:
-        total += term
-    return total
+    down = reduce(add, (weight * padded[:, i : i + height] for i, weight in enumerate(kernel)))
+    return reduce(add, (weight * down[:, :, i : i + width] for i, weight in enumerate(kernel)))
 
 
 def rotate(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:

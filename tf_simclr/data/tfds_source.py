@@ -63,9 +63,6 @@ def from_tfds(
         encoded = {image: tfds.decode.SkipDecoding()}
         return builder.as_dataset(split=split, shuffle_files=seed is not None, decoders=encoded, read_config=reading)
 
-    def epoch(seed: tf.Tensor | None) -> Records:
-        return examples(seed).map(record)
-
     @in_graph
     def record(example: dict[str, Any]) -> dict[str, tf.Tensor]:
         # The image is encoded, as it is stored: decoding is the stream's.
@@ -91,7 +88,7 @@ def from_tfds(
         only=only,
         notes=tuple(filter(None, [note, _made_up(builder, origin)])),
         identity=lambda say=silent: [builder.info.full_name, image, label, *_files(builder, split, say=say)],
-        epoch=epoch,
+        epoch=lambda seed: examples(seed).map(record),
         example_bytes=_example_bytes(builder),
         sides=_sides(features[image]),
     )
@@ -205,14 +202,10 @@ def _image_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str:
 
 
 def _label_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str | None:
-    features = builder.info.features.items()
-    kinds = [name for name, feature in features if isinstance(feature, tfds.features.ClassLabel)]
+    features = builder.info.features
     if key is not None:  # a list of classes only by its name: most that trains takes one class an image
-        kinds += [
-            name
-            for name, feature in features
-            if isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.ClassLabel)
-        ]
+        features = {name: _classes(feature) for name, feature in features.items()}
+    kinds = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     return _chosen(builder, key, kinds=kinds, what="label", supervised=1) if kinds or key else None
 
 
