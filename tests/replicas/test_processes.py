@@ -6,48 +6,69 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import golden, tiny_runs
-from tests.replicas.test_workers import LAST, finish, free_ports
+from tests import tiny_runs
+from tests.replicas.forked import Forks, Member, wait
+from tests.replicas.test_workers import LAST, free_ports
 from tf_simclr.errors import InputError
 from tf_simclr.machine.launchers import Meeting, launched, meeting, started
 from tf_simclr.run_folder import RunFolder
 
-needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
-
-
-def start(folder, *, processes: int, devices: int = 1, deaths: dict | None = None) -> list[subprocess.Popen]:
-    """The processes of a training, each of so many devices; `deaths`: process → the step after which it dies."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
-    flags = {"KERAS_BACKEND": "jax", "JAX_ENABLE_X64": "1", "JAX_COORDINATOR_ADDRESS": address}
-    flags |= {"JAX_NUM_PROCESSES": str(processes), "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.replicas.worker", folder, *step],
-            cwd=golden.ROOT,
-            env=os.environ | flags | {"JAX_PROCESS_ID": str(index)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(processes)
-        for step in [[str(deaths[index])] if deaths and index in deaths else []]
-    ]
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None or not hasattr(os, "fork"), reason="needs the `jax` extra, and forks"
+)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def forks():
+    """What forks the processes; in float64."""
+    with Forks("jax", JAX_ENABLE_X64="1") as made:
+        yield made
+
+
+def start(
+    forks: Forks, folder: Path, *, processes: int, devices: int = 1, deaths: dict | None = None, port: int = 0
+) -> list[Member]:
+    """The processes of a training, each of so many devices; `deaths`: process → the step after which it dies."""
+    flags = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port or free_ports(1)[0]}", "JAX_NUM_PROCESSES": str(processes)}
+    flags |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    members = []
+    for index in range(processes):
+        words = [folder, *([deaths[index]] if deaths and index in deaths else [])]
+        log = folder.with_name(f"{folder.name}.{len(forks.members)}.log")
+        own = flags | {"JAX_PROCESS_ID": str(index)}
+        members.append(forks.start(words, log, folder=folder, module="tests.replicas.worker", **own))
+    return members
+
+
+def ended(members: list[Member]) -> list[str]:
+    """What each said, when all have ended."""
+    done = wait(members, 900)
+    said = [member.said() for member in members]
+    assert done, "\n\n".join(said)
+    return said
+
+
+def finish(members: list[Member]) -> list[str]:
+    """The same; each has to end well."""
+    said = ended(members)
+    assert [member.code for member in members] == [0] * len(members), "\n\n".join(said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, forks):
     """Devices → the same training by one process that has them all."""
 
     @functools.cache
     def trained(devices: int):
         folder = tmp_path_factory.mktemp("alone")
-        finish(start(folder, processes=1, devices=devices))
+        finish(start(forks, folder, processes=1, devices=devices))
         return folder
 
     return trained
@@ -70,8 +91,8 @@ normalises in float32 on JAX, also where the rest is float64."""
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_equal_one_and_the_first_alone_writes(tmp_path, alone, processes):
-    said = finish(start(tmp_path, processes=processes))
+def test_several_processes_equal_one_and_the_first_alone_writes(tmp_path, forks, alone, processes):
+    said = finish(start(forks, tmp_path, processes=processes))
     for index, lines in enumerate(said):
         assert f"JAX: process {index} of {processes} (met by 127.0.0.1:" in lines
         assert ("images/s" in lines) is (index == 0)
@@ -88,87 +109,75 @@ def test_several_processes_equal_one_and_the_first_alone_writes(tmp_path, alone,
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.parametrize("dying", [0, 1])
-def test_one_is_killed_all_end_with_a_sentence_and_started_again_they_equal_one(tmp_path, alone, dying):
-    started = start(tmp_path, processes=2, deaths={dying: 5})
-    said = [process.communicate()[1] for process in started]
-    assert started[dying].returncode == -signal.SIGKILL
-    assert started[1 - dying].returncode == 2, said[1 - dying]
+def test_one_is_killed_all_end_with_a_sentence_and_started_again_they_equal_one(tmp_path, forks, alone, dying):
+    started = start(forks, tmp_path, processes=2, deaths={dying: 5})
+    said = ended(started)
+    assert started[dying].code == -signal.SIGKILL
+    assert started[1 - dying].code == 2, said[1 - dying]
     who = "worker 0 (" if dying == 0 else "one ("
     assert f"all 2 workers must stay reachable, but worker {1 - dying} lost {who}" in said[1 - dying]
     assert "Traceback" not in said[1 - dying]
     newest = tiny_runs.steps(tmp_path)[-1]
     assert newest < LAST
-    for lines in finish(start(tmp_path, processes=2)):
+    for lines in finish(start(forks, tmp_path, processes=2)):
         assert f"resuming after step {newest} from" in lines
     assert difference(tmp_path, alone(2)) <= 1e-12
 
 
 @needs_jax
 @pytest.mark.slow
-def test_what_two_processes_began_four_and_one_go_on_with(tmp_path, alone):
-    for process in start(tmp_path, processes=2, deaths={1: 5}):
-        process.communicate()
-    started = start(tmp_path, processes=4, deaths={3: 7})
-    for process in started:
-        process.communicate()
+def test_what_two_processes_began_four_and_one_go_on_with(tmp_path, forks, alone):
+    ended(start(forks, tmp_path, processes=2, deaths={1: 5}))
+    ended(start(forks, tmp_path, processes=4, deaths={3: 7}))
     assert tiny_runs.steps(tmp_path)[-1] in (4, 6)
-    finish(start(tmp_path, processes=1))
+    finish(start(forks, tmp_path, processes=1))
     assert difference(tmp_path, alone(1)) <= OTHER_ORDER
 
 
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.parametrize("told", [0, 1])
-def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path, alone, told):
-    started = start(tmp_path, processes=2)
+def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path, forks, alone, told):
+    started = start(forks, tmp_path, processes=2)
     while not RunFolder(tmp_path).checkpoints() and all(process.poll() is None for process in started):
         time.sleep(0.05)
     started[told].send_signal(signal.SIGTERM)
-    said = [process.communicate()[1] for process in started]
-    if [process.returncode for process in started] != [0, 0]:  # else it came after the last step
-        assert [process.returncode for process in started] == [143, 143], said
+    said = ended(started)
+    if [process.code for process in started] != [0, 0]:  # else it came after the last step
+        assert [process.code for process in started] == [143, 143], said
         newest = tiny_runs.steps(tmp_path)[-1]
         assert all(f"SIGTERM: step {newest} is saved in" in lines for lines in said)
-    finish(start(tmp_path, processes=2))
+    finish(start(forks, tmp_path, processes=2))
     assert difference(tmp_path, alone(2)) <= 1e-12
 
 
 @needs_jax
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_named(tmp_path):
+def test_a_port_that_is_taken_is_named(tmp_path, forks):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
-        flags |= {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
-        words = [sys.executable, "-m", "tests.replicas.worker", str(tmp_path)]
-        done = subprocess.run(
-            words, cwd=golden.ROOT, env=os.environ | flags, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 2
-    assert f"port {port} of the coordinator (process_id 0), 127.0.0.1:{port}, must be free" in done.stderr
-    assert "Traceback" not in done.stderr
+        first, second = start(forks, tmp_path, processes=2, port=port)
+        [said] = ended([first])
+        second.send_signal(signal.SIGKILL)  # it waits for the first one
+    assert first.code == 2
+    assert f"port {port} of the coordinator (process_id 0), 127.0.0.1:{port}, must be free" in said
+    assert "Traceback" not in said
 
 
 @needs_jax
 @pytest.mark.slow
-def test_processes_with_other_numbers_of_devices_are_refused():
+def test_processes_with_other_numbers_of_devices_are_refused(tmp_path, forks):
     """As where machines have different GPUs; before: a traceback of JAX in one, and an abort in the other."""
-    flags = {"KERAS_BACKEND": "jax", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}"}
-    flags |= {"JAX_NUM_PROCESSES": "2", "PYTHONPATH": str(golden.ROOT)}
-    words, started = [sys.executable, "-m", "tests.replicas.meets"], []
+    flags = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}", "JAX_NUM_PROCESSES": "2"}
+    started = []
     for number in range(2):
-        own = {
-            "JAX_PROCESS_ID": str(number),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number + 1}",
-        }
-        started.append(
-            subprocess.Popen(words, cwd=golden.ROOT, env=os.environ | flags | own, stderr=subprocess.PIPE, text=True)
-        )
-    for one in started:
-        said = one.communicate(timeout=300)[1]
-        assert one.returncode == 2, said
+        own = {"JAX_PROCESS_ID": str(number), "XLA_FLAGS": f"--xla_force_host_platform_device_count={number + 1}"}
+        log = tmp_path / f"{number}.log"
+        started.append(forks.start([], log, folder=tmp_path, module="tests.replicas.meets", **flags, **own))
+    for one, said in zip(started, ended(started), strict=True):
+        assert one.code == 2, said
         assert "must have as many devices as the others" in said
         assert "Received: process_0=1, process_1=2" in said
         assert "Traceback" not in said
@@ -196,19 +205,20 @@ with exit_on_input_error():
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [0, 2, -1])
-def test_one_that_falls_silent_without_a_word_is_missed(stopped):
+def test_one_that_falls_silent_without_a_word_is_missed(tmp_path, forks, stopped):
     """As where a machine loses its power: its connections stay open, and nothing comes."""
-    port, environment = free_ports(1)[0], os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(golden.ROOT)}
-    words = [[sys.executable, "-c", STOPPED, str(i), "3", str(port), str(stopped)] for i in range(3)]
-    started = [subprocess.Popen(one, env=environment, stderr=subprocess.PIPE, text=True) for one in words]
+    port = free_ports(1)[0]
+    (tmp_path / "silent.py").write_text(STOPPED)
+    started = [
+        forks.start([i, 3, port, stopped], tmp_path / f"{i}.log", folder=tmp_path, module="silent") for i in range(3)
+    ]
     others = [process for number, process in enumerate(started) if number != stopped]
-    said = [process.communicate(timeout=900)[1] for process in others]
+    said = ended(others)
     if stopped < 0:
-        assert [process.returncode for process in others] == [0] * 3, said
+        assert [process.code for process in others] == [0] * 3, said
         return
-    started[stopped].kill()
-    started[stopped].communicate()
-    assert [process.returncode for process in others] == [2, 2], said
+    assert started[stopped].poll() is None
+    assert [process.code for process in others] == [2, 2], said
     sentence = r"all 3 workers must stay reachable, but worker \d lost "
     assert all(re.search(sentence, text) for text in said), said
     assert any(f"lost worker {stopped}, which shows no life" in text for text in said), said
