@@ -1,5 +1,6 @@
 """The whole way through commands with addresses in the place of paths; oracle: the same commands on paths."""
 
+import io
 import os
 import shutil
 import signal
@@ -25,6 +26,13 @@ def run(words: str, environment: dict, code: int = 0) -> subprocess.CompletedPro
     assert done.returncode == code, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done
+
+
+def state_in(address: str, step: int) -> dict[str, np.ndarray]:
+    """What the checkpoint of a run in a bucket holds."""
+    content, _ = Store(address).read(f"checkpoints/step-{step:08d}.npz")
+    with np.load(io.BytesIO(content)) as file:
+        return {name: file[name] for name in file.files}
 
 
 def sent(folder, address: str) -> None:
@@ -64,9 +72,9 @@ def test_the_whole_way(proxy, bucket, tmp_path):
 
     # 2. The same on paths, from the start: the same weights.
     run(f"{pretrain} {tmp_path}/pets --model_dir {tmp_path}/run", environment)
-    Store(f"{bucket}/run").get("checkpoints/step-00000040.npz", tmp_path / "there.npz")
-    with np.load(tmp_path / "there.npz") as there, np.load(tmp_path / "run/checkpoints/step-00000040.npz") as here:
-        assert there.files == here.files
+    there = state_in(f"{bucket}/run", 40)
+    with np.load(tmp_path / "run/checkpoints/step-00000040.npz") as here:
+        assert [*there] == here.files
         assert all(np.array_equal(there[name], here[name]) for name in here.files)
 
     # 3. What follows, from and into the bucket.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import golden
-from tests.buckets.test_commands import run, sent
+from tests.buckets.test_commands import run, sent, state_in
 from tests.commands import pictures
 from tests.commands.test_any_encoder import CODE
 from tests.commands.test_shards_to_the_end import KINDS, PLAN, PRETRAIN, SHORT, SPLITS, listed
@@ -54,12 +54,6 @@ def elsewhere(place: Path) -> None:
     shutil.rmtree(place / "cache", ignore_errors=True)
 
 
-def weights(address: str, step: int, place: Path) -> dict[str, np.ndarray]:
-    Store(address).get(f"checkpoints/step-{step:08d}.npz", place / "got.npz")
-    with np.load(place / "got.npz") as file:
-        return {name: file[name] for name in file.files}
-
-
 @pytest.mark.slow
 @STORES
 def test_from_pictures_to_exports(proxy, bucket, place, capfd):
@@ -74,7 +68,7 @@ def test_from_pictures_to_exports(proxy, bucket, place, capfd):
     shards = f"{bucket}/tar/{{train,test}}-{{000000..000002}}.tar"
     for name, images in (("run", f"{bucket}/pets"), ("tars", shards), ("tables", f"{bucket}/parquet/*.parquet")):
         cli.execute(f"{train} {images} --model_dir {bucket}/{name}")
-        there = weights(f"{bucket}/{name}", 4, place)
+        there = state_in(f"{bucket}/{name}", 4)
         assert there.keys() == here.keys()
         assert all(np.array_equal(there[key], here[key]) for key in here)
     cli.execute(
@@ -110,7 +104,7 @@ def test_from_pictures_to_exports(proxy, bucket, place, capfd):
     elsewhere(place)
     cli.execute(f"{distill}/again")
     assert "the teacher answers" not in capfd.readouterr().err
-    first, second = (weights(f"{bucket}/{name}", 2, place) for name in ("student", "again"))
+    first, second = (state_in(f"{bucket}/{name}", 2) for name in ("student", "again"))
     assert all(np.array_equal(first[key], second[key]) for key in first)
     cli.execute(f"sweep --config plan.json {OWN} --model_dir {bucket}/sweep")
     cli.execute(f"export --checkpoint {bucket}/tuned {OWN} --to savedmodel --out {out}/saved --image_dir {bucket}/tar")

@@ -10,7 +10,8 @@ import os
 import numpy as np
 import pytest
 
-from tests.buckets.test_commands import sent
+from tests import tiny_runs
+from tests.buckets.test_commands import sent, state_in
 from tests.commands import pictures
 from tests.replicas.forked import Forks, wait
 from tests.replicas.test_other_numbers import STOPS
@@ -19,6 +20,7 @@ from tf_simclr.buckets.locks import Lock
 from tf_simclr.buckets.mirror import read_manifest
 from tf_simclr.buckets.store import Store
 from tf_simclr.lock import Beat
+from tf_simclr.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")]
 STEPS = 12
@@ -28,11 +30,6 @@ COMMANDS = {
     "finetune": "--eval_epochs 1",
     "distill": "--teacher BUCKET/teacher --teacher_views cached",
 }
-
-
-def state(path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
 
 
 def steps(bucket: str) -> list[int]:
@@ -84,9 +81,8 @@ def test_a_run_of_two_processes_lies_in_a_bucket(proxy, bucket, tmp_path, backen
         found = Store(f"{bucket}/run").find()
         assert {"config.json", "history.csv", "network.keras", "result.json"} <= found.keys()
         assert "lock" not in found
-        name = f"checkpoints/step-{STEPS:08d}.npz"
-        Store(f"{bucket}/run").get(name, tmp_path / "got.npz")
-        ours, theirs = state(tmp_path / "got.npz"), state(tmp_path / "run" / name)
+        ours = state_in(f"{bucket}/run", STEPS)
+        theirs = tiny_runs.arrays(RunFolder(tmp_path / "run").checkpoint(STEPS))
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], value) for key, value in theirs.items())
 
