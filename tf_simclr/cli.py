@@ -112,7 +112,12 @@ def _run(config: Any) -> None:
     # 3. The task, of which some meet other processes before they compute.
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
-        (task(name) if meets is None else task(name, coordinator=meets)).run(config)
+        module = task(name) if meets is None else task(name, coordinator=meets)
+        if "keras" in sys.modules:
+            # Layers that nobody named are numbered through a process, and checkpoints go by their names: counted anew,
+            # as in a process of its own, so that a notebook goes on with what it began.  Keras has no public name.
+            importlib.import_module("keras.src.utils.naming").reset_uids()
+        module.run(config)
 
 
 def _wants_overview(words: Sequence[str]) -> bool:

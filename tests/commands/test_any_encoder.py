@@ -11,9 +11,11 @@ import pytest
 
 import converters
 from tests.commands import pictures
+from tests.tiny_runs import arrays
 from tf_simclr import cli, load_encoder, load_model
 from tf_simclr.errors import InputError
 from tf_simclr.own import encoders
+from tf_simclr.run_folder import RunFolder
 
 CODE = '''
 import keras
@@ -93,6 +95,23 @@ def test_code_of_ones_own_goes_from_pretraining_to_features_and_fine_tuning(here
         assert file["values"].shape == (24, 6)
     cli.execute("finetune --checkpoint run --encoder mynets:vit --train_batch_size 8 --train_steps 1 --model_dir tuned")
     assert load_model("tuned").output["logits_sup"].shape == (None, 3)
+
+
+def test_a_run_goes_on_in_a_process_that_has_made_other_layers(here, capfd):
+    """As in a notebook.  Before, Keras had numbered its layers on, and none of its checkpoints was said to be whole."""
+    command = f"finetune {KNOBS} --encoder mynets:tiny_convnext --checkpoint_steps 1 --model_dir run"
+    command = command.replace("--proj_out_dim 8", "")
+    cli.execute(command)
+    finished = arrays(RunFolder(Path("run")).checkpoint(2))
+    for name in ("result.json", "checkpoints/step-00000002.npz"):
+        (Path("run") / name).unlink()
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    capfd.readouterr()
+    cli.execute(command)
+    assert "resuming after step 1 from run" in capfd.readouterr().err
+    again = arrays(RunFolder(Path("run")).checkpoint(2))
+    assert again.keys() == finished.keys()
+    assert all(np.array_equal(again[name], value) for name, value in finished.items())
 
 
 def test_code_that_only_a_file_names_is_not_run(here):
