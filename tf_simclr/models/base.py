@@ -109,7 +109,7 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         # (images, labels) has the images first.
         while isinstance(first, list | tuple) and first and not hasattr(first, "shape"):
             first = first[0]
-        shape = {name: one.shape for name, one in first.items()} if isinstance(first, dict) else None
+        shape: Any = {name: one.shape for name, one in first.items()} if isinstance(first, dict) else None
         if shape is None and getattr(first, "shape", None) is not None:
             shape = tuple(first.shape)
         if shape is not None:
