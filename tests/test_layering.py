@@ -55,6 +55,7 @@ MAY_IMPORT = {
     # the method
     "tf_simclr.config.options": {"tf_simclr.errors", "tf_simclr.terminal"},
     "tf_simclr.config": {"tf_simclr.config.options", "tf_simclr.own.named"}
+    | {"tf_simclr.data.radiographs"}  # what words there are for modalities
     | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {

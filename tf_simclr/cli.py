@@ -158,8 +158,8 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
         # What Keras computes with, if the task has loaded it.
         keras = sys.modules.get("keras") if name in _COMPUTING else None
         computing = keras.config.backend() if keras is not None and hasattr(keras, "config") else None
-        met = coordinator is None and meeting() is None and launched() is None
-        if computing == "jax" and not met:
+        alone = coordinator is None and meeting() is None and launched() is None
+        if computing == "jax" and not alone:
             computing = None  # JAX must not look at its devices before its processes have met
         devices = seen(computing) if computing is not None else []
     if computing is not None:
@@ -181,7 +181,7 @@ def _check_backend(name: str) -> None:
 
 
 _COMPUTING: tuple[str, ...] = ("pretrain", "finetune", "distill", "linear-eval", "transfer", "embed", "demo")
-_COMPUTING += ("official", "chest covid", "chest ards", "chest explain")
+_COMPUTING += ("official", "chest covid", "chest ards", "chest findings", "chest evaluate", "chest explain")
 """Commands for which it matters whether an accelerator is used."""
 _LOOKING: tuple[str, ...] = ("compare", "checkpoints list", "checkpoints get", "doctor", "presets", "augmentations")
 """Commands that each of several processes may run: they write nothing that another one writes, or hold it alone."""

@@ -15,11 +15,11 @@ PICTURES = ROOT / "docs" / "pictures"
 PACKAGES = ("tf_simclr", "converters")
 Group = tuple[str, ...]
 """Rooms that need each other, or one alone."""
-ALONE = {"weights", "exports", "plots", "diagnostics", "run_folder", "cli", "run", "notebook"}
+ALONE = {"weights", "exports", "plots", "run_folder", "cli", "run", "notebook"}
 """Modules of `tf_simclr` itself that are rooms of their own; the others are the ground."""
 OPTIONS = ["config", "options"]
 """Words to values, for the command lines of both packages: a room of its own, below all that has options."""
-TENSORS = {"layout", "mapped", "streams", "tensors"}
+TENSORS = {"layout", "tensors"}
 """Modules of `converters` itself that know nothing of networks; the others are the doors and the way."""
 LANES = {"converters": GREEN, "tf_simclr": BLUE, "chest": "#f6e7d8"}
 """Part of the house, from left to right → its colour."""

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.config.parts import Checked, OwnCode
+from tf_simclr.data.radiographs import MODALITIES, Fit
 from tf_simclr.errors import check
 from tf_simclr.places import Place
 
@@ -45,11 +46,11 @@ class ChestPrepare(Checked):
     empty."""
     size: int = 224
     """Side of the squares that are kept, in pixels; the COVID-19 study had 64."""
-    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    fit: Fit = "stretch"
     """How a radiograph becomes square: sides scaled apart (as the study did), black bars, or its centre."""
     windowed: bool = True
     """Apply a DICOM's own window or VOI LUT; otherwise the full range of its stored bits."""
-    modalities: tuple[str, ...] = ("CR", "DX", "RG")
+    modalities: tuple[str, ...] = MODALITIES
     """DICOM modalities to read: computed and digital radiography and film; others, such as OT, only if named; any:
     all."""
     boxless_siblings: bool = True

@@ -23,11 +23,11 @@ import tensorflow as tf
 
 from tf_simclr.chest.collections.collection import LATERAL_VIEW, Collection, Entry
 from tf_simclr.chest.files.about import decade
-from tf_simclr.chest.files.radiograph import LATERAL, MODALITIES
+from tf_simclr.chest.files.radiograph import LATERAL
 from tf_simclr.chest.files.squares import SHRUNK, pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
 from tf_simclr.contents import Say, digests, silent
-from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.radiographs import MODALITIES, Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, replacing_path, write_json
 from tf_simclr.foreign import reading

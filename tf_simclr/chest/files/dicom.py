@@ -21,12 +21,12 @@ from tf_simclr.chest.files.levels import Layout, layout, shown, whole, word
 from tf_simclr.chest.files.radiograph import (
     MAX_BYTES,
     MAX_PIXELS,
-    MODALITIES,
     TURNED_ROUND,
     Radiograph,
     extreme,
     turned_round,
 )
+from tf_simclr.data.radiographs import MODALITIES
 from tf_simclr.errors import InputError, check, first_line
 
 _ANY = "ANY"

@@ -8,8 +8,6 @@ MAX_BYTES = 256 * 2**20
 """Largest file that is opened; the largest radiographs have about 50 MB uncompressed."""
 MAX_PIXELS = 64 * 10**6
 """Most pixels that are decoded; the largest detectors have about 25 million."""
-MODALITIES = ("CR", "DX", "RG")
-"""DICOM's modalities of radiographs: computed and digital radiography, and film."""
 VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """Values of DICOM's ViewPosition: from where the beam came, or on which side the patient lay."""
 LATERAL = ("LL", "RL")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tf_simclr.chest.files.radiograph import MODALITIES, Radiograph
+from tf_simclr.chest.files.radiograph import Radiograph
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.worker import once
-from tf_simclr.data.radiographs import Fit
+from tf_simclr.data.radiographs import MODALITIES, Fit
 from tf_simclr.errors import check
 
 _HASH_SIDE = 16

@@ -5,6 +5,8 @@ from typing import Literal
 
 Fit = Literal["stretch", "pad", "crop"]
 """How a radiograph becomes square: its sides scaled apart (as the COVID-19 study did), black bars, or its centre."""
+MODALITIES = ("CR", "DX", "RG")
+"""DICOM's modalities of radiographs: computed and digital radiography, and film."""
 MADE_UP = "these radiographs are made up: what is found in them says nothing about patients"
 """What is noted of all that was learned from such."""
 UNCERTAIN, NOT_MENTIONED = -1, -2
