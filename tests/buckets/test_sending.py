@@ -114,11 +114,13 @@ def test_a_writer_that_was_replaced_is_refused_and_changes_nothing(place, machin
 
 def test_a_lock_is_refused_while_its_holder_lives_and_taken_when_it_is_silent(proxy, bucket, monkeypatch):
     monkeypatch.setattr(locks, "_is_gone", lambda holder: False)
-    monkeypatch.setattr(locks, "BEAT", 0.05)
+    # Slower than a busy machine reads the lock, which it does until nobody has written meanwhile.
+    monkeypatch.setattr(locks, "BEAT", 0.25)
+    monkeypatch.setattr(locks, "SILENCE", 2.5)
     one, said = begun(bucket), []
     with pytest.raises(InputError, match=rf"{bucket} is in use by process {os.getpid()} on .*; wait for it, stop it"):
         Sending(bucket, say=said.append).begin()
-    assert "waiting 0 seconds for a sign of life" in said[0]
+    assert "waiting 2 seconds for a sign of life" in said[0]
     for beat in one.beats:
         beat.stop()
     two = begun(bucket)

@@ -252,7 +252,7 @@ def test_every_command_to_its_end(at, reference, kind, monkeypatch):
     everything()
     folder, known = reference
     assert outcome() == known
-    for run, step in (("run", 4), ("tuned", 2), ("student", 2), ("sweep/trial-001", 1)):
+    for run, step in (("run", 4), ("tuned", 2), ("student", 2), ("sweep/trial-000", 1)):
         name = f"{run}/checkpoints/step-{step:08d}.npz"
         assert_same_bits(Path(name), folder / name)
     there, here = features(folder / "features.npz"), features(Path("features.npz"))
@@ -281,7 +281,7 @@ def test_every_command_on_a_data_set_of_the_hub(place, reference, tmp_path, monk
             command = [sys.executable, "-m", "tf_simclr", *words.split()]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ.copy())
             assert done.returncode == 0, done.stderr[-3000:]
-    for run, step in (("run", 4), ("tuned", 2), ("student", 2), ("sweep/trial-001", 1)):
+    for run, step in (("run", 4), ("tuned", 2), ("student", 2), ("sweep/trial-000", 1)):
         name = f"{run}/checkpoints/step-{step:08d}.npz"
         assert_same_bits(Path(name), folder / name)
     for name in ("knn", "logistic"):
