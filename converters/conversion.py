@@ -269,6 +269,7 @@ def _staged(target: Path) -> Iterator[Path]:
     """
     # Beside the target, so that moving it there is a renaming on one disk: whole or not at all.
     place = target.with_name(f".{os.getpid()}.{target.name}")
+    _clear(place)  # of a conversion that was killed, whose process had the same number
     try:
         yield place
         _settle(place, target)
@@ -277,10 +278,14 @@ def _staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{target} must be writable: {error.strerror or error}; choose another place") from error
     finally:
-        # A folder, or a file; the folder around it may be missing, which the error tells.
-        shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            place.unlink(missing_ok=True)
+        _clear(place)
+
+
+def _clear(place: Path) -> None:
+    """Removes a folder or a file; the folder around it may be missing, which another error tells."""
+    shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        place.unlink(missing_ok=True)
 
 
 def _settle(place: Path, target: Path) -> None:

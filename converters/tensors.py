@@ -125,9 +125,12 @@ class Stored:
 
         return replace(self, read=read, chunks=chunks if self.chunks else None)
 
-    def changed(self, change: Callable[[np.ndarray], np.ndarray], **described: Any) -> "Stored":
-        """What `change` makes of the tensor, at once whenever it is read; `described`: its other shape or dtype."""
-        return replace(self, read=lambda: change(self.read()), chunks=None, **described)
+    def changed(
+        self, change: Callable[[np.ndarray], np.ndarray], *, shape: tuple[int, ...] | None = None, dtype: str = ""
+    ) -> "Stored":
+        """What `change` makes of the tensor, at once whenever it is read; of another shape or dtype, if it says so."""
+        shape = self.shape if shape is None else shape
+        return replace(self, shape=shape, dtype=dtype or self.dtype, read=lambda: change(self.read()), chunks=None)
 
     @property
     def unusable(self) -> str:

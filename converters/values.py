@@ -31,8 +31,10 @@ def rescaled(network: Network, factor: float) -> Network:
     scaled = dict(network.weights)
     # γ (w x - μ) / √(σ² + ε) stays as it is where w, μ and √(σ² + ε) grow by one factor.
     for conv, norm in normalised(network.architecture).items():
-        for name in (f"{conv}/kernel", f"{norm}/moving_mean", f"{norm}/moving_variance"):
-            scaled[name] = network.weights[name].changed(partial(_grown, factor=factor, name=name))
+        for name in (f"{conv}/kernel", f"{norm}/moving_mean"):
+            scaled[name] = network.weights[name].changed(partial(_times, factor=factor))
+        name = f"{norm}/moving_variance"
+        scaled[name] = network.weights[name].changed(partial(_grown, factor=factor, name=name))
     return dataclasses.replace(network, weights=scaled)
 
 
@@ -59,11 +61,14 @@ def kernel_scale(network: Network) -> float:
     return float(np.median(scales))
 
 
+def _times(array: np.ndarray, *, factor: float) -> np.ndarray:
+    # Computed in double precision, stored in the type that came; so below.
+    return (array.astype(np.float64) * factor).astype(array.dtype)
+
+
 def _grown(array: np.ndarray, *, factor: float, name: str) -> np.ndarray:
-    # Computed in double precision, stored in the type that came.
+    """A moving variance whose square root, with ε, is that times the factor."""
     wide = array.astype(np.float64)
-    if not name.endswith("/moving_variance"):
-        return (wide * factor).astype(array.dtype)
     # √(s' + ε) = f √(s + ε), solved for s': a small f can take it below zero.
     scaled = factor**2 * (wide + _EPSILON) - _EPSILON
     if scaled.size and scaled.min() < 0:

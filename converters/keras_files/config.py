@@ -143,8 +143,9 @@ def _inputs(entry: Any) -> Iterator[tuple[str, int]]:
 
     Keras 2 gives each as `[name, node, output, …]`, Keras 3 as a tensor's `keras_history` of the same form.
     """
-    if isinstance(entry, list) and [type(x) for x in entry[:3]] == [str, int, int]:
-        yield entry[0], entry[2]
+    # Keras takes false and true for 0 and 1, which are integers to Python, too.
+    if isinstance(entry, list) and len(entry) >= 3 and all(map(isinstance, entry[:3], (str, int, int))):
+        yield entry[0], int(entry[2])
     for value in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
         yield from _inputs(value)
 

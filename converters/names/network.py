@@ -108,7 +108,7 @@ def understand(
         InputError: no architecture fits, weights are missing or unexpected, there are no moving averages, or several
             networks and none of them clearly meant.
     """
-    check(part in _CUT, f"part must be one of {', '.join(_CUT)}", part=part)
+    check(part in tuple(_CUT), f"part must be one of {', '.join(_CUT)}", part=part)
     what = str(source.path)
     # 1. Names without what wrappers put into them; optimizer state aside.
     # Averages of TF1 come under names of their own; then they are no slots.

@@ -98,6 +98,37 @@ def test_a_layer_between_the_encoders_is_refused_unless_it_does_nothing_in_infer
         keras_config.read_config(config("Softmax"))
 
 
+def of_keras_2(kind, name, history):
+    return {"class_name": kind, "config": {"name": name}, "inbound_nodes": [[[*history, {}]]]}
+
+
+def of_keras_3(kind, name, history):
+    described = layer(kind, name, "x")
+    described["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = history
+    return described
+
+
+@pytest.mark.parametrize("entry", [of_keras_2, of_keras_3])
+@pytest.mark.parametrize("zero", [0, False])
+def test_a_layer_between_is_found_however_its_input_is_written(entry, zero):
+    """Keras takes false for 0."""
+    between, behind = (
+        layer(kind, name, "x") for kind, name in (("Softmax", "mine"), ("Conv2D", "group1_block1_conv1"))
+    )
+    behind["config"] = conv("group1_block1_conv1")["config"]
+    between["inbound_nodes"] = entry("Softmax", "mine", ["stem_conv1", zero, zero])["inbound_nodes"]
+    behind["inbound_nodes"] = entry("Conv2D", "b", ["mine", zero, zero])["inbound_nodes"]
+    with pytest.raises(InputError, match="Received: between=\\['Softmax'\\]"):
+        keras_config.read_config(functional(conv("stem_conv1", "x"), between, behind))
+
+
+@pytest.mark.parametrize("entry", [of_keras_2, of_keras_3])
+@pytest.mark.parametrize(("output", "selector"), [(0, 0), (2, 2), (True, 1)])
+def test_the_head_s_output_that_feeds_the_classifier_is_told(entry, output, selector):
+    classifier = entry("Dense", "logits_sup", ["projection_head", 0, output])
+    assert keras_config.read_config(functional(conv("stem_conv1", "x"), classifier)).selector == selector
+
+
 @pytest.mark.parametrize("config", [None, [], "text", {"class_name": 3}, {"config": {}}])
 def test_a_configuration_that_describes_no_model_is_refused(config):
     with pytest.raises(InputError, match="describe a Keras model"):
