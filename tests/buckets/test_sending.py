@@ -258,6 +258,34 @@ def test_a_folder_that_was_copied_there_by_hand_goes_on(bucket):
     assert check_whole(bucket) == [7, 8]
 
 
+@pytest.mark.parametrize("before", ["a fetch that was stopped", "a start without a step"])
+def test_what_was_copied_there_by_hand_is_fetched_whole_whatever_was_before(bucket, monkeypatch, before):
+    copied = {f"checkpoints/step-{step:08d}.npz": sent_run.content(step) for step in (7, 8)} | {"config.json": b"{}"}
+    if before == "a start without a step":
+        begun(bucket).close()
+        filled(bucket, copied)
+    else:
+        filled(bucket, copied)
+        came, fetched = [], sending.fetched
+
+        def stopped(store, name, **options):
+            came.append(name)
+            if len(came) > 1:
+                raise KeyboardInterrupt
+            return fetched(store, name, **options)
+
+        monkeypatch.setattr(sending, "fetched", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            begun(bucket)
+        monkeypatch.setattr(sending, "fetched", fetched)
+    for _ in range(2):
+        again = begun(bucket)
+        assert sent_run.steps(again.path) == [7, 8]
+        assert (again.path / "config.json").read_bytes() == b"{}"
+        again.close()
+        assert check_whole(bucket) == [7, 8]
+
+
 def test_a_checkpoint_appears_before_the_manifest_and_goes_after_it(proxy, bucket):
     one = begun(bucket)
     proxy.writes.clear()

@@ -154,12 +154,11 @@ class Sending:
         if found is not None:
             self.manifest = Manifest(found.files, writer=self.writer, number=found.number, version=found.version)
         # What is here may be newer than what is there: a command that could not send its last files, or any.
-        if found is None and self._noted() == _UNSENT and self.path.is_dir():
+        if found is None and self._noted() == _UNSENT and _files(self.path):
             return
         if not self._is_newer(found):
             _clear(self.path, keep=set(there))
-            if found is None:
-                write_json(self.note, _UNSENT)
+            self.note.unlink(missing_ok=True)  # one that is stopped in the midst begins anew
             for name, one in there.items():
                 if self._has(name, one.size, one.crc32c):
                     continue
@@ -167,6 +166,8 @@ class Sending:
                 got = fetched(self.store, name, path=self.path / name, wanted=one, exact=exact)
                 rule = f"{self.address} must hold what its {MANIFEST} names, but lacks {shown(name)}"
                 check(got is not None or not exact, rule)
+            if found is None:
+                write_json(self.note, _UNSENT)
         if not there:
             return
         # What is here already as it is there need not be sent.
