@@ -103,7 +103,8 @@ def _run(config: Any) -> None:
         raise InputError(f"{name} needs tensorflow: {to_install('tensorflow')}")
     if name not in _LOOKING and not hasattr(config, "coordinator"):
         _check_alone(name)
-    # 2. Code that the user names, before a file that may hold its layers is opened.
+    # 2. Code that the user names, before a file that may hold its layers is opened; it may make layers of its own.
+    _number_layers_anew()
     for option in ENCODERS:  # before a network that is made of it is loaded
         if is_code(code := getattr(config, option, "")) and name != "sweep":  # whose trials are processes
             _check_backend(name)
@@ -112,12 +113,17 @@ def _run(config: Any) -> None:
     # 3. The task, of which some meet other processes before they compute.
     with extras_named(name):
         meets = getattr(config, "coordinator", None)
-        module = task(name) if meets is None else task(name, coordinator=meets)
-        if "keras" in sys.modules:
-            # Layers that nobody named are numbered through a process, and checkpoints go by their names: counted anew,
-            # as in a process of its own, so that a notebook goes on with what it began.  Keras has no public name.
+        (task(name) if meets is None else task(name, coordinator=meets)).run(config)
+
+
+def _number_layers_anew() -> None:
+    """Has Keras count the layers that nobody named from one again, as in a process of its own.
+
+    They are numbered through a process, and checkpoints go by their names: so a notebook goes on with what it began.
+    """
+    if "keras" in sys.modules:
+        with contextlib.suppress(ImportError, AttributeError):  # Keras has no public name for it
             importlib.import_module("keras.src.utils.naming").reset_uids()
-        module.run(config)
 
 
 def _wants_overview(words: Sequence[str]) -> bool:
@@ -158,8 +164,7 @@ def task(name: str, *, coordinator: str | None = None) -> ModuleType:
         # What Keras computes with, if the task has loaded it.
         keras = sys.modules.get("keras") if name in _COMPUTING else None
         computing = keras.config.backend() if keras is not None and hasattr(keras, "config") else None
-        alone = coordinator is None and meeting() is None and launched() is None
-        if computing == "jax" and not alone:
+        if computing == "jax" and (coordinator is not None or meeting() is not None or launched() is not None):
             computing = None  # JAX must not look at its devices before its processes have met
         devices = seen(computing) if computing is not None else []
     if computing is not None:
@@ -316,7 +321,7 @@ def _inherited(command: str, given: Mapping[str, Any], *, say: Callable[[str], N
     if place is None or command == "pretrain" or command.startswith("chest ") or "image_size" not in known:
         return {}
     # The run folder that a checkpoint is in, or the checkpoint's own.
-    folder = _here(place)
+    folder = _fetched(place)
     values = _run_values(folder)
     if not values:
         return {}
@@ -375,7 +380,7 @@ def named(words: Sequence[str]) -> str | None:
     return next((name for n in (2, 1) if (name := " ".join(dashed[:n])) in COMMANDS), None)
 
 
-def _here(place: str | Path) -> Path:
+def _fetched(place: str | Path) -> Path:
     """A path, of an address in a bucket that of its copy here."""
     from tf_simclr.buckets import local  # not above: --help waits for no NumPy
 
@@ -389,7 +394,7 @@ def _stored_config(words: list[str]) -> Any:
         return None
     both = [word for word in words if word.split("=")[0] == "--preset"]
     check(not both, "--config and --preset each set all options; give one of them, and options that change it")
-    path = _here(text)
+    path = _fetched(text)
     inside = f": name {written(path / 'config.json')}" if (path / "config.json").is_file() else ""
     check(not path.is_dir(), f"--config must be followed by a file, but {shown(path)} is a folder{inside}")
     stored = read_config(path)

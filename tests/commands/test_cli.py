@@ -583,6 +583,13 @@ assert reached == list(COMMANDS), reached
 """
 
 
+def test_what_computes_nothing_asks_nothing_of_a_launcher(monkeypatch, capsys):
+    """Half of a launcher's variables, as a shell on a cluster's node may have them, is said by what trains alone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    cli.execute("presets")
+    assert "cifar10" in capsys.readouterr().out
+
+
 def test_no_framework_is_loaded_before_its_task_where_what_its_libraries_write_is_kept():
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT], cwd=golden.ROOT, capture_output=True, text=True, check=False

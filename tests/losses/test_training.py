@@ -30,6 +30,23 @@ class Aligned(keras.losses.Loss):
         return keras.ops.sum(keras.ops.square(y_true - y_pred), axis=1)
 
 
+class Unnamed(losses.ContrastiveLoss):
+    """A loss of one's own around a function without a name that TensorFlow takes for a scope."""
+
+    def __init__(self, function):
+        super().__init__(function, {})
+
+
+def _distance(one, other):
+    return keras.ops.sum(keras.ops.square(one - other), axis=1)
+
+
+@pytest.mark.parametrize("function", [_distance, lambda one, other: _distance(one, other)], ids=["private", "lambda"])
+def test_a_loss_of_ones_own_needs_no_name(function):
+    logs = small(Unnamed(function)).fit(VIEWS, verbose=0).history
+    assert np.isfinite(logs["contrast_loss"][0])
+
+
 @pytest.mark.parametrize(
     "loss",
     [

@@ -123,6 +123,14 @@ def test_whatever_brings_the_first_batch_builds_the_model(kind, way):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(("data", "message"), [((x for x in ()), "at least one batch"), (5, "Unrecognized data type")])
+def test_what_brings_no_batch_is_refused_in_keras_words(data, message):
+    model = encoders.MODELS["Classifier"](encoders.Flat())
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=message):
+        model.fit(data, shuffle=False)
+
+
 @pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
 @pytest.mark.parametrize("kind", ["SimCLR", "MoCo", "Classifier"])
 def test_one_batch_builds_the_model(kind, method):

@@ -120,7 +120,7 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         function: takes `z1`, `z2` and the options by name, returns one value per example.
         options: what the constructor of the subclass takes, so that a saved loss comes back the same.
-        name: by default the function's.
+        name: by default the function's, where it begins with a letter, else the class's.
 
     Attributes:
         temperature: for the contrastive metrics; 1, the cosine itself, where the loss has none.
@@ -134,7 +134,10 @@ class ContrastiveLoss(keras.losses.Loss):
     needs_others = True
 
     def __init__(self, function, options: dict, *, name: str | None = None, **kwargs):
-        super().__init__(name=name or getattr(function, "__name__", None), **kwargs)
+        called = getattr(function, "__name__", "")
+        # TensorFlow makes a scope of it, which begins with a letter: not `_private`, nor `<lambda>`.
+        usable = called.isascii() and called[:1].isalpha()
+        super().__init__(name=name or (called if usable else None), **kwargs)
         self.function, self.options = function, options
         self.temperature = options.get("temperature", 1.0)
         self.hidden_norm = options.get("hidden_norm", True)

@@ -99,12 +99,14 @@ class Trained(replicas.FitOnReplicas, keras.Model):
         """
         if self.built or data is None:
             return data
-        # A tf.data.Dataset tells its elements' shapes, an array its own; anything else is asked for a batch.
+        # A tf.data.Dataset tells its elements' shapes, an array its own; anything else makes its first batch, which
+        # but for a generator's it makes once more.
         first = getattr(data, "element_spec", data)
-        if first is data and not isinstance(data, dict | list | tuple) and not hasattr(data, "shape"):
+        plain = isinstance(data, dict | list | tuple) or hasattr(data, "shape")
+        if first is data and not plain and (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
             batches = iter(data)
             first = next(batches, None)
-            if batches is data:
+            if batches is data and first is not None:
                 data = _with_first(first, batches)
         # (images, labels) has the images first.
         while isinstance(first, list | tuple) and first and not hasattr(first, "shape"):

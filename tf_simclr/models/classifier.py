@@ -163,11 +163,11 @@ class Classifier(Trained):
         # Logits in float32: a softmax of float16 loses the small classes.
         logits = ops.cast(y_pred, keras.config.floatx())
         # Sample weights weigh the loss; accuracy counts every image once, as Keras' own metrics do.
-        cross_entropy = share(weighed(self.cross_entropies(self.prepared(y), logits), sample_weight))
+        cross_entropy = share(weighed(self.losses_and_accuracy(self.prepared(y), logits), sample_weight))
         losses = {"supervised_loss": cross_entropy, "weight_decay": self.l2_loss()}
         return self.observe_losses(losses, examples=ops.shape(logits)[0])
 
-    def cross_entropies(self, y, logits):
+    def losses_and_accuracy(self, y, logits):
         """The loss of each example, `(n,)`, from prepared labels; counts its accuracy."""
         self.observe("supervised_acc", labelled.hits(y, logits))
         return labelled.cross_entropy(y, logits)
@@ -219,7 +219,7 @@ class MultiLabelClassifier(Classifier):
         labelled.check_findings(y, classes=self.num_classes)
         return y
 
-    def cross_entropies(self, y, logits):
+    def losses_and_accuracy(self, y, logits):
         """The mean over the findings of an image, `(n,)`, from rows; counts the accuracy of what is known."""
         known, present = ops.cast(y >= 0, logits.dtype), ops.cast(y > 0, logits.dtype)
         # log(1 + e^x) - x y, in the form that neither overflows nor rounds a small loss away
