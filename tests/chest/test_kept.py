@@ -73,6 +73,13 @@ def shorter(path):
     np.savez(path, **arrays | {"labels": arrays["labels"][:-1]})
 
 
+def other(**arrays):
+    def damage(path):
+        np.savez(path, **dict(np.load(path)) | {name: np.asarray(array) for name, array in arrays.items()})
+
+    return damage
+
+
 def flipped(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 255
@@ -88,8 +95,16 @@ def flipped(path):
         (foreign, "must be of the settings that its name stands for"),
         (without, "must hold a training"),
         (shorter, "an answer, a label and a patient for each image"),
+        (other(history=np.arange(3)), "a training"),
+        (other(history="[1]"), "JSON object"),
+        (other(seconds=np.zeros(3)), "a training"),
+        (other(seconds=1j), "a training"),
+        (other(probabilities="[0.1, 0.2]", labels='{"a": 1}'), "must have axes"),
     ],
-    ids=["cut", "empty", "flipped", "foreign", "without labels", "of other lengths"],
+    ids=[
+        *("cut", "empty", "flipped", "foreign", "without labels", "of other lengths"),
+        *("history of numbers", "history a list", "several seconds", "complex seconds", "texts for arrays"),
+    ],
 )
 def test_a_damaged_or_foreign_file_is_made_again_with_a_sentence(tmp_path, damage, reason):
     told = []

@@ -30,6 +30,8 @@ def test_a_split_is_a_function_of_its_seed():
 
 
 def test_the_studys_split_has_its_sizes_and_shares_patients_which_is_refused():
+    with pytest.raises(InputError, match="must not need more images than there are"):
+        by_image(3, tested=4, seed=0)
     split = by_image(1000, tested=150, seed=0)
     assert {name: len(rows) for name, rows in split.items()} == {"train": 850, "test": 150}
     train, test = ({PATIENTS[i] for i in split[name]} for name in ("train", "test"))

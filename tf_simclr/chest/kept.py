@@ -4,12 +4,11 @@ A file is named after a digest of all that its training depends on, and holds th
 at all; one that is damaged, or of other settings than its name says, is made again.
 """
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
@@ -91,15 +90,20 @@ def read(path: Path, kind: type[_Fit], *, text: str) -> _Fit:
     """
     arrays = read_arrays(path)
     # The name is a digest of the settings; within, they are compared as a whole.
-    whole = set(arrays) == {"settings", *inspect.signature(kind).parameters}
-    check(whole, f"{path} must hold a training", received=sorted(arrays))
+    fields = get_type_hints(kind)
+    check(set(arrays) == {"settings", *fields}, f"{path} must hold a training", received=sorted(arrays))
     check(str(arrays.pop("settings")) == text, f"{path} must be of the settings that its name stands for")
     with reading(path, "a training", advice="remove it"):
-        return kind(**{name: _value(array) for name, array in arrays.items()})
+        return kind(**{name: _value(array, fields[name]) for name, array in arrays.items()})
 
 
-def _value(array: np.ndarray) -> Any:
-    """An array, or what one without axes stands for: a number, or a text of JSON."""
-    if array.ndim > 0:
-        return array
-    return parse_json(str(array)) if array.dtype.kind == "U" else array.item()
+def _value(array: np.ndarray, of: Any) -> Any:
+    """What stands for a field of a type: a number, a dictionary as JSON, or an array."""
+    if of is float:
+        return float(array)
+    if get_origin(of) is dict:
+        found = parse_json(str(array))
+        check(isinstance(found, dict), "notes of a training must be a JSON object")
+        return found
+    check(array.ndim > 0, "arrays of a training must have axes")
+    return array

@@ -66,7 +66,8 @@ def _turned(sides: tuple[str, ...]) -> str:
 def _meaning(data: pydicom.Dataset, keyword: str) -> str:
     """What the first code of a sequence means, in capitals."""
     sequence = data.get(keyword)
-    return re.sub(r"[^A-Z0-9 -]", "", word(sequence[0], "CodeMeaning"))[:64] if sequence else ""
+    coded = isinstance(sequence, pydicom.Sequence) and len(sequence) > 0  # an element of another kind tells nothing
+    return re.sub(r"[^A-Z0-9 -]", "", word(sequence[0], "CodeMeaning"))[:64] if coded else ""
 
 
 def lateral(data: pydicom.Dataset, view: str, *, sides: tuple[str, ...]) -> bool:

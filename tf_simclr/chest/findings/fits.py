@@ -122,6 +122,11 @@ class Fit:
     notes: dict[str, Any]
     """Strength or steps, images learned from, findings not learned."""
 
+    def __post_init__(self) -> None:
+        fits = self.kernel.ndim == 2 and self.bias.shape == self.kernel.shape[1:]
+        fits = fits and self.validation.shape[1:] == self.test.shape[1:] == self.bias.shape
+        check(fits, "the parts of a training must fit each other")
+
 
 def fitted(task: Task, *, way: str, network: str, fraction: float, seed: int) -> Fit:
     """The fit of a line of the table: from its file, or trained and kept.

@@ -57,7 +57,8 @@ def reconciled(
         said.append(f"{contradict}; together they would be one patient of most images, so the table's count")
     else:
         own = merged  # without a contradiction, too: the table may know one image's patient and the file another's
-        said += [f"{contradict}: images that either gives to one are one patient’s"] * bool(contradicted)
+        if contradicted:
+            said.append(f"{contradict}: images that either gives to one are one patient’s")
     nameless = sum(not (t or f) for t, f in zip(table, files, strict=True))
     if nameless:
         said.append(

@@ -124,6 +124,7 @@ def _fill(part: np.ndarray, counts: np.ndarray, *, parts: int, rng: np.random.Ge
 
 def by_image(count: int, *, tested: int, seed: int) -> dict[str, np.ndarray]:
     """Splits images without regard to patients, as the COVID-19 study did: 5,400 to train on, 934 to test."""
+    check(0 <= tested <= count, "a split must not need more images than there are", images=count, needed=tested)
     rows = np.random.default_rng(seed).permutation(count)
     return {"train": np.sort(rows[: count - tested]), "test": np.sort(rows[count - tested :])}
 
