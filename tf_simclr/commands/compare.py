@@ -54,7 +54,8 @@ def table(rows: _Rows, *, seed: int) -> str:
     first = next(iter(rows.values()))
     for number, (name, (answers, method)) in enumerate(rows.items()):
         hits = answers.hits(method)
-        mean, low, high = (100 * number for number in hit_rate(hits, seed=seed).values())
+        rate = hit_rate(hits, seed=seed)
+        mean, low, high = (100 * rate[name] for name in ("accuracy", "low", "high"))
         cells = f"{len(hits):>9,}{f'{mean:.1f} ({low:.1f}–{high:.1f})':>22}"
         lines.append(f"{name:<{width}}{cells}{difference((answers, method), first, seed=seed) if number else '':>24}")
     return "\n".join([*lines, "95 % bootstrap intervals over images; differences are paired, in points"])

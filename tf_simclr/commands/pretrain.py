@@ -168,6 +168,7 @@ def pretrain(
     return written
 
 
+# What `pretrain` is made of, under the numbers of its phases.
 # 1. What is asked for: the images, the network that the knobs describe, and views of one's own.
 
 

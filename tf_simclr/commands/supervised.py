@@ -107,10 +107,10 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     config, test, classes = job.config, job.test, job.test.class_names
     scores: dict[str, Any]
     if test.several:
-        more = scores = multi_label.measured(found.values, found.labels, names=classes)
+        measures = scores = multi_label.measured(found.values, found.labels, names=classes)
     else:
         scores = _accuracies(found, seed=config.seed)
-        more = scores | ranked(found)
+        measures = scores | ranked(found)
     answers = Answers(found.names, found.labels, {"classifier": found.values}, classes=() if test.several else classes)
     # 2. What was tested, and what is to be known of the images to learn from and of those to test on.
     tested: dict[str, Any] = {"eval_split": config.eval_split, "eval_images": len(found.values)}
@@ -119,7 +119,7 @@ def report(job: Job, found: Features, *, before: dict) -> dict:
     tested |= {} if test.division is None else {"eval_division": test.division}
     tested |= {"notes": notes} if notes else {}
     # 3. What was there, what was tested, and how it came about.
-    more = before | more | tested | job.notes
+    more = before | measures | tested | job.notes
     write_report(job.folder.result, command=plain(config), results={"classifier": scores}, answers=answers, **more)
     return more
 

@@ -78,7 +78,7 @@ def look_first(config: Any) -> None:
     elif hasattr(config, "radiographs") and config.radiographs not in (None, "synthetic"):
         _check_prepared(Path(config.radiographs), positive=getattr(config, "positive", None))
     if command in ("export", "transfer", "prepare-shards"):
-        for _, folder_of_images in _here(config, ["image_dir"]):
+        for _, folder_of_images in _paths_of(config, ["image_dir"]):
             _look_at_folder(folder_of_images, sets=command != "export")
     for name in _GIVEN:
         value = getattr(config, name, None)
@@ -91,7 +91,7 @@ def look_first(config: Any) -> None:
     for path in getattr(config, "others", ()):
         _check_path(path, "others")
     _check_apart(config)
-    for name, value in _here(config, _WRITTEN):
+    for name, value in _paths_of(config, _WRITTEN):
         folder = name in _FOLDERS or (name == "out" and command in _INTO_FOLDERS)
         _check_can_write(value, name, folder=folder)
         rule = f"{name}: {shown(value)} must be a file, but a folder of that name is there"
@@ -106,7 +106,7 @@ def look_first(config: Any) -> None:
             _check_path(path, "images")
 
 
-def _here(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+def _paths_of(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
     """Yields option and path, of those of the options that a configuration has and that are paths of this machine."""
     for name in names:
         value = getattr(config, name, None)
@@ -183,10 +183,9 @@ def _check_apart(config: Any) -> None:
     Raises:
         InputError: so it is.
     """
-    read = [
-        path for _, path in _here(config, (*_GIVEN, "image_dir", "radiographs", "images", "others")) if path.exists()
-    ]
-    for name, place in _here(config, _WRITTEN):
+    names = (*_GIVEN, "image_dir", "radiographs", "images", "others")
+    read = [path for _, path in _paths_of(config, names) if path.exists()]
+    for name, place in _paths_of(config, _WRITTEN):
         same = place.exists() and any(path.samefile(place) for path in read)
         rule = f"{name}: {shown(place)} must be another place than what is read: it would be written over"
         # A run's folder is looked at by whoever goes on with it.
@@ -199,7 +198,7 @@ def _check_beside(config: Any, folder: Path) -> None:
     Raises:
         InputError: so it is.
     """
-    for name, place in _here(config, ("model_dir", "figures")):
+    for name, place in _paths_of(config, ("model_dir", "figures")):
         rule = f"{name}: {shown(place)} must not lie in {shown(folder)}, whose pictures are read: it will hold some"
         check(not place.resolve().is_relative_to(folder.resolve()), rule)
 

@@ -202,10 +202,9 @@ def _image_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str:
 
 
 def _label_key(builder: tfds.core.DatasetBuilder, key: str | None) -> str | None:
-    features = builder.info.features
-    if key is not None:  # a list of classes only by its name: most that trains takes one class an image
-        features = {name: _classes(feature) for name, feature in features.items()}
-    kinds = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    # A list of classes only by its name: most that trains takes one class an image.
+    looked_at = {n: f if key is None else _classes(f) for n, f in builder.info.features.items()}
+    kinds = [name for name, feature in looked_at.items() if isinstance(feature, tfds.features.ClassLabel)]
     return _chosen(builder, key, kinds=kinds, what="label", supervised=1) if kinds or key else None
 
 

@@ -228,10 +228,8 @@ def _vectors(outputs: Any, *, name: str, say: _Say) -> Any:
 
 def _check_told(model: keras.Model, *, name: str) -> None:
     """Refuses an encoder that cannot say what it is made of: nothing could load what comes of it."""
-    with _told(
-        f"{name} must be saved with what comes of it: each class of its own needs a get_config() that gives the "
-        "arguments of its constructor"
-    ):
+    rule = f"{name} must be saved with what comes of it"
+    with _told(f"{rule}: each class of its own needs a get_config() that gives the arguments of its constructor"):
         # As a file would say it, and as it would be loaded: whatever fails there fails now.
         known = keras.saving.serialize_keras_object(model)
         _check_code(known, where=name)

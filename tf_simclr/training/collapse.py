@@ -67,6 +67,7 @@ def indicators(features: np.ndarray, projections: np.ndarray) -> dict[str, float
         features: of the encoder, `(n, 2, d)`.
         projections: `(n, 2, k)`.
     """
+    # In float64: of rows that are nearly alike, float32 shows its own rounding.
     pairs = {"feature": features.astype(np.float64), "projection": projections.astype(np.float64)}
     # (n, 2, d) → (2n, d): views of an example are rows of their own.
     flat = {name: views.reshape(-1, views.shape[2]) for name, views in pairs.items()}

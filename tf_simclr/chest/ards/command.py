@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -67,14 +67,14 @@ def _perform(pipeline: Pipeline, stage: Stage) -> None:
         say(f"{stage.title}: whole in {stage.path}")
         return
     say(stage.title)
-    step, _ = STEPS[stage.name]
+    step = STEPS[stage.name].run
     stage.finish(step(pipeline, stage.path))
 
 
 def settings(pipeline: Pipeline, name: str) -> dict[str, Any]:
     """What a stage is made with."""
     values = plain(pipeline.config)
-    found = {knob: values[knob] for knob in STEPS[name][1]}
+    found = {knob: values[knob] for knob in STEPS[name].knobs}
     if name == "initial":
         found |= {"positive": pipeline.positive, "radiographs": ards.identity(pipeline.target)}
         found |= _weights(pipeline, there=pipeline.stage(name).noted().get("settings", {}))
@@ -215,21 +215,28 @@ def report(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     return {"page": "report.html"}
 
 
-STEPS: dict[str, tuple[Callable[[Pipeline, Path], dict[str, Any]], tuple[str, ...]]] = {
-    "initial": (initial, ("checkpoint", "encoder", "ema", "resnet_depth", "image_size", "split_seed", "seed")),
-    "pretrain": (
+class _Step(NamedTuple):
+    """What runs a stage in its folder and gives its result, and the knobs that it is made with."""
+
+    run: Callable[[Pipeline, Path], dict[str, Any]]
+    knobs: tuple[str, ...]
+
+
+STEPS = {
+    "initial": _Step(initial, ("checkpoint", "encoder", "ema", "resnet_depth", "image_size", "split_seed", "seed")),
+    "pretrain": _Step(
         pretrained,
         (
             *("pairs", "pretrain_epochs", "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate"),
             *("temperature", "mixed_precision"),
         ),
     ),
-    "linear": (linear, ()),
-    "finetune": (_finetuned, ("finetune_epochs", "finetune_learning_rate", "finetune_batch_size")),
-    "grid": (grid, ("grid_learning_rates", "grid_weight_decays", "grid_epochs", "finetune_batch_size")),
-    "evaluate": (_evaluated, ()),
-    "compare": (_compared, ("moco_queue", "moco_momentum")),
-    "report": (report, ()),
+    "linear": _Step(linear, ()),
+    "finetune": _Step(_finetuned, ("finetune_epochs", "finetune_learning_rate", "finetune_batch_size")),
+    "grid": _Step(grid, ("grid_learning_rates", "grid_weight_decays", "grid_epochs", "finetune_batch_size")),
+    "evaluate": _Step(_evaluated, ()),
+    "compare": _Step(_compared, ("moco_queue", "moco_momentum")),
+    "report": _Step(report, ()),
 }
 """Stage → what runs it in its folder and gives its result, and the knobs that it is made with, besides those of the
 stages that it needs.  `seeds` and `moco` are none: there may be more of them when a run goes on."""

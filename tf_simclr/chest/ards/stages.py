@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,17 +19,25 @@ from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import check
 from tf_simclr.files import begun_with, read_json, write_json
 
-STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "initial": ("the encoder to begin with", ()),
-    "pretrain": ("SimCLR on the radiographs, without labels", ("initial",)),
-    "linear": ("what the frozen features are worth, on validation patients", ("pretrain",)),
-    "finetune": ("fine-tuning with SGD and cross-entropy, on validation patients", ("pretrain",)),
-    "grid": ("search of the fine-tuning's knobs, on validation patients", ("pretrain",)),
-    "evaluate": ("the choice on test patients, once", ("grid",)),
-    "compare": ("the same for the other ways to train", ("evaluate",)),
-    "report": (
+
+class _About(NamedTuple):
+    """What a stage does, and those that it builds on."""
+
+    title: str
+    needs: tuple[str, ...]
+
+
+STAGES = {
+    "initial": _About("the encoder to begin with", needs=()),
+    "pretrain": _About("SimCLR on the radiographs, without labels", needs=("initial",)),
+    "linear": _About("what the frozen features are worth, on validation patients", needs=("pretrain",)),
+    "finetune": _About("fine-tuning with SGD and cross-entropy, on validation patients", needs=("pretrain",)),
+    "grid": _About("search of the fine-tuning's knobs, on validation patients", needs=("pretrain",)),
+    "evaluate": _About("the choice on test patients, once", needs=("grid",)),
+    "compare": _About("the same for the other ways to train", needs=("evaluate",)),
+    "report": _About(
         "one page for readers, and the model for `chest app`",
-        ("linear", "finetune", "evaluate"),  # and whatever there is to compare with
+        needs=("linear", "finetune", "evaluate"),  # and whatever there is to compare with
     ),
 }
 """Stage → what it does, and those that it builds on; in order."""
@@ -61,7 +69,7 @@ class Stage:
     @property
     def title(self) -> str:
         """What a line of progress calls it."""
-        return f"stage {self.number} of {len(STAGES)}, {self.name}: {STAGES[self.name][0]}"
+        return f"stage {self.number} of {len(STAGES)}, {self.name}: {STAGES[self.name].title}"
 
     def noted(self) -> dict[str, Any]:
         """What `stage.json` holds; nothing where it has not begun."""
@@ -76,7 +84,7 @@ class Stage:
 
     def before(self) -> "list[Stage]":
         """The stages that it needs."""
-        return [Stage(self.root, name) for name in STAGES[self.name][1]]
+        return [Stage(self.root, name) for name in STAGES[self.name].needs]
 
     def begin(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any] = MappingProxyType({})) -> bool:
         """Notes the settings, or checks that those there are the same; whether there is something to do.

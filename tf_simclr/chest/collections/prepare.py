@@ -87,15 +87,14 @@ def prepare(
     folder = expanded(folder)
     entries = sorted(collection.entries, key=lambda entry: entry.image)
     options: dict[str, Any] = {"size": size, "fit": fit, "windowed": windowed, "modalities": tuple(modalities)}
-    settings = {"name": collection.name, "classes": collection.classes, "images": len(entries)} | options
-    settings |= {"made_up": collection.made_up}
+    known = {"name": collection.name, "classes": collection.classes, "images": len(entries)}
+    settings = {**known, **options, "made_up": collection.made_up}
     # One process at a time: two would draw two salts, and patients of one collection would have two pseudonyms.
     with hold(folder, say=say):
         changed = begun_with(folder / "settings.json", settings, advice="take another folder")
         check(not changed, f"{folder} must hold the same preparation; take another folder for this one", **changed)
         salt = salt_of(folder, made_up=collection.made_up)
         names = Names(salt, private=collection.private)
-        options |= {"salt": salt}
         # 2. Shard by shard: one that has its rows is whole, and is not made again.
         parts = [entries[i : i + SHARD] for i in range(0, len(entries), SHARD)]
         rows: list[dict[str, Any]] = []
@@ -106,7 +105,7 @@ def prepare(
             # Before the files are decoded, so that the next run notices one that is replaced meanwhile.
             contents = _known_by(part, salt=salt, say=say if made else silent)
             if not made:
-                answers = decoded(part, options=options, workers=workers, seconds=seconds)
+                answers = decoded(part, options=options | {"salt": salt}, workers=workers, seconds=seconds)
                 answers = _counted(answers, progress, done=len(rows))
                 _write_shard(path, part, contents=contents, answers=answers, names=names)
             with reading(path.with_suffix(".json"), "the rows of a prepared part", advice="remove it"):

@@ -50,7 +50,7 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
         image, count = row["id"].removesuffix("_image"), boxes(row["boxes"], where=f"{table}, line {row[LINE]}")
         listed.add(image)
         if image in files:
-            entries.append(_entry(image, files[image], study=row["StudyInstanceUID"], boxes=count, labels=studies))
+            entries.append(_entry(image, files[image], study=row["StudyInstanceUID"], count=count, labels=studies))
     # 2. Without `boxless_siblings`, an image without boxes is left out where another of its study has some.
     boxed = {e.study for e in entries if e.boxes}
     kept = [e for e in entries if boxless_siblings or e.boxes or e.study not in boxed]
@@ -98,7 +98,7 @@ def boxes(text: str, *, where: str) -> int:
     return len(found)
 
 
-def _entry(image: str, path: Path, *, study: str, boxes: int, labels: dict[str, tuple[int, ...]]) -> Entry:
+def _entry(image: str, path: Path, *, study: str, count: int, labels: dict[str, tuple[int, ...]]) -> Entry:
     """An image with its study's label."""
     # The table and the folders must tell the same: a file in another study's folder was sorted in by mistake.
     check(study in labels, "each study of train_image_level.csv must be in train_study_level.csv", study=study)
@@ -106,4 +106,4 @@ def _entry(image: str, path: Path, *, study: str, boxes: int, labels: dict[str, 
     rule = "an image must lie in the folder of the study that train_image_level.csv gives it to"
     check(not other or study in path.parts, rule, image=image, table=study, folder=other)
     patient = study if is_picture(path) else ""  # a study is of one patient
-    return Entry(path=path, image=image, labels=labels[study], patient=patient, study=study, boxes=boxes)
+    return Entry(path=path, image=image, labels=labels[study], patient=patient, study=study, boxes=count)

@@ -121,10 +121,11 @@ def _deploy(study: covid_arms.Study, *, leak: dict) -> Path:
     learner = study.learner(values.shape[1], CHOICE, optimizer=config.optimizer)
     parts = study.parts(study.labels, kind="patient", seed=config.seed)
     options: dict[str, Any] = {"epochs": CHOICE.epochs, "batch_size": config.train_batch_size}
+    options["patients"] = data.patients
     fits, heads = [], []
     for number in range(config.seeds):
-        options["seed"] = config.seed + number
-        fits.append(learner.on_features(values, study.labels, parts=parts, patients=data.patients, **options))
+        seed = config.seed + number
+        fits.append(learner.on_features(values, study.labels, parts=parts, seed=seed, **options))
         heads.append(learner.trained_head())
     return deployed.leave(
         config.model_dir,

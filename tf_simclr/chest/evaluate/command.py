@@ -79,12 +79,13 @@ def run(config: ChestEvaluate) -> None:
             beside = numbers.compared(told_by, seed=config.seed)
             comparisons[finding] = [row | {"second_learned_from": learned[row["second"]]} for row in beside]
 
-    # 4. What is left.
+    # 4. What is left; made up are the radiographs that were asked about, or that the model has learned from.
+    warnings = [MADE_UP_NUMBERS] if data.made_up else []
+    warnings += [f"The model: {MADE_UP}"] if first.made_up else []
     found = Evaluation(
         title=first.title,
         collection=data.name,
-        # Of radiographs that were asked about, or learned from.
-        warnings=(*([MADE_UP_NUMBERS] * data.made_up), *([f"The model: {MADE_UP}"] * first.made_up)),
+        warnings=tuple(warnings),
         part=config.split,
         images=len(rows),
         patients=len(np.unique(data.patients[rows])),

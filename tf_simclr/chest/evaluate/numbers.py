@@ -212,8 +212,8 @@ def compared(tolds: Mapping[str, Told], *, seed: int) -> list[dict[str, Any]]:
     # DeLong for an exact interval of differences on the same patients, and draws of patients beside it.
     found = areas(scores, first.labels, patients=first.patients)
 
-    # Weights (k, n) of drawn patients → the AUC of each model, (k, models).
     def of_draws(weights: np.ndarray) -> np.ndarray:
+        """Weights (k, n) of drawn patients → the AUC of each model, (k, models)."""
         return np.stack([ranking(said, first.labels, weights=weights)["auc"] for said in scores], axis=1)
 
     options: dict[str, Any] = {"labels": first.labels, "draws": _DRAWS, "seed": seed, "stratified": True}

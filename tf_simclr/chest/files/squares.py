@@ -212,7 +212,11 @@ def pictured(source: str | bytes, size: int, *, fit: Fit, windowed: bool, full: 
     shown = png(np.clip(smaller, 0, 1), bits=8)
     kept = png(resized(radiograph.pixels, size, fit=fit), bits=radiograph.bits)
     whole, window = wide(source, radiograph) if full else (b"", (0.0, 1.0))
-    about = {name: getattr(radiograph, name) for name in ("bits", "coloured", "view", "orientation")} | {
+    about = {
+        "bits": radiograph.bits,
+        "coloured": radiograph.coloured,
+        "view": radiograph.view,
+        "orientation": radiograph.orientation,
         "height": height,
         "width": width,
         "doubts": (*radiograph.doubts, *((_OF_NOBODY,) if radiograph.made_up else ())),

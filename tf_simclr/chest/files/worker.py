@@ -186,10 +186,11 @@ def main() -> None:
             payload = frame(requests) if request["payload"] else None
         except EOFError:
             return
-        job = functools.partial(call, *([] if payload is None else [payload]), **request["request"])
+        arguments = () if payload is None else (payload,)
+        job = functools.partial(call, *arguments, **request["request"])
         reply = _in_a_fork(job, private=(requests, replies), **settings) if FORKS else _reply(job)
         # A file's bytes are let go before the next are read.
-        del payload, job
+        del payload, arguments, job
         send(replies, reply)
 
 

@@ -115,7 +115,7 @@ def _environment() -> dict[str, str]:
     """Versions and settings of what computes and draws: processes with others would not train the same network."""
     backend = keras.backend.backend()
     packages = {"tf_simclr", "keras", "numpy", backend}
-    # It makes the views of other backends, too; without it they are others, and of many images in another order.
+    # TensorFlow makes the views of other backends, too; without it they are others, and many images in another order.
     packages |= {"tensorflow"} if has_tensorflow() else set()
     found = {"tensorflow": "none"}
     found |= {name: getattr(importlib.import_module(name), "__version__", "") for name in sorted(packages)}
@@ -181,8 +181,10 @@ def begin_run(
     data |= {name: value for name, value in known.items() if value not in (None, [], {})}
 
     # The chief alone writes.
-    told: dict[str, Any] = {"blueprint": blueprint, "defaults": plain_defaults(noted["command"]), "say": say}
-    devices.by_chief(lambda: folder.begin(noted, architecture, data=data, **told))
+    defaults = plain_defaults(noted["command"])
+    devices.by_chief(
+        lambda: folder.begin(noted, architecture, data=data, blueprint=blueprint, defaults=defaults, say=say)
+    )
     see(folder, devices)
     _check_shared(folder, devices)
     return folder

@@ -59,8 +59,9 @@ class Columns:
 
 
 _NUMBERS = ("checksums", "labels", "damaged")
+"""Fields of a `Listing` that are kept as an array of integers each."""
 _NOTED = ("left_out", "classes", "column", "origins", "doubt", "copied")
-"""Fields of a `Listing` that are kept as an array of integers each, and together as JSON."""
+"""Those that are kept together, as JSON."""
 
 
 @dataclass
