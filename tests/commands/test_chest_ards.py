@@ -57,7 +57,7 @@ def calls(monkeypatch):
         return [note("trained", folder / "seed-0")(pipeline, folder, **options)] * pipeline.config.seeds
 
     found = {"best": {}, "trial": "trial-000", "trials": []}
-    initial = note("initial", {"architecture": {}, "counts": {}}), chest_ards.STEPS["initial"][1]
+    initial = chest_ards.STEPS["initial"]._replace(run=note("initial", {"architecture": {}, "counts": {}}))
     monkeypatch.setitem(chest_ards.STEPS, "initial", initial)
     monkeypatch.setattr(chest_ards, "run_pretraining", note("pretrained", {"step": 1}))
     monkeypatch.setattr(chest_ards, "run_finetuning", note("fine-tuned", {}))
