@@ -336,7 +336,7 @@ def flatten(
     # A history of a million losses is no reason to refuse a file: numbers and texts are passed over.
     children = [(key, value) for key, value in _children(content) if not isinstance(value, _VALUES)]
     check(len(children) < _MOST, f"a dictionary must have less than {_MOST} tensors and dictionaries", key=prefix)
-    spend(items=len(children))
+    spend(items=2 * len(children))  # each is found here, and gone through below
     for key, value in children:
         yield from flatten(value, kind, prefix=f"{prefix}.{key}" if prefix else key, depth=depth + 1)
 
