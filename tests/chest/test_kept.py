@@ -10,6 +10,7 @@ import pytest
 from tests.chest import made
 from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid.rows import Fit
+from tf_simclr.chest.findings import fits
 from tf_simclr.chest.kept import Kept
 from tf_simclr.config import ChestCovid
 from tf_simclr.contents import of_array
@@ -118,6 +119,28 @@ def test_a_damaged_or_foreign_file_is_made_again_with_a_sentence(tmp_path, damag
     assert "made again" in told[0]
     assert reason in told[0]
     same(kept.fetch({"seed": 0}, never), fit())
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (other(kernel=2.0), "must have axes"),
+        (other(notes=np.arange(2)), "a training"),
+        (other(notes="[]"), "JSON object"),
+        (other(bias=np.zeros(3)), "must fit each other"),
+        (other(test=np.zeros((4, 3))), "must fit each other"),
+    ],
+    ids=["no axes", "notes of numbers", "notes a list", "bias", "test"],
+)
+def test_a_damaged_fit_of_findings_is_made_again_too(tmp_path, damage, reason):
+    told, parts = [], (np.zeros((5, 2)), np.zeros((4, 2)), np.zeros((3, 2)), np.zeros(2))
+    kept = Kept(tmp_path / "fits", fits.Fit, 1, told.append)
+    kept.fetch({"seed": 0}, lambda _: fits.Fit(*parts, {"steps": 3}))
+    damage(next(kept.folder.glob("*.npz")))
+    found = kept.fetch({"seed": 0}, lambda _: fits.Fit(*parts, {"steps": 3}))
+    assert (kept.found, found.notes, len(told)) == (0, {"steps": 3}, 1)
+    assert "made again" in told[0]
+    assert reason in told[0]
 
 
 def test_the_longest_time_is_remembered_whatever_lies_there(tmp_path):

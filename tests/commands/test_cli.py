@@ -583,9 +583,12 @@ assert reached == list(COMMANDS), reached
 """
 
 
-def test_what_computes_nothing_asks_nothing_of_a_launcher(monkeypatch, capsys):
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "JAX_PROCESS_ID"])
+def test_what_computes_nothing_asks_nothing_of_a_launcher(monkeypatch, capsys, variable):
     """Half of a launcher's variables, as a shell on a cluster's node may have them, is said by what trains alone."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(variable, "2")
+    for name in COMMANDS.keys() - set(cli._COMPUTING):
+        cli.task(name)
     cli.execute("presets")
     assert "cifar10" in capsys.readouterr().out
 

@@ -169,14 +169,15 @@ def test_a_taken_folder_is_refused_and_left_as_it_was(exported, tmp_path):
     assert os.listdir(tmp_path) == ["mine"]
 
 
-def test_what_a_killed_conversion_left_is_not_mixed_with_this_one(exported, tmp_path):
-    """Process numbers come again, in containers soon: it may lie where this process writes."""
-    stale = tmp_path / f".{os.getpid()}.saved" / "variables" / "variables.data-00000-of-00002"
+@pytest.mark.parametrize("to", ["savedmodel", "tf1", "tf2", "huggingface"])
+def test_what_a_killed_conversion_left_is_not_mixed_with_this_one(exported, tmp_path, to):
+    """Process numbers come again, in containers soon: it may lie where this process writes; of every kind of folder."""
+    stale = tmp_path / f".{os.getpid()}.written" / "variables" / "variables.data-00000-of-00002"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    convert(exported[1], tmp_path / "saved", to="savedmodel")
-    assert os.listdir(tmp_path) == ["saved"]
-    assert stale.name not in os.listdir(tmp_path / "saved" / "variables")
+    convert(exported[1], tmp_path / "written", to=to)
+    assert os.listdir(tmp_path) == ["written"]
+    assert not list((tmp_path / "written").rglob(stale.name))
 
 
 def test_a_linear_projection_head_is_refused_as_the_official_code_cannot_build_it(tmp_path):
