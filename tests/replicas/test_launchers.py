@@ -190,7 +190,7 @@ def test_the_trainings_alone_take_several_processes():
 @pytest.mark.parametrize("name", sorted({*ALONE} - {*cli._LOOKING}))
 def test_commands_that_are_no_training_refuse_several_processes(monkeypatch, name):
     """Each would compute the same and write the same files."""
-    monkeypatch.setattr(cli, "look_first", lambda config: None)
+    monkeypatch.setattr("tf_simclr.config.first_look.look_first", lambda config: None)
     monkeypatch.setattr("tf_simclr.chest.first_look.look_first", lambda config: None)
     monkeypatch.setattr(cli, "task", lambda name: pytest.fail("it began"))
     for variable, value in open_mpi_5(1, 7).items():
