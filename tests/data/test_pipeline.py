@@ -197,6 +197,7 @@ def test_the_buffer_is_the_references():
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"start_step": -1}, "start_step must be at least 0"),
         ({"data_service": "somewhere"}, "data_service must be the dispatcher's host:port"),
+        ({"data_service": "a..b:80"}, "data_service must be the dispatcher's host:port"),
         ({"data_service": "localhost:1"}, "must listen at data_service. Received: localhost:1"),
         ({"data_service": "localhost:1", "cache": True}, "workers of data_service cannot share a cache"),
     ],

@@ -21,6 +21,8 @@ from tf_simclr.config import COMMANDS
 from tf_simclr.errors import InputError
 from tf_simclr.machine.launchers import Meeting, meeting, started
 from tf_simclr.replicas import find
+from tf_simclr.replicas.find import cluster_of
+from tf_simclr.replicas.processes import _timeout
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the `jax` extra")
 PROCESSES = 2
@@ -147,6 +149,7 @@ def test_slices_of_tpus_are_several_processes():
         ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_PROCESS_ID must be set together, or none"),
         ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "²", "JAX_PROCESS_ID": "0"}, "must be whole numbers"),
         ({"JAX_COORDINATOR_ADDRESS": "a:²", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "given as host:port"),
+        ({"JAX_COORDINATOR_ADDRESS": "a..b:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "host:port"),
         ({"JAX_COORDINATOR_ADDRESS": "a:70000", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "host:port"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR must be set, too, where WORLD_SIZE says"),
         ({"WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK must be set, too, where WORLD_SIZE says"),
@@ -156,6 +159,32 @@ def test_slices_of_tpus_are_several_processes():
 def test_variables_that_do_not_suffice_are_named(variables, message):
     with pytest.raises(InputError, match=message):
         meeting(environment=variables)
+
+
+@pytest.mark.parametrize("value", ["", " ", "²", "٣", "-1", "1e3", "two", "7" * 30, "9" * 5000, "[" * 50_000])
+def test_a_variable_may_hold_anything(value):
+    """Each of each launcher's variables is read or refused in a sentence: no number is too long for that."""
+    jax = {"JAX_COORDINATOR_ADDRESS": "c:2", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    torchrun = {"MASTER_ADDR": "a", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
+    torchrun |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    slices = {"MEGASCALE_COORDINATOR_ADDRESS": "t-0", "MEGASCALE_NUM_SLICES": "2", "TPU_WORKER_HOSTNAMES": "t-0,t-1"}
+    workers = {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'}
+    refused = 0
+    for variables in (jax, torchrun, slices, workers, slurm(1, 7), open_mpi_4(1, 7), open_mpi_5(1, 7)):
+        for name in variables:
+            changed = variables | {name: value}
+            started(changed)
+            try:
+                found = meeting(environment=changed)
+            except InputError:
+                refused += 1
+            else:
+                assert found is None or 0 <= found.number < found.processes < 1000, (name, found)
+    assert refused > 5
+    with pytest.raises(InputError, match="TF_CONFIG must have the form"):
+        cluster_of(value)
+    with pytest.raises(InputError, match="TF_SIMCLR_MEETING_SECONDS must be a whole number of seconds"):
+        _timeout({"TF_SIMCLR_MEETING_SECONDS": value})
 
 
 def test_what_is_left_in_a_shell_starts_nothing():

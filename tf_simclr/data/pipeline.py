@@ -20,6 +20,7 @@ from tf_simclr.data.recipe import Bicubic, Recipe
 from tf_simclr.data.sources import ENDLESS, Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.machine.launchers import host_and_port
 
 _AT_ONCE = 2
 """Batches that are made at the same time: one is begun while the last images of another are made."""
@@ -466,11 +467,12 @@ def distributed(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
 
 def _check_answers(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    check(host and port.isdecimal(), "data_service must be the dispatcher's host:port", data_service=address)
+    place = host_and_port(address)
+    if place is None:
+        raise InputError(f"data_service must be the dispatcher's host:port. Received: {address}")
     # Asked before anything is traced: TensorFlow would wait for an hour.
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection(place, timeout=_PATIENCE).close()
     except OSError as error:
         rule = "a dispatcher of tf.data's service must listen at data_service"
         raise InputError(f"{rule}. Received: {address} ({error})") from error

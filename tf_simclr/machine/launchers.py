@@ -11,6 +11,33 @@ from tf_simclr.errors import InputError, check
 _Environment = Mapping[str, str]
 
 
+def number_in(text: str) -> int | None:
+    """The number that is written in a text, by the digits 0 to 9 and at most 18 of them; None where it is none.
+
+    Example:
+        >>> number_in("29500"), number_in("-1"), number_in("²"), number_in("9" * 5000)
+        (29500, None, None, None)
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def host_and_port(address: object) -> tuple[str, int] | None:
+    """What an address names, its host without an IPv6 address' brackets; None where it is not of the form host:port.
+
+    Example:
+        >>> host_and_port("10.0.0.2:2222"), host_and_port("[::1]:80"), host_and_port("a..b:80")
+        (('10.0.0.2', 2222), ('::1', 80), None)
+    """
+    # The last colon is the port's: an address of IPv6 has more of them.
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    host, number = host.strip("[]"), number_in(port) or 0
+    try:
+        host.encode("idna")  # as the system's own search for the host does
+    except UnicodeError:
+        return None
+    return (host, number) if re.fullmatch(r"[^\s\0]+", host) and 0 < number < 65536 else None
+
+
 @dataclass(frozen=True)
 class Meeting:
     """Where processes meet, how many, and which of them this is."""
@@ -23,9 +50,8 @@ class Meeting:
     """The accelerator of this machine that is this process's, where several processes share it; None: all of them."""
 
     def __post_init__(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        fits = bool(host) and port.isdecimal() and 0 < int(port) < 65536
-        check(fits, "the coordinator must be given as host:port, of the first process", coordinator=self.address)
+        rule = "the coordinator must be given as host:port, of the first process"
+        check(host_and_port(self.address), rule, coordinator=self.address)
         check(self.processes >= 1, "num_processes must be at least 1", num_processes=self.processes)
         rule = f"process_id must be from 0 to {self.processes - 1}, another one for each process"
         check(0 <= self.number < self.processes, rule, process_id=self.number)
@@ -33,9 +59,7 @@ class Meeting:
     @property
     def place(self) -> tuple[str, int]:
         """Host and port."""
-        # The last colon is the port's, also behind an address of IPv6, which is in brackets.
-        host, _, port = self.address.rpartition(":")
-        return host.strip("[]"), int(port)
+        return host_and_port(self.address) or ("", 0)  # it is of that form, as was checked above
 
 
 @dataclass(frozen=True)
@@ -63,9 +87,9 @@ class _Launcher:
         return bool(environment.get(name)) and environment[name].startswith(beginning)
 
 
-def _number_in(name: str) -> Callable[[_Environment], int]:
+def _reader(name: str) -> Callable[[_Environment], int]:
     """Reads a variable that holds a number; 0 where it holds none."""
-    return lambda environment: int(found) if (found := environment.get(name, "")).isdecimal() else 0
+    return lambda environment: number_in(environment.get(name, "")) or 0
 
 
 def _of_torchrun(environment: _Environment) -> str:
@@ -76,8 +100,9 @@ def _of_torchrun(environment: _Environment) -> str:
         'a:29501'
     """
     host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
-    if port.isdecimal() and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        port = str(int(port) + (1 if int(port) < 65535 else -1))
+    taken = number_in(port)
+    if taken is not None and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        port = str(taken + (1 if taken < 65535 else -1))
     return f"{host}:{port}"
 
 
@@ -92,7 +117,7 @@ def _of_open_mpi(environment: _Environment) -> str:
     started_on, _, number = environment.get("PMIX_NAMESPACE", "").partition("@")[0].rpartition("-")
     host = started_on.partition("-")[2]
     here = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == environment.get("OMPI_COMM_WORLD_SIZE")
-    return f"{'127.0.0.1' if here else host}:{_port(int(number) if number.isdecimal() else 0)}"
+    return f"{'127.0.0.1' if here else host}:{_port(number_in(number) or 0)}"
 
 
 def _of_mpich(environment: _Environment) -> str:
@@ -111,7 +136,7 @@ def _of_slurm(environment: _Environment) -> str:
     # Names, of which numbers in brackets make several: the first of the first.
     first = re.match(r"(?:[^,\[]|\[[^\]]*\]?)*", environment["SLURM_STEP_NODELIST"])
     host = re.sub(r"\[(\d*)[^\]]*\]?", r"\1", first[0] if first else "")
-    job, step = (_number_in(name)(environment) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (_reader(name)(environment) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return f"{host}:{_port(job + 97 * step)}"
 
 
@@ -123,8 +148,8 @@ def _slurm_s_tasks(environment: _Environment) -> int:
         [8, 8, 2]
     """
     text = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE", "")
-    each = [[int(count)] * int(times or 1) for count, times in re.findall(r"(\d+)(?:\(x(\d{1,6})\))?", text)]
-    found, here = [count for counts in each for count in counts], _number_in("SLURM_NODEID")(environment)
+    each = [[int(count)] * int(times or 1) for count, times in re.findall(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", text)]
+    found, here = [count for counts in each for count in counts], _reader("SLURM_NODEID")(environment)
     return found[here] if here < len(found) else 0
 
 
@@ -138,7 +163,7 @@ _LAUNCHERS = {
     "torchrun": _Launcher(
         ("WORLD_SIZE",),
         "RANK",
-        _number_in("LOCAL_WORLD_SIZE"),
+        _reader("LOCAL_WORLD_SIZE"),
         "LOCAL_RANK",
         address=_of_torchrun,
         mark=("TORCHELASTIC_RUN_ID", ""),
@@ -146,7 +171,7 @@ _LAUNCHERS = {
     "Open MPI": _Launcher(
         ("OMPI_COMM_WORLD_SIZE",),
         "OMPI_COMM_WORLD_RANK",
-        _number_in("OMPI_COMM_WORLD_LOCAL_SIZE"),
+        _reader("OMPI_COMM_WORLD_LOCAL_SIZE"),
         "OMPI_COMM_WORLD_LOCAL_RANK",
         address=_of_open_mpi,
         mark=("PMIX_NAMESPACE", "prte"),  # its `mpirun`'s; Slurm's own begins otherwise
@@ -154,7 +179,7 @@ _LAUNCHERS = {
     "MPICH": _Launcher(
         ("PMI_SIZE",),
         "PMI_RANK",
-        _number_in("MPI_LOCALNRANKS"),
+        _reader("MPI_LOCALNRANKS"),
         "MPI_LOCALRANKID",
         address=_of_mpich,
         mark=("MPI_LOCALNRANKS", ""),
@@ -220,9 +245,9 @@ def meeting(
     address = address or names.address(environment)
     rule = f"{_OF_JAX[0]}=HOST:PORT, of the first process, must be set where {who} starts processes on several machines"
     check(address, rule)
-    here, local = names.local_count(environment), environment.get(names.local_number, "")
-    shared = here > 1 and local.isdecimal() and not _has_its_own(environment, here)
-    return Meeting(address, count, number, int(local) if shared else None)
+    here, local = names.local_count(environment), number_in(environment.get(names.local_number, ""))
+    shared = here > 1 and not _has_its_own(environment, here)
+    return Meeting(address, count, number, local if shared else None)
 
 
 def _has_its_own(environment: _Environment, here: int) -> bool:
@@ -246,8 +271,9 @@ _SEEN = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 def _numbers(found: Mapping[str, str]) -> list[int]:
     """Of variables, which must hold whole numbers."""
-    check(all(value.isdecimal() for value in found.values()), f"{' and '.join(found)} must be whole numbers", **found)
-    return [int(value) for value in found.values()]
+    numbers = [number for value in found.values() if (number := number_in(value)) is not None]
+    check(len(numbers) == len(found), f"{' and '.join(found)} must be whole numbers", **found)
+    return numbers
 
 
 def _launcher(environment: _Environment) -> str | None:
@@ -282,8 +308,7 @@ def launched(environment: _Environment = os.environ) -> str | None:
     """
     # A number above 1 is asked for, too: there may be a job of one process.
     for who, (mark, count) in _KNOWN_TO_JAX.items():
-        number = environment.get(count, "")
-        if environment.get(mark) and number.isdecimal() and int(number) > 1:
+        if environment.get(mark) and (number_in(environment.get(count, "")) or 0) > 1:
             return who
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
     return "the TPU's machines" if "," in hosts else None
@@ -306,11 +331,11 @@ def started(environment: _Environment = os.environ) -> str | None:
     if who is not None:
         counts[who] = environment.get(_LAUNCHERS[who].count(environment), "")
     for name, count in counts.items():
-        if count.isdecimal() and int(count) > 1:
+        if (number_in(count) or 0) > 1:
             return name
     try:
         jobs = json.loads(environment.get("TF_CONFIG") or "{}").get("cluster", {})
         workers = sum(len(jobs.get(job, ())) for job in ("chief", "worker"))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         workers = 0  # whoever needs it says what is wrong with it
     return "TF_CONFIG" if workers > 1 else launched(environment)

@@ -4,13 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import keras
 
 from tf_simclr.errors import InputError, check, first_line
 from tf_simclr.frameworks import has_tensorflow, tf
-from tf_simclr.machine.launchers import Meeting, started
+from tf_simclr.machine.launchers import Meeting, host_and_port, started
 from tf_simclr.replicas import processes
 from tf_simclr.replicas.devices import Devices
 
@@ -289,21 +288,10 @@ def cluster_of(text: str) -> tuple[list[str], int]:
         addresses = [*jobs.get("chief", []), *jobs.get("worker", [])]
         # Every address once and well-formed: a worker that waits for an address that nobody has waits for ever.
         whole = type(task["index"]) is int
-        fits = known and whole and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(_is_address, addresses))
+        fits = known and whole and 0 <= task["index"] < len(jobs[task["type"]]) and all(map(host_and_port, addresses))
         number = task["index"] + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{rule}. Received: {text or 'nothing'} ({type(error).__name__}: {error})") from error
     check(fits, rule, TF_CONFIG=text)
     check(len(set(addresses)) == len(addresses), "TF_CONFIG must name every address once", TF_CONFIG=text)
     return addresses, number
-
-
-def _is_address(value: Any) -> bool:
-    """Whether a value has the form host:port.
-
-    Example:
-        >>> _is_address("10.0.0.2:2222"), _is_address("10.0.0.2")
-        (True, False)
-    """
-    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 65536

@@ -21,13 +21,15 @@ import keras
 import numpy as np
 
 from tf_simclr.errors import InputError, check, first_line
-from tf_simclr.machine.launchers import Meeting, launched, meeting
+from tf_simclr.machine.launchers import Meeting, launched, meeting, number_in
 from tf_simclr.replicas.life import Life
 from tf_simclr.replicas.line import Line, end
 from tf_simclr.replicas.roll_call import answer, call
 
 _TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
 """Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
+_LONGEST = 10**6
+"""Seconds that it may wait at most, eleven days; a timer takes not much more."""
 _PATIENCE = 10.0
 """Seconds that a process which is done waits for the others to be done, too."""
 _MOMENT = 1.0
@@ -194,9 +196,10 @@ def _timeout(environment: Mapping[str, str] = os.environ) -> int:
         (300, 20)
     """
     given = environment.get(_TIMEOUT, "300")
-    fits = given.isdigit() and int(given) > 0
-    check(fits, f"{_TIMEOUT} must be a whole number of seconds, at least 1", **{_TIMEOUT: given})
-    return int(given)
+    seconds = number_in(given) or 0
+    rule = f"{_TIMEOUT} must be a whole number of seconds, from 1 to {_LONGEST}"
+    check(0 < seconds <= _LONGEST, rule, **{_TIMEOUT: given})
+    return seconds
 
 
 def _give_up(who: str, seconds: int) -> None:
