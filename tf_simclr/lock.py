@@ -127,8 +127,7 @@ def take(file: int, folder: Path) -> bool:
             locked = False  # this file system has no locks: the signs of life decide
     # 2. What the file says of who took it last: nobody, somebody here who is gone, or somebody elsewhere.
     found = _holder_of(file)
-    here = found.get("host") == socket.gethostname()
-    return not found or (here and (locked or not is_alive(found["pid"])))
+    return not found or (is_here(found) and (locked or not is_alive(found["pid"])))
 
 
 def _refuse(file: int, folder: Path) -> None:
@@ -158,6 +157,27 @@ def holder(content: bytes) -> dict[str, Any]:
     return dict(found) if fits else {}
 
 
+def signature() -> dict[str, Any]:
+    """What a holder signs with: this process, its machine's name, and which machine of that name it is."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine()}
+
+
+def is_here(found: dict[str, Any]) -> bool:
+    """Whether a holder's number is that of a process which can be looked for here.
+
+    Machines and containers may have one name, and each a process 1: a name alone is not believed.
+    """
+    return (found.get("host"), found.get("machine", "")) == (socket.gethostname(), _machine())
+
+
+def _machine() -> str:
+    """This start of this machine, and the space of its processes' numbers; nothing where the system does not say."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def named(found: dict[str, Any]) -> str:
     """A holder in words."""
     return f"process {found['pid']} on {found['host']}" if found else "another process"
@@ -167,7 +187,7 @@ def sign(file: int) -> None:
     """Writes this process and machine into the file."""
     # Emptied first: a shorter text would leave the end of a longer one.
     os.truncate(file, 0)
-    os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    os.pwrite(file, json.dumps(signature()).encode(), 0)
     os.fsync(file)
 
 

@@ -42,7 +42,7 @@ def brief(monkeypatch):
 
 def signed(folder, **changes) -> None:
     """Leaves a lock in a folder that nobody holds."""
-    holder = {"pid": os.getpid(), "host": socket.gethostname()} | changes
+    holder = lock.signature() | changes
     (folder / "lock").write_text(json.dumps(holder))
 
 
@@ -83,6 +83,23 @@ def test_a_holder_on_another_machine_is_gone_after_silence(tmp_path, brief):
     with hold(tmp_path, say=said.append):
         assert said == [f"{tmp_path} was in use by process 12 on elsewhere; waiting 0 seconds for a sign of life"]
         assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
+
+
+@pytest.mark.parametrize("changes", [{"machine": "another boot pid:[1]"}, {"machine": None}, {"machine": ["x"]}])
+def test_a_machine_is_not_known_by_its_name_alone(tmp_path, brief, monkeypatch, changes):
+    """Containers of a cluster may have one name each, and number their processes alike."""
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    signed(tmp_path, pid=2**22 + 1, **changes)
+    said: list[str] = []
+    with hold(tmp_path, say=said.append):
+        assert "waiting 0 seconds for a sign of life" in said[0]
+
+
+def test_a_lock_of_an_earlier_version_is_waited_for(tmp_path, brief, monkeypatch):
+    (tmp_path / "lock").write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()}))
+    said: list[str] = []
+    with hold(tmp_path, say=said.append):
+        assert bool(said) == bool(lock.signature()["machine"])
 
 
 def test_a_holder_on_another_machine_that_shows_life_keeps_its_lock(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -11,7 +9,7 @@ from typing import Any
 
 from tf_simclr.buckets.store import ABSENT, Raced, Store
 from tf_simclr.errors import InputError
-from tf_simclr.lock import holder, is_alive, named
+from tf_simclr.lock import holder, is_alive, is_here, named, signature
 
 BEAT, SILENCE = 20.0, 90.0
 """Seconds between two signs of life, and without one, after which a holder counts as gone."""
@@ -23,7 +21,7 @@ class Lock:
     """An object `lock` that its holder renews; where the store refuses writes by conditions, one alone can have it.
 
     No clock is compared with another one's: a holder is gone if the object has stayed the same for `SILENCE` seconds
-    of this machine's own time, or if it was a process of this machine that is no more.
+    of this machine's own time, or if it was a process of this machine, since it was started, that is no more.
     """
 
     def __init__(self, store: Store, *, say: Callable[[str], None]):
@@ -62,7 +60,7 @@ class Lock:
         """
         # The count makes every beat another content, and so another version.
         self.beats += 1
-        content = {"pid": os.getpid(), "host": socket.gethostname(), "mark": self.mark, "beats": self.beats}
+        content = signature() | {"mark": self.mark, "beats": self.beats}
         self.version = self.store.put(LOCK, json.dumps(content).encode(), only=self.version)
 
     def free(self) -> None:
@@ -108,4 +106,4 @@ _SETTLES = 0.5
 def _is_gone(former: dict[str, Any]) -> bool:
     """Whether a holder was a process of this machine that is no more; of others nothing is known."""
     # A process of another machine cannot be looked for.
-    return bool(former) and former["host"] == socket.gethostname() and not is_alive(former["pid"])
+    return bool(former) and is_here(former) and not is_alive(former["pid"])
