@@ -142,6 +142,23 @@ def test_hostile_names_are_refused(proxy, bucket):
         one.find()
 
 
+@pytest.mark.parametrize("value", ["3m", "nan", "inf", "-1", "²", "9" * 5000 + "x"])
+def test_patience_that_is_no_number_of_seconds_is_refused_where_it_is_first_needed(monkeypatch, value):
+    monkeypatch.setenv("TF_SIMCLR_PATIENCE", value)
+    with pytest.raises(InputError, match="TF_SIMCLR_PATIENCE must be a number of seconds, at least 0"):
+        patience.patiently(lambda: pytest.fail("it was tried"), "s3://b/x")
+
+
+def test_patience_of_the_environment_goes_before(monkeypatch):
+    monkeypatch.setenv("TF_SIMCLR_PATIENCE", "0")
+    with pytest.raises(InputError, match="the store failed for 0 seconds"):
+        patience.patiently(_away, "s3://b/x")
+
+
+def _away():
+    raise ConnectionError("away")
+
+
 def test_waits_grow_and_are_drawn(monkeypatch):
     waits, fails = [], itertools.count()
     monkeypatch.setattr(patience, "PATIENCE", 1000.0)

@@ -1,5 +1,6 @@
 """Patience with a store: what waiting cures is tried again, what it does not cure is said at once."""
 
+import math
 import os
 import random
 import re
@@ -7,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, check
 from tf_simclr.places import shown
 
 _T = TypeVar("_T")
 
-PATIENCE = float(os.environ.get("TF_SIMCLR_PATIENCE") or 180)
-"""Seconds for which a request is tried again and again before the command ends."""
+PATIENCE = 180.0
+"""Seconds for which a request is tried again and again before the command ends, where `_VARIABLE` says no others."""
+_VARIABLE = "TF_SIMCLR_PATIENCE"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds between two tries: doubled each time, and drawn from its upper half, so that many machines do not come at
 once."""
@@ -21,6 +23,27 @@ once."""
 
 _NO_FAILURE = (TypeError, AttributeError, LookupError, NameError, AssertionError, Warning)
 """Of a program, not of a store."""
+
+
+def _patience(environment: Mapping[str, str] = os.environ) -> float:
+    """Seconds for which a request is tried again.
+
+    Raises:
+        InputError: the environment has something else there.
+
+    Example:
+        >>> _patience({}), _patience({"TF_SIMCLR_PATIENCE": "0.5"})
+        (180.0, 0.5)
+    """
+    given = environment.get(_VARIABLE, "")
+    if not given:
+        return PATIENCE
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    check(0 <= seconds < math.inf, f"{_VARIABLE} must be a number of seconds, at least 0", **{_VARIABLE: given})
+    return seconds
 
 
 def patiently(do: Callable[[], _T], address: str) -> _T:
@@ -31,12 +54,11 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
         address: of what it is about, for people.
 
     Raises:
-        InputError: it fails for `PATIENCE` seconds, or for a reason that waiting does not cure.
+        InputError: it fails for all the seconds of patience, or for a reason that waiting does not cure.
         FileNotFoundError: what it asks for is not there.
     """
-    end, wait = time.monotonic() + PATIENCE, FIRST_WAIT
-    # 1. One try.  2. What is a program's fault, or ours to say, goes through.  3. What waiting does not cure is
-    # said.  4. Wait, twice as long each time, up to PATIENCE in all.
+    patience, wait = _patience(), FIRST_WAIT
+    end = time.monotonic() + patience
     while True:
         try:
             return do()
@@ -45,7 +67,7 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
         except Exception as error:
             _raise_for_good(error, address)
             if time.monotonic() + wait > end:
-                rule = f"{address} must be reachable, but the store failed for {PATIENCE:.0f} seconds"
+                rule = f"{address} must be reachable, but the store failed for {patience:.0f} seconds"
                 last = f"the last time: {_told(error)}"
                 raise InputError(f"{rule}; {last}; the same command goes on later") from error
         # Drawn, so that a thousand machines that failed together do not come back together.
