@@ -6,10 +6,7 @@ Each seed makes a file of its own, `FILE-SEED`, of the same training with the ro
 import sys
 from pathlib import Path
 
-import jax
-import keras
 import numpy as np
-from keras.src.backend.common import dtypes
 
 from tests.replicas import tiny
 from tf_simclr.errors import exit_on_input_error
@@ -18,11 +15,7 @@ from tf_simclr.replicas import find
 
 def main(floatx: str, file: str, *seeds: str) -> None:
     """Trains and writes all that came of it."""
-    if floatx == "float64":
-        jax.config.update("jax_enable_x64", True)
-        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # on JAX, Keras' BatchNorm computes in float32 else
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(floatx)
+    tiny.compute_in(floatx)
     devices = find()
     with devices.together():
         found = tiny.trained(devices, optimizer="momentum")

@@ -1,7 +1,7 @@
 """A small SimCLR with all parts – convolution, BatchNorm, projection head, probe – trained on any devices.
 
-`python -m tests.replicas.tiny FILE [MICROBATCH_SIZE]` trains it on what `find("auto")` finds, and writes all that came
-of it.
+`python -m tests.replicas.tiny FILE [MICROBATCH_SIZE [float64]]` trains it on what `find("auto")` finds, and writes all
+that came of it.
 """
 
 import sys
@@ -98,7 +98,21 @@ def differences(found: dict, expected: dict) -> dict[str, float]:
     return worst
 
 
+def compute_in(floatx: str) -> None:
+    """Has Keras compute in `float32`, or in `float64`, also on JAX, if nothing has computed yet."""
+    if floatx == "float64" and keras.backend.backend() == "jax":
+        import jax
+        from keras.src.backend.common import dtypes
+
+        jax.config.update("jax_enable_x64", True)
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # on JAX, Keras' BatchNorm computes in float32 else
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        compute_in(sys.argv[3])
     here = find()
     sys.stderr.write(f"{here.description}\n")
     options = {"microbatch_size": int(sys.argv[2]) if len(sys.argv) > 2 else 0}
