@@ -62,6 +62,12 @@ def test_another_option(forks, tmp_path):
         assert "'temperature': 0.5" in text
 
 
+def test_a_cache_that_one_alone_keeps(forks, tmp_path):
+    """What is cached is read in another order: of an epoch some images would be seen twice, and others never."""
+    for text in said(forks, tmp_path, "--cache_dataset", "True"):
+        assert "the options must be the same for every worker, but worker 0 has {'cache_dataset': False}" in text
+
+
 @pytest.mark.parametrize(
     ("variables", "missing", "told"),
     [

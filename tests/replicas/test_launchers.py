@@ -209,6 +209,18 @@ def test_processes_that_each_would_train_alone_are_refused(monkeypatch, backend)
         find("auto")
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_workers_of_tensorflow_do_not_each_train_alone_on_another_backend(monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    workers = '{{"cluster": {{"worker": [{}]}}, "task": {{"type": "worker", "index": 0}}}}'
+    monkeypatch.setenv("TF_CONFIG", workers.format('"a:1", "b:1"'))
+    with pytest.raises(InputError, match=f"{backend}'s processes do not share a training by what TF_CONFIG tells them"):
+        find("auto")
+    assert find("one").count == 1
+    monkeypatch.setenv("TF_CONFIG", workers.format('"a:1"'))
+    assert "process" not in find("auto").description
+
+
 ALONE = [name for name, kind in COMMANDS.items() if not hasattr(kind, "coordinator")]
 
 

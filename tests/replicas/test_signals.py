@@ -200,3 +200,24 @@ def test_a_signal_while_one_of_two_is_at_work(tmp_path, backend, moment, told):
         (tmp_path / "go").touch()
         ended(start(forks, backend, words, tmp_path, "again", WAIT_IN=place), code=0)
         assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_signal_before_the_training_begins_ends_the_process_that_gets_it(tmp_path):
+    """JAX's own service took it, between the meeting and the training, and both trained to their end."""
+    prepare(tmp_path, "jax")
+    words = ["pretrain", *COMMON.split(), "--train_steps", "12", "--proj_out_dim", "4", "--knn_epochs", "0"]
+    words += ["--collapse_images", "0", "--model_dir", "run"]
+    with Forks("jax") as forks:
+        members = start(forks, "jax", words, tmp_path, "first", WAIT_IN="tf_simclr.commands.parts.runs:source_digest")
+        end = time.monotonic() + 300
+        while not (tmp_path / "waits").exists() and all(member.poll() is None for member in members):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        members[1].send_signal(signal.SIGTERM)
+        assert wait(members[1:], 30)
+        assert members[1].code in (-signal.SIGTERM, 143)
+        (tmp_path / "go").touch()
+        assert wait(members, 120)
+        assert members[0].code == 2, members[0].said()
+        assert "Traceback" not in members[0].said()
+        assert not (tmp_path / "run" / "result.json").exists()

@@ -60,6 +60,8 @@ def find(
         leave_processors_to_input()
         if backend == "jax":
             met = processes.join(coordinator, num_processes=num_processes, process_id=process_id)
+            if not met and strategy == "auto":
+                _check_alone(backend)
             return _on_jax(strategy, num_replicas, met=met)
         return Devices(1, f"{backend}: one device")
     # 2. TensorFlow: what is not its own is refused, then "auto" is settled.
@@ -90,8 +92,12 @@ def _check_alone(backend: str) -> None:
         InputError: there are such.
     """
     who = started()
-    others = who not in (None, "TF_CONFIG", "the TPU's machines", "the TPU's slices")
-    cure = "set TF_CONFIG for each, or KERAS_BACKEND=jax" if backend == "tensorflow" else "set KERAS_BACKEND=jax"
+    own = ("TF_CONFIG",) if backend == "tensorflow" else ()
+    others = who not in (None, *own, "the TPU's machines", "the TPU's slices")
+    cure = {
+        "tensorflow": "set TF_CONFIG for each, or KERAS_BACKEND=jax",
+        "jax": "give each --coordinator, --num_processes and --process_id",
+    }.get(backend, "set KERAS_BACKEND=jax")
     rule = f"{backend}'s processes do not share a training by what {who} tells them: {cure}, or start one alone"
     check(not others, f"{rule} (--strategy one)", KERAS_BACKEND=backend)
 

@@ -101,6 +101,10 @@ def _initialize(who: str, **place: Any) -> str:
     # Else JAX aborts this process, in the midst of anything, as soon as it hears that another one is gone; so a step
     # fails that needs that one, and this one ends with a sentence (`leave`).
     jax.config.update("jax_enable_recoverability", True)
+    # Else JAX takes SIGTERM for a notice to its own service, which nobody asks here: a process that is to end before
+    # its training begins would go on.  The training itself has all stop after the same step.
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        jax.config.update("jax_enable_preemption_service", False)
     patience = _timeout()
     # The timer is ours: JAX's own timeout aborts the process without a sentence.
     late = threading.Timer(patience, _give_up, args=(who, patience))

@@ -33,9 +33,12 @@ from tf_simclr.weights import content_of_option
 _C = TypeVar("_C", Pretrain, Finetune, Distill)
 _LATE = 30.0
 """Seconds after which what one machine has written in a network folder is seen by the others."""
-_OF_A_MACHINE: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download", "cache_dataset")
+_OF_A_MACHINE: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
 _OF_A_MACHINE += ("coordinator", "process_id")
-"""Options that may differ between the processes of one training: their machines' paths."""
+"""Options that may differ between the processes of one training: their machines' paths, which change no number.
+
+`cache_dataset` is none: what is cached is read in another order, of which each process takes its share.
+"""
 
 
 def find_devices(config: Placement) -> replicas.Devices:
