@@ -40,7 +40,8 @@ def load(
 
     Args:
         path: A file, a checkpoint's prefix or a folder; recognised by content.  Where nothing lies there: an official
-            name, such as `simclrv2/pretrained/r50_1x_sk0`, or `hf://user/repo`; both are downloaded once.
+            name, such as `simclrv2/pretrained/r50_1x_sk0`, or `hf://user/repo`, which are downloaded once, or an
+            address in a bucket, which is mirrored.
         naming: Naming of its keys; by default recognised.
         ema: Takes the moving averages of encoder and projection head.
         part: `encoder`, `encoder+projection` or `all`.
@@ -210,7 +211,7 @@ def _open_run(folder: Path, *, step: int | None) -> Source:
     check(
         not own,
         f"{folder} must be the run of a ResNet: its encoder is {str(own)!a}, and names in other projects' files are "
-        "known for ResNets alone; `tf-simclr export --to onnx` or `saved_model` writes it for other runtimes",
+        "known for ResNets alone; `tf-simclr export --to onnx` or `savedmodel` writes it for other runtimes",
     )
     # Anything wrong with it is said before a tensor is read.
     if architecture:

@@ -2,8 +2,9 @@
 
 A run folder holds `config.json` (the command), `architecture.json`, `data.json` (how many images and from where, which
 weights), `network.json` (of an encoder of one's own), `checkpoints/step-*.npz`, `history.csv`, `logs/` (TensorBoard),
-`network.keras` (the finished network), `result.json`, and while a process trains in it, `lock`.  Files appear whole or
-not at all.
+`network.keras` (the finished network), `result.json`, and while a process trains in it, `lock`.  Beside them lie
+`pairs.png` (what the network sees), `wandb.json` and `mlflow.json` (the run's id, where it reports there), and what
+later commands make of the run, such as `linear_eval.json`.  Files appear whole or not at all.
 """
 
 import contextlib

@@ -27,7 +27,8 @@ def load_model(path: Any, **selection: Any) -> "keras.Model":
     Args:
         path: a run folder, an official SimCLR checkpoint, SavedModel or hub module, or PyTorch weights; recognised by
             content.  Where nothing lies there: an official name, such as `simclrv2/pretrained/r50_1x_sk0`, or
-            `hf://user/repo` or `hf://user/repo@revision`; both are downloaded once and kept.
+            `hf://user/repo` or `hf://user/repo@revision`, which are downloaded once and kept, or an address in a bucket
+            (`gs://…`), which is mirrored.
         **selection: as in `converters.load`: `ema`, `part`, `selector`, `step`, `source_part`.
 
     Returns:

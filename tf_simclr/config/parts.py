@@ -312,7 +312,8 @@ class Monitoring(Checked):
     knn_epochs: int = 10
     """Epochs between two tests of the features by nearest neighbours, if there are labels; 0: none."""
     knn_images: int = 2000
-    """Images that such a test looks at; a fifth of them is classified by the rest, or all by as many of eval_split."""
+    """Images that such a test looks at: a fifth of them is classified by the rest; with eval_split, so many of its
+    images by as many others of the training split."""
     eval_split: str | None = None
     """Split whose images are classified in the test by nearest neighbours; by default those of the training split that
     do not vote."""

@@ -56,7 +56,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     Pillow's warnings about odd files are no user's business: what cannot be read is an error.
 
     Raises:
-        NoPicture: there is none, or it is damaged, as far as it is read in the block.
+        _NoPicture: there is none, or it is damaged, as far as it is read in the block.
     """
     try:
         with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def rgb(encoded: bytes) -> np.ndarray:
     Transparency is dropped, CMYK is converted.
 
     Raises:
-        NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
+        _NoPicture: there is none, it is damaged or too large, or its numbers have no range (floating point).
     """
     with _opened(encoded) as image:
         if image.width * image.height > _MOST_PIXELS:
@@ -92,7 +92,7 @@ def rgba(encoded: bytes) -> np.ndarray:
     A picture that has none, and one of 16 bits, which Pillow reads without it, is opaque.
 
     Raises:
-        NoPicture: as `rgb`.
+        _NoPicture: as `rgb`.
     """
     with _opened(encoded) as image:
         if image.width * image.height <= _MOST_PIXELS and _has_opacity(image):

@@ -85,7 +85,7 @@ class Rows:
         """RGB integers over their full range, `(h, w, 3)`, with opacity `(h, w, 4)`, uint8 or uint16.
 
         Raises:
-            OSError, NoPicture: the file cannot be read.
+            OSError, ValueError: the file cannot be read.
         """
         image = self.images[number]
         if self.images.ndim > 1:

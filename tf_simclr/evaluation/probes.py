@@ -133,7 +133,10 @@ def _near_tie(truth: np.ndarray) -> float:
 
 
 def hold_out(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray:
-    """Draws validation examples class by class: `(n,)` bool, about `share` of each class `(n,)`, at least one in all.
+    """Draws validation examples class by class: `(n,)` bool, about `share` of each class `(n,)`.
+
+    Each class keeps an example to learn from; so of a class with one nothing is held out, and of fewer examples than
+    half of `1 / share` nothing at all, which `chosen_regression` refuses.
 
     Example:
         >>> hold_out(np.repeat([0, 1], 10), 0.2).nonzero()[0].shape

@@ -144,7 +144,7 @@ def parts(source: Source, other: Source | None, *, count: int, seed: int) -> tup
     Args:
         source: labelled training images.
         other: labelled images to classify, or None.
-        count: how many, at most, of both together or of each.
+        count: how many, at most: of both together, or, with another source, of each.
         seed: of the draws.
 
     Raises:

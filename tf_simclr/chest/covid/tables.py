@@ -34,7 +34,7 @@ _Results = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def results(arms: Arms, *, seed: int) -> _Results:
-    """Means over seeds with 95 % bootstrap intervals over patients."""
+    """Means over seeds with 95 % intervals over patients."""
     return {name: {kind: summary(fits, seed=seed) for kind, fits in kinds.items()} for name, kinds in arms.items()}
 
 
@@ -138,7 +138,7 @@ def footnotes(study: Study, leak: dict) -> str:
     ]
     text = [
         *([f"{MADE_UP.capitalize()}; no study's numbers stand beside theirs."] * made_up),
-        "Means over seeds (95 % bootstrap intervals over patients); sensitivity is that at a specificity of 90 %.",
+        "Means over seeds (95 % intervals over patients); sensitivity is that at a specificity of 90 %.",
         "Training accuracy is the last epoch's, with dropout on, as Keras prints it (least to most of the seeds).",
         *(of_the_study * (not made_up)),
         f"Here the split by image has {leak['patients_in_both']:,} patients in both parts: "

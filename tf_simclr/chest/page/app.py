@@ -147,7 +147,7 @@ class Page:
 
         Raises:
             Refused: there is no place in line, or the file does not come.
-            Gone: who sent it has left.
+            _Gone: who sent it has left.
         """
         # Too many: told at once and not after minutes.
         if len(self.line) >= self.limits.places:
@@ -176,7 +176,7 @@ class Page:
 
         Raises:
             Refused: it comes too slowly, or in another length than it stated.
-            Gone: it ends in the middle.
+            _Gone: it ends in the middle.
         """
         # Time counts only while this waits for the sender.
         content, waited, clock = bytearray(), 0.0, asyncio.get_running_loop().time
@@ -206,7 +206,7 @@ class Page:
         """Lets an answer come, says meanwhile how many are before it, and ends it when nobody waits any more.
 
         Raises:
-            Gone: nobody does.
+            _Gone: nobody does.
         """
         # Two things to wait for: the answer, and that the asker leaves.
         work, leaving = asyncio.ensure_future(answering), asyncio.ensure_future(receive())
