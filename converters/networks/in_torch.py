@@ -21,9 +21,6 @@ from converters.names.recognise import NAMINGS
 from converters.names.walk import SK_MIN_DIM
 from tf_simclr.models.architecture import BLOCKS, Architecture
 
-_EPSILON = 1e-5
-"""Of every normalisation; PyTorch's default and the reference's `BATCH_NORM_EPSILON`."""
-
 
 class TensorFlowMaxPool2d(nn.Module):
     """TensorFlow's `SAME` 3×3 max-pool with stride 2, which the official weights were trained with.

@@ -125,12 +125,11 @@ def missing(path: Path) -> str:
 
 
 def _address(text: str) -> str:
-    """The sentence for an address: how what it means is downloaded.
+    """The sentence for an address that is in no bucket: how what it means is downloaded.
 
     Example:
-        >>> _address("gs:/bucket/folder")
-        'gs://bucket/folder must be a path on this machine, not an address: `tf-simclr checkpoints get \
-gs://bucket/folder` downloads it and prints the path to give here'
+        >>> _address("https:/hf.co/org/net")
+        'https://hf.co/org/net must be a path on this machine, not an address: give hf://org/net, which is downloaded'
     """
     # What a person has to type next, by the kind of address.
     scheme, _, place = text.partition(":")
@@ -138,15 +137,9 @@ gs://bucket/folder` downloads it and prints the path to give here'
     rule = f"{scheme}://{place} must be a path on this machine, not an address:"
     host, _, rest = place.partition("/")
     if scheme in ("http", "https") and host == "storage.googleapis.com" and "/" in rest:
-        scheme, place = "gs", rest
-    if scheme == "gs":
-        return f"{rule} `tf-simclr checkpoints get gs://{place}` downloads it and prints the path to give here"
+        return f"{rule} `tf-simclr checkpoints get gs://{rest}` downloads it and prints the path to give here"
     if scheme in ("http", "https") and host in ("huggingface.co", "hf.co"):
         return f"{rule} give hf://{'/'.join(rest.removeprefix('models/').split('/')[:2])}, which is downloaded"
     if scheme in ("http", "https", "ftp"):
         return f"{rule} download it (`curl -LO {scheme}://{place}`), then give the file"
-    if scheme == "s3":
-        return f"{rule} `aws s3 cp --recursive s3://{place} NAME` downloads it; then give NAME"
-    if scheme == "file":
-        return f"{rule} give /{place} alone"
     return f"{rule} download what is there, then give its path"

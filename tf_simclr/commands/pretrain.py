@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from tf_simclr import losses
-from tf_simclr.commands.parts.images import check_labels, open_source, splits_to_test, told_seed
+from tf_simclr.commands.parts.images import check_labels, open_source, same_classes, splits_to_test, told_seed
 from tf_simclr.commands.parts.networks import code_of, own_encoder, resnet_of
 from tf_simclr.commands.parts.plans import compile_on, optimizer_of, plan_of
 from tf_simclr.commands.parts.runs import agree, begin_run, check_push, find_devices, in_folder, push
@@ -467,15 +467,12 @@ def _neighbours(config: Pretrain, source: Source, *, plan: Plan) -> Neighbours:
     """The test by nearest neighbours, on `eval_split` if there is one other than that to train on.
 
     Raises:
-        InputError: `eval_split` has no labels, or all images that could vote are in it.
+        InputError: `eval_split` has no labels or other classes, or all images that could vote are in it.
     """
     other = None
     if config.eval_split not in (None, config.train_split):
         other = open_source(config, config.eval_split, labelled=True)
-        rule = f"eval_split must have labels, but {other.origin} has none; leave it out, or name another"
-        check(other.labelled, rule)
-        rule = f"{source.origin} and {other.origin} must have the same classes, in the same order"
-        check(source.class_names == other.class_names, rule, differing=set(source.class_names) ^ set(other.class_names))
+        same_classes(source, other)
     # At most 256 at once: the look takes place beside a training that fills the memory.
     sizes: dict[str, Any] = {"batch_size": min(config.train_batch_size, 256), "image_size": config.image_size}
     known, asked = (

@@ -274,15 +274,14 @@ def lookup(names: np.ndarray) -> tf.lookup.StaticHashTable:
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(names), values), UNKNOWN)
 
 
-def with_targets(source: Source, target: Any, *, class_names: tuple[str, ...] = ()) -> Source:
+def with_targets(source: Source, target: Any) -> Source:
     """The same images with other targets in the place of their labels.
 
     Args:
         source: the images.
         target: record → tensor, or a dictionary of tensors.
-        class_names: of a source that has none.
     """
-    return mapped(source, lambda record: record | {"label": target(record)}, class_names=class_names)
+    return mapped(source, lambda record: record | {"label": target(record)})
 
 
 def mapped(source: Source, change: Callable[[Record], Record], *, class_names: tuple[str, ...] = ()) -> Source:

@@ -237,7 +237,7 @@ class Solver:
             return value, (gradient * scale).ravel()
 
         # Newton's method follows where it fits: L-BFGS then need not come to the very end.
-        most = min(self.max_iterations, STEPS) if whole and newton.fits(self, l2) else self.max_iterations
+        most = min(self.max_iterations, STEPS) if whole and newton.fits(self) else self.max_iterations
         options = {"maxiter": most, "maxfun": 2 * most, "gtol": 0, "ftol": 0}
         start = (self.ahead(np.log(l2)) / scale).ravel()
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options, callback=_settled(tolerance))

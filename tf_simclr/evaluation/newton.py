@@ -19,7 +19,7 @@ _CG_STEPS = 60
 """Of conjugate gradients to one of Newton's, where they are not."""
 
 
-def fits(problem: Any, l2: float) -> bool:
+def fits(problem: Any) -> bool:
     """Whether the second derivatives are few enough to be written out."""
     n, unknowns = len(problem.coordinates.features), problem.position.size
     return problem.small and unknowns <= PARAMETERS and n * unknowns**2 <= _WORK
@@ -41,7 +41,7 @@ def finish(problem: Any, l2: float, *, scale: np.ndarray, gap: float, steps: int
     # At most `steps` times: 1. how much a quadratic could still fall; 2. enough? 3. a step, halved until it falls.
     position = problem.position
     value, gradient = problem.objective_at(position, l2)
-    dense = fits(problem, l2)
+    dense = fits(problem)
     target = gap / 1000 if dense else gap  # one more step costs nothing, and squares what is missing
     missed = np.inf
     if not dense:

@@ -123,7 +123,6 @@ def _logits_of(call: Call, network: keras.Model) -> Features:
     """The classifier's outputs on the evaluation split, or on its first `eval_steps` batches."""
     config, flags = call.config, call.flags
     source = open_source(config, flags["eval_split"], labelled=True)
-    check(source.labelled, f"{source.origin} must have labels to evaluate on")
     check_classifier_of(config.model_dir, source)
     sizes = {"batch_size": flags["eval_batch_size"], "image_size": config.image_size}
     batches = evaluation_batches(source, **sizes, unreadable=Unreadable())

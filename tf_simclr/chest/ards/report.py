@@ -45,7 +45,7 @@ def write(pipeline: Pipeline, folder: Path) -> str:
     write_json(folder / "numbers.json", content)
     named = words_to_open(_deploy(pipeline, found) / "encoder.keras", encoder=encoder_name(pipeline.config))
     ask = typed("chest", "app", "--model", pipeline.config.model_dir, *named)
-    return f"{table(pipeline, found, folder=folder)}\nask it  {ask}"
+    return f"{table(found, folder=folder)}\nask it  {ask}"
 
 
 def _gathered(pipeline: Pipeline) -> Report:
@@ -194,7 +194,7 @@ def _card(found: Report) -> dict[str, Any]:
     }
 
 
-def table(pipeline: Pipeline, found: Report, *, folder: Path) -> str:
+def table(found: Report, *, folder: Path) -> str:
     """The page's table for a terminal."""
     lines = [f"{'on test patients':<48}{'AUC':>20}{'difference':>24}{'sensitivity':>14}{'specificity':>14}{'Brier':>8}"]
     # The table's first way is what others differ from, so theirs is the negative of the gain.
@@ -208,7 +208,7 @@ def table(pipeline: Pipeline, found: Report, *, folder: Path) -> str:
     counted = found.counts["test"]
     lines += [
         f"{counted['images']:,} test images of {counted['patients']:,} patients, {counted['positive images']:,} "
-        f"{found.positive}; 95 % bootstrap intervals over patients; differences in AUC from the first, in pairs",
+        f"{found.positive}; 95 % intervals over patients; differences in AUC from the first, in pairs",
         *([MADE_UP_NUMBERS] * found.synthetic),
         NOTICE,
         f"report  {folder / 'report.html'}",

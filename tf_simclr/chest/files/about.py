@@ -30,7 +30,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
     doubts = []
     if shown and not any(name in shown for name in CHEST):
         doubts.append(f"no chest by its header: {shown}")
-    if lateral(data, view, sides=sides):
+    if lateral(view, sides=sides):
         doubts.append("a lateral view by its header")
     if turned := _turned(sides):
         doubts.append(f"{turned} by its header")
@@ -70,7 +70,7 @@ def _meaning(data: pydicom.Dataset, keyword: str) -> str:
     return re.sub(r"[^A-Z0-9 -]", "", word(sequence[0], "CodeMeaning"))[:64] if coded else ""
 
 
-def lateral(data: pydicom.Dataset, view: str, *, sides: tuple[str, ...]) -> bool:
+def lateral(view: str, *, sides: tuple[str, ...]) -> bool:
     """Whether the header says that it was taken from the side: by name, or since a row runs front to back."""
     named = view in LATERAL or re.search(r"\b[LR]?LAT(ERAL)?\b", view) is not None
     decubitus = "DECUB" in view or view in ("LLD", "RLD")

@@ -30,8 +30,8 @@ _LABELS = ("image/class/label", "label", "class", "cls", "labels", "target")
 _TEXTS = ("image/class/synset", "image/class/text", "class_name")
 FROM_ONE = "image/class/label"
 """Counts classes from 1 on in ImageNet's own files, where 0 is what is no class; in some others from 0 on."""
-_HEAD, _FRAME = 12, 16
-"""Bytes before a record, and before and behind it."""
+_HEAD = 12
+"""Bytes before a record."""
 _LOOK = 4096
 """Bytes of a record by which a picture is known."""
 _EXAMPLE = b"\n"
