@@ -292,8 +292,8 @@ def besides(command: str) -> list[tuple[str, str]]:
     """Options that are none of a configuration, and what they mean."""
     found = [("--config FILE", "Options of a run folder's config.json; options given beside it override them.")]
     if command == "pretrain":
-        meant = "Options of a preset (`tf-simclr presets` lists them); options given beside it override them."
-        found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", meant))
+        text = "Options of a preset (`tf-simclr presets` lists them); options given beside it override them."
+        found.insert(0, (f"--preset {{{','.join(PRESETS)}}}", text))
     return found
 
 

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import keras
 
 _CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
-PLACES: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
-PLACES += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
-PLACES += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb", "mlflow")
-PLACES += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
-PLACES += ("augment_on",)
-PLACES += ("coordinator", "num_processes", "process_id")
-PLACES += ("push_to", "teacher_logits")
-"""Options that say where a run lies, what is kept of it, what is watched and on which devices, not what it computes:
-they may change when it resumes."""
+_MAY_CHANGE: tuple[str, ...] = ("model_dir", "data_dir", "image_dir", "radiographs", "download")
+_MAY_CHANGE += ("keep_checkpoint_max", "checkpoint_epochs", "checkpoint_steps")
+_MAY_CHANGE += ("knn_epochs", "knn_images", "collapse_images", "eval_split", "wandb", "mlflow")
+_MAY_CHANGE += ("strategy", "num_replicas", "tpu_name", "tpu_zone", "gcp_project", "steps_per_execution", "jit_compile")
+_MAY_CHANGE += ("augment_on",)
+_MAY_CHANGE += ("coordinator", "num_processes", "process_id")
+_MAY_CHANGE += ("push_to", "teacher_logits")
+"""Options that may change when a run resumes: they say where it lies, what is kept of it, what is watched and on which
+devices, not what it computes."""
 WEIGHTS = ("checkpoint", "teacher", "encoder")
 """Options by which weights come: the same ones may lie somewhere else when a run resumes."""
 
@@ -151,7 +151,7 @@ class RunFolder:
             return False
         if not (self.network.exists() and self.result.exists()):
             _check_newest_stream(self.checkpoints())  # first: options that came since then are no reason
-        changed = begun_with(self.config, config, defaults=defaults, free=PLACES)
+        changed = begun_with(self.config, config, defaults=defaults, free=_MAY_CHANGE)
         known = self.noted_weights() if changed.keys() & {*WEIGHTS} else {}
         for name in known.keys() & changed.keys():
             if all(changed[name]):  # weights there and here: `begin` compares them

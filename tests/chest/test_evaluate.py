@@ -16,7 +16,7 @@ from tests.chest import tiny_deployed as tiny
 from tf_simclr import cli
 from tf_simclr.chest.evaluate import command, models, numbers
 from tf_simclr.chest.evaluate.numbers import AT, Told
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs.prepared import load
 from tf_simclr.errors import InputError
@@ -236,7 +236,7 @@ def test_what_is_made_up_is_told_in_every_file_and_on_the_screen(tiny_run, tiny_
     run = shutil.copytree(tiny_run, tmp_path / "run")
     if of == "model":
         card = json.loads((run / "deployed/card.json").read_bytes())
-        write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [MADE_UP]}})
+        write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [LEARNED_FROM_MADE_UP]}})
     command.run(dataclasses.replace(config(run, made, tmp_path / "out"), subgroups=("bits",)))
     left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert set(left) == {"evaluation.json", "subgroups.csv", "report.html"}

@@ -15,7 +15,7 @@ from tf_simclr.chest.files.squares import resized
 from tf_simclr.chest.model import deployed
 from tf_simclr.chest.model import explain as asking
 from tf_simclr.chest.model import heat_maps as explain
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP
 from tf_simclr.chest.model.overlay import COLOURS, overlay, put_back
 from tf_simclr.files import write_json
 
@@ -40,7 +40,7 @@ def weighted(features):
 def test_answers_of_a_model_that_learned_from_nobody_and_of_a_picture_of_nobody_say_so(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     card = json.loads((run / "deployed/card.json").read_bytes())
-    write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [MADE_UP]}})
+    write_json(run / "deployed/card.json", card | {"card": card["card"] | {"limits": [LEARNED_FROM_MADE_UP]}})
     model = deployed.load(run)
     synthetic.write(tmp_path / "raw", 8, size=48)
     path = next((tmp_path / "raw").rglob("*.dcm"))

@@ -220,7 +220,8 @@ def summary(config: Finetune | Distill, result: dict) -> str:
     """What came of it, and what to do with it."""
     model_dir = config.model_dir
     lines = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes"]
-    for name, score in ((name, score) for name, score in result.items() if name.startswith("top")):
+    for name in (name for name in result if name.startswith("top")):
+        score = result[name]
         interval = f"{100 * score['low']:.1f}–{100 * score['high']:.1f}"
         lines.append(f"{name + ':':<10}{100 * score['accuracy']:.1f} % ({interval}, 95 % bootstrap interval)")
     if "auc" in result:

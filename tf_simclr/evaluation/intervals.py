@@ -320,7 +320,7 @@ def paired_difference(found: _Areas, *, first: int, second: int) -> _Difference:
     """The difference of two AUCs, whose interval is made of their own two (Donner and Zou), and DeLong's test.
 
     The ends of both intervals are joined by the correlation of the AUCs, so that it has a width even where one or both
-    of the scores tell all images apart.
+    of the scores tell all images apart.  Of accuracies: `reports.paired_difference`.
     """
     a, b = float(found.values[first]), float(found.values[second])
     # The two AUCs' own covariance, (2, 2).

@@ -82,7 +82,8 @@ def read_answers(path: Path) -> Answers:
 def paired_difference(hits: np.ndarray, baseline: np.ndarray, *, seed: int = 0) -> dict[str, float]:
     """Difference of two accuracies on the same images, with its 95 % bootstrap interval over the images.
 
-    Images are drawn for both at once, so what makes an image hard for both does not widen the interval.
+    Images are drawn for both at once, so what makes an image hard for both does not widen the interval.  Of AUCs:
+    `intervals.paired_difference`.
 
     Raises:
         InputError: they are not of the same number of images.

@@ -196,18 +196,16 @@ def _about(network: keras.Model, run: RunFolder | None) -> dict[str, Any]:
     }
     if run is None:
         return about
-    known_here = known_of(run.path)
     options = read_json(run.config)
     result = read_json(run.result) if run.result.is_file() else {}
-    known = {key: options[key] for key in _OPTIONS if isinstance(options.get(key), (int, float, str))}
-    classes = run.class_names()
+    told = {key: options[key] for key in _OPTIONS if isinstance(options.get(key), (int, float, str))}
     return about | {
         "command": str(options.get("command", "")),
         "image_size": options.get("image_size"),
-        "classes": list(classes),
-        "options": known,
+        "classes": list(run.class_names()),
+        "options": told,
         "numbers": _numbers(result),
-        "notes": known_here["notes"],
+        "notes": known_of(run.path)["notes"],
         "training_images": read_json(run.data).get("images") if run.data.is_file() else None,
         "radiographs": options.get("radiographs") is not None or str(options.get("command")).startswith("chest"),
         "data_set": options.get("dataset") if not (options.get("image_dir") or options.get("radiographs")) else None,

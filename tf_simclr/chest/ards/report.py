@@ -12,7 +12,7 @@ from tf_simclr.chest.ards.page import Report, aligned, written
 from tf_simclr.chest.ards.runs import Pipeline
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.compare import positives
 from tf_simclr.commands.parts.networks import encoder_name
@@ -186,7 +186,7 @@ def _card(found: Report) -> dict[str, Any]:
         "data": found.collection,
         "training": " ".join(found.steps[:5]),
         "limits": [
-            *([MADE_UP] * found.synthetic),
+            *([LEARNED_FROM_MADE_UP] * found.synthetic),
             "Research use only. It has learned from radiographs of one collection; other hospitals, devices and "
             "patients differ.",
             "It is one network of those in the report, which has several seeds and ways.",

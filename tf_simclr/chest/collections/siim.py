@@ -25,8 +25,8 @@ from tf_simclr.chest.collections.collection import (
 from tf_simclr.errors import InputError, check
 
 CLASSES = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
-MADE_UP = "MADE_UP.txt"
-"""In the folder of what `synthetic` writes."""
+MADE_UP_NOTE = "MADE_UP.txt"
+"""File in the folder of what `synthetic` writes."""
 
 
 def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
@@ -44,7 +44,7 @@ def collection(folder: Path, *, boxless_siblings: bool = True) -> Collection:
     studies, table = _study_labels(folder / "train_study_level.csv"), folder / "train_image_level.csv"
     rows = read_table(table, columns=("id", "boxes", "StudyInstanceUID"))
     files = files_by_name(folder / "train" if (folder / "train").is_dir() else folder)
-    made_up = (folder / MADE_UP).exists()
+    made_up = (folder / MADE_UP_NOTE).exists()
     entries, listed = [], set()
     for row in rows:
         image, count = row["id"].removesuffix("_image"), boxes(row["boxes"], where=f"{table}, line {row[LINE]}")

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
-from tf_simclr.chest.collections.siim import CLASSES, MADE_UP
+from tf_simclr.chest.collections.siim import CLASSES, MADE_UP_NOTE
 from tf_simclr.chest.files import about
 from tf_simclr.errors import check
 from tf_simclr.files import csv_of, replacing
@@ -34,7 +34,7 @@ def write(folder: Path, patients: int, *, size: int = 256, seed: int = 0) -> Non
         InputError: too few patients.
     """
     check(patients >= 8, "patients must be at least 8", patients=patients)
-    with replacing(folder / MADE_UP) as [note]:  # first: nothing is there that could be taken for a patient's
+    with replacing(folder / MADE_UP_NOTE) as [note]:  # first: nothing is there that could be taken for a patient's
         # A generator a patient: one more patient changes none of the others.
         note.write(b"Made-up radiographs of nobody: what is found in them says nothing about patients.\n")
     studies, images = [], []
@@ -102,7 +102,7 @@ def save(path: Path, values: np.ndarray, *, patient: str, numbers: tuple[int, in
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"{root}.3")
     data.StudyInstanceUID, data.SeriesInstanceUID, data.PatientID = f"{root}.1", f"{root}.2", patient
-    data.Manufacturer, data.BodyPartExamined, data.ViewPosition = about.MADE_UP, "CHEST", "PA"
+    data.Manufacturer, data.BodyPartExamined, data.ViewPosition = about.MADE_UP_BY, "CHEST", "PA"
     data.Modality, data.PhotometricInterpretation, data.SamplesPerPixel = "CR", "MONOCHROME2", 1
     data.Rows, data.Columns = values.shape
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0

@@ -13,7 +13,7 @@ from tf_simclr.chest.covid import arms as covid_arms
 from tf_simclr.chest.covid import tables as covid_tables
 from tf_simclr.chest.covid.rows import CHOICE
 from tf_simclr.chest.model import deployed
-from tf_simclr.chest.model.card import MADE_UP, NOTE
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP, NOTE
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import code_of, encoder_name
 from tf_simclr.config import ChestCovid, plain
@@ -148,7 +148,7 @@ def card(study: covid_arms.Study, leak: dict) -> dict:
     untrained = config.checkpoint is None
     network = config.encoder or "ResNet-50"
     encoder = f"an untrained {network}: a demonstration, not a model" if untrained else config.checkpoint
-    warned = [MADE_UP] * data.made_up + [_UNTRAINED] * untrained
+    warned = [LEARNED_FROM_MADE_UP] * data.made_up + [_UNTRAINED] * untrained
     return {
         "title": f"{config.positive}: the COVID-19 study's head on a frozen encoder",
         "data": f"{data.name}: {len(data):,} images of {len(set(data.patients)):,} patients, split by patient",

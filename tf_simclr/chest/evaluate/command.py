@@ -17,7 +17,7 @@ from tf_simclr.chest.evaluate.models import Asked, opened
 from tf_simclr.chest.evaluate.numbers import Told
 from tf_simclr.chest.evaluate.page import PATIENTS, Evaluation, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
-from tf_simclr.chest.model.card import MADE_UP, check_told
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP, check_told
 from tf_simclr.commands.parts.images import told_seed
 from tf_simclr.config import ChestEvaluate, plain
 from tf_simclr.data.radiographs import partition
@@ -81,7 +81,7 @@ def run(config: ChestEvaluate) -> None:
 
     # 4. What is left; made up are the radiographs that were asked about, or that the model has learned from.
     warnings = [MADE_UP_NUMBERS] if data.made_up else []
-    warnings += [f"The model: {MADE_UP}"] if first.made_up else []
+    warnings += [f"The model: {LEARNED_FROM_MADE_UP}"] if first.made_up else []
     found = Evaluation(
         title=first.title,
         collection=data.name,

@@ -17,7 +17,7 @@ CHEST = ("CHEST", "THORAX", "TORAX", "TORACE", "LUNG", "RIB", "PULM", "HEART", "
 """Parts of the names of what a chest radiograph shows."""
 BURNED_IN = "has letters in its picture that may name the patient, by its header"
 """What is noted of a file whose picture was not anonymised, whatever was done to its header."""
-MADE_UP = "tf_simclr, made up"
+MADE_UP_BY = "tf_simclr, made up"
 """Manufacturer of what `synthetic` writes."""
 
 
@@ -46,7 +46,7 @@ def described(data: pydicom.Dataset) -> dict[str, Any]:
         "sex": sex if (sex := word(data, "PatientSex")[:1]) in ("M", "F", "O") else "",
         "age": decade(word(data, "PatientAge")),
         "device": device[:64],
-        "made_up": text(data, "Manufacturer") == MADE_UP,
+        "made_up": text(data, "Manufacturer") == MADE_UP_BY,
         "doubts": tuple(doubts),
         "notes": (BURNED_IN,) if word(data, "BurnedInAnnotation") == "YES" else (),
     }

@@ -16,7 +16,7 @@ from tf_simclr.chest.findings.fits import TITLES, Fit, Task, features_of, fitted
 from tf_simclr.chest.findings.page import Told, written
 from tf_simclr.chest.html import MADE_UP_NUMBERS, NOTICE
 from tf_simclr.chest.model import of_findings
-from tf_simclr.chest.model.card import MADE_UP
+from tf_simclr.chest.model.card import LEARNED_FROM_MADE_UP
 from tf_simclr.chest.model.seen import answers
 from tf_simclr.chest.model.trusted import words_to_open
 from tf_simclr.commands.parts.networks import encoder_name
@@ -218,7 +218,11 @@ def _left_model(task: Task, line: _Line, *, fit: Fit) -> Path:
         cases=(task.data, rows, features),
         image_size=config.image_size,
         crop_proportion=crop,
-        card={"title": _title(line), "data": task.data.name, "limits": [*([MADE_UP] * task.data.made_up), NOTICE]},
+        card={
+            "title": _title(line),
+            "data": task.data.name,
+            "limits": [*([LEARNED_FROM_MADE_UP] * task.data.made_up), NOTICE],
+        },
         seed=config.seed,
     )
     keras.backend.clear_session()

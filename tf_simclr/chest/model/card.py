@@ -15,7 +15,7 @@ FORMAT = 1
 NOTE = "For research use, not a diagnosis."
 _MAX_CARD = 2**20
 """Largest card in bytes."""
-MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."
+LEARNED_FROM_MADE_UP = "It has learned from made-up radiographs: its answers mean nothing for real ones."
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def check_told(
 def learned_from_made_up(about: Mapping[str, Any]) -> bool:
     """Whether a card's limits say so."""
     limits = about["card"].get("limits", [])
-    return MADE_UP in ([limits] if isinstance(limits, str) else limits)
+    return LEARNED_FROM_MADE_UP in ([limits] if isinstance(limits, str) else limits)
 
 
 def _is_number(value: Any) -> bool:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_simclr.buckets import local
 from tf_simclr.chest.files.squares import Picture, open_picture
 from tf_simclr.chest.model import folder as model_folder
-from tf_simclr.chest.model.card import FORMAT, MADE_UP, learned_from_made_up, read_card, within
+from tf_simclr.chest.model.card import FORMAT, LEARNED_FROM_MADE_UP, learned_from_made_up, read_card, within
 from tf_simclr.chest.model.cases import Cases, array
 from tf_simclr.chest.model.heads import bare, check_heads, log_odds, sigmoid_layer
 from tf_simclr.chest.model.trusted import load_network
@@ -87,7 +87,7 @@ class Deployed:
     def warnings(self) -> tuple[str, ...]:
         """What is to be said of any answer: that nobody's radiographs were learned from, that it is not calibrated."""
         why = self.calibration.missing
-        made_up = MADE_UP.replace("It has", "The model has")
+        made_up = LEARNED_FROM_MADE_UP.replace("It has", "The model has")
         return (
             *((made_up,) if learned_from_made_up(self.about) else ()),
             *((_UNCALIBRATED.format(why=why),) if why else ()),
