@@ -197,7 +197,6 @@ DOORS = {"__init__", "__main__", "cli", "notebook", "run", "tf2torch", "torch2tf
 UPSTREAM = {"data.py", "data_util.py", "lars_optimizer.py", "main_lincls.py", "model.py", "model_util.py"}
 UPSTREAM |= {"objective.py", "resnet_wider.py", "simclr.py"}
 UPSTREAM |= {"benchmarks/imagenet/resnet50/simclr.py", "docs/spec.md"}  # lightly's and Git LFS'
-
 """Files of others that are spoken of here."""
 
 

@@ -170,8 +170,8 @@ def begun_with(
     Raises:
         InputError: the note is damaged, or cannot be written.
     """
-    # Compared as JSON gives them back.
-    given = json.loads(json.dumps(dict(settings), default=str))  # as it is read again: a tuple is a list
+    # Compared as JSON gives them back: a tuple is a list.
+    given = json.loads(json.dumps(dict(settings), default=str))
     if not note.exists():
         write_json(note, given if within is None else {within: given})
         return {}

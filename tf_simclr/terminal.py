@@ -38,7 +38,7 @@ def addressed(text: str) -> str:
         ('into gs://b/run, not /cache/b/run2: gs://b/run/x', None)
     """
     # Sorted and reversed: `/a/b` comes before `/a`, which would otherwise take its beginning.
-    for path, address in sorted(_STANDING.items(), reverse=True):  # the innermost first
+    for path, address in sorted(_STANDING.items(), reverse=True):
         if path in text:
             # Only where the path ends or goes on below: `/a/run` must not be replaced in `/a/run2`.
             text = re.sub(re.escape(path) + r"(?=[/\s'\",;:)\]]|\.\W|\.?$)", lambda _, to=address: to, text)  # type: ignore[misc]

@@ -341,7 +341,7 @@ class _Machine:
             return self.calls[function.text](*arguments)
         thing = Placeholder(".".join(function.text.split(" ", 1)), arguments)
         # A subclass of dict is pickled with its items as an argument.
-        for items in arguments:  # of a subclass of dict
+        for items in arguments:
             if isinstance(items, dict):
                 thing.pairs.update(items)
         return thing

@@ -120,12 +120,11 @@ class _Legacy:
         self.container = "PyTorch file of before 1.6"
         parts: list[Any] = []
         place = 0
-        # A file that does not begin with the number is a bare pickle.
         # Five pickles in a row, then the storages: each one's length is known only when it has been read.
         while len(parts) < 5:  # magic number, version, writing machine, content, storages
             part, place = inert_pickle.read(view, start=place, calls=calls, persistent=self._seen)
             parts.append(part)
-            if parts[0] != _MAGIC:
+            if parts[0] != _MAGIC:  # a bare pickle
                 self.container, self.content = "pickle file", part
                 return
         _, version, _, self.content, keys = parts

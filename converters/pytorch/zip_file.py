@@ -114,9 +114,9 @@ def _places(sizes: Mapping[str, int]) -> dict[str, _Member]:
     members, place = {}, 0
     for name, size in sizes.items():
         check(size < LIMIT, "a tensor in a PyTorch file must have less than 4 GiB; use --to safetensors", bytes=size)
-        # -begin % 64 bytes fill up to the next multiple.
         # Behind the header, its name and the four bytes of an empty padding field.
         begin = place + LOCAL.size + len(f"{_TOP}/{name}") + 4
+        # -begin % 64 bytes fill up to the next multiple.
         members[name] = _Member(f"{_TOP}/{name}", size, place, begin + -begin % _ALIGNMENT)
         place = members[name].start + size
     return members

@@ -100,8 +100,7 @@ def _optimizers(variables: Iterable[Variable]) -> set[str]:
     for variable in variables:
         owner, weight = _layer_and_weight(variable)
         owners.get(weight, set()).add(owner)
-    # Any name will do: `optimizer`, `adam`, `inner_optimizer` – both variables have one owner.
-    # Both are of one object: an optimizer.
+    # Any name will do, `optimizer`, `adam`, `inner_optimizer`: what owns both variables is an optimizer.
     return (owners["iteration"] & owners["learning_rate"]) - {""}
 
 

@@ -170,7 +170,7 @@ def _attach(root: Any, path: str, *, variable: Any) -> None:
 
 
 def _traced(model: "keras.Model", *, channels: int) -> Any:
-    """The network as a function `(inputs, trainable=False)`, traced for both values."""
+    """The network as a function `(inputs, trainable=False)`, traced for both values: a SavedModel holds no Python."""
     import tensorflow as tf
 
     def call(inputs: Any, trainable: bool = False) -> dict[str, Any]:
@@ -180,6 +180,5 @@ def _traced(model: "keras.Model", *, channels: int) -> Any:
     function = tf.function(call)
     images = tf.TensorSpec([None, None, None, channels], tf.float32)
     for trainable in (True, False):
-        # Both values of `trainable` are traced: a SavedModel holds no Python.
         function.get_concrete_function(images, trainable=trainable)
     return function

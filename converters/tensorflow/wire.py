@@ -38,7 +38,6 @@ class Message:
 
     def signed(self, number: int) -> int:
         """A number whose negative values are stored as two's complement of 64 bits."""
-        # 64 bits: the highest is the sign.
         value = self.integer(number)
         return value - (1 << 64) if value >> 63 else value
 

@@ -272,8 +272,8 @@ def labels(config: Any, source: Source) -> tuple[Source, dict[str, int] | None]:
     if config.labels_fraction == 1:
         return source, None
     rule = "labels_fraction takes each class alike, and these images have several each; `chest findings` draws patients"
-    # One pass over the labels, which decodes nothing.
     check(not source.several, rule, labels_fraction=config.labels_fraction)
+    # One pass over the labels, which decodes nothing.
     part, drawn = labelled_part(source, config.labels_fraction, seed=config.labels_seed)
     few, many = min(drawn.values()), max(drawn.values())
     say(f"{part.origin} keep their labels: {few if few == many else f'{few} to {many}'} a class")

@@ -92,7 +92,6 @@ def run(config: LinearEval) -> None:
 
 def pixels(image_size: int) -> keras.Model:
     """A network without weights, from images to their pixels averaged down to at most `_RAW` a side."""
-    # Pixels that are averaged: at most 16 a side.
     side = -(-image_size // _RAW)
     images = keras.Input((image_size, image_size, 3))
     small = keras.layers.AveragePooling2D(side, strides=side, data_format="channels_last")(images)
@@ -218,10 +217,10 @@ def pictures(source: Source, names: np.ndarray, *, image_size: int) -> np.ndarra
     batches = evaluation_batches(
         source, batch_size=64, image_size=image_size, crop_proportion=1.0, unreadable=Unreadable()
     )
-    # Without TensorFlow batches are NumPy's and names are texts; with it tensors, and bytes.
+    # Read front to back, once, until all are found.
     for images, _, given in batches:
+        # Without TensorFlow batches are NumPy's and names are texts; with it tensors, and bytes.
         for image, name in zip(np.asarray(images), text(np.asarray(given)).tolist(), strict=True):
-            # Read front to back, once, until all are found.
             if name in wanted:
                 found[name] = image
         if len(found) == len(wanted):

@@ -223,8 +223,8 @@ def _viewed(
 ) -> tf.Tensor:
     """Views (n, size, size, 3) in [0, 1] of parts of images that have `unit` for what is 1 / 1."""
     crops = [images.resize(part, (size, size), bicubic=recipe.bicubic) for part in parts]
-    # All views' numbers in one draw, (views, 10).
-    draws = tf.random.stateless_uniform((len(parts), _DRAWS), _aside(seed))  # one for all: each operation costs 50 µs
+    # All views' numbers in one draw, (views, 10): each operation costs 50 µs.
+    draws = tf.random.stateless_uniform((len(parts), _DRAWS), _aside(seed))
     change = _compiled(recipe) if compiled else partial(_distorted, recipe=recipe)
     return _finished(change(crops, unit, draws), seed, recipe)
 

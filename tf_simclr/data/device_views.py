@@ -149,7 +149,7 @@ def _taken_of_words(shape: tuple[int, ...], dtype: str) -> Callable:
 
     def taken(words, rows):
         # (rows, words) → their bytes → numbers → the padding cut off → (rows, 1, h, w, 3).
-        numbers = tf.reshape(tf.bitcast(tf.gather(words, rows), dtype), (tf.shape(rows)[0], -1))  # words → their bytes
+        numbers = tf.reshape(tf.bitcast(tf.gather(words, rows), dtype), (tf.shape(rows)[0], -1))
         return tf.reshape(numbers[:, : np.prod(shape)], (-1, 1, *shape))
 
     return tf.function(taken, jit_compile=True, autograph=False)

@@ -202,7 +202,7 @@ def _attempt(
 
 def central_boxes(shapes: np.ndarray, *, proportion: float) -> np.ndarray:
     """The central squares that evaluation sees (`images.central_box`), int32 `(…, 4)`, of images of `(…, 2)` pixels."""
-    # The same box as `images.central_box`, in the same precision.
+    # In the same precision, so that the box is the same.
     shapes = np.asarray(shapes, np.int32)
     side = np.float32(proportion) * shapes.min(-1, keepdims=True).astype(np.float32)
     extent = np.clip(np.rint(side).astype(np.int32), 1, shapes)
@@ -251,7 +251,6 @@ def int64s(seeds: np.ndarray, count: int) -> np.ndarray:
 
 def unit(found: np.ndarray) -> np.ndarray:
     """Words as float32 in [0, 1): their lowest 23 bits behind the point of 1, less 1."""
-    # 23 random bits as the fraction of a float32 between 1 and 2, less 1.
     return ((found & np.uint32(0x7FFFFF)) | np.uint32(127 << 23)).view(np.float32) - np.float32(1)
 
 

@@ -253,8 +253,8 @@ class Solver:
     def objective_at(self, position: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
         """The objective and its gradient `(1 + r, k)`."""
         loss, gradient = self.loss_at(position)
-        # Row 0 is the bias.
-        penalised = np.vstack([np.zeros_like(position[:1]), position[1:]])  # the bias is not
+        # Row 0 is the bias, which is not penalised.
+        penalised = np.vstack([np.zeros_like(position[:1]), position[1:]])
         return loss + l2 / 2 * float(np.vdot(penalised, penalised)), self.loss.free(gradient + l2 * penalised)
 
     def ahead(self, log_l2: float) -> np.ndarray:

@@ -90,7 +90,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     precision = np.maximum.accumulate((found / np.maximum(seen, 1))[::-1], axis=0)[::-1]
     total = found[-1]
     # The first place that reaches each tenth of the recalls; multiplied out, as 0.3 is no float.
-    first = [np.argmax(10 * found >= tenths * total, axis=0) for tenths in range(11)]  # whole numbers: no rounding
+    first = [np.argmax(10 * found >= tenths * total, axis=0) for tenths in range(11)]
     values = np.mean([np.take_along_axis(precision, rank[None], axis=0)[0] for rank in first], axis=0)
     return np.where(total > 0, values, np.nan)
 
@@ -155,8 +155,8 @@ def bootstrap_interval(
     check(draws >= 1, "draws must be at least 1", draws=draws)
     n = len(arrays[0])
     check(n > 0 and all(len(a) == n for a in arrays), "arrays must be equally long", lengths=[len(a) for a in arrays])
-    # One example has no spread to draw.
-    if n == 1:  # it is drawn each time
+    # One example has no spread: it is drawn each time.
+    if n == 1:
         value = float(statistic(*arrays))
         return value, value
 

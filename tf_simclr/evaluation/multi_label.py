@@ -106,8 +106,8 @@ def _mean_of(
     together = np.sum(apart, axis=0) / count
     deviation = float(np.sqrt(corrected(len(together)) * np.square(together).sum()))
     inside = float(np.clip(value, 1e-3, 1 - 1e-3))
-    # The deviation on the scale of log-odds.
-    far = _FAR * deviation / (inside * (1 - inside))  # on the log-odds, so that its ends lie in [0, 1]
+    # On the scale of log-odds, so that its ends lie in [0, 1].
+    far = _FAR * deviation / (inside * (1 - inside))
     odds = inside / (1 - inside)
     ends = [odds * factor / (1 + odds * factor) for factor in (np.exp(-far), np.exp(far))]
     without = [name for name in found if name not in names]

@@ -69,7 +69,7 @@ class _Inference:
         self.model = model
         if keras.backend.backend() == "tensorflow":
             # None for the number of images: one trace serves every batch.
-            signature = [tf.TensorSpec(model.input_shape, "float32")]  # of any number of images: traced once
+            signature = [tf.TensorSpec(model.input_shape, "float32")]
             self.compiled = tf.function(
                 lambda images: model(images, training=False), input_signature=signature, autograph=False
             )

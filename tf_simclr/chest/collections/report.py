@@ -140,8 +140,8 @@ def told(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     if not ill or not well:
         return {}
     area = roc_auc(values, labels)
-    # Of the Mann–Whitney statistic: the area differs from 0.5 by chance by about so much.
-    spread = np.sqrt((ill + well + 1) / (12 * ill * well))  # of the area under the hypothesis of no difference
+    # Of the Mann–Whitney statistic where nothing differs: by chance the area is about so far from 0.5.
+    spread = np.sqrt((ill + well + 1) / (12 * ill * well))
     return {"auc": round(float(area), 3), "told": bool(abs(area - 0.5) > max(_TOLD, 3 * spread))}
 
 

@@ -96,9 +96,9 @@ class Cases:
         """Perceptual hashes of the pictures."""
         return [hash_of(picture) for picture in self.pictures]
 
-    # Both are pictures of 96 pixels, so their hashes were made alike.
     def knows(self, picture: np.ndarray) -> bool:
         """Whether a case looks like this picture `(96, 96)`, by the rule for near-duplicates of a collection."""
+        # Both are pictures of 96 pixels, so their hashes were made alike.
         return any(looks_like(hash_of(picture), self.hashes))
 
     def case(self, number: int, similarity: float) -> Case:
@@ -142,13 +142,13 @@ def gather(prepared: Prepared, rows: np.ndarray, *, features: np.ndarray, seed: 
     rows, features = rows[kept], features[kept]
     # Patients become numbers in an order drawn anew: the file tells who is the same, and nothing of who it is.
     _, member = np.unique(prepared.patients[rows], return_inverse=True)
-    centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centre = features.mean(axis=0, dtype=np.float64).astype(np.float32)  # float64 for the mean of many
     return Cases(
         classes=prepared.classes,
+        # float16 is exact enough for a cosine, and half the file.
         features=directions(features, centre).astype(np.float16),
         centre=centre,
         labels=prepared.labels[rows].astype(np.uint8),
-        # float64 for the mean of many; float16 is exact enough for a cosine, and half the file.
         people=rng.permutation(member.max() + 1)[member].astype(np.int32),
         pictures=small_pictures(prepared, rows),
     )

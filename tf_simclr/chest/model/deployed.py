@@ -28,10 +28,10 @@ from tf_simclr.evaluation.calibration import Calibration, calibrate, logit
 from tf_simclr.evaluation.intervals import SEPARATED, auc_interval
 from tf_simclr.models.parts import as_taken
 
-# What is written of the intervals stands here, beside what
-# computes them: the app, the card and the command say it alike.
 FOLDER = "deployed"
 """Name of such a folder within a run."""
+# What is written of the intervals stands here, beside what
+# computes them: the app, the card and the command say it alike.
 _INTERVAL = (
     "The interval is the middle 95 % of what the single heads say, each under 200 redraws of the patients that the "
     "probability was calibrated on. It covers the spread between trainings and the few patients of the calibration; "

@@ -158,7 +158,7 @@ def upright(source: Source) -> Source:
     identity = None if known is None else lambda say=silent: [known(say), "upright"]
     square = source.sides is not None and source.sides[0] == source.sides[1]
     # A picture on its side changes places of height and width.
-    sides = source.sides if square else None  # what lies on its side is turned
+    sides = source.sides if square else None
     read = lambda image: images.upright(source.read(image))  # noqa: E731
     return replace(source, read=read, identity=identity, sides=sides, largest=None)
 

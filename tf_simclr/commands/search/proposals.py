@@ -37,7 +37,6 @@ def _in_order(config: Sweep) -> Iterator[int]:
     """
     draw, total = random.Random(config.seed), _size(config)
     moved: dict[int, int] = {}
-    # A shuffle of which only the exchanges are kept: memory for the trials that are taken, not for the grid.
     for i in range(total):
         j = i if config.method == "grid" else draw.randrange(i, total)
         yield moved.get(j, j)
