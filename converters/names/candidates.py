@@ -192,7 +192,7 @@ def choose(
     Raises:
         InputError: there is none, or no clear one; lists the choices.
     """
-    # 1. What was asked for by name.  2. Averages, if these are asked for.  3. Trained ones; else what there is.
+    # What was asked for by name; of it the averages, if these are asked for, else what was trained, else what there is.
     eligible = found if source_part is None else _named(found, source_part, what=what)
     averages = [one for one in eligible if one.role == "average"]
     if ema:

@@ -34,12 +34,13 @@ class Lock:
         Raises:
             InputError: another process holds it.
         """
-        # 1. Who has it?  2. If not surely gone: wait for a sign of life.  3. Take it, if it is still as it was seen.
+        # Who has it?  If not surely gone, a sign of life is waited for.
         found = self.store.read(LOCK)
         if found is not None:
             former, self.version = holder(found[0]), found[1]
             if not _is_gone(former):
                 self._wait(former)
+        # It is taken if it is still as it was seen.
         try:
             self.renew()
         # Of two that saw the same one, the store takes the first; the other reads whose it is now.

@@ -62,23 +62,24 @@ def mirrored(address: str) -> Path:
     """
     store = Store(address)
     path = place_of(store.address, "read")
-    # 1. What is there, by the manifest, else by the listing.  2. Nothing: files with this prefix.  3. Nothing: what a
-    # pattern means; a name may have brackets.  4. Fetched.  5. Again, where a manifest named what is no more.
     for _ in range(5):  # a run may be at work there, and drop what its manifest named a moment ago
+        # 1. What is there, by the manifest, else by the listing.
         manifest = read_manifest(store)
         listed = store.find() if manifest is None else manifest.objects()
         wanted = {path / name: (store, name, one) for name, one in listed.items() if not _is_spared(name)}
         wanted |= _answers(store, path) if listed.keys() == {""} else {}
         if not listed:
-            # A checkpoint's prefix, `model.ckpt-7`, is no object: its files lie beside it, and are mirrored there.
+            # 2. A checkpoint's prefix, `model.ckpt-7`, is no object: its files lie beside it, and are mirrored there.
             listed = store.prefixed()
             beside = Store(store.address.rpartition("/")[0]) if listed else store
             wanted = {path.parent / name: (beside, name, one) for name, one in listed.items()}
+        # 3. A pattern, last of all: a name may have brackets.
         if not listed and (BRACES.search(address) or glob.has_magic(address)):
             return _matching(store.address, path)
+        # 4. All of it fetched.
         check(listed, f"{store.address} must exist: no object, folder or checkpoint prefix of that name is there")
         gone = _fetch(store.address, path, wanted)
-        # Without a manifest what is gone is gone; with one the folder is not whole.
+        # Without a manifest what is gone is gone; with one the folder is not whole, and looked at again.
         if not gone or manifest is None:
             break
     else:

@@ -62,10 +62,10 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
     while True:
         try:
             return do()
-        except (InputError, FileNotFoundError, *_NO_FAILURE):
+        except (InputError, FileNotFoundError, *_NO_FAILURE):  # a program's fault, or ours to say
             raise
         except Exception as error:
-            _raise_for_good(error, address)
+            _raise_for_good(error, address)  # what waiting does not cure
             if time.monotonic() + wait > end:
                 rule = f"{address} must be reachable, but the store failed for {patience:.0f} seconds"
                 last = f"the last time: {_told(error)}"

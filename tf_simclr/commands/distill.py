@@ -279,8 +279,7 @@ def answers(
             the images change while they are looked at.
     """
     key = _answers_key(config, source, teacher=teacher)
-    # 1. What lies there, if it is of the same teacher, images and
-    #    size.  2. What has no answer yet.  3. All of them written.
+    # 1. What lies there, if it is of the same teacher, images and size.
     bring(path, say=say)
     kept = {} if not path.exists() else read_arrays(path)
     if kept and (kept.keys() != _ANSWERS or str(kept["key"]) != key):
@@ -288,6 +287,7 @@ def answers(
         check(config.teacher_logits is None, f"{path} {rule}")
         say(f"{path} is of another teacher, other images or another size; the teacher answers again")
         kept = {}
+    # 2. What has no answer yet.
     listed = names_of(source)
     known, failed = moved(kept, source.place) if kept else ({}, set())
     rows = np.array([i for i, name in enumerate(listed) if name not in known and name not in failed], np.int64)
@@ -303,6 +303,7 @@ def answers(
         # Looked at again: images that changed meanwhile would have answers of other images.
         same = _answers_key(config, source, teacher=teacher) == key
         check(same, f"the images of {source.origin} must stay as they are while the teacher looks at them; begin again")
+        # 3. All of them written.
         answered, failed = [name for name in listed if name in known], {name for name in listed if name not in known}
         text: dict[str, Any] = {
             "place": np.array(source.place),

@@ -344,7 +344,7 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
     Raises:
         InputError: the checkpoint cannot be read, or its encoder is another one.
     """
-    # 1. The encoder: all of it, or the command is refused.  2. Each head that fits.  3. MoCo's copies catch up.
+    # 1. The encoder: all of it, or the command is refused.
     network = load_model(path)
     given = variables_by_name(network)
     there, here = encoders.encoder_of(network), model.encoder
@@ -362,6 +362,7 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
             f"{path} must hold an encoder like the one to train; give the options of its ResNet. "
             f"{len(unlike)} weights differ: {', '.join(unlike[:5])}"
         )
+    # 2. Each head that fits.
     taken = [] if isinstance(network, Network) else [here]
     for name, what in _HEADS.items():
         head = getattr(model, name)
@@ -371,6 +372,7 @@ def start_from(path: Path, model: SimCLR, *, say: Callable[[str], None]) -> None
     for part in taken:
         for name, weight in _weights_of(part).items():
             weight.assign(given[name])
+    # 3. MoCo's copies.
     if isinstance(model, MoCo):
         model.catch_up()
 

@@ -107,10 +107,11 @@ def training_views(
     """
     if stream is None:
         stream = Stream(buffer=buffer_size(options["batch_size"], image_size=image_size), **options)
-    # 1. Without TensorFlow Python makes them.  2. Small images a batch at a time.  3. Else one image after the other.
+    # 1. Without TensorFlow Python makes them.
     common: dict[str, Any] = {"stream": stream, "image_size": image_size, "unreadable": unreadable, "recipe": recipe}
     if not has_tensorflow():
         return in_python.training_views(source, **common)
+    # 2. Small images a batch at a time.
     if stream.data_service is None and in_batches(source, image_size=image_size, recipe=recipe):
         batches = packed_views(source, **common, tuned=False)
         # As many batches as memory has room for, at 24 bytes a pixel: two views of three float32s.
@@ -120,6 +121,7 @@ def training_views(
         order = {"deterministic": stream.deterministic}
         return _tuned(batches.map(seen, num_parallel_calls=max(_AT_ONCE, at_once), **order))
 
+    # 3. Else one image after the other.
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
         return augment.two_views(image, size=image_size, seed=draw, recipe=recipe, other=other)
 

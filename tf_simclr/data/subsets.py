@@ -167,16 +167,19 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
         limit: bytes that they may take.
         cache: whether the order is that of the source `sources.cached`.
     """
-    # 1. Nothing to do, or known to be too large.  2. Without TensorFlow.  3. Arrays.  4. Small files, decoded once.
+    # 1. Nothing to do, or known to be too large.
     if source.pixels is not None or source.partner is not None or not _may_be_held(source, limit):
         return source
+    # 2. Without TensorFlow.
     if not has_tensorflow():
         held = in_python.all_pixels(source, most=SMALL, limit=limit)
         return source if held is None else dataclasses.replace(source, pixels=held, sides=held.shape[1:3])
-    if source.rows is not None and source.rows.images.ndim > 1 and source.channels == 3:  # pixels in memory already
+    # 3. Pixels that are in memory already.
+    if source.rows is not None and source.rows.images.ndim > 1 and source.channels == 3:
         own = in_python.all_pixels(source, most=SMALL, limit=limit)
         record = dataclasses.replace(source.rows, images=np.arange(source.num_examples)).tensors()
         return source if own is None else _of_pixels(source, own, changes={"record": record})
+    # 4. Small files, decoded once.
     sides = source.sides or _first_sides(source)
     if sides is None or max(sides) > SMALL or source.num_examples * sides[0] * sides[1] * source.channels > limit:
         return source

@@ -57,17 +57,18 @@ def train(
     """
     # The order is important: a lock before anything is read or written, signals caught before a step is taken, the
     # newest checkpoint before callbacks look at the step.
-    # 1. The lock.  2. Signals.  3. The newest checkpoint.  4.
-    #    Callbacks.  5. One call of `fit` for each run of equal epochs.
     with contextlib.ExitStack() as stack:
         stack.enter_context(surfacing())  # what images are gone, the stream says within TensorFlow's graph
+        # 1. The lock.
         if devices.chief:
             stack.enter_context(hold(run.path, say=say))
+        # 2. Signals.
         stopping = stopping or stack.enter_context(Stopping())
+        # 3. The newest checkpoint.
         step = _begin(model, run, devices=devices, say=say)
         saver = stack.enter_context(Checkpoints(run, plan, step=step, stopping=stopping, devices=devices))
-        # In each epoch what watches adds numbers (`shown`), then these are written, then the state is saved; a process
-        # that is to stop goes last, so that all before it have run.
+        # 4. Callbacks.  In each epoch what watches adds numbers (`shown`), then these are written, then the state is
+        # saved; a process that is to stop goes last, so that all before it have run.
         stop = Stop(saver, say=say)
         after = [saver, *callbacks, stop]
         if devices.chief:
@@ -77,6 +78,7 @@ def train(
             after = [History(run, plan, step=step, say=say), tensorboard, *after]
         # `fit` sets means to zero as an epoch starts: those of an epoch that a checkpoint cut in two are put back.
         begun = [v.numpy() for v in model.metrics_variables] if plan.epoch(step)[1] else []
+        # 5. One call of `fit` for each run of equal epochs.
         at_once = model.steps_per_execution
         for first, epoch, end, steps in plan.segments(step):
             # Steps at once must divide those of this call.

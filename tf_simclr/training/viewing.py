@@ -44,16 +44,18 @@ def views_on_device(
     Raises:
         InputError: the device is asked to, and cannot.
     """
-    if not has_tensorflow():  # Keras' backend makes all views, before the steps
+    # 1. No TensorFlow: nothing to choose, Keras' backend makes all views, before the steps.
+    if not has_tensorflow():
         rule = (
             "augment_on must be auto or device without TensorFlow, since the host's views are TensorFlow's: "
             "leave it out, or pip install 'tf-simclr[tensorflow]'"
         )
         check(config.augment_on != "host", rule, augment_on=config.augment_on)
         return None
-    # 1. No TensorFlow: nothing to choose.  2. What speaks against the device.  3. Asked for, or worth it.
+    # 2. What speaks against the device.
     tpu = "a TPU with TensorFlow rounds to bfloat16; take KERAS_BACKEND=jax"
     reasons = [*against, *([tpu] if devices.description.startswith("TPU") else [])]
+    # 3. The host, where it is worth it or asked for; else the device.
     if config.augment_on == "auto" and (against_all := reasons or ([] if accelerated() else [_NONE])):
         say(f"views are made on the host: {'; '.join(against_all)}")
         return None

@@ -36,7 +36,6 @@ _TOLD = ("image_size", "pairs", "pretrain_batch_size", "temperature", "finetune_
 
 def write(pipeline: Pipeline, folder: Path) -> str:
     """Writes `report.html`, `numbers.json` and the model, and returns a table for the terminal."""
-    # 1. From the stages. 2. The page. 3. The numbers. 4. The model. 5. The terminal's table.
     found = _gathered(pipeline)
     with replacing(folder / "report.html") as [file]:
         file.write(written(found).encode())
