@@ -237,7 +237,10 @@ def run_summary(
     """A run on one page: its `curves` above, the `nearest_neighbours` of a few images below.
 
     Args:
+        history: as of `curves`.
         images: the queries `(q, h, w, channels)` and their neighbours `(q, k, h, w, channels)`.
+        cosines: as of `nearest_neighbours`.
+        same: as of `nearest_neighbours`.
     """
     queries, neighbours = images
     top, bottom = 2.9 * -(-len(set(map(_unit_of, history))) // 2), 1.0 * len(queries) + 0.7

@@ -30,6 +30,7 @@ class Message:
             self.fields.setdefault(number, []).append(value)
 
     def integer(self, number: int) -> int:
+        """A field's number; 0 where it is absent."""
         # The last one counts, as protocol buffers have it.
         value = self.fields.get(number, [0])[-1]
         if not isinstance(value, int):
@@ -42,15 +43,26 @@ class Message:
         return value - (1 << 64) if value >> 63 else value
 
     def text(self, number: int) -> str:
+        """A field's text; empty where it is absent."""
         return next(reversed(self.texts(number)), "")
 
     def texts(self, number: int) -> list[str]:
+        """The texts of a repeated field.
+
+        Raises:
+            InputError: one is no UTF-8.
+        """
         try:
             return [str(value, "utf-8") for value in self.raw(number)]
         except UnicodeDecodeError:
             raise InputError(f"field {number} of a protocol buffer must be text; the file is damaged") from None
 
     def raw(self, number: int) -> list[memoryview]:
+        """The bytes of a repeated field, not copied.
+
+        Raises:
+            InputError: one is a number.
+        """
         values = self.fields.get(number, [])
         found = [value for value in values if not isinstance(value, int)]
         if len(found) < len(values):
@@ -58,6 +70,7 @@ class Message:
         return found
 
     def messages(self, number: int) -> list["Message"]:
+        """The nested messages of a repeated field."""
         return [Message(value) for value in self.raw(number)]
 
     def message(self, number: int) -> "Message":

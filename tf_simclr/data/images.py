@@ -227,6 +227,7 @@ def evaluation_view(
         image: (h, w, channels).
         size: side of the result in pixels, ≥ 1.
         crop_proportion: share of the shorter side to keep, above 0 and up to 1.
+        bicubic: TensorFlow 1's resizing, which the papers' numbers come from, or TensorFlow 2's.
 
     Returns:
         (size, size, channels).

@@ -142,9 +142,11 @@ def bootstrap_interval(
     examples, not that of the training examples or seeds.
 
     Args:
+        statistic: of the arrays' rows that were drawn.
         arrays: one row an example, equally many in each; the same rows are drawn from each.
         level: coverage, in (0, 1).
         draws: resamples; 1000 give the bounds to about a tenth of the interval's half width.
+        seed: of the draws.
 
     Example:
         >>> low, high = bootstrap_interval(np.mean, [np.arange(100) < 80])

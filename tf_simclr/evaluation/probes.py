@@ -45,9 +45,12 @@ def logistic_regression(
     `C` is `1 / l2`.  Each class has its own weights, two classes, too (there scikit-learn's `C` is `2 / l2`).
 
     Args:
+        features: `(n, d)`.
         labels: `(n,)` integers, or `(n, classes)` for any number of classes an example: 1, 0, or -1 for unknown.
+        l2: the penalty's strength, above 0.
         standardise: scale each feature to mean 0 and variance 1 on these examples first, so that one penalty means the
             same for pixels and for features of any encoder; the classifier returned takes the features as they are.
+        max_iterations: of the solver; a classifier that stopped there says so (`converged`).
 
     Raises:
         InputError: there are fewer than two classes, or features and labels do not fit each other.

@@ -122,6 +122,11 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, se
     """Shrinks what is not there yet, a file after the other; call it within the folder's lock.
 
     Args:
+        source: the images.
+        folder: where they are kept.
+        size: of the shorter side, in pixels, at most.
+        kind: their format.
+        say: takes lines for the user.
         settled: whether the images are still those that the folder is named after.
 
     Raises:

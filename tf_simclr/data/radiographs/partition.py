@@ -23,6 +23,7 @@ def task(prepared: Prepared, positive: str | None) -> tuple[np.ndarray | None, t
     """What is to be told from the images.
 
     Args:
+        prepared: the radiographs.
         positive: the class to tell from the rest; None: all classes, where every image has exactly one.
 
     Returns:
@@ -49,6 +50,7 @@ def parts(prepared: Prepared, *, positive: str | None = None, seed: int = 0) -> 
     those to train on.
 
     Args:
+        prepared: the radiographs.
         positive: the class whose share is to be alike in the parts; None: each set of findings.
         seed: of the drawing of patients.
 
