@@ -20,7 +20,7 @@ from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
 from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, settle_tensorflow, unused
 from tf_simclr.machine.launchers import launched, meeting, started
-from tf_simclr.own.named import find, is_code
+from tf_simclr.own.named import check_typed, find, is_code
 from tf_simclr.places import is_bucket, shown, written
 from tf_simclr.terminal import say, typed, write
 
@@ -283,9 +283,8 @@ def _check_named(stored: Any, given: Mapping[str, Any]) -> None:
         InputError: so it is.
     """
     for name in CODE:
-        code = getattr(stored, name, "")
-        rule = f"code is not run because a file names it: give --{name} {code}, too, if it is yours"
-        check(not is_code(code) or name in given, rule)
+        if is_code(code := getattr(stored, name, "")):
+            check_typed(code, name, typed=name in given)
 
 
 def besides(command: str) -> list[tuple[str, str]]:

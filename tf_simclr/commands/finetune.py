@@ -28,7 +28,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import labelled_part
 from tf_simclr.errors import check
 from tf_simclr.models.architecture import Architecture, Own
-from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor
+from tf_simclr.models.classifier import Classifier, MultiLabelClassifier, depth_factor, selected
 from tf_simclr.models.network import build_encoder, build_projection, in_precision, plain, weights_by_name
 from tf_simclr.models.normalization import Normalization, precision, share_statistics
 from tf_simclr.optimizers.layerwise import layerwise
@@ -226,11 +226,7 @@ def describe(config: Finetune, num_classes: int, *, given: Given | GivenOwn | No
         InputError: there is no such layer.
     """
     network: Architecture | Own = resnet_of(config) if given is None else given.architecture
-    layers, selector = network.num_proj_layers, config.ft_proj_selector
-    # Negative selectors count from the last layer.
-    rule = f"ft_proj_selector must lie in {-layers - 1}..{layers}: there are {layers} projection layers"
-    check(-layers - 1 <= selector <= layers, rule, ft_proj_selector=selector)
-    selector = selector if selector >= 0 else layers + 1 + selector
+    selector = selected(network.num_proj_layers, config.ft_proj_selector)
     return replace(network, num_classes=num_classes, ft_proj_selector=selector)
 
 

@@ -24,7 +24,7 @@ from converters.tensorflow.folders import is_tensorflow
 from tf_simclr.config import plain, plain_defaults
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.splits import PART
-from tf_simclr.data import folders
+from tf_simclr.data import check_batch, folders
 from tf_simclr.data.radiographs.settings import check_class, check_one_class, check_part, seems_single, settings
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
@@ -265,7 +265,7 @@ def _look_at_images(config: Any) -> None:
             count = len(list(itertools.islice(pictures(folder), wanted + 1)))
             if not count:
                 folders.look(folder)  # says what is there instead
-            _check_batch(shown(folder), count, batch=wanted)
+            check_batch(shown(folder), count, batch_size=wanted)
         elif next(pictures(folder), None) is None:
             folders.look(folder)
 
@@ -291,12 +291,6 @@ def _batch_of(config: Any) -> int:
     """Images that must be there for one step; 1 where none is trained on in batches."""
     trains = getattr(config, "protocol", "sgd") == "sgd" and getattr(config, "labels_fraction", 1.0) == 1.0
     return getattr(config, "train_batch_size", 1) if trains else 1
-
-
-def _check_batch(origin: str, count: int, *, batch: int) -> None:
-    """As the stream of batches does, whose words these are."""
-    rule = f"{origin} must hold enough images for one batch; take a smaller batch_size or more images"
-    check(count >= batch, rule, images=count, batch_size=batch)
 
 
 def _check_prepared(folder: Path, *, positive: str | None = None) -> None:
@@ -353,7 +347,7 @@ def _look_at_set(config: Any, asked: list[str]) -> None:
         if wrong:
             raise InputError(f"{rule}{meant(wrong[0], found)}. Received: {split!r}")
         if split == getattr(config, "train_split", None) and split in found and found[split]:
-            _check_batch(f"{name} ({split})", found[split], batch=_batch_of(config))
+            check_batch(f"{name} ({split})", found[split], batch_size=_batch_of(config))
 
 
 def data_set_folder(config: Any) -> Path:

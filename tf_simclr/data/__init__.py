@@ -1,5 +1,6 @@
 """Where examples come from, and the streams of views that a training takes."""
 
+from tf_simclr.errors import check
 from tf_simclr.frameworks import has_tensorflow
 
 STREAM = 2
@@ -12,3 +13,13 @@ WITHOUT_TENSORFLOW = 1000
 def stream_version() -> int:
     """The version of the streams that are made here."""
     return STREAM if has_tensorflow() else STREAM + WITHOUT_TENSORFLOW
+
+
+def check_batch(origin: str, images: int, *, batch_size: int) -> None:
+    """Refuses images, whose place is `origin`, that do not fill one batch.
+
+    Raises:
+        InputError: they do not.
+    """
+    rule = f"{origin} must hold enough images for one batch; take a smaller batch_size or more images"
+    check(images >= batch_size, rule, images=images, batch_size=batch_size)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tf_simclr.data import augment, draws, examples, images, in_python
+from tf_simclr.data import augment, check_batch, draws, examples, images, in_python
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
@@ -297,8 +297,7 @@ def training_batches(
         InputError: as `training_views`.
     """
     stream = stream or Stream(**options)
-    rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
-    check(source.num_examples >= stream.batch_size, rule, images=source.num_examples, batch_size=stream.batch_size)
+    check_batch(source.origin, source.num_examples, batch_size=stream.batch_size)
     _check_readable(source)
     source = cached(source) if stream.cache else source
     # 1. Records in the order of the seed, each with its position in the endless stream, by which all else is drawn.

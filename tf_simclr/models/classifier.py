@@ -285,7 +285,7 @@ def selected(last: int, selector: int) -> int:
     Raises:
         InputError: there is no such layer.
     """
-    rule = f"ft_proj_selector must lie in {-last - 1}..{last}, as the projection head has {last} layers"
+    rule = f"ft_proj_selector must lie in {-last - 1}..{last}: there are {last} projection layers"
     check(-last - 1 <= selector <= last, rule, ft_proj_selector=selector)
     # -1 the last layer, as Python counts.
     return selector if selector >= 0 else last + 1 + selector

@@ -47,6 +47,15 @@ def is_code(text: object) -> bool:
     return isinstance(text, str) and is_named(text) and text.split(":")[0] not in OF_LIBRARIES
 
 
+def check_typed(text: str, option: str, *, typed: bool) -> None:
+    """Refuses code that a file alone names for an option: it runs where a person has typed its name.
+
+    Raises:
+        InputError: so it is.
+    """
+    check(typed, f"code is not run because a file names it: give --{option} {text}, too, if it is yours")
+
+
 def look_in_library(text: str) -> None:
     """Refuses a name that a library of networks does not have, as its files tell, without importing it.
 

@@ -22,7 +22,7 @@ from tf_simclr.data.folders import content_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, write_json
 from tf_simclr.frameworks import check_installed
-from tf_simclr.own.named import is_code, look
+from tf_simclr.own.named import check_typed, is_code, look
 from tf_simclr.places import expanded, is_address
 from tf_simclr.run_folder import WEIGHTS
 from tf_simclr.terminal import say
@@ -92,8 +92,7 @@ def _check_code(config: Sweep) -> None:
     for name in CODE:
         values = [of[name] for of in (config.options, config.final) if name in of] + config.search.get(name, [])
         for code in (value for value in values if is_code(value)):
-            rule = f"code is not run because a file names it: give --{name} {code}, too, if it is yours"
-            check(code.split(":")[0] in modules, rule)
+            check_typed(code, name, typed=code.split(":")[0] in modules)
             look(code, name)
 
 

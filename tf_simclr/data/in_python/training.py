@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_simclr.data import draws
+from tf_simclr.data import check_batch, draws
 from tf_simclr.data.examples import Unreadable
 from tf_simclr.data.in_python.reading import Batches, Reader, check_readable, padded, rows_of, side_for
 from tf_simclr.data.recipe import Recipe
@@ -60,8 +60,7 @@ def training_views(
     keeps = source.pixels is not None or rows.images.ndim > 1
     rule = "cache_dataset needs TensorFlow; leave it out: the system keeps the files that it has room for"
     check(keeps or not stream.cache, rule, cache_dataset=stream.cache)
-    rule = f"{source.origin} must hold enough images for one batch; take a smaller batch_size or more images"
-    check(len(rows) >= batch_size, rule, images=len(rows), batch_size=batch_size)
+    check_batch(source.origin, len(rows), batch_size=batch_size)
     check_readable(source)
     side = side_for(image_size, rows) if source.pixels is None else source.pixels.shape[1:3]
     reader = Reader(source, rows, seed=seed, unreadable=unreadable, side=side)
