@@ -19,6 +19,7 @@ with the budget that its outline was read with: `reading(path, what, budget=…)
 | go one level down                           | `with deeper():`                              |
 | take a name on which others match, split, … | `checked_name(text)`                          |
 | parse JSON                                  | `parse_json(data)`                            |
+| read headers that claim any length          | `Headers(file)`                               |
 | open a file that nobody may have linked     | `open_unlinked(path, flags)`                  |
 """
 
@@ -41,7 +42,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tf_simclr.errors import InputError, shortened
 
@@ -93,6 +94,8 @@ SECONDS = 30.0
 """Computing time of the reading thread for the outline, not for the tensors' bytes."""
 NAME = 2_000
 """Characters of a name: those of TensorFlow's generated functions have a few hundred."""
+_HEADER = 1 << 20
+"""Bytes that are read at once of a header."""
 _CLOCK = 64
 """The clock is looked at once in so many calls."""
 _ADVICE = "copy or download it again"
@@ -289,6 +292,19 @@ def _printable(text: str) -> str:
     """
     text = shortened(text, 3000)
     return text if text.isprintable() else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+
+
+class Headers:
+    """A file as a reader of its headers takes it: of which no more is read at once than a header can need."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes; refused where that is as much as no name has, since headers claim any length."""
+        if not 0 <= size <= _HEADER:
+            raise InputError("a header of it is longer than any name")
+        return self.file.read(size)
 
 
 def is_plain(path: str) -> bool:

@@ -25,7 +25,7 @@ from converters.opening.kinds import compression_of, head_of
 from converters.opening.zips import opened_zip
 from converters.tensors import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.foreign import TENSOR, checked_name, reading, spend
+from tf_simclr.foreign import TENSOR, Headers, checked_name, reading, spend
 
 _NEEDED = re.compile(
     r"(checkpoint|graph\.pbtxt|flags\.json|config\.json|architecture\.json|saved_model\.pb(txt)?|tfhub_module\.pb)"
@@ -179,7 +179,7 @@ def _tar_members(path: Path) -> Generator[_Member, None, None]:
     """The members of a tar; at its end its compression's checksum is compared."""
     compression = compression_of(head_of(path))
     with compression[1](path) if compression else path.open("rb") as content:
-        with tarfile.open(fileobj=cast(Any, _Careful(content)), mode="r:") as archive:
+        with tarfile.open(fileobj=cast(Any, Headers(content)), mode="r:") as archive:
             for info in archive:
                 # Of a plain file, which is all that is opened, there is always something to open.
                 opened = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
@@ -197,22 +197,3 @@ def _kind_of(info: tarfile.TarInfo) -> str:
     if info.isdir():
         return "folder"
     return "file" if info.isreg() and not info.issparse() else "a device or another special file"
-
-
-class _Careful:
-    """A file of which no more is read at once than `_BLOCK`: headers claim any length."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        # Tar's reader asks for as much as a header claims; names of a megabyte are none.
-        if not 0 <= size <= _BLOCK:
-            raise InputError("a header of it is longer than any name")
-        return self._file.read(size)
-
-    def seek(self, place: int, whence: int = 0) -> int:
-        return self._file.seek(place, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()

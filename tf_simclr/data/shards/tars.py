@@ -18,30 +18,18 @@ from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.errors import InputError
-from tf_simclr.foreign import parse_json, spend
+from tf_simclr.foreign import Headers, parse_json, spend
 from tf_simclr.places import shown
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$", re.DOTALL)
 """WebDataset's key and extension."""
 _BLOCK = 512
 _MOST = 1 << 20
-"""Bytes of a header's extension, of a `.cls` and of a `.json`."""
+"""Bytes of a `.cls` and of a `.json`."""
 _KEYS = ("label", "cls", "class_id", "class_name", "class", "category")
 WORDS = 200
 """Letters of a class's name at most: a longer text is none."""
 _Places = dict[str, tuple[int, int]]
-
-
-class _Careful:
-    """A file of which nobody reads more at once than a header can need."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.seek, self.tell = file, file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _MOST:
-            raise ValueError("a header asks for more than a header can need")
-        return self.file.read(size)
 
 
 def _zstandard(file: BinaryIO) -> Any:
@@ -142,7 +130,7 @@ def _members(file: BinaryIO, found: Listing) -> Any:
     if length >= _BLOCK and file.read(_BLOCK) == bytes(_BLOCK):
         return _check_rest(file)
     file.seek(0)
-    end, archive = 0, _Careful(file)
+    end, archive = 0, Headers(file)
     with tarfile.open(fileobj=archive, mode="r:") as tar:  # type: ignore[call-overload]
         while (member := tar.next()) is not None:
             setattr(tar, "members", [])  # noqa: B010 - else all are kept; its type does not tell of them
