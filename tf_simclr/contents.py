@@ -91,6 +91,11 @@ def mask(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
+def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
+    """The checksum of bytes as TensorFlow's files hold it."""
+    return mask(crc32c(data))
+
+
 def cache_folder() -> Path:
     """Where what can be computed again is kept: `TF_SIMCLR_CACHE`, else `~/.cache/tf_simclr`.
 

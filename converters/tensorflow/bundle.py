@@ -22,7 +22,7 @@ import numpy as np
 from converters.tensorflow.sstable import read_table, write_table
 from converters.tensorflow.wire import Message, encode, encode_fixed32, encode_varint, varint
 from converters.tensors import MappedFile, bytes_of
-from tf_simclr.contents import crc32c, mask
+from tf_simclr.contents import crc32c, mask, masked_crc32c
 from tf_simclr.errors import InputError, check, shortened
 from tf_simclr.files import replacing
 from tf_simclr.foreign import AXES, TENSOR, checked_name, reading, spend
@@ -293,7 +293,7 @@ class Bundle(Mapping[str, np.ndarray]):
         """A tensor, or a slice of one, that lies in one piece."""
         content = self._maps[entry.shard].view(entry.offset, entry.size)
         # The checksum in the index is masked, as the data may hold checksums of their own.
-        if mask(crc32c(content)) != entry.crc:
+        if masked_crc32c(content) != entry.crc:
             raise InputError(
                 f"tensor {_title(key)} must match its checksum, but its bytes in {self._shard_path(entry.shard)} were "
                 "changed; copy the file again"

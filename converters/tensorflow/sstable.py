@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from converters.tensorflow.snappy import decompress
 from converters.tensorflow.wire import encode_varint, varint
-from tf_simclr.contents import crc32c, mask
+from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
 
@@ -75,7 +75,7 @@ def block(data: bytes, where: tuple[int, int]) -> bytes:
     end = offset + size
     if end + TRAILER > len(data) - FOOTER:
         raise InputError(f"a block at {offset} reaches past its end; copy it again")
-    if mask(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
+    if masked_crc32c(data[offset : end + 1]) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
         raise InputError(f"the checksum of the block at {offset} does not match; copy it again")
     if data[end] not in (_PLAIN, _SNAPPY):
         rule = f"the block at {offset} is compressed otherwise than by Snappy (type {data[end]})"
@@ -154,7 +154,7 @@ def append_block(out: bytearray, rows: list[tuple[bytes, bytes]], *, interval: i
         content += number.to_bytes(4, "little")
     where = encode_varint(len(out)) + encode_varint(len(content))
     content.append(_PLAIN)
-    out += content + mask(crc32c(content)).to_bytes(4, "little")
+    out += content + masked_crc32c(content).to_bytes(4, "little")
     return where
 
 

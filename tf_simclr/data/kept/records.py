@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr.contents import crc32c, mask
+from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import check
 from tf_simclr.frameworks import tf
 
@@ -90,7 +90,7 @@ class Reader:
         except OSError:
             return b""
         record, checksum = framed[:length], framed[length:]
-        return record if mask(crc32c(record)) == int.from_bytes(checksum, "little") else b""
+        return record if masked_crc32c(record) == int.from_bytes(checksum, "little") else b""
 
 
 def _framed(path: Path, anew: str) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tf_simclr.contents import crc32c, mask
+from tf_simclr.contents import masked_crc32c
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
@@ -38,16 +38,6 @@ _EXAMPLE = b"\n"
 """How an Example begins: its features are its first field."""
 NOTHING = -1
 """Bytes of the picture in a damaged record."""
-
-
-def checksum(data: Any) -> int:
-    """The masked CRC-32C of bytes, as TFRecord files have it.
-
-    Example:
-        >>> hex(checksum(b""))
-        '0xa282ead8'
-    """
-    return mask(crc32c(data))
 
 
 def listing(path: Path, columns: Columns, *, copy: Copy) -> Listing:
@@ -80,7 +70,7 @@ def _begins_as_record(file: BinaryIO) -> bool:
     """Whether a file begins with a record's length and its checksum, whatever else those bytes may look like."""
     head = file.read(_HEAD)
     file.seek(0)
-    return len(head) == _HEAD and checksum(head[:8]) == int.from_bytes(head[8:], "little")
+    return len(head) == _HEAD and masked_crc32c(head[:8]) == int.from_bytes(head[8:], "little")
 
 
 class _Zlib(io.RawIOBase):
@@ -113,7 +103,7 @@ def fetch(file: Path, place: tuple[int, ...]) -> bytes:
     """
     start, length, offset, size = place
     data = opening.bytes_at(file, start, size=length + 4)
-    if checksum(memoryview(data)[:length]) != int.from_bytes(data[length:], "little") or size == NOTHING:
+    if masked_crc32c(memoryview(data)[:length]) != int.from_bytes(data[length:], "little") or size == NOTHING:
         raise ValueError(f"a record of {file.name} is damaged: its checksum is another")
     return data[offset : offset + size]
 
@@ -133,12 +123,12 @@ def records(data: Any, length: int) -> Iterator[tuple[int, int, bool]]:
             raise ValueError("it is cut off within a record's length")
         size, head = struct.unpack_from("<QI", data, place)
         start, end = place + _HEAD, place + _HEAD + size
-        sure = head == checksum(view[place : place + 8])
+        sure = head == masked_crc32c(view[place : place + 8])
         if end + 4 > length:
             reason = "cut off" if sure else "cut off, or a record's length is damaged"
             raise ValueError(f"it is {reason}: a record reaches beyond its end")
         (tail,) = struct.unpack_from("<I", data, end)
-        whole = tail == checksum(view[start:end])
+        whole = tail == masked_crc32c(view[start:end])
         if not (sure or whole):
             raise ValueError("the length of a record is damaged (its checksum is another): nothing behind it is found")
         yield start, end, whole

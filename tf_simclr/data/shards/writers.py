@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_simclr.data.shards.tfrecords import checksum
+from tf_simclr.contents import masked_crc32c
 
 _ROWS = 100
 """Rows of a Parquet file that are read at once, as `datasets` has it for pictures."""
@@ -62,7 +62,7 @@ def _write_tfrecord(path: Path, examples: Iterable[Example], *, classes: Sequenc
 
 
 def _masked(data: bytes) -> bytes:
-    return struct.pack("<I", checksum(data))
+    return struct.pack("<I", masked_crc32c(data))
 
 
 def _write_array_record(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
