@@ -14,6 +14,7 @@ from functools import cache, partial
 
 from tf_simclr.data import colors, images, operators
 from tf_simclr.data.device_views import cubic_table
+from tf_simclr.data.draws import ASIDE
 from tf_simclr.data.recipe import ORDERS, Bicubic, Recipe
 from tf_simclr.frameworks import tf
 
@@ -23,8 +24,6 @@ _Operator = Callable[..., "tf.Tensor"]
 
 COMPILED_FROM = 65
 """Side in pixels from which XLA compiles the colours and the blur of a view: 3 to 4 times faster, after seconds."""
-_ASIDE = 0x5EED
-"""Turns a seed into another: a view's crop and its other draws must not come from one stream."""
 _DRAWS = 10
 """Numbers in [0, 1) that `distort` takes: flip?, jitter?, its order, its four amounts, grayscale?, blur?, sigma."""
 
@@ -268,7 +267,7 @@ def _operated(image: tf.Tensor, chosen: dict[_Operator, float], seed: tf.Tensor)
 
 def _aside(seed: tf.Tensor) -> tf.Tensor:
     # One to one, as 3 is odd: seeds that differ stay apart.
-    return seed * tf.constant([1, 3], seed.dtype) + tf.constant([0, _ASIDE], seed.dtype)
+    return seed * tf.constant([1, 3], seed.dtype) + tf.constant([0, ASIDE], seed.dtype)
 
 
 def _colored(channels: tf.Tensor, draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:

@@ -4,7 +4,7 @@ A stream is a function of (seed, position).  `tf_simclr.data.augment` draws imag
 this module draws for a whole batch at once and needs no TensorFlow, bit for bit the same: boxes of crops, and the
 numbers in [0, 1) by which `tf_simclr.data.device_views` changes them.
 
-    seed of a position        (hash(seed, 1), position)                  `fold_in`
+    seed of a position        (hash(seed, VIEWS), position)              `fold_in`
     seed of its view v        split(seed of the position)[v]             `split`; of a single view the seed itself
     box of view v             sampled by the seed of the view            `boxes`
     draws of view v           row v of `numbers`, by the seed of the position "aside"
@@ -38,12 +38,16 @@ _ATTEMPTS = 100
 """Boxes that are tried for a crop before all of the image is taken (reference)."""
 _COVERED = 0.1
 """Share of the image in a crop at least, however little `crop_min_area` asks for (reference)."""
-VIEWS = 1
-"""What the seed of a stream is for, beside orders (`sources`)."""
+VIEWS, ORDER, FILES = 1, 2, 3
+"""What the seed of a stream is for: the seeds of positions, the orders of examples, and those of files (`sources`)."""
+PARTNER, SPARE = 1, 2
+"""What the seed of a position is for, beside its views: which partner the image has, and which image takes its place if
+it cannot be read (`examples`)."""
 
 _HASH = np.array([0x3EC8F720, 0x02461E29], np.uint32)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_ASIDE = 0x5EED
+ASIDE = 0x5EED
+"""Turns a seed into another: a view's crop and its other draws must not come from one stream."""
 
 
 def batch(
@@ -224,7 +228,7 @@ def split(seeds: np.ndarray, count: int) -> np.ndarray:
 
 def aside(seeds: np.ndarray) -> np.ndarray:
     """Other seeds: a view's crop and its other draws must not come from one stream."""
-    return seeds * np.array([1, 3]) + np.array([0, _ASIDE])
+    return seeds * np.array([1, 3]) + np.array([0, ASIDE])
 
 
 def uniform(seeds: np.ndarray, count: int) -> np.ndarray:

@@ -155,8 +155,7 @@ class Examples:
     def mended(self, position: tf.Tensor, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """The example of a record, or where that cannot be read of another, drawn from the source by the position."""
         own = self.drawn(position)
-        # 2 tells this draw from that of the partner, 1.
-        draw = tf.random.experimental.stateless_fold_in(own, 2)
+        draw = tf.random.experimental.stateless_fold_in(own, draws.SPARE)
         common: dict[str, Any] = {"record": record, "unreadable": self.unreadable}
         loaded, _ = loaded_or(lambda: _spares(self.source, seed=draw), self.source, **common)
         others = [self.partner(loaded, own)] if self.partners else []
@@ -169,13 +168,13 @@ class Examples:
 
     def meant(self, loaded: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """The record of the partner that a seed draws."""
-        draw = tf.random.experimental.stateless_fold_in(seed, 1)
+        draw = tf.random.experimental.stateless_fold_in(seed, draws.PARTNER)
         partner: Any = self.source.partner  # there is one: `partners` says so
         return partner({name: value for name, value in loaded.items() if name != "image"}, draw)
 
     def drawn(self, position: tf.Tensor) -> tf.Tensor:
         """The seed (2,) of a position."""
-        return tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 1], tf.int64), position)
+        return tf.random.experimental.stateless_fold_in(tf.constant([self.seed, draws.VIEWS], tf.int64), position)
 
     def labelled(self, position: tf.Tensor, seen: tf.Tensor, *, record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """An example, with its label where the source has any."""

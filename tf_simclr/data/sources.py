@@ -21,6 +21,7 @@ import numpy as np
 from tf_simclr import contents
 from tf_simclr.contents import silent
 from tf_simclr.data import images, rasters
+from tf_simclr.data.draws import FILES, ORDER
 from tf_simclr.data.folders import Folder, look
 from tf_simclr.errors import check
 from tf_simclr.frameworks import has_tensorflow, tf
@@ -41,8 +42,6 @@ AT_ONCE = 32
 """Files of which a source read front to back takes one record after the other (reference)."""
 HELD_BYTES = 2**28
 """Encoded examples that a source read front to back is shuffled among at least, however few a batch has."""
-_ORDER, _FILES = 2, 3
-"""What the seed draws: orders of examples and orders of files.  1 is `examples`', the augmentation."""
 
 
 def in_graph(function: Callable) -> Callable:
@@ -252,7 +251,7 @@ class Indexed(Source):
 
         def epoch(number: tf.Tensor, skipped: tf.Tensor) -> Records:
             # Sorting random numbers is a permutation of which all are equally likely.
-            keys = drawn(seed, _ORDER, number=number, count=self.num_examples)
+            keys = drawn(seed, ORDER, number=number, count=self.num_examples)
             return tf.data.Dataset.from_tensor_slices(tf.cast(tf.argsort(keys, stable=True), tf.int64)[skipped:])
 
         return self.epochs(start, epoch)
@@ -262,7 +261,7 @@ class Indexed(Source):
         # Too many to permute at once: a cipher from places to indices, a bijection for each epoch.
         epoch, rank = position // self.num_examples, position % self.num_examples
         # 128 random bits, of which the kernel takes 96.
-        keys = tf.bitcast(drawn(seed, _ORDER, number=epoch, count=2), tf.uint32)  # (2, 2)
+        keys = tf.bitcast(drawn(seed, ORDER, number=epoch, count=2), tf.uint32)  # (2, 2)
         return tf.raw_ops.RandomIndexShuffle(
             index=rank,
             seed=tf.reshape(keys, (4,))[:3],
@@ -296,8 +295,8 @@ class Sequential(Source):
             # Within a map this sets the map's own seed: the order must not depend on the global one.  Not 0: with that,
             # TensorFlow compares the tensor seeds below in Python, which fails.
             tf.random.set_seed(1)
-            (files,) = tf.unstack(drawn(seed, _FILES, number=number, count=1))
-            (order,) = tf.unstack(drawn(seed, _ORDER, number=number, count=1))
+            (files,) = tf.unstack(drawn(seed, FILES, number=number, count=1))
+            (order,) = tf.unstack(drawn(seed, ORDER, number=number, count=1))
             return self.epoch(files).shuffle(held, seed=order).skip(tf.cast(skipped, tf.int64))
 
         return self.epochs(start, epoch)

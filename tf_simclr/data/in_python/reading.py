@@ -19,8 +19,6 @@ from tf_simclr.errors import InputError
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import needs_tensorflow
 
-_ORDER = 2
-"""What the seed draws for `sources`, too: orders of examples."""
 _READ_AT_ONCE = 1024
 
 
@@ -80,7 +78,7 @@ class Reader:
         own = draws.fold_in((self.seed, draws.VIEWS), np.array([position]))[0]
         # TensorFlow folds a Python number in as 32 bits, and so keeps 32 bits of the hash.
         hashed = draws.words(own[None], 1).view(np.int32)[0, 0]
-        spare = np.array([[hashed, 2]], np.int64)
+        spare = np.array([[hashed, draws.SPARE]], np.int64)
         first = int(draws.int64s(spare, 1).view(np.uint64)[0, 0] % np.uint64(len(self.rows)))
         for number in (np.arange(first, first + len(self.rows)) % len(self.rows)).tolist():
             if (pixels := self.read(number)) is not None:
@@ -100,7 +98,7 @@ class Reader:
 @functools.lru_cache(maxsize=4)
 def order(seed: int, epoch: int, *, count: int) -> np.ndarray:
     """The rows in the order of an epoch: that of their random keys, as `sources.Indexed` has it."""
-    keys = draws.int64s(draws.fold_in((seed, _ORDER), np.array([epoch])), count)[0]
+    keys = draws.int64s(draws.fold_in((seed, draws.ORDER), np.array([epoch])), count)[0]
     return np.argsort(keys, kind="stable")
 
 
