@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from converters.tensorflow.snappy import decompress
-from converters.tensorflow.wire import encode_varint, varint
 from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
+from tf_simclr.wire import encode_varint, varint
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48

@@ -13,12 +13,12 @@ from converters.loading import load
 from converters.tensorflow.bundle import HEADER, NUMBERS, Bundle, read_index
 from converters.tensorflow.snappy import decompress
 from converters.tensorflow.sstable import FOOTER, TRAILER, handle, read_table
-from converters.tensorflow.wire import encode
 from tests import golden
 from tests.converters import networks, official, tables
 from tests.converters.test_bundle import equal_to_tensorflow
 from tests.converters.test_corrupt_bundles import flip
 from tf_simclr.errors import InputError
+from tf_simclr.wire import encode
 
 REAL = golden.ROOT.parent / "shared" / "real"
 SAVED = sorted(path.parent.parent for path in REAL.rglob("variables/variables.index"))

@@ -15,10 +15,10 @@ from converters.tensorflow.folders import resolve_prefix
 from converters.tensorflow.object_graph import read_variables
 from converters.tensorflow.saved_model import variable_keys
 from converters.tensorflow.sstable import FOOTER, append_block, write_table
-from converters.tensorflow.wire import encode, encode_fixed32, encode_varint
 from tests.converters import official
 from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError
+from tf_simclr.wire import encode, encode_fixed32, encode_varint
 
 VALUES = {
     "base_model/conv2d/kernel": np.arange(108, dtype=np.float32).reshape(3, 3, 3, 4),

@@ -25,11 +25,11 @@ from converters.other.safetensors_files import write_safetensors
 from converters.tensorflow.bundle import write_bundle
 from converters.tensorflow.object_graph import write_tf2
 from converters.tensorflow.sstable import read_table, write_table
-from converters.tensorflow.wire import encode
 from converters.tensors import Stored
 from tests.converters import tables
 from tests.fuzz import changes
 from tf_simclr.models.architecture import Architecture
+from tf_simclr.wire import encode
 
 Change = Callable[[bytes, random.Random], bytes]
 

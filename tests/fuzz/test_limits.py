@@ -12,9 +12,9 @@ import pytest
 import converters
 from converters.loading import open_source
 from converters.tensorflow.bundle import write_bundle
-from converters.tensorflow.wire import encode
 from tests.fuzz import hostile
 from tf_simclr.errors import InputError
+from tf_simclr.wire import encode
 
 
 def test_a_checkpoint_of_twice_the_tensors_of_the_largest_with_slots_and_averages_is_opened(tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tf_simclr.contents import masked_crc32c
+from tf_simclr.wire import encode, encode_varint
 
 _ROWS = 100
 """Rows of a Parquet file that are read at once, as `datasets` has it for pictures."""
@@ -78,33 +79,14 @@ def _write_array_record(path: Path, examples: Iterable[Example], *, classes: Seq
 def _example_of(one: Example) -> bytes:
     """A `tf.train.Example`: `image/encoded`, `image/filename`; where there are classes `label`, `image/class/text`."""
     # Always in one order: the same example has the same bytes.
-    features = {"image/encoded": _field(1, _field(1, one.encoded))}
+    features = {"image/encoded": encode(1, encode(1, one.encoded))}
     if one.label is not None:
-        features["image/class/text"] = _field(1, _field(1, one.words.encode()))
-    features["image/filename"] = _field(1, _field(1, one.name.encode()))
+        features["image/class/text"] = encode(1, encode(1, one.words))
+    features["image/filename"] = encode(1, encode(1, one.name))
     if one.label is not None:
-        features["label"] = _field(3, _field(1, _varint(one.label)))
-    entries = (_field(1, _field(1, key.encode()) + _field(2, value)) for key, value in features.items())
-    return _field(1, b"".join(entries))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of a message whose content has a length."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first.
-
-    Example:
-        >>> _varint(300).hex()
-        'ac02'
-    """
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])
+        features["label"] = encode(3, encode(1, encode_varint(one.label)))
+    entries = (encode(1, encode(1, key) + encode(2, value)) for key, value in features.items())
+    return encode(1, b"".join(entries))
 
 
 def _write_parquet(path: Path, examples: Iterable[Example], *, classes: Sequence[str] = ()) -> None:
