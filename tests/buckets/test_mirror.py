@@ -1,5 +1,6 @@
 """A mirror holds what the store has, byte for byte, and asks for nothing twice; oracle: what was put there."""
 
+import errno
 import json
 import os
 import threading
@@ -82,6 +83,22 @@ def test_a_pattern_fetches_what_fits_it(proxy, bucket, pattern):
     assert not asked, "nothing is fetched twice"
     with pytest.raises(InputError, match=r"must mean something that is there, but no object in .* fits"):
         local(f"{bucket}/none-*.tar")
+
+
+@pytest.mark.parametrize("pattern", ["train-*.tar", "train-{00..99}.tar", "deep/?.tar"])
+def test_a_pattern_means_nothing_that_the_store_has_no_more(bucket, pattern):
+    """Before: shards made anew under other names lay beside the former ones, and each image was seen twice."""
+    old, new = ("deep/a.tar", "deep/b.tar") if "deep" in pattern else ("train-00.tar", "train-10.tar")
+    one = filled(bucket, {old: b"1", "other.tar": b"3"})
+    local(f"{bucket}/other.tar")
+    folder = local(f"{bucket}/{pattern}").parents[pattern.count("/")]
+    one.delete([old])
+    one.put(new, b"2")
+    local(f"{bucket}/{pattern}")
+    assert contents(folder) == {new: b"2", "other.tar": b"3"}
+    one.put(old, b"4")
+    local(f"{bucket}/{pattern}")
+    assert contents(folder) == {new: b"2", old: b"4", "other.tar": b"3"}
 
 
 @pytest.mark.parametrize("name", ["run[1]", "run{a,b}", "run*", "why?", "a#b%20c", "ünï cödé"])
@@ -204,6 +221,17 @@ def test_a_damaged_manifest_is_said(bucket, damage):
     filled(bucket, {MANIFEST: json.dumps(good | damage).encode(), "x": b"1"})
     with pytest.raises(InputError, match=rf"{MANIFEST} must be what tf_simclr wrote, but is damaged"):
         local(bucket)
+
+
+def test_a_cache_on_a_file_system_without_locks(bucket, monkeypatch):
+    """As Lustre without `flock`; before, it was said that another process fetched, and a traceback followed."""
+
+    def none(file, kind):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(mirror.fcntl, "flock", none)
+    filled(bucket, {"a": b"1"})
+    assert contents(local(bucket)) == {"a": b"1"}
 
 
 def test_processes_that_want_the_same_fetch_it_once(proxy, bucket):

@@ -23,6 +23,7 @@ from tf_simclr.buckets.store import AT_ONCE, Object, Store, normal
 from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import parse_json
+from tf_simclr.lock import InUse, hold
 from tf_simclr.places import BRACES, braced, expanded, is_bucket, shown, stand_for, written
 from tf_simclr.terminal import Line, say
 
@@ -123,11 +124,14 @@ def _matching(address: str, path: Path) -> Path:
     plain = {pattern for pattern in patterns if not glob.has_magic(pattern)} | {"/".join(parts[first:])}
     others = [re.compile(_as_expression(pattern)) for pattern in patterns if glob.has_magic(pattern)]
     listed = store.find()
-    fitting = [name for name in listed if name in plain or any(one.match(name) for one in others)]
-    found = {name: listed[name] for name in fitting}
+
+    def fits(name: str) -> bool:
+        return name in plain or any(one.match(name) for one in others)
+
+    found = {name: one for name, one in listed.items() if fits(name)}
     check(found, f"{address} must mean something that is there, but no object in {store.address} fits")
     wanted = {folder / name: (store, name, one) for name, one in found.items()}
-    gone = _fetch(address, path, wanted, known=folder, others=False)
+    gone = _fetch(address, path, wanted, known=folder, others=fits)
     check(not gone, f"{address} must stay as it is while it is fetched", gone=gone[:3])
     stand_for(folder, store.address)
     return path
@@ -220,7 +224,14 @@ _Wanted = Mapping[Path, tuple[Store, str, Object]]
 """Where a file is to lie → the store and name that it is fetched from, and what it must be."""
 
 
-def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = None, others: bool = True) -> list[str]:
+def _fetch(
+    address: str,
+    path: Path,
+    wanted: _Wanted,
+    *,
+    known: Path | None = None,
+    others: Callable[[str], bool] | None = None,
+) -> list[str]:
     """Brings the files at and below a path to what is wanted, and returns the names of what is not there any more.
 
     Args:
@@ -228,7 +239,7 @@ def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = No
         path: where it is to lie.
         wanted: what is to be there.
         known: the folder of which versions are known; by default the path.
-        others: whether what else lies at the path is removed.
+        others: which other names below `known` are removed; by default what else lies at the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # An object and a folder of one name cannot lie on a disk together: there was an object where there is a folder now.
@@ -237,8 +248,10 @@ def _fetch(address: str, path: Path, wanted: _Wanted, *, known: Path | None = No
     # Under a lock, as two processes would fetch the same files over each other.
     with _alone(address), contextlib.closing(_Index(address)) as index:
         versions = index.rows(known or path)
-        if others:
+        if others is None:
             _remove_others(path, wanted, index=index)
+        else:
+            _remove_fitting(known or path, wanted, fits=others, index=index)
         # What is not noted as this version, or has another size on the disk.
         fresh = [p for p in wanted if versions.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
         size = sum(wanted[p][2].size for p in fresh)
@@ -392,13 +405,37 @@ def _alone(address: str) -> Iterator[None]:
         yield
         return
     # One lock a bucket, waited for: what the other one fetches is then here.
-    with open(_beside(address, ".lock"), "w") as file:
+    with open(_beside(address, ".lock"), "w") as file, contextlib.ExitStack() as stack:
+        told = f"{address} is being fetched by another process; waiting for it …"
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say(f"{address} is being fetched by another process; waiting for it …")
+        except BlockingIOError:
+            say(told)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # no such locks on this file system: signs of life tell
+            said = False
+            while True:
+                try:
+                    stack.enter_context(hold(_beside(address, ".held"), say=say))
+                    break
+                except InUse:
+                    if not said:
+                        say(told)
+                    said = True
+                    time.sleep(1)
         yield
+
+
+def _remove_fitting(folder: Path, wanted: _Wanted, *, fits: Callable[[str], bool], index: _Index) -> None:
+    """Removes what fits a pattern and what the store has no more: it would be taken for a shard."""
+    others = []
+    for place, _, names in os.walk(folder):
+        # Dots begin the names of what is half fetched, which no pattern means.
+        for one in {Path(place, name) for name in names if not name.startswith(".")} - wanted.keys():
+            if fits(one.relative_to(folder).as_posix()):
+                one.unlink()
+                others.append(str(one))
+    index.forget(others)
 
 
 def _progress(address: str, count: int, size: int) -> Callable[[int], None]:
