@@ -233,6 +233,12 @@ def with_answers(
     # Name → row of the answers.
     places, table = lookup(names), tf.constant(logits)
     all_answered = len(names) == source.num_examples
+    # Only a file's content can be taken away: what stands for a picture in shards is a number, and would be another's.
+    files = source.ordered().element_spec["image"].dtype == tf.string
+    rule = (
+        f"each image of {source.origin} must be readable for teacher_views cached, but some have no answer; mend them"
+    )
+    check(all_answered or files, f"{rule}, or take teacher_views same", unreadable=source.num_examples - len(names))
 
     def changed(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         place = places.lookup(record["name"])
