@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.data import made
 from tf_simclr import prepare_shards
-from tf_simclr.data.shards import prepare
+from tf_simclr.data.shards import opening, prepare
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS
 from tf_simclr.data.sources import from_folder
@@ -126,6 +126,35 @@ def test_what_was_stopped_anywhere_goes_on_and_nobody_sees_a_part(tmp_path, form
     assert not [*tmp_path.glob(".out*")]
     with pytest.raises(InputError, match="must not be there yet"):
         prepare_shards(tmp_path / "pets", tmp_path / "out", format=format, shard_size=2)
+
+
+@every_format
+def test_shards_of_which_some_are_missing_are_refused_and_made_again(tmp_path, format):
+    """As a copy or an upload that broke off leaves them, the note first; before, what was there was trained on."""
+    for split in ("train", "val"):
+        pets(tmp_path / "pets" / split)
+    out = prepare_shards(tmp_path / "pets", tmp_path / "out", format=format, shard_size=1)
+    whole = tree(out)
+    times = {path.name: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert times[opening.NOTE] == min(times[name] for name in times if "train-" in name or name == opening.NOTE)
+    shards = sorted(path for path in (out / "train").iterdir() if path.name != "classes.txt")
+    shards[0].unlink()
+    shards[-1].write_bytes(shards[-1].read_bytes()[:-100])
+    for place, split in ((out, "train"), (out / "train", "train")):
+        with pytest.raises(InputError, match=r"must hold whole what its prepared\.json names|must be there, but 1 is"):
+            from_shards(place, split)
+    from_shards(out, "val")  # what is whole is read
+    said = []
+    prepare_shards(tmp_path / "pets", out, format=format, shard_size=1, say=said.append)
+    assert tree(out) == whole
+    assert any("lacks 2 of its files, which are made again" in line for line in said), said
+    from_shards(out, "train")
+
+
+def test_a_note_names_no_files_elsewhere(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / opening.NOTE).write_text('{"files": {"../x": 1, "/etc/passwd": 1, "a": "1", "b": 2}}')
+    assert opening.lacking(tmp_path / "out") == ["a", "b"]
 
 
 def test_shards_become_shards_of_another_kind(tmp_path):

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import zlib
@@ -192,6 +193,15 @@ def test_shards_without_splits_are_divided_by_content(tmp_path, kind):
         from_shards(place, "holdout")
 
 
+def renumber(shards, note=None):
+    """Has the names of shards, and a note that holds them, count these alone."""
+    for number, path in enumerate(shards):
+        name = re.sub(r"-\d{5}-of-\d{5}", f"-{number:05}-of-{len(shards):05}", path.name)
+        path.rename(path.with_name(name))
+        if note is not None:
+            note.write_text(note.read_text().replace(path.name, name))
+
+
 @every_kind
 def test_a_split_that_is_missing_beside_others_is_refused(tmp_path, kind):
     place = WRITERS[kind](tmp_path)
@@ -201,11 +211,13 @@ def test_a_split_that_is_missing_beside_others_is_refused(tmp_path, kind):
     size = from_shards(path).num_examples
     if kind == "arrow":
         shutil.copytree(path.parent, place / "val", ignore=shutil.ignore_patterns("data-*"))
-        shutil.move(path, place / "val" / path.name)
-        note = path.parent / "state.json"
+        note, moved = path.parent / "state.json", place / "val" / path.name
         note.write_text(note.read_text().replace(path.name, "gone"))
     else:
-        path.rename(path.with_name(path.name.replace("train", "val")))
+        note, moved = None, path.with_name(path.name.replace("train", "val"))
+    shutil.move(path, moved)
+    renumber([moved], note and place / "val" / "state.json")
+    renumber(sorted(one for one in path.parent.glob("*-of-*") if "val" not in one.name), note)
     assert from_shards(place, "validation").num_examples == size
     assert from_shards(place, "train").num_examples == made.COUNT - size
 
@@ -458,6 +470,37 @@ def test_workers_of_the_data_service_do_not_get_them(tmp_path, kind):
     view = lambda image, seed: image  # noqa: E731
     with pytest.raises(InputError, match=r"data_service's workers cannot read .*; leave data_service out"):
         training_batches(source, view, batch_size=4, buffer=1, seed=0, unreadable=None, data_service="localhost:1")
+
+
+COUNTED = [kind for kind in made.SHARDS if kind not in ("tar", "parquet, compressed")]
+"""Kinds whose names tell how many there are."""
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_part_of_a_set_and_two_sets_in_one_another_are_refused(kind, tmp_path):
+    """Before: eleven of twelve shards, or a set of four beside one of twelve, were trained on without a word."""
+    made.SHARDS[kind](tmp_path)
+    shards = sorted(path for path in tmp_path.rglob("*-of-*") if path.is_file())
+    folder, last = shards[0].parent, shards[-1]
+    whole = from_shards(tmp_path, "train").num_examples
+    pattern = folder / "*train*"
+    content = last.read_bytes()
+    last.unlink()
+    for place in (tmp_path, *([] if kind == "arrow" else [pattern])):
+        with pytest.raises(InputError, match=rf"all {len(shards)} shards .*must be there, but 1 is missing: 0000"):
+            from_shards(place, "train")
+    # Whoever names them by their numbers may want a part.
+    assert from_shards(shards[0], "train").num_examples < whole
+    part = "{" + ",".join(path.name for path in shards[:2]) + "}"
+    assert from_shards(folder / part, "train").num_examples < whole
+    last.write_bytes(content)
+    start, _, end = last.name.partition(f"-of-{len(shards):05}")
+    (folder / f"{start}-of-00012{end}").write_bytes(content)
+    if kind != "arrow":  # of `save_to_disk` a note tells which files are its own
+        with pytest.raises(InputError, match="must be of one set"):
+            from_shards(tmp_path, "train")
+    (folder / f"{start}-of-00012{end}").unlink()
+    assert from_shards(tmp_path, "train").num_examples == whole
 
 
 NUMBERED = [kind for kind in made.SHARDS if kind != "parquet, compressed"]

@@ -43,6 +43,10 @@ _PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 """How such a file ends behind its own ending."""
 _COUNTED = re.compile(r"-\d{5,}-of-\d{5,}$")
 """How TensorFlow's tools number shards, after the ending."""
+_NUMBERED = re.compile(r"-(\d{5,9})-of-(\d{5,9})(?!\d)")
+"""Which shard of how many, wherever it stands in a name."""
+NOTE = "prepared.json"
+"""What `prepare-shards` notes beside its shards: their names and sizes, among others."""
 _FOLDERS = ("data",)
 """Folders in which shards are looked for, beside those called like splits."""
 _TABLES_OF_PICTURES = ("metadata.parquet",)
@@ -182,16 +186,78 @@ def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[l
         The shards, and None; or all shards and the part of them that is meant, where they have no splits.
 
     Raises:
-        InputError: there is none, they are of several kinds, or the split is missing beside others.
+        InputError: there is none, they are of several kinds, the split is missing beside others, or shards of it that
+            the names of the others count are missing.
     """
     groups = by_split(place, names=(split, *asked))
     meant = PARTS.get(split.lower(), split.lower())
-    if meant in groups:
-        return groups[meant], None
-    if set(groups) == {""} and meant in PARTS.values():
-        return groups[""], meant
+    undivided = set(groups) == {""} and meant in PARTS.values()
+    if meant in groups or undivided:
+        files = groups["" if undivided else meant]
+        _check_all_there(place, files)
+        return files, meant if undivided else None
     known = ", ".join(sorted(name for name in groups if name)) or "train, validation and test, since none is named"
     raise InputError(f"the split of the shards in {shown(place)} must be one of {known}. Received: {split!r}")
+
+
+def _check_all_there(place: Path, files: list[Path]) -> None:
+    """Refuses part of a set of shards, and two sets in one another, where the place is a folder or a `*`.
+
+    Whoever names shards by their numbers, in braces or one by one, may want a part.
+
+    Raises:
+        InputError: so it is.
+    """
+    if expanded(place).is_file() or _NAMES_NUMBERS.search(place.name):
+        return
+    sets: dict[tuple[Path, str, str | None], list[tuple[int, int]]] = {}
+    for file in files:
+        if found := _NUMBERED.search(file.name):
+            known = sets.setdefault((file.parent, file.name[: found.start()], kind_of(file)), [])
+            known.append((int(found[1]), int(found[2])))
+    advice = "copy them anew, or name those that are meant by their numbers, {00000..00003}"
+    for (folder, stem, _), numbered in sets.items():
+        name, count = shown(folder / stem), numbered[0][1]
+        rule = f"the shards {name}-… must be of one set"
+        check({of for _, of in numbered} == {count}, f"{rule}; {advice}", of=sorted({of for _, of in numbered}))
+        numbers = {number for number, _ in numbered}
+        check(len(numbers) == len(numbered), f"{rule}, each number once; {advice}", shards=len(numbered), of=count)
+        # Some count from 1.
+        first = int(0 not in numbers and count in numbers)
+        absent = (f"{number:05d}" for number in range(first, first + count) if number not in numbers)
+        some = [*itertools.islice(absent, 4)]
+        few = count - len(numbers)
+        rule = f"all {count:,} shards {name}-… must be there, but {few:,} {'is' if few == 1 else 'are'} missing"
+        check(not some, f"{rule}: {first_of(some)}; {advice}")
+    folders = {file.parent for file in files}
+    for folder in {*folders, *(one.parent for one in folders)}:
+        gone = [name for name in lacking(folder) if (folder / name).parent in folders]
+        check(not gone, f"{shown(folder)} must hold whole what its {NOTE} names; {advice}", missing=gone[:4])
+
+
+_NAMES_NUMBERS = re.compile(r"\d\*|\{[^}]*\d|[?\[]")
+"""A pattern that tells numbers of shards."""
+
+
+def lacking(folder: Path) -> list[str]:
+    """Files that a note of `prepare-shards` names and that are not there, or not whole; none without such a note.
+
+    Raises:
+        InputError: the note is damaged.
+    """
+    note = folder / NOTE
+    files = read_json(note, advice="prepare the shards again").get("files") if note.is_file() else None
+    if not isinstance(files, dict):  # of an earlier version, or somebody else's
+        return []
+    plain = {name: size for name, size in files.items() if all(map(is_plain, name.split("/")))}
+    return [name for name, size in plain.items() if not _has_size(folder / name, size)]
+
+
+def _has_size(path: Path, size: Any) -> bool:
+    try:
+        return path.stat().st_size == size
+    except (OSError, ValueError):
+        return False
 
 
 def by_split(place: Path, *, names: Collection[str] = ()) -> dict[str, list[Path]]:

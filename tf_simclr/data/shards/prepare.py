@@ -2,11 +2,12 @@
 
     OUT/train/train-000000.tar, …      a folder a split, as the images had them; without splits OUT/images-000000.tar, …
     OUT/train/classes.txt              the classes, a line each, where there are any
-    OUT/prepared.json                  of what, and how
+    OUT/prepared.json                  of what, and how; the files with their sizes
 
 Pictures keep their bytes, classes their order.  The order of a split's images is drawn by the seed.  Everything is
 made in `.OUT.making` beside OUT, a whole shard after the other, and renamed when all are there: what was stopped goes
-on, and nobody sees a part.
+on, and nobody sees a part.  Where some is missing later, as of a copy that broke off, readers refuse the rest, and the
+same command makes what is missing.
 """
 
 import os
@@ -25,13 +26,12 @@ from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS, Example
 from tf_simclr.data.sources import Rows, Source, from_folder
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import begun_with, clear_unfinished, read_json, replacing, replacing_path
+from tf_simclr.files import begun_with, clear_unfinished, read_json, replacing, replacing_path, write_json
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.lock import hold
 from tf_simclr.places import check_local, expanded, shown
 
 _Format = Literal["tar", "tfrecord", "parquet", "arrayrecord"]
-_NOTE = "prepared.json"
 _WITHOUT = "images"
 """How shards are called where there are no splits."""
 
@@ -94,25 +94,44 @@ def prepare_shards(
     }
     # 2. What is there already: the same, which is whole, or something else, which is not touched.
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        note = out / _NOTE
+        note = out / opening.NOTE
         same = out.is_dir() and note.is_file() and read_json(note).get("settings") == settings
         check(same, f"{shown(out)} must not be there yet, or hold these shards; name another folder, or remove it")
-        say(f"{shown(out)} is there and whole")
-        return out
-    # 3. All shards beside it, each whole; then the folder gets its name.
-    making = out.with_name(f".{out.name}.making")
+        if not (gone := opening.lacking(out)):
+            say(f"{shown(out)} is there and whole")
+            return out
+        say(f"{shown(out)} lacks {len(gone):,} of its files, which are made again: {folders.listed(gone)}")
+        for name in gone:
+            (out / name).unlink(missing_ok=True)
+        making = out
+    else:
+        making = out.with_name(f".{out.name}.making")
+    # 3. All shards, each whole, beside the folder or what it lacks in it; then it gets its name.
     with hold(making, say=say):
-        other = begun_with(making / _NOTE, settings, within="settings")
+        other = begun_with(making / opening.NOTE, settings, within="settings")
         advice = f"remove {shown(making)} to begin anew"
         check(not other, f"{shown(making)} was begun with other images or options; {advice}", differing=sorted(other))
         clear_unfinished(making)
         _check_room(making, found)
         for number, (name, source) in enumerate(found.items()):
             _write(source, making / name, split=name or _WITHOUT, settings=settings, seed=[seed, number], say=say)
-    if out.is_dir():
-        out.rmdir()
-    making.rename(out)
+        _note_files(making)
+    if making != out:
+        if out.is_dir():
+            out.rmdir()
+        making.rename(out)
     return out
+
+
+def _note_files(folder: Path) -> None:
+    """Adds the files with their sizes to the note, which stays the oldest: sent first, it tells that others follow."""
+    note = folder / opening.NOTE
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {name: path.stat().st_size for name, path in paths.items() if name not in (opening.NOTE, "lock")}
+    known, before = read_json(note), note.stat()
+    if known.get("files") != files:
+        write_json(note, known | {"files": files})
+        os.utime(note, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _splits(root: Path, columns: dict[str, Any], say: Say) -> dict[str, Source]:
