@@ -22,7 +22,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe", "tf_simclr.evaluation.transfer_sets"}
 GROUND = {
     f"tf_simclr.{name}"
-    for name in ("buckets", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal", "wire")
+    for name in ("buckets", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
 }
 METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
@@ -44,7 +44,6 @@ MAY_IMPORT = {
     "tf_simclr.contents": {"tf_simclr.errors", "tf_simclr.places"},
     "tf_simclr.places": {"tf_simclr.errors", "tf_simclr.terminal"},  # what stands for what is said
     "tf_simclr.machine": {"tf_simclr.errors", "tf_simclr.frameworks"},
-    "tf_simclr.wire": {"tf_simclr.errors", "tf_simclr.foreign"},
     **{
         f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
     },

@@ -88,7 +88,7 @@ def read(
 
     Raises:
         DamagedPickleError: it is no whole pickle.
-        InputError: it takes more than the budget (`tf_simclr/foreign.py`).
+        InputError: it takes more than the budget (`tf_simclr/foreign/`).
     """
     # 1. The machine runs to its STOP.  2. What bytes can make it
     #    raise is damage; anything else would be a fault of ours.

@@ -25,7 +25,7 @@ from tf_simclr.contents import crc32c, mask, masked_crc32c
 from tf_simclr.errors import InputError, check, shortened
 from tf_simclr.files import replacing
 from tf_simclr.foreign import AXES, TENSOR, checked_name, reading, spend
-from tf_simclr.wire import Message, encode, encode_fixed32, encode_varint, varint
+from tf_simclr.foreign.wire import Message, encode, encode_fixed32, encode_varint, varint
 
 DTYPES: dict[int, np.dtype] = {
     1: np.dtype("<f4"),

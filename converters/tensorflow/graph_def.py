@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import checked_name, read_json, reading, spend
-from tf_simclr.wire import MESSAGE, Message
+from tf_simclr.foreign.wire import MESSAGE, Message
 
 _CLASSIFIER = re.compile(r"(?:.*/)?(?:head_supervised(?:_\d+)?/linear_layer/dense|logits_sup)(?:_\d+)?/MatMul(?:_\d+)?")
 """The classifier's multiplication in the official graphs, and in SavedModels of this package."""

@@ -19,7 +19,7 @@ from converters.tensorflow.bundle import Bundle
 from converters.tensorflow.folders import write_checkpoint
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import checked_name
-from tf_simclr.wire import Message, encode
+from tf_simclr.foreign.wire import Message, encode
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

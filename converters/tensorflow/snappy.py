@@ -9,7 +9,7 @@ References:
 
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
-from tf_simclr.wire import varint
+from tf_simclr.foreign.wire import varint
 
 _LITERAL, _COPY_1, _COPY_2, _COPY_4 = range(4)
 """Kinds of elements, by the two low bits of the first byte; a copy's offset takes so many bytes."""

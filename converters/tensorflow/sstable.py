@@ -15,7 +15,7 @@ from converters.tensorflow.snappy import decompress
 from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import InputError
 from tf_simclr.foreign import spend
-from tf_simclr.wire import encode_varint, varint
+from tf_simclr.foreign.wire import encode_varint, varint
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48

@@ -1,8 +1,10 @@
 """A mirror holds what the store has, byte for byte, and asks for nothing twice; oracle: what was put there."""
 
 import errno
+import io
 import json
 import os
+import tarfile
 import threading
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from tests.buckets.conftest import filled
 from tf_simclr.buckets import keeping, local, mirror, patience
 from tf_simclr.buckets.mirror import MANIFEST, Manifest
 from tf_simclr.buckets.store import Store, crc32c
+from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError
-from tf_simclr.places import written
+from tf_simclr.places import SHARDS_NOTE, written
 from tf_simclr.terminal import addressed
 
 
@@ -83,6 +86,27 @@ def test_a_pattern_fetches_what_fits_it(proxy, bucket, pattern):
     assert not asked, "nothing is fetched twice"
     with pytest.raises(InputError, match=r"must mean something that is there, but no object in .* fits"):
         local(f"{bucket}/none-*.tar")
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "out/*.tar", "*/*/*.tar"])
+def test_shards_that_a_note_in_the_bucket_names_are_missed_by_a_pattern(bucket, pattern):
+    """Before: of eleven of twelve tars the note stayed in the bucket, and a fresh machine trained on eleven."""
+    folder = "" if pattern == "*.tar" else "out/" if pattern == "out/*.tar" else "out/train/"
+    top, split = ("out/", "train/") if folder == "out/train/" else (folder, "")
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("x.bmp"))
+    content = tar.getvalue()
+    names = [f"{split}images-00000{number}.tar" for number in range(3)]
+    note = {"files": {name: len(content) for name in names} | {f"{split}classes.txt": 4}}
+    files = {f"{top}{name}": content for name in names}
+    one = filled(bucket, files | {f"{top}{SHARDS_NOTE}": json.dumps(note).encode(), f"{folder}classes.txt": b"cat\n"})
+    assert len(opening.of_split(local(f"{bucket}/{pattern}"), "train")[0]) == 3
+    one.delete([f"{top}{names[1]}"])
+    with pytest.raises(InputError, match=r"must hold whole what its prepared\.json names; run prepare-shards again"):
+        opening.of_split(local(f"{bucket}/{pattern}"), "train")
+    one.delete([f"{top}{SHARDS_NOTE}"])
+    assert len(opening.of_split(local(f"{bucket}/{pattern}"), "train")[0]) == 2
 
 
 @pytest.mark.parametrize("pattern", ["train-*.tar", "train-{00..99}.tar", "deep/?.tar"])

@@ -1,6 +1,7 @@
 """`tf-simclr distill` on small pictures: what the student sees, of whom it learns, and what is cached."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import keras
@@ -11,12 +12,14 @@ from tests import tiny_runs
 from tests.commands import pictures
 from tests.data import made
 from tests.models import grouped
+from tf_simclr import prepare_shards
 from tf_simclr.commands import distill, finetune
 from tf_simclr.commands.finetune import Given
 from tf_simclr.commands.parts import runs
 from tf_simclr.commands.parts.images import open_source
 from tf_simclr.commands.parts.networks import check_classifier_of
 from tf_simclr.config import Distill, Finetune
+from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
@@ -172,6 +175,18 @@ def test_the_cached_answers_of_another_teacher_are_refused(images, tmp_path, tea
     options = config(tmp_path / "run", images, teacher_views="cached", teacher_logits=path)
     with pytest.raises(InputError, match="must hold this teacher's answers to these images"):
         distill.run(options)
+
+
+def test_shards_of_which_a_picture_has_no_answer_are_refused(images, tmp_path, teacher):
+    """What stands for a picture there is a number: it was a traceback."""
+    folder = tmp_path / "pictures"
+    shutil.copytree(images / "train", folder)
+    broken = next(folder.rglob("*.png"))
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nno picture at all")
+    source = from_shards(prepare_shards(folder, tmp_path / "shards"))
+    options = config(tmp_path, tmp_path / "shards", **CACHED)
+    with pytest.raises(InputError, match=r"must be readable for teacher_views cached.* Received: unreadable=1"):
+        distill.with_answers(options, source, teacher=head(teacher), folder=RunFolder(tmp_path))
 
 
 def test_labels_that_are_held_back_are_unknown(images, tmp_path):

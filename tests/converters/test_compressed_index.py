@@ -18,7 +18,7 @@ from tests.converters import networks, official, tables
 from tests.converters.test_bundle import equal_to_tensorflow
 from tests.converters.test_corrupt_bundles import flip
 from tf_simclr.errors import InputError
-from tf_simclr.wire import encode
+from tf_simclr.foreign.wire import encode
 
 REAL = golden.ROOT.parent / "shared" / "real"
 SAVED = sorted(path.parent.parent for path in REAL.rglob("variables/variables.index"))

@@ -18,7 +18,7 @@ from converters.tensorflow.sstable import FOOTER, append_block, write_table
 from tests.converters import official
 from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError
-from tf_simclr.wire import encode, encode_fixed32, encode_varint
+from tf_simclr.foreign.wire import encode, encode_fixed32, encode_varint
 
 VALUES = {
     "base_model/conv2d/kernel": np.arange(108, dtype=np.float32).reshape(3, 3, 3, 4),

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
+from tf_simclr.places import SHARDS_NOTE
 
 every_format = pytest.mark.parametrize("format", FORMATS)
 
@@ -136,7 +138,7 @@ def test_shards_of_which_some_are_missing_are_refused_and_made_again(tmp_path, f
     out = prepare_shards(tmp_path / "pets", tmp_path / "out", format=format, shard_size=1)
     whole = tree(out)
     times = {path.name: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert times[opening.NOTE] == min(times[name] for name in times if "train-" in name or name == opening.NOTE)
+    assert times[SHARDS_NOTE] == min(times[name] for name in times if "train-" in name or name == SHARDS_NOTE)
     shards = sorted(path for path in (out / "train").iterdir() if path.name != "classes.txt")
     shards[0].unlink()
     shards[-1].write_bytes(shards[-1].read_bytes()[:-100])
@@ -149,11 +151,19 @@ def test_shards_of_which_some_are_missing_are_refused_and_made_again(tmp_path, f
     assert tree(out) == whole
     assert any("lacks 2 of its files, which are made again" in line for line in said), said
     from_shards(out, "train")
+    # The note of an earlier version names no files.
+    note = out / SHARDS_NOTE
+    note.write_text(json.dumps({"settings": json.loads(note.read_text())["settings"]}))
+    shards[0].unlink()
+    prepare_shards(tmp_path / "pets", out, format=format, shard_size=1, say=said.append)
+    assert any("has no list of its files, as of an earlier version" in line for line in said)
+    assert tree(out).keys() == whole.keys()
+    assert opening.lacking(out) == []
 
 
 def test_a_note_names_no_files_elsewhere(tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / opening.NOTE).write_text('{"files": {"../x": 1, "/etc/passwd": 1, "a": "1", "b": 2}}')
+    (tmp_path / "out" / SHARDS_NOTE).write_text('{"files": {"../x": 1, "/etc/passwd": 1, "a": "1", "b": 2}}')
     assert opening.lacking(tmp_path / "out") == ["a", "b"]
 
 

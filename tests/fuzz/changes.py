@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tf_simclr.wire import encode_varint, varint
+from tf_simclr.foreign.wire import encode_varint, varint
 
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 1 << 15, (1 << 16) - 1, 1 << 20, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 40)
 NUMBERS += ((1 << 63) - 1, 1 << 63, (1 << 64) - 1)

@@ -28,8 +28,8 @@ from converters.tensorflow.sstable import read_table, write_table
 from converters.tensors import Stored
 from tests.converters import tables
 from tests.fuzz import changes
+from tf_simclr.foreign.wire import encode
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.wire import encode
 
 Change = Callable[[bytes, random.Random], bytes]
 

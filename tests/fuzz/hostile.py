@@ -21,7 +21,7 @@ import torch
 from converters.tensorflow.bundle import HEADER, write_bundle
 from converters.tensorflow.object_graph import GRAPH_KEY, SUFFIX, Node, encode_graph
 from converters.tensorflow.sstable import FOOTER, MAGIC, append_block
-from tf_simclr.wire import encode, encode_varint
+from tf_simclr.foreign.wire import encode, encode_varint
 
 Maker = Callable[[Path], Path]
 CASES: dict[str, Maker] = {}

@@ -14,7 +14,7 @@ from converters.loading import open_source
 from converters.tensorflow.bundle import write_bundle
 from tests.fuzz import hostile
 from tf_simclr.errors import InputError
-from tf_simclr.wire import encode
+from tf_simclr.foreign.wire import encode
 
 
 def test_a_checkpoint_of_twice_the_tensors_of_the_largest_with_slots_and_averages_is_opened(tmp_path):

@@ -24,7 +24,7 @@ from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError, check
 from tf_simclr.foreign import parse_json
 from tf_simclr.lock import InUse, hold
-from tf_simclr.places import BRACES, braced, expanded, is_bucket, shown, stand_for, written
+from tf_simclr.places import BRACES, SHARDS_NOTE, braced, expanded, is_bucket, shown, stand_for, written
 from tf_simclr.terminal import Line, say
 
 try:
@@ -128,10 +128,16 @@ def _matching(address: str, path: Path) -> Path:
     def fits(name: str) -> bool:
         return name in plain or any(one.match(name) for one in others)
 
+    def is_gone(name: str) -> bool:
+        return name not in listed and (fits(name) or Path(name).name == SHARDS_NOTE)
+
     found = {name: one for name, one in listed.items() if fits(name)}
     check(found, f"{address} must mean something that is there, but no object in {store.address} fits")
+    # Which shards there must be is noted beside them, or around their splits.
+    around = {parent / SHARDS_NOTE for name in found for parent in [*Path(name).parents][:2]}
+    found |= {note: listed[note] for note in map(Path.as_posix, around) if note in listed}
     wanted = {folder / name: (store, name, one) for name, one in found.items()}
-    gone = _fetch(address, path, wanted, known=folder, others=fits)
+    gone = _fetch(address, path, wanted, known=folder, others=is_gone)
     check(not gone, f"{address} must stay as it is while it is fetched", gone=gone[:3])
     stand_for(folder, store.address)
     return path
@@ -241,7 +247,9 @@ def _fetch(
         known: the folder of which versions are known; by default the path.
         others: which other names below `known` are removed; by default what else lies at the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of a pattern the folder around it: one called `*` would no longer mean others.
+    around = known or path.parent
+    around.mkdir(parents=True, exist_ok=True)
     # An object and a folder of one name cannot lie on a disk together: there was an object where there is a folder now.
     if path.is_file() and path not in wanted:
         path.unlink()
@@ -255,7 +263,7 @@ def _fetch(
         # What is not noted as this version, or has another size on the disk.
         fresh = [p for p in wanted if versions.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
         size = sum(wanted[p][2].size for p in fresh)
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(around).free
         rule = f"the disk of {cache_folder()} must hold what lies at {address} (TF_SIMCLR_CACHE names another)"
         amounts = {"needed": f"{size / 2**30:,.1f} GiB", "free": f"{free / 2**30:,.1f} GiB"}
         check(size + _SPARE <= free or not fresh, rule, **amounts)

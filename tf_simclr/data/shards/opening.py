@@ -25,7 +25,7 @@ from tf_simclr.data.folders import listed as first_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
 from tf_simclr.foreign import is_plain
-from tf_simclr.places import BRACES, braced, expanded, shown
+from tf_simclr.places import BRACES, SHARDS_NOTE, braced, expanded, shown
 
 ENDINGS = {
     **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar"),
@@ -45,8 +45,6 @@ _COUNTED = re.compile(r"-\d{5,}-of-\d{5,}$")
 """How TensorFlow's tools number shards, after the ending."""
 _NUMBERED = re.compile(r"-(\d{5,9})-of-(\d{5,9})(?!\d)")
 """Which shard of how many, wherever it stands in a name."""
-NOTE = "prepared.json"
-"""What `prepare-shards` notes beside its shards: their names and sizes, among others."""
 _FOLDERS = ("data",)
 """Folders in which shards are looked for, beside those called like splits."""
 _TABLES_OF_PICTURES = ("metadata.parquet",)
@@ -203,12 +201,12 @@ def of_split(place: Path, split: str, *, asked: Collection[str] = ()) -> tuple[l
 def _check_all_there(place: Path, files: list[Path]) -> None:
     """Refuses part of a set of shards, and two sets in one another, where the place is a folder or a `*`.
 
-    Whoever names shards by their numbers, in braces or one by one, may want a part.
+    Whoever names shards one by one, or by their numbers in braces, may want a part.
 
     Raises:
         InputError: so it is.
     """
-    if expanded(place).is_file() or _NAMES_NUMBERS.search(place.name):
+    if not expanded(place).is_dir() and (not glob.has_magic(str(place)) or _NAMES_NUMBERS.search(str(place))):
         return
     sets: dict[tuple[Path, str, str | None], list[tuple[int, int]]] = {}
     for file in files:
@@ -230,26 +228,28 @@ def _check_all_there(place: Path, files: list[Path]) -> None:
         rule = f"all {count:,} shards {name}-… must be there, but {few:,} {'is' if few == 1 else 'are'} missing"
         check(not some, f"{rule}: {first_of(some)}; {advice}")
     folders = {file.parent for file in files}
+    advice = "run prepare-shards again, copy them anew, or name those that are meant by their numbers, {000000..000003}"
     for folder in {*folders, *(one.parent for one in folders)}:
-        gone = [name for name in lacking(folder) if (folder / name).parent in folders]
-        check(not gone, f"{shown(folder)} must hold whole what its {NOTE} names; {advice}", missing=gone[:4])
+        # Other files than shards, such as classes, do not come with a pattern.
+        gone = [name for name in lacking(folder) or () if kind_of(name) and (folder / name).parent in folders]
+        check(not gone, f"{shown(folder)} must hold whole what its {SHARDS_NOTE} names; {advice}", missing=gone[:4])
 
 
-_NAMES_NUMBERS = re.compile(r"\d\*|\{[^}]*\d|[?\[]")
+_NAMES_NUMBERS = re.compile(r"\{\d")
 """A pattern that tells numbers of shards."""
 
 
-def lacking(folder: Path) -> list[str]:
-    """Files that a note of `prepare-shards` names and that are not there, or not whole; none without such a note.
+def lacking(folder: Path) -> list[str] | None:
+    """Files that a note of `prepare-shards` names and that are not there, or not whole; None: no note names any.
 
     Raises:
         InputError: the note is damaged.
     """
-    note = folder / NOTE
+    note = folder / SHARDS_NOTE
     files = read_json(note, advice="prepare the shards again").get("files") if note.is_file() else None
     if not isinstance(files, dict):  # of an earlier version, or somebody else's
-        return []
-    plain = {name: size for name, size in files.items() if all(map(is_plain, name.split("/")))}
+        return None
+    plain = {name: size for name, size in files.items() if is_plain(name)}
     return [name for name, size in plain.items() if not _has_size(folder / name, size)]
 
 

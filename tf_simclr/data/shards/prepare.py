@@ -29,7 +29,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, clear_unfinished, read_json, replacing, replacing_path, write_json
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.lock import hold
-from tf_simclr.places import check_local, expanded, shown
+from tf_simclr.places import SHARDS_NOTE, check_local, expanded, shown
 
 _Format = Literal["tar", "tfrecord", "parquet", "arrayrecord"]
 _WITHOUT = "images"
@@ -94,21 +94,25 @@ def prepare_shards(
     }
     # 2. What is there already: the same, which is whole, or something else, which is not touched.
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        note = out / opening.NOTE
+        note = out / SHARDS_NOTE
         same = out.is_dir() and note.is_file() and read_json(note).get("settings") == settings
         check(same, f"{shown(out)} must not be there yet, or hold these shards; name another folder, or remove it")
-        if not (gone := opening.lacking(out)):
+        gone = opening.lacking(out)
+        if gone == []:
             say(f"{shown(out)} is there and whole")
             return out
-        say(f"{shown(out)} lacks {len(gone):,} of its files, which are made again: {folders.listed(gone)}")
-        for name in gone:
+        if gone is None:
+            say(f"{shown(out)} has no list of its files, as of an earlier version; what is missing is made")
+        else:
+            say(f"{shown(out)} lacks {len(gone):,} of its files, which are made again: {folders.listed(gone)}")
+        for name in gone or ():
             (out / name).unlink(missing_ok=True)
         making = out
     else:
         making = out.with_name(f".{out.name}.making")
     # 3. All shards, each whole, beside the folder or what it lacks in it; then it gets its name.
     with hold(making, say=say):
-        other = begun_with(making / opening.NOTE, settings, within="settings")
+        other = begun_with(making / SHARDS_NOTE, settings, within="settings")
         advice = f"remove {shown(making)} to begin anew"
         check(not other, f"{shown(making)} was begun with other images or options; {advice}", differing=sorted(other))
         clear_unfinished(making)
@@ -125,9 +129,9 @@ def prepare_shards(
 
 def _note_files(folder: Path) -> None:
     """Adds the files with their sizes to the note, which stays the oldest: sent first, it tells that others follow."""
-    note = folder / opening.NOTE
+    note = folder / SHARDS_NOTE
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    files = {name: path.stat().st_size for name, path in paths.items() if name not in (opening.NOTE, "lock")}
+    files = {name: path.stat().st_size for name, path in paths.items() if name not in (SHARDS_NOTE, "lock")}
     known, before = read_json(note), note.stat()
     if known.get("files") != files:
         write_json(note, known | {"files": files})

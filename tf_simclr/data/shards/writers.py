@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tf_simclr.contents import masked_crc32c
-from tf_simclr.wire import encode, encode_varint
+from tf_simclr.foreign.wire import encode, encode_varint
 
 _ROWS = 100
 """Rows of a Parquet file that are read at once, as `datasets` has it for pictures."""
