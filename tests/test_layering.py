@@ -49,7 +49,7 @@ MAY_IMPORT = {
     },
     "tf_simclr.buckets": {
         f"tf_simclr.{name}"
-        for name in ("contents", "errors", "files", "foreign", "frameworks", "lock", "places", "terminal")
+        for name in ("contents", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method

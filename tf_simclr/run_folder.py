@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_simclr.buckets import check_sent
+from tf_simclr.buckets import check_sent, send_now
 from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
@@ -188,6 +188,14 @@ class RunFolder:
         rule = f"{self.path} must stay while a training writes there, but it was removed or made anew"
         there = self.config.exists() or (self.path / "lock").exists()
         check(there, f"{rule}; give the same command to begin again")
+
+    def send(self) -> None:
+        """Sends what is whole in the folder to the bucket that it stands for, and waits for that; else nothing.
+
+        Raises:
+            InputError: it cannot be sent, or another process has taken the folder over.
+        """
+        send_now(self.path)
 
     def check_data(self, given: dict, say: Callable[[str], None]) -> None:
         """Refuses to resume on other images than the run was begun with.

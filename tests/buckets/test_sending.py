@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from tests import golden, sent_run
 from tests.buckets.conftest import filled
 from tests.buckets.test_mirror import contents
-from tf_simclr.buckets import check_sent, local, locks, mirror, patience, sending
+from tf_simclr.buckets import check_sent, local, locks, mirror, patience, sending, staging
 from tf_simclr.buckets.mirror import MANIFEST, read_manifest
 from tf_simclr.buckets.sending import Sending
 from tf_simclr.buckets.store import Store, crc32c
@@ -338,6 +339,78 @@ def test_killed_at_random_moments_it_goes_on(proxy, bucket, tmp_path, kills):
     proxy.fault = lambda *_: None
     history = Store(bucket).read("history.csv")[0]
     assert history == b"".join(b"%d\n" % number for number in range(1, last + 1))
+
+
+@pytest.fixture
+def unheard():
+    """What signals do in a program that a terminal started: in the background, some are ignored."""
+    first = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in first.items()}
+    yield first
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ending", "code"), [("TERM", SystemExit, 143), ("HUP", SystemExit, 129), ("INT", KeyboardInterrupt, None)]
+)
+@pytest.mark.parametrize("moment", ["in the midst", "while it sends", "while it sends the last"])
+def test_a_signal_ends_a_command_when_all_is_sent(proxy, bucket, unheard, moment, sent, ending, code):
+    """Oracle: what was written is there, and nobody holds the folder."""
+    number, told, sendings = signal.Signals[f"SIG{sent}"], [], []
+
+    def fault(method, path, body):
+        if method == "PUT" and body == b"2":
+            sendings.append(path)
+            if moment == "while it sends" and len(sendings) == 1:
+                os.kill(os.getpid(), number)
+                return "503"  # it is tried again
+        if moment == "while it sends the last" and method == "DELETE" and "lock" in path and not told:
+            told.append(path)
+            os.kill(os.getpid(), number)
+        return None
+
+    proxy.fault = fault
+
+    def command():
+        with staging.filled(bucket, say=lambda line: None) as folder:
+            folder.mkdir(parents=True)
+            (folder / "one").write_bytes(b"1")
+            sending.send_now(folder)
+            (folder / "two").write_bytes(b"2")
+            if moment == "in the midst":
+                os.kill(os.getpid(), number)
+                pytest.fail("it went on")
+
+    with pytest.raises(ending) as caught:
+        command()
+    assert code is None or caught.value.code == code
+    assert {*Store(bucket).find()} == {"one", "two", MANIFEST}
+    assert signal.getsignal(number) == unheard[number]
+
+
+def test_a_second_ctrl_c_ends_a_command_while_it_sends(proxy, bucket, unheard):
+    def fault(method, path, body):
+        if method == "PUT" and body == b"2":
+            os.kill(os.getpid(), signal.SIGINT)
+            return "503"
+        return None
+
+    proxy.fault = fault
+
+    def command():
+        with staging.filled(bucket, say=lambda line: None) as folder:
+            folder.mkdir(parents=True)
+            (folder / "two").write_bytes(b"2")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    proxy.fault = lambda method, path, body: None
+    assert "two" not in Store(bucket).find()
+    with staging.filled(bucket, say=lambda line: None):  # the same command later: nobody else is waited for
+        pass
+    assert {*Store(bucket).find()} == {"two", MANIFEST}
 
 
 @pytest.mark.slow

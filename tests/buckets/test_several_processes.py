@@ -6,6 +6,8 @@ Each process has a cache of its own, as machines have, or all share one.
 import importlib.util
 import json
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tests.buckets.test_commands import sent, state_in
 from tests.commands import pictures
 from tests.replicas.forked import Forks, wait
 from tests.replicas.test_other_numbers import STOPS
-from tests.replicas.test_signals import COMMON, NET, ended, start
+from tests.replicas.test_signals import COMMON, LONG, NET, ended, start
 from tf_simclr.buckets.locks import Lock
 from tf_simclr.buckets.mirror import read_manifest
 from tf_simclr.buckets.store import Store
@@ -96,6 +98,39 @@ def test_a_run_of_two_processes_lies_in_a_bucket(proxy, bucket, tmp_path, backen
     assert there.keys() == here.keys()
     for name in ("loss", "top1", "step"):
         assert there.get(name) == here.get(name)
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_ends_none_before_all_is_in_the_bucket(proxy, bucket, tmp_path, backend, told):
+    """A launcher ends those that are left some seconds after the first one has ended: then nothing may be missing."""
+    pictures.write(tmp_path / "images" / "train", per_class=8, size=8)
+    (tmp_path / "tinynet.py").write_text(NET)
+    words = ["pretrain", *COMMON.split(), *LONG.split(), *COMMANDS["pretrain"].split(), "--model_dir", f"{bucket}/run"]
+    words += ["--checkpoint_steps", "3"]
+    slow: list[bool] = []
+
+    def fault(method, path, body):
+        if slow and method in ("PUT", "POST") and "checkpoints" in path:
+            slow.clear()
+            time.sleep(15)  # longer than JAX's processes wait for each other at their exit
+
+    proxy.fault = fault
+    with Forks(backend) as forks:
+        members = start(forks, backend, words, tmp_path, "first", TF_SIMCLR_CACHE=str(tmp_path / "cache"))
+        end = time.monotonic() + 300
+        while not steps(f"{bucket}/run") and all(member.poll() is None for member in members):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        slow.append(True)
+        members[told].send_signal(signal.SIGTERM)
+        while all(member.poll() is None for member in members):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        newest, there = steps(f"{bucket}/run"), Store(f"{bucket}/run").find()
+        said = ended(members, code=143)
+    assert all(f"SIGTERM: step {newest[-1]} is saved in {bucket}/run/checkpoints" in text for text in said), said
+    assert "lock" not in there
 
 
 def test_a_bucket_in_use_and_one_that_only_some_name_are_refused_by_all(bucket, tmp_path):

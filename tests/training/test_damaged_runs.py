@@ -16,10 +16,10 @@ from tf_simclr.commands import pretrain
 from tf_simclr.data.pipeline import Unreadable, training_views
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError, surfacing
+from tf_simclr.machine.signals import EXIT_CODES, Stopping
 from tf_simclr.models.architecture import Architecture
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import read_history
-from tf_simclr.training.callbacks import EXIT_CODES, Stopping
 
 HOSTILE = {
     "nothing": b"",

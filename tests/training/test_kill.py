@@ -18,9 +18,9 @@ from tests import golden, killed_run, tiny_runs
 from tests.tiny_runs import PLAN
 from tf_simclr import files
 from tf_simclr import run_folder as checkpoint
+from tf_simclr.machine.signals import Stopping
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training import callbacks, read_history, train
-from tf_simclr.training.callbacks import Stopping
 
 KILLS = 26
 rng = random.Random(0)
@@ -144,7 +144,8 @@ def stopped(folder: Path, number: signal.Signals, *, step: int) -> tuple[BaseExc
 def test_sigterm_lets_the_step_end_saves_it_and_exits_with_143(tmp_path, straight, step):
     before = signal.getsignal(signal.SIGTERM)
     raised, said = stopped(tmp_path, signal.SIGTERM, step=step)
-    assert (type(raised), raised.code) == (SystemExit, 143)
+    assert isinstance(raised, SystemExit)
+    assert raised.code == 143
     path = RunFolder(tmp_path).checkpoint(step)
     assert said == [f"SIGTERM: step {step} is saved in {path}; the same command goes on from there"]
     assert RunFolder(tmp_path).checkpoints()[0] == path
@@ -155,7 +156,7 @@ def test_sigterm_lets_the_step_end_saves_it_and_exits_with_143(tmp_path, straigh
 
 def test_ctrl_c_saves_the_step_too(tmp_path, straight):
     raised, said = stopped(tmp_path, signal.SIGINT, step=7)
-    assert type(raised) is KeyboardInterrupt
+    assert isinstance(raised, KeyboardInterrupt)
     assert said == [
         f"SIGINT: step 7 is saved in {RunFolder(tmp_path).checkpoint(7)}; the same command goes on from there"
     ]

@@ -6,6 +6,6 @@ folder* that is sent to the store while the command goes on (`sending`).  `stagi
 """
 
 from tf_simclr.buckets.mirror import local
-from tf_simclr.buckets.sending import check_sent
+from tf_simclr.buckets.sending import check_sent, send_now
 
-__all__ = ["check_sent", "local"]
+__all__ = ["check_sent", "local", "send_now"]

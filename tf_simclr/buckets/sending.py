@@ -56,12 +56,13 @@ def check_sent(folder: Path) -> None:
 
 
 def send_now(folder: Path) -> None:
-    """Sends what is whole in a working folder at once, for somebody who then reads it in the bucket.
+    """Sends what is whole in a working folder at once, and waits for that; of other folders nothing.
 
     Raises:
         InputError: it cannot be sent, or another process has taken the folder over.
     """
-    one = SENDING[folder.absolute()]
+    if not SENDING or (one := SENDING.get(folder.absolute())) is None:
+        return
     one.look(last=True)
     one.check()
     if one.trouble is not None:
@@ -134,7 +135,8 @@ class Sending:
         SENDING.pop(self.path, None)
         if self.lost is None:
             self.look(last=True)
-            self.look(last=True)  # what appeared meanwhile
+            if self.trouble is None:  # it was tried for long
+                self.look(last=True)  # what appeared meanwhile
         self.lock.free()
         self.check()
         if self.trouble is not None:

@@ -7,6 +7,7 @@ cache; whatever they say or note of such a path is the address again (`places.wr
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tf_simclr.buckets.mirror import answers_of, local, mirrored, place_of
 from tf_simclr.buckets.sending import SENDING, Sending, stamp
 from tf_simclr.buckets.store import Store, normal
 from tf_simclr.errors import InputError, check
+from tf_simclr.machine.signals import Stopping, raising
 from tf_simclr.places import FOLDERS, KEPT, WRITTEN, is_bucket, names_place, stand_for, written
 from tf_simclr.terminal import forget
 
@@ -98,21 +100,24 @@ def filled(address: str, *, say: Callable[[str], None]) -> Iterator[Path]:
     address = normal(address)
     check(place_of(address, "written") not in SENDING, f"{address} is in use by this very process")
     sending = Sending(address, say=say)
-    sending.begin()
-    try:
-        yield sending.path
-    finally:
-        # Why the block ends decides what its user hears first.
-        ended = sys.exc_info()[1]
-        if isinstance(ended, KeyboardInterrupt | SystemExit):
-            say(f"sending what is saved to {address} …")
+    with raising():  # else SIGTERM would end the process before it has sent what is saved
+        sending.begin()
         try:
-            sending.close()
-        except InputError as error:
-            if ended is None or (sending.lost is not None and ended is not sending.lost):
-                raise
-            if error is not ended:  # what ended the command is what its user should hear first
-                say(str(error))
+            yield sending.path
+        finally:
+            # Why the block ends decides what its user hears first.
+            ended = sys.exc_info()[1]
+            if isinstance(ended, KeyboardInterrupt | SystemExit):
+                say(f"sending what is saved to {address} …")
+            try:
+                # A signal waits until all is sent, but not a second Ctrl-C.
+                with Stopping(signal.SIGINT if isinstance(ended, KeyboardInterrupt) else None):
+                    sending.close()
+            except InputError as error:
+                if ended is None or (sending.lost is not None and ended is not sending.lost):
+                    raise
+                if error is not ended:  # what ended the command is what its user should hear first
+                    say(str(error))
 
 
 def copied(address: str) -> Path:

@@ -29,6 +29,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import in_pixels
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.machine.signals import Stopping
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.moco import MoCo
 from tf_simclr.models.network import Network, build_encoder, build_projection, variables_by_name, weights_by_name
@@ -40,7 +41,7 @@ from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.training import Feed, Plan, train
-from tf_simclr.training.callbacks import Served, Stopping
+from tf_simclr.training.callbacks import Served
 from tf_simclr.training.closing import Closing
 from tf_simclr.training.reporting import check_reports
 from tf_simclr.training.reporting import reports as reports_of
@@ -159,7 +160,7 @@ def pretrain(
             say(unreadable.report())
 
         # 8. What it leaves behind: the network, and last the result, by which the run counts as finished.
-        closing = Closing(stopping, devices=devices, saved=folder.checkpoint(plan.total_steps), say=say)
+        closing = Closing(stopping, devices=devices, run=folder, step=plan.total_steps, say=say)
         closing.by_chief(lambda: save_network(folder, model.network()))
         for report in reports:
             report.finish()

@@ -22,13 +22,13 @@ from tf_simclr.evaluation.intervals import SEPARATED, auc_interval, estimate, se
 from tf_simclr.evaluation.metrics import hit_rate, top_k_hits
 from tf_simclr.evaluation.reports import Answers, write_report
 from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.machine.signals import Stopping
 from tf_simclr.models.classifier import Classifier, thaw
 from tf_simclr.models.network import plain as plain_network
 from tf_simclr.replicas import Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, typed
 from tf_simclr.training import Feed, Plan, train
-from tf_simclr.training.callbacks import Stopping
 from tf_simclr.training.closing import Closing
 from tf_simclr.training.reporting import reports as reports_of
 from tf_simclr.training.results import Result, finished_result, save_network
@@ -85,7 +85,7 @@ def supervise(job: Job, model: Classifier, *, source: Source) -> dict:
             stopping=stopping,
         )
         # 4. The test, once, by one process; then the network, and last the result, by which the run counts as finished.
-        closing = Closing(stopping, devices=devices, saved=job.folder.checkpoint(job.plan.total_steps), say=say)
+        closing = Closing(stopping, devices=devices, run=job.folder, step=job.plan.total_steps, say=say)
         for one in told:
             one.finish()
         found = closing.by_chief(lambda: _predictions(model, job, unreadable=unreadable))

@@ -1,6 +1,5 @@
-"""What accompanies a training: its plan, the signals that stop it, and what watches, saves, counts and notes."""
+"""What accompanies a training: its plan, and what watches, saves, counts and notes."""
 
-import contextlib
 import csv
 import math
 import signal
@@ -9,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from tf_simclr.errors import InputError
 from tf_simclr.files import csv_of, replacing
 from tf_simclr.foreign import reading
 from tf_simclr.lock import Beat
+from tf_simclr.machine.signals import Stopping
 from tf_simclr.replicas import Devices, settle, steps_done
 from tf_simclr.run_folder import RunFolder, captured, write_state
 from tf_simclr.terminal import Line
@@ -75,66 +75,6 @@ class Plan:
             else:
                 yield step, epoch, epoch + alike, self.steps_per_epoch
                 step += alike * self.steps_per_epoch
-
-
-EXIT_CODES: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
-if hasattr(signal, "SIGHUP"):  # not on Windows
-    EXIT_CODES[signal.SIGHUP] = 129
-"""What a stopped command ends with, as shells count: 128 and the signal's number."""
-
-
-class Stopping:
-    """A block in which SIGTERM, SIGHUP and Ctrl-C set `signal` instead of ending the process; a second Ctrl-C ends it.
-
-    Outside of the main thread, where Python cannot receive signals, and for signals that the process ignores (`nohup`),
-    nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self.before: dict = {}
-        self.impatient = False
-
-    def __enter__(self) -> "Stopping":
-        # Python lets only the main thread handle signals.
-        if threading.current_thread() is threading.main_thread():
-            for number in EXIT_CODES:
-                # Ignored by whoever started it, as by nohup: it stays so.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self.note)
-        return self
-
-    def __exit__(self, kind, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        if self.signal and kind is None:  # it came after the last step, and all is saved
-            self.obey()
-
-    def note(self, number: int, _frame) -> None:
-        """Keeps a signal for later, unless it is the second Ctrl-C."""
-        # Asked twice, it ends at once.
-        if self.signal == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
-        if self.impatient:
-            self.obey()
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """A block that a signal ends where it is: nothing is lost by that."""
-        if self.signal is not None:
-            self.obey()
-        self.impatient = True
-        try:
-            yield
-        finally:
-            self.impatient = False
-
-    def obey(self) -> NoReturn:
-        """Ends the command as the signal that came asks for: `KeyboardInterrupt`, or `SystemExit` with its code."""
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(EXIT_CODES[int(self.signal or signal.SIGTERM)])
 
 
 class Begun(keras.callbacks.Callback):
@@ -271,39 +211,6 @@ class Checkpoints(keras.callbacks.Callback):
                 self.run.check_there()
             except InputError as gone:  # the folder was removed in the midst of it
                 self.failure = gone
-
-
-class Stop(keras.callbacks.Callback):
-    """Ends a process that is to stop as soon as its last step is saved; the last callback, so that all others ran."""
-
-    def __init__(self, saver: Checkpoints, *, say: Callable[[str], None]):
-        super().__init__()
-        self.saver, self.say = saver, say
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # The last of the callbacks: all others have seen this step.
-        several = self.saver.devices.process[1] > 1  # alone, there is nobody to agree with
-        agreed, step = self.saver.agreed if several else self.saver.stopping.signal, self.saver.step
-        if agreed is not None and self.saver.saved == step:
-            self.end(agreed)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.on_train_batch_end(0)
-
-    def behind_the_last(self) -> None:
-        """Ends all processes where one was sent a signal since the last step; all must call it."""
-        agreed = self.saver.devices.first_signal(self.saver.stopping.signal)
-        if agreed is not None:
-            self.end(agreed)
-
-    def end(self, agreed: signal.Signals) -> NoReturn:
-        """Says where the last step is, and ends this process."""
-        self.saver.wait()
-        path = self.saver.run.checkpoint(self.saver.saved)
-        self.say(f"{agreed.name}: step {self.saver.saved:,} is saved in {path}; the same command goes on from there")
-        self.saver.devices.part()
-        self.saver.stopping.signal = agreed
-        self.saver.stopping.obey()
 
 
 class History(keras.callbacks.Callback):

@@ -10,9 +10,8 @@ from typing import Any
 
 from tf_simclr.chest.page.app import Page
 from tf_simclr.frameworks import imported
+from tf_simclr.machine.signals import ENDINGS
 
-_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that end the program as Ctrl+C does, and so the decoders, too; Windows has no second one."""
 _CONNECTIONS = 512
 """Most at a time; further ones are closed at once."""
 
@@ -100,7 +99,8 @@ def serve(page: Page, listening: socket.socket) -> None:
         InputError: uvicorn is not installed.
     """
     server, gate = server_of(page), page.gate
-    for number in _ENDINGS:
+    # They end the program as Ctrl+C does, and so the decoders, too.
+    for number in ENDINGS:
         signal.signal(number, signal.default_int_handler)  # uvicorn ends well and then raises the signal anew
     with contextlib.closing(page), _quiet_end(server), contextlib.suppress(KeyboardInterrupt):
         shown = f"[{gate.host}]" if ":" in gate.host else gate.host

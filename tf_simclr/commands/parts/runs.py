@@ -13,7 +13,6 @@ import keras
 
 from tf_simclr import replicas
 from tf_simclr.buckets.mirror import mirrored
-from tf_simclr.buckets.sending import send_now
 from tf_simclr.buckets.staging import copied, filled
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.parts import Placement, Publishing
@@ -23,6 +22,7 @@ from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import source_digest
 from tf_simclr.frameworks import has_tensorflow
 from tf_simclr.lock import hold
+from tf_simclr.machine.signals import Interrupted, Stopped
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.places import is_bucket, written
 from tf_simclr.run_folder import WEIGHTS, RunFolder
@@ -92,6 +92,11 @@ def in_folder(config: _C, devices: replicas.Devices) -> Iterator[_C]:
             devices.by_chief(sending.close)
             # Returns when all processes are done: the lock is held until then.
             devices.part()
+        except (Stopped, Interrupted):
+            # All end here: the launcher of one that is gone would end the first one while it sends.
+            devices.by_chief(sending.close)
+            devices.part()
+            raise
         except InputError:
             # Refused before its first step: what was noted for it is no run.
             if devices.chief and not begun:
@@ -203,7 +208,7 @@ def see(folder: RunFolder, devices: replicas.Devices) -> None:
     """
     if devices.process[1] == 1 or not is_bucket(address := written(folder.path)):
         return
-    devices.by_chief(lambda: send_now(folder.path))
+    devices.by_chief(folder.send)
     if not devices.chief:
         mirrored(address)
 

@@ -3,14 +3,11 @@
 One that fails or is killed costs itself alone.
 """
 
-import contextlib
 import json
 import math
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,12 @@ from tf_simclr.config import Sweep
 from tf_simclr.config.parts import CODE
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import csv_of, read_json, replacing, write_json
+from tf_simclr.machine.signals import ENDINGS, raising
 from tf_simclr.own.named import is_code
 from tf_simclr.terminal import say
 
 _IN_A_ROW = 3
 """Failed trials after which a search ends: the rest would fail, too."""
-_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that end a search, whoever of it and its trial was sent them; a trial that they end has not failed."""
 
 
 def search(config: Sweep) -> list[Trial]:
@@ -121,7 +117,7 @@ def _settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] 
     write_json(plan, told)
     read_config(plan)  # refuses unknown knobs and values before a process is started
     log = folder / "log.txt"
-    with open(log, "ab") as file, _terminable():
+    with open(log, "ab") as file, raising():  # else a signal would leave the process of the trial behind
         # Code is named on the command line, as a file's word runs nothing.
         code = [word for name in CODE if is_code(told.get(name)) for word in (f"--{name}", told[name])]
         command = [sys.executable, "-m", "tf_simclr", "--config", str(plan), *code]
@@ -129,7 +125,7 @@ def _settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] 
     # Ended by a signal, itself or by way of a shell: the search ends likewise.
     if status in (-signal.SIGINT, 128 + signal.SIGINT):
         raise KeyboardInterrupt  # both were meant
-    for number in _ENDINGS:
+    for number in ENDINGS:  # whoever of the search and its trial was sent one; a trial that it ends has not failed
         if status in (-number, 128 + number):
             raise SystemExit(128 + number)
     if status:
@@ -137,25 +133,6 @@ def _settled(config: Sweep, folder: Path, *, changes: Values) -> dict[str, Any] 
         say(f"  failed with code {status}: {last_line} ({log})")
         return None
     return read_json(folder / "result.json")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A block that SIGTERM and SIGHUP end as an exception, so that the process of a trial is not left behind."""
-
-    def end(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    able = threading.current_thread() is threading.main_thread()
-    # The default alone is replaced: who ignores a signal goes on ignoring it.
-    taken = [number for number in _ENDINGS if able and signal.getsignal(number) == signal.SIG_DFL]  # `nohup` stays
-    for number in taken:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def last(config: Sweep, best: Values) -> tuple[dict[str, Any], int]:
