@@ -170,6 +170,37 @@ def test_what_is_kept_in_a_bucket_is_brought_once_and_sent_whole(proxy, bucket, 
     assert [line.split(" ")[0] for line in said] == ["nothing", f"{bucket}/a"]
 
 
+def test_a_file_of_a_cache_stays_until_the_store_s_is_here(proxy, bucket, monkeypatch):
+    """It was removed first: another process that read it failed, and a fetch that broke off had lost it."""
+    said = []
+    path = keeping.kept_at(f"{bucket}/logits.npz")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"the one here")
+    filled(bucket, {"logits.npz": b"the store's"})
+    monkeypatch.setattr(patience, "PATIENCE", 0.1)
+    proxy.fault = lambda method, path, body: "500" if method == "GET" and "list-type" not in path else None
+    keeping.bring(path, say=said.append)
+    assert path.read_bytes() == b"the one here"
+    assert [line.split(" ")[0] for line in said] == ["nothing"]
+    proxy.fault = lambda *_: None
+    keeping.bring(path, say=said.append)
+    assert path.read_bytes() == b"the store's"
+
+
+@pytest.mark.parametrize("proxy", ["gs"], indirect=True)
+def test_what_an_earlier_process_has_brought_is_not_fetched_again(proxy, bucket, monkeypatch):
+    path = keeping.kept_at(f"{bucket}/logits.npz")
+    filled(bucket, {"logits.npz": b"values"})
+    keeping.bring(path, say=pytest.fail)
+    monkeypatch.setattr(keeping, "_KNOWN", {})
+    monkeypatch.setattr(keeping, "fetched", lambda *_, **__: pytest.fail("it is here"))
+    keeping.bring(path, say=pytest.fail)
+    assert path.read_bytes() == b"values"
+    path.write_bytes(b"valueS")
+    with pytest.raises(pytest.fail.Exception, match="it is here"):
+        keeping.bring(path, say=print)
+
+
 def test_a_folder_that_was_a_file_and_a_file_that_was_a_folder(bucket):
     one = filled(bucket, {"x": b"file"})
     assert contents(local(bucket)) == {"x": b"file"}

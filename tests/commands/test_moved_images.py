@@ -1,5 +1,6 @@
 """A run goes on with the images it was begun with, wherever they lie, and with no others under the same names."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from tests.commands.test_sweep import plan, trials  # noqa: F401  the fixture
 from tests.data import made
+from tf_simclr import run_folder
 from tf_simclr.commands import sweep
+from tf_simclr.commands.parts import runs
 from tf_simclr.commands.parts.runs import agree, begin_run
 from tf_simclr.commands.search import plan as search_plan
 from tf_simclr.commands.supervised import finished
@@ -135,6 +138,21 @@ def test_processes_must_have_the_same_images_and_weights_and_may_have_them_anywh
     y = {what: value for what, value in y.items() if not what.startswith("the folder")}
     assert {what: value for what, value in x.items() if not what.startswith("the folder")} == y
     assert z["the weights that options name"] != y["the weights that options name"]
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "distill"])
+def test_only_what_changes_no_number_may_differ_between_processes(command, tmp_path, monkeypatch):
+    """Whatever is not compared may be another one when a run resumes, too; weights are compared by their content."""
+    devices = Noting()
+    needed = {"teacher": tmp_path / "t.keras"} if command == "distill" else {}
+    monkeypatch.setattr(runs, "content_of_option", lambda *_, **__: "content")
+    config = COMMANDS[command](model_dir=tmp_path / "run", image_size=8, train_batch_size=2, **needed)
+    agree(config, made.SOURCES["folder"](tmp_path / "1", False), devices=devices)
+    names = {field.name for field in dataclasses.fields(config)}
+    free = names - devices.noted["the options"].keys() - devices.noted["the weights that options name"].keys()
+    assert free
+    assert free <= {*run_folder._MAY_CHANGE}
+    assert {"seed", "cache_dataset", "train_batch_size", "augment_on"} <= devices.noted["the options"].keys()
 
 
 def test_a_search_knows_the_data_sets_of_libraries_and_moving_averages_by_their_content(

@@ -5,13 +5,12 @@ its own checksums, by which whoever reads it knows a part or a mixture of two wr
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tf_simclr.buckets.mirror import fetched, place_of
 from tf_simclr.buckets.sending import stamp
-from tf_simclr.buckets.store import Object, Store, normal
+from tf_simclr.buckets.store import Object, Store, crc32c, normal
 from tf_simclr.errors import InputError
 from tf_simclr.places import stand_for
 
@@ -94,12 +93,14 @@ def _address_of(path: Path) -> str | None:
 
 
 def _is_known(file: Path, there: Object) -> bool:
-    """Whether a file is what the store has; one that is not is removed, since it is older."""
+    """Whether a file is what the store has; one that is not stays until the store's is here, for it may be read now."""
     known = _KNOWN.get(file)
     with contextlib.suppress(OSError):
-        if known is not None and known[0] == there and stamp(file) == known[1]:
+        mark = stamp(file)
+        if known is not None and known == (there, mark):
             return True
-    if file.is_dir():
-        shutil.rmtree(file)
-    file.unlink(missing_ok=True)
+        # Of another process, or of an earlier start; not all stores tell a checksum.
+        if there.crc32c is not None and mark[1] == there.size and crc32c(file) == there.crc32c:
+            _KNOWN[file] = (there, mark)
+            return True
     return False

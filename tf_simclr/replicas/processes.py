@@ -28,6 +28,7 @@ from tf_simclr.replicas.roll_call import answer, call
 
 _TIMEOUT = "TF_SIMCLR_MEETING_SECONDS"
 """Variable of the environment: seconds that a process waits for the others to appear; 300 where it is not set."""
+_MORE = f"or give them more time by {_TIMEOUT}: what each reads in a bucket, it fetches before"
 _LONGEST = 10**6
 """Seconds that it may wait at most, eleven days; a timer takes not much more."""
 _PATIENCE = 10.0
@@ -89,7 +90,7 @@ def assemble(met: Meeting) -> None:
     if met.number:
         answer(met.place, met.number, count=met.processes, seconds=patience)
     else:
-        call(met.place, met.processes, seconds=patience, who=met.address, more=f"or give them more time by {_TIMEOUT}")
+        call(met.place, met.processes, seconds=patience, who=met.address, more=_MORE)
 
 
 def _initialize(who: str, **place: Any) -> str:
@@ -210,7 +211,7 @@ def _give_up(who: str, seconds: int) -> None:
     """Ends a process whose meeting takes too long; JAX would abort it, without a word of what to do."""
     end(
         f"all processes must meet within {seconds} s ({who}), but this one could not join: at least one has not come, "
-        f"or has ended meanwhile; start all of them again, or give them more time by {_TIMEOUT}"
+        f"or has ended meanwhile; start all of them again, {_MORE}"
     )
 
 
