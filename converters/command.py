@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from converters.options import Options
 from tf_simclr.config.options import HELP, POSITIONAL, check_whole, explained, read
 from tf_simclr.errors import exit_on_input_error
-from tf_simclr.places import expand, written
+from tf_simclr.files.places import expand, written
 from tf_simclr.terminal import say, write
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from converters.tensors import Stored, each
 from converters.values import WARNING, rescaled, tidy, watched
 from converters.verification import Difference
 from tf_simclr.errors import InputError, check
+from tf_simclr.files.places import expanded
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.places import expanded
 
 
 @dataclass

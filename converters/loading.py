@@ -16,10 +16,10 @@ from converters.pytorch.state import open_legacy, open_state
 from converters.tensorflow.folders import is_tensorflow
 from converters.tensors import Source, itemsize_of
 from tf_simclr.errors import InputError, check, whole_number
+from tf_simclr.files.places import expanded
 from tf_simclr.foreign import checked_name, read_json, reading, spend_tensor
 from tf_simclr.frameworks import check_installed
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.places import expanded
 from tf_simclr.run_folder import RunFolder
 
 if TYPE_CHECKING:

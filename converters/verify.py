@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from converters.command import asked, spare_threads
 from tf_simclr.config.options import POSITIONAL
 from tf_simclr.errors import InputError, check, exit_on_input_error
-from tf_simclr.places import expand
+from tf_simclr.files.places import expand
 from tf_simclr.terminal import write
 
 if TYPE_CHECKING:

@@ -21,10 +21,9 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 WITHOUT_FRAMEWORK = {"tf_simclr.models.architecture", "tf_simclr.data.recipe", "tf_simclr.evaluation.transfer_sets"}
 GROUND = {
-    f"tf_simclr.{name}"
-    for name in ("buckets", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
+    f"tf_simclr.{name}" for name in ("buckets", "errors", "files", "foreign", "frameworks", "machine", "terminal")
 }
-METHOD = {f"tf_simclr.{name}" for name in ("contents", "data", "losses", "models", "optimizers", "replicas")}
+METHOD = {f"tf_simclr.{name}" for name in ("data", "losses", "models", "optimizers", "replicas")}
 METHOD |= {"tf_simclr.data.radiographs"} | WITHOUT_FRAMEWORK
 LIBRARY = GROUND | METHOD | {f"tf_simclr.{name}" for name in ("evaluation", "exports", "plots")}
 LIBRARY |= {f"tf_simclr.{name}" for name in ("config", "own", "own.named", "run_folder", "training", "weights")}
@@ -41,22 +40,17 @@ MAY_IMPORT = {
     "tf_simclr.moved": set(),  # likewise
     "tf_simclr.errors": {"tf_simclr.terminal"},
     **{f"tf_simclr.{name}": {"tf_simclr.errors"} for name in ("foreign", "frameworks")},
-    "tf_simclr.contents": {"tf_simclr.errors", "tf_simclr.places"},
-    "tf_simclr.places": {"tf_simclr.errors", "tf_simclr.terminal"},  # what stands for what is said
     "tf_simclr.machine": {"tf_simclr.errors", "tf_simclr.frameworks"},
-    **{
-        f"tf_simclr.{name}": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.places"} for name in ("files", "lock")
-    },
+    "tf_simclr.files": {"tf_simclr.errors", "tf_simclr.foreign", "tf_simclr.terminal"},  # what stands for what is said
     "tf_simclr.buckets": {
-        f"tf_simclr.{name}"
-        for name in ("contents", "errors", "files", "foreign", "frameworks", "lock", "machine", "places", "terminal")
+        f"tf_simclr.{name}" for name in ("errors", "files", "foreign", "frameworks", "machine", "terminal")
     },
     **{name: {"tf_simclr.errors"} for name in WITHOUT_FRAMEWORK},
     # the method
     "tf_simclr.config.options": {"tf_simclr.errors", "tf_simclr.terminal"},
     "tf_simclr.config": {"tf_simclr.config.options", "tf_simclr.own.named"}
     | {"tf_simclr.data.radiographs"}  # what words there are for modalities
-    | {"tf_simclr.errors", "tf_simclr.places", "tf_simclr.terminal"}
+    | {"tf_simclr.errors", "tf_simclr.files", "tf_simclr.terminal"}
     | WITHOUT_FRAMEWORK,
     "tf_simclr.config.first_look": {
         "converters.loading",
@@ -74,8 +68,8 @@ MAY_IMPORT = {
     "tf_simclr.replicas": GROUND,
     "tf_simclr.optimizers": GROUND,
     "tf_simclr.losses": {"tf_simclr.replicas"} | GROUND,
-    "tf_simclr.data": {"tf_simclr.contents", "tf_simclr.data.recipe"} | GROUND,
-    "tf_simclr.data.radiographs": {"tf_simclr.contents", "tf_simclr.data"} | GROUND,
+    "tf_simclr.data": {"tf_simclr.data.recipe"} | GROUND,
+    "tf_simclr.data.radiographs": {"tf_simclr.data"} | GROUND,
     "tf_simclr.models": METHOD - {"tf_simclr.data"} | GROUND,
     "tf_simclr.own.named": {"tf_simclr.errors"},
     "tf_simclr.own": {"tf_simclr.models"} | {"tf_simclr.own.named"} | GROUND,
@@ -91,7 +85,7 @@ MAY_IMPORT = {
         FILES_OF_ANY_KIND,
         FILES_OF_ANY_KIND | CONVERSION | METHOD | GROUND | {"converters.names", "converters.published"},
     ),
-    "converters.published": {"converters.tensorflow", "tf_simclr.contents"} | GROUND,
+    "converters.published": {"converters.tensorflow"} | GROUND,
     "converters.networks": {"converters.names", "converters.pytorch"} | CONVERSION | METHOD,
     **dict.fromkeys(
         WAY,
@@ -352,7 +346,7 @@ LIGHT = [
     "tf_simclr.errors",
     "tf_simclr.frameworks",
     "tf_simclr.config",
-    "tf_simclr.places",
+    "tf_simclr.files.places",
     *sorted(WITHOUT_FRAMEWORK),
     "converters",
 ]

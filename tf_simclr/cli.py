@@ -16,12 +16,12 @@ from tf_simclr.config.effects import check_effect, passed_over
 from tf_simclr.config.parts import CODE, ENCODERS
 from tf_simclr.config.presets import PRESETS, settings
 from tf_simclr.errors import InputError, check, exit_on_input_error, meant
+from tf_simclr.files.places import is_bucket, shown, written
 from tf_simclr.foreign import read_json
 from tf_simclr.frameworks import EXTRAS, check_chosen, installed, to_install
 from tf_simclr.machine.accelerators import Accelerator, complaint, quietly, seen, settle_tensorflow, unused
 from tf_simclr.machine.launchers import launched, meeting, started
 from tf_simclr.own.named import check_typed, find, is_code
-from tf_simclr.places import is_bucket, shown, written
 from tf_simclr.terminal import say, typed, write
 
 _ELSEWHERE = {

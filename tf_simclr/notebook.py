@@ -14,8 +14,8 @@ import numpy as np
 
 from tf_simclr.cli import execute, task
 from tf_simclr.data.recipe import Recipe
+from tf_simclr.files.places import expanded
 from tf_simclr.machine.accelerators import choose_backend, find_accelerator
-from tf_simclr.places import expanded
 from tf_simclr.terminal import write
 
 __all__ = [

@@ -21,9 +21,9 @@ from tf_simclr.buckets import check_sent, send_now
 from tf_simclr.data import stream_version
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, read_json, replacing, write_json
+from tf_simclr.files.places import expand
 from tf_simclr.foreign import archived, checked_name, reading, spend
 from tf_simclr.models.architecture import Architecture, Own
-from tf_simclr.places import expand
 
 if TYPE_CHECKING:
     import keras

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import read_json
+from tf_simclr.files import contents, read_json
+from tf_simclr.files.places import expanded
 from tf_simclr.foreign import reading
 from tf_simclr.models.architecture import Architecture
-from tf_simclr.places import expanded
 from tf_simclr.run_folder import RunFolder, read_arrays
 
 if TYPE_CHECKING:

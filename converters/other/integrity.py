@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from converters.tensors import Stored, bytes_of
-from tf_simclr.contents import crc32c
 from tf_simclr.errors import InputError, check
+from tf_simclr.files.contents import crc32c
 
 ABOUT = "tf_simclr"
 """Name under which a file describes itself, where its format has metadata: JSON; everything else there is others'."""

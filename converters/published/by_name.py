@@ -14,9 +14,9 @@ from converters.published.catalogue import CHECKPOINTS, Official, meant_by
 from converters.published.download import RECORD, fetch, kept
 from tf_simclr.buckets import local
 from tf_simclr.errors import InputError
+from tf_simclr.files.lock import hold
+from tf_simclr.files.places import is_address, is_bucket, written
 from tf_simclr.foreign import DAMAGED, read_json
-from tf_simclr.lock import hold
-from tf_simclr.places import is_address, is_bucket, written
 from tf_simclr.terminal import Line, say
 
 
@@ -64,13 +64,13 @@ def get(address: str, cache: Path | None = None) -> Path:
 
     Args:
         address: `gs://…`.
-        cache: by default `checkpoints` in `tf_simclr.contents.cache_folder`.
+        cache: by default `checkpoints` in `tf_simclr.files.contents.cache_folder`.
 
     Raises:
         InputError: it cannot be downloaded.
     """
     # The cache's folders are the address' own parts.
-    from tf_simclr.contents import cache_folder
+    from tf_simclr.files.contents import cache_folder
 
     cache = cache or cache_folder() / "checkpoints"
     folder = cache.joinpath(*split(address))

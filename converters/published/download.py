@@ -10,9 +10,9 @@ from pathlib import Path
 
 from converters.published import bucket as buckets
 from converters.published.bucket import BLOCK, Interrupted, Remote
-from tf_simclr.contents import crc32c
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import write_json
+from tf_simclr.files.contents import crc32c
 from tf_simclr.foreign import DAMAGED, is_plain, open_unlinked, read_json
 
 TRIES = 5

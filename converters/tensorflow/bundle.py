@@ -21,9 +21,9 @@ import numpy as np
 
 from converters.tensorflow.sstable import read_table, write_table
 from converters.tensors import MappedFile, bytes_of
-from tf_simclr.contents import crc32c, mask, masked_crc32c
 from tf_simclr.errors import InputError, check, shortened
 from tf_simclr.files import replacing
+from tf_simclr.files.contents import crc32c, mask, masked_crc32c
 from tf_simclr.foreign import AXES, TENSOR, checked_name, reading, spend
 from tf_simclr.foreign.wire import Message, encode, encode_fixed32, encode_varint, varint
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from converters.tensorflow.snappy import decompress
-from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import masked_crc32c
 from tf_simclr.foreign import spend
 from tf_simclr.foreign.wire import encode_varint, varint
 

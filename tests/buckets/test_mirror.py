@@ -16,7 +16,7 @@ from tf_simclr.buckets.mirror import MANIFEST, Manifest
 from tf_simclr.buckets.store import Store, crc32c
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError
-from tf_simclr.places import SHARDS_NOTE, written
+from tf_simclr.files.places import SHARDS_NOTE, written
 from tf_simclr.terminal import addressed
 
 

@@ -21,7 +21,7 @@ from tests.replicas.test_signals import COMMON, LONG, NET, ended, start
 from tf_simclr.buckets.locks import Lock
 from tf_simclr.buckets.mirror import read_manifest
 from tf_simclr.buckets.store import Store
-from tf_simclr.lock import Beat
+from tf_simclr.files.lock import Beat
 from tf_simclr.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")]

@@ -13,8 +13,8 @@ from tf_simclr.chest.covid.rows import Fit
 from tf_simclr.chest.findings import fits
 from tf_simclr.chest.kept import Kept
 from tf_simclr.config import ChestCovid
-from tf_simclr.contents import of_array
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import of_array
 
 
 def fit(seed: int = 0, count: int = 6) -> Fit:
@@ -243,7 +243,7 @@ def test_other_settings_are_trained_anew(data, learner, tmp_path, change):
 
 def test_a_folder_in_which_another_process_works_is_refused(data, tmp_path):
     from tf_simclr.chest.covid import command as chest_covid
-    from tf_simclr.lock import HELD, hold
+    from tf_simclr.files.lock import HELD, hold
 
     with hold(tmp_path):
         HELD.discard(tmp_path.resolve())  # as if it were another process

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.chest.dicoms import content, dataset, stored
-from tf_simclr import contents
 from tf_simclr.chest.collections import prepare, siim, synthetic, tables
 from tf_simclr.chest.files.radiograph import Radiograph
 from tf_simclr.chest.files.reading import read
@@ -28,7 +27,8 @@ from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import load, smaller
 from tf_simclr.errors import InputError
-from tf_simclr.lock import InUse
+from tf_simclr.files import contents
+from tf_simclr.files.lock import InUse
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from converters.tensorflow.object_graph import read_variables
 from converters.tensorflow.saved_model import variable_keys
 from converters.tensorflow.sstable import FOOTER, append_block, write_table
 from tests.converters import official
-from tf_simclr.contents import crc32c, mask
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import crc32c, mask
 from tf_simclr.foreign.wire import encode, encode_fixed32, encode_varint
 
 VALUES = {

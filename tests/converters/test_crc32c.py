@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.golden import ROOT
-from tf_simclr.contents import crc32c, mask
+from tf_simclr.files.contents import crc32c, mask
 
 
 def bit_by_bit(data: bytes) -> int:
@@ -60,7 +60,7 @@ import sys, warnings
 sys.modules["google_crc32c._crc32c"] = None
 warnings.simplefilter("ignore")
 import google_crc32c
-from tf_simclr.contents import crc32c
+from tf_simclr.files.contents import crc32c
 print(google_crc32c.implementation, crc32c(memoryview(b"56789"), crc32c(bytearray(b"1234"))))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

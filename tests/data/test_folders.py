@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from tests.data import oracles
-from tf_simclr import contents
 from tf_simclr.commands.parts.images import open_folder
 from tf_simclr.data import folders
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
+from tf_simclr.files import contents
 
 
 @pytest.fixture(autouse=True)

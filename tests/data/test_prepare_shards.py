@@ -16,7 +16,7 @@ from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS
 from tf_simclr.data.sources import from_folder
 from tf_simclr.errors import InputError
-from tf_simclr.places import SHARDS_NOTE
+from tf_simclr.files.places import SHARDS_NOTE
 
 every_format = pytest.mark.parametrize("format", FORMATS)
 

@@ -320,7 +320,7 @@ def test_a_second_process_waits_for_the_one_that_makes_the_same(folder, tmp_path
     script = f"""
 import sys
 from pathlib import Path
-from tf_simclr.lock import hold
+from tf_simclr.files.lock import hold
 with hold(Path({str(place)!r})):
     print("held", flush=True)
     sys.stdin.readline()

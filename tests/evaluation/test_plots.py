@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from tf_simclr import plots
 from tf_simclr.errors import InputError
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3))
 

@@ -65,7 +65,7 @@ def network(path: Path) -> str:
 
 def run(folder: Path) -> str:
     """A run's files, as a training that resumes, an evaluation and a table of results read them."""
-    from tf_simclr.lock import hold
+    from tf_simclr.files.lock import hold
     from tf_simclr.run_folder import RunFolder, read_arrays, read_json
 
     found, files = RunFolder(folder), hashlib.sha256()

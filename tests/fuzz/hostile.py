@@ -66,7 +66,7 @@ def as_checkpoint(folder: Path, index: bytes) -> Path:
 
 def sealed(content: bytes, kind: int = 0) -> bytes:
     """A block with its trailer."""
-    from tf_simclr.contents import crc32c, mask
+    from tf_simclr.files.contents import crc32c, mask
 
     content += bytes([kind])
     return content + mask(crc32c(content)).to_bytes(4, "little")

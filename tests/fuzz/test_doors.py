@@ -61,7 +61,7 @@ def history(path: Path) -> None:
 
 
 def lock(path: Path) -> None:
-    from tf_simclr.lock import hold
+    from tf_simclr.files.lock import hold
 
     (path.parent / "lock").write_bytes(path.read_bytes())
     with hold(path.parent):

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from tf_simclr import contents
 from tf_simclr.errors import InputError
+from tf_simclr.files import contents
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_full_memory_forgets_the_folder_that_was_longest_not_asked_for(tmp_pat
 def test_processes_share_the_memory(tmp_path, memory, reads):
     paths = write(tmp_path / "data", 60)
     code = (
-        "import sys; from tf_simclr import contents; contents.RESOLUTION = -1\n"
+        "import sys; from tf_simclr.files import contents; contents.RESOLUTION = -1\n"
         "for _ in range(20):\n  for path in sys.argv[1:]: print(contents.digest(path))"
     )
     processes = [

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from tests import golden
-from tf_simclr import lock
 from tf_simclr.errors import InputError
-from tf_simclr.lock import hold
+from tf_simclr.files import lock
+from tf_simclr.files.lock import hold
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tf_simclr.lock import hold
+from tf_simclr.files.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -11,10 +11,11 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from converters import command, inspect, verify
-from tf_simclr import cli, files, lock, places
+from tf_simclr import cli, files
 from tf_simclr.config import COMMANDS, plain
 from tf_simclr.config.parts import Data
 from tf_simclr.errors import InputError
+from tf_simclr.files import lock, places
 from tf_simclr.official import flags as official
 from tf_simclr.run_folder import RunFolder
 

@@ -12,7 +12,7 @@ from tf_simclr.buckets.mirror import fetched, place_of
 from tf_simclr.buckets.sending import stamp
 from tf_simclr.buckets.store import Object, Store, crc32c, normal
 from tf_simclr.errors import InputError
-from tf_simclr.places import stand_for
+from tf_simclr.files.places import stand_for
 
 _KEEPING: dict[Path, str] = {}
 """Where a cache lies on this machine → its address; of this process."""

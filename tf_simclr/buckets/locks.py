@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_simclr.buckets.store import ABSENT, Raced, Store
 from tf_simclr.errors import InputError
-from tf_simclr.lock import holder, is_alive, is_here, named, signature
+from tf_simclr.files.lock import holder, is_alive, is_here, named, signature
 
 BEAT, SILENCE = 20.0, 90.0
 """Seconds between two signs of life, and without one, after which a holder counts as gone."""

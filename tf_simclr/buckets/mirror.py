@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tf_simclr.buckets.store import AT_ONCE, Object, Store, normal
-from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError, check
+from tf_simclr.files.contents import cache_folder
+from tf_simclr.files.lock import InUse, hold
+from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, is_bucket, shown, stand_for, written
 from tf_simclr.foreign import parse_json
-from tf_simclr.lock import InUse, hold
-from tf_simclr.places import BRACES, SHARDS_NOTE, braced, expanded, is_bucket, shown, stand_for, written
 from tf_simclr.terminal import Line, say
 
 try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 
 _T = TypeVar("_T")
 

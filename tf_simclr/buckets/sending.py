@@ -28,9 +28,9 @@ from tf_simclr.buckets.mirror import MANIFEST, Manifest, fetched, is_fixed, plac
 from tf_simclr.buckets.store import ABSENT, ANY, Raced, Store, crc32c
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import write_json
+from tf_simclr.files.lock import Beat
+from tf_simclr.files.places import shown, stand_for
 from tf_simclr.foreign import DAMAGED, parse_json
-from tf_simclr.lock import Beat
-from tf_simclr.places import shown, stand_for
 from tf_simclr.terminal import forget
 
 LOOKS = 1.0

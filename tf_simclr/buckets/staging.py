@@ -18,8 +18,8 @@ from tf_simclr.buckets.mirror import answers_of, local, mirrored, place_of
 from tf_simclr.buckets.sending import SENDING, Sending, stamp
 from tf_simclr.buckets.store import Store, normal
 from tf_simclr.errors import InputError, check
+from tf_simclr.files.places import FOLDERS, KEPT, WRITTEN, is_bucket, names_place, stand_for, written
 from tf_simclr.machine.signals import Stopping, raising
-from tf_simclr.places import FOLDERS, KEPT, WRITTEN, is_bucket, names_place, stand_for, written
 from tf_simclr.terminal import forget
 
 _C = TypeVar("_C")

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from tf_simclr import contents
 from tf_simclr.buckets.patience import is_refused, patiently
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import contents
+from tf_simclr.files.places import is_address, shown
 from tf_simclr.frameworks import to_install
-from tf_simclr.places import is_address, shown
 
 AT_ONCE = 16
 """Objects that are fetched or removed at the same time."""

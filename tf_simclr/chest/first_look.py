@@ -13,7 +13,7 @@ from tf_simclr.chest.page.gate import check_origin, listen
 from tf_simclr.config import ChestApp, ChestEvaluate, ChestExplain, ChestFindings, ChestPrepare
 from tf_simclr.data.radiographs.settings import ATTRIBUTES, check_columns, check_findings, settings
 from tf_simclr.errors import check
-from tf_simclr.places import is_address
+from tf_simclr.files.places import is_address
 
 
 def look_first(config: Any) -> None:

@@ -12,9 +12,8 @@ from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import read_json, replacing, write_json
+from tf_simclr.files import contents, read_json, replacing, write_json
 from tf_simclr.foreign import parse_json, reading
 from tf_simclr.run_folder import read_arrays
 

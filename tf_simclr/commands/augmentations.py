@@ -14,9 +14,9 @@ from tf_simclr.data.digits import flower_file
 from tf_simclr.data.draws import split
 from tf_simclr.data.recipe import Recipe, evaluation_proportion
 from tf_simclr.errors import InputError
+from tf_simclr.files.places import shown
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.frameworks import has_tensorflow, tf
-from tf_simclr.places import shown
 from tf_simclr.terminal import say, show
 
 ROWS = {

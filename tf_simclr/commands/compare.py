@@ -13,7 +13,7 @@ from tf_simclr.evaluation.binary import reliability
 from tf_simclr.evaluation.maps import curve_area, curve_band
 from tf_simclr.evaluation.metrics import hit_rate
 from tf_simclr.evaluation.reports import Answers, aligned, paired_difference, read_answers
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 from tf_simclr.terminal import show
 
 _Rows = dict[str, tuple[Answers, str]]

@@ -15,7 +15,6 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.buckets.keeping import bring, send
 from tf_simclr.commands.finetune import Given, GivenOwn
 from tf_simclr.commands.parts.images import open_source, same_classes
@@ -37,7 +36,7 @@ from tf_simclr.data.sources import Source
 from tf_simclr.data.subsets import UNKNOWN, choose, listing, lookup, mapped, names_of, of_rows, with_targets
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import extract, source_digest, weights_digest
-from tf_simclr.files import replacing
+from tf_simclr.files import contents, replacing
 from tf_simclr.frameworks import tf
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.distillation import Distiller

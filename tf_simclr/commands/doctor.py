@@ -18,8 +18,8 @@ from typing import Any
 
 import tf_simclr
 from tf_simclr.config import Doctor
-from tf_simclr.contents import cache_folder
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import cache_folder
 from tf_simclr.frameworks import BACKENDS, check_chosen, choose_installed, chosen, installed
 from tf_simclr.machine.accelerators import NAMES, Accelerator, accelerators, cure, hidden, reasons, unused, version
 from tf_simclr.terminal import write

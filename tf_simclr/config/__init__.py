@@ -32,7 +32,7 @@ from tf_simclr.config.evaluation import (
 )
 from tf_simclr.config.presets import Presets
 from tf_simclr.config.training import Augmentations, Distill, Finetune, Pretrain
-from tf_simclr.places import written
+from tf_simclr.files.places import written
 
 COMMANDS: dict[str, type[Any]] = {
     "pretrain": Pretrain,

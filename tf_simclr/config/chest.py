@@ -8,7 +8,7 @@ from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.config.parts import Checked, OwnCode
 from tf_simclr.data.radiographs import MODALITIES, Fit
 from tf_simclr.errors import check
-from tf_simclr.places import Place
+from tf_simclr.files.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)

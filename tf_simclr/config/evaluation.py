@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from tf_simclr.config.options import HIDDEN, POSITIONAL
 from tf_simclr.config.parts import Checked, Data, Images, Optimization, OwnCode, Publishing, Viewing, check_encoder
 from tf_simclr.errors import check
+from tf_simclr.files.places import Place
 from tf_simclr.own.named import is_code
-from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,9 @@ from tf_simclr.data.radiographs.settings import check_class, check_one_class, ch
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check, meant
 from tf_simclr.evaluation.transfer_sets import chosen_sets
+from tf_simclr.files.places import expanded, is_address, shown
 from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import OF_LIBRARIES, is_named, look, look_in_library
-from tf_simclr.places import expanded, is_address, shown
 from tf_simclr.run_folder import RunFolder
 
 _CHECKPOINTS = ("checkpoint", "teacher", "adapted")

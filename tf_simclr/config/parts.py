@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from tf_simclr.config.effects import RESNET, check_effect
 from tf_simclr.config.ranges import check_ranges
 from tf_simclr.errors import check, meant
+from tf_simclr.files.places import Place, expand, hub_name
 from tf_simclr.own.named import OF_LIBRARIES, application_names, is_named
-from tf_simclr.places import Place, expand, hub_name
 
 
 class _Renaming(type):

@@ -19,8 +19,8 @@ from tf_simclr.config.parts import (
 )
 from tf_simclr.data import recipe
 from tf_simclr.errors import check, meant
+from tf_simclr.files.places import Place
 from tf_simclr.own.named import is_code, is_named
-from tf_simclr.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.buckets import local
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.errors import InputError, check, meant
-from tf_simclr.places import shown
+from tf_simclr.files import contents
+from tf_simclr.files.places import shown
 
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tf_simclr import contents
-from tf_simclr.contents import silent
 from tf_simclr.data import images, rasters
 from tf_simclr.data.draws import FILES, ORDER
 from tf_simclr.data.folders import Folder, look
 from tf_simclr.errors import check
+from tf_simclr.files import contents
+from tf_simclr.files.contents import silent
+from tf_simclr.files.places import shown
 from tf_simclr.frameworks import has_tensorflow, tf
-from tf_simclr.places import shown
 
 if TYPE_CHECKING:
     Records: TypeAlias = tf.data.Dataset

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr import contents
-from tf_simclr.contents import silent
 from tf_simclr.data import images, in_python
 from tf_simclr.data.examples import SMALL
 from tf_simclr.data.sources import Indexed, Records, Sequential, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import contents
+from tf_simclr.files.contents import silent
 from tf_simclr.frameworks import has_tensorflow, tf
 
 Record = dict[str, "tf.Tensor"]

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_simclr import contents
-from tf_simclr.contents import Say, silent
 from tf_simclr.data.sources import AT_ONCE, Records, Sequential, Source, in_graph, missing_labels
 from tf_simclr.errors import InputError, check, first_line
-from tf_simclr.places import expanded
+from tf_simclr.files import contents
+from tf_simclr.files.contents import Say, silent
+from tf_simclr.files.places import expanded
 
 LOOKED_AT = 1000
 """Examples whose labels tell whether a split has any: tfds shuffles when it prepares a set."""

@@ -15,16 +15,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.buckets.keeping import bring, send
-from tf_simclr.contents import Say, silent
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing_folder
+from tf_simclr.files import contents, replacing_folder
+from tf_simclr.files.contents import Say, silent
+from tf_simclr.files.places import expanded
 from tf_simclr.foreign import DAMAGED
 from tf_simclr.models.parts import as_taken
-from tf_simclr.places import expanded
 from tf_simclr.terminal import Tally, say
 
 

@@ -24,11 +24,11 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Features, extract
 from tf_simclr.evaluation.metrics import accuracy, top_k_accuracy
 from tf_simclr.files import read_json, write_json
+from tf_simclr.files.places import is_bucket, written
 from tf_simclr.machine.launchers import started
 from tf_simclr.models.network import weights_by_name
 from tf_simclr.official.flags import Call
 from tf_simclr.optimizers import train_steps
-from tf_simclr.places import is_bucket, written
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.weights import load_model

@@ -23,11 +23,11 @@ import keras
 import numpy as np
 
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.files.places import expanded
 from tf_simclr.foreign import dictionaries, parse_json, reading, spend
 from tf_simclr.frameworks import imported
 from tf_simclr.models import network, parts
 from tf_simclr.own import named
-from tf_simclr.places import expanded
 
 _Say = Callable[[str], None]
 RANGE = "range_of_encoder"

@@ -9,7 +9,7 @@ the first one as often as they speak: where it is silent for as long they end by
 import contextlib
 from typing import Any
 
-from tf_simclr.lock import Beat
+from tf_simclr.files.lock import Beat
 from tf_simclr.replicas.line import Line, end, lost
 
 BEAT = 15.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.data.radiographs import MADE_UP, told_made_up
-from tf_simclr.places import expanded
+from tf_simclr.files.places import expanded
 from tf_simclr.run_folder import RunFolder, noted
 
 FILE = "about.json"

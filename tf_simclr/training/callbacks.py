@@ -15,8 +15,8 @@ import numpy as np
 
 from tf_simclr.errors import InputError
 from tf_simclr.files import csv_of, replacing
+from tf_simclr.files.lock import Beat
 from tf_simclr.foreign import reading
-from tf_simclr.lock import Beat
 from tf_simclr.machine.signals import Stopping
 from tf_simclr.replicas import Devices, settle, steps_done
 from tf_simclr.run_folder import RunFolder, captured, write_state

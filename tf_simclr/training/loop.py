@@ -12,8 +12,8 @@ import numpy as np
 
 from tf_simclr.errors import InputError, surfacing
 from tf_simclr.files import clear_unfinished
+from tf_simclr.files.lock import hold
 from tf_simclr.frameworks import has_tensorflow
-from tf_simclr.lock import hold
 from tf_simclr.machine.signals import Stopping
 from tf_simclr.replicas import ONE_DEVICE, Devices, alone, steps_done
 from tf_simclr.run_folder import OtherStream, RunFolder, restore_state, state

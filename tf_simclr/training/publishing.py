@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tf_simclr.errors import InputError, check, in_one_line
 from tf_simclr.files import read_json
+from tf_simclr.files.places import expanded, hub_name
 from tf_simclr.frameworks import check_installed
-from tf_simclr.places import expanded, hub_name
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.training.about import FILE, known_of
 

@@ -33,7 +33,7 @@ from tf_simclr.commands import linear_eval
 from tf_simclr.commands.parts.networks import drawn_encoder, encoder_name
 from tf_simclr.config import ChestArds, plain, plain_defaults
 from tf_simclr.files import replacing_path, write_json
-from tf_simclr.lock import hold
+from tf_simclr.files.lock import hold
 from tf_simclr.models.architecture import Own
 from tf_simclr.own import encoders
 from tf_simclr.terminal import say, show

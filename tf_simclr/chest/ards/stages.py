@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.data.radiographs.duplicates import near_duplicates
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import Split
 from tf_simclr.errors import check
-from tf_simclr.files import begun_with, read_json, write_json
+from tf_simclr.files import begun_with, contents, read_json, write_json
 
 
 class _About(NamedTuple):

@@ -26,13 +26,13 @@ from tf_simclr.chest.files.about import decade
 from tf_simclr.chest.files.radiograph import LATERAL
 from tf_simclr.chest.files.squares import SHRUNK, pseudonym, unpacked
 from tf_simclr.chest.files.worker import SECONDS, each
-from tf_simclr.contents import Say, digests, silent
 from tf_simclr.data.radiographs import MODALITIES, Fit
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import begun_with, replacing_path, write_json
+from tf_simclr.files.contents import Say, digests, silent
+from tf_simclr.files.lock import hold
+from tf_simclr.files.places import expanded
 from tf_simclr.foreign import reading
-from tf_simclr.lock import hold
-from tf_simclr.places import expanded
 
 SHARD = 512
 """Images a shard, and the most work that a stop can cost."""

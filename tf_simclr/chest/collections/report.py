@@ -13,12 +13,12 @@ from tf_simclr.chest.collections.prepare import Names, beside, prepare, salt_of
 from tf_simclr.chest.files.reading import read
 from tf_simclr.chest.files.squares import side_by_side
 from tf_simclr.config import ChestPrepare, plain
-from tf_simclr.contents import silent
 from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.prepared import MADE_UP, Prepared, load
 from tf_simclr.data.radiographs.splits import NAMES
 from tf_simclr.evaluation.binary import roc_auc
 from tf_simclr.files import replacing, write_json
+from tf_simclr.files.contents import silent
 from tf_simclr.terminal import Tally, say
 
 _EXAMPLES = 4

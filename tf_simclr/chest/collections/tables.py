@@ -27,7 +27,7 @@ from tf_simclr.chest.collections.collection import (
 )
 from tf_simclr.data.radiographs.splits import NAMES, named
 from tf_simclr.errors import InputError, check
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 
 _SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)
 """A number as a spreadsheet shows a long one, of which it has thrown the last digits away: `1.23E+11`."""

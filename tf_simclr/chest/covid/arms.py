@@ -17,12 +17,12 @@ from tf_simclr.chest.kept import Kept
 from tf_simclr.chest.model.seen import all_features
 from tf_simclr.commands.parts.networks import encoder_from
 from tf_simclr.config import ChestCovid
-from tf_simclr.contents import of_array
 from tf_simclr.data import STREAM
 from tf_simclr.data.radiographs.partition import given, task
 from tf_simclr.data.radiographs.prepared import Prepared
 from tf_simclr.data.radiographs.splits import check_patients
 from tf_simclr.evaluation.features import Extractor, source_digest, weights_digest
+from tf_simclr.files.contents import of_array
 from tf_simclr.models.classifier import group_of
 from tf_simclr.models.resnet import resnet
 from tf_simclr.terminal import say

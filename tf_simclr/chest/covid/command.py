@@ -21,7 +21,7 @@ from tf_simclr.data.radiographs.duplicates import across, near_duplicates
 from tf_simclr.data.radiographs.splits import shared
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import write_json
-from tf_simclr.lock import hold
+from tf_simclr.files.lock import hold
 from tf_simclr.terminal import say, show, typed
 
 _SYNTHETIC_SIZE = 224

@@ -27,7 +27,7 @@ from tf_simclr.evaluation import multi_label
 from tf_simclr.evaluation.features import WHOLE
 from tf_simclr.evaluation.reports import versions
 from tf_simclr.files import csv_of, replacing, write_json
-from tf_simclr.lock import hold
+from tf_simclr.files.lock import hold
 from tf_simclr.terminal import say, show, typed
 from tf_simclr.weights import load_encoder
 

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.chest.kept import Kept
 from tf_simclr.chest.model import seen
 from tf_simclr.chest.model.seen import all_features
@@ -30,6 +29,7 @@ from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Extractor, weights_digest
 from tf_simclr.evaluation.multi_label import MEAN_AUC, mean_auc
 from tf_simclr.evaluation.probes import chosen_regression, logistic_regression
+from tf_simclr.files import contents
 from tf_simclr.replicas import Devices
 from tf_simclr.terminal import say
 from tf_simclr.weights import load_encoder, load_model

@@ -18,7 +18,7 @@ from tf_simclr.config import ChestExplain, plain
 from tf_simclr.data.radiographs.settings import check_findings
 from tf_simclr.errors import InputError
 from tf_simclr.files import write_json
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 from tf_simclr.terminal import say, show
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from tf_simclr.config.first_look import SPLITS, data_set_folder, sizes
 from tf_simclr.config.parts import WITH_OPACITY, Images
-from tf_simclr.contents import digests, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.radiographs.settings import check_one_class
 from tf_simclr.data.shards import opening
@@ -17,7 +16,8 @@ from tf_simclr.data.shards.hub import from_hub, here, is_hub, splits_of
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.sources import Source, from_folder, with_opacity
 from tf_simclr.errors import check
-from tf_simclr.places import shown
+from tf_simclr.files.contents import digests, silent
+from tf_simclr.files.places import shown
 from tf_simclr.terminal import say
 
 

@@ -11,12 +11,12 @@ from tf_simclr.data.sources import Source
 from tf_simclr.errors import check
 from tf_simclr.evaluation.features import Extractor
 from tf_simclr.files import read_json
+from tf_simclr.files.places import is_address, shown
 from tf_simclr.models.architecture import Architecture, Own
 from tf_simclr.models.network import in_precision
 from tf_simclr.models.normalization import precision, share_statistics
 from tf_simclr.models.resnet import resnet
 from tf_simclr.own import encoders, named
-from tf_simclr.places import is_address, shown
 from tf_simclr.replicas import ONE_DEVICE, Devices
 from tf_simclr.run_folder import RunFolder
 from tf_simclr.terminal import say

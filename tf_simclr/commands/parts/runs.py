@@ -16,15 +16,15 @@ from tf_simclr.buckets.mirror import mirrored
 from tf_simclr.buckets.staging import copied, filled
 from tf_simclr.config import Distill, Finetune, Pretrain, plain, plain_defaults
 from tf_simclr.config.parts import Placement, Publishing
-from tf_simclr.contents import of_bytes
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check
 from tf_simclr.evaluation.features import source_digest
+from tf_simclr.files.contents import of_bytes
+from tf_simclr.files.lock import hold
+from tf_simclr.files.places import is_bucket, written
 from tf_simclr.frameworks import has_tensorflow
-from tf_simclr.lock import hold
 from tf_simclr.machine.signals import Interrupted, Stopped
 from tf_simclr.models.architecture import Architecture, Own
-from tf_simclr.places import is_bucket, written
 from tf_simclr.run_folder import WEIGHTS, RunFolder
 from tf_simclr.terminal import say, show
 from tf_simclr.training import publishing

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_simclr import contents
 from tf_simclr.cli import configured
 from tf_simclr.config import COMMANDS, Sweep, plain, plain_defaults
 from tf_simclr.config.effects import passed_over
@@ -20,10 +19,10 @@ from tf_simclr.config.parts import CODE
 from tf_simclr.config.splits import is_test, shared
 from tf_simclr.data.folders import content_of
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import begun_with, read_json, write_json
+from tf_simclr.files import begun_with, contents, read_json, write_json
+from tf_simclr.files.places import expanded, is_address
 from tf_simclr.frameworks import check_installed
 from tf_simclr.own.named import check_typed, is_code, look
-from tf_simclr.places import expanded, is_address
 from tf_simclr.run_folder import WEIGHTS
 from tf_simclr.terminal import say
 from tf_simclr.weights import content_of_option

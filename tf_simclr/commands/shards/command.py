@@ -2,7 +2,7 @@
 
 from tf_simclr.config import PrepareShards
 from tf_simclr.data.shards.prepare import prepare_shards
-from tf_simclr.places import shown
+from tf_simclr.files.places import shown
 from tf_simclr.terminal import say, show, typed
 
 

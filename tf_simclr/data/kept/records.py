@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_simclr.contents import masked_crc32c
 from tf_simclr.errors import check
+from tf_simclr.files.contents import masked_crc32c
 from tf_simclr.frameworks import tf
 
 _HEAD, _FRAME = 12, 16

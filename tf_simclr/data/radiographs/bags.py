@@ -10,12 +10,12 @@ References:
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr import contents
-from tf_simclr.contents import silent
 from tf_simclr.data.radiographs import partition
 from tf_simclr.data.radiographs.prepared import Prepared, Record
 from tf_simclr.data.sources import Indexed, Source, in_graph
 from tf_simclr.errors import check
+from tf_simclr.files import contents
+from tf_simclr.files.contents import silent
 
 
 def source(prepared: Prepared, rows: np.ndarray, *, positive: str | None = None) -> Source:

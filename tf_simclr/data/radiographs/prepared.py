@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_simclr import contents, terminal
+from tf_simclr import terminal
 from tf_simclr.buckets import local
-from tf_simclr.contents import Say, silent
 from tf_simclr.data.kept.records import Reader, shards
 from tf_simclr.data.radiographs import MADE_UP, UNCERTAIN, Fit
 from tf_simclr.data.radiographs.patients import reconciled
 from tf_simclr.data.radiographs.settings import ATTRIBUTES, check_class
 from tf_simclr.data.sources import Indexed, Source, in_graph, only_class
 from tf_simclr.errors import check
+from tf_simclr.files import contents
+from tf_simclr.files.contents import Say, silent
 from tf_simclr.foreign import reading
 
 Record = dict[str, tf.Tensor]

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.contents import Say, silent
 from tf_simclr.data.folders import PARTS
 from tf_simclr.data.shards.index import Columns
 from tf_simclr.data.shards.source import from_shards, of_files
 from tf_simclr.data.sources import Source
 from tf_simclr.errors import InputError, check, meant
+from tf_simclr.files.contents import Say, silent
+from tf_simclr.files.places import expanded, shown
 from tf_simclr.frameworks import check_installed
-from tf_simclr.places import expanded, shown
 
 _START = "hf:"
 """How such a data set's name begins."""

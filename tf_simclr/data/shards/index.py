@@ -19,14 +19,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tf_simclr import contents
-from tf_simclr.contents import Say
 from tf_simclr.data.shards import opening
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import replacing
+from tf_simclr.files import contents, replacing
+from tf_simclr.files.contents import Say
+from tf_simclr.files.lock import InUse, hold
+from tf_simclr.files.places import shown
 from tf_simclr.foreign import DAMAGED, Budget, parse_json, reading
-from tf_simclr.lock import InUse, hold
-from tf_simclr.places import shown
 
 _FORMAT = 5
 """Counts up when a shard's index would be another."""

@@ -24,8 +24,8 @@ from tf_simclr.data.folders import PARTS, entries
 from tf_simclr.data.folders import listed as first_of
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import read_json
+from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, shown
 from tf_simclr.foreign import is_plain
-from tf_simclr.places import BRACES, SHARDS_NOTE, braced, expanded, shown
 
 ENDINGS = {
     **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar"),

@@ -18,18 +18,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tf_simclr import contents
-from tf_simclr.contents import Say, silent
 from tf_simclr.data import folders, rasters
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.source import from_shards
 from tf_simclr.data.shards.writers import FORMATS, Example
 from tf_simclr.data.sources import Rows, Source, from_folder
 from tf_simclr.errors import InputError, check
-from tf_simclr.files import begun_with, clear_unfinished, read_json, replacing, replacing_path, write_json
+from tf_simclr.files import begun_with, clear_unfinished, contents, read_json, replacing, replacing_path, write_json
+from tf_simclr.files.contents import Say, silent
+from tf_simclr.files.lock import hold
+from tf_simclr.files.places import SHARDS_NOTE, check_local, expanded, shown
 from tf_simclr.foreign import DAMAGED
-from tf_simclr.lock import hold
-from tf_simclr.places import SHARDS_NOTE, check_local, expanded, shown
 
 _Format = Literal["tar", "tfrecord", "parquet", "arrayrecord"]
 _WITHOUT = "images"

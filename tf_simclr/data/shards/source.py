@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr import contents
 from tf_simclr.buckets import local
-from tf_simclr.contents import Say, silent
 from tf_simclr.data import folders, images
 from tf_simclr.data.shards import array_records, index, opening, tables, tars, tfrecords
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Listing, Reader
 from tf_simclr.data.sources import Indexed, Rows, Source, in_graph, missing_labels, only_class
 from tf_simclr.errors import InputError, check
+from tf_simclr.files import contents
+from tf_simclr.files.contents import Say, silent
+from tf_simclr.files.places import shown
 from tf_simclr.foreign import DAMAGED, reading
 from tf_simclr.frameworks import tf
-from tf_simclr.places import shown
 
 _Fetch = Callable[[Path, tuple[int, ...]], bytes]
 """Where a shard's images are read, and the place of one → its bytes."""

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.errors import InputError, check
+from tf_simclr.files.contents import crc32c
+from tf_simclr.files.places import shown
 from tf_simclr.foreign import is_plain, parse_json, spend
-from tf_simclr.places import shown
 
 _LABELS = ("label", "labels", "class", "cls", "target", "class_id", "category", "class_name", "label_name")
 _TEXTS = ("class_name", "label_name", "class_text", "label_text", "text_label")

@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tf_simclr.contents import crc32c
 from tf_simclr.data.rasters import ENDINGS
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import crc32c
+from tf_simclr.files.places import shown
 from tf_simclr.foreign import Headers, parse_json, spend
-from tf_simclr.places import shown
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$", re.DOTALL)
 """WebDataset's key and extension."""

@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tf_simclr.contents import masked_crc32c
 from tf_simclr.data.rasters import is_picture
 from tf_simclr.data.shards import opening
 from tf_simclr.data.shards.index import NO_LABEL, Columns, Copy, Listing
 from tf_simclr.data.shards.tars import PACKINGS, WORDS, unpacked
 from tf_simclr.errors import InputError
+from tf_simclr.files.contents import masked_crc32c
 from tf_simclr.foreign import spend
 
 _IMAGES = ("image/encoded", "image", "image_raw", "encoded", "jpg", "jpeg", "png", "picture", "img")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_simclr.contents import masked_crc32c
+from tf_simclr.files.contents import masked_crc32c
 from tf_simclr.foreign.wire import encode, encode_varint
 
 _ROWS = 100

@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all, and notes of what a folder was begun with."""
+"""Files and folders that appear whole or not at all, and notes of what a folder was begun with.
+
+Beside this: paths as people write them (`places`), what is known by its content (`contents`), and one process a folder
+(`lock`).
+"""
 
 import contextlib
 import csv
@@ -14,7 +18,7 @@ from typing import Any, BinaryIO
 
 from tf_simclr import foreign
 from tf_simclr.errors import InputError
-from tf_simclr.places import check_local
+from tf_simclr.files.places import check_local
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ import google_crc32c
 import numpy as np
 
 from tf_simclr.errors import InputError, check
-from tf_simclr.places import expanded
+from tf_simclr.files.places import expanded
 
 SIZE = 16
 """Bytes of a digest, so 32 letters: two among a billion files are equal by chance once in 10²⁰ times."""

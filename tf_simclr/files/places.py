@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin
 from tf_simclr import terminal
 from tf_simclr.errors import InputError, check, shortened
 
-_MARK = "tf_simclr.places"
+_MARK = "tf_simclr.files.places"
 Place = Annotated[str, _MARK]
 """Type of a knob that is a word of its own, such as `synthetic`, or else a path."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_simclr.errors import InputError
+from tf_simclr.files.places import check_local
 from tf_simclr.foreign import open_unlinked
-from tf_simclr.places import check_local
 
 try:
     import fcntl
