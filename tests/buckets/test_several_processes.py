@@ -133,27 +133,30 @@ def test_a_signal_ends_none_before_all_is_in_the_bucket(proxy, bucket, tmp_path,
     assert "lock" not in there
 
 
-def test_a_signal_to_the_first_process_before_the_training_frees_the_bucket(bucket, tmp_path):
-    """SIGTERM ended it where it was, and its lock stayed."""
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_first_process_before_the_training_frees_the_bucket(bucket, tmp_path, backend, number):
+    """SIGTERM ended it where it was, and its lock stayed; by Ctrl-C it ended well, and JAX aborted the other one."""
     pictures.write(tmp_path / "images" / "train", per_class=8, size=8)
     (tmp_path / "tinynet.py").write_text(NET)
     words = ["pretrain", *TRAINED, *COMMANDS["pretrain"].split(), "--model_dir", f"{bucket}/run"]
     place = "tf_simclr.commands.parts.runs:source_digest"
-    with Forks("jax") as forks:
-        members = start(forks, "jax", words, tmp_path, "first", WAIT_IN=place)
+    with Forks(backend) as forks:
+        members = start(forks, backend, words, tmp_path, "first", WAIT_IN=place)
         end = time.monotonic() + 300
         while not (tmp_path / "waits").exists():
             assert time.monotonic() < end
             assert all(member.poll() is None for member in members)
             time.sleep(0.02)
         assert "lock" in Store(f"{bucket}/run").find()
-        members[0].send_signal(signal.SIGTERM)
+        members[0].send_signal(number)
         assert wait(members[:1], 60)
-        assert members[0].code == 143, members[0].said()
+        assert members[0].code == 128 + number, members[0].said()
         assert "lock" not in Store(f"{bucket}/run").find()
         (tmp_path / "go").touch()
         assert wait(members, 120)
         assert members[1].code == 2, members[1].said()
+        assert "worker 0" in members[1].said()
         assert "Traceback" not in "".join(member.said() for member in members)
 
 

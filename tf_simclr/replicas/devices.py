@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.machine.signals import EXIT_CODES, Interrupted, Stopped
 from tf_simclr.replicas import last_words, processes
 from tf_simclr.replicas.fitting import feed
 from tf_simclr.replicas.line import lost
@@ -216,6 +217,13 @@ class Devices:
             said = {} if (first := processes.lost_first()) else last_words.heard(count, here=number)
             who = _with_reasons(said) if said else _who_is_gone(str(cause), first=first)
             raise _Lost(lost(number, count=count, who=who)) from error
+        except (SystemExit, KeyboardInterrupt) as ended:
+            # A signal to this process alone: before the training, or a second Ctrl-C.
+            if count > 1 and not isinstance(ended, Stopped | Interrupted):
+                code = EXIT_CODES[signal.SIGINT] if isinstance(ended, KeyboardInterrupt) else ended.code
+                processes.leave(code if isinstance(code, int) else 1)
+                last_words.leave(number, "a signal that it was sent")
+            raise
 
 
 class _Lost(InputError):
