@@ -1,9 +1,11 @@
 """Runs before any test: quiet TensorFlow, four logical CPUs, a cache of its own, and float64 where it is asked for."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "TF_SIMCLR_CACHE" not in os.environ:  # what is kept for later stays out of the developer's home
@@ -22,6 +24,30 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
+
+
+def pytest_collection_finish():
+    """What was imported stays: it need not be looked through with each collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+LONG = 3.0
+"""Seconds of a test after which its garbage is collected."""
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Collects what a long test leaves behind, soon.
+
+    An iterator of tf.data has a thread that thinks about its speed, first every 10 milliseconds, then ever less often,
+    down to once a minute.  Who drops the iterator waits for that thread, and sometimes the thread misses that it is to
+    end (TensorFlow 2.21): after minutes in the garbage, that was a minute for each.
+    """
+    begin = time.monotonic()
+    yield
+    if time.monotonic() - begin > LONG:
+        gc.collect()
 
 
 @pytest.fixture
