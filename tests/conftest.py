@@ -32,7 +32,7 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-LONG = 3.0
+LONG = 10.0
 """Seconds of a test after which its garbage is collected."""
 
 

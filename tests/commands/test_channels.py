@@ -82,7 +82,7 @@ def here(tmp_path, monkeypatch) -> Path:
     named.imported.clear()
 
 
-@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("where", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_grey_images_through_the_commands(here, where, capfd):
     short = f"--image_dir pets --image_size 16 --train_batch_size 4 --train_steps 2 --augment_on {where}"
     cli.execute(

@@ -53,7 +53,13 @@ def after_steps(devices: Devices, streams, place: str, *, steps: int = 3, at_onc
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"jit_compile": True}, {"microbatch_size": 3}, {"microbatch_size": 4, "jit_compile": True}, {"at_once": 3}],
+    [
+        {},
+        {"jit_compile": True},
+        {"microbatch_size": 3},
+        pytest.param({"microbatch_size": 4, "jit_compile": True}, marks=pytest.mark.slow),
+        {"at_once": 3},
+    ],
     ids=str,
 )
 def test_a_training_is_the_same_whoever_makes_the_views(streams, options):
