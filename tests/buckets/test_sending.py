@@ -351,6 +351,18 @@ def unheard():
         signal.signal(number, handler)
 
 
+def command(address, number):
+    """Fills a folder in a bucket, and is sent a signal in its midst, if any."""
+    with staging.filled(address, say=lambda line: None) as folder:
+        folder.mkdir(parents=True)
+        (folder / "one").write_bytes(b"1")
+        sending.send_now(folder)
+        (folder / "two").write_bytes(b"2")
+        if number is not None:
+            os.kill(os.getpid(), number)
+            pytest.fail("it went on")
+
+
 @pytest.mark.parametrize(
     ("sent", "ending", "code"), [("TERM", SystemExit, 143), ("HUP", SystemExit, 129), ("INT", KeyboardInterrupt, None)]
 )
@@ -371,19 +383,8 @@ def test_a_signal_ends_a_command_when_all_is_sent(proxy, bucket, unheard, moment
         return None
 
     proxy.fault = fault
-
-    def command():
-        with staging.filled(bucket, say=lambda line: None) as folder:
-            folder.mkdir(parents=True)
-            (folder / "one").write_bytes(b"1")
-            sending.send_now(folder)
-            (folder / "two").write_bytes(b"2")
-            if moment == "in the midst":
-                os.kill(os.getpid(), number)
-                pytest.fail("it went on")
-
     with pytest.raises(ending) as caught:
-        command()
+        command(bucket, number if moment == "in the midst" else None)
     assert code is None or caught.value.code == code
     assert {*Store(bucket).find()} == {"one", "two", MANIFEST}
     assert signal.getsignal(number) == unheard[number]
@@ -397,20 +398,20 @@ def test_a_second_ctrl_c_ends_a_command_while_it_sends(proxy, bucket, unheard):
         return None
 
     proxy.fault = fault
-
-    def command():
-        with staging.filled(bucket, say=lambda line: None) as folder:
-            folder.mkdir(parents=True)
-            (folder / "two").write_bytes(b"2")
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        command()
+        command(bucket, signal.SIGINT)
     proxy.fault = lambda method, path, body: None
     assert "two" not in Store(bucket).find()
     with staging.filled(bucket, say=lambda line: None):  # the same command later: nobody else is waited for
         pass
-    assert {*Store(bucket).find()} == {"two", MANIFEST}
+    assert {*Store(bucket).find()} == {"one", "two", MANIFEST}
+
+
+@PLACES
+def test_a_signal_ends_a_command_when_all_is_sent_to_any_store(place, unheard):
+    with pytest.raises(SystemExit):
+        command(place, signal.SIGTERM)
+    assert {*Store(place).find()} == {"one", "two", MANIFEST}
 
 
 @pytest.mark.slow

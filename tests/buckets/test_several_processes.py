@@ -100,14 +100,16 @@ def test_a_run_of_two_processes_lies_in_a_bucket(proxy, bucket, tmp_path, backen
         assert there.get(name) == here.get(name)
 
 
-@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-@pytest.mark.parametrize("told", [0, 1])
-def test_a_signal_ends_none_before_all_is_in_the_bucket(proxy, bucket, tmp_path, backend, told):
+@pytest.mark.parametrize(
+    ("backend", "command", "told"),
+    [("jax", "pretrain", 0), ("jax", "finetune", 1), ("tensorflow", "finetune", 0), ("tensorflow", "pretrain", 1)],
+)
+def test_a_signal_ends_none_before_all_is_in_the_bucket(proxy, bucket, tmp_path, backend, command, told):
     """A launcher ends those that are left some seconds after the first one has ended: then nothing may be missing."""
     pictures.write(tmp_path / "images" / "train", per_class=8, size=8)
+    pictures.write(tmp_path / "images" / "test", per_class=4, size=8)
     (tmp_path / "tinynet.py").write_text(NET)
-    words = ["pretrain", *COMMON.split(), *LONG.split(), *COMMANDS["pretrain"].split(), "--model_dir", f"{bucket}/run"]
-    words += ["--checkpoint_steps", "3"]
+    words = [command, *COMMON.split(), *LONG.split(), *COMMANDS[command].split(), "--model_dir", f"{bucket}/run"]
     slow: list[bool] = []
 
     def fault(method, path, body):

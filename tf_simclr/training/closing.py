@@ -47,11 +47,12 @@ class Stop(keras.callbacks.Callback):
         """Says where the last step is, and ends this process."""
         saver = self.saver
         saver.devices.by_chief(saver.wait)
-        _end(agreed, saver.saved, stopping=saver.stopping, devices=saver.devices, run=saver.run, say=self.say)
+        saved = Closing(saver.stopping, devices=saver.devices, run=saver.run, step=saver.saved, say=self.say)
+        saved.end(agreed)
 
 
 class Closing:
-    """What is left to do behind the last step, which is saved: tests and files, by the first process.
+    """What is left to do behind a step that is saved: where it is the last one, tests and files, by the first process.
 
     A signal to the one that works ends it at once, and the others with it; one to another process ends all as soon as
     the work in hand is done, for which that one waits.
@@ -60,7 +61,7 @@ class Closing:
         stopping: the block of the whole training.
         devices: that it ran on.
         run: its folder.
-        step: the last one.
+        step: that is saved.
         say: takes a line for the user.
     """
 
@@ -93,36 +94,26 @@ class Closing:
         """Ends all processes where one was sent a signal; all must call it."""
         sent = self.devices.first_signal(self.stopping.signal)
         if sent is not None:
-            _end(sent, self.step, stopping=self.stopping, devices=self.devices, run=self.run, say=self.say)
+            self.end(sent)
 
+    def end(self, sent: signal.Signals) -> NoReturn:
+        """Says where the step is saved, when it is, and ends all processes as a signal asks for; all must call it."""
+        # The first process alone knows whether its bucket has all; the others wait for that here.
+        trouble = self.devices.collect(self._send() if self.devices.chief else None)[0]
+        if trouble is None:
+            where = f"in {self.run.checkpoint(self.step)}; the same command goes on from there"
+        else:
+            here = "this machine" if self.devices.process[1] == 1 else "the machine of worker 0"
+            where = f"on {here} alone, where the same command goes on from it: {trouble}"
+        self.say(f"{sent.name}: step {self.step:,} is saved {where}")
+        self.devices.part()
+        self.stopping.signal = sent
+        self.stopping.obey(together=True)
 
-def _end(
-    sent: signal.Signals,
-    step: int,
-    *,
-    stopping: Stopping,
-    devices: Devices,
-    run: RunFolder,
-    say: Callable[[str], None],
-) -> NoReturn:
-    """Says where a step is saved, when it is, and ends all processes as a signal asks for; all must call it."""
-    # The first process alone knows whether its bucket has all; the others wait for that here.
-    trouble = devices.collect(_send(run) if devices.chief else None)[0]
-    if trouble is None:
-        where = f"in {run.checkpoint(step)}; the same command goes on from there"
-    else:
-        here = "this machine" if devices.process[1] == 1 else "the machine of worker 0"
-        where = f"on {here} alone, where the same command goes on from it: {trouble}"
-    say(f"{sent.name}: step {step:,} is saved {where}")
-    devices.part()
-    stopping.signal = sent
-    stopping.obey(together=True)
-
-
-def _send(run: RunFolder) -> str | None:
-    """Sends a run that lies in a bucket, and returns why it is not all there, if so."""
-    try:
-        run.send()
-    except InputError as error:
-        return addressed(str(error))
-    return None
+    def _send(self) -> str | None:
+        """Sends a run that lies in a bucket, and returns why it is not all there, if so."""
+        try:
+            self.run.send()
+        except InputError as error:
+            return addressed(str(error))
+        return None

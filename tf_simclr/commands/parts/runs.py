@@ -86,16 +86,18 @@ def in_folder(config: _C, devices: replicas.Devices) -> Iterator[_C]:
         # Before anything is written there.
         devices.by_chief(lambda: stack.enter_context(hold(folder.path, say=say)))
         begun = folder.config.exists()
-        try:
-            yield config if place is config.model_dir else replace(config, model_dir=place)
-            # All is in the bucket before any process says that it is done.
+
+        def end() -> None:
+            # All is in the bucket before any process ends: a launcher would then end the first one while it sends.
             devices.by_chief(sending.close)
             # Returns when all processes are done: the lock is held until then.
             devices.part()
-        except (Stopped, Interrupted):
-            # All end here: the launcher of one that is gone would end the first one while it sends.
-            devices.by_chief(sending.close)
-            devices.part()
+
+        try:
+            yield config if place is config.model_dir else replace(config, model_dir=place)
+            end()
+        except (Stopped, Interrupted):  # by which all end
+            end()
             raise
         except InputError:
             # Refused before its first step: what was noted for it is no run.
