@@ -40,9 +40,8 @@ LONG = 10.0
 def collected():
     """Collects what a long test leaves behind, soon.
 
-    An iterator of tf.data has a thread that thinks about its speed, first every 10 milliseconds, then ever less often,
-    down to once a minute.  Who drops the iterator waits for that thread, and sometimes the thread misses that it is to
-    end (TensorFlow 2.21): after minutes in the garbage, that was a minute for each.
+    Keras' own iterators, and those of tests, have the thread of TensorFlow that `data.sources.untuned` tells of: after
+    minutes in the garbage, each could take a minute to go.
     """
     begin = time.monotonic()
     yield

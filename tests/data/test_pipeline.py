@@ -322,3 +322,23 @@ def test_the_shares_of_processes_are_the_rows_of_the_batches_of_one(folder, star
 def test_a_share_that_there_is_not_is_refused(folder, share):
     with pytest.raises(InputError, match=r"share must be|multiple of the processes"):
         plain_batches(sources.from_folder(folder), 1, share=share)
+
+
+def test_no_stream_has_the_thread_that_tunes_it(folder):
+    """Whoever drops an iterator waits for that thread, a minute at worst."""
+    source = sources.from_folder(folder)
+    common = {"image_size": 32, "unreadable": pipeline.Unreadable()}
+    stream = pipeline.Stream(batch_size=8, seed=5, buffer=16)
+    arrays = sources.from_arrays(np.zeros((20, 32, 32, 3), np.uint8))
+    streams = {
+        "one image after the other": pipeline.training_views(source, stream=stream, **common),
+        "of a cache": pipeline.training_views(source, batch_size=8, seed=5, cache=True, **common),
+        "a batch at a time": pipeline.training_views(arrays, stream=stream, **common),
+        "packed": pipeline.packed_views(source, stream=stream, **common),
+        "one view": pipeline.single_views(source, stream=stream, **common),
+        "evaluation": pipeline.evaluation_batches(source, batch_size=8, **common),
+    }
+    for name, batches in streams.items():
+        next(iter(batches))
+        assert batches.options().autotune.enabled is False, name
+        assert batches.options().threading.max_intra_op_parallelism == 1, name

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.data.ops import iterator_ops, multi_device_iterator_ops
 
 from tests import golden
 from tf_simclr import replicas
+from tf_simclr.data.sources import untuned
 from tf_simclr.errors import InputError
 from tf_simclr.replicas.find import cluster_of, leave_processors_to_input
 from tf_simclr.replicas.fitting import feed
@@ -44,6 +46,39 @@ def test_mirrored_works_with_any_number_of_devices(count, name):
     with devices.scope():
         assert replicas.count() == count
     assert replicas.count() == 1
+
+
+class Doubled(replicas.FitOnReplicas, keras.Model):
+    """As small a model as can be trained on replicas."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_iterator_of_a_training_has_the_thread_that_tunes_it(count, monkeypatch):
+    """Whoever drops an iterator waits for that thread, a minute at worst, for each of the devices."""
+    made, original = [], iterator_ops.OwnedIterator._create_iterator
+
+    def noted(self, dataset):
+        made.append(dataset.options().autotune.enabled)
+        return original(self, dataset)
+
+    monkeypatch.setattr(iterator_ops.OwnedIterator, "_create_iterator", noted)
+    devices = replicas.find("mirrored", num_replicas=count)
+    with devices.scope():
+        model = Doubled()
+        model.compile("sgd", "mse")
+    data = untuned(tf.data.Dataset.from_tensors((np.ones((4, 2)), np.ones((4, 1)))).repeat())
+    devices.fit(model, data.skip, steps_per_epoch=2, verbose=0)
+    assert set(made) == {False}
+    assert len(made) >= count
+    tuned = multi_device_iterator_ops._create_device_dataset
+    assert tuned.__module__ == multi_device_iterator_ops.__name__  # what was put in its place is gone
 
 
 def test_several_devices_without_a_strategy_named_mean_mirrored():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ import numpy as np
 from tf_simclr.data import draws, images
 from tf_simclr.data.kept.pictures import Pictures, Places
 from tf_simclr.data.recipe import Recipe
-from tf_simclr.data.sources import Source, in_graph
+from tf_simclr.data.sources import CORES, Source, in_graph
 from tf_simclr.errors import InputError
 from tf_simclr.frameworks import tf
 
 View = Callable[..., Any]
 """Image (h, w, 3), seed (2,) → tensors of static shapes; with partners the partner's image is a third argument."""
-_WORKERS = max(16, os.cpu_count() or 1)
+_WORKERS = max(16, CORES)
 """Images of a batch that are made at the same time; TensorFlow's threads are as many as there are cores."""
 
 

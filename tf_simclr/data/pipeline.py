@@ -6,7 +6,6 @@ run, whether images are corrupt or not, and nothing before k is decoded.  That i
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from tf_simclr.data import augment, check_batch, draws, examples, images, in_pyt
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
-from tf_simclr.data.sources import ENDLESS, Indexed, Records, Source, cached, in_graph
+from tf_simclr.data.sources import CORES, ENDLESS, Indexed, Records, Source, cached, in_graph, untuned
 from tf_simclr.errors import InputError, check
 from tf_simclr.frameworks import has_tensorflow, tf
 from tf_simclr.machine.launchers import host_and_port
@@ -113,13 +112,13 @@ def training_views(
         return in_python.training_views(source, **common)
     # 2. Small images a batch at a time.
     if stream.data_service is None and in_batches(source, image_size=image_size, recipe=recipe):
-        batches = packed_views(source, **common, tuned=False)
+        batches = packed_views(source, **common, ahead=False)
         # As many batches as memory has room for, at 24 bytes a pixel: two views of three float32s.
-        at_once = min(os.cpu_count() or 1, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
+        at_once = min(CORES, _VIEWS_BYTES // (stream.batch_size * 24 * image_size**2))
         made = augment.views_of_packed(size=image_size, recipe=recipe)
         seen = in_graph(lambda batch, *labels: (made(batch), *labels))
         order = {"deterministic": stream.deterministic}
-        return _tuned(batches.map(seen, num_parallel_calls=max(_AT_ONCE, at_once), **order))
+        return _made_ahead(batches.map(seen, num_parallel_calls=max(_AT_ONCE, at_once), **order))
 
     # 3. Else one image after the other.
     def view(image: tf.Tensor, draw: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
@@ -146,7 +145,7 @@ def packed_views(
     recipe: Recipe = augment.SIMCLR,
     views: int = 2,
     central: bool = False,
-    tuned: bool = True,
+    ahead: bool = True,
     held: bool = False,
     **options: Any,
 ) -> tf.data.Dataset:
@@ -162,7 +161,7 @@ def packed_views(
         recipe: how the views come about.
         views: 2, or 1 as fine-tuning takes them: `augment.crop_and_flip`, with a recipe of nothing but flips.
         central: whether the boxes are the squares that evaluation sees.
-        tuned: whether batches are made ahead.
+        ahead: whether batches are made ahead.
         held: whether the device holds the source's pixels (`device_views.Held`): batches then name `rows` of them.
         **options: of a `Stream`, in the place of one.
 
@@ -209,7 +208,7 @@ def packed_views(
         at_once=packing.of_kept(source),
         room=packing.room,
         finish=packing.finished,
-        tuned=tuned,
+        ahead=ahead,
     )
 
 
@@ -269,7 +268,7 @@ def training_batches(
     at_once: Any = None,
     room: Any = None,
     finish: examples.Finish | None = None,
-    tuned: bool = True,
+    ahead: bool = True,
     **options: Any,
 ) -> tf.data.Dataset:
     """Endless batches of `view`, with labels where there are any; the last batch of an epoch reaches into the next.
@@ -290,7 +289,7 @@ def training_batches(
         at_once: places of pictures of which some may fail (see `Examples`).
         room: shapes to which what is seen is padded with zeros, where it is not of one shape.
         finish: makes the batch of its positions in the stream and of what is seen there.
-        tuned: whether batches are made ahead.
+        ahead: whether batches are made ahead.
         **options: of a `Stream`, in the place of one.
 
     Raises:
@@ -338,14 +337,14 @@ def training_batches(
     records = numbered.batch(rows, drop_remainder=True)
     batches = records.map(batch, num_parallel_calls=_AT_ONCE, deterministic=stream.deterministic)
     batches = distributed(batches, stream.data_service) if stream.data_service else batches
-    return _tuned(batches) if tuned else batches
+    return _made_ahead(batches) if ahead else batches
 
 
-def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Made ahead; each image by one thread, since threads that share an image wait for each other."""
+def _made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Made before they are taken; each image by one thread, since threads that share an image wait for each other."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
-    return batches.prefetch(_AHEAD).with_options(options)
+    return untuned(batches.prefetch(_AHEAD).with_options(options))
 
 
 def _numbered(source: Source, stream: Stream, *, indices: bool = False) -> Records:
@@ -403,9 +402,9 @@ def evaluation_batches(
         label = loaded.get("label", tf.constant(-1, tf.int64))
         return readable, (seen, label, loaded["name"])
 
-    examples = source.ordered().map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    examples = source.ordered().map(example, num_parallel_calls=CORES, deterministic=True)
     kept = examples.filter(lambda readable, _: readable).map(lambda _, example: example)
-    return _tuned(kept.batch(batch_size))
+    return _made_ahead(kept.batch(batch_size))
 
 
 def _check_readable(source: Source) -> None:

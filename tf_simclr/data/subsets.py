@@ -15,7 +15,7 @@ import numpy as np
 
 from tf_simclr.data import images, in_python
 from tf_simclr.data.examples import SMALL
-from tf_simclr.data.sources import Indexed, Records, Sequential, Source, cached, in_graph
+from tf_simclr.data.sources import CORES, Indexed, Records, Sequential, Source, cached, in_graph, untuned
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import contents
 from tf_simclr.files.contents import silent
@@ -64,15 +64,15 @@ def listing(source: Source) -> _Listing:
         size = tf.strings.length(image) if image.dtype == tf.string else tf.size(image) * image.dtype.size
         return record["name"], record["label"], size
 
-    batches = source.ordered().map(entry, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(_READ_AT_ONCE)
-    columns = zip(*batches.as_numpy_iterator(), strict=True)
+    listed = source.ordered().map(entry, num_parallel_calls=CORES, deterministic=True).batch(_READ_AT_ONCE)
+    columns = zip(*untuned(listed).as_numpy_iterator(), strict=True)
     return _Listing(*(np.concatenate(column) for column in columns))
 
 
 def names_of(source: Source) -> np.ndarray:
     """The names of all examples `(n,)`, bytes, in the source's order; no image is decoded."""
     batches = source.ordered().map(in_graph(lambda record: record["name"])).batch(_READ_AT_ONCE)
-    return np.concatenate(list(batches.as_numpy_iterator()))
+    return np.concatenate(list(untuned(batches).as_numpy_iterator()))
 
 
 def choose(labels: np.ndarray, fraction: float, *, names: Sequence[bytes] | np.ndarray, seed: int = 0) -> np.ndarray:
@@ -190,9 +190,9 @@ def in_pixels(source: Source, *, limit: int = HELD_PIXELS, cache: bool = False) 
         pixels = images.to_rgb(source.read(record["image"]), lambda pixels: images.in_bits(pixels, deep=True))
         return record | {"image": tf.ensure_shape(pixels, (*sides, source.channels))}
 
-    found = source.ordered().map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    found = source.ordered().map(decoded, num_parallel_calls=CORES, deterministic=True)
     try:
-        read = list(found.batch(_READ_AT_ONCE).as_numpy_iterator())
+        read = list(untuned(found.batch(_READ_AT_ONCE)).as_numpy_iterator())
     except tf.errors.OpError:  # one that cannot be read, or of another size
         return source
     columns = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)

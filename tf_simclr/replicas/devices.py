@@ -19,7 +19,7 @@ from keras import ops
 from tf_simclr.errors import InputError, check
 from tf_simclr.machine.signals import EXIT_CODES, Interrupted, Stopped
 from tf_simclr.replicas import last_words, processes
-from tf_simclr.replicas.fitting import feed
+from tf_simclr.replicas.fitting import feed, untuned_iterators
 from tf_simclr.replicas.line import lost
 from tf_simclr.terminal import addressed
 
@@ -100,6 +100,7 @@ class Devices:
             if keras.backend.backend() != "tensorflow":
                 stack.enter_context(self.scope())
             stack.enter_context(self.together())
+            stack.enter_context(untuned_iterators(self.strategy))
             data = feed(self.strategy, stream, step=step, process=self.process)
             return model.fit(data, shuffle=False, **options).history
 

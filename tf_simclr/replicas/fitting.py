@@ -11,6 +11,9 @@ import keras
 
 from tf_simclr.errors import InputError, check
 
+_MAKER = "_create_device_dataset"
+"""Of TensorFlow's module of iterators of several devices: what one device's is made of."""
+
 
 def strategy_of(model: keras.Model):
     """The TensorFlow strategy with several replicas under which a model was made; else None."""
@@ -143,7 +146,6 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
     if keras.backend.backend() != "tensorflow" or strategy is None or strategy.num_replicas_in_sync == 1:
         data = stream(step)
         return data if hasattr(data, "element_spec") else iter(data)  # Keras takes no iterable but tf.data's
-    import tensorflow as tf
 
     def of_process(context):
         share = context.input_pipeline_id, context.num_input_pipelines
@@ -151,11 +153,37 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
         # The number of rows tells what one replica's are.
         rows = keras.tree.flatten(data.element_spec)[0].shape[0]
         check(rows is not None, "a stream's batches must have one known size: batch(…, drop_remainder=True)")
-        # A process's share of a batch → one piece a replica, in order.
+        # A process's share of a batch → one piece a replica, in order; those of the next batch wait to be taken.
         size = context.get_per_replica_batch_size(rows * share[1])
-        return data.rebatch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        return data.rebatch(size, drop_remainder=True).prefetch(context.num_replicas_in_sync // share[1])
 
     return strategy.distribute_datasets_from_function(of_process)
+
+
+@contextlib.contextmanager
+def untuned_iterators(strategy) -> Iterator[None]:
+    """A block in which TensorFlow's strategies make their devices' iterators without the thread that tunes them.
+
+    As `sources.untuned` for the stream behind them, whose options do not reach them, and no public setting does: to
+    drop the iterators of eight devices took minutes.
+    """
+    if keras.backend.backend() != "tensorflow" or strategy is None:
+        yield
+        return
+    import tensorflow as tf
+    from tensorflow.python.data.ops import multi_device_iterator_ops as module
+
+    made = getattr(module, _MAKER, None)
+    if made is None:  # another TensorFlow than is known: it is slower to end, no more
+        yield
+        return
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    setattr(module, _MAKER, lambda *given: made(*given).with_options(options))
+    try:
+        yield
+    finally:
+        setattr(module, _MAKER, made)
 
 
 @contextlib.contextmanager

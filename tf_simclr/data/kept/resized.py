@@ -25,7 +25,7 @@ import numpy as np
 
 from tf_simclr.data import images
 from tf_simclr.data.kept.pictures import Jpegs, Raw
-from tf_simclr.data.sources import Indexed, Rows, Source, in_graph
+from tf_simclr.data.sources import CORES, Indexed, Rows, Source, in_graph, untuned
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import clear_unfinished, contents, replacing_path, write_json
 from tf_simclr.files.contents import Say, silent
@@ -156,7 +156,7 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, se
 
     for i in missing:
         records = source.ordered().skip(i * SHARD).take(SHARD)
-        made = records.map(shrunk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        made = untuned(records.map(shrunk, num_parallel_calls=CORES, deterministic=True))
         rows = []
         try:
             with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
