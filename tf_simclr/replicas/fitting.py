@@ -179,7 +179,7 @@ def untuned_iterators(strategy) -> Iterator[None]:
         return
     options = tf.data.Options()
     options.autotune.enabled = False
-    setattr(module, _MAKER, lambda *given: made(*given).with_options(options))
+    setattr(module, _MAKER, lambda *given, **named: made(*given, **named).with_options(options))
     try:
         yield
     finally:
