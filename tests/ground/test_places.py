@@ -166,7 +166,7 @@ def test_each_knob_takes_addresses_or_is_known_not_to():
 def test_an_address_is_taken_or_refused_and_never_a_folder(home, name, knob):
     """`Path` makes a folder `gs:` of it: a run that lies there is lost with the machine."""
     for text in ("gs://bucket/x.npz", "s3://bucket/x.npz", "memory://x.npz", "https://x.org/x.npz", "abfs://c@a/x.npz"):
-        stored = not text.startswith("https")
+        stored = not text.startswith("https") or places.READ.get(knob) == "images"
         if stored or knob in places.NAMED:
             assert places.written(Path(only(made(name, knob, text), knob))) == text
         else:

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tf_simclr.buckets.store import AT_ONCE, Object, Store, normal
+from tf_simclr.buckets.store import Object, Store, normal
 from tf_simclr.errors import InputError, check
 from tf_simclr.files.contents import cache_folder
 from tf_simclr.files.lock import InUse, hold
-from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, is_bucket, shown, stand_for, written
+from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, is_stored, shown, stand_for, written
 from tf_simclr.foreign import parse_json
 from tf_simclr.terminal import Line, say
 
@@ -52,7 +52,7 @@ def local(path: str | Path) -> Path:
         InputError: as `expanded`; or nothing is at the address, the store cannot be asked, or the disk is too small.
     """
     place = expanded(path)
-    return mirrored(written(place)) if is_bucket(place) else place
+    return mirrored(written(place)) if is_stored(place) else place
 
 
 def mirrored(address: str) -> Path:
@@ -78,7 +78,10 @@ def mirrored(address: str) -> Path:
         if not listed and (BRACES.search(address) or glob.has_magic(address)):
             return _matching(store.address, path)
         # 4. All of it fetched.
-        check(listed, f"{store.address} must exist: no object, folder or checkpoint prefix of that name is there")
+        what = (
+            "no object, folder or checkpoint prefix" if store.lists else "no file (of a folder the web does not tell)"
+        )
+        check(listed, f"{store.address} must exist: {what} of that name is there")
         gone = _fetch(store.address, path, wanted)
         # Without a manifest what is gone is gone; with one the folder is not whole, and looked at again.
         if not gone or manifest is None:
@@ -123,7 +126,11 @@ def _matching(address: str, path: Path) -> Path:
     patterns = [*itertools.islice(braced("/".join(parts[first:])), _PATTERNS)]
     plain = {pattern for pattern in patterns if not glob.has_magic(pattern)} | {"/".join(parts[first:])}
     others = [re.compile(_as_expression(pattern)) for pattern in patterns if glob.has_magic(pattern)]
-    listed = store.find()
+    rule = f"{address} must name its files by braces, such as {{000..146}}: a server does not tell what it has"
+    check(store.lists or not others, rule)
+    # Which shards there must be is noted beside them, or around their splits.
+    around = {parent / SHARDS_NOTE for name in plain for parent in [*Path(name).parents][:2]}
+    listed = store.find() if store.lists else store.named({*plain, *map(Path.as_posix, around)})
 
     def fits(name: str) -> bool:
         return name in plain or any(one.match(name) for one in others)
@@ -133,7 +140,6 @@ def _matching(address: str, path: Path) -> Path:
 
     found = {name: one for name, one in listed.items() if fits(name)}
     check(found, f"{address} must mean something that is there, but no object in {store.address} fits")
-    # Which shards there must be is noted beside them, or around their splits.
     around = {parent / SHARDS_NOTE for name in found for parent in [*Path(name).parents][:2]}
     found |= {note: listed[note] for note in map(Path.as_posix, around) if note in listed}
     wanted = {folder / name: (store, name, one) for name, one in found.items()}
@@ -208,7 +214,7 @@ def read_manifest(store: Store) -> Manifest | None:
     Raises:
         InputError: it is damaged, or the store cannot be asked.
     """
-    found = store.read(MANIFEST)
+    found = store.read(MANIFEST) if store.lists else None
     if found is None:
         return None
     try:
@@ -260,8 +266,12 @@ def _fetch(
             _remove_others(path, wanted, index=index)
         else:
             _remove_fitting(known or path, wanted, fits=others, index=index)
-        # What is not noted as this version, or has another size on the disk.
-        fresh = [p for p in wanted if versions.get(str(p)) != _mark(wanted[p][2]) or _size(p) != wanted[p][2].size]
+        # What is not noted as this version, or has another size on the disk; or nothing tells one version from another.
+        fresh = [
+            p
+            for p, (_, _, one) in wanted.items()
+            if not one.version or versions.get(str(p)) != _mark(one) or _size(p) != one.size
+        ]
         size = sum(wanted[p][2].size for p in fresh)
         free = shutil.disk_usage(around).free
         rule = f"the disk of {cache_folder()} must hold what lies at {address} (TF_SIMCLR_CACHE names another)"
@@ -346,9 +356,10 @@ class _Index:
             return one, fetched(store, name, path=one, wanted=there, exact=is_fixed(name) and there.crc32c is not None)
 
         todo, rows = iter(fresh), 0
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        at_once = min((store.at_once for store, _, _ in wanted.values()), default=1)
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             # A few more are waiting than are fetched: enough for all threads, too few to fill the memory.
-            waiting = {pool.submit(get, one) for one in itertools.islice(todo, 4 * AT_ONCE)}
+            waiting = {pool.submit(get, one) for one in itertools.islice(todo, 4 * at_once)}
             try:
                 while waiting:
                     ready, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)

@@ -68,7 +68,7 @@ def patiently(do: Callable[[], _T], address: str) -> _T:
             _raise_for_good(error, address)  # what waiting does not cure
             if time.monotonic() + wait > end:
                 rule = f"{address} must be reachable, but the store failed for {patience:.0f} seconds"
-                last = f"the last time: {_told(error)}"
+                last = f"the last time: {on_a_line(error)}"
                 raise InputError(f"{rule}; {last}; the same command goes on later") from error
         # Drawn, so that a thousand machines that failed together do not come back together.
         time.sleep(random.uniform(wait / 2, wait))
@@ -94,6 +94,7 @@ def is_refused(error: BaseException) -> bool:
 _FOR_GOOD = {"AuthorizationHeaderMalformed", "InvalidBucketName", "PermanentRedirect", "301", "MethodNotAllowed"}
 _FOR_GOOD |= {"IllegalLocationConstraintException", "InvalidToken"}
 _CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound"}
+_CREDENTIALS |= {"AuthenticationException"}
 """Names of exceptions of the stores' packages, which need not be there."""
 
 
@@ -104,19 +105,20 @@ def _raise_for_good(error: Exception, address: str) -> None:
         InputError: so it is.
     """
     code, kind, text = _code_of(error), type(error).__name__, str(error)
-    rights = isinstance(error, PermissionError) or text.startswith("Forbidden")
-    if rights or getattr(error, "code", None) in (401, 403) or kind in _CREDENTIALS:
+    rights = isinstance(error, PermissionError) or text.startswith(("Forbidden", "530 "))
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    if rights or status in (401, 403) or kind in _CREDENTIALS:
         rule = f"{address} must be open to you: give credentials as for the store's own tools (docs/buckets.md)"
-        raise InputError(f"{rule}; it says: {_told(error)}") from error
+        raise InputError(f"{rule}; it says: {on_a_line(error)}") from error
     if isinstance(error, ImportError):
         raise InputError(f"{address} needs {error.name or text}: pip install {error.name or 'it'}") from error
     if code in _FOR_GOOD or kind == "ParamValidationError" or text.startswith(("Invalid bucket name", "Bad Request")):
-        raise InputError(f"{address} must be a place that the store can have; it says: {_told(error)}") from error
+        raise InputError(f"{address} must be a place that the store can have; it says: {on_a_line(error)}") from error
     if isinstance(error, NotImplementedError | NotADirectoryError | IsADirectoryError):
-        raise InputError(f"{address} cannot be used so; the store's package says: {_told(error)}") from error
+        raise InputError(f"{address} cannot be used so; the store's package says: {on_a_line(error)}") from error
 
 
-def _told(error: BaseException) -> str:
+def on_a_line(error: BaseException) -> str:
     """An error on one line, shortened."""
     text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return shown(text if len(text) <= 200 else text[:200] + "…")

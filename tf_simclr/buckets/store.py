@@ -15,18 +15,22 @@ import importlib
 import json
 import logging
 import os
+import re
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
-from tf_simclr.buckets.patience import is_refused, patiently
+from tf_simclr.buckets import web
+from tf_simclr.buckets.patience import is_refused, on_a_line, patiently
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import contents
-from tf_simclr.files.places import is_address, shown
+from tf_simclr.files.places import is_address, is_web, shown
 from tf_simclr.frameworks import to_install
 
+_T = TypeVar("_T")
 AT_ONCE = 16
 """Objects that are fetched or removed at the same time."""
 _IN_MEMORY = 32 << 20
@@ -40,8 +44,10 @@ ANY = "any"
 ABSENT = "absent"
 """Condition of a write that must not find anything."""
 
-_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs"}
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs", "http": "aiohttp", "https": "aiohttp"}
 """Protocol → the package that speaks it."""
+_RENAMES = ("file", "sftp", "ssh", "ftp")
+"""Disks, local and far, on which half a file can be seen."""
 _ALIASES = {"gcs": "gs", "s3a": "s3", "local": "file", "abfss": "abfs"}
 
 
@@ -55,7 +61,7 @@ class Object:
 
     Attributes:
         size: in bytes.
-        version: changes whenever the content is written anew: a generation, an ETag, a time.
+        version: changes whenever the content is written anew: a generation, an ETag, a time; "" where nothing tells.
         crc32c: of the content, where the store knows it.
     """
 
@@ -76,13 +82,21 @@ def normal(address: str | Path) -> str:
     """
     protocol, _, rest = str(address).partition(":")
     protocol = _ALIASES.get(protocol.lower(), protocol.lower())
+    # `zip://x.zip::s3://b`: fsspec would take what is in the archive for a folder, and write beside it.
+    rule = "an address must name one store, not a chain of them (::): fetch what it is about, and give its path"
+    check("::" not in str(address), rule, received=str(address))
     place = rest.strip("/")
+    rule = "an address must have no password in it, as it is printed and kept: use a key (SFTP), or ~/.netrc (the web)"
+    check(not re.match("[^/@]*:[^/@]*@", place), rule)
     # An empty part or `..` would be another place on this machine.
     odd = [part for part in place.split("/") if part in ("", ".", "..") or "\0" in part]
     rule = f"an address must be of the form {protocol}://BUCKET/FOLDER, without empty parts, . and .."
     check(place and not odd, rule, received=str(address))
     # S3's package takes what follows for a version, and would write one object and read another.
     check("?versionId=" not in place, "an address must name an object, not one of its versions", received=str(address))
+    # It would be a part of the file's name, whose ending says what is in it.
+    asks = is_web(f"{protocol}://") and re.search("[?#]", place)
+    check(not asks, "an address of the web must have no ? or #: download it, and give the file", received=str(address))
     return f"{protocol}://{'/' if protocol == 'file' else ''}{place}"
 
 
@@ -92,6 +106,8 @@ class Store:
     Attributes:
         address: in its normal form.
         conditional: whether the store itself can refuse a write by a condition.
+        at_once: objects that are fetched or removed at the same time.
+        lists: whether it says what it has; else an address is one file, which is read alone.
     """
 
     def __init__(self, address: str | Path):
@@ -103,11 +119,20 @@ class Store:
         check(is_address(address), "it must be an address such as s3://bucket/folder", received=str(address))
         self.address = normal(address)
         protocol = self.address.partition(":")[0]
-        self.fs = _filesystem(protocol, self.address)
-        self.root = str(self.fs._strip_protocol(self.address)).rstrip("/")
+        self._fs = _filesystem(protocol, self.address)
+        fs = _patiently(self._fs, self.address)
+        # Of connections that are made for one thread a server gives a few.
+        self.at_once = AT_ONCE if fs.async_impl or protocol in ("file", "memory") else 4
+        self.root = str(fs._strip_protocol(self.address)).rstrip("/")
         self.protocol = protocol
         # Only these two refuse a write by a condition; elsewhere a look before the write has to do.
         self.conditional = protocol in ("gs", "s3")
+        self.lists = not is_web(self.address)
+
+    @property
+    def fs(self) -> Any:
+        """fsspec's file system, which this thread may use."""
+        return self._fs()
 
     def at(self, name: str) -> str:
         """The address of an object of this place, for people."""
@@ -120,6 +145,9 @@ class Store:
             InputError: the store cannot be asked, there is no such bucket, or a name could not be one of a file.
         """
 
+        if not self.lists:
+            return self.named([""])
+
         def ask() -> Mapping[str, Any]:
             # fsspec remembers listings; others write meanwhile.
             self.fs.invalidate_cache()
@@ -129,11 +157,22 @@ class Store:
                 self._check_bucket()
                 return {}
 
-        found = patiently(ask, self.address)
+        found = _patiently(ask, self.address)
         if not found:
             # Nothing: an empty folder, or no bucket?
-            patiently(self._check_bucket, self.address)
+            _patiently(self._check_bucket, self.address)
         return self._named(found, self.root)
+
+    def named(self, names: Iterable[str]) -> dict[str, Object]:
+        """Those of some objects that are there, each asked for alone.
+
+        Raises:
+            InputError: the store cannot be asked.
+        """
+        every = list(names)
+        with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
+            found = zip(every, pool.map(self.stat, every), strict=True)
+            return {name: one for name, one in found if one is not None}
 
     def prefixed(self) -> dict[str, Object]:
         """Objects beside the address whose names begin with its last part and a dot, by their whole last parts.
@@ -142,6 +181,8 @@ class Store:
             InputError: as `find`.
         """
         folder, _, stem = self.root.rpartition("/")
+        if not self.lists:
+            return {}
 
         def ask() -> Mapping[str, Any]:
             self.fs.invalidate_cache()
@@ -150,7 +191,7 @@ class Store:
                 return {one["name"]: one for one in found if one.get("type") == "file"}
             return {}
 
-        names = self._named(patiently(ask, self.address), folder)
+        names = self._named(_patiently(ask, self.address), folder)
         return {name: one for name, one in names.items() if name.startswith(stem + ".")}
 
     def stat(self, name: str) -> Object | None:
@@ -163,12 +204,12 @@ class Store:
         def ask() -> Object | None:
             self.fs.invalidate_cache()
             try:
-                info = self.fs.info(self._path(name))
+                info = self.fs.info(self._path(name)) if self.lists else web.told(self.fs, self._path(name))
             except FileNotFoundError:
                 return None
             return _object(info) if info.get("type") == "file" else None
 
-        return patiently(ask, self.at(name))
+        return _patiently(ask, self.at(name))
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """The content of a small object, and its version; None: it is not there.
@@ -190,7 +231,7 @@ class Store:
                 raise OSError("it was written anew while it was read")
             return bytes(content), before.version
 
-        return patiently(ask, self.at(name))
+        return _patiently(ask, self.at(name))
 
     def patiently_get(self, name: str, path: Path, *, wanted: Object, exact: bool = False) -> Object | None:
         """Downloads an object to a path, until its size, and its checksum where one is known, are what they must be.
@@ -225,7 +266,7 @@ class Store:
             wanted = (None if exact else self.stat(name)) or wanted
             raise OSError("what came is not what the store has: it was cut, or written anew meanwhile")
 
-        return patiently(ask, self.at(name))
+        return _patiently(ask, self.at(name))
 
     def put(self, name: str, content: bytes | Path, *, only: str = ANY) -> str:
         """Writes an object, whole or not at all, and returns its version.
@@ -243,6 +284,7 @@ class Store:
             FileNotFoundError: the file to send is gone.
             InputError: the store cannot be asked.
         """
+        check(self.lists, f"{self.at(name)} can only be read: name a place on this machine or in a bucket to write to")
         # Small ones as one request, which a store can refuse whole.
         if isinstance(content, Path) and content.stat().st_size <= _IN_MEMORY:
             content = content.read_bytes()
@@ -266,7 +308,7 @@ class Store:
                 return there.version
             raise Raced(f"{self.at(name)} was written by somebody else meanwhile")
 
-        return patiently(ask, self.at(name))
+        return _patiently(ask, self.at(name))
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes objects; those that are not there any more are no error.
@@ -279,8 +321,8 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(self._path(name))
 
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda name: patiently(lambda: remove(name), self.at(name)), names))
+        with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
+            list(pool.map(lambda name: _patiently(lambda: remove(name), self.at(name)), names))
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -335,10 +377,13 @@ class Store:
         with contextlib.suppress(NotImplementedError):
             self.fs.makedirs(self.fs._parent(path), exist_ok=True) if not self.conditional else None
         mode = {"mode": "create"} if self.conditional and only == ABSENT else {}
-        if isinstance(content, bytes):
-            self._put_plainly(path, content)
+        if self.protocol in _RENAMES:
+            # Under its name when it is whole; stores of objects do so by themselves.
+            aside = f"{path}.{uuid.uuid4().hex}.part"
+            self._put_plainly(aside, content)
+            self.fs.mv(aside, path)
         else:
-            self.fs.put_file(str(content), path, **mode)
+            self._put_plainly(path, content, **mode)
         there = self.stat(name)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         # A store may accept a part and say nothing.
@@ -346,14 +391,11 @@ class Store:
             raise OSError("what was sent is not what the store has")
         return there.version
 
-    def _put_plainly(self, path: str, content: bytes) -> None:
-        """Bytes where nothing can be asked for: a local disk shows them under their name when they are whole."""
-        if self.protocol == "file":
-            aside = f"{path}.{uuid.uuid4().hex}.part"
-            self.fs.pipe_file(aside, content)
-            Path(aside).replace(path)
-        else:
+    def _put_plainly(self, path: str, content: bytes | Path, **mode: str) -> None:
+        if isinstance(content, bytes):
             self.fs.pipe_file(path, content)
+        else:
+            self.fs.put_file(str(content), path, **mode)
 
     def _holds(self, name: str, content: bytes | Path, *, there: Object) -> bool:
         """Whether an object has this content."""
@@ -388,37 +430,82 @@ def _crc32c_of_stream(file: BinaryIO) -> int:
     return checksum
 
 
-def _filesystem(protocol: str, address: str) -> Any:
-    """fsspec's file system for a protocol, without its memory of listings, which others change.
+def _patiently(do: Callable[[], _T], address: str) -> _T:
+    """`patiently`, each time with a new connection where this thread had one of its own, which may be what failed."""
+
+    def one() -> _T:
+        try:
+            return do()
+        except (InputError, FileNotFoundError):
+            raise
+        except Exception:
+            _OWN.made.clear()
+            raise
+
+    return patiently(one, address)
+
+
+def _filesystem(protocol: str, address: str) -> Callable[[], Any]:
+    """What gives fsspec's file system for a protocol, without its memory of listings, which others change.
 
     Raises:
         InputError: there is none.
     """
-    package = _PACKAGES.get(protocol, "fsspec")
+    package = _PACKAGES.get(protocol)
     try:
         import fsspec
 
         kind = fsspec.get_filesystem_class(protocol)
         if protocol == "gs":  # not the one that asks gRPC of the bucket's kind
             kind = importlib.import_module("gcsfs.core").GCSFileSystem
+        if is_web(address):
+            importlib.import_module("aiohttp")
     except ImportError as error:
+        if package is None and error.name != "fsspec":  # its own word for what another store needs
+            raise InputError(f"{address} needs a package that is not installed; fsspec says: {error}") from error
+        package = package or "fsspec"
         raise InputError(f"{address} needs {package}: {to_install(package)}") from error
     except ValueError as error:
         rule = "an address must be of a store that fsspec knows, such as gs://bucket/folder or s3://bucket/folder"
         raise InputError(f"{rule}. Received: {address!r}") from error
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is tried again
     if protocol == "memory":  # it lives in the process, by fsspec's own instance
-        return kind()
-    # The environment is part of the key: another endpoint is another file system.
-    return _made(kind, protocol, tuple(os.environ.get(name) for name in _ENDPOINTS))
+        return kind
+    # What an address says of its server, such as `sftp://user@host:22/folder`.
+    told = tuple(sorted(kind._get_kwargs_from_urls(address).items()))
+
+    def given() -> Any:
+        # The environment is part of the key: another endpoint is another file system.
+        key = kind, protocol, told, tuple(os.environ.get(name) for name in _ENDPOINTS)
+        try:
+            if kind.async_impl or protocol == "file":
+                return _shared(*key)
+            # A connection of SFTP or FTP in two threads at once hangs, or mixes up answers.
+            if key not in _OWN.made:
+                _OWN.made[key] = _made(*key)
+            return _OWN.made[key]
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # what its package misses
+            rule = f"{address} must be what its store's package can open; it says: {on_a_line(error)}"
+            raise InputError(f"{rule}; else copy what is there, or mount it, and give its path") from error
+
+    return given
 
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "STORAGE_EMULATOR_HOST")
 """Variables of the environment by which a file system is another one; fsspec's own memory does not look at them."""
 
 
-@functools.cache
-def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
+class _Own(threading.local):
+    """File systems of each thread alone."""
+
+    def __init__(self) -> None:
+        self.made: dict[Any, Any] = {}
+
+
+_OWN = _Own()
+
+
+def _made(kind: Any, protocol: str, told: tuple[tuple[str, Any], ...], _: tuple[str | None, ...]) -> Any:
     """A file system; where its package can be told, it does not try again by itself: patience is had in one place."""
     if protocol == "s3":
         once = {"retries": {"total_max_attempts": 1, "mode": "standard"}}
@@ -427,13 +514,25 @@ def _made(kind: Any, protocol: str, _: tuple[str | None, ...]) -> Any:
         return found
     if protocol == "gs":
         return kind(skip_instance_cache=True, use_listings_cache=False)
-    return kind(skip_instance_cache=True)
+    if is_web(f"{protocol}://"):
+        return web.opened(kind)
+    return kind(skip_instance_cache=True, **dict(told))
+
+
+_shared = functools.cache(_made)
+
+
+_VERSIONS = (
+    *("generation", "ETag", "etag", "created", "mtime"),
+    *("modify", "modified", "LastModified", "last_modified", "modificationTime"),
+)
+"""What stores call what changes with an object's content."""
 
 
 def _object(info: Mapping[str, Any]) -> Object:
     """What fsspec says of an object, whatever the store calls it."""
     # Google's generation, S3's ETag, a time: whatever changes with the content.
-    version = next((info[name] for name in ("generation", "ETag", "etag", "created", "mtime") if info.get(name)), "")
+    version = next((info[name] for name in _VERSIONS if info.get(name)), "")
     if hasattr(version, "timestamp"):  # listed it is a number
         version = version.timestamp()
     if "ino" in info:  # a local file: replaced within a tick of its clock, it is another one

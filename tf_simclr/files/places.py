@@ -45,13 +45,17 @@ WRITTEN = {
 """Knobs for which what a command has made is sent to an address in a bucket."""
 
 _STORES_NOT = {
-    *("http", "https", "ftp", "hf", "grpc", "data", "github", "git", "jupyter"),
-    *("dir", "simplecache", "filecache"),
+    *("http", "https", "hf", "grpc", "data", "github", "gist", "git", "jupyter", "jlab", "pyscript"),
+    *("dir", "simplecache", "filecache", "blockcache", "cached", "generic", "reference", "zip", "tar", "libarchive"),
+    *("asyncwrapper", "asynclocal"),
 }
-"""What addresses begin with that are in no bucket."""
+"""What addresses begin with that are in no store of files; the last two lines are of ways to see another store."""
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`; not Windows' `C:/x`."""
+_WEB = ("http", "https")
+"""What addresses of the web begin with: files of a server that tells of no folder what is in it, and takes none."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(:[A-Za-z0-9+.-]+:)*/")
+"""What is an address and no path: `gs://bucket/x`, of which `Path` leaves `gs:/bucket/x`, and fsspec's chains of them
+(`simplecache::gs://bucket/x`); not Windows' `C:/x`."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 SHARDS_NOTE = "prepared.json"
 """What `prepare-shards` notes beside its shards, their names and sizes among it: a pattern of shards comes with it."""
@@ -82,6 +86,22 @@ def is_bucket(path: object) -> bool:
     return is_address(text) and text.partition(":")[0].lower() not in _STORES_NOT
 
 
+def is_web(path: object) -> bool:
+    """Whether this is an address of a file on the web, which can be read and not written.
+
+    Example:
+        >>> is_web("https://host/pets.tar"), is_web(Path("http://host/x")), is_web("s3://bucket/x"), is_web("pets")
+        (True, True, False, False)
+    """
+    text = str(path) if isinstance(path, str | Path) else ""
+    return is_address(text) and text.partition(":")[0].lower() in _WEB
+
+
+def is_stored(path: object) -> bool:
+    """Whether this is an address of something that can be fetched: in a bucket or on the web."""
+    return is_bucket(path) or is_web(path)
+
+
 def stand_for(path: Path, address: str) -> None:
     """Has whatever is said or noted of a path, or of anything below it, name an address in a bucket instead."""
     terminal.stand_for(str(path), address)
@@ -104,11 +124,10 @@ def check_local(path: str | Path) -> None:
     Raises:
         InputError: it is one.
     """
-    check(
-        not is_address(path),
-        f"{written(Path(path))} must be a path on this machine, not an address: copy it here first, or mount the "
-        "bucket (gcsfuse, mount-s3, rclone mount) and give the path below it",
-    )
+    advice = "copy it here first, or mount the bucket (gcsfuse, mount-s3, rclone mount) and give the path below it"
+    if str(path).startswith("hf:/"):
+        advice = "--dataset hf:USER/NAME takes a data set of the hub, --checkpoint hf://USER/NAME a network"
+    check(not is_address(path), f"{written(Path(path))} must be a path on this machine, not an address: {advice}")
 
 
 def hub_name(text: str) -> str:
@@ -258,6 +277,7 @@ def expand(config: Any) -> None:
                 # An address is an answer only where the command knows what to do with it (the tables above).
                 for one in value if isinstance(value, tuple | list) else (value,):
                     stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | KEPT | WRITTEN.keys()
+                    stored |= is_web(one) and READ.get(field.name) == "images"
                     if not stored and field.name not in NAMED:
                         check_local(one or "")
                     if field.name in FOLDERS | KEPT | WRITTEN.keys():

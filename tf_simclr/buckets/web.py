@@ -1,0 +1,61 @@
+"""The web (`https://…`) as a store that is only read: an address is a file, whose size and version its server tells.
+
+fsspec's own way to ask takes every failure for a file that is not there, and has five minutes for a download.
+"""
+
+from typing import Any
+
+from tf_simclr.errors import InputError, check
+
+_CONNECTING, _SILENT = 30, 60
+"""Seconds to connect, and between two pieces of a download, however long all of it takes."""
+_LATER = (408, 425, 429)
+"""What servers answer to who should come again, besides 500 and more."""
+
+
+def opened(kind: Any) -> Any:
+    """fsspec's file system of the web, which minds proxies and `~/.netrc`."""
+    from aiohttp import ClientTimeout
+
+    patient = ClientTimeout(total=None, sock_connect=_CONNECTING, sock_read=_SILENT)
+    return kind(skip_instance_cache=True, client_kwargs={"trust_env": True, "timeout": patient})
+
+
+def told(fs: Any, url: str) -> dict[str, Any]:
+    """What a server says of a file, as fsspec has it: `type`, `size` in bytes, `ETag`.
+
+    Raises:
+        FileNotFoundError: there is none, or a page.
+        InputError: there is no such server, or it does not say how large the file is, or refuses to.
+        OSError: it may answer later.
+    """
+    from aiohttp import ClientConnectorCertificateError, ClientConnectorDNSError, InvalidURL
+    from fsspec.asyn import sync
+
+    try:
+        return sync(fs.loop, _told, fs, url)
+    except (ClientConnectorCertificateError, ClientConnectorDNSError, InvalidURL) as error:
+        raise InputError(f"{url} must be on a server that can be asked: {error}") from error
+
+
+async def _told(fs: Any, url: str) -> dict[str, Any]:
+    session = await fs.set_session()
+    # As it is, not compressed on the way: the size is that of the file.
+    how = {"allow_redirects": True, "headers": {"Accept-Encoding": "identity"}}
+    for method in ("HEAD", "GET"):  # some give what they do not tell of, such as addresses that are signed
+        async with session.request(method, fs.encode_url(url), **how) as answer:
+            status, headers = answer.status, answer.headers
+            if status < 400 or status in (404, 410):
+                break
+    if status in (404, 410) or headers.get("Content-Type", "").startswith("text/html"):  # a page tells so, or lists
+        raise FileNotFoundError(url)
+    if status in (401, 403):
+        raise PermissionError(f"{status} {answer.reason}")
+    if status >= 500 or status in _LATER:
+        raise OSError(f"{status} {answer.reason}")
+    rule = f"{url} must be a file that its server gives, and tells the size of"
+    check(status < 400, f"{rule}; it answers: {status} {answer.reason}")
+    plain = headers.get("Content-Encoding", "identity") in ("identity", "")
+    check("Content-Length" in headers and plain, f"{rule}; download it, and give the file")
+    version = headers.get("ETag") or headers.get("Last-Modified")
+    return {"type": "file", "size": int(headers["Content-Length"]), "ETag": version}
