@@ -12,7 +12,7 @@ from fsspec.utils import infer_storage_options
 from tf_simclr.buckets import local, store
 from tf_simclr.buckets.store import ABSENT, Raced, Store
 from tf_simclr.errors import InputError
-from tf_simclr.files.places import is_stored
+from tf_simclr.files.places import is_bucket, is_web
 
 _ASKED = ("gs", "gcs", "s3", "s3a", "hdfs")
 """Those that ask the network, or start Java, before anything can be known."""
@@ -23,9 +23,9 @@ def test_every_kind_of_address_is_read_or_a_sentence(monkeypatch, rest):
     monkeypatch.setenv("TF_SIMCLR_PATIENCE", "0")
     for protocol in sorted(known_implementations.keys() - set(_ASKED)):
         address = f"{protocol}://{rest}"
-        if is_stored(address):
+        if is_bucket(address) or is_web(address):
             try:
-                path = local(address)
+                path = local(address, images=True)
             except InputError:
                 continue
             pytest.fail(f"{address} is nowhere, and was found: {path}")

@@ -1,16 +1,22 @@
 """Pictures on the web: files of a server of Python's own, fetched as they are; nothing is written there."""
 
 import contextlib
+import functools
 import http.server
 import os
+import tarfile
 import threading
 from urllib.parse import unquote
 
 import pytest
 
-from tf_simclr.buckets import local
+from tests.commands import pictures
+from tf_simclr import buckets
 from tf_simclr.buckets.store import Store
+from tf_simclr.data.shards.source import from_shards
 from tf_simclr.errors import InputError
+
+local = functools.partial(buckets.local, images=True)
 
 
 class Web:
@@ -102,6 +108,20 @@ def test_braces_mean_files_and_a_note_beside_them_comes_along(web):
     assert not (path.parent / "train-001.tar").exists(), "what is gone there is gone here"
 
 
+def test_shards_on_the_web_are_those_of_the_disk(web, tmp_path):
+    pets = pictures.write(tmp_path / "pets", per_class=2, size=8)
+    for number, half in enumerate((["blue"], ["green", "red"])):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for name in half:
+                tar.add(pets / name, arcname=name)
+        web.files[f"/x/{number}.tar"] = (tmp_path / f"{number}.tar").read_bytes()
+    here, there = from_shards(tmp_path / "{0..1}.tar"), from_shards(f"{web.address}/x/{{0..1}}.tar")
+    assert (there.num_examples, there.class_names) == (here.num_examples, here.class_names)
+    assert (there.num_examples, there.class_names) == (6, ("blue", "green", "red"))
+    with pytest.raises(InputError, match=r"2.tar"):
+        from_shards(f"{web.address}/x/{{0..2}}.tar")
+
+
 def test_without_a_version_it_is_fetched_each_time(web):
     web.version, web.files = False, {"/a.tar": b"1" * 9}
     assert local(f"{web.address}/a.tar").read_bytes() == b"1" * 9
@@ -137,6 +157,7 @@ def test_what_cannot_be_read_is_a_sentence(web, monkeypatch):
     refused(f"{web.address}/b-{{0..9}}.tar", "must mean something that is there")
     refused(f"{web.address}/*.tar", r"must name its files by braces, such as \{000\.\.146\}")
     refused(f"{web.address}/a.tar?signed=1", r"must have no \? or #: download it")
+    assert str(buckets.local("https://host/x.npz")) == "https:/host/x.npz", "of a checkpoint something else is said"
     refused("http://nowhere.invalid/a.tar", "must be on a server that can be asked")
     for status, message in {
         403: "must be open to you.*403",

@@ -23,7 +23,7 @@ from tf_simclr.buckets.store import Object, Store, normal
 from tf_simclr.errors import InputError, check
 from tf_simclr.files.contents import cache_folder
 from tf_simclr.files.lock import InUse, hold
-from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, is_stored, shown, stand_for, written
+from tf_simclr.files.places import BRACES, SHARDS_NOTE, braced, expanded, is_bucket, is_web, shown, stand_for, written
 from tf_simclr.foreign import parse_json
 from tf_simclr.terminal import Line, say
 
@@ -42,17 +42,18 @@ _SPARE = 1 << 30
 _ROWS_AT_ONCE = 200
 
 
-def local(path: str | Path) -> Path:
+def local(path: str | Path, *, images: bool = False) -> Path:
     """The path that was meant (`places.expanded`); of an address in a bucket, where it is mirrored now.
 
     Args:
         path: a path, or an address of a folder, an object, or the prefix of a TensorFlow checkpoint's files.
+        images: whether it is of images, which are fetched from the web, too.
 
     Raises:
         InputError: as `expanded`; or nothing is at the address, the store cannot be asked, or the disk is too small.
     """
     place = expanded(path)
-    return mirrored(written(place)) if is_stored(place) else place
+    return mirrored(written(place)) if is_bucket(place) or (images and is_web(place)) else place
 
 
 def mirrored(address: str) -> Path:

@@ -18,7 +18,7 @@ from tf_simclr.buckets.mirror import answers_of, local, mirrored, place_of
 from tf_simclr.buckets.sending import SENDING, Sending, stamp
 from tf_simclr.buckets.store import Store, normal
 from tf_simclr.errors import InputError, check
-from tf_simclr.files.places import FOLDERS, KEPT, WRITTEN, is_stored, names_place, stand_for, written
+from tf_simclr.files.places import FOLDERS, KEPT, READ, WRITTEN, is_stored, names_place, stand_for, written
 from tf_simclr.machine.signals import Stopping, raising
 from tf_simclr.terminal import forget
 
@@ -43,7 +43,7 @@ def staged(config: _C, *, say: Callable[[str], None], several: bool = False) -> 
     """
     # Knobs whose type says that they mean a place.
     places = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if names_place(f.type)}  # type: ignore[arg-type]
-    asked = {name: value for name, value in places.items() if any(map(is_stored, _each(value)))}
+    asked = {name: value for name, value in places.items() if any(is_stored(name, one) for one in _each(value))}
     if not asked:
         yield config
         return
@@ -72,11 +72,11 @@ def _read(name: str, value: Any, *, others: Mapping[str, Any]) -> Any:
     """A knob that is read, with mirrors in the place of its addresses; a word stays a word."""
     if isinstance(value, tuple | list):
         return tuple(_read(name, one, others=others) for one in value)
-    if not is_stored(value):
+    if not is_stored(name, value):
         return value
     if name == "data_dir":
         return _of_tfds(written(Path(value)), str(others["dataset"]))
-    path = local(value)
+    path = local(value, images=READ.get(name) == "images")
     return str(path) if isinstance(value, str) else path
 
 

@@ -31,7 +31,7 @@ from tf_simclr.files.places import is_address, is_web, shown
 from tf_simclr.frameworks import to_install
 
 _T = TypeVar("_T")
-AT_ONCE = 16
+_AT_ONCE = 16
 """Objects that are fetched or removed at the same time."""
 _IN_MEMORY = 32 << 20
 """Bytes up to which an object is sent as one request, which a store can refuse by a condition, whole."""
@@ -122,7 +122,7 @@ class Store:
         self._fs = _filesystem(protocol, self.address)
         fs = _patiently(self._fs, self.address)
         # Of connections that are made for one thread a server gives a few.
-        self.at_once = AT_ONCE if fs.async_impl or protocol in ("file", "memory") else 4
+        self.at_once = _AT_ONCE if fs.async_impl or protocol in ("file", "memory") else 4
         self.root = str(fs._strip_protocol(self.address)).rstrip("/")
         self.protocol = protocol
         # Only these two refuse a write by a condition; elsewhere a look before the write has to do.

@@ -129,7 +129,7 @@ def look(folder: str | Path) -> Folder:
     Raises:
         InputError: there is no such folder, it cannot be listed, or no picture is in it.
     """
-    root = local(folder)
+    root = local(folder, images=True)
     check(root.is_dir(), "the image folder must exist", folder=shown(folder))
     found: list[tuple[Path, str]] = list(entries(root))
     files = tuple(path for path, reason in found if not reason)

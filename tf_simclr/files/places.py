@@ -97,9 +97,14 @@ def is_web(path: object) -> bool:
     return is_address(text) and text.partition(":")[0].lower() in _WEB
 
 
-def is_stored(path: object) -> bool:
-    """Whether this is an address of something that can be fetched: in a bucket or on the web."""
-    return is_bucket(path) or is_web(path)
+def is_stored(knob: str, value: object) -> bool:
+    """Whether what a knob names lies elsewhere, from where it is fetched: in a bucket; of images on the web, too.
+
+    Example:
+        >>> is_stored("image_dir", "https://host/pets.tar"), is_stored("checkpoint", "https://host/x.npz")
+        (True, False)
+    """
+    return is_bucket(value) or (is_web(value) and READ.get(knob) == "images")
 
 
 def stand_for(path: Path, address: str) -> None:
@@ -276,8 +281,8 @@ def expand(config: Any) -> None:
                 value = _value(getattr(config, field.name), path=_is_path(field.type))
                 # An address is an answer only where the command knows what to do with it (the tables above).
                 for one in value if isinstance(value, tuple | list) else (value,):
-                    stored = is_bucket(one) and field.name in READ.keys() | FOLDERS | KEPT | WRITTEN.keys()
-                    stored |= is_web(one) and READ.get(field.name) == "images"
+                    known = field.name in READ.keys() | FOLDERS | KEPT | WRITTEN.keys()
+                    stored = known and is_stored(field.name, one)
                     if not stored and field.name not in NAMED:
                         check_local(one or "")
                     if field.name in FOLDERS | KEPT | WRITTEN.keys():

@@ -107,7 +107,7 @@ def from_shards(
         InputError: no shards, no such split, no image, one that is damaged or cut off, columns that are not there or
             can be read in two ways, or labels that do not fit.
     """
-    place = local(place)
+    place = local(place, images=True)
     paths, part = opening.of_split(place, split, asked=asked)
     groups = opening.by_split(place, names=(split, *asked))
     # Nothing is held back from a training without labels that asks for no test.
@@ -147,7 +147,7 @@ def all_of(
     Raises:
         InputError: as `from_shards`.
     """
-    place = local(place)
+    place = local(place, images=True)
     groups = opening.by_split(place)
     return of_files(
         [path for _, files in sorted(groups.items()) for path in files],
