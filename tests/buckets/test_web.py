@@ -51,6 +51,13 @@ class Web:
                     self.wfile.write(content[: len(content) // 2])
                     self.close_connection = True
                     return
+                if status == "endless":
+                    self.send_response(200)
+                    self.end_headers()
+                    self.close_connection = True
+                    with contextlib.suppress(OSError):
+                        while True:
+                            self.wfile.write(bytes(1 << 16))
                 body = content if status == 200 else b"no"
                 self.send_response(status)
                 if "Transfer-Encoding" not in web.headers:
@@ -139,6 +146,12 @@ def test_a_server_that_fails_now_and_then_loses_nothing(web, fault):
 
     web.fault = now_and_then
     assert local(f"{web.address}/a.tar").read_bytes() == web.files["/a.tar"]
+
+
+def test_a_file_that_never_ends_is_cut_off_and_refused(web):
+    web.files, web.fault = {"/a.tar": b"x" * 9}, lambda method, path: "endless" if method == "GET" else None
+    with pytest.raises(InputError, match="must be what was written there, but its content is another"):
+        local(f"{web.address}/a.tar")
 
 
 def test_who_answers_no_heads_is_asked_for_the_file(web):

@@ -16,7 +16,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tf_simclr.buckets.store import Object, Store, normal
@@ -79,10 +79,8 @@ def mirrored(address: str) -> Path:
         if not listed and (BRACES.search(address) or glob.has_magic(address)):
             return _matching(store.address, path)
         # 4. All of it fetched.
-        what = (
-            "no object, folder or checkpoint prefix" if store.lists else "no file (of a folder the web does not tell)"
-        )
-        check(listed, f"{store.address} must exist: {what} of that name is there")
+        what = "object, folder or checkpoint prefix" if store.lists else "file (of a folder the web does not tell)"
+        check(listed, f"{store.address} must exist: no {what} of that name is there")
         gone = _fetch(store.address, path, wanted)
         # Without a manifest what is gone is gone; with one the folder is not whole, and looked at again.
         if not gone or manifest is None:
@@ -130,8 +128,7 @@ def _matching(address: str, path: Path) -> Path:
     rule = f"{address} must name its files by braces, such as {{000..146}}: a server does not tell what it has"
     check(store.lists or not others, rule)
     # Which shards there must be is noted beside them, or around their splits.
-    around = {parent / SHARDS_NOTE for name in plain for parent in [*Path(name).parents][:2]}
-    listed = store.find() if store.lists else store.named({*plain, *map(Path.as_posix, around)})
+    listed = store.find() if store.lists else store.named(plain | _notes(plain))
 
     def fits(name: str) -> bool:
         return name in plain or any(one.match(name) for one in others)
@@ -141,13 +138,17 @@ def _matching(address: str, path: Path) -> Path:
 
     found = {name: one for name, one in listed.items() if fits(name)}
     check(found, f"{address} must mean something that is there, but no object in {store.address} fits")
-    around = {parent / SHARDS_NOTE for name in found for parent in [*Path(name).parents][:2]}
-    found |= {note: listed[note] for note in map(Path.as_posix, around) if note in listed}
+    found |= {note: listed[note] for note in _notes(found) if note in listed}
     wanted = {folder / name: (store, name, one) for name, one in found.items()}
     gone = _fetch(address, path, wanted, known=folder, others=is_gone)
     check(not gone, f"{address} must stay as it is while it is fetched", gone=gone[:3])
     stand_for(folder, store.address)
     return path
+
+
+def _notes(names: Iterable[str]) -> set[str]:
+    """Where the notes of shards may lie, beside them or around their splits."""
+    return {(parent / SHARDS_NOTE).as_posix() for name in names for parent in [*Path(name).parents][:2]}
 
 
 _PATTERNS = 1_000_000

@@ -253,7 +253,10 @@ class Store:
         def ask() -> Object | None:
             nonlocal wanted, left
             try:
-                self.fs.get_file(self._path(name), str(path))
+                if self.lists:
+                    self.fs.get_file(self._path(name), str(path))
+                else:
+                    web.fetch(self.fs, self._path(name), path, size=wanted.size)
             except FileNotFoundError:
                 return None
             # Cut downloads are common and look whole: size and checksum decide.

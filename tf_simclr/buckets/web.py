@@ -1,14 +1,18 @@
 """The web (`https://…`) as a store that is only read: an address is a file, whose size and version its server tells.
 
-fsspec's own way to ask takes every failure for a file that is not there, and has five minutes for a download.
+fsspec's own way to ask takes every failure for a file that is not there; its downloads have five minutes and no end.
 """
 
+from pathlib import Path
 from typing import Any
 
 from tf_simclr.errors import InputError, check
 
 _CONNECTING, _SILENT = 30, 60
 """Seconds to connect, and between two pieces of a download, however long all of it takes."""
+_AS_IT_IS = {"Accept-Encoding": "identity"}
+"""Asks for a file that is not compressed on the way: the size is its own."""
+_GONE = (404, 410)
 _LATER = (408, 425, 429)
 """What servers answer to who should come again, besides 500 and more."""
 
@@ -38,16 +42,40 @@ def told(fs: Any, url: str) -> dict[str, Any]:
         raise InputError(f"{url} must be on a server that can be asked: {error}") from error
 
 
+def fetch(fs: Any, url: str, path: Path, *, size: int) -> None:
+    """Downloads a file, as far as it has the size that was told.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        Exception: aiohttp's, or of the disk.
+    """
+    from fsspec.asyn import sync
+
+    sync(fs.loop, _fetch, fs, url, path, size)
+
+
+async def _fetch(fs: Any, url: str, path: Path, size: int) -> None:
+    session = await fs.set_session()
+    async with session.get(fs.encode_url(url), headers=_AS_IT_IS) as answer:
+        if answer.status in _GONE:
+            raise FileNotFoundError(url)
+        answer.raise_for_status()
+        with path.open("wb") as file:
+            async for piece in answer.content.iter_chunked(1 << 20):
+                file.write(piece)
+                if file.tell() > size:  # it would never end
+                    return
+
+
 async def _told(fs: Any, url: str) -> dict[str, Any]:
     session = await fs.set_session()
-    # As it is, not compressed on the way: the size is that of the file.
-    how = {"allow_redirects": True, "headers": {"Accept-Encoding": "identity"}}
-    for method in ("HEAD", "GET"):  # some give what they do not tell of, such as addresses that are signed
+    for method in ("HEAD", "GET"):  # some servers give what they do not tell of
+        how = {"allow_redirects": True, "headers": _AS_IT_IS}
         async with session.request(method, fs.encode_url(url), **how) as answer:
             status, headers = answer.status, answer.headers
-            if status < 400 or status in (404, 410):
+            if status < 400 or status in _GONE:
                 break
-    if status in (404, 410) or headers.get("Content-Type", "").startswith("text/html"):  # a page tells so, or lists
+    if status in _GONE or headers.get("Content-Type", "").startswith("text/html"):  # a page tells so, or lists
         raise FileNotFoundError(url)
     if status in (401, 403):
         raise PermissionError(f"{status} {answer.reason}")
