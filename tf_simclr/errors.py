@@ -97,9 +97,19 @@ def meant(word: str, names: Iterable[str], *, shown: str = "{}") -> str:
     return f" (did you mean {' or '.join(shown.format(name) for name in near)}?)" if near else ""
 
 
+_OF_RECORDS = ("DataLossError", "FailedPreconditionError")
+_DAMAGED = re.compile(
+    r"(truncated|corrupted) record at \d+|Input dataset was expected to contain \d+ elements but contained only \d+"
+)
+"""What TensorFlow, and TensorFlow Datasets by it, say of a file of records that is not what was written."""
+
+
 @contextlib.contextmanager
 def surfacing() -> Iterator[None]:
-    """Raises the `InputError` again that Python raised within a TensorFlow graph, which makes another error of it."""
+    """Raises what is the user's to mend as an `InputError`, where TensorFlow has made another error of it.
+
+    That is an `InputError` that Python raised within a graph, and a file of records that is cut off or damaged.
+    """
     try:
         yield
     # TensorFlow passes on the text of an exception that a Python function in a graph raised, and not the exception.
@@ -107,9 +117,13 @@ def surfacing() -> Iterator[None]:
         raise
     except Exception as error:
         found = re.search(rf"{InputError.__name__}: ([^\n]+)", str(error))
-        if found is None:
+        if found is not None:
+            raise InputError(found[1]) from error
+        damaged = _DAMAGED.search(str(error)) if type(error).__name__ in _OF_RECORDS else None
+        if damaged is None:
             raise
-        raise InputError(found[1]) from error
+        rule = f"the data set's files must be whole, but one is cut off or damaged ({damaged[0]})"
+        raise InputError(f"{rule}; prepare the data set again, or copy it anew") from error
 
 
 @contextlib.contextmanager

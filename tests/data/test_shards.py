@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tests.data import made
+from tests.data.test_sources import store_tiny
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
 from tf_simclr.data.shards import index, opening
 from tf_simclr.data.shards.source import KINDS, from_shards
@@ -29,6 +30,25 @@ every_kind = pytest.mark.parametrize("kind", WRITERS)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_SIMCLR_CACHE", str(tmp_path / "cache of indices"))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_shard_that_is_cut_off_between_records_is_known_by_the_note_of_tfds(tmp_path, kept):
+    store_tiny(tmp_path)
+    place = next(tmp_path.glob("tiny/*/"))
+    assert from_shards(place).num_examples == 30
+    shard = sorted(place.glob("*.tfrecord-*"))[-1]
+    data, ends = shard.read_bytes(), [0]
+    while ends[-1] < len(data):  # length, its checksum, the record, its checksum
+        ends.append(ends[-1] + 16 + int.from_bytes(data[ends[-1] : ends[-1] + 8], "little"))
+    count = len(ends) - 1
+    assert count > kept
+    shard.write_bytes(data[: ends[kept]])
+    message = rf"the {count} records that dataset_info.json beside it counts, but holds {kept}: .* copy them anew"
+    with pytest.raises(InputError, match=message):
+        from_shards(place)
+    (place / "dataset_info.json").unlink()
+    assert from_shards(place).num_examples == 30 - count + kept, "without the note nothing tells"
 
 
 def first(place):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.data import oracles
 from tf_simclr.data import sources, tfds_source
-from tf_simclr.errors import InputError
+from tf_simclr.errors import InputError, surfacing
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (12, 5, 6, 3)).astype(np.uint8)
 LABELS = np.arange(12) % 3
@@ -236,6 +236,19 @@ def test_a_tfds_split_has_its_images_labels_and_classes(prepared):
     assert sorted(found) == list(range(30))
     assert [value % 3 for value in found] == [int(record["label"]) for record in records]
     assert len(set(names(source.ordered()))) == 30
+
+
+@pytest.mark.parametrize("damage", ["cut between records", "cut within one", "another bit"])
+def test_a_tfds_set_with_a_damaged_file_is_a_sentence(tmp_path, damage):
+    store_tiny(tmp_path)
+    shard = sorted(tmp_path.glob("tiny/*/*.tfrecord-*"))[-1]
+    data, ends = bytearray(shard.read_bytes()), [0]
+    while ends[-1] < len(data):  # length, its checksum, the record, its checksum
+        ends.append(ends[-1] + 16 + int.from_bytes(data[ends[-1] : ends[-1] + 8], "little"))
+    data[ends[-2] + 40] ^= 1
+    shard.write_bytes(data if damage == "another bit" else data[: ends[-2] + 30 * ("within" in damage)])
+    with pytest.raises(InputError, match=r"files must be whole, but one is cut off or damaged \("), surfacing():
+        list(tfds_source.from_tfds("tiny", data_dir=tmp_path).ordered())
 
 
 def test_tfds_split_syntax_carries_over(prepared):

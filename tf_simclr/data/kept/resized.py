@@ -26,7 +26,7 @@ import numpy as np
 from tf_simclr.data import images
 from tf_simclr.data.kept.pictures import Jpegs, Raw
 from tf_simclr.data.sources import CORES, Indexed, Rows, Source, in_graph, untuned
-from tf_simclr.errors import InputError, check
+from tf_simclr.errors import InputError, check, surfacing
 from tf_simclr.files import clear_unfinished, contents, replacing_path, write_json
 from tf_simclr.files.contents import Say, silent
 from tf_simclr.files.lock import InUse, hold
@@ -159,7 +159,8 @@ def make(source: Source, folder: Path, *, size: int, kind: _Format, say: Say, se
         made = untuned(records.map(shrunk, num_parallel_calls=CORES, deterministic=True))
         rows = []
         try:
-            with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            # What cannot be read is no matter of the disk (`surfacing`).
+            with replacing_path(files[i]) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer, surfacing():
                 for one in made.as_numpy_iterator():
                     writer.write(one["image"])
                     rows.append(row_of(one))

@@ -235,6 +235,28 @@ def _check_all_there(place: Path, files: list[Path]) -> None:
         check(not gone, f"{shown(folder)} must hold whole what its {SHARDS_NOTE} names; {advice}", missing=gone[:4])
 
 
+def records_told(shard: Path) -> int | None:
+    """How many records TensorFlow Datasets has noted of a shard; None where no note beside it tells.
+
+    A file that is cut off between two records is whole by itself.
+
+    Raises:
+        InputError: the note is damaged.
+    """
+    note, found = shard.parent / "dataset_info.json", _NUMBERED.search(shard.name)
+    if found is None or not note.is_file():
+        return None
+    splits = read_json(note, advice="copy it anew").get("splits")  # Hugging Face's has another form
+    # `pets-train.tfrecord-00001-of-00004`, of the split train.
+    split = shard.name[: found.start()].split(".")[0].rpartition("-")[2]
+    number, count = int(found[1]), int(found[2])
+    for one in splits if isinstance(splits, list) else ():
+        lengths = one.get("shardLengths") if isinstance(one, dict) and one.get("name") == split else None
+        if isinstance(lengths, list) and len(lengths) == count > number and str(lengths[number]).isdecimal():
+            return int(lengths[number])
+    return None
+
+
 _NAMES_NUMBERS = re.compile(r"\{\d")
 """A pattern that tells numbers of shards."""
 

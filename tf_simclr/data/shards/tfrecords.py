@@ -36,6 +36,7 @@ _LOOK = 4096
 """Bytes of a record by which a picture is known."""
 _EXAMPLE = b"\n"
 """How an Example begins: its features are its first field."""
+NO_IMAGE = "records without an encoded image"
 NOTHING = -1
 """Bytes of the picture in a damaged record."""
 
@@ -151,7 +152,7 @@ def note(
     try:
         (offset, size), label, text, origin = _example(data, start, end=end, columns=columns, found=found)
     except _WithoutImage as error:
-        found.left_out["records without an encoded image"] += 1
+        found.left_out[NO_IMAGE] += 1
         found.why = error  # for the case that nothing is an example (`not_empty`)
     else:
         found.add(name, (*place, offset - start, size), label=label, text=text, origin=origin)
