@@ -256,7 +256,7 @@ class Store:
                 if self.lists:
                     self.fs.get_file(self._path(name), str(path))
                 else:
-                    web.fetch(self.fs, self._path(name), path, size=wanted.size)
+                    web.fetch(self.fs, self._path(name), path=path, size=wanted.size)
             except FileNotFoundError:
                 return None
             # Cut downloads are common and look whole: size and checksum decide.

@@ -42,7 +42,7 @@ def told(fs: Any, url: str) -> dict[str, Any]:
         raise InputError(f"{url} must be on a server that can be asked: {error}") from error
 
 
-def fetch(fs: Any, url: str, path: Path, *, size: int) -> None:
+def fetch(fs: Any, url: str, *, path: Path, size: int) -> None:
     """Downloads a file, as far as it has the size that was told.
 
     Raises:
