@@ -27,6 +27,8 @@ class Web:
         asked: methods and paths.
         fault: method and path → a status in the place of the file, or None.
         headers: of all answers, besides the size.
+        version: whether answers have an ETag.
+        page: the kind of what an answer says that has no file.
     """
 
     def __init__(self):
@@ -35,6 +37,7 @@ class Web:
         self.fault = lambda method, path: None
         self.headers: dict[str, str] = {}
         self.version = True
+        self.page = "text/html"
         web = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,6 +67,8 @@ class Web:
                     self.send_header("Content-Length", str(len(body)))
                 if web.version and status == 200:
                     self.send_header("ETag", f'"{hash(content)}"')
+                if status != 200:
+                    self.send_header("Content-Type", web.page)
                 for name, value in web.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -136,15 +141,16 @@ def test_without_a_version_it_is_fetched_each_time(web):
     assert local(f"{web.address}/a.tar").read_bytes() == b"2" * 9
 
 
+@pytest.mark.parametrize("page", ["text/plain", "text/html"])
 @pytest.mark.parametrize("fault", [500, 503, 429, "cut"])
-def test_a_server_that_fails_now_and_then_loses_nothing(web, fault):
+def test_a_server_that_fails_now_and_then_loses_nothing(web, fault, page):
     web.files, count = {"/a.tar": os.urandom(5000)}, [0]
 
     def now_and_then(method, path):
         count[0] += 1
         return fault if count[0] % 2 and (fault != "cut" or method == "GET") else None
 
-    web.fault = now_and_then
+    web.fault, web.page = now_and_then, page
     assert local(f"{web.address}/a.tar").read_bytes() == web.files["/a.tar"]
 
 

@@ -144,7 +144,6 @@ class Store:
         Raises:
             InputError: the store cannot be asked, there is no such bucket, or a name could not be one of a file.
         """
-
         if not self.lists:
             return self.named([""])
 

@@ -3,6 +3,7 @@
 fsspec's own way to ask takes every failure for a file that is not there; its downloads have five minutes and no end.
 """
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,15 @@ def told(fs: Any, url: str) -> dict[str, Any]:
         InputError: there is no such server, or it does not say how large the file is, or refuses to.
         OSError: it may answer later.
     """
-    from aiohttp import ClientConnectorCertificateError, ClientConnectorDNSError, InvalidURL
+    from aiohttp import ClientConnectorCertificateError, ClientConnectorError, InvalidURL
     from fsspec.asyn import sync
 
     try:
         return sync(fs.loop, _told, fs, url)
-    except (ClientConnectorCertificateError, ClientConnectorDNSError, InvalidURL) as error:
+    except (ClientConnectorCertificateError, ClientConnectorError, InvalidURL) as error:
+        unknown = isinstance(error, ClientConnectorError) and isinstance(error.os_error, socket.gaierror)
+        if type(error) is ClientConnectorError and not unknown:  # it may be back later
+            raise
         raise InputError(f"{url} must be on a server that can be asked: {error}") from error
 
 
@@ -75,12 +79,13 @@ async def _told(fs: Any, url: str) -> dict[str, Any]:
             status, headers = answer.status, answer.headers
             if status < 400 or status in _GONE:
                 break
-    if status in _GONE or headers.get("Content-Type", "").startswith("text/html"):  # a page tells so, or lists
-        raise FileNotFoundError(url)
     if status in (401, 403):
         raise PermissionError(f"{status} {answer.reason}")
     if status >= 500 or status in _LATER:
         raise OSError(f"{status} {answer.reason}")
+    # A page is no file: it lists some, or says that there is none.
+    if status in _GONE or (status < 400 and headers.get("Content-Type", "").startswith("text/html")):
+        raise FileNotFoundError(url)
     rule = f"{url} must be a file that its server gives, and tells the size of"
     check(status < 400, f"{rule}; it answers: {status} {answer.reason}")
     plain = headers.get("Content-Encoding", "identity") in ("identity", "")
