@@ -9,7 +9,7 @@ from tf_simclr.config import ranges
 from tf_simclr.models.architecture import BLOCKS
 
 SECONDS = 1.0
-"""Of the processor, within a process that has loaded this program."""
+"""Of a processor whose `pace` is 1, within a process that has loaded this program."""
 
 
 def found(folder) -> list[dict]:

@@ -111,7 +111,7 @@ class Store:
     """
 
     def __init__(self, address: str | Path):
-        """Opens it; nothing is asked of the store yet.
+        """Opens it: of stores of objects nothing is asked yet, to a server's disk (SFTP) it connects.
 
         Raises:
             InputError: the address is of no known kind, or the package that speaks to it is missing.
