@@ -15,10 +15,27 @@ if "TF_SIMCLR_CACHE" not in os.environ:  # what is kept for later stays out of t
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.data.ops import iterator_ops
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
+
+
+_made = iterator_ops.OwnedIterator._create_iterator
+
+
+def _untuned(self, dataset):
+    """Makes an iterator of Keras' or of a test's own without the thread for which whoever drops it waits a minute.
+
+    `data.sources.untuned` tells of it; what a test makes of the product's streams has that option already.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return _made(self, dataset if dataset.options().autotune.enabled is not None else dataset.with_options(options))
+
+
+iterator_ops.OwnedIterator._create_iterator = _untuned
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +55,7 @@ LONG = 10.0
 
 @pytest.fixture(autouse=True)
 def collected():
-    """Collects what a long test leaves behind, soon.
-
-    Keras' own iterators, and those of tests, have the thread of TensorFlow that `data.sources.untuned` tells of: after
-    minutes in the garbage, each could take a minute to go.
-    """
+    """Collects what a long test leaves behind, soon."""
     begin = time.monotonic()
     yield
     if time.monotonic() - begin > LONG:
