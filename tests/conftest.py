@@ -17,6 +17,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.data.ops import iterator_ops
 
+from tf_simclr.frameworks import untuned
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
@@ -26,13 +28,8 @@ _made = iterator_ops.OwnedIterator._create_iterator
 
 
 def _untuned(self, dataset):
-    """Makes an iterator of Keras' or of a test's own without the thread for which whoever drops it waits a minute.
-
-    `data.sources.untuned` tells of it; what a test makes of the product's streams has that option already.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return _made(self, dataset if dataset.options().autotune.enabled is not None else dataset.with_options(options))
+    """Makes an iterator of Keras' or of a test's own as the product makes its own (`untuned`)."""
+    return _made(self, dataset if dataset.options().autotune.enabled is not None else untuned(dataset))
 
 
 iterator_ops.OwnedIterator._create_iterator = _untuned

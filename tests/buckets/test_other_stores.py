@@ -91,6 +91,8 @@ def test_an_address_says_where_its_server_is_and_each_thread_has_a_connection(fa
     for name, content in files.items():
         one.put(name, content)
     assert {path.name: path.read_bytes() for path in (far / "pets").iterdir()} == files, "and nothing half written"
+    (far / "pets" / f"20.bin.{32 * 'a'}.part").write_bytes(b"half")
+    assert one.find().keys() == files.keys()
     assert {path.name: path.read_bytes() for path in local("sftp://me@host:2222/pets").iterdir()} == files
     assert {(made.host, made.username, made.port) for made in Far.made} == {("host", "me", 2222)}
     assert len({made.thread for made in Far.made}) == len(Far.made) > 1
@@ -113,3 +115,7 @@ def test_what_tells_no_version_is_fetched_each_time(far, monkeypatch):
         (far / "pets").mkdir(parents=True, exist_ok=True)
         (far / "pets" / "a.bin").write_bytes(content)
         assert (local(one.address) / "a.bin").read_bytes() == content
+    one.put("b.bin", b"whoever was last")
+    with pytest.raises(InputError, match="else two writers pass for one"):
+        one.put("lock", b"mine", only=ABSENT)
+    assert one.stat("lock") is None

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tests.data import made
-from tests.data.test_sources import store_tiny
+from tests.data.test_sources import records_of, store_tiny
 from tf_simclr.data.pipeline import Unreadable, evaluation_batches, training_batches
 from tf_simclr.data.shards import index, opening
 from tf_simclr.data.shards.source import KINDS, from_shards
@@ -38,9 +38,7 @@ def test_a_shard_that_is_cut_off_between_records_is_known_by_the_note_of_tfds(tm
     place = next(tmp_path.glob("tiny/*/"))
     assert from_shards(place).num_examples == 30
     shard = sorted(place.glob("*.tfrecord-*"))[-1]
-    data, ends = shard.read_bytes(), [0]
-    while ends[-1] < len(data):  # length, its checksum, the record, its checksum
-        ends.append(ends[-1] + 16 + int.from_bytes(data[ends[-1] : ends[-1] + 8], "little"))
+    data, ends = records_of(shard)
     count = len(ends) - 1
     assert count > kept
     shard.write_bytes(data[: ends[kept]])

@@ -215,6 +215,14 @@ def store_tiny(folder):
     _store(folder, "tiny", 30, label=tfds.features.ClassLabel(names=["a", "b", "c"]))
 
 
+def records_of(shard) -> tuple[bytearray, list[int]]:
+    """The bytes of a TFRecord file, and where its records begin and end."""
+    data, ends = bytearray(shard.read_bytes()), [0]
+    while ends[-1] < len(data):  # length, its checksum, the record, its checksum
+        ends.append(ends[-1] + 16 + int.from_bytes(data[ends[-1] : ends[-1] + 8], "little"))
+    return data, ends
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A folder with two small sets that tfds prepared: `tiny` with labels and `plain` without."""
@@ -242,9 +250,7 @@ def test_a_tfds_split_has_its_images_labels_and_classes(prepared):
 def test_a_tfds_set_with_a_damaged_file_is_a_sentence(tmp_path, damage):
     store_tiny(tmp_path)
     shard = sorted(tmp_path.glob("tiny/*/*.tfrecord-*"))[-1]
-    data, ends = bytearray(shard.read_bytes()), [0]
-    while ends[-1] < len(data):  # length, its checksum, the record, its checksum
-        ends.append(ends[-1] + 16 + int.from_bytes(data[ends[-1] : ends[-1] + 8], "little"))
+    data, ends = records_of(shard)
     data[ends[-2] + 40] ^= 1
     shard.write_bytes(data if damage == "another bit" else data[: ends[-2] + 30 * ("within" in damage)])
     with pytest.raises(InputError, match=r"files must be whole, but one is cut off or damaged \("), surfacing():

@@ -14,8 +14,8 @@ from tensorflow.python.data.ops import iterator_ops, multi_device_iterator_ops
 
 from tests import golden
 from tf_simclr import replicas
-from tf_simclr.data.sources import untuned
 from tf_simclr.errors import InputError
+from tf_simclr.frameworks import untuned
 from tf_simclr.replicas.find import cluster_of, leave_processors_to_input
 from tf_simclr.replicas.fitting import feed
 

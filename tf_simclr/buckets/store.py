@@ -48,6 +48,8 @@ _PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs", "http"
 """Protocol → the package that speaks it."""
 _RENAMES = ("file", "sftp", "ssh", "ftp")
 """Disks, local and far, on which half a file can be seen."""
+_ASIDE = re.compile(r"\.[0-9a-f]{32}\.part$")
+"""How names end there of what is half sent."""
 _ALIASES = {"gcs": "gs", "s3a": "s3", "local": "file", "abfss": "abfs"}
 
 
@@ -335,8 +337,8 @@ class Store:
         for path, info in found.items():
             # Stores list with or without a slash in front.
             name = str(path).lstrip("/").removeprefix(folder.lstrip("/")).lstrip("/")
-            # Objects that stand for folders end with a slash.
-            if info.get("type") != "file" or str(info.get("name", path)).endswith("/"):
+            # Objects that stand for folders end with a slash; what is half sent is none yet.
+            if info.get("type") != "file" or str(info.get("name", path)).endswith("/") or _ASIDE.search(name):
                 continue
             odd = any(part in ("", ".", "..") or "\0" in part for part in name.split("/")) and name
             check(not odd, f"names at {self.address} must be names of files, too", name=shown(name))
@@ -391,6 +393,10 @@ class Store:
         # A store may accept a part and say nothing.
         if there is None or there.size != size:
             raise OSError("what was sent is not what the store has")
+        if only != ANY and not there.version:
+            self.fs.rm_file(path)
+            rule = f"{self.address} must be in a store that tells when something is written anew"
+            raise InputError(f"{rule}, else two writers pass for one: write to a bucket or to this machine")
         return there.version
 
     def _put_plainly(self, path: str, content: bytes | Path, **mode: str) -> None:

@@ -5,7 +5,6 @@ told in a moment (buckets, a folder's last image, whether weights fit) is left t
 """
 
 import itertools
-import json
 import os
 import re
 import tempfile
@@ -377,9 +376,8 @@ def sizes(folder: Path) -> dict[str, int]:
     if len({note.parent.parent for note in notes}) != 1:
         return {}  # several configurations
     try:
-        splits = json.loads(notes[-1].read_bytes())["splits"]
-        return {one["name"]: sum(map(int, one.get("shardLengths", ()))) for one in splits}
-    except (OSError, ValueError, LookupError, TypeError):
+        return {split: sum(lengths) for split, lengths in opening.shard_lengths(notes[-1].parent).items()}
+    except InputError:
         return {}
 
 

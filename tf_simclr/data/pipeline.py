@@ -16,9 +16,9 @@ from tf_simclr.data import augment, check_batch, draws, examples, images, in_pyt
 from tf_simclr.data.augment import crop_and_flip
 from tf_simclr.data.examples import Examples, Unreadable, View, loaded_or
 from tf_simclr.data.recipe import Bicubic, Recipe
-from tf_simclr.data.sources import CORES, ENDLESS, Indexed, Records, Source, cached, in_graph, untuned
+from tf_simclr.data.sources import CORES, ENDLESS, Indexed, Records, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
-from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.frameworks import has_tensorflow, tf, untuned
 from tf_simclr.machine.launchers import host_and_port
 
 _AT_ONCE = 2

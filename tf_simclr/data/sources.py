@@ -51,18 +51,6 @@ def in_graph(function: Callable) -> Callable:
     return tf.autograph.experimental.do_not_convert(function) if has_tensorflow() else function
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Without the thread by which TensorFlow tunes a stream: as many at a time as are asked for, from first to last.
-
-    Who drops an iterator waits for that thread.  It thinks first every 10 milliseconds, then ever less often, down to
-    once a minute, and often misses that it is to end: after two minutes of training, one of three iterators took a
-    minute to go (TensorFlow 2.21).
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
 def _as_it_is(image: tf.Tensor) -> tf.Tensor:
     """What a record holds of an image, where that is what is to be decoded."""
     return tf.identity(image)

@@ -15,11 +15,11 @@ import numpy as np
 
 from tf_simclr.data import images, in_python
 from tf_simclr.data.examples import SMALL
-from tf_simclr.data.sources import CORES, Indexed, Records, Sequential, Source, cached, in_graph, untuned
+from tf_simclr.data.sources import CORES, Indexed, Records, Sequential, Source, cached, in_graph
 from tf_simclr.errors import InputError, check
 from tf_simclr.files import contents
 from tf_simclr.files.contents import silent
-from tf_simclr.frameworks import has_tensorflow, tf
+from tf_simclr.frameworks import has_tensorflow, tf, untuned
 
 Record = dict[str, "tf.Tensor"]
 HELD_BYTES = 2**31

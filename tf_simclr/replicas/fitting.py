@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from tf_simclr.errors import InputError, check
+from tf_simclr.frameworks import untuned
 
 _MAKER = "_create_device_dataset"
 """Of TensorFlow's module of iterators of several devices: what one device's is made of."""
@@ -164,22 +165,19 @@ def feed(strategy, stream: Callable, *, step: int, process: tuple[int, int] = (0
 def untuned_iterators(strategy) -> Iterator[None]:
     """A block in which TensorFlow's strategies make their devices' iterators without the thread that tunes them.
 
-    As `sources.untuned` for the stream behind them, whose options do not reach them; no public setting does.  To drop
+    As `untuned` for the stream behind them, whose options do not reach them; no public setting does.  To drop
     twenty iterators of two devices took more than eight minutes, and takes 8 seconds so.
     """
     if keras.backend.backend() != "tensorflow" or strategy is None:
         yield
         return
-    import tensorflow as tf
     from tensorflow.python.data.ops import multi_device_iterator_ops as module
 
     made = getattr(module, _MAKER, None)
     if made is None:  # another TensorFlow than is known: it is slower to end, no more
         yield
         return
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    setattr(module, _MAKER, lambda *given, **named: made(*given, **named).with_options(options))
+    setattr(module, _MAKER, lambda *given, **named: untuned(made(*given, **named)))
     try:
         yield
     finally:

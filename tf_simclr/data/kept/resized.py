@@ -25,13 +25,13 @@ import numpy as np
 
 from tf_simclr.data import images
 from tf_simclr.data.kept.pictures import Jpegs, Raw
-from tf_simclr.data.sources import CORES, Indexed, Rows, Source, in_graph, untuned
+from tf_simclr.data.sources import CORES, Indexed, Rows, Source, in_graph
 from tf_simclr.errors import InputError, check, surfacing
 from tf_simclr.files import clear_unfinished, contents, replacing_path, write_json
 from tf_simclr.files.contents import Say, silent
 from tf_simclr.files.lock import InUse, hold
 from tf_simclr.foreign import reading
-from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf
+from tf_simclr.frameworks import has_tensorflow, needs_tensorflow, tf, untuned
 
 _Format = Literal["jpeg", "raw"]
 _PATIENCE = 1.0

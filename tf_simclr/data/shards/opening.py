@@ -16,7 +16,7 @@ import itertools
 import mmap
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -235,26 +235,45 @@ def _check_all_there(place: Path, files: list[Path]) -> None:
         check(not gone, f"{shown(folder)} must hold whole what its {SHARDS_NOTE} names; {advice}", missing=gone[:4])
 
 
-def records_told(shard: Path) -> int | None:
-    """How many records TensorFlow Datasets has noted of a shard; None where no note beside it tells.
-
-    A file that is cut off between two records is whole by itself.
+def shard_lengths(folder: Path) -> dict[str, list[int]]:
+    """Split → the records of each of its shards, as TensorFlow Datasets notes them in a folder; nothing without a note.
 
     Raises:
         InputError: the note is damaged.
     """
-    note, found = shard.parent / "dataset_info.json", _NUMBERED.search(shard.name)
-    if found is None or not note.is_file():
-        return None
-    splits = read_json(note, advice="copy it anew").get("splits")  # Hugging Face's has another form
-    # `pets-train.tfrecord-00001-of-00004`, of the split train.
-    split = shard.name[: found.start()].split(".")[0].rpartition("-")[2]
-    number, count = int(found[1]), int(found[2])
-    for one in splits if isinstance(splits, list) else ():
-        lengths = one.get("shardLengths") if isinstance(one, dict) and one.get("name") == split else None
-        if isinstance(lengths, list) and len(lengths) == count > number and str(lengths[number]).isdecimal():
-            return int(lengths[number])
-    return None
+    note = folder / "dataset_info.json"
+    if not note.is_file():
+        return {}
+    advice = "prepare the data set again, or copy it anew"
+    splits = read_json(note, advice=advice).get("splits")
+    if not isinstance(splits, list):  # Hugging Face's has another form
+        return {}
+    try:
+        return {str(one["name"]): [*map(int, one.get("shardLengths", ()))] for one in splits}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{shown(note)} must be what TensorFlow Datasets wrote, but is damaged; {advice}") from error
+
+
+def check_lengths(shards: Sequence[Path], held: Sequence[int]) -> None:
+    """Refuses a shard that is cut off between two records, so whole by itself, where a note beside it counts them.
+
+    Args:
+        shards: the files.
+        held: the records of each.
+
+    Raises:
+        InputError: so it is, or a note is damaged.
+    """
+    noted = {folder: shard_lengths(folder) for folder in {shard.parent for shard in shards}}
+    for shard, records in zip(shards, held, strict=True):
+        if found := _NUMBERED.search(shard.name):
+            # `pets-train.tfrecord-00001-of-00004`, of the split train.
+            split = shard.name[: found.start()].split(".")[0].rpartition("-")[2]
+            lengths, number = noted[shard.parent].get(split, []), int(found[1])
+            told = lengths[number] if len(lengths) == int(found[2]) > number else records
+            rule = f"{shown(shard)} must hold the {told} records that dataset_info.json beside it counts"
+            advice = "one of them is of another set, or cut off; copy them anew"
+            check(told == records, f"{rule}, but holds {records}: {advice}")
 
 
 _NAMES_NUMBERS = re.compile(r"\{\d")

@@ -200,10 +200,7 @@ def of_files(
     # 1. What is in each shard: names, places and classes, read once and kept for the shard's content.
     listings = partial(index.of_all, read=kind.listing, what=kind.what, columns=columns, say=say)
     found = listings(paths)
-    for path, one in zip(paths, found, strict=True):
-        told, held = opening.records_told(path), len(one.names) + one.left_out[tfrecords.NO_IMAGE]
-        rule = f"{shown(path)} must hold the {told} records that dataset_info.json beside it counts, but holds {held}"
-        check(told in (None, held), f"{rule}: one of them is of another set, or cut off; copy them anew")
+    opening.check_lengths(paths, [len(one.names) + one.left_out[tfrecords.NO_IMAGE] for one in found])
     left_out = sum((one.left_out for one in found), Counter())
     count = sum(len(one.names) for one in found)
     check(count > 0, f"the shards of {place} must hold at least one image", shards=len(paths), **_few(left_out))
