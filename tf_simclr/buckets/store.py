@@ -394,7 +394,8 @@ class Store:
         if there is None or there.size != size:
             raise OSError("what was sent is not what the store has")
         if only != ANY and not there.version:
-            self.fs.rm_file(path)
+            if only == ABSENT:  # what was made just now
+                self.fs.rm_file(path)
             rule = f"{self.address} must be in a store that tells when something is written anew"
             raise InputError(f"{rule}, else two writers pass for one: write to a bucket or to this machine")
         return there.version
